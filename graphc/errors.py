@@ -1,0 +1,134 @@
+"""What graphc raises.
+
+Every message says what was expected, what came, where in the user's code, and how to fix it:
+
+    ShapeError: matmul: inner dimensions differ
+      expected: left.shape[1] == right.shape[0]
+      got:      3 != 4   (float32[2, 3] @ float32[4, 5])
+      at train.py:41 in forward
+
+Each kind also derives from the built-in exception that PyTorch users catch in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_INTERNAL = tuple(
+    path + os.sep
+    for path in (
+        _PACKAGE,
+        # In a checkout the two sides live beside the core; in an installed wheel they are inside it.
+        os.path.join(os.path.dirname(_PACKAGE), "frontend"),
+        os.path.join(os.path.dirname(_PACKAGE), "backends"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        inside = "" if self.function == "<module>" else f" in {self.function}"
+        return f"{os.path.basename(self.file)}:{self.line}{inside}"
+
+
+def user_location() -> Location | None:
+    """Where the user's code called into graphc: the innermost frame outside the package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_INTERNAL) and not file.startswith("<frozen"):
+            return Location(file, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return None
+
+
+class GraphcError(RuntimeError):
+    """The base of all errors that graphc raises on purpose.
+
+    `expected`, `got` and `hint` are one line each; `at` defaults to the user's line that led here.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+        at: Location | str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.location = at if at is not None else user_location()
+        lines = [problem]
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if got is not None:
+            lines.append(f"  got:      {got}")
+        if hint is not None:
+            lines.append(f"  fix:      {hint}")
+        if self.location is not None:
+            lines.append(f"  at {self.location}")
+        super().__init__("\n".join(lines))
+
+
+class ShapeError(GraphcError):
+    """Operands whose shapes do not fit the operation."""
+
+
+class DTypeError(GraphcError):
+    """Operands whose dtypes do not fit the operation."""
+
+
+class DimError(GraphcError, IndexError):
+    """A dimension or an index that the tensor does not have."""
+
+
+class ArgumentError(GraphcError, ValueError):
+    """An argument outside what the operation accepts."""
+
+
+class ArgumentTypeError(GraphcError, TypeError):
+    """An argument of a type that the operation does not accept."""
+
+
+class AutogradError(GraphcError):
+    """A misuse of automatic differentiation."""
+
+
+class TraceError(GraphcError):
+    """Code that cannot be turned into a graph."""
+
+
+class VerifyError(GraphcError):
+    """A graph that breaks a rule of the IR: a bug in a pass, or a hand-written graph that is wrong."""
+
+
+class RewriteError(GraphcError):
+    """Rewriting that does not come to an end."""
+
+
+class ParseError(GraphcError, ValueError):
+    """Text that is not a graph; the message names line and column."""
+
+
+class CompileError(GraphcError):
+    """A back end could not compile a graph."""
+
+
+class BackendError(GraphcError):
+    """A back end that does not exist or cannot run here."""
+
+
+class PackageError(GraphcError, ValueError):
+    """A saved file that is damaged, not ours, or newer than this version."""

@@ -1,0 +1,352 @@
+"""The tensor graph: values, nodes, graphs, and the builder that makes them.
+
+A graph is an immutable, ordered list of nodes in static single assignment form. A pass takes a graph and returns
+another one. Broadcasts and casts are nodes of their own: the operands of an elementwise op have one shape and one dtype.
+
+>>> from graphc.ir import Builder
+>>> from graphc.types import TensorType, float32
+>>> import graphc.ops as ops
+>>> b = Builder("double")
+>>> x = b.input("x", TensorType(float32, (2, 3)))
+>>> print(b.finish([ops.add(x, x)]))
+graph @double(%x: float32[2, 3]) -> float32[2, 3] {
+  %0 = add(%x, %x) : float32[2, 3]
+  return %0
+}
+"""
+
+from __future__ import annotations
+
+import re
+import types as python_types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
+from graphc.op import OPS, OpDef, common_dtype, emit
+from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of
+
+
+class Value:
+    """An edge of the graph: an input, or a result of a node. Compared by identity."""
+
+    __slots__ = ("__weakref__", "builder", "index", "info", "name", "node", "type")
+    __array_ufunc__ = None  # an ndarray on the left of an operator leaves it to ours
+
+    def __init__(
+        self,
+        type_: TensorType,
+        node: Node | None,
+        index: int,
+        name: str | None = None,
+        info: Mapping[str, Any] = python_types.MappingProxyType({}),
+        builder: Builder | None = None,
+    ) -> None:
+        self.type = type_
+        self.node = node
+        self.index = index
+        """Which result of its node, or which input of its graph."""
+        self.name = name
+        self.info = info
+        """What an input stands for, such as {"param": "fc.weight"}."""
+        self.builder = builder
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.type.shape)
+
+    @property
+    def __graphc_emitter__(self) -> Builder:
+        if self.builder is None:
+            raise TraceError(
+                f"a value of a graph that is finished was used: {self!r}",
+                hint="return it from the function that is traced, instead of keeping it in a variable outside",
+            )
+        return self.builder
+
+    def __repr__(self) -> str:
+        return f"%{self.name or self.index}: {self.type}"
+
+
+def _operator(name: str, swap: bool = False) -> Callable[[Any, Any], Any]:
+    if swap:
+        return lambda self, other: emit(OPS[name], other, self)
+    return lambda self, other: emit(OPS[name], self, other)
+
+
+for _symbol, _name in {
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "mod": "remainder",
+    "floordiv": "floor_divide", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "shift_left", "rshift": "shift_right",
+}.items():
+    setattr(Value, f"__{_symbol}__", _operator(_name))
+    setattr(Value, f"__r{_symbol}__", _operator(_name, swap=True))
+for _symbol, _name in {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}.items():
+    setattr(Value, f"__{_symbol}__", _operator(_name))
+Value.__neg__ = lambda self: emit(OPS["neg"], self)  # type: ignore[attr-defined]
+Value.__invert__ = lambda self: emit(OPS["bitwise_not"], self)  # type: ignore[attr-defined]
+Value.__matmul__ = lambda self, other: emit(OPS["matmul"], self, other)  # type: ignore[attr-defined]
+
+
+class Node:
+    """One operation: an op's record, operands, attributes, and the values that it defines."""
+
+    __slots__ = ("attrs", "location", "op", "operands", "results")
+
+    def __init__(
+        self,
+        record: OpDef,
+        operands: Sequence[Value],
+        attrs: Mapping[str, Any],
+        types: Sequence[TensorType],
+        location: Location | None,
+        builder: Builder | None,
+    ) -> None:
+        self.op = record
+        self.operands = tuple(operands)
+        self.attrs = python_types.MappingProxyType(dict(attrs))
+        self.location = location
+        self.results = tuple(Value(t, self, i, builder=builder) for i, t in enumerate(types))
+
+    @property
+    def result(self) -> Value:
+        """The one result; VerifyError if there are several."""
+        if len(self.results) != 1:
+            raise VerifyError(f"{self.op.name} has {len(self.results)} results")
+        return self.results[0]
+
+    def __repr__(self) -> str:
+        operands = ", ".join(f"%{v.name or v.index}" for v in self.operands)
+        return f"<{self.op.name}({operands}) : {', '.join(str(r.type) for r in self.results)}>"
+
+
+class Graph:
+    """An immutable graph. Equal graphs have equal inputs, nodes and outputs; locations in the source do not count."""
+
+    __slots__ = ("_key", "inputs", "name", "nodes", "output_names", "outputs")
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Value],
+        nodes: Sequence[Node],
+        outputs: Sequence[Value],
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        self.name = name
+        self.inputs = tuple(inputs)
+        self.nodes = tuple(nodes)
+        self.outputs = tuple(outputs)
+        self.output_names = tuple(output_names) if output_names is not None else None
+        self._key: tuple[Any, ...] | None = None
+
+    def values(self) -> Iterator[Value]:
+        """Inputs, then the results of the nodes, in order."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.results
+
+    def uses(self) -> dict[Value, int]:
+        """How often each value is used, as an operand or as an output."""
+        count = dict.fromkeys(self.values(), 0)
+        for node in self.nodes:
+            for operand in node.operands:
+                count[operand] += 1
+        for value in self.outputs:
+            count[value] += 1
+        return count
+
+    def structure(self) -> tuple[Any, ...]:
+        """A hashable description, equal for equal graphs."""
+        if self._key is None:
+            number = {value: i for i, value in enumerate(self.values())}
+            self._key = (
+                self.name,
+                tuple((v.name, v.type, tuple(sorted(v.info.items()))) for v in self.inputs),
+                tuple(
+                    (
+                        node.op.name,
+                        tuple(number[v] for v in node.operands),
+                        tuple((k, attribute_key(a)) for k, a in sorted(node.attrs.items())),
+                        tuple((r.type, r.name) for r in node.results),
+                    )
+                    for node in self.nodes
+                ),
+                tuple(number[v] for v in self.outputs),
+                self.output_names,
+            )
+        return self._key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.structure() == other.structure()
+
+    def __hash__(self) -> int:
+        return hash(self.structure())
+
+    def __str__(self) -> str:
+        from graphc.text import print_graph
+
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+
+
+def attribute_key(attribute: Any) -> Any:
+    """An attribute as something hashable that tells 1 from 1.0 and True, and 0.0 from -0.0, and equates NaNs."""
+    if isinstance(attribute, np.ndarray):
+        return (attribute.dtype.str, attribute.shape, attribute.tobytes())
+    if isinstance(attribute, tuple):
+        return tuple(map(attribute_key, attribute))
+    if isinstance(attribute, float):
+        return ("float", attribute.hex())
+    if isinstance(attribute, (bool, int)):
+        return (type(attribute).__name__, attribute)
+    return attribute
+
+
+class Builder:
+    """Makes one graph, node by node. It is the emitter of its values: `ops.exp(value)` appends a node here."""
+
+    priority = 10
+
+    def __init__(self, name: str = "main", *, locations: bool = True) -> None:
+        self.name = name
+        self.inputs: list[Value] = []
+        self.nodes: list[Node] = []
+        self._locations = locations
+        self.location: Location | None = None
+        """Where new nodes are said to come from; by default the user's line that is running."""
+        self._scalars: dict[Any, Value] = {}
+
+    def input(self, name: str | None, type_: TensorType, **info: Any) -> Value:
+        """Add an input; `info` is kept with it and printed."""
+        value = Value(type_, None, len(self.inputs), name, python_types.MappingProxyType(info), self)
+        self.inputs.append(value)
+        return value
+
+    def append(
+        self,
+        record: OpDef,
+        operands: Sequence[Value],
+        attrs: Mapping[str, Any],
+        types: Sequence[TensorType],
+        location: Location | None = None,
+    ) -> Node:
+        """Append a node as it stands, without inference."""
+        node = Node(record, operands, attrs, types, location, self)
+        self.nodes.append(node)
+        return node
+
+    def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        """Append a node for the op, with the casts, broadcasts and constants that it needs."""
+        operands = self._broadcast(record, args) if record.elementwise else tuple(map(self.lift, args))
+        inferred = record.infer(*(v.type for v in operands), **attrs)
+        several = isinstance(inferred, tuple)
+        location = self.location or (user_location() if self._locations else None)
+        node = self.append(record, operands, attrs, inferred if several else (inferred,), location)
+        return node.results if several else node.results[0]
+
+    def lift(self, arg: Any) -> Value:
+        """An argument as a value of this graph: a number or an array becomes a constant."""
+        if isinstance(arg, Value):
+            if arg.builder is not self:
+                arg.__graphc_emitter__  # noqa: B018  (raises where the other graph is finished)
+                raise TraceError(f"a value of another graph was used: {arg!r} is not in graph {self.name!r}")
+            return arg
+        if isinstance(arg, (bool, int, float, np.generic, np.ndarray)):
+            return self.constant(np.asarray(arg))
+        raise ArgumentTypeError(
+            f"graph {self.name!r} cannot hold a {type(arg).__name__}", expected="a graph value, a number or an array"
+        )
+
+    def constant(self, value: Any, dtype: DType | None = None) -> Value:
+        """A constant node; equal scalars share one."""
+        array = np.asarray(value)
+        dtype = dtype or dtype_of(array.dtype)
+        array = np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
+        array.setflags(write=False)
+        key = (dtype.name, array.tobytes()) if array.ndim == 0 else None
+        if key is not None and key in self._scalars:
+            return self._scalars[key]
+        result = self.append(OPS["constant"], (), {"value": array}, (TensorType(dtype, array.shape),)).result
+        if key is not None:
+            self._scalars[key] = result
+        return result
+
+    def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[Value, ...]:
+        """The operands of an elementwise op, cast to one dtype and broadcast to one shape."""
+        values = [arg if isinstance(arg, (bool, int, float)) else self.lift(arg) for arg in args]
+        described = [v.type if isinstance(v, Value) else v for v in values]
+        dtype = common_dtype(record, described)
+        shape = broadcast_shapes(*(t.shape if isinstance(t, TensorType) else () for t in described), op=record.name)
+        out = []
+        for i, value in enumerate(values):
+            if not isinstance(value, Value):
+                value = self.constant(value, dtype)
+            if value.dtype is not dtype and record.operands[i] not in record.keeps:
+                value = emit(OPS["cast"], value, dtype=dtype)
+            out.append(value if value.shape == shape else self._stretch(value, shape))
+        return tuple(out)
+
+    def _stretch(self, value: Value, shape: tuple[Size, ...]) -> Value:
+        return emit(OPS["broadcast_to"], value, shape=shape)
+
+    def finish(self, outputs: Iterable[Value], output_names: Sequence[str] | None = None) -> Graph:
+        """The graph. Its values take no further part in building."""
+        graph = Graph(self.name, self.inputs, self.nodes, [self.lift(v) for v in outputs], output_names)
+        self.abandon()
+        return graph
+
+    def abandon(self) -> None:
+        """Cut the values loose: using one later is an error that says so."""
+        for value in self.inputs:
+            value.builder = None
+        for node in self.nodes:
+            for value in node.results:
+                value.builder = None
+
+
+def rebuild(
+    graph: Graph,
+    visit: Callable[[Builder, Node, tuple[Value, ...]], Sequence[Value] | None],
+    *,
+    name: str | None = None,
+    outputs: Sequence[Value] | None = None,
+) -> Graph:
+    """Copy a graph node by node. `visit(builder, node, operands)` may return other values for the node's results, or
+    None to copy it; `outputs` are values of the old graph."""
+    builder = Builder(name or graph.name, locations=False)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
+    for node in graph.nodes:
+        operands = tuple(new[v] for v in node.operands)
+        builder.location = node.location
+        results = visit(builder, node, operands)
+        if results is None:
+            results = copy_node(builder, node, operands).results
+        new.update(zip(node.results, results))
+    chosen = graph.outputs if outputs is None else outputs
+    return builder.finish([new[v] for v in chosen], graph.output_names if outputs is None else None)
+
+
+def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
+    """Append a copy of the node with other operands of the same types."""
+    return builder.append(node.op, operands, node.attrs, [r.type for r in node.results], node.location)
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def is_name(text: str) -> bool:
+    """Whether an input may be called so."""
+    return _IDENTIFIER.fullmatch(text) is not None

@@ -1,0 +1,468 @@
+"""The kernel level: loop nests over scalar expressions, and matrix products, on flat buffers.
+
+The scheduler makes a `Program` of kernels from a tensor graph; a back end renders each kernel, and knows nothing of
+tensors. There are two kinds of kernel, `Loops` and `Gemm`. Both read their operands through expressions, so what feeds a
+kernel and what follows it can be fused into it.
+
+An expression is a tree over four leaves: constants, axes (the value of a loop variable), loads and accumulators. Its
+other nodes are the elementwise ops of the tensor level, by the same names; ops written over public functions work on
+expressions too:
+
+>>> import graphc.ops as ops
+>>> from graphc.types import float32
+>>> x = Buffer("x", float32, 8)
+>>> i = Axis("i", 8)
+>>> ops.tanh(load(x, i.value) * 2.0)
+tanh(mul(x[i], 2.0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from graphc.errors import VerifyError
+from graphc.ir import _operator
+from graphc.op import OPS, OpDef, common_dtype
+from graphc.types import DType, Scalar, TensorType, bool_, int64
+
+
+class Axis:
+    """A loop variable: it runs from 0 to extent - 1. Compared by identity."""
+
+    __slots__ = ("extent", "name", "value")
+
+    def __init__(self, name: str, extent: int) -> None:
+        self.name = name
+        self.extent = extent
+        self.value = Expr("axis", (), int64, self)
+
+    def __repr__(self) -> str:
+        return f"{self.name}<{self.extent}"
+
+
+class Buffer:
+    """A flat piece of memory: `size` elements of one dtype. Compared by identity.
+
+    role
+        "input" and "output": given at each call; "constant": `data`, given once; "temporary": a place in the program's
+        arena, at `offset` bytes, alive between kernels; "local": on the stack of one grid step of one kernel.
+    """
+
+    __slots__ = ("data", "dtype", "name", "offset", "role", "size")
+
+    def __init__(
+        self,
+        name: str,
+        dtype: DType,
+        size: int,
+        role: Literal["input", "output", "constant", "temporary", "local"] = "temporary",
+        data: np.ndarray | None = None,
+    ) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.size = size
+        self.role = role
+        self.data = data
+        self.offset = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.role} {self.dtype.name}[{self.size}]"
+
+
+Reduction: TypeAlias = Literal["sum", "max", "min"]
+
+
+class Accumulator:
+    """A running reduction, in a register. max and min propagate NaN. Compared by identity."""
+
+    __slots__ = ("dtype", "name", "reduction", "value")
+
+    def __init__(self, name: str, reduction: Reduction, dtype: DType) -> None:
+        self.name = name
+        self.reduction = reduction
+        self.dtype = dtype
+        self.value = Expr("accumulator", (), dtype, self)
+
+    @property
+    def initial(self) -> Scalar:
+        """The number that changes nothing."""
+        if self.reduction == "sum":
+            return 0
+        if self.dtype is bool_:
+            return self.reduction == "min"
+        if self.dtype.is_floating_point:
+            return -np.inf if self.reduction == "max" else np.inf
+        bounds = np.iinfo(self.dtype.numpy)
+        return int(bounds.min if self.reduction == "max" else bounds.max)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.reduction} {self.dtype.name}"
+
+
+class Expr:
+    """A scalar expression. Immutable; equal expressions compare and hash equal.
+
+    op
+        "constant" (attr: the number), "axis" (attr: the Axis, dtype int64), "accumulator" (attr: the Accumulator),
+        "load" (attr: the Buffer; args: the offset in elements, and perhaps a boolean mask, where which is false nothing
+        is read and the value is 0); "quotient" and "modulo" (args: x, c, with x >= 0 and a constant c > 0: index
+        arithmetic); "cast" (to dtype); or the name of an elementwise op.
+    """
+
+    __slots__ = ("_hash", "args", "attr", "dtype", "op")
+
+    def __init__(self, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> None:
+        self.op = op
+        self.args = args
+        self.dtype = dtype
+        self.attr = attr
+        self._hash = hash((op, args, dtype, _attr_key(attr)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, Expr)
+            and self._hash == other._hash
+            and self.op == other.op
+            and self.dtype is other.dtype
+            and _attr_key(self.attr) == _attr_key(other.attr)
+            and self.args == other.args
+        )
+
+    def __repr__(self) -> str:
+        match self.op:
+            case "constant":
+                return str(self.attr)
+            case "axis" | "accumulator":
+                return self.attr.name
+            case "load":
+                mask = f" if {self.args[1]}" if len(self.args) > 1 else ""
+                return f"{self.attr.name}[{self.args[0]}{mask}]"
+            case "cast":
+                return f"{self.dtype.name}({self.args[0]})"
+        if self.dtype is int64 and self.op in ("add", "mul"):
+            return f"({self.args[0]} {'+' if self.op == 'add' else '*'} {self.args[1]})"
+        return f"{self.op}({', '.join(map(repr, self.args))})"
+
+    @property
+    def __graphc_emitter__(self) -> ExprEmitter:
+        return _EMITTER
+
+    @property
+    def shape(self) -> tuple[()]:
+        return ()
+
+    def walk(self) -> Iterator[Expr]:
+        """This expression and all that it is made of, each once, operands first."""
+        seen: set[Expr] = set()
+        stack: list[tuple[Expr, bool]] = [(self, False)]
+        while stack:
+            expr, expanded = stack.pop()
+            if expr in seen:
+                continue
+            if expanded:
+                seen.add(expr)
+                yield expr
+            else:
+                stack.append((expr, True))
+                stack.extend((arg, False) for arg in reversed(expr.args))
+
+
+def _attr_key(attr: Any) -> Any:
+    # 0 and 0.0 differ by the dtype; -0.0 and NaN need their spelling
+    return attr.hex() if isinstance(attr, float) else attr
+
+
+for _symbol, _name in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "and": "bitwise_and",
+                       "or": "bitwise_or", "xor": "bitwise_xor", "rshift": "shift_right", "lshift": "shift_left"}.items():
+    setattr(Expr, f"__{_symbol}__", _operator(_name))
+    setattr(Expr, f"__r{_symbol}__", _operator(_name, swap=True))
+for _symbol in ("lt", "le", "gt", "ge"):
+    setattr(Expr, f"__{_symbol}__", _operator(_symbol))
+Expr.__neg__ = lambda self: OPS["neg"](self)  # type: ignore[attr-defined]
+Expr.__invert__ = lambda self: OPS["bitwise_not"](self)  # type: ignore[attr-defined]
+
+
+class ExprEmitter:
+    """What `emit` does for expressions: numbers become constants, composite ops their scalar form."""
+
+    priority = 20
+
+    def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Expr:
+        if record.name == "cast":
+            return cast(args[0], attrs["dtype"])
+        # a shape of its own for expressions, so that Python numbers give way to them in promotion
+        dtype = common_dtype(record, [TensorType(a.dtype, (1,)) if isinstance(a, Expr) else a for a in args])
+        operands = tuple(
+            (arg if name in record.keeps else cast(arg, dtype)) if isinstance(arg, Expr) else constant(arg, dtype)
+            for name, arg in zip(record.operands, args)
+        )
+        if record.scalar is not None:
+            return record.scalar(*operands)
+        result = record.infer(*(TensorType(e.dtype, ()) for e in operands))
+        return Expr(record.name, operands, result.dtype)
+
+
+_EMITTER = ExprEmitter()
+
+
+def constant(value: Scalar, dtype: DType) -> Expr:
+    """A number. It is rounded to dtype here."""
+    return Expr("constant", (), dtype, dtype.numpy.type(value).item())
+
+
+def cast(x: Expr, dtype: DType) -> Expr:
+    """x converted to dtype; x itself where it has that dtype already."""
+    if x.dtype is dtype:
+        return x
+    if x.op == "constant":
+        return constant(x.attr, dtype)
+    return Expr("cast", (x,), dtype)
+
+
+def load(buffer: Buffer, offset: Expr, mask: Expr | None = None) -> Expr:
+    """The element at `offset`; with a mask, 0 (and no access) where that is false."""
+    return Expr("load", (offset,) if mask is None else (offset, mask), buffer.dtype, buffer)
+
+
+# Statements
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """Write one element. `mask`: only where it is true."""
+
+    buffer: Buffer
+    offset: Expr
+    value: Expr
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reset:
+    """Start a reduction anew."""
+
+    accumulator: Accumulator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accumulate:
+    """Take one more value into a reduction. Inside a `lanes` loop that began after the Reset, each lane reduces for
+    itself, and the lanes are combined in a fixed order when the loop ends."""
+
+    accumulator: Accumulator
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loop:
+    """Run the body for each value of the axis, in order.
+
+    lanes
+        0: one at a time. Else: `lanes` (a power of two) at a time, as vectors; the last, partial vector is masked. The
+        iterations must not depend on each other but through accumulators. Lanes loops do not nest.
+    limit
+        Stop before this value (an int64 expression <= axis.extent) instead of at the axis' extent.
+    """
+
+    axis: Axis
+    body: tuple[Statement, ...]
+    lanes: int = 0
+    limit: Expr | None = None
+
+
+Statement: TypeAlias = Store | Reset | Accumulate | Loop
+
+
+# Kernels
+
+
+@dataclass(eq=False)
+class Loops:
+    """Loop nests over a grid of independent steps.
+
+    The steps of the grid (the product of its axes, row-major) may run in any order and at the same time; a step runs the
+    body once. `cost` estimates one step's time in nanoseconds, by which a back end decides what is worth running
+    in parallel.
+    """
+
+    name: str
+    grid: tuple[Axis, ...]
+    body: tuple[Statement, ...]
+    cost: float
+
+    def statements(self) -> Iterator[Statement]:
+        """All statements, loops before their bodies."""
+        stack = list(reversed(self.body))
+        while stack:
+            statement = stack.pop()
+            yield statement
+            if isinstance(statement, Loop):
+                stack.extend(reversed(statement.body))
+
+
+@dataclass(eq=False)
+class Gemm:
+    """A batch of matrix products, out[b, m, n] = epilogue(sum over k of lhs[b, m, k] * rhs[b, k, n]).
+
+    Each of batch, m, n and k is a tuple of axes, of which the last runs fastest: a convolution has the rows and columns
+    of its image as n, and channels and places of the kernel as k. `lhs` is an expression over the batch, m and k axes,
+    `rhs` over the batch, k and n axes. `epilogue` are Store statements over the batch, m and n axes and
+    `accumulator.value`; each element of the result is stored once, after its whole sum.
+    """
+
+    name: str
+    batch: tuple[Axis, ...]
+    m: tuple[Axis, ...]
+    n: tuple[Axis, ...]
+    k: tuple[Axis, ...]
+    lhs: Expr
+    rhs: Expr
+    accumulator: Accumulator
+    epilogue: tuple[Store, ...]
+
+    def statements(self) -> Iterator[Statement]:
+        """The stores of the epilogue."""
+        yield from self.epilogue
+
+
+Kernel: TypeAlias = Loops | Gemm
+
+
+def expressions(kernel: Kernel) -> Iterator[Expr]:
+    """The expressions that a kernel evaluates."""
+    if isinstance(kernel, Gemm):
+        yield kernel.lhs
+        yield kernel.rhs
+    for statement in kernel.statements():
+        if isinstance(statement, Store):
+            yield statement.offset
+            yield statement.value
+            if statement.mask is not None:
+                yield statement.mask
+        elif isinstance(statement, Accumulate):
+            yield statement.value
+        elif isinstance(statement, Loop) and statement.limit is not None:
+            yield statement.limit
+
+
+def reads(kernel: Kernel) -> set[Buffer]:
+    """The buffers that a kernel loads from."""
+    return {e.attr for root in expressions(kernel) for e in root.walk() if e.op == "load"}
+
+
+def writes(kernel: Kernel) -> set[Buffer]:
+    """The buffers that a kernel stores to."""
+    return {s.buffer for s in kernel.statements() if isinstance(s, Store)}
+
+
+@dataclass(eq=False)
+class Program:
+    """A whole graph as kernels that run one after another.
+
+    `inputs` and `outputs` are in the graph's order. `arena` bytes hold all temporaries, each at its `offset`, aligned to
+    64 bytes.
+    """
+
+    name: str
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    constants: tuple[Buffer, ...]
+    temporaries: tuple[Buffer, ...]
+    kernels: tuple[Kernel, ...]
+    arena: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(print_kernel, self.kernels))
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """A kernel as indented pseudo-code."""
+    lines: list[str] = []
+
+    def write(depth: int, text: str) -> None:
+        lines.append("  " * depth + text)
+
+    def body(statements: Sequence[Statement], depth: int) -> None:
+        for s in statements:
+            match s:
+                case Store():
+                    condition = f" if {s.mask}" if s.mask is not None else ""
+                    write(depth, f"{s.buffer.name}[{s.offset}] = {s.value}{condition}")
+                case Reset():
+                    write(depth, f"{s.accumulator.name} = {s.accumulator.initial}")
+                case Accumulate():
+                    sign = {"sum": "+=", "max": "max=", "min": "min="}[s.accumulator.reduction]
+                    write(depth, f"{s.accumulator.name} {sign} {s.value}")
+                case Loop():
+                    lanes = f" in lanes of {s.lanes}" if s.lanes else ""
+                    limit = f" while < {s.limit}" if s.limit is not None else ""
+                    write(depth, f"for {s.axis}{lanes}{limit}:")
+                    body(s.body, depth + 1)
+
+    if isinstance(kernel, Loops):
+        write(0, f"loops {kernel.name} over ({', '.join(map(repr, kernel.grid))}):")
+        body(kernel.body, 1)
+    else:
+        axes = "; ".join(", ".join(map(repr, group)) for group in (kernel.batch, kernel.m, kernel.n, kernel.k))
+        write(0, f"gemm {kernel.name} over (batch; m; n; k) = ({axes}):")
+        write(1, f"{kernel.accumulator.name} += {kernel.lhs} * {kernel.rhs}")
+        body(kernel.epilogue, 1)
+    return "\n".join(lines)
+
+
+def verify_kernel(kernel: Kernel) -> None:
+    """Check that axes are bound, accumulators reset, and lanes loops not nested; VerifyError otherwise."""
+
+    def expression(root: Expr, axes: set[Axis], accumulators: set[Accumulator]) -> None:
+        for e in root.walk():
+            if e.op == "axis" and e.attr not in axes:
+                raise VerifyError(f"kernel {kernel.name}: axis {e.attr} is used outside its loop")
+            if e.op == "accumulator" and e.attr not in accumulators:
+                raise VerifyError(f"kernel {kernel.name}: accumulator {e.attr} is read before it is reset")
+            if e.op == "load" and e.args[0].dtype is not int64:
+                raise VerifyError(f"kernel {kernel.name}: the offset of {e} is not int64")
+
+    def body(statements: Sequence[Statement], axes: set[Axis], accumulators: set[Accumulator], lanes: bool) -> None:
+        for s in statements:
+            match s:
+                case Reset():
+                    accumulators.add(s.accumulator)
+                case Accumulate():
+                    expression(s.value, axes, accumulators | {s.accumulator})
+                    if s.accumulator not in accumulators or s.value.dtype is not s.accumulator.dtype:
+                        raise VerifyError(f"kernel {kernel.name}: bad accumulation into {s.accumulator}")
+                case Store():
+                    expression(s.value, axes, accumulators)
+                    expression(s.offset, axes, accumulators)
+                    if s.mask is not None:
+                        expression(s.mask, axes, accumulators)
+                    if s.value.dtype is not s.buffer.dtype:
+                        raise VerifyError(f"kernel {kernel.name}: {s.value.dtype} is stored to {s.buffer}")
+                case Loop():
+                    if s.lanes and (lanes or s.lanes & (s.lanes - 1)):
+                        raise VerifyError(f"kernel {kernel.name}: lanes loop over {s.axis} is nested, or no power of two")
+                    if s.limit is not None:
+                        expression(s.limit, axes, accumulators)
+                    body(s.body, axes | {s.axis}, accumulators, lanes or bool(s.lanes))
+
+    if isinstance(kernel, Loops):
+        body(kernel.body, set(kernel.grid), set(), False)
+        return
+    batch, m, n, k = map(set, (kernel.batch, kernel.m, kernel.n, kernel.k))
+    expression(kernel.lhs, batch | m | k, set())
+    expression(kernel.rhs, batch | k | n, set())
+    body(kernel.epilogue, batch | m | n, {kernel.accumulator}, False)

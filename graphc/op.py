@@ -1,0 +1,224 @@
+"""What a primitive operation is: one record, the registry, and `emit`.
+
+An op is defined once, by `op(...)` in `graphc/ops/`; its record holds everything that is known about it. Public
+functions call `emit`, and the arguments decide what happens: a tensor computes now, a graph value appends a node,
+a kernel expression builds code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.types import DType, Scalar, TensorType, float32, result_type
+
+
+class _NotDifferentiable:
+    """The derivative of an op whose result does not vary smoothly with its operands: comparisons, indices, random bits."""
+
+    def __repr__(self) -> str:
+        return "not_differentiable"
+
+
+not_differentiable = _NotDifferentiable()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of an op for the tests: operand types (or arrays), attributes, and how to test it.
+
+    `low` and `high` bound the numbers drawn for floating-point operands, so that they stay inside the op's domain and
+    away from its kinks.
+    """
+
+    operands: tuple[Any, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    low: float = -2.0
+    high: float = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """The record of one primitive. See `op` for the fields."""
+
+    name: str
+    operands: tuple[str, ...]
+    attrs: tuple[str, ...]
+    infer: Callable[..., Any]
+    ref: Callable[..., Any]
+    vjp: tuple[Vjp | None, ...] | Vjp | _NotDifferentiable
+    scalar: Callable[..., Any] | None
+    decompose: Callable[..., Any] | None
+    view: Callable[..., Any] | None
+    elementwise: bool
+    floating: bool
+    keeps: tuple[str, ...]
+    costly: bool
+    samples: tuple[Sample, ...]
+
+    def __call__(self, *args: Any, like: Any = None, **attrs: Any) -> Any:
+        """Apply the op; attributes may follow the operands by position, as in `permute(x, (1, 0))`."""
+        if not self.variadic and len(args) > len(self.operands):
+            count = len(self.operands)
+            attrs.update(zip(self.attrs, args[count:]))
+            args = args[:count]
+        return emit(self, *args, like=like, **attrs)
+
+    @property
+    def variadic(self) -> bool:
+        """Whether the op takes any number of operands."""
+        return self.operands[-1:] != () and self.operands[-1].startswith("*")
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}({', '.join((*self.operands, *self.attrs))})>"
+
+
+@dataclass(frozen=True, eq=False)
+class Vjp:
+    """How the cotangent of the result becomes the cotangent of one operand.
+
+    The parameter names of `rule` say what it needs, and so what must be saved: `ct`, operands by name, `out` for the
+    result, attributes by name; `x_type` is the TensorType of operand `x`, which saves no numbers. A variadic op's rule
+    asks for `types` (of all operands) and `index` (of the operand whose cotangent is wanted); `attrs` is all attributes.
+    """
+
+    rule: Callable[..., Any]
+    needs: tuple[str, ...]
+
+    def __call__(self, **available: Any) -> Any:
+        return self.rule(**{name: available[name] for name in self.needs})
+
+
+OPS: dict[str, OpDef] = {}
+"""Every op by its name."""
+
+
+def op(
+    name: str,
+    operands: str = "",
+    attrs: str = "",
+    *,
+    infer: Callable[..., TensorType | tuple[TensorType, ...]],
+    ref: Callable[..., Any],
+    vjp: Callable[..., Any] | tuple[Callable[..., Any] | None, ...] | _NotDifferentiable,
+    scalar: Callable[..., Any] | None = None,
+    decompose: Callable[..., Any] | None = None,
+    view: Callable[..., Any] | None = None,
+    elementwise: bool = False,
+    floating: bool = False,
+    keeps: str = "",
+    costly: bool = False,
+    samples: tuple[Sample, ...],
+) -> OpDef:
+    """Define an op and register it.
+
+    operands, attrs
+        Names, separated by spaces; a last operand `*xs` stands for any number.
+    infer
+        `infer(*operand_types, **attrs)`: the result's type (a tuple of types for several results), or an error.
+    ref
+        `ref(*arrays, **attrs)`: the result as a NumPy array. The definition that everything else is tested against.
+    vjp
+        One rule an operand (None for an operand without a derivative), one rule for all of a variadic op's operands, or
+        `not_differentiable`. A rule is written with the public functions; its parameter names say what must be saved.
+    scalar
+        For an elementwise op: the same computation on one element, written with functions over kernel expressions.
+    decompose
+        `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own.
+    view
+        For an op whose result shares its operand's memory: `view(base, new, **attrs)` is `base` after `new` has been
+        written through the view.
+    elementwise
+        Operands are promoted to one dtype (but for those named in `keeps`) and broadcast to one shape first. A
+        `floating` op turns integer operands into float32.
+    costly
+        NumPy is slow at it: eager calls run the op's own compiled kernel.
+    """
+    if name in OPS:
+        raise GraphcError(f"op {name!r} is defined twice")
+    rules: Any = vjp
+    if callable(vjp):
+        rules = _rule(vjp) if operands.split()[-1].startswith("*") else (_rule(vjp),)
+    elif isinstance(vjp, tuple):
+        rules = tuple(None if rule is None else _rule(rule) for rule in vjp)
+    record = OpDef(
+        name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, decompose, view, elementwise,
+        floating, tuple(keeps.split()), costly, samples,
+    )
+    OPS[name] = record
+    return record
+
+
+def common_dtype(record: OpDef, operands: Sequence[TensorType | Scalar]) -> DType:
+    """The dtype that the operands of an elementwise op are converted to."""
+    dtype = result_type([t for t, name in zip(operands, record.operands) if name not in record.keeps])
+    return float32 if record.floating and not dtype.is_floating_point else dtype
+
+
+def _rule(rule: Callable[..., Any]) -> Vjp:
+    return Vjp(rule, tuple(inspect.signature(rule).parameters))
+
+
+def vjp_rule(record: OpDef, index: int) -> Vjp | None:
+    """The rule for the cotangent of operand `index`, or None where there is none."""
+    if isinstance(record.vjp, _NotDifferentiable):
+        return None
+    return record.vjp if isinstance(record.vjp, Vjp) else record.vjp[index]
+
+
+def apply_vjp(
+    record: OpDef,
+    index: int,
+    ct: Any,
+    operands: Sequence[Any],
+    types: Sequence[TensorType],
+    out: Any,
+    attrs: Mapping[str, Any],
+) -> Any:
+    """The cotangent of operand `index`, given that of the result; None where the op has no derivative there.
+
+    `operands` and `out` may be None where the rule does not need them. The answer may be of the broadcast shape, or of
+    the promoted dtype: `graphc.ops.match` brings it back to the operand's type.
+    """
+    rule = vjp_rule(record, index)
+    if rule is None:
+        return None
+    available: dict[str, Any] = dict(attrs, ct=ct, out=out, index=index, types=types, attrs=attrs)
+    for name, operand, type_ in zip(record.operands, operands, types):
+        available[name] = operand
+        available[f"{name}_type"] = type_
+    return rule(**available)
+
+
+class Emitter(Protocol):
+    """A kind of value: what `emit` does for arguments of that kind."""
+
+    priority: int
+    """Where arguments are of several kinds, the highest one decides."""
+
+    def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        """Apply the op; returns the result, a tuple of them for several."""
+        ...
+
+
+def emit(record: OpDef, *args: Any, like: Any = None, **attrs: Any) -> Any:
+    """Apply `record` to `args` in whatever way they ask for.
+
+    An argument takes part by a `__graphc_emitter__` attribute, an `Emitter`. `like` names a value to be
+    imitated by an op without operands.
+    """
+    chosen: Emitter | None = getattr(like, "__graphc_emitter__", None)
+    for arg in args:
+        emitter = getattr(arg, "__graphc_emitter__", None)
+        if emitter is not None and (chosen is None or emitter.priority > chosen.priority):
+            chosen = emitter
+    if chosen is None:
+        raise ArgumentTypeError(
+            f"{record.name}: no tensor among the arguments",
+            expected="at least one tensor or graph value",
+            got=", ".join(type(arg).__name__ for arg in args) or "no arguments",
+        )
+    return chosen.emit(record, args, attrs)

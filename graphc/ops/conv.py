@@ -1,0 +1,234 @@
+"""Convolution and its two gradients, over any number of spatial dimensions.
+
+The three are bilinear and closed under differentiation: each one's derivatives are the other two. None has a lowering of
+its own: they decompose into sliding windows and a contraction, and code generation reads the windows straight from the
+input while it packs them for the matrix product.
+
+Shapes: x is [N, C, *S], w is [O, C / groups, *K], the result [N, O, *T] with
+T = (S + low + high - dilation * (K - 1) - 1) // stride + 1.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError
+from graphc.op import Sample, op
+from graphc.ops.linalg import contract
+from graphc.ops.movement import flip, fold, pad, reshape, slice, window
+from graphc.types import Size, TensorType, float32
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+_K, _T = "pqr", "uvw"  # letters of the kernel's and of the result's spatial dimensions
+
+
+def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Size:
+    span = size + (padding[0] + padding[1] - dilation * (kernel - 1) - 1)
+    return span // stride + 1 if isinstance(span, int) else (span + stride) // stride
+
+
+def _conv_infer(x: TensorType, w: TensorType, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> TensorType:
+    n = len(stride)
+    if x.ndim != n + 2 or w.ndim != n + 2:
+        raise ShapeError(f"Expected {n + 2}D input and weight to conv{n}d", got=f"input {x}, weight {w}")
+    if x.dtype is not w.dtype:
+        raise DTypeError(f"conv{n}d: input and weight differ in dtype", got=f"{x} and {w}")
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+        raise ShapeError(f"conv{n}d: the channels do not fit",
+                         expected=f"input[N, {w.shape[1] * groups}, ...] for weight {w} and groups={groups}", got=f"input {x}")
+    spatial = tuple(map(_out_size, x.shape[2:], w.shape[2:], stride, padding, dilation))
+    if any(isinstance(size, int) and size < 1 for size in spatial):
+        raise ShapeError(f"conv{n}d: Kernel size can't be greater than actual input size",
+                         got=f"input {x}, weight {w}, padding {padding}, dilation {dilation}")
+    return x.with_shape((x.shape[0], w.shape[0], *spatial))
+
+
+def _windows(x: Any, kernel: Ints, stride: Ints, dilation: Ints) -> Any:
+    """[N, C, *S] as [N, C, *T, *K]."""
+    for i, (size, step, spread) in enumerate(zip(kernel, stride, dilation)):
+        x = window(x, 2 + i, size, step, spread)
+    return x
+
+
+def _split_groups(x: Any, axis: int, groups: int) -> Any:
+    """Dimension `axis` as two: groups, and what is in one."""
+    shape = tuple(x.shape)
+    return reshape(x, (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]))
+
+
+def _merge(x: Any, axis: int) -> Any:
+    """Dimensions `axis` and `axis + 1` as one."""
+    shape = tuple(x.shape)
+    return reshape(x, (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]))
+
+
+def _padded(x: Any, padding: Pairs) -> Any:
+    if not any(map(any, padding)):
+        return x
+    return pad(x, (0, 0, *(low for low, _ in padding)), (0, 0, *(high for _, high in padding)), 0.0)
+
+
+def _conv(x: Any, w: Any, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:
+    n = len(stride)
+    k, t = _K[:n], _T[:n]
+    windows = _windows(_padded(x, padding), tuple(w.shape[2:]), stride, dilation)
+    if groups == 1:
+        return contract(w, windows, f"oc{k},bc{t}{k}->bo{t}")
+    out = contract(_split_groups(w, 0, groups), _split_groups(windows, 1, groups), f"zoc{k},bzc{t}{k}->bzo{t}")
+    return _merge(out, 1)
+
+
+def _input_grad_infer(g: TensorType, w: TensorType, size: Ints, groups: int, **_: Any) -> TensorType:
+    return g.with_shape((g.shape[0], w.shape[1] * groups, *size))
+
+
+def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:
+    n = len(stride)
+    k, t = _K[:n], _T[:n]
+    kernel = tuple(w.shape[2:])
+    if groups > 1:
+        g, w = _split_groups(g, 1, groups), _split_groups(w, 0, groups)
+    group = "z" if groups > 1 else ""
+    if all(step == 1 for step in stride):
+        # a convolution of the padded cotangent with the kernel turned round
+        spread = [dilation[i] * (kernel[i] - 1) for i in range(n)]
+        lead = (0,) * (2 + len(group))
+        low = [spread[i] - padding[i][0] for i in range(n)]
+        high = [size[i] - (g.shape[len(lead) + i] + low[i] - spread[i]) for i in range(n)]
+        if min(*low, *high) >= 0:
+            g = pad(g, (*lead, *low), (*lead, *high), 0.0)
+            for i in range(n):
+                g = window(g, len(lead) + i, kernel[i], 1, dilation[i])
+            turned = flip(w, tuple(range(len(w.shape) - n, len(w.shape))))
+            out = contract(turned, g, f"{group}oc{k},b{group}o{t}{k}->b{group}c{t}")
+            return _merge(out, 1) if groups > 1 else out
+    columns = contract(w, g, f"{group}oc{k},b{group}o{t}->b{group}c{t}{k}")
+    columns = _merge(columns, 1) if groups > 1 else columns
+    for i in reversed(range(n)):
+        length = max(size[i] + sum(padding[i]), (g.shape[-n + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1)
+        columns = fold(columns, 2 + i, length, stride[i], dilation[i])
+    starts = (0, 0, *(low for low, _ in padding))
+    stops = (*tuple(columns.shape[:2]), *(low + s for (low, _), s in zip(padding, size)))
+    return slice(columns, starts, stops, (1,) * (n + 2))
+
+
+def _weight_grad_infer(x: TensorType, g: TensorType, kernel: Ints, groups: int, **_: Any) -> TensorType:
+    return x.with_shape((g.shape[1], x.shape[1] // groups, *kernel))
+
+
+def _weight_grad(x: Any, g: Any, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:
+    n = len(stride)
+    k, t = _K[:n], _T[:n]
+    windows = _windows(_padded(x, padding), kernel, stride, dilation)
+    extra = [windows.shape[2 + i] - g.shape[2 + i] for i in range(n)]
+    if any(extra):  # conv_input_grad may have been asked for a size with unused rows at the end
+        stops = (*windows.shape[:2], *g.shape[2:], *kernel)
+        windows = slice(windows, (0,) * len(stops), tuple(stops), (1,) * len(stops))
+    if groups == 1:
+        return contract(g, windows, f"bo{t},bc{t}{k}->oc{k}")
+    out = contract(_split_groups(g, 1, groups), _split_groups(windows, 1, groups), f"bzo{t},bzc{t}{k}->zoc{k}")
+    return _merge(out, 0)
+
+
+# The definitions: one tap of the kernel after another
+
+
+def _taps(x: np.ndarray, kernel: Ints, out: Ints, stride: Ints, dilation: Ints) -> Iterator[tuple[Ints, np.ndarray]]:
+    """Each place of the kernel, with the elements of the padded x ([..., *S]) that it meets ([..., prod(out)])."""
+    for place in np.ndindex(*kernel):
+        region = tuple(
+            builtins.slice(p * d, p * d + (n - 1) * s + 1, s) for p, n, s, d in zip(place, out, stride, dilation)
+        )
+        yield place, x[(..., *region)]
+
+
+def _grouped(x: np.ndarray, axis: int, groups: int) -> np.ndarray:
+    return x.reshape(*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1 :])
+
+
+def _pad_ref(x: np.ndarray, padding: Pairs) -> np.ndarray:
+    return np.pad(x, ((0, 0), (0, 0), *padding))
+
+
+def _conv_ref(
+    x: np.ndarray, w: np.ndarray, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> np.ndarray:
+    out = tuple(map(_out_size, x.shape[2:], w.shape[2:], stride, padding, dilation))
+    xs, ws = _grouped(_pad_ref(x, padding), 1, groups), _grouped(w, 0, groups)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out), x.dtype)
+    for place, seen in _taps(xs, w.shape[2:], out, stride, dilation):
+        y += np.einsum("bzc...,zoc->bzo...", seen, ws[(..., *place)])
+    return y.reshape(x.shape[0], w.shape[0], *out)
+
+
+def _input_grad_ref(
+    g: np.ndarray, w: np.ndarray, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> np.ndarray:
+    gs, ws = _grouped(g, 1, groups), _grouped(w, 0, groups)
+    padded = tuple(low + s + high for s, (low, high) in zip(size, padding))
+    dx = np.zeros((g.shape[0], groups, w.shape[1], *padded), g.dtype)
+    for place, seen in _taps(dx, w.shape[2:], g.shape[2:], stride, dilation):
+        seen += np.einsum("bzo...,zoc->bzc...", gs, ws[(..., *place)])
+    inner = tuple(builtins.slice(low, low + s) for s, (low, _) in zip(size, padding))
+    return np.ascontiguousarray(dx[(..., *inner)]).reshape(g.shape[0], -1, *size)
+
+
+def _weight_grad_ref(
+    x: np.ndarray, g: np.ndarray, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> np.ndarray:
+    xs, gs = _grouped(_pad_ref(x, padding), 1, groups), _grouped(g, 1, groups)
+    dw = np.zeros((groups, gs.shape[2], xs.shape[2], *kernel), x.dtype)
+    flat = (*gs.shape[:3], -1)
+    for place, seen in _taps(xs, kernel, g.shape[2:], stride, dilation):
+        dw[(..., *place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], -1), gs.reshape(flat))
+    return dw.reshape(g.shape[1], xs.shape[2], *kernel)
+
+
+# The records
+
+_names = "stride padding dilation groups"
+_plain = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+_same = {"stride": (1, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 1), "groups": 1}
+_strided = {"stride": (2, 1), "padding": ((1, 1), (0, 2)), "dilation": (1, 2), "groups": 1}
+_in_groups = {"stride": (2,), "padding": ((1, 0),), "dilation": (1,), "groups": 2}
+
+
+def _f(*shape: int) -> TensorType:
+    return TensorType(float32, shape)
+
+
+def _shared(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that the three ops have in common."""
+    return {name: attrs[name] for name in _names.split()}
+
+
+conv = op(
+    "conv", "x w", _names, infer=_conv_infer, ref=_conv_ref, decompose=_conv, costly=True,
+    vjp=(lambda ct, w, x_type, attrs: conv_input_grad(ct, w, size=x_type.shape[2:], **_shared(attrs)),
+         lambda ct, x, w_type, attrs: conv_weight_grad(x, ct, kernel=w_type.shape[2:], **_shared(attrs))),
+    samples=(Sample((_f(2, 3, 6, 5), _f(4, 3, 3, 2)), _plain), Sample((_f(2, 2, 6, 5), _f(3, 2, 3, 2)), _strided),
+             Sample((_f(2, 4, 7), _f(6, 2, 3)), _in_groups)))
+
+conv_input_grad = op(
+    "conv_input_grad", "g w", f"size {_names}", infer=_input_grad_infer, ref=_input_grad_ref, decompose=_input_grad,
+    costly=True,
+    vjp=(lambda ct, w, attrs: conv(ct, w, **_shared(attrs)),
+         lambda ct, g, w_type, attrs: conv_weight_grad(ct, g, kernel=w_type.shape[2:], **_shared(attrs))),
+    samples=(Sample((_f(2, 4, 6, 5), _f(4, 3, 3, 2)), {"size": (6, 5), **_same}),
+             Sample((_f(2, 3, 3, 5), _f(3, 2, 3, 2)), {"size": (6, 5), **_strided}),
+             Sample((_f(2, 6, 3), _f(6, 2, 3)), {"size": (7,), **_in_groups})))
+
+conv_weight_grad = op(
+    "conv_weight_grad", "x g", f"kernel {_names}", infer=_weight_grad_infer, ref=_weight_grad_ref,
+    decompose=_weight_grad, costly=True,
+    vjp=(lambda ct, g, x_type, attrs: conv_input_grad(g, ct, size=x_type.shape[2:], **_shared(attrs)),
+         lambda ct, x, attrs: conv(x, ct, **_shared(attrs))),
+    samples=(Sample((_f(2, 3, 6, 5), _f(2, 4, 6, 5)), {"kernel": (3, 2), **_same}),
+             Sample((_f(2, 2, 6, 5), _f(2, 3, 3, 5)), {"kernel": (3, 2), **_strided}),
+             Sample((_f(2, 4, 7), _f(2, 6, 3)), {"kernel": (3,), **_in_groups})))

@@ -1,0 +1,37 @@
+"""Ops without operands: constants and counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.op import Sample, not_differentiable, op
+from graphc.types import DType, Shape, TensorType, dtype_of, float32, int64
+
+
+def _iota_ref(shape: Shape, axis: int, dtype: DType) -> np.ndarray:
+    along = [1] * len(shape)
+    along[axis] = shape[axis]
+    return np.broadcast_to(np.arange(shape[axis]).astype(dtype.numpy).reshape(along), shape)
+
+
+constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
+              ref=lambda value: value, vjp=not_differentiable,
+              samples=(Sample((), {"value": np.float32(1.5)[...]}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
+iota = op("iota", attrs="shape axis dtype", infer=lambda shape, axis, dtype: TensorType(dtype, shape), ref=_iota_ref,
+          vjp=not_differentiable, samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": int64}),
+                                           Sample((), {"shape": (3, 4), "axis": 0, "dtype": float32})))
+
+
+def full(type_: TensorType, value: float, like: Any) -> Any:
+    """`value` everywhere in a tensor of `type_`; `like` is any value of the same kind (a tensor, a graph value)."""
+    from graphc.ops.movement import broadcast_to  # movement's own derivatives need this function
+
+    scalar = constant(like=like, value=np.asarray(value, type_.dtype.numpy))
+    return broadcast_to(scalar, tuple(type_.shape)) if type_.shape else scalar
+
+
+def zeros_like(x: Any) -> Any:
+    """Zeros of x's shape and dtype."""
+    return full(TensorType(x.dtype, tuple(x.shape)), 0, like=x)

@@ -1,0 +1,67 @@
+"""Reading and writing at places that are themselves data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.errors import DimError, DTypeError, ShapeError
+from graphc.op import Sample, op
+from graphc.ops.creation import full
+from graphc.types import TensorType, float32
+
+_f = TensorType(float32, (3, 5))
+_index = np.array([[4, 0], [1, 1], [2, 3]])
+
+
+def _check(name: str, x: TensorType, index: TensorType, axis: int) -> None:
+    if index.dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"{name}: the index is not of an integer dtype", expected="int64", got=str(index))
+    if x.ndim != index.ndim:
+        raise ShapeError(f"{name}: index and input differ in their number of dimensions", expected=f"{x.ndim}", got=str(index))
+    for i, (size, wanted) in enumerate(zip(x.shape, index.shape)):
+        if i != axis and isinstance(size, int) and isinstance(wanted, int) and wanted > size:
+            raise ShapeError(f"{name}: the index is larger than the input in dimension {i}",
+                             expected=f"{index} to be at most {x} but in dimension {axis}")
+
+
+def _places(index: np.ndarray, size: int, axis: int, name: str) -> tuple[np.ndarray, ...]:
+    if index.size and (index.min() < 0 or index.max() >= size):
+        raise DimError(f"{name}: index {index.min() if index.min() < 0 else index.max()} is out of bounds",
+                       expected=f"0 <= index < {size} along dimension {axis}")
+    places = list(np.ogrid[tuple(map(slice, index.shape))])
+    places[axis] = index
+    return tuple(places)
+
+
+def _gather_infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
+    _check("gather", x, index, axis)
+    return x.with_shape(index.shape)
+
+
+def _gather_ref(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    return x[_places(index, x.shape[axis], axis, "gather")]
+
+
+gather = op("gather", "x index", "axis", infer=_gather_infer, ref=_gather_ref,
+            vjp=(lambda ct, x_type, index, axis: scatter_add(full(x_type, 0, ct), index, ct, axis), None),
+            samples=(Sample((_f, _index), {"axis": 1}), Sample((_f, np.array([[2, 0, 1, 1, 0]])), {"axis": 0})))
+
+
+def _scatter_infer(base: TensorType, index: TensorType, src: TensorType, axis: int) -> TensorType:
+    _check("scatter_add", base, index, axis)
+    if index.shape != src.shape or src.dtype is not base.dtype:
+        raise ShapeError("scatter_add: index, source and base do not fit", expected=f"{base.dtype.name}{list(index.shape)}",
+                         got=str(src))
+    return base
+
+
+def _scatter_ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int) -> np.ndarray:
+    out = base.copy()
+    np.add.at(out, _places(index, base.shape[axis], axis, "scatter_add"), src)
+    return out
+
+
+scatter_add = op("scatter_add", "base index src", "axis", infer=_scatter_infer, ref=_scatter_ref,
+                 vjp=(lambda ct: ct, None, lambda ct, index, axis: gather(ct, index, axis)),
+                 samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
+

@@ -1,0 +1,236 @@
+"""Movement ops: the same numbers in other places."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
+from graphc.op import Sample, op
+from graphc.ops.creation import full
+from graphc.types import Scalar, Shape, Size, TensorType, float32, float64
+
+_f = TensorType(float32, (3, 5))
+_t = TensorType(float32, (2, 3, 4))
+Ints = tuple[int, ...]
+
+
+def normalize_axis(axis: int, ndim: int) -> int:
+    """A dimension counted from the left; a negative one counts from the right. DimError where there is none."""
+    count = max(ndim, 1)  # a 0-d tensor lets itself be addressed as if it had one dimension
+    if not -count <= axis < count:
+        raise DimError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {axis})")
+    return axis % count
+
+
+def inverse_permutation(order: Ints) -> Ints:
+    """The order that undoes `order`."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+# Reshape, permute, broadcast
+
+
+def _reshape_infer(x: TensorType, shape: Shape) -> TensorType:
+    if math.prod(shape) != x.size:
+        raise ShapeError(f"shape '{list(shape)}' is invalid for input of size {x.size}",
+                         expected=f"{x.size} elements", got=f"{math.prod(shape)} elements (from {x})")
+    return x.with_shape(shape)
+
+
+reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape),
+             vjp=lambda ct, x_type: reshape(ct, x_type.shape),
+             view=lambda base, new, shape: reshape(new, tuple(base.shape)),
+             samples=(Sample((_f,), {"shape": (5, 3)}), Sample((_t,), {"shape": (24,)}), Sample((_t,), {"shape": (2, 1, 12)})))
+
+
+def _permute_infer(x: TensorType, order: Ints) -> TensorType:
+    if sorted(order) != list(range(x.ndim)):
+        raise DimError(f"permute: {order} does not name each of the {x.ndim} dimensions once", got=str(x))
+    return x.with_shape(x.shape[i] for i in order)
+
+
+permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order: x.transpose(order),
+             vjp=lambda ct, order: permute(ct, inverse_permutation(order)),
+             view=lambda base, new, order: permute(new, inverse_permutation(order)),
+             samples=(Sample((_f,), {"order": (1, 0)}), Sample((_t,), {"order": (2, 0, 1)})))
+
+
+def _broadcast_infer(x: TensorType, shape: Shape) -> TensorType:
+    offset = len(shape) - x.ndim
+    if offset < 0 or any(size not in (1, shape[i]) for i, size in enumerate(x.shape, offset)):
+        raise ShapeError(f"broadcast_to: {x} does not stretch to {list(shape)}",
+                         expected="equal sizes, or 1, counted from the right")
+    return x.with_shape(shape)
+
+
+def unbroadcast(ct: Any, shape: Shape) -> Any:
+    """Sum a cotangent over the dimensions along which a value of `shape` was stretched."""
+    from graphc.ops.reduce import sum  # the derivative of a sum is a broadcast: the two need each other
+
+    offset = len(ct.shape) - len(shape)
+    axes = tuple(i for i, size in enumerate(ct.shape) if i < offset or (shape[i - offset] == 1 and size != 1))
+    summed = sum(ct, axes) if axes else ct
+    return summed if tuple(summed.shape) == tuple(shape) else reshape(summed, tuple(shape))
+
+
+broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to,
+                  vjp=lambda ct, x_type: unbroadcast(ct, x_type.shape),
+                  samples=(Sample((_f,), {"shape": (2, 3, 5)}),
+                           Sample((TensorType(float32, (3, 1)),), {"shape": (3, 4)})))
+
+# Slices and padding
+
+
+def slice_length(start: Size, stop: Size, step: int) -> Size:
+    """How many places `range(start, stop, step)` has."""
+    length = stop - start
+    if step != 1:
+        length = (length + (step - 1)) // step
+    return max(0, length) if isinstance(length, int) else length
+
+
+def _check_region(name: str, x: TensorType, starts: Ints, stops: Ints, steps: Ints) -> None:
+    if not len(starts) == len(stops) == len(steps) == x.ndim:
+        raise DimError(f"{name}: {len(starts)} starts, {len(stops)} stops, {len(steps)} steps", expected=f"{x.ndim} of each")
+    for i, (start, stop, step) in enumerate(zip(starts, stops, steps)):
+        size = x.shape[i]
+        if step < 1 or start < 0 or (isinstance(size, int) and isinstance(stop, int) and stop > size):
+            raise ArgumentError(f"{name}: {start}:{stop}:{step} is outside dimension {i} of {x}",
+                                expected="0 <= start, stop <= size, step >= 1")
+
+
+def _slice_infer(x: TensorType, starts: Ints, stops: Ints, steps: Ints) -> TensorType:
+    _check_region("slice", x, starts, stops, steps)
+    return x.with_shape(map(slice_length, starts, stops, steps))
+
+
+def _region(starts: Ints, stops: Ints, steps: Ints) -> tuple[builtins.slice, ...]:
+    return tuple(map(builtins.slice, starts, stops, steps))
+
+
+slice = op("slice", "x", "starts stops steps", infer=_slice_infer,
+           ref=lambda x, starts, stops, steps: x[_region(starts, stops, steps)],
+           vjp=lambda ct, x_type, starts, stops, steps: slice_update(full(x_type, 0, ct), ct, starts, stops, steps),
+           view=lambda base, new, starts, stops, steps: slice_update(base, new, starts, stops, steps),
+           samples=(Sample((_f,), {"starts": (1, 0), "stops": (3, 5), "steps": (1, 2)}),
+                    Sample((_t,), {"starts": (0, 1, 0), "stops": (2, 1, 4), "steps": (1, 1, 3)})))
+
+
+def _update_infer(base: TensorType, new: TensorType, starts: Ints, stops: Ints, steps: Ints) -> TensorType:
+    _check_region("slice_update", base, starts, stops, steps)
+    region = base.with_shape(map(slice_length, starts, stops, steps))
+    if region != new:
+        raise ShapeError("slice_update: the new part does not fit the region", expected=str(region), got=str(new))
+    return base
+
+
+def _update_ref(base: np.ndarray, new: np.ndarray, starts: Ints, stops: Ints, steps: Ints) -> np.ndarray:
+    out = base.copy()
+    out[_region(starts, stops, steps)] = new
+    return out
+
+
+def _update_base_vjp(ct: Any, new_type: TensorType, starts: Ints, stops: Ints, steps: Ints) -> Any:
+    return slice_update(ct, full(new_type, 0, ct), starts, stops, steps)
+
+
+slice_update = op("slice_update", "base new", "starts stops steps", infer=_update_infer, ref=_update_ref,
+                  vjp=(_update_base_vjp, lambda ct, starts, stops, steps: slice(ct, starts, stops, steps)),
+                  samples=(Sample((_f, TensorType(float32, (2, 3))), {"starts": (1, 0), "stops": (3, 5), "steps": (1, 2)}),))
+
+
+def _pad_infer(x: TensorType, low: Ints, high: Ints, value: Scalar) -> TensorType:
+    if not len(low) == len(high) == x.ndim or min((*low, *high), default=0) < 0:
+        raise ArgumentError(f"pad: {low} before and {high} after", expected=f"{x.ndim} sizes >= 0 for each", got=str(x))
+    return x.with_shape(a + size + b for a, size, b in zip(low, x.shape, high))
+
+
+def _pad_ref(x: np.ndarray, low: Ints, high: Ints, value: Scalar) -> np.ndarray:
+    return np.pad(x, tuple(zip(low, high)), constant_values=value) if x.ndim else x
+
+
+def _pad_vjp(ct: Any, x_type: TensorType, low: Ints) -> Any:
+    return slice(ct, low, tuple(a + size for a, size in zip(low, x_type.shape)), (1,) * x_type.ndim)
+
+
+pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp,
+         samples=(Sample((_f,), {"low": (1, 0), "high": (0, 2), "value": 0.0}),
+                  Sample((_t,), {"low": (0, 1, 1), "high": (0, 1, 0), "value": -math.inf})))
+
+
+def _concat_infer(*xs: TensorType, axis: int) -> TensorType:
+    first = xs[0]
+    for x in xs[1:]:
+        if x.dtype is not first.dtype:
+            raise DTypeError("concat: operands differ in dtype", got=" and ".join(map(str, xs)))
+        if x.ndim != first.ndim or any(x.shape[i] != first.shape[i] for i in range(first.ndim) if i != axis):
+            raise ShapeError("Sizes of tensors must match except in dimension "
+                             f"{axis}", expected=f"shapes like {first}", got=str(x))
+    total: Size = 0
+    for x in xs:
+        total = total + x.shape[axis]
+    return first.with_shape(total if i == axis else size for i, size in enumerate(first.shape))
+
+
+def _concat_vjp(ct: Any, types: tuple[TensorType, ...], index: int, axis: int) -> Any:
+    start = builtins.sum(t.shape[axis] for t in types[:index])
+    starts = tuple(start if i == axis else 0 for i in range(len(ct.shape)))
+    return slice(ct, starts, tuple(a + size for a, size in zip(starts, types[index].shape)), (1,) * len(starts))
+
+
+concat = op("concat", "*xs", "axis", infer=_concat_infer, ref=lambda *xs, axis: np.concatenate(xs, axis), vjp=_concat_vjp,
+            samples=(Sample((_f, _f), {"axis": 0}), Sample((_f, TensorType(float32, (3, 2)), _f), {"axis": 1})))
+
+
+flip = op("flip", "x", "axes", infer=lambda x, axes: x, ref=lambda x, axes: np.flip(x, axes), vjp=lambda ct, axes: flip(ct, axes),
+          view=lambda base, new, axes: flip(new, axes),
+          samples=(Sample((_f,), {"axes": (1,)}), Sample((_t,), {"axes": (0, 2)})))
+
+# Sliding windows: convolution and pooling are made of them
+
+
+def _window_infer(x: TensorType, axis: int, size: int, step: int, dilation: int) -> TensorType:
+    extent = dilation * (size - 1) + 1
+    if size < 1 or step < 1 or dilation < 1 or (isinstance(x.shape[axis], int) and x.shape[axis] < extent):
+        raise ShapeError(f"window: a window of {extent} does not fit dimension {axis} of {x}",
+                         expected=f"at least {extent}, and size, step and dilation >= 1", got=str(x.shape[axis]))
+    count = (x.shape[axis] - extent) // step + 1 if isinstance(x.shape[axis], int) else (x.shape[axis] - extent + step) // step
+    return x.with_shape([*x.shape[:axis], count, *x.shape[axis + 1 :], size])
+
+
+def _window_ref(x: np.ndarray, axis: int, size: int, step: int, dilation: int) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(x, dilation * (size - 1) + 1, axis)
+    return np.moveaxis(np.moveaxis(windows, axis, 0)[::step], 0, axis)[..., ::dilation]
+
+
+window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_window_ref,
+            vjp=lambda ct, x_type, axis, step, dilation: fold(ct, axis, x_type.shape[axis], step, dilation),
+            samples=(Sample((_f,), {"axis": 1, "size": 2, "step": 2, "dilation": 1}),
+                     Sample((_t,), {"axis": 2, "size": 2, "step": 1, "dilation": 2})))
+
+
+def _fold_infer(x: TensorType, axis: int, length: int, step: int, dilation: int) -> TensorType:
+    count, size = x.shape[axis], x.shape[-1]
+    if isinstance(count, int) and count and length < (count - 1) * step + dilation * (size - 1) + 1:
+        raise ShapeError(f"fold: {count} windows of {size} do not fit into {length}", got=str(x))
+    return x.with_shape([*x.shape[:axis], length, *x.shape[axis + 1 : -1]])
+
+
+def _fold_ref(x: np.ndarray, axis: int, length: int, step: int, dilation: int) -> np.ndarray:
+    out = np.zeros([*x.shape[:axis], length, *x.shape[axis + 1 : -1]], x.dtype)
+    windows = np.moveaxis(out, axis, 0)
+    for k in range(x.shape[-1]):
+        span = builtins.slice(k * dilation, k * dilation + (x.shape[axis] - 1) * step + 1, step)
+        windows[span] += np.moveaxis(x[..., k], axis, 0)
+    return out
+
+
+fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref,
+          vjp=lambda ct, x_type, axis, step, dilation: window(ct, axis, x_type.shape[-1], step, dilation),
+          samples=(Sample((TensorType(float32, (3, 2, 2)),), {"axis": 1, "length": 5, "step": 2, "dilation": 1}),
+                   Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 7, "step": 1, "dilation": 1})))
+

@@ -1,0 +1,60 @@
+"""Random bits from a counter: Philox4x32-10.
+
+The stream is a function of a seed and a position alone, so it is the same eagerly, compiled, on any number of threads
+and on any device. A generator's state is int64[2]: the seed (the key) and the number of blocks used so far. A draw of
+n words takes ceil(n / 4) blocks: word i is word i % 4 of block `position + i // 4`.
+
+Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), figures 1 and 2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.op import Sample, not_differentiable, op
+from graphc.types import Shape, TensorType, int64, uint32
+
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+"""What is added to the two halves of the key after each round."""
+
+
+def blocks(count: int) -> int:
+    """How many blocks a draw of `count` words takes."""
+    return -(-count // 4)
+
+
+def philox(seed: int, counter: np.ndarray) -> np.ndarray:
+    """The four words (uint32[4, n]) of the blocks at the positions `counter` (uint64[n])."""
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    words = [counter & low, counter >> shift, np.zeros_like(counter), np.zeros_like(counter)]
+    key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
+    for _ in range(ROUNDS):
+        first = words[0] * np.uint64(MULTIPLIERS[0])
+        second = words[2] * np.uint64(MULTIPLIERS[1])
+        words = [(second >> shift) ^ words[1] ^ np.uint64(key[0]), second & low,
+                 (first >> shift) ^ words[3] ^ np.uint64(key[1]), first & low]
+        key = [(k + w) & 0xFFFFFFFF for k, w in zip(key, WEYL)]
+    return np.stack(words).astype(np.uint32)
+
+
+def _infer(state: TensorType, shape: Shape) -> TensorType:
+    if state.dtype is not int64 or state.shape != (2,):
+        raise ShapeError("random_bits: not the state of a generator", expected="int64[2]: seed, position", got=str(state))
+    return TensorType(uint32, shape, state.device)
+
+
+def _ref(state: np.ndarray, shape: Shape) -> np.ndarray:
+    count = math.prod(shape)
+    start = np.int64(state[1]).astype(np.uint64)
+    counter = start + np.arange(blocks(count), dtype=np.uint64)
+    return philox(int(state[0]), counter).T.reshape(-1)[:count].reshape(shape)
+
+
+random_bits = op("random_bits", "state", "shape", infer=_infer, ref=_ref, vjp=not_differentiable, costly=True,
+                 samples=(Sample((np.array([7, 3]),), {"shape": (5, 3)}), Sample((np.array([-1, 0]),), {"shape": (64,)})))

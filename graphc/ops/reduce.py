@@ -1,0 +1,84 @@
+"""Reductions: many numbers become one. The reduced dimensions are gone from the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DimError, DTypeError, ShapeError
+from graphc.op import Sample, not_differentiable, op
+from graphc.ops.elementwise import eq
+from graphc.ops.movement import broadcast_to, reshape
+from graphc.types import Shape, TensorType, bool_, float32, int64
+
+_t = TensorType(float32, (2, 3, 4))
+_i = TensorType(int64, (3, 5))
+
+
+def _check_axes(name: str, x: TensorType, axes: tuple[int, ...]) -> None:
+    if len(set(axes)) != len(axes) or any(not 0 <= a < x.ndim for a in axes):
+        raise DimError(f"{name}: cannot reduce the dimensions {axes} of {x}",
+                       expected=f"different numbers from 0 to {x.ndim - 1}")
+
+
+def _without(x: TensorType, axes: tuple[int, ...]) -> TensorType:
+    return x.with_shape(size for i, size in enumerate(x.shape) if i not in axes)
+
+
+def keepdims(reduced: Any, shape: Shape, axes: tuple[int, ...]) -> Any:
+    """Put the reduced dimensions of `shape` back as sizes of 1."""
+    return reshape(reduced, tuple(1 if i in axes else size for i, size in enumerate(shape)))
+
+
+def expand(reduced: Any, shape: Shape, axes: tuple[int, ...]) -> Any:
+    """Stretch a result reduced over `axes` back to `shape`."""
+    return broadcast_to(keepdims(reduced, shape, axes), tuple(shape))
+
+
+def _sum_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
+    _check_axes("sum", x, axes)
+    if x.dtype is bool_:
+        raise DTypeError("sum: bool has no sum of its own", expected="a numeric dtype", hint="cast it first")
+    return _without(x, axes)
+
+
+def _sum_ref(x: np.ndarray, axes: tuple[int, ...]) -> Any:
+    return np.add.reduce(x, axis=axes, dtype=x.dtype)
+
+
+sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, vjp=lambda ct, x_type, axes: expand(ct, x_type.shape, axes),
+         samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (0,)}),
+                  Sample((_t,), {"axes": (2,)})))
+
+
+def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
+    _check_axes("amax/amin", x, axes)
+    if any(x.shape[a] == 0 for a in axes):
+        raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
+                         expected="reduced dimensions of size 1 or more")
+    return _without(x, axes)
+
+
+def _extreme_vjp(ct: Any, x: Any, out: Any, axes: tuple[int, ...]) -> Any:
+    """Shared evenly among the places where the extreme stands."""
+    from graphc.ops.elementwise import cast
+
+    chosen = cast(eq(x, expand(out, x.shape, axes)), ct.dtype)
+    return chosen * expand(ct / sum(chosen, axes), x.shape, axes)
+
+
+amax = op("amax", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.maximum.reduce(x, axis=axes), vjp=_extreme_vjp,
+          samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (1,)})))
+amin = op("amin", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.minimum.reduce(x, axis=axes), vjp=_extreme_vjp,
+          samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (1,)})))
+
+
+def _arg_infer(x: TensorType, axis: int) -> TensorType:
+    return _extreme_infer(x, (axis,)).with_dtype(int64)
+
+
+argmax = op("argmax", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmax(x, axis).astype(np.int64),
+            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
+argmin = op("argmin", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmin(x, axis).astype(np.int64),
+            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
