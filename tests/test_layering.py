@@ -23,6 +23,7 @@ DOORS = {
 FLOORS = (
     "graphc.errors",
     "graphc.config",
+    "graphc.disk_cache",
     "graphc.dims",
     "graphc.types",
     "graphc.op",
