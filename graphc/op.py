@@ -51,6 +51,8 @@ class OpDef:
     ref: Callable[..., Any]
     vjp: tuple[Vjp | None, ...] | Vjp | _NotDifferentiable
     scalar: Callable[..., Any] | None
+    lower: Callable[..., Any] | None
+    reduction: str | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
@@ -105,6 +107,8 @@ def op(
     ref: Callable[..., Any],
     vjp: Callable[..., Any] | tuple[Callable[..., Any] | None, ...] | _NotDifferentiable,
     scalar: Callable[..., Any] | None = None,
+    lower: Callable[..., Any] | None = None,
+    reduction: str | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,
@@ -125,7 +129,14 @@ def op(
         One rule an operand (None for an operand without a derivative), one rule for all of a variadic op's operands, or
         `not_differentiable`. A rule is written with the public functions; its parameter names say what must be saved.
     scalar
-        For an elementwise op: the same computation on one element, written with functions over kernel expressions.
+        For an elementwise op that back ends do not know by name: the same computation on one element, written with
+        functions over kernel expressions.
+    lower
+        For an op whose elements can be computed one by one: `lower(read, index, types, **attrs)` is the expression of
+        the element at `index` (a tuple of index expressions), where `read(i, index, mask=None)` is the element of
+        operand i at another index; with a mask nothing is read where that is false.
+    reduction
+        For a reduction: "sum", "max" or "min" over the attribute `axes`.
     decompose
         `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own.
     view
@@ -145,8 +156,8 @@ def op(
     elif isinstance(vjp, tuple):
         rules = tuple(None if rule is None else _rule(rule) for rule in vjp)
     record = OpDef(
-        name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, decompose, view, elementwise,
-        floating, tuple(keeps.split()), costly, samples,
+        name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, decompose, view,
+        elementwise, floating, tuple(keeps.split()), costly, samples,
     )
     OPS[name] = record
     return record

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+import graphc.kernel as kernel
+from graphc.kernel import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.types import DType, Shape, TensorType, dtype_of, float32, int64
 
@@ -16,10 +18,15 @@ def _iota_ref(shape: Shape, axis: int, dtype: DType) -> np.ndarray:
     return np.broadcast_to(np.arange(shape[axis]).astype(dtype.numpy).reshape(along), shape)
 
 
+def _iota_lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape, axis: int, dtype: DType) -> Expr:
+    return kernel.cast(index[axis], dtype)
+
+
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
               ref=lambda value: value, vjp=not_differentiable,
               samples=(Sample((), {"value": np.float32(1.5)[...]}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
 iota = op("iota", attrs="shape axis dtype", infer=lambda shape, axis, dtype: TensorType(dtype, shape), ref=_iota_ref,
+          lower=_iota_lower,
           vjp=not_differentiable, samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": int64}),
                                            Sample((), {"shape": (3, 4), "axis": 0, "dtype": float32})))
 

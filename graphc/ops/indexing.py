@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+import graphc.kernel as kernel
 from graphc.errors import DimError, DTypeError, ShapeError
+from graphc.kernel import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full
-from graphc.types import TensorType, float32
+from graphc.types import TensorType, float32, int64
 
 _f = TensorType(float32, (3, 5))
 _index = np.array([[4, 0], [1, 1], [2, 3]])
@@ -42,7 +46,17 @@ def _gather_ref(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     return x[_places(index, x.shape[axis], axis, "gather")]
 
 
-gather = op("gather", "x index", "axis", infer=_gather_infer, ref=_gather_ref,
+def _inside(place: Expr, size: int) -> Expr:
+    # indices are data: what is out of bounds is not read
+    return (place >= 0) & (place < size)
+
+
+def _gather_lower(read: Any, index: tuple[Expr, ...], types: Any, axis: int) -> Expr:
+    place = kernel.cast(read(1, index), int64)
+    return read(0, (*index[:axis], place, *index[axis + 1 :]), _inside(place, types[0].shape[axis]))
+
+
+gather = op("gather", "x index", "axis", infer=_gather_infer, ref=_gather_ref, lower=_gather_lower,
             vjp=(lambda ct, x_type, index, axis: scatter_add(full(x_type, 0, ct), index, ct, axis), None),
             samples=(Sample((_f, _index), {"axis": 1}), Sample((_f, np.array([[2, 0, 1, 1, 0]])), {"axis": 0})))
 

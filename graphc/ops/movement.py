@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
+import graphc.index as ix
 from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
+from graphc.kernel import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full
+from graphc.ops.elementwise import where
 from graphc.types import Scalar, Shape, Size, TensorType, float32, float64
 
 _f = TensorType(float32, (3, 5))
 _t = TensorType(float32, (2, 3, 4))
 Ints = tuple[int, ...]
+Index = tuple[Expr, ...]
+Types = tuple[TensorType, ...]
 
 
 def normalize_axis(axis: int, ndim: int) -> int:
@@ -41,7 +46,11 @@ def _reshape_infer(x: TensorType, shape: Shape) -> TensorType:
     return x.with_shape(shape)
 
 
-reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape),
+def _reshape_lower(read: Any, index: Index, types: Types, shape: Shape) -> Expr:
+    return read(0, ix.unravel(ix.ravel(index, shape), types[0].shape))
+
+
+reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape), lower=_reshape_lower,
              vjp=lambda ct, x_type: reshape(ct, x_type.shape),
              view=lambda base, new, shape: reshape(new, tuple(base.shape)),
              samples=(Sample((_f,), {"shape": (5, 3)}), Sample((_t,), {"shape": (24,)}), Sample((_t,), {"shape": (2, 1, 12)})))
@@ -53,7 +62,11 @@ def _permute_infer(x: TensorType, order: Ints) -> TensorType:
     return x.with_shape(x.shape[i] for i in order)
 
 
-permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order: x.transpose(order),
+def _permute_lower(read: Any, index: Index, types: Types, order: Ints) -> Expr:
+    return read(0, tuple(index[i] for i in inverse_permutation(order)))
+
+
+permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order: x.transpose(order), lower=_permute_lower,
              vjp=lambda ct, order: permute(ct, inverse_permutation(order)),
              view=lambda base, new, order: permute(new, inverse_permutation(order)),
              samples=(Sample((_f,), {"order": (1, 0)}), Sample((_t,), {"order": (2, 0, 1)})))
@@ -77,7 +90,12 @@ def unbroadcast(ct: Any, shape: Shape) -> Any:
     return summed if tuple(summed.shape) == tuple(shape) else reshape(summed, tuple(shape))
 
 
-broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to,
+def _broadcast_lower(read: Any, index: Index, types: Types, shape: Shape) -> Expr:
+    own = index[len(index) - types[0].ndim :]
+    return read(0, tuple(ix.ZERO if size == 1 else i for i, size in zip(own, types[0].shape)))
+
+
+broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to, lower=_broadcast_lower,
                   vjp=lambda ct, x_type: unbroadcast(ct, x_type.shape),
                   samples=(Sample((_f,), {"shape": (2, 3, 5)}),
                            Sample((TensorType(float32, (3, 1)),), {"shape": (3, 4)})))
@@ -112,7 +130,11 @@ def _region(starts: Ints, stops: Ints, steps: Ints) -> tuple[builtins.slice, ...
     return tuple(map(builtins.slice, starts, stops, steps))
 
 
-slice = op("slice", "x", "starts stops steps", infer=_slice_infer,
+def _slice_lower(read: Any, index: Index, types: Types, starts: Ints, stops: Ints, steps: Ints) -> Expr:
+    return read(0, tuple(ix.plus(ix.times(i, step), start) for i, start, step in zip(index, starts, steps)))
+
+
+slice = op("slice", "x", "starts stops steps", infer=_slice_infer, lower=_slice_lower,
            ref=lambda x, starts, stops, steps: x[_region(starts, stops, steps)],
            vjp=lambda ct, x_type, starts, stops, steps: slice_update(full(x_type, 0, ct), ct, starts, stops, steps),
            view=lambda base, new, starts, stops, steps: slice_update(base, new, starts, stops, steps),
@@ -138,7 +160,25 @@ def _update_base_vjp(ct: Any, new_type: TensorType, starts: Ints, stops: Ints, s
     return slice_update(ct, full(new_type, 0, ct), starts, stops, steps)
 
 
-slice_update = op("slice_update", "base new", "starts stops steps", infer=_update_infer, ref=_update_ref,
+def _update_lower(read: Any, index: Index, types: Types, starts: Ints, stops: Ints, steps: Ints) -> Expr:
+    conditions, places = [], []
+    for i, start, step, size in zip(index, starts, steps, types[1].shape):
+        offset = ix.plus(i, -start)
+        if step > 1:
+            # i >= start is tested beside, so a negative offset does not matter
+            conditions.append(ix.equals(ix.modulo(ix.plus(i, -start % step), step), 0))
+            place = ix.plus(ix.quotient(ix.plus(i, -start % step), step), -(start + -start % step) // step)
+        else:
+            place = offset
+        conditions += [ix.at_least(offset, 0), ix.less(place, size)]
+        places.append(place)
+    inside = ix.both(*conditions)
+    if inside is None:
+        return read(1, tuple(places))
+    return where(inside, read(1, tuple(places), inside), read(0, index, ~inside))
+
+
+slice_update = op("slice_update", "base new", "starts stops steps", infer=_update_infer, ref=_update_ref, lower=_update_lower,
                   vjp=(_update_base_vjp, lambda ct, starts, stops, steps: slice(ct, starts, stops, steps)),
                   samples=(Sample((_f, TensorType(float32, (2, 3))), {"starts": (1, 0), "stops": (3, 5), "steps": (1, 2)}),))
 
@@ -157,7 +197,18 @@ def _pad_vjp(ct: Any, x_type: TensorType, low: Ints) -> Any:
     return slice(ct, low, tuple(a + size for a, size in zip(low, x_type.shape)), (1,) * x_type.ndim)
 
 
-pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp,
+def _pad_lower(read: Any, index: Index, types: Types, low: Ints, high: Ints, value: Scalar) -> Expr:
+    places = tuple(ix.plus(i, -before) for i, before in zip(index, low))
+    conditions = []
+    for place, before, size, after in zip(places, low, types[0].shape, high):
+        conditions += [ix.at_least(place, 0)] if before else []
+        conditions += [ix.less(place, size)] if after else []
+    inside = ix.both(*conditions)
+    x = read(0, places, inside)
+    return x if inside is None else where(inside, x, value)
+
+
+pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp, lower=_pad_lower,
          samples=(Sample((_f,), {"low": (1, 0), "high": (0, 2), "value": 0.0}),
                   Sample((_t,), {"low": (0, 1, 1), "high": (0, 1, 0), "value": -math.inf})))
 
@@ -182,12 +233,32 @@ def _concat_vjp(ct: Any, types: tuple[TensorType, ...], index: int, axis: int) -
     return slice(ct, starts, tuple(a + size for a, size in zip(starts, types[index].shape)), (1,) * len(starts))
 
 
-concat = op("concat", "*xs", "axis", infer=_concat_infer, ref=lambda *xs, axis: np.concatenate(xs, axis), vjp=_concat_vjp,
+def _concat_lower(read: Any, index: Index, types: Types, axis: int) -> Expr:
+    starts = [builtins.sum(t.shape[axis] for t in types[:k]) for k in range(len(types))]
+    out: Expr | None = None
+    for k in reversed(range(len(types))):
+        if types[k].shape[axis] == 0:
+            continue
+        place = ix.plus(index[axis], -starts[k])
+        inside = ix.both(ix.at_least(place, 0), ix.less(place, types[k].shape[axis]))
+        x = read(k, (*index[:axis], place, *index[axis + 1 :]), inside)
+        out = x if out is None else where(ix.less(place, types[k].shape[axis]), x, out)
+    return read(0, index) if out is None else out
+
+
+concat = op("concat", "*xs", "axis", infer=_concat_infer, ref=lambda *xs, axis: np.concatenate(xs, axis),
+            vjp=_concat_vjp, lower=_concat_lower,
             samples=(Sample((_f, _f), {"axis": 0}), Sample((_f, TensorType(float32, (3, 2)), _f), {"axis": 1})))
 
 
-flip = op("flip", "x", "axes", infer=lambda x, axes: x, ref=lambda x, axes: np.flip(x, axes), vjp=lambda ct, axes: flip(ct, axes),
-          view=lambda base, new, axes: flip(new, axes),
+def _flip_lower(read: Any, index: Index, types: Types, axes: Ints) -> Expr:
+    shape = types[0].shape
+    return read(0, tuple(ix.plus(ix.times(i, -1), shape[k] - 1) if k in axes else i for k, i in enumerate(index)))
+
+
+flip = op("flip", "x", "axes", infer=lambda x, axes: x, ref=lambda x, axes: np.flip(x, axes),
+          vjp=lambda ct, axes: flip(ct, axes),
+          lower=_flip_lower, view=lambda base, new, axes: flip(new, axes),
           samples=(Sample((_f,), {"axes": (1,)}), Sample((_t,), {"axes": (0, 2)})))
 
 # Sliding windows: convolution and pooling are made of them
@@ -207,7 +278,12 @@ def _window_ref(x: np.ndarray, axis: int, size: int, step: int, dilation: int) -
     return np.moveaxis(np.moveaxis(windows, axis, 0)[::step], 0, axis)[..., ::dilation]
 
 
-window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_window_ref,
+def _window_lower(read: Any, index: Index, types: Types, axis: int, size: int, step: int, dilation: int) -> Expr:
+    place = ix.plus(ix.times(index[axis], step), ix.times(index[-1], dilation))
+    return read(0, (*index[:axis], place, *index[axis + 1 : -1]))
+
+
+window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_window_ref, lower=_window_lower,
             vjp=lambda ct, x_type, axis, step, dilation: fold(ct, axis, x_type.shape[axis], step, dilation),
             samples=(Sample((_f,), {"axis": 1, "size": 2, "step": 2, "dilation": 1}),
                      Sample((_t,), {"axis": 2, "size": 2, "step": 1, "dilation": 2})))
@@ -229,8 +305,23 @@ def _fold_ref(x: np.ndarray, axis: int, length: int, step: int, dilation: int) -
     return out
 
 
-fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref,
+def _fold_lower(read: Any, index: Index, types: Types, axis: int, length: int, step: int, dilation: int) -> Expr:
+    """The sum over the places of the window; there are few, so it is written out."""
+    count, size = types[0].shape[axis], types[0].shape[-1]
+    out: Expr | None = None
+    for k in range(size):
+        # the windows whose k-th element is here: t with t * step + k * dilation == index
+        shift = -(k * dilation) % step
+        t = ix.plus(ix.quotient(ix.plus(index[axis], shift), step), -(k * dilation + shift) // step)
+        meets = ix.both(ix.equals(ix.modulo(ix.plus(index[axis], shift), step), 0), ix.at_least(t, 0), ix.less(t, count))
+        x = read(0, (*index[:axis], t, *index[axis + 1 :], ix.number(k)), meets)
+        x = x if meets is None else where(meets, x, 0)
+        out = x if out is None else out + x
+    assert out is not None  # size >= 1
+    return out
+
+
+fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref, lower=_fold_lower,
           vjp=lambda ct, x_type, axis, step, dilation: window(ct, axis, x_type.shape[-1], step, dilation),
           samples=(Sample((TensorType(float32, (3, 2, 2)),), {"axis": 1, "length": 5, "step": 2, "dilation": 1}),
                    Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 7, "step": 1, "dilation": 1})))
-

@@ -8,7 +8,8 @@ import numpy as np
 
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
-from graphc.ops.elementwise import eq
+from graphc.ops.creation import full, iota
+from graphc.ops.elementwise import bitwise_or, cast, eq, ne, where
 from graphc.ops.movement import broadcast_to, reshape
 from graphc.types import Shape, TensorType, bool_, float32, int64
 
@@ -47,7 +48,8 @@ def _sum_ref(x: np.ndarray, axes: tuple[int, ...]) -> Any:
     return np.add.reduce(x, axis=axes, dtype=x.dtype)
 
 
-sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, vjp=lambda ct, x_type, axes: expand(ct, x_type.shape, axes),
+sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, reduction="sum",
+         vjp=lambda ct, x_type, axes: expand(ct, x_type.shape, axes),
          samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (0,)}),
                   Sample((_t,), {"axes": (2,)})))
 
@@ -62,15 +64,15 @@ def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
 
 def _extreme_vjp(ct: Any, x: Any, out: Any, axes: tuple[int, ...]) -> Any:
     """Shared evenly among the places where the extreme stands."""
-    from graphc.ops.elementwise import cast
-
     chosen = cast(eq(x, expand(out, x.shape, axes)), ct.dtype)
     return chosen * expand(ct / sum(chosen, axes), x.shape, axes)
 
 
-amax = op("amax", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.maximum.reduce(x, axis=axes), vjp=_extreme_vjp,
+amax = op("amax", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.maximum.reduce(x, axis=axes),
+          reduction="max", vjp=_extreme_vjp,
           samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (1,)})))
-amin = op("amin", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.minimum.reduce(x, axis=axes), vjp=_extreme_vjp,
+amin = op("amin", "x", "axes", infer=_extreme_infer, ref=lambda x, axes: np.minimum.reduce(x, axis=axes),
+          reduction="min", vjp=_extreme_vjp,
           samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (1,)})))
 
 
@@ -78,7 +80,21 @@ def _arg_infer(x: TensorType, axis: int) -> TensorType:
     return _extreme_infer(x, (axis,)).with_dtype(int64)
 
 
+def _arg_decompose(extreme: Any) -> Any:
+    """The least index among those of the extreme; NaN counts as the extreme wherever there is one."""
+
+    def decompose(x: Any, axis: int) -> Any:
+        shape, length = tuple(x.shape), x.shape[axis]
+        chosen = bitwise_or(eq(x, expand(extreme(x, (axis,)), shape, (axis,))), ne(x, x))
+        places = iota(shape=shape, axis=axis, dtype=int64, like=x)
+        return amin(where(chosen, places, full(TensorType(int64, shape), length, like=x)), (axis,))
+
+    return decompose
+
+
 argmax = op("argmax", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmax(x, axis).astype(np.int64),
-            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
+            decompose=_arg_decompose(amax), vjp=not_differentiable,
+            samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
 argmin = op("argmin", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmin(x, axis).astype(np.int64),
-            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
+            decompose=_arg_decompose(amin), vjp=not_differentiable,
+            samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))

@@ -1,0 +1,246 @@
+"""Index arithmetic on kernel expressions, kept in a normal form.
+
+An index is a sum of multiples of atoms plus a constant. Atoms are axes, quotients and remainders that could not be
+simplified, and numbers read from memory. Knowing the range of each axis lets most divisions disappear: with x < 8,
+(8 * y + x) // 8 is y. All indices are int64 and, unless they are read from memory, not negative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from graphc.errors import VerifyError
+from graphc.kernel import Axis, Expr, constant
+from graphc.types import bool_, int64
+
+ZERO = constant(0, int64)
+TRUE = constant(True, bool_)
+
+
+def number(value: int) -> Expr:
+    """A constant index."""
+    return constant(value, int64)
+
+
+def terms(expr: Expr) -> tuple[dict[Expr, int], int]:
+    """The coefficients of the atoms, and the constant."""
+    if expr.op == "constant":
+        return {}, int(expr.attr)
+    if expr.op == "add":
+        left, a = terms(expr.args[0])
+        right, b = terms(expr.args[1])
+        out = dict(left)
+        for atom, coefficient in right.items():
+            out[atom] = out.get(atom, 0) + coefficient
+        return out, a + b
+    if expr.op == "mul" and expr.args[1].op == "constant":
+        inner, c = terms(expr.args[0])
+        factor = int(expr.args[1].attr)
+        return {atom: coefficient * factor for atom, coefficient in inner.items()}, c * factor
+    return {expr: 1}, 0
+
+
+def from_terms(atoms: Mapping[Expr, int], offset: int) -> Expr:
+    """The expression of a normal form."""
+    out: Expr | None = None
+    for atom, coefficient in atoms.items():
+        if coefficient == 0:
+            continue
+        term = atom if coefficient == 1 else Expr("mul", (atom, number(coefficient)), int64)
+        out = term if out is None else Expr("add", (out, term), int64)
+    if out is None:
+        return number(offset)
+    return out if offset == 0 else Expr("add", (out, number(offset)), int64)
+
+
+def plus(a: Expr, b: Expr | int) -> Expr:
+    """a + b."""
+    left, c = terms(a)
+    right, d = terms(b) if isinstance(b, Expr) else ({}, b)
+    if not right:
+        return a if d == 0 else from_terms(left, c + d)
+    out = dict(left)
+    for atom, coefficient in right.items():
+        out[atom] = out.get(atom, 0) + coefficient
+    return from_terms(out, c + d)
+
+
+def times(a: Expr, factor: int) -> Expr:
+    """a * factor."""
+    if factor == 1:
+        return a
+    atoms, c = terms(a)
+    return from_terms({atom: coefficient * factor for atom, coefficient in atoms.items()} if factor else {}, c * factor)
+
+
+def bounds(expr: Expr) -> tuple[float, float]:
+    """The least and greatest values that an index can have."""
+    atoms, offset = terms(expr)
+    low = high = float(offset)
+    for atom, coefficient in atoms.items():
+        least, most = _atom_bounds(atom)
+        low += coefficient * (least if coefficient > 0 else most)
+        high += coefficient * (most if coefficient > 0 else least)
+    return low, high
+
+
+def _atom_bounds(atom: Expr) -> tuple[float, float]:
+    if atom.op == "axis":
+        return 0, max(atom.attr.extent - 1, 0)
+    if atom.op == "quotient":
+        low, high = bounds(atom.args[0])
+        divisor = atom.args[1].attr
+        return low // divisor, high // divisor
+    if atom.op == "modulo":
+        return 0, atom.args[1].attr - 1
+    return -math.inf, math.inf
+
+
+def _split(expr: Expr, divisor: int) -> tuple[Expr, Expr]:
+    """q and r with expr == q * divisor + r, where q takes as much as can be told."""
+    atoms, offset = terms(expr)
+    whole = {atom: c // divisor for atom, c in atoms.items() if c % divisor == 0}
+    rest = {atom: c for atom, c in atoms.items() if c % divisor}
+    remainder = from_terms(rest, offset % divisor)
+    if bounds(remainder)[0] < 0:
+        # a remainder that may be negative would need a floor division: leave it whole
+        return ZERO, expr
+    return from_terms(whole, offset // divisor), remainder
+
+
+def quotient(expr: Expr, divisor: int) -> Expr:
+    """expr // divisor, for expr >= 0."""
+    if divisor == 1:
+        return expr
+    whole, rest = _split(expr, divisor)
+    if bounds(rest)[1] < divisor:
+        return whole
+    atoms, offset = terms(rest)
+    common = math.gcd(divisor, offset, *atoms.values())
+    if common > 1:
+        rest = from_terms({atom: c // common for atom, c in atoms.items()}, offset // common)
+    return plus(whole, Expr("quotient", (rest, number(divisor // common)), int64))
+
+
+def modulo(expr: Expr, divisor: int) -> Expr:
+    """expr % divisor, for expr >= 0."""
+    if divisor == 1:
+        return ZERO
+    _, rest = _split(expr, divisor)
+    if bounds(rest)[1] < divisor:
+        return rest
+    return Expr("modulo", (rest, number(divisor)), int64)
+
+
+def ravel(index: Sequence[Expr], shape: Sequence[int]) -> Expr:
+    """The position in memory of an element of a contiguous array."""
+    return strided(index, contiguous_strides(shape))
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides, in elements."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def strided(index: Sequence[Expr], strides: Sequence[int]) -> Expr:
+    """The sum of index times stride."""
+    atoms: dict[Expr, int] = {}
+    offset = 0
+    for i, stride in zip(index, strides, strict=True):
+        parts, c = terms(i)
+        for atom, coefficient in parts.items():
+            atoms[atom] = atoms.get(atom, 0) + coefficient * stride
+        offset += c * stride
+    return from_terms(atoms, offset)
+
+
+def unravel(position: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
+    """The index of the element at a position of a contiguous array."""
+    out: list[Expr] = []
+    for i, size in reversed(list(enumerate(shape))):
+        if size == 1:
+            out.append(ZERO)
+        elif i == 0 or math.prod(shape[:i]) == 1:
+            # nothing is left for the dimensions before, so no remainder needs to be taken
+            out.append(position)
+            position = ZERO
+        else:
+            out.append(modulo(position, size))
+            position = quotient(position, size)
+    return tuple(reversed(out))
+
+
+def less(a: Expr, b: int) -> Expr:
+    """Whether a < b."""
+    low, high = bounds(a)
+    if high < b:
+        return TRUE
+    if low >= b:
+        return constant(False, bool_)
+    return Expr("lt", (a, number(b)), bool_)
+
+
+def at_least(a: Expr, b: int) -> Expr:
+    """Whether a >= b."""
+    low, high = bounds(a)
+    if low >= b:
+        return TRUE
+    if high < b:
+        return constant(False, bool_)
+    return Expr("ge", (a, number(b)), bool_)
+
+
+def equals(a: Expr, b: int) -> Expr:
+    """Whether a == b."""
+    low, high = bounds(a)
+    if low == high == b:
+        return TRUE
+    if b < low or b > high:
+        return constant(False, bool_)
+    return Expr("eq", (a, number(b)), bool_)
+
+
+def both(*conditions: Expr | None) -> Expr | None:
+    """The conjunction; None stands for true."""
+    out: Expr | None = None
+    for condition in conditions:
+        if condition is None or condition == TRUE:
+            continue
+        out = condition if out is None or out == condition else Expr("bitwise_and", (out, condition), bool_)
+    return out
+
+
+def stride(expr: Expr, axis: Axis) -> int | None:
+    """By how much an index grows when the axis grows by one; None where that is not the same everywhere."""
+    atoms, _ = terms(expr)
+    if any(atom is not axis.value and axis.value in set(atom.walk()) for atom in atoms):
+        return None
+    return atoms.get(axis.value, 0)
+
+
+def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
+    """The expression with leaves replaced; indices among the results are simplified anew."""
+    done: dict[Expr, Expr] = {}
+    for e in expr.walk():
+        if e in values:
+            done[e] = values[e]
+            continue
+        args = tuple(done[a] for a in e.args)
+        if args == e.args:
+            done[e] = e
+        elif e.dtype is int64 and e.op == "add":
+            done[e] = plus(*args)
+        elif e.dtype is int64 and e.op == "mul" and args[1].op == "constant":
+            done[e] = times(args[0], int(args[1].attr))
+        elif e.op in ("quotient", "modulo"):
+            if args[1].op != "constant":
+                raise VerifyError(f"{e.op} by something that is not a constant: {args[1]}")
+            done[e] = (quotient if e.op == "quotient" else modulo)(args[0], int(args[1].attr))
+        else:
+            done[e] = Expr(e.op, args, e.dtype, e.attr)
+    return done[expr]

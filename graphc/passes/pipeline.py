@@ -1,0 +1,43 @@
+"""The passes by name, and the order in which they run before code is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from graphc.config import config
+from graphc.ir import Graph
+from graphc.passes.cse import cse
+from graphc.passes.decompose import decompose
+from graphc.passes.fold import fold
+from graphc.passes.prune import prune
+from graphc.passes.simplify import simplify
+
+PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "prune": prune,
+    "simplify": simplify,
+    "fold": fold,
+    "cse": cse,
+    "decompose": decompose,
+}
+DEFAULT = ("prune", "fold", "simplify", "cse", "decompose", "simplify", "cse")
+"""What a graph goes through before it is scheduled."""
+
+
+def run(graph: Graph, names: Sequence[str] = DEFAULT, *, after: Callable[[str, Graph], None] | None = None) -> Graph:
+    """Run passes in order. `after(name, graph)` sees the graph after each; `GRAPHC_DEBUG` prints times and graphs, and
+    `GRAPHC_VERIFY` verifies the graph after each."""
+    for name in names:
+        start = time.perf_counter()
+        graph = PASSES[name](graph)
+        if config.debug:
+            print(f"graphc: {graph.name}: {name}: {len(graph.nodes)} nodes, {1e3 * (time.perf_counter() - start):.1f} ms")
+        if config.debug >= 2:
+            print(graph)
+        if config.verify:
+            from graphc.verify import verify
+
+            verify(graph)
+        if after is not None:
+            after(name, graph)
+    return graph

@@ -1,0 +1,198 @@
+"""Which values are written to memory, and which are computed together.
+
+A *root* is a value that gets a buffer. Everything else is computed inside the kernels of the roots that need it. An
+*anchor* is a reduction, a contraction or a scatter: a value that takes a loop of its own. A root may absorb one anchor:
+`relu(x @ w + b)` is one root whose kernel is a matrix product with an epilogue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graphc.ir import Graph, Node, Value
+from graphc.types import Shape
+
+_EXPENSIVE = frozenset(
+    ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "sqrt", "rsqrt", "div", "random_bits")
+)
+_VIEWS = frozenset(["reshape", "permute", "broadcast_to", "slice", "flip", "window", "cast"])
+_GATHERERS = frozenset(("contract", "scatter_add"))
+_LARGEST = 240
+"""How many operations one element may take before a part of them goes through memory."""
+_BITS = 40
+"""What a random word counts for."""
+
+
+@dataclass(eq=False)
+class Root:
+    """A value that is written to memory, with the anchor that its kernel is built around."""
+
+    value: Value
+    anchor: Node | None = None
+
+    @property
+    def is_map(self) -> bool:
+        """Whether each element is computed by itself."""
+        return self.anchor is None
+
+
+@dataclass(eq=False)
+class Group:
+    """Roots that are computed by one kernel."""
+
+    roots: list[Root]
+
+
+def is_anchor(node: Node) -> bool:
+    """Whether the node takes a loop of its own."""
+    return node.op.reduction is not None or node.op.name in ("contract", "scatter_add")
+
+
+def plan(graph: Graph) -> list[Group]:
+    """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone."""
+    return _group(_roots(graph))
+
+
+def _roots(graph: Graph) -> dict[Value, Root]:
+    """The values that get buffers, by going through the graph backwards."""
+    users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
+    for node in graph.nodes:
+        for operand in node.operands:
+            users[operand].append(node)
+    weight, written = _weights(graph)
+    written |= set(graph.outputs)
+    feeds: set[Value] = set()  # what contractions and scatters read, but for views
+    roots: dict[Value, Root] = {}
+    reach: dict[Value, set[Value]] = {}  # for a value that is no root: the roots that it is computed in
+    for node in reversed(graph.nodes):
+        for value in node.results:
+            into: set[Value] = set()
+            for user in users[value]:
+                for result in user.results:
+                    into |= {result} if result in roots else reach.get(result, set())
+            reach[value] = into
+            if any(user.op.name in _GATHERERS or (user.result in feeds and user.op.name in _VIEWS) for user in users[value]):
+                feeds.add(value)
+            if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds):
+                roots[value] = Root(value, node if is_anchor(node) else None)
+            elif is_anchor(node):
+                (root,) = into if len(into) == 1 else (None,)
+                if root is not None and roots[root].is_map and _elementwise_between(value, root, users):
+                    roots[root].anchor = node
+                else:
+                    roots[value] = Root(value, node)
+    return {value: roots[value] for node in graph.nodes for value in node.results if value in roots}
+
+
+def _needs_memory(
+    value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool
+) -> bool:
+    """Whether a value that is no anchor is better written than computed where it is used."""
+    if is_anchor(node) or node.op.name in _VIEWS or not node.operands:
+        return False
+    if feeds:
+        return True
+    for user in users:
+        # computed once, instead of once for each place that it is copied to
+        grows = math.prod(user.result.shape) >= 4 * math.prod(value.shape)
+        if user.op.name == "gather" or (user.op.name in ("broadcast_to", "fold", "window") and grows):
+            return True
+    return len(into) > 1 and (weight[value] > 4 or node.op.name in _EXPENSIVE)
+
+
+def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
+    """How many operations an element takes, at most, and the values at which that would become too much."""
+    weight: dict[Value, int] = dict.fromkeys(graph.inputs, 0)
+    written: set[Value] = set()
+    for node in graph.nodes:
+        if is_anchor(node):
+            total = 0
+        else:
+            own = _BITS if node.op.name == "random_bits" else 0 if node.op.name in _VIEWS or not node.operands else 1
+            times = node.operands[0].shape[-1] if node.op.name == "fold" else 1
+            total = own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
+        if total > _LARGEST and node.operands:
+            written.update(node.results)
+            total = 0
+        weight.update(dict.fromkeys(node.results, total))
+    return weight, written
+
+
+def _elementwise_between(value: Value, root: Value, users: dict[Value, list[Node]]) -> bool:
+    """Whether `value` reaches `root` through elementwise ops alone, so that both have one index."""
+    pending, seen = [value], {value}
+    while pending:
+        current = pending.pop()
+        if current is root:
+            continue
+        for user in users[current]:
+            if not (user.op.elementwise or user.op.name == "cast") or user.result.shape != value.shape:
+                return False
+            if user.result not in seen:
+                seen.add(user.result)
+                pending.append(user.result)
+    return True
+
+
+def _group(roots: dict[Value, Root]) -> list[Group]:
+    """Put maps of one shape that read the same memory together, where their order allows it."""
+    groups: list[Group] = []
+    place: dict[Value, int] = {}  # the group in which a root is computed
+    open_maps: dict[Shape, int] = {}
+    inside: list[set[Value]] = []  # what each group's kernel computes or reads
+    for value, root in roots.items():
+        touched = set(_inside(root, roots))
+        earliest = max((place[v] for v in touched if v in place), default=-1)
+        joined = open_maps.get(value.shape) if root.is_map else None
+        if (
+            joined is not None
+            and joined >= earliest
+            and any(v.type.size == value.type.size and v is not value for v in touched & inside[joined])
+            and len(touched | inside[joined]) <= _LARGEST
+            and _same_index(root, groups[joined], roots)
+        ):
+            groups[joined].roots.append(root)
+            inside[joined] |= touched
+            place[value] = joined
+            continue
+        place[value] = len(groups)
+        if root.is_map:
+            open_maps[value.shape] = len(groups)
+        groups.append(Group([root]))
+        inside.append(touched)
+    return groups
+
+
+def _inside(root: Root, roots: dict[Value, Root]) -> Iterable[Value]:
+    """The values that are computed in a root's kernel, and those that it reads."""
+    pending, seen = [root.value], {root.value}
+    while pending:
+        value = pending.pop()
+        yield value
+        if value.node is None or (value in roots and value is not root.value):
+            continue
+        for operand in value.node.operands:
+            if operand not in seen:
+                seen.add(operand)
+                pending.append(operand)
+
+
+def _same_index(root: Root, group: Group, roots: dict[Value, Root]) -> bool:
+    """Whether the root reads the group's values only at the index that it computes itself."""
+    members = {r.value for r in group.roots}
+    pending: list[tuple[Value, bool]] = [(root.value, True)]
+    seen: set[tuple[Value, bool]] = set()
+    while pending:
+        value, same = pending.pop()
+        if (value, same) in seen:
+            continue
+        seen.add((value, same))
+        if value in members and not same:
+            return False
+        if value.node is None or (value in roots and value is not root.value and value not in members):
+            continue
+        keeps = value.node.op.elementwise or value.node.op.name == "cast"
+        pending.extend((operand, same and keeps) for operand in value.node.operands)
+    return True

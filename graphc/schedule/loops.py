@@ -1,0 +1,347 @@
+"""Loop nests for maps and reductions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import graphc.index as ix
+import graphc.kernel as kernel
+from graphc.ir import Node, Value
+from graphc.kernel import (
+    Accumulate,
+    Accumulator,
+    Axis,
+    Buffer,
+    Expr,
+    Kernel,
+    Loop,
+    Loops,
+    Reduction,
+    Reset,
+    Statement,
+    Store,
+)
+from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.fusion import Root
+from graphc.schedule.machine import Machine
+from graphc.types import DType, int64
+
+_STEP = 8192
+"""About how many elements one step of a grid computes."""
+_SPLIT = 65536
+"""A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
+_HEAVY = frozenset(["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow"])
+_DIVISIONS = frozenset(["div", "sqrt", "rsqrt", "remainder", "floor_divide"])
+
+
+def map_kernel(
+    name: str, values: Sequence[Value], memory: Mapping[Value, Stored], targets: Mapping[Value, Stored], machine: Machine
+) -> Loops:
+    """One loop nest that computes values of one shape element by element."""
+    shape = values[0].shape
+    axes = [Axis(f"i{k}", size) for k, size in enumerate(shape)]
+    index = tuple(axis.value if axis.extent != 1 else ix.ZERO for axis in axes)
+    elements = Elements(memory)
+    stores = [Store(targets[v].buffer, targets[v].place(index), elements.at(v, index)) for v in values]
+    axes, _, stores = merge_axes(axes, stores)
+    return _map_nest(name, axes, stores, machine)
+
+
+def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Machine) -> Loops:
+    """Loops over all axes: the innermost in lanes, as many as make a step serially, the rest as the grid."""
+    values = [e for s in stores for e in (s.value, s.offset)]
+    if not axes:
+        return Loops(name, (), tuple(stores), cost=cost(values) * 4)
+    lane_axis = axes[-1]
+    lanes = choose_lanes(values, lane_axis.extent, machine)
+    grid, body = block([*axes[:-1]], lane_axis, tuple(stores), lanes, values)
+    per_step = math.prod(a.extent for a in axes) / max(1, math.prod(a.extent for a in grid))
+    return Loops(name, tuple(grid), body, cost=per_step * cost(values) / max(lanes, 1))
+
+
+def block(
+    outer: list[Axis], lane_axis: Axis, body: tuple[Statement, ...], lanes: int, values: Iterable[Expr]
+) -> tuple[list[Axis], tuple[Statement, ...]]:
+    """Cut loops into steps of a grid: a long innermost axis is split, short ones are put together with outer axes."""
+    if lane_axis.extent > 2 * _STEP:
+        count = -(-lane_axis.extent // _STEP)
+        size = -(-lane_axis.extent // count)
+        size = -(-size // lanes) * lanes if lanes else size
+        count = -(-lane_axis.extent // size)
+        step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, size)
+        whole = {lane_axis.value: ix.plus(ix.times(step.value, size), within.value)}
+        limit = None
+        if count * size != lane_axis.extent:
+            left = ix.plus(ix.times(step.value, -size), lane_axis.extent)
+            limit = Expr("minimum", (left, ix.number(size)), int64)
+        loop = Loop(within, substitute_body(body, whole), lanes, limit)
+        return [*outer, step], (loop,)
+    inner: Statement = Loop(lane_axis, body, lanes)
+    done = lane_axis.extent
+    grid = list(outer)
+    while grid and done * grid[-1].extent <= _STEP:
+        axis = grid.pop()
+        done *= axis.extent
+        inner = Loop(axis, (inner,))
+    return grid, (inner,)
+
+
+# Reductions
+
+
+def reduction_kernels(
+    name: str,
+    root: Root,
+    node: Node,
+    memory: Mapping[Value, Stored],
+    target: Stored,
+    machine: Machine,
+    temporary: Callable[[str, DType, int], Buffer],
+) -> list[Kernel]:
+    """The kernels of a reduction, and of what is computed from its result element by element.
+
+    The order of the sum follows from the shape alone. Where a large reduction has few results, it is cut into pieces
+    that are reduced on their own, and a second kernel takes the pieces together.
+    """
+    source = node.operands[0]
+    reduced = set(node.attrs["axes"])
+    kept = [Axis(f"i{k}", size) for k, size in enumerate(node.result.shape)]
+    along = [Axis(f"r{k}", source.shape[k]) for k in sorted(reduced)]
+    kept_values, along_values = iter([a.value for a in kept]), iter([a.value for a in along])
+    index = tuple(next(along_values) if k in reduced else next(kept_values) for k in range(source.ndim))
+    index = tuple(ix.ZERO if size == 1 else i for i, size in zip(index, source.shape))
+    accumulator = Accumulator("acc", reduction_of(node), node.result.dtype)
+    value = Elements(memory).at(source, index)
+    result_index = tuple(ix.ZERO if a.extent == 1 else a.value for a in kept)
+    final = Elements(memory, {node.result: lambda _: accumulator.value}).at(root.value, result_index)
+    store = Store(target.buffer, target.place(result_index), final)
+
+    k, a = iter(kept), iter(along)
+    order = [next(a) if i in reduced else next(k) for i in range(source.ndim)]
+    order, apart, (accumulate, store) = merge_axes(order, [Accumulate(accumulator, value), store], set(along))
+    inner = [axis for axis in order if axis in apart]
+    outer = [axis for axis in order if axis not in apart]
+    total = math.prod(a.extent for a in inner)
+    steps = math.prod(a.extent for a in outer)
+    if total > _SPLIT and steps * 8 < total and inner:
+        return _split_reduction(name, outer, inner, order, accumulate, store, machine, temporary)
+    return [_reduction_nest(name, outer, inner, order, accumulate, [store], machine)]
+
+
+def reduction_of(node: Node) -> Reduction:
+    """The kind of a reduction node."""
+    kind = node.op.reduction
+    assert kind in ("sum", "max", "min")
+    return kind
+
+
+def _reduction_nest(
+    name: str, outer: list[Axis], inner: list[Axis], order: list[Axis], accumulate: Accumulate, after: list[Store],
+    machine: Machine,
+) -> Loops:
+    """A reduction whose result is finished in one go."""
+    accumulator, values = accumulate.accumulator, [accumulate.value, *(s.value for s in after)]
+    total = max(1, math.prod(a.extent for a in inner))
+    if not order or order[-1] in inner:
+        # along rows: the lanes share a sum
+        body: tuple[Statement, ...] = (accumulate,)
+        lanes = choose_lanes([accumulate.value], order[-1].extent, machine, 4) if order else 0
+        for depth, axis in enumerate(reversed(inner)):
+            body = (Loop(axis, body, lanes if depth == 0 else 0),)
+        body = (Reset(accumulator), *body, *after)
+        per_step = total * cost(values) / max(lanes, 1) + 10
+        grid = list(outer)
+        done = total
+        while grid and done * grid[-1].extent <= _STEP:
+            axis = grid.pop()
+            done, per_step = done * axis.extent, per_step * axis.extent
+            body = (Loop(axis, body),)
+        return Loops(name, tuple(grid), body, cost=per_step)
+    # along columns: each lane has a sum of its own
+    lane_axis = order[-1]
+    lanes = choose_lanes(values, lane_axis.extent, machine, 4)
+    body = (accumulate,)
+    for axis in reversed(inner):
+        body = (Loop(axis, body),)
+    body = (Reset(accumulator), *body, *after)
+    per_lanes = total * cost(values)
+    rest = [a for a in outer if a is not lane_axis]
+    width = max(1, _STEP // total // lanes) * lanes
+    if lane_axis.extent <= width:
+        return Loops(name, tuple(rest), (Loop(lane_axis, body, lanes),), cost=per_lanes * max(1, lane_axis.extent / lanes))
+    count = -(-lane_axis.extent // width)
+    step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, width)
+    whole = {lane_axis.value: ix.plus(ix.times(step.value, width), within.value)}
+    limit = None
+    if count * width != lane_axis.extent:
+        left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
+        limit = Expr("minimum", (left, ix.number(width)), int64)
+    loop = Loop(within, substitute_body(body, whole), lanes, limit)
+    return Loops(name, (*rest, step), (loop,), cost=per_lanes * width / lanes)
+
+
+def _split_reduction(
+    name: str, outer: list[Axis], inner: list[Axis], order: list[Axis], accumulate: Accumulate, store: Store,
+    machine: Machine, temporary: Callable[[str, DType, int], Buffer],
+) -> list[Kernel]:
+    """Two kernels: sums of pieces of fixed length, and the sum of those."""
+    accumulator = accumulate.accumulator
+    cut = max(inner, key=lambda a: a.extent)
+    others = math.prod(a.extent for a in inner) // cut.extent
+    in_lanes = order[-1].extent if order[-1] in outer else 1
+    size = max(1, 4 * _STEP // max(1, others * min(in_lanes, 1024)))
+    size = min(cut.extent, -(-size // 64) * 64 if cut is order[-1] else size)
+    count = -(-cut.extent // size)
+    piece, within = Axis("piece", count), Axis(cut.name, size)
+    whole = {cut.value: ix.plus(ix.times(piece.value, size), within.value)}
+    inside: Expr | None = None
+    if count * size != cut.extent:
+        inside = ix.less(whole[cut.value], cut.extent)
+    steps = math.prod(a.extent for a in outer)
+    partial = temporary(f"{name}.partial", accumulator.dtype, count * steps)
+    result_index = [a.value for a in outer]
+    place = ix.plus(ix.times(piece.value, steps), ix.ravel(result_index, [a.extent for a in outer]))
+    value = ix.substitute(accumulate.value, whole)
+    if inside is not None:
+        value = _masked(value, inside, kernel.constant(accumulator.initial, accumulator.dtype))
+    first_inner = [within if a is cut else a for a in inner]
+    first_order = [piece, *(within if a is cut else a for a in order)]
+    first = _reduction_nest(
+        f"{name}.pieces", [piece, *outer], first_inner, first_order, Accumulate(accumulator, value),
+        [Store(partial, place, accumulator.value)], machine,
+    )
+    pieces = Axis("r.piece", count)
+    again = kernel.load(partial, ix.plus(ix.times(pieces.value, steps), ix.ravel(result_index, [a.extent for a in outer])))
+    last_order = [pieces, *outer]
+    return [first, _reduction_nest(name, outer, [pieces], last_order, Accumulate(accumulator, again), [store], machine)]
+
+
+def _masked(value: Expr, inside: Expr, neutral: Expr) -> Expr:
+    """The value where `inside` holds, else the neutral number; nothing is read elsewhere."""
+    done: dict[Expr, Expr] = {}
+    for e in value.walk():
+        args = tuple(done[a] for a in e.args)
+        if e.op == "load":
+            mask = ix.both(args[1] if len(args) > 1 else None, inside)
+            done[e] = kernel.load(e.attr, args[0], mask)
+        else:
+            done[e] = e if args == e.args else Expr(e.op, args, e.dtype, e.attr)
+    return Expr("where", (inside, done[value], neutral), value.dtype)
+
+
+# Axes
+
+
+def merge_axes(
+    axes: list[Axis], statements: Sequence[Store | Accumulate], separate: set[Axis] | None = None
+) -> tuple[list[Axis], set[Axis], list[Any]]:
+    """Make one axis of neighbours wherever all indices allow it, and drop axes of size 1.
+
+    Axes in `separate` do not merge with the others. Returns the axes, which of them are separate, and the statements.
+    """
+    separate = separate or set()
+    roots = [e for s in statements for e in _roots(s)]
+    indices, fixed = _index_uses(roots)
+    axes = [a for a in axes if a.extent != 1]
+    merged: list[Axis] = []
+    for axis in axes:
+        last = merged[-1] if merged else None
+        mergeable = (
+            last is not None
+            and (last in separate) == (axis in separate)
+            and last not in fixed
+            and axis not in fixed
+            and all(i.get(last.value, 0) == i.get(axis.value, 0) * axis.extent for i in indices)
+        )
+        if last is None or not mergeable:
+            merged.append(axis)
+            continue
+        both = Axis(last.name, last.extent * axis.extent)
+        values = {last.value: ix.ZERO, axis.value: both.value}
+        statements = [_substitute(s, values) for s in statements]
+        indices, fixed = _index_uses([e for s in statements for e in _roots(s)])
+        if last in separate:
+            separate = separate | {both}
+        merged[-1] = both
+    return merged, separate & set(merged), list(statements)
+
+
+def _roots(statement: Store | Accumulate) -> list[Expr]:
+    if isinstance(statement, Accumulate):
+        return [statement.value]
+    return [statement.offset, statement.value, *([statement.mask] if statement.mask is not None else [])]
+
+
+def _index_uses(roots: Sequence[Expr]) -> tuple[list[dict[Expr, int]], set[Axis]]:
+    """The normal forms of all indices that depend on axes linearly, and the axes that are used in any other way."""
+    linear: list[dict[Expr, int]] = []
+    fixed: set[Axis] = set()
+    seen: set[Expr] = set()
+
+    def look(e: Expr, is_index: bool) -> None:
+        pending = [(e, is_index)]
+        while pending:
+            e, is_index = pending.pop()
+            if is_index:
+                atoms, _ = ix.terms(e)
+                linear.append(atoms)
+                pending.extend((atom, False) for atom in atoms if atom.op != "axis")
+            elif e in seen:
+                continue
+            else:
+                seen.add(e)
+                if e.op == "axis":
+                    fixed.add(e.attr)
+                elif e.op == "load":
+                    pending.append((e.args[0], True))
+                    pending.extend((a, False) for a in e.args[1:])
+                else:
+                    pending.extend((a, False) for a in e.args)
+
+    for root in roots:
+        look(root, root.dtype is int64 and root.op in ("add", "mul", "axis"))
+    return linear, fixed
+
+
+def _substitute(s: Store | Accumulate, values: dict[Expr, Expr]) -> Store | Accumulate:
+    if isinstance(s, Accumulate):
+        return Accumulate(s.accumulator, ix.substitute(s.value, values))
+    mask = None if s.mask is None else ix.substitute(s.mask, values)
+    return Store(s.buffer, ix.substitute(s.offset, values), ix.substitute(s.value, values), mask)
+
+
+def substitute_body(body: Sequence[Statement], values: dict[Expr, Expr]) -> tuple[Statement, ...]:
+    """Replace leaves in statements."""
+    out: list[Statement] = []
+    for s in body:
+        if isinstance(s, Loop):
+            limit = None if s.limit is None else ix.substitute(s.limit, values)
+            out.append(Loop(s.axis, substitute_body(s.body, values), s.lanes, limit))
+        else:
+            out.append(s if isinstance(s, Reset) else _substitute(s, values))
+    return tuple(out)
+
+
+# Costs
+
+
+def choose_lanes(values: Iterable[Expr], extent: int, machine: Machine, registers: int = 2) -> int:
+    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are."""
+    seen = {e for root in values for e in root.walk()}
+    widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
+    heavy = sum(e.op in _HEAVY for e in seen)
+    if heavy or len(seen) > 40:
+        registers = 1
+    lanes = machine.lanes(widest, registers)
+    while lanes > 1 and lanes >= 2 * extent:
+        lanes //= 2
+    return lanes
+
+
+def cost(values: Iterable[Expr]) -> float:
+    """Nanoseconds that one vector of results takes, roughly."""
+    seen = {e for root in values for e in root.walk()}
+    return sum(6.3 if e.op in _HEAVY else 2.3 if e.op in _DIVISIONS else 1.3 if e.op == "load" else 0.3 for e in seen)
+

@@ -1,0 +1,219 @@
+"""From a tensor graph to a program of kernels over planned memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import graphc.index as ix
+from graphc.errors import CompileError
+from graphc.ir import Graph, Value
+from graphc.kernel import Buffer, Expr, Kernel, Program, Store, expressions, reads, verify_kernel, writes
+from graphc.memory import place_temporaries
+from graphc.schedule.elements import Stored, stored
+from graphc.schedule.fusion import Group, plan
+from graphc.schedule.loops import map_kernel, reduction_kernels
+from graphc.schedule.machine import Machine
+from graphc.schedule.products import product_kernel
+from graphc.schedule.scatter import scatter_kernel
+from graphc.types import DType
+
+
+def lower(
+    graph: Graph,
+    machine: Machine,
+    *,
+    strides: Sequence[tuple[int, ...] | None] | None = None,
+    donated: Mapping[int, int] | None = None,
+) -> Program:
+    """Schedule a graph whose sizes are all numbers and whose ops all have a lowering.
+
+    strides
+        For each input, its strides in elements; None for row-major.
+    donated
+        Output number -> input number: the output is written over that input's memory.
+    """
+    for value in graph.values():
+        if not value.type.is_static:
+            raise CompileError(f"graph {graph.name!r} has sizes that are not known: {value!r}", hint="bind them first")
+    indirect: set[int] = set()
+    while True:
+        lowering = _Lowering(graph, machine, strides or [None] * len(graph.inputs), dict(donated or {}), indirect)
+        program = lowering.run()
+        unsafe = lowering.unsafe_donations() - indirect
+        if not unsafe:
+            return program
+        indirect |= unsafe
+
+
+class _Lowering:
+    """One attempt at a program. `indirect` outputs are computed elsewhere and copied to their place at the end."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        machine: Machine,
+        strides: Sequence[tuple[int, ...] | None],
+        donated: dict[int, int],
+        indirect: set[int],
+    ) -> None:
+        self.graph = graph
+        self.machine = machine
+        self.donated = donated
+        self.indirect = indirect
+        self.memory: dict[Value, Stored] = {}
+        self.temporaries: list[Buffer] = []
+        self.constants: list[Buffer] = []
+        self.kernels: list[Kernel] = []
+        self.inputs: list[Buffer] = []
+        for i, (value, layout) in enumerate(zip(graph.inputs, strides, strict=True)):
+            buffer = Buffer(f"in{i}", value.dtype, _extent(value.shape, layout), "input")
+            self.inputs.append(buffer)
+            self.memory[value] = stored(value, buffer) if layout is None else Stored(buffer, layout)
+        self.outputs = [
+            Buffer(f"out{j}", v.dtype, _extent(v.shape, self._layout(j, strides)), "output")
+            for j, v in enumerate(graph.outputs)
+        ]
+        self.strides = strides
+
+    def _layout(self, output: int, strides: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+        """A donated output has the strides of its input."""
+        return strides[self.donated[output]] if output in self.donated else None
+
+    def _output(self, j: int) -> Stored:
+        value = self.graph.outputs[j]
+        layout = self._layout(j, self.strides)
+        return stored(value, self.outputs[j]) if layout is None else Stored(self.outputs[j], layout)
+
+    def run(self) -> Program:
+        for node in self.graph.nodes:
+            if node.op.name == "constant" and node.result.shape:
+                data = node.attrs["value"]
+                buffer = Buffer(f"const{len(self.constants)}", node.result.dtype, data.size, "constant", data)
+                self.constants.append(buffer)
+                self.memory[node.result] = stored(node.result, buffer)
+        groups = self._late_updates(plan(self.graph))
+        direct: dict[Value, int] = {}
+        for j, value in enumerate(self.graph.outputs):
+            if j not in self.indirect:
+                direct.setdefault(value, j)
+        targets: dict[Value, Stored] = {}
+        for root in (root for group in groups for root in group.roots):
+            value = root.value
+            targets[value] = self._output(direct[value]) if value in direct else self.temporary(value)
+        for number, group in enumerate(groups):
+            self.kernels += self._kernels(f"k{number}", group, targets)
+            for root in group.roots:
+                self.memory[root.value] = targets[root.value]
+        # what no kernel has computed in its place: inputs, constants, values returned twice, indirect outputs
+        held = {j: self._held(j) for j in sorted(self.indirect)}
+        for j, value in enumerate(self.graph.outputs):
+            if j in held:
+                continue
+            if value not in targets or direct[value] != j:
+                self._copy(f"copy{j}", value, self._output(j))
+        self.first_final_copy = len(self.kernels)
+        for j, value in enumerate(self.graph.outputs):
+            if j in held:
+                self.memory[value] = held[j]
+                self._copy(f"update{j}", value, self._output(j))
+        for kernel in self.kernels:
+            verify_kernel(kernel)
+        constants = [c for c in self.constants if any(c in reads(k) for k in self.kernels)]
+        arena = place_temporaries(self.kernels, self.temporaries)
+        return Program(
+            self.graph.name, tuple(self.inputs), tuple(self.outputs), tuple(constants), tuple(self.temporaries),
+            tuple(self.kernels), arena,
+        )
+
+    def _held(self, j: int) -> Stored:
+        """A place in the arena that has the contents of an indirect output."""
+        value = self.graph.outputs[j]
+        known = self.memory.get(value)
+        if known is not None and known.buffer.role == "temporary":
+            return known
+        held = self.temporary(value)
+        self._copy(f"hold{j}", value, held)
+        return held
+
+    def _copy(self, name: str, value: Value, target: Stored) -> None:
+        self.kernels.append(map_kernel(name, [value], self.memory, {value: target}, self.machine))
+
+    def temporary(self, value: Value) -> Stored:
+        """A place in the arena for a whole value."""
+        return stored(value, self.scratch(f"t{len(self.temporaries)}", value.dtype, value.type.size))
+
+    def scratch(self, name: str, dtype: DType, size: int) -> Buffer:
+        """A buffer in the arena."""
+        buffer = Buffer(name, dtype, size, "temporary")
+        self.temporaries.append(buffer)
+        return buffer
+
+    def _kernels(self, name: str, group: Group, targets: dict[Value, Stored]) -> list[Kernel]:
+        root = group.roots[0]
+        node = root.anchor
+        target = targets[root.value]
+        if node is None:
+            return [map_kernel(name, [r.value for r in group.roots], self.memory, targets, self.machine)]
+        if node.op.name == "contract":
+            return [product_kernel(name, root, node, self.memory, target, self.machine)]
+        if node.op.name == "scatter_add":
+            base, result = node.operands[0], node.result
+            own = target if root.value is result else self.temporary(result)
+            copy = map_kernel(f"{name}.base", [base], self.memory, {base: own}, self.machine)
+            kernels: list[Kernel] = [copy, scatter_kernel(name, node, self.memory, own)]
+            if root.value is not result:
+                # what is computed from the sums cannot begin before the last addition
+                memory = {**self.memory, result: own}
+                kernels.append(map_kernel(f"{name}.map", [root.value], memory, targets, self.machine))
+            return kernels
+        return reduction_kernels(name, root, node, self.memory, target, self.machine, self.scratch)
+
+    def _late_updates(self, groups: list[Group]) -> list[Group]:
+        """Groups that write over donated inputs, and that no other group reads, go last: by then the old contents have
+        been read."""
+        donated = {self.graph.outputs[j] for j in self.donated}
+        late = [g for g in groups if all(r.value in donated for r in g.roots) and not self._read_elsewhere(g, groups)]
+        return [g for g in groups if g not in late] + late
+
+    def _read_elsewhere(self, group: Group, groups: list[Group]) -> bool:
+        members = {r.value for r in group.roots}
+        written = {r.value for g in groups for r in g.roots}
+        pending = [r.value for g in groups if g is not group for r in g.roots]
+        seen: set[Value] = set(pending)
+        while pending:
+            value = pending.pop()
+            for operand in value.node.operands if value.node is not None else ():
+                if operand in members:
+                    return True
+                if operand not in seen and operand not in written:
+                    seen.add(operand)
+                    pending.append(operand)
+        return False
+
+    def unsafe_donations(self) -> set[int]:
+        """The outputs that would overwrite what is still to be read."""
+        unsafe = set()
+        for j, i in self.donated.items():
+            old, new = self.inputs[i], self.outputs[j]
+            writers = [n for n, kernel in enumerate(self.kernels) if new in writes(kernel)]
+            readers = [n for n, kernel in enumerate(self.kernels) if old in reads(kernel)]
+            if not writers or not readers or max(readers) < min(writers):
+                continue
+            if writers != [max(readers)] or not _in_place(self.kernels[writers[0]], old, new):
+                unsafe.add(j)
+        return unsafe
+
+
+def _in_place(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+    """Whether a kernel reads `old` only at the place of `new` that it is about to write."""
+    places = {s.offset for s in kernel.statements() if isinstance(s, Store) and s.buffer is new}
+    loads: set[Expr] = {e for root in expressions(kernel) for e in root.walk() if e.op == "load" and e.attr is old}
+    return len(places) == 1 and all(e.args[0] in places for e in loads)
+
+
+def _extent(shape: Sequence[int], strides: tuple[int, ...] | None) -> int:
+    """How many elements of memory a tensor spans."""
+    if 0 in shape:
+        return 0
+    strides = strides or ix.contiguous_strides(shape)
+    return sum((size - 1) * abs(stride) for size, stride in zip(shape, strides)) + 1

@@ -1,0 +1,95 @@
+"""Kernels for contractions: matrix products over groups of axes, and loops where those are too small to be worth it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import graphc.index as ix
+from graphc.ir import Node, Value
+from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store
+from graphc.ops.linalg import parse_spec
+from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.fusion import Root
+from graphc.schedule.loops import choose_lanes, cost, substitute_body
+from graphc.schedule.machine import Machine
+
+_SMALL = 16_384
+"""Multiplications below which packing panels costs more than it saves."""
+_ROWS = 4
+"""Rows that a small product computes at a time."""
+
+
+def product_kernel(
+    name: str, root: Root, node: Node, memory: Mapping[Value, Stored], target: Stored, machine: Machine
+) -> Kernel:
+    """The kernel of a contraction, and of what is computed from its result element by element.
+
+    The columns (n) are those of the operand that has the result's last dimension, so that results are stored in order.
+    """
+    left, right, out = parse_spec(node.attrs["spec"])
+    x, y = node.operands
+    if out and out[-1] in left and out[-1] not in right:
+        left, right, x, y = right, left, y, x
+    sizes = dict(zip(left, x.shape)) | dict(zip(right, y.shape))
+    axes = {letter: Axis(letter, size) for letter, size in sizes.items()}
+
+    def index(letters: str) -> tuple[ix.Expr, ...]:
+        return tuple(ix.ZERO if sizes[s] == 1 else axes[s].value for s in letters)
+
+    def group(letters: str) -> tuple[Axis, ...]:
+        return tuple(axes[s] for s in letters if sizes[s] != 1)
+
+    batch = group("".join(s for s in out if s in left and s in right))
+    m = group("".join(s for s in out if s not in right))
+    n = group("".join(s for s in out if s not in left))
+    k = group("".join(s for s in right if s not in out))
+    elements = Elements(memory)
+    lhs, rhs = elements.at(x, index(left)), elements.at(y, index(right))
+    accumulator = Accumulator("acc", "sum", node.result.dtype)
+    final = Elements(memory, {node.result: lambda _: accumulator.value}).at(root.value, index(out))
+    store = Store(target.buffer, target.place(index(out)), final)
+    work = math.prod(sizes.values())
+    if work <= _SMALL or not (m or batch) or not n or not k:
+        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, lhs * rhs), store, machine)
+    return Gemm(name, batch, m, n, k, lhs, rhs, accumulator, (store,))
+
+
+def _small(
+    name: str, rows: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], accumulate: Accumulate, store: Store,
+    machine: Machine,
+) -> Loops:
+    """A product as plain loops: columns in lanes, and a few rows at a time to use each column more than once."""
+    total = max(1, math.prod(a.extent for a in k))
+    values = [accumulate.value, store.value]
+    accumulator = accumulate.accumulator
+    if not n:
+        lanes = choose_lanes(values, k[-1].extent, machine, 4) if k else 0
+        body: tuple[Statement, ...] = (accumulate,)
+        for depth, axis in enumerate(reversed(k)):
+            body = (Loop(axis, body, lanes if depth == 0 else 0),)
+        return Loops(name, rows, (Reset(accumulator), *body, store), cost=total * cost(values) / max(lanes, 1) + 10)
+    lane_axis = n[-1]
+    lanes = choose_lanes(values, lane_axis.extent, machine)
+    grid: tuple[Axis, ...] = (*rows, *n[:-1])
+    together = max((r for r in range(1, _ROWS + 1) if rows and rows[-1].extent % r == 0), default=1)
+    resets: list[Statement] = []
+    sums: list[Statement] = []
+    stores: list[Statement] = []
+    step = Axis(f"{rows[-1].name}.rows", rows[-1].extent // together) if rows else None
+    for r in range(together):
+        own = Accumulator(f"acc{r}", accumulator.reduction, accumulator.dtype)
+        values_of = {accumulator.value: own.value}
+        if step is not None:
+            values_of[rows[-1].value] = ix.plus(ix.times(step.value, together), r)
+        resets.append(Reset(own))
+        sums.append(Accumulate(own, ix.substitute(accumulate.value, values_of)))
+        stores += substitute_body([store], values_of)
+    if step is not None:
+        grid = (*rows[:-1], step, *n[:-1])
+    body = tuple(sums)
+    for axis in reversed(k):
+        body = (Loop(axis, body),)
+    loop = Loop(lane_axis, (*resets, *body, *stores), lanes)
+    steps = max(1, lane_axis.extent / max(lanes, 1))
+    return Loops(name, grid, (loop,), cost=total * steps * together * cost(values))

@@ -1,0 +1,120 @@
+"""Runs programs of kernels one element at a time: what a back end's code must compute, said in the plainest way."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.kernel import Accumulate, Accumulator, Axis, Buffer, Expr, Gemm, Kernel, Loop, Program, Reset, Statement, Store
+from graphc.op import OPS
+
+
+class Machine:
+    """Memory and registers."""
+
+    def __init__(self) -> None:
+        self.memory: dict[Buffer, np.ndarray] = {}
+        self.axes: dict[Axis, int] = {}
+        self.accumulators: dict[Accumulator, np.generic] = {}
+
+    def evaluate(self, root: Expr) -> np.generic:
+        """The value of an expression at the present axes."""
+        known: dict[Expr, np.generic] = {}
+        for e in root.walk():
+            known[e] = self._apply(e, [known[a] for a in e.args])
+        return known[root]
+
+    def _apply(self, e: Expr, args: list[np.generic]) -> np.generic:
+        match e.op:
+            case "constant":
+                return e.dtype.numpy.type(e.attr)
+            case "axis":
+                return np.int64(self.axes[e.attr])
+            case "accumulator":
+                return self.accumulators[e.attr]
+            case "load":
+                if len(args) > 1 and not args[1]:
+                    return e.dtype.numpy.type(0)
+                assert 0 <= args[0] < e.attr.size, f"{e} reads at {args[0]}"
+                return self.memory[e.attr][args[0]]
+            case "cast":
+                with np.errstate(all="ignore"):
+                    return args[0].astype(e.dtype.numpy)
+            case "quotient":
+                assert args[0] >= 0
+                return args[0] // args[1]
+            case "modulo":
+                assert args[0] >= 0
+                return args[0] % args[1]
+        with np.errstate(all="ignore"):
+            return OPS[e.op].ref(*map(np.asarray, args))[()].astype(e.dtype.numpy)
+
+    def run(self, body: Sequence[Statement]) -> None:
+        """Execute statements; the values of neighbouring stores are computed before the first is written."""
+        for stores, group in itertools.groupby(body, lambda s: isinstance(s, Store)):
+            if stores:
+                done = [self._store(s) for s in group]
+                for buffer, offset, value in filter(None, done):
+                    assert 0 <= offset < buffer.size, f"write to {buffer} at {offset}"
+                    self.memory[buffer][offset] = value
+                continue
+            for s in group:
+                self._statement(s)
+
+    def _store(self, s: Store) -> tuple[Buffer, int, np.generic] | None:
+        if s.mask is not None and not self.evaluate(s.mask):
+            return None
+        return s.buffer, int(self.evaluate(s.offset)), self.evaluate(s.value)
+
+    def _statement(self, s: Statement) -> None:
+        match s:
+            case Reset():
+                self.accumulators[s.accumulator] = s.accumulator.dtype.numpy.type(s.accumulator.initial)
+            case Accumulate():
+                op = {"sum": np.add, "max": np.maximum, "min": np.minimum}[s.accumulator.reduction]
+                self.accumulators[s.accumulator] = op(self.accumulators[s.accumulator], self.evaluate(s.value))
+            case Loop():
+                limit = s.axis.extent if s.limit is None else int(self.evaluate(s.limit))
+                assert limit <= s.axis.extent
+                for i in range(limit):
+                    self.axes[s.axis] = i
+                    self.run(s.body)
+
+    def kernel(self, kernel: Kernel) -> None:
+        """Run one kernel."""
+        if isinstance(kernel, Gemm):
+            result = kernel.accumulator
+            for outer in itertools.product(*(range(a.extent) for a in (*kernel.batch, *kernel.m, *kernel.n))):
+                self.axes.update(zip((*kernel.batch, *kernel.m, *kernel.n), outer))
+                self.accumulators[result] = result.dtype.numpy.type(0)
+                for inner in itertools.product(*(range(a.extent) for a in kernel.k)):
+                    self.axes.update(zip(kernel.k, inner))
+                    self.accumulators[result] += self.evaluate(kernel.lhs) * self.evaluate(kernel.rhs)
+                self.run(kernel.epilogue)
+            return
+        for step in itertools.product(*(range(a.extent) for a in kernel.grid)):
+            self.axes.update(zip(kernel.grid, step))
+            self.run(kernel.body)
+
+
+def run_program(program: Program, arrays: Sequence[np.ndarray], donated: dict[int, int] | None = None) -> list[np.ndarray]:
+    """The outputs of a program, flat; a donated output is written over (a copy of) its input. Temporaries share one arena,
+    as planned."""
+    machine = Machine()
+    for buffer, array in zip(program.inputs, arrays, strict=True):
+        machine.memory[buffer] = np.array(array).reshape(-1)
+    arena = np.full(program.arena, 0xA5, np.uint8)
+    for buffer in program.temporaries:
+        machine.memory[buffer] = arena[buffer.offset : buffer.offset + buffer.nbytes].view(buffer.dtype.numpy)
+    for buffer in program.constants:
+        machine.memory[buffer] = buffer.data.reshape(-1)
+    for j, buffer in enumerate(program.outputs):
+        if j in (donated or {}):
+            machine.memory[buffer] = machine.memory[program.inputs[donated[j]]]
+        else:
+            machine.memory[buffer] = np.zeros(buffer.size, buffer.dtype.numpy)
+    for kernel in program.kernels:
+        machine.kernel(kernel)
+    return [machine.memory[buffer] for buffer in program.outputs]

@@ -1,0 +1,163 @@
+"""Scheduling: kernels, run one element at a time, compute what the graph computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc.ops as ops
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Value
+from graphc.kernel import Gemm, Loops
+from graphc.op import OPS, OpDef, Sample
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
+from graphc.types import TensorType, dtype_of, float32, int64
+from tests.kernel_interpreter import run_program
+
+MACHINE = Machine(vector_bytes=16)
+
+
+def draw(sample: Sample, operand: TensorType | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Numbers for one operand of a sample."""
+    if not isinstance(operand, TensorType):
+        return np.asarray(operand)
+    shape = tuple(operand.shape)
+    if operand.dtype.kind == "bool":
+        return rng.random(shape) < 0.5
+    if operand.dtype.kind in ("int", "uint"):
+        return rng.integers(int(sample.low), int(sample.high) + 1, shape).astype(operand.dtype.numpy)
+    return rng.uniform(sample.low, sample.high, shape).astype(operand.dtype.numpy)
+
+
+def sample_graph(record: OpDef, sample: Sample, arrays: list[np.ndarray]) -> Graph:
+    """One op on inputs of its own."""
+    b = Builder(record.name)
+    values = [b.input(None, TensorType(dtype_of(a.dtype), a.shape)) for a in arrays]
+    like = values[0] if values else b.input("like", TensorType(float32, ()))
+    return b.finish([record(*values, like=like, **sample.attrs)])
+
+
+def check(graph: Graph, arrays: list[np.ndarray], tolerance: float = 1e-5) -> list[Loops | Gemm]:
+    """Scheduled and interpreted results agree; returns the kernels."""
+    expected = interpret(graph, arrays)
+    program = lower(pipeline.run(graph), MACHINE)
+    for got, want in zip(run_program(program, arrays), expected):
+        np.testing.assert_allclose(got.reshape(want.shape), want, rtol=tolerance, atol=tolerance)
+    return list(program.kernels)
+
+
+CASES = [(record, sample) for record in OPS.values() for sample in record.samples]
+
+
+@pytest.mark.parametrize(("record", "sample"), CASES, ids=[f"{r.name}-{i}" for i, (r, _) in enumerate(CASES)])
+def test_every_op_has_a_lowering(record: OpDef, sample: Sample) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [draw(sample, operand, rng) for operand in sample.operands]
+    graph = sample_graph(record, sample, arrays)
+    check(graph, arrays or [np.float32(0)])
+
+
+def build(*shapes: tuple[int, ...]) -> tuple[Builder, list[Value], list[np.ndarray]]:
+    b = Builder("test")
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    return b, [b.input(f"x{i}", TensorType(float32, shape)) for i, shape in enumerate(shapes)], arrays
+
+
+def test_an_elementwise_chain_is_one_flat_loop() -> None:
+    b, (x, y), arrays = build((4, 6), (4, 6))
+    (kernel,) = check(b.finish([ops.tanh(x * y + 1.0) * x]), arrays)
+    assert isinstance(kernel, Loops) and len(list(kernel.statements())) == 2
+
+
+def test_a_bias_and_relu_are_an_epilogue() -> None:
+    b, (x, w, bias), arrays = build((32, 40), (40, 24), (24,))
+    kernels = check(b.finish([ops.relu(ops.matmul(x, w) + bias)]), arrays)
+    assert [type(k) for k in kernels] == [Gemm]
+
+
+def test_a_small_product_is_a_loop() -> None:
+    b, (x, w), arrays = build((5, 7), (7, 3))
+    assert [type(k) for k in check(b.finish([ops.matmul(x, w)]), arrays)] == [Loops]
+
+
+def test_a_softmax() -> None:
+    b, (x,), arrays = build((5, 9))
+    e = ops.exp(x - ops.expand(ops.amax(x, (1,)), (5, 9), (1,)))
+    check(b.finish([e / ops.expand(ops.sum(e, (1,)), (5, 9), (1,))]), arrays)
+
+
+def test_updates_of_one_shape_share_a_loop() -> None:
+    b, (p, g, m), arrays = build((6, 5), (6, 5), (6, 5))
+    new_m = m * 0.9 + g * 0.1
+    kernels = check(b.finish([p - new_m * 0.5, new_m]), arrays)
+    assert len(kernels) == 1
+
+
+def test_large_reductions_are_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.schedule.loops._SPLIT", 500)
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 40)
+    b, (x,), arrays = build((7, 100))
+    assert len(check(b.finish([ops.sum(x, (0, 1))]), arrays)) == 2
+    b, (x,), arrays = build((1013, 2))
+    assert len(check(b.finish([ops.sum(x, (0,)) * 2.0, ops.amax(x, (0, 1))]), arrays, 1e-4)) == 4
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), ()])
+def test_empty_and_scalar_shapes(shape: tuple[int, ...]) -> None:
+    b, (x,), arrays = build(shape)
+    check(b.finish([ops.exp(x), ops.sum(x, tuple(range(len(shape))))]), arrays)
+
+
+def test_returned_inputs_and_repeated_outputs_are_copies() -> None:
+    b, (x, y), arrays = build((3, 4), (3, 4))
+    z = x + y
+    check(b.finish([x, z, z, y]), arrays)
+
+
+def test_donated_updates_happen_in_place() -> None:
+    b, (p, g), arrays = build((6,), (6,))
+    graph = b.finish([p - g, ops.sum(p * 2.0, (0,))])
+    program = lower(pipeline.run(graph), MACHINE, donated={0: 0})
+    new, total = run_program(program, arrays, {0: 0})
+    np.testing.assert_allclose(new, arrays[0] - arrays[1], rtol=1e-6)
+    np.testing.assert_allclose(total[0], 2 * arrays[0].sum(), rtol=1e-5)
+
+
+def test_donations_that_would_overwrite_what_is_still_read_are_buffered() -> None:
+    b, (p, q), arrays = build((2, 3), (2, 3))
+    graph = b.finish([q, p, ops.flip(p, (0,)) + q])
+    donated = {0: 0, 1: 1}
+    program = lower(pipeline.run(graph), MACHINE, donated=donated)
+    outs = [o.reshape(2, 3) for o in run_program(program, arrays, donated)]
+    np.testing.assert_array_equal(outs[0], arrays[1])
+    np.testing.assert_array_equal(outs[1], arrays[0])
+    np.testing.assert_allclose(outs[2], arrays[0][::-1] + arrays[1], rtol=1e-6)
+    b, (p,), arrays = build((2, 3))
+    program = lower(pipeline.run(b.finish([ops.flip(p, (0, 1)) * 1.0])), MACHINE, donated={0: 0})
+    np.testing.assert_array_equal(run_program(program, arrays, {0: 0})[0], arrays[0].reshape(-1)[::-1])
+
+
+def test_strided_inputs_are_read_in_place() -> None:
+    b, (x,), _ = build((3, 4))
+    base = np.arange(24, dtype=np.float32)
+    program = lower(pipeline.run(b.finish([x + 1.0])), MACHINE, strides=[(8, 2)])
+    (got,) = run_program(program, [base[:23]])
+    np.testing.assert_array_equal(got.reshape(3, 4), base.reshape(3, 8)[:, ::2] + 1)
+
+
+def test_a_long_chain_goes_through_memory_in_parts() -> None:
+    b, (x, y), arrays = build((5,), (5,))
+    z = x
+    for _ in range(1500):
+        z = z * 0.999 + y * 0.001
+    kernels = check(b.finish([z]), arrays, 1e-3)
+    assert len(kernels) > 3
+
+
+def test_scatter_of_many_places() -> None:
+    b, (x, src), arrays = build((4, 5), (4, 30))
+    index = b.input("index", TensorType(int64, (4, 30)))
+    graph = b.finish([ops.scatter_add(x, index, src, axis=1) * 2.0])
+    check(graph, [*arrays, np.random.default_rng(0).integers(0, 5, (4, 30))])
