@@ -41,6 +41,7 @@ from graphc.ops.elementwise import (
     sign,
     sin,
     sqrt,
+    stop_gradient,
     sub,
     tanh,
     trunc,

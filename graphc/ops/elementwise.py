@@ -79,8 +79,8 @@ def _pow(x: np.ndarray, y: np.ndarray) -> Any:
 
 
 pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow), elementwise=True,
-         vjp=(lambda ct, x, y: where(y == 0, 0.0, ct * y * pow(x, y - 1)),
-              lambda ct, x, out: where((x == 0), 0.0, ct * out * log(x))),
+         vjp=(lambda ct, x, y: where(eq(y, 0), 0.0, ct * y * pow(x, y - 1)),
+              lambda ct, x, out: where(eq(x, 0), 0.0, ct * out * log(x))),
          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5)))
 
 
@@ -158,12 +158,12 @@ round = op("round", "x", infer=same, ref=np.rint, elementwise=True, vjp=lambda c
 # Choosing
 
 maximum = op("maximum", "x y", infer=same, ref=np.maximum, elementwise=True,
-             vjp=(lambda ct, x, y: where(x > y, ct, where(x == y, ct * 0.5, 0.0)),
-                  lambda ct, x, y: where(y > x, ct, where(x == y, ct * 0.5, 0.0))),
+             vjp=(lambda ct, x, y: where(x > y, ct, where(eq(x, y), ct * 0.5, 0.0)),
+                  lambda ct, x, y: where(y > x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
 minimum = op("minimum", "x y", infer=same, ref=np.minimum, elementwise=True,
-             vjp=(lambda ct, x, y: where(x < y, ct, where(x == y, ct * 0.5, 0.0)),
-                  lambda ct, x, y: where(y < x, ct, where(x == y, ct * 0.5, 0.0))),
+             vjp=(lambda ct, x, y: where(x < y, ct, where(eq(x, y), ct * 0.5, 0.0)),
+                  lambda ct, x, y: where(y < x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
 
 
@@ -218,3 +218,8 @@ def _cast_ref(x: np.ndarray, dtype: DType) -> np.ndarray:
 cast = op("cast", "x", "dtype", infer=lambda x, dtype: x.with_dtype(dtype), ref=_cast_ref, vjp=lambda ct: ct,
           samples=(Sample((_f,), {"dtype": float64}), Sample((_f,), {"dtype": int32}), Sample((_i,), {"dtype": float32}),
                    Sample((_i,), {"dtype": bool_}), Sample((_b,), {"dtype": float32}), Sample((_f,), {"dtype": uint8}, 0, 9)))
+
+# A wall for derivatives
+
+stop_gradient = op("stop_gradient", "x", infer=same, ref=lambda x: x, vjp=not_differentiable, elementwise=True,
+                   scalar=lambda x: x, samples=(Sample((_f,)), Sample((_i,))))

@@ -321,7 +321,16 @@ def _fold_lower(read: Any, index: Index, types: Types, axis: int, length: int, s
     return out
 
 
+def _fold_vjp(ct: Any, x_type: TensorType, axis: int, step: int, dilation: int) -> Any:
+    count, size = x_type.shape[axis], x_type.shape[-1]
+    used = (count - 1) * step + dilation * (size - 1) + 1 if count else 0
+    stops = tuple(used if i == axis else n for i, n in enumerate(ct.shape))  # rows after the last window are zero
+    if not used:
+        return full(x_type, 0, ct)
+    return window(slice(ct, (0,) * len(stops), stops, (1,) * len(stops)), axis, size, step, dilation)
+
+
 fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref, lower=_fold_lower,
-          vjp=lambda ct, x_type, axis, step, dilation: window(ct, axis, x_type.shape[-1], step, dilation),
+          vjp=_fold_vjp,
           samples=(Sample((TensorType(float32, (3, 2, 2)),), {"axis": 1, "length": 5, "step": 2, "dilation": 1}),
-                   Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 7, "step": 1, "dilation": 1})))
+                   Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 8, "step": 1, "dilation": 1})))

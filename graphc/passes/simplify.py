@@ -68,6 +68,7 @@ RULES = [
     Rule("maximum_same", ops.maximum(x, x), lambda x: x),
     Rule("minimum_same", ops.minimum(x, x), lambda x: x),
     Rule("relu_of_relu", ops.relu(ops.relu(x)), lambda x: ops.relu(x)),
+    Rule("stop_gradient", ops.stop_gradient(x), lambda x: x),  # differentiation is over by now
     Rule("cast_same", ops.cast(x), _same_type),
     Rule("cast_of_cast", ops.cast(ops.cast(x)), _cast_of_cast),
     Rule("reshape_same", ops.reshape(x), _same_type),

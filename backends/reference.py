@@ -1,0 +1,41 @@
+"""The reference back end: each op by its NumPy definition, one after another. Slow, and right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.backend import Layout
+from graphc.interpret import interpret
+from graphc.ir import Graph
+
+
+class ReferenceExecutable:
+    """A graph that is interpreted."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.inputs = tuple(v.type for v in graph.inputs)
+        self.outputs = tuple(v.type for v in graph.outputs)
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Interpret, then copy the results to where they belong: a donated output may be an input's memory."""
+        for target, result in zip(outputs, interpret(self.graph, inputs)):
+            np.copyto(target, result)
+
+
+class ReferenceBackend:
+    """Needs nothing but NumPy."""
+
+    name = "reference"
+
+    def compile(self, graph: Graph, layout: Layout) -> ReferenceExecutable:
+        """There is nothing to compile: any layout will do."""
+        del layout
+        return ReferenceExecutable(graph)
+
+
+def create() -> ReferenceBackend:
+    """The back end."""
+    return ReferenceBackend()

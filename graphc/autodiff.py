@@ -1,0 +1,146 @@
+"""Reverse-mode differentiation, as a transformation of graphs.
+
+The same rules as the tape's: each op's record says how the cotangent of its result becomes those of its operands. What
+comes out is a graph like any other, and can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import graphc.ops as ops
+from graphc.errors import AutogradError
+from graphc.ir import Builder, Graph, Value, copy_node
+from graphc.op import apply_vjp, vjp_rule
+
+
+def pullback(
+    builder: Builder, outputs: Sequence[Value], cotangents: Sequence[Value], inputs: Sequence[Value]
+) -> list[Value | None]:
+    """Append the nodes of a backward pass: the cotangents of `inputs`, given those of `outputs`.
+
+    All values belong to `builder`. Every operation between inputs and outputs is differentiated, none twice. None stands
+    for an input that the outputs do not depend on in a differentiable way.
+    """
+    wanted = _dependents(builder, inputs)
+    known: dict[Value, Value] = {}
+
+    def add(value: Value, cotangent: Value) -> None:
+        cotangent = match(cotangent, value)
+        known[value] = known[value] + cotangent if value in known else cotangent
+
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if output in wanted:
+            add(output, cotangent)
+    for node in list(reversed(builder.nodes)):
+        if not any(result in known for result in node.results):
+            continue
+        if len(node.results) != 1:
+            raise AutogradError(f"{node.op.name} has several results and no derivative yet", at=node.location)
+        cotangent = known[node.result]
+        types = tuple(v.type for v in node.operands)
+        builder.location = node.location
+        for i, operand in enumerate(node.operands):
+            if operand in wanted and vjp_rule(node.op, i) is not None:
+                given = apply_vjp(node.op, i, cotangent, node.operands, types, node.result, node.attrs)
+                add(operand, given)
+    builder.location = None
+    return [known.get(value) for value in inputs]
+
+
+def match(cotangent: Value, value: Value) -> Value:
+    """A cotangent in the type of its value: broadcasting is summed out, promotion undone."""
+    if cotangent.shape != value.shape:
+        cotangent = ops.unbroadcast(cotangent, value.shape)
+    return cotangent if cotangent.dtype is value.dtype else ops.cast(cotangent, value.dtype)
+
+
+def _dependents(builder: Builder, inputs: Sequence[Value]) -> set[Value]:
+    """The values that depend on `inputs` in a differentiable way, themselves included."""
+    wanted = {value for value in inputs if value.dtype.is_floating_point}
+    for node in builder.nodes:
+        if any(v in wanted and vjp_rule(node.op, i) is not None for i, v in enumerate(node.operands)):
+            wanted.update(r for r in node.results if r.dtype.is_floating_point)
+    return wanted
+
+
+def vjp_graph(graph: Graph, wanted: Sequence[int] | None = None, seeded: Sequence[int] | None = None) -> Graph:
+    """The graph of the vector-Jacobian product: from the inputs and the outputs' cotangents to the inputs' cotangents.
+
+    wanted
+        Numbers of the inputs to differentiate by; all that are floating point by default. An input that the outputs do
+        not depend on gets zeros.
+    seeded
+        Numbers of the outputs that have cotangents; all that are floating point by default.
+
+    Inputs of the result: those of `graph`, then a cotangent for each seeded output. Outputs: a cotangent for each
+    wanted input.
+    """
+    wanted = [i for i, v in enumerate(graph.inputs) if v.dtype.is_floating_point] if wanted is None else wanted
+    seeded = [j for j, v in enumerate(graph.outputs) if v.dtype.is_floating_point] if seeded is None else seeded
+    builder, inputs, outputs = _copy(graph, f"{graph.name}.vjp")
+    cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
+    found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
+    return builder.finish(ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found))
+
+
+def _copy(graph: Graph, name: str) -> tuple[Builder, list[Value], list[Value]]:
+    """A builder that holds a copy of the graph, with the copies of its inputs and outputs."""
+    builder = Builder(name, locations=False)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
+    for node in graph.nodes:
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return builder, [new[v] for v in graph.inputs], [new[v] for v in graph.outputs]
+
+
+def split_vjp(
+    graph: Graph, wanted: Sequence[int], seeded: Sequence[int]
+) -> tuple[Graph, Graph, list[int]]:
+    """Forward and backward graphs that share what the forward has computed already.
+
+    The forward graph returns the outputs of `graph`, then the residuals: values that the backward needs. The backward
+    takes residuals, those inputs of `graph` that it needs itself (their numbers are the third result), and a cotangent
+    for each seeded output; it returns a cotangent for each wanted input.
+    """
+    builder, inputs, outputs = _copy(graph, graph.name)
+    forward_nodes = list(builder.nodes)
+    cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
+    found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
+    results = [ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found)]
+
+    # what the backward uses of the forward; constants are made again rather than carried over
+    before = {r for node in forward_nodes for r in node.results}
+    cheap = {r for node in forward_nodes if not node.operands for r in node.results}
+    residuals: dict[Value, None] = {}
+    needed_inputs: dict[Value, None] = {}
+    live: set[Value] = set(results)
+    backward_nodes = [n for n in builder.nodes if n.results[0] not in before]
+    for node in reversed(backward_nodes):
+        if any(r in live for r in node.results):
+            live.update(node.operands)
+    for value in (*inputs, *(r for n in forward_nodes for r in n.results)):
+        if value in live and value not in cheap:
+            (needed_inputs if value.node is None else residuals)[value] = None
+    joint = builder.finish([*outputs, *residuals, *results])
+    del joint  # only now are the values free to be copied into graphs of their own
+
+    forward = _extract(graph.name, inputs, forward_nodes, [*outputs, *residuals])
+    taken = [*residuals, *needed_inputs, *cotangents]
+    remade = [n for n in forward_nodes if not n.operands]
+    backward = _extract(f"{graph.name}.backward", taken, [*remade, *backward_nodes], results)
+    position = {value: i for i, value in enumerate(inputs)}
+    return forward, backward, [position[v] for v in needed_inputs]
+
+
+def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[object], outputs: Sequence[Value]) -> Graph:
+    from graphc.ir import Node
+    from graphc.passes.prune import prune
+
+    builder = Builder(name, locations=False)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in inputs}
+    for node in nodes:
+        assert isinstance(node, Node)
+        if any(r in new for r in node.results):
+            continue
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return prune(builder.finish([new[v] for v in outputs]))
