@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from kernel_interpreter import run_program
 
 import graphc.ops as ops
 from graphc.interpret import interpret
@@ -13,7 +14,6 @@ from graphc.op import OPS, OpDef, Sample
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
 from graphc.types import TensorType, dtype_of, float32, int64
-from tests.kernel_interpreter import run_program
 
 MACHINE = Machine(vector_bytes=16)
 
