@@ -268,14 +268,29 @@ def test_code_for_another_machine_is_not_loaded() -> None:
         compile_module(TWICE, Target.named("aarch64-unknown-freebsd"))
 
 
-def test_debug_4_shows_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_text_and_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = DiskCache(tmp_path, 1 << 20)
     with override(debug=4):
+        compile_module(TWICE, Target.host(), cache=cache)
+        first = capsys.readouterr().err
+        compile_module(TWICE, Target.host(), cache=cache)
+        second = capsys.readouterr().err
+    assert TWICE in first
+    assert TWICE in second
+    assert ("compiled doubling in" in first, "compiled doubling in" in second) == (True, False)
+    with override(debug=0):
         compile_module(TWICE, Target.host(), cache=NO_CACHE)
-    shown = capsys.readouterr().err
-    assert TWICE in shown
-    assert "compiled doubling in" in shown
-    compile_module(TWICE, Target.host(), cache=NO_CACHE)
     assert capsys.readouterr().err == ""
+
+
+def test_compiling_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert integer_function(compile_module(TWICE, Target.host(), cache=NO_CACHE), "twice")(4) == 8
+    with pytest.raises(CompileError, match="expected"):
+        compile_module("nonsense", Target.host())
 
 
 def sections(data: bytes) -> dict[str, bytes]:

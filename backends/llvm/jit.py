@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import llvmlite
@@ -48,6 +49,8 @@ _PASSES = (
 _GENERATOR = f"2 {llvmlite.__version__} {llvm.llvm_version_info} {_PASSES}"
 
 _LENGTHS = struct.Struct("<II")
+# What the code generator calls where the CPU has no instruction for it, and no library brings: conversions.ll.
+_CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
 _INTERNAL = (llvm.Linkage.internal, llvm.Linkage.private)
 _Result = TypeVar("_Result")
 
@@ -95,13 +98,15 @@ def compile_module(
 ) -> NativeModule:
     """Compile LLVM IR and load it.
 
-    `imports` are the addresses of symbols that the text declares and does not define; the C library's functions are
-    found without it. `cache` is the configured one by default; `DiskCache(None, 0)` keeps nothing. `name`, for
-    messages, is by default the comment on the text's first line.
+    `imports` are the addresses of symbols that the text declares and does not define; the C library's functions, and
+    conversions that the CPU lacks, are found without it. `cache` is the configured one by default;
+    `DiskCache(None, 0)` keeps nothing. `name`, for messages, is by default the comment on the text's first line.
 
     A CompileError says what LLVM has against the text, or which symbols are not to be found.
     """
     name = name or _title(text)
+    if config.debug >= 4:
+        print(text, file=sys.stderr)
     if not target.runs_here:
         raise CompileError(
             f"{name}: code for {target.triple} ({target.cpu}) cannot run here",
@@ -127,6 +132,9 @@ def compile_module(
             expected="a definition in the text, an address in `imports`, or a function of the C library",
             got=f"imports: {', '.join(sorted(addresses)) or 'none'}",
         )
+    for symbol in _CONVERSIONS:
+        if symbol.encode() in code.object_file and symbol not in code.exports:
+            addresses.setdefault(symbol, _conversions(target).address(symbol))
     try:
         return _undisturbed(lambda: _load(name, code, addresses))
     except RuntimeError as error:
@@ -229,6 +237,11 @@ def _unload(library: llvm.ResourceTracker) -> None:
         library.close()
 
 
+@functools.cache
+def _conversions(target: Target) -> NativeModule:
+    return compile_module((Path(__file__).parent / "conversions.ll").read_text(), target)
+
+
 def _in_process(symbol: str) -> bool:
     if sys.platform == "win32":  # where there is no asking for all libraries at once: left to LLVM
         return True
@@ -236,8 +249,6 @@ def _in_process(symbol: str) -> bool:
 
 
 def _compiling(work: Callable[[], _Result], text: str, name: str) -> _Result:
-    if config.debug >= 4:
-        print(text, file=sys.stderr)
     try:
         return _undisturbed(work)
     except RuntimeError as error:
@@ -284,8 +295,12 @@ def _undisturbed(work: Callable[[], _Result]) -> _Result:
             failure.append(error)
 
     thread = threading.Thread(target=run, name="graphc-compile")
-    thread.start()
-    thread.join()
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads: the interpreter is shutting down, or the system gives none
+        run()
+    else:
+        thread.join()
     if failure:
         raise failure.pop()
     return result[0]
