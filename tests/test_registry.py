@@ -1,0 +1,223 @@
+"""Completeness: every op in the registry has all that an op needs, and all of it agrees with the op's NumPy definition.
+
+The cases are the samples in the ops' own records, so a new op is tested the moment it is defined, and fails here until
+its record is whole.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.autodiff import vjp_graph
+from graphc.compiler import compile_graph
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph
+from graphc.op import OPS, OpDef, Sample, Vjp, not_differentiable, vjp_rule
+from graphc.parse import parse_graph
+from graphc.text import print_graph
+from graphc.types import TensorType, dtype_of, float32, float64
+from graphc.verify import verify
+
+ORDER = 2
+"""Derivatives are checked up to this order."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample of an op, with numbers in place of types."""
+
+    record: OpDef
+    sample: Sample
+    arrays: tuple[np.ndarray, ...]
+
+    def in_float64(self) -> Case:
+        """The same call in double precision, where finite differences mean something."""
+        wide = {name: float64 if value is float32 else value for name, value in self.sample.attrs.items()}
+        arrays = tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in self.arrays)
+        return Case(self.record, Sample(self.sample.operands, wide, self.sample.low, self.sample.high), arrays)
+
+    def differentiable(self) -> list[int]:
+        """The operands that the result has a derivative by."""
+        if not any(value.dtype.is_floating_point for value in self.graph().outputs):
+            return []
+        floating = (i for i, a in enumerate(self.arrays) if a.dtype.kind == "f")
+        return [i for i in floating if vjp_rule(self.record, i) is not None]
+
+    def graph(self) -> Graph:
+        """A graph of this one call."""
+        builder = Builder(self.record.name)
+        operands = [builder.input(f"x{i}", TensorType(dtype_of(a.dtype), a.shape)) for i, a in enumerate(self.arrays)]
+        results = builder.emit(self.record, tuple(operands), dict(self.sample.attrs))
+        return builder.finish(results if isinstance(results, tuple) else [results])
+
+
+def draw(record: OpDef, number: int, sample: Sample) -> Case:
+    """The same numbers in every run."""
+    rng = np.random.default_rng(zlib.crc32(f"{record.name}-{number}".encode()))
+    arrays = []
+    for operand in sample.operands:
+        if not isinstance(operand, TensorType):
+            arrays.append(np.asarray(operand))
+        elif operand.dtype.kind == "float":
+            arrays.append(np.asarray(rng.uniform(sample.low, sample.high, operand.shape), operand.dtype.numpy))
+        elif operand.dtype.kind == "bool":
+            arrays.append(rng.random(operand.shape) < 0.5)
+        else:
+            arrays.append(rng.integers(int(sample.low), int(sample.high) + 1, operand.shape).astype(operand.dtype.numpy))
+    return Case(record, sample, tuple(arrays))
+
+
+CASES = {f"{r.name}-{n}": draw(r, n, sample) for r in OPS.values() for n, sample in enumerate(r.samples)}
+
+every_op = pytest.mark.parametrize("record", OPS.values(), ids=list(OPS))
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+DIFFERENTIABLE = {name: case for name, case in CASES.items() if case.differentiable()}
+differentiable_case = pytest.mark.parametrize("case", DIFFERENTIABLE.values(), ids=list(DIFFERENTIABLE))
+
+
+def operand_count(record: OpDef, sample: Sample) -> int:
+    return len(sample.operands) if record.variadic else len(record.operands)
+
+
+@every_op
+def test_record_is_whole(record: OpDef) -> None:
+    assert record.samples, "give it samples: everything else here is made of them"
+    for sample in record.samples:
+        assert len(sample.operands) == operand_count(record, sample)
+        assert set(sample.attrs) == set(record.attrs)
+    rules = record.vjp if isinstance(record.vjp, tuple) else ()
+    if record.vjp is not not_differentiable and not isinstance(record.vjp, Vjp):
+        assert len(rules) == len(record.operands), "one rule an operand; None where the operand has no derivative"
+
+
+@every_op
+def test_derivative_or_an_explicit_none(record: OpDef) -> None:
+    """An operand that is a number of the floating kind in some sample has a rule, unless the op says that it has none."""
+    if record.vjp is not_differentiable:
+        return
+    cases = [case for case in CASES.values() if case.record is record]
+    for i in range(max(len(case.arrays) for case in cases)):
+        floating = any(i < len(case.arrays) and case.arrays[i].dtype.kind == "f" for case in cases)
+        assert floating == (vjp_rule(record, i) is not None), f"operand {i}: give it a rule, or a sample in floating point"
+
+
+@every_case
+def test_type_rule_agrees_with_definition(case: Case) -> None:
+    graph = case.graph()
+    for value, array in zip(graph.outputs, interpret(graph, case.arrays), strict=True):
+        assert value.type == TensorType(dtype_of(array.dtype), array.shape)
+
+
+@every_case
+def test_text_round_trip(case: Case) -> None:
+    graph = case.graph()
+    verify(graph)
+    again = parse_graph(print_graph(graph))
+    assert again == graph
+    assert print_graph(again) == print_graph(graph)
+
+
+def tolerance(array: np.ndarray) -> float:
+    """Some tens of rounding errors; nothing for integers and booleans."""
+    return 64 * float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+
+
+def assert_agree(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for g, e in zip(got, expected, strict=True):
+        assert g.dtype == e.dtype and g.shape == e.shape
+        scale = np.abs(e[np.isfinite(e)]).max(initial=1.0) if e.dtype.kind == "f" else 1.0
+        np.testing.assert_allclose(g, e, rtol=tolerance(e), atol=tolerance(e) * scale)
+
+
+@every_case
+def test_compiled_agrees_with_definition(case: Case) -> None:
+    """Fails for an op that no back end can lower: scalar form, `lower`, reduction, `decompose` or a kernel of its own."""
+    graph = case.graph()
+    assert_agree(compile_graph(graph)(*case.arrays), interpret(graph, case.arrays))
+
+
+@differentiable_case
+def test_compiled_derivative_agrees_with_definition(case: Case) -> None:
+    graph = vjp_graph(case.graph())
+    rng = np.random.default_rng(1)
+    cotangents = [rng.uniform(0.5, 1.5, v.shape).astype(v.dtype.numpy) for v in graph.inputs[len(case.arrays) :]]
+    arrays = [*case.arrays, *cotangents]
+    assert_agree(compile_graph(graph)(*arrays), interpret(graph, arrays))
+
+
+@every_case
+def test_eager_agrees_with_definition(case: Case) -> None:
+    like = graphc.zeros(())
+    got = case.record(*map(graphc.from_numpy, case.arrays), like=like, **case.sample.attrs)
+    results = got if isinstance(got, tuple) else (got,)
+    assert_agree([r.detach().numpy() for r in results], interpret(case.graph(), case.arrays))
+
+
+def slope(graph: Graph, arrays: list[np.ndarray], direction: dict[int, np.ndarray], cotangents: list[np.ndarray]) -> float:
+    """d/dt <cotangents, graph(arrays + t * direction)> at t = 0, by central differences."""
+    step = 1e-6
+
+    def results(t: float) -> list[np.ndarray]:
+        return interpret(graph, [a + t * direction[i] if i in direction else a for i, a in enumerate(arrays)])
+
+    total = 0.0
+    for high, low, cotangent in zip(results(step), results(-step), cotangents, strict=True):
+        difference = np.subtract(high, low, out=np.zeros_like(high), where=high != low)  # inf - inf is no slope
+        total += float(np.sum(difference * cotangent)) / (2 * step)
+    return total
+
+
+def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int) -> None:
+    """The graph's vector-Jacobian product along a random direction, then that of the product itself."""
+    rng = np.random.default_rng(order)
+    backward = vjp_graph(graph)
+    cotangents = [rng.standard_normal(v.shape) for v in graph.outputs]
+    found = interpret(backward, [*arrays, *cotangents])
+    floating = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
+    direction = {i: rng.standard_normal(arrays[i].shape) for i in floating}
+    expected = slope(graph, arrays, direction, cotangents)
+    got = sum(float(np.sum(g * direction[i])) for i, g in zip(floating, found, strict=True))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    if order > 1:
+        check_derivative(backward, [*arrays, *cotangents], order - 1)
+
+
+@differentiable_case
+def test_derivative_agrees_with_finite_differences(case: Case) -> None:
+    wide = case.in_float64()
+    check_derivative(wide.graph(), list(wide.arrays), ORDER)
+
+
+@differentiable_case
+def test_tape_agrees_with_graph_derivative(case: Case) -> None:
+    """The eager engine and the graph transformation apply the same rules: to the first order, and to the second."""
+    case = case.in_float64()
+    rng = np.random.default_rng(2)
+    wanted = case.differentiable()
+    tensors = [graphc.tensor(a, requires_grad=i in wanted) for i, a in enumerate(case.arrays)]
+    leaves = [tensors[i] for i in wanted]
+    out = case.record(*tensors, **case.sample.attrs)
+    graph = case.graph()
+    backward = vjp_graph(graph, wanted)
+    (ct,) = (rng.standard_normal(v.shape) for v in graph.outputs)
+    if not out.requires_grad:
+        pytest.fail("the tape recorded nothing")
+
+    grads = graphc.autograd.grad(out, leaves, graphc.tensor(ct), create_graph=True)
+    assert_agree([g.detach().numpy() for g in grads], interpret(backward, [*case.arrays, ct]))
+
+    seeds = [rng.standard_normal(g.shape) for g in grads]
+    second = vjp_graph(backward, wanted)
+    expected = interpret(second, [*case.arrays, ct, *seeds])
+    linear = [g for g in grads if g.requires_grad]
+    got: list[Any] = [None] * len(leaves)
+    if linear:
+        kept = [graphc.tensor(s) for g, s in zip(grads, seeds, strict=True) if g.requires_grad]
+        got = list(graphc.autograd.grad(linear, leaves, kept, allow_unused=True))
+    assert_agree([np.zeros_like(e) if g is None else g.numpy() for g, e in zip(got, expected, strict=True)], expected)
