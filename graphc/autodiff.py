@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import graphc.ops as ops
 from graphc.errors import AutogradError
-from graphc.ir import Builder, Graph, Value, copy_node
+from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import apply_vjp, vjp_rule
 
 
@@ -93,54 +93,57 @@ def _copy(graph: Graph, name: str) -> tuple[Builder, list[Value], list[Value]]:
     return builder, [new[v] for v in graph.inputs], [new[v] for v in graph.outputs]
 
 
-def split_vjp(
-    graph: Graph, wanted: Sequence[int], seeded: Sequence[int]
-) -> tuple[Graph, Graph, list[int]]:
-    """Forward and backward graphs that share what the forward has computed already.
-
-    The forward graph returns the outputs of `graph`, then the residuals: values that the backward needs. The backward
-    takes residuals, those inputs of `graph` that it needs itself (their numbers are the third result), and a cotangent
-    for each seeded output; it returns a cotangent for each wanted input.
-    """
+def split_vjp(graph: Graph, wanted: Sequence[int], seeded: Sequence[int]) -> tuple[Graph, Graph, list[int]]:
+    """Forward and backward graphs of `vjp_graph` that share what the forward has computed already: see `partition`."""
     builder, inputs, outputs = _copy(graph, graph.name)
-    forward_nodes = list(builder.nodes)
+    forward = len(builder.nodes)
     cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
     found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
     results = [ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found)]
+    return partition(builder, forward, inputs, outputs, cotangents, results)
 
-    # what the backward uses of the forward; constants are made again rather than carried over
-    before = {r for node in forward_nodes for r in node.results}
-    cheap = {r for node in forward_nodes if not node.operands for r in node.results}
-    residuals: dict[Value, None] = {}
-    needed_inputs: dict[Value, None] = {}
-    live: set[Value] = set(results)
-    backward_nodes = [n for n in builder.nodes if n.results[0] not in before]
-    for node in reversed(backward_nodes):
+
+def partition(
+    builder: Builder,
+    forward: int,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    cotangents: Sequence[Value],
+    results: Sequence[Value],
+) -> tuple[Graph, Graph, list[int]]:
+    """Cut what has been built into two graphs: the first `forward` nodes, and the rest.
+
+    The forward graph takes `inputs` and returns `outputs`, then the residuals: what the backward needs of the forward.
+    The backward graph takes the residuals, those of `inputs` that it needs itself (their numbers are the third result),
+    and `cotangents`; it returns `results`.
+    """
+    ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
+    builder.abandon()
+    before = {r for node in ahead for r in node.results}
+    # constants and counters are made again rather than carried over
+    remade = [node for node in ahead if not node.operands]
+    cheap = {r for node in remade for r in node.results}
+    live = set(results)
+    for node in reversed(behind):
         if any(r in live for r in node.results):
             live.update(node.operands)
-    for value in (*inputs, *(r for n in forward_nodes for r in n.results)):
-        if value in live and value not in cheap:
-            (needed_inputs if value.node is None else residuals)[value] = None
-    joint = builder.finish([*outputs, *residuals, *results])
-    del joint  # only now are the values free to be copied into graphs of their own
-
-    forward = _extract(graph.name, inputs, forward_nodes, [*outputs, *residuals])
-    taken = [*residuals, *needed_inputs, *cotangents]
-    remade = [n for n in forward_nodes if not n.operands]
-    backward = _extract(f"{graph.name}.backward", taken, [*remade, *backward_nodes], results)
-    position = {value: i for i, value in enumerate(inputs)}
-    return forward, backward, [position[v] for v in needed_inputs]
+    residuals = [r for node in ahead for r in node.results if r in live and r in before - cheap]
+    taken = [i for i, value in enumerate(inputs) if value in live]
+    forward_graph = _extract(builder.name, inputs, ahead, [*outputs, *residuals])
+    given = [*residuals, *(inputs[i] for i in taken), *cotangents]
+    backward_graph = _extract(f"{builder.name}.backward", given, [*remade, *behind], results)
+    return forward_graph, backward_graph, taken
 
 
-def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[object], outputs: Sequence[Value]) -> Graph:
-    from graphc.ir import Node
-    from graphc.passes.prune import prune
-
+def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:
+    """A graph of its own from some nodes of another; what leads to no output is left out."""
+    live = set(outputs)
+    for node in reversed(nodes):
+        if any(r in live for r in node.results):
+            live.update(node.operands)
     builder = Builder(name, locations=False)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in inputs}
     for node in nodes:
-        assert isinstance(node, Node)
-        if any(r in new for r in node.results):
-            continue
-        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
-    return prune(builder.finish([new[v] for v in outputs]))
+        if any(r in live for r in node.results):
+            new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return builder.finish([new[v] for v in outputs])

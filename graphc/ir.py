@@ -68,8 +68,11 @@ class Value:
     @property
     def __graphc_emitter__(self) -> Builder:
         if self.builder is None:
+            made = self.node.location if self.node is not None else None
             raise TraceError(
-                f"a value of a graph that is finished was used: {self!r}",
+                f"a value was used outside the trace that made it: {self!r}" + (f", made at {made}" if made else ""),
+                expected="a tensor with numbers",
+                got="a value that stands for numbers of a later run",
                 hint="return it from the function that is traced, instead of keeping it in a variable outside",
             )
         return self.builder
@@ -147,7 +150,7 @@ class Graph:
         self.inputs = tuple(inputs)
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
-        self.output_names = tuple(output_names) if output_names is not None else None
+        self.output_names = tuple(output_names) if output_names else None
         self._key: tuple[Any, ...] | None = None
 
     def values(self) -> Iterator[Value]:
@@ -229,7 +232,7 @@ class Builder:
         """Where new nodes are said to come from; by default the user's line that is running."""
         self._scalars: dict[Any, Value] = {}
 
-    def input(self, name: str | None, type_: TensorType, **info: Any) -> Value:
+    def input(self, name: str | None, type_: TensorType, /, **info: Any) -> Value:
         """Add an input; `info` is kept with it and printed."""
         value = Value(type_, None, len(self.inputs), name, python_types.MappingProxyType(info), self)
         self.inputs.append(value)

@@ -1,0 +1,552 @@
+"""graphc.compile: the same function, run from graphs."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+import graphc.ops as ops
+from graphc.autodiff import partition, vjp_graph
+from graphc.backend import Executable, Layout
+from graphc.compiler import executable
+from graphc.config import config
+from graphc.errors import ArgumentTypeError, TraceError
+from graphc.frontend import engine
+from graphc.frontend.guards import Snapshot
+from graphc.frontend.modes import mode, no_grad
+from graphc.frontend.nn.module import Module
+from graphc.frontend.node import Node, edge_to
+from graphc.frontend.pytree import Structure, flatten, unflatten
+from graphc.frontend.tape import Saved, freed_error
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace
+from graphc.frontend.tracer import activated, active
+from graphc.ir import Graph, Value
+from graphc.types import TensorType
+
+_MANY = 32
+"""Graphs of one function after which a warning says that it is traced again and again."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A leaf of the result that the graph computes."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Same:
+    """A leaf of the result that is one of the tensors that went in, by the number of the input."""
+
+    input: int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A leaf of the result that is not computed."""
+
+    value: Any
+
+
+@dataclass(eq=False)
+class Differentiable:
+    """How a compiled call takes part in autograd."""
+
+    backward: Graph
+    wanted: list[int]
+    """Numbers of the inputs that gradients go to."""
+    seeded: list[int]
+    """Numbers of the outputs that gradients come from."""
+    taken: list[int]
+    """Numbers of the inputs that the backward graph reads."""
+    residuals: int
+    """How many outputs at the end of the forward graph are kept for the backward."""
+
+
+class Compiled:
+    """One graph of a function, with the state of the world that it was made in."""
+
+    def __init__(self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None):
+        leaves, structure = flatten((args, kwargs))
+        names = _parameter_names(function)
+        # a tensor with a history goes in by a stand-in, so that the tape of the trace ends at the function's door
+        self.leaves = [x._alias(True).requires_grad_() if isinstance(x, Tensor) and x.grad_fn is not None and mode.grad else x
+                       for x in leaves]
+        trace = Trace(name, self.leaves, names)
+        inside_args, inside_kwargs = unflatten(structure, self.leaves)
+        before = Snapshot(function)
+        try:
+            with activated(trace):
+                result = function(*inside_args, **inside_kwargs)
+                self._finish(trace, result)
+        finally:
+            trace.builder.abandon()
+        changed = before.changed()
+        if changed is not None and ".state" not in changed:
+            warnings.warn(
+                f"{name} changes Python state while it is traced ({changed}); a compiled call will not do that again",
+                stacklevel=4,
+            )
+        exempt = {(id(x.source.mapping), x.source.key) for x in trace.inputs if isinstance(x.source, Number)}
+        self.snapshot = Snapshot(function, exempt)
+        self.backend = backend
+        self.executable: Executable | None = None
+        self._lock = threading.Lock()
+
+    # Making the graph
+
+    def _finish(self, trace: Trace, result: Any) -> None:
+        leaves, self.structure = flatten(result)
+        updates = trace.updates()
+        trace.check_overlaps()
+        outputs: list[Value] = []
+        self.results: list[Output | Same | Constant] = []
+        seeds: list[tuple[int, Tensor]] = []
+        for leaf in leaves:
+            lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
+            if not isinstance(leaf, Tensor):
+                self.results.append(Constant(leaf))
+            elif lifted is not None:
+                self.results.append(Same(trace.inputs.index(lifted)))
+            elif isinstance(leaf._data, np.ndarray) and leaf._base is None:
+                self.results.append(Constant(leaf))
+            else:
+                self.results.append(Output(len(outputs)))
+                if leaf.requires_grad:
+                    seeds.append((len(outputs), leaf))
+                outputs.append(trace.value(leaf))
+        self.visible = len(outputs)
+        self.updates = [(len(outputs) + k, i) for k, (i, _) in enumerate(updates)]
+        outputs += [value for _, value in updates]
+        self.grads: list[tuple[Tensor, int | None]] = []
+        self.grad_guards: list[tuple[Tensor, bool]] = []
+        for state in trace.grads.values():
+            if state.read:
+                self.grad_guards.append((state.tensor, state.initial is None))
+            if state.current is state.initial:
+                continue
+            if state.current is None:
+                self.grads.append((state.tensor, None))
+            else:
+                self.grads.append((state.tensor, len(outputs)))
+                outputs.append(trace.value(state.current))
+        self.differentiable: Differentiable | None = None
+        forward = len(trace.builder.nodes)
+        if seeds:
+            self._differentiate(trace, outputs, seeds, forward)
+        else:
+            self.inputs = list(trace.inputs)
+            self.graph = trace.builder.finish(outputs)
+        self.types = [lifted.value.type for lifted in self.inputs]
+        self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
+        self.layouts = [_strides(lifted.tensor._data) if lifted.tensor is not None else None for lifted in self.inputs]
+
+    def _differentiate(self, trace: Trace, outputs: list[Value], seeds: list[tuple[int, Tensor]], forward: int) -> None:
+        """Run the tape backwards within the trace, and cut what has been written down into forward and backward."""
+        inputs = list(trace.inputs)
+        wanted = [i for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad]
+        for i in wanted:
+            if inputs[i].tensor.grad_fn is not None:  # type: ignore[union-attr]
+                raise TraceError(
+                    f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
+                    hint="make it an argument, or detach() it",
+                )
+        values = [x.value for x in inputs]
+        # the whole as one graph, for derivatives of higher order
+        cotangents = [trace.builder.input(None, outputs[j].type) for j, _ in seeds]
+        roots = [(edge_to(tensor), wrap(ct)) for (_, tensor), ct in zip(seeds, cotangents)]
+        found = engine.run(
+            roots, keep_graph=False, create_graph=False, inputs=[edge_to(inputs[i].tensor) for i in wanted], accumulate=False
+        )
+        with no_grad():
+            grads = [
+                trace.value(g) if g is not None else ops.zeros_like(inputs[i].value) for i, g in zip(wanted, found)
+            ]
+        if len(trace.inputs) != len(inputs):
+            raise TraceError(f"{trace.builder.name!r}: the backward pass reads tensors that the forward does not",
+                             hint="use them in the forward, or save them with save_for_backward")
+        self.inputs = inputs
+        self.whole = _subgraph(trace, values, outputs, forward)
+        self.graph, backward, taken = partition(trace.builder, forward, values, outputs, cotangents, grads)
+        self.differentiable = Differentiable(
+            backward, wanted, [j for j, _ in seeds], taken, len(self.graph.outputs) - len(outputs)
+        )
+
+    # Checking
+
+    def mismatch(self, leaves: Sequence[Any]) -> str | None:
+        """Why the graph does not stand for a call with these arguments; None if it does. Arguments' types are part of the
+        key that the graph is found by, and not looked at here."""
+        changed = self.snapshot.changed()
+        if changed is not None:
+            return changed
+        for tensor, none in self.grad_guards:
+            if (tensor._meta is None or tensor._meta.grad is None) != none:
+                return f"a gradient was {'None' if none else 'there'}, and is not any more"
+        for lifted, type_, layout, needs in zip(self.inputs, self.types, self.layouts, self.needs_grad):
+            if isinstance(lifted.source, (Captured, Gradient)):
+                tensor = self._tensor(lifted, leaves)
+                data = tensor._data
+                if data.shape != type_.shape or data.dtype != type_.dtype.numpy or _strides(data) != layout:
+                    return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
+                if tensor.requires_grad != needs:
+                    return "requires_grad of a captured tensor has changed"
+        return None
+
+    def _tensor(self, lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
+        match lifted.source:
+            case Argument(index):
+                return leaves[index]
+            case Captured(tensor):
+                return tensor
+            case Gradient(tensor):
+                grad = tensor._state().grad
+                assert grad is not None  # a guard has seen to that
+                return grad
+        raise AssertionError(lifted.source)
+
+    # Running
+
+    def compiled(self) -> Executable:
+        """The code, made on first use."""
+        if self.executable is None:
+            with self._lock:
+                if self.executable is None:
+                    layout = Layout(tuple(self.layouts), tuple(self.updates))
+                    self.executable = executable(self.graph, layout, backend=self.backend)
+        return self.executable
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        """Run on arguments that fit."""
+        code = self.compiled()
+        tensors: list[Tensor | None] = []
+        arrays = []
+        for lifted in self.inputs:
+            source = lifted.source
+            if isinstance(source, Number):
+                tensors.append(None)
+                arrays.append(np.asarray(source.mapping[source.key], np.float64))
+            else:
+                tensor = self._tensor(lifted, leaves)
+                tensors.append(tensor)
+                arrays.append(tensor._data)
+        donated = dict(self.updates)
+        outputs = [
+            arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy)  # type: ignore[arg-type]
+            for j, t in enumerate(code.outputs)
+        ]
+        for _, i in self.updates:
+            _check_writable(tensors[i])
+        code.run(arrays, outputs)
+        for _, i in self.updates:
+            tensors[i]._version_counter().count += 1  # type: ignore[union-attr]
+        for tensor, j in self.grads:
+            tensor._state().grad = None if j is None else wrap(outputs[j])
+        made = [wrap(outputs[j]) for j in range(self.visible)]
+        if self.differentiable is not None:
+            self._connect(self.differentiable, tensors, outputs, made)
+        results = []
+        for result in self.results:
+            match result:
+                case Output(index):
+                    results.append(made[index])
+                case Same(index):
+                    results.append(tensors[index])
+                case Constant(value):
+                    results.append(value)
+        return unflatten(self.structure, results)
+
+    def _connect(
+        self, how: Differentiable, tensors: list[Tensor | None], outputs: list[np.ndarray], made: list[Tensor]
+    ) -> None:
+        """Put the call on the tape, as one node."""
+        residuals = outputs[len(outputs) - how.residuals :] if how.residuals else []
+        node = CompiledBackward(self.whole, how, residuals, [t for t in tensors if t is not None], len(how.seeded))
+        for k, j in enumerate(how.seeded):
+            made[j]._node = node
+            made[j]._state().index = k
+
+
+class CompiledBackward(Node):
+    """The node of a compiled call: its backward is compiled too."""
+
+    __slots__ = ("graph", "how", "outputs", "residuals", "saved")
+
+    def __init__(
+        self, graph: Graph, how: Differentiable, residuals: list[np.ndarray], tensors: list[Tensor], outputs: int
+    ) -> None:
+        super().__init__(tuple(edge_to(tensors[i]) for i in how.wanted))
+        self.graph = graph
+        self.how = how
+        self.outputs = outputs  # type: ignore[misc]
+        self.residuals: list[np.ndarray] | None = residuals
+        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.residuals is None or self.saved is None:
+            raise freed_error(self.name())
+        how = self.how
+        seeds = [
+            ct if ct is not None else wrap(np.zeros(self.graph.outputs[j].shape, self.graph.outputs[j].dtype.numpy))
+            for ct, j in zip(cotangents, how.seeded)
+        ]
+        tracing = active()
+        if mode.grad or tracing is not None:
+            # to be differentiated again: as a function of the inputs, not of what was kept
+            inputs = [saved.unpack(self) for saved in self.saved]
+            return apply_graph(_vjp(self.graph, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
+        inputs = [self.saved[i].unpack(self) for i in how.taken]
+        arrays = [*self.residuals, *(t._data for t in inputs), *(np.ascontiguousarray(s._data) for s in seeds)]
+        return [wrap(a) for a in run_graph(how.backward, arrays)]
+
+    def free(self) -> None:
+        self.residuals = self.saved = None
+
+
+class GraphBackward(Node):
+    """The node of a call of `apply_graph`."""
+
+    __slots__ = ("graph", "outputs", "saved", "wanted")
+
+    def __init__(self, graph: Graph, tensors: Sequence[Tensor], wanted: tuple[int, ...]) -> None:
+        super().__init__(tuple(edge_to(tensors[i]) for i in wanted))
+        self.graph = graph
+        self.wanted = wanted
+        self.outputs = len(graph.outputs)  # type: ignore[misc]
+        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.saved is None:
+            raise freed_error(self.name())
+        seeds = [
+            ct if ct is not None else wrap(np.zeros(v.shape, v.dtype.numpy)) for ct, v in zip(cotangents, self.graph.outputs)
+        ]
+        inputs = [saved.unpack(self) for saved in self.saved]
+        return apply_graph(_vjp(self.graph, self.wanted, tuple(range(self.outputs))), [*inputs, *seeds])
+
+    def free(self) -> None:
+        self.saved = None
+
+
+def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A graph as a differentiable function of tensors; within a trace, its nodes join the trace."""
+    tracer = active()
+    if tracer is not None:
+        return [wrap(v) for v in inline(graph, [tracer.value(t) for t in tensors])]
+    outputs = [wrap(a) for a in run_graph(graph, [t._data for t in tensors])]
+    wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
+    if mode.grad and wanted:
+        node = GraphBackward(graph, tensors, wanted)
+        for j, out in enumerate(outputs):
+            if out.dtype.is_floating_point:
+                out._node = node
+                out._state().index = j
+    return outputs
+
+
+def run_graph(graph: Graph, arrays: Sequence[np.ndarray], backend: str | None = None) -> list[np.ndarray]:
+    """The outputs of a graph, compiled for the arrays' layouts."""
+    code = executable(graph, Layout(tuple(map(_strides, arrays))), backend=backend)
+    outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]  # type: ignore[arg-type]
+    code.run(arrays, outputs)
+    return outputs
+
+
+def inline(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """Append the nodes of a graph to the graph that the values belong to."""
+    known = dict(zip(graph.inputs, values, strict=True))
+    like = values[0]
+    for node in graph.nodes:
+        results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
+        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
+    return [known[v] for v in graph.outputs]
+
+
+_vjp = functools.lru_cache(maxsize=256)(vjp_graph)
+
+
+def _subgraph(trace: Trace, inputs: Sequence[Value], outputs: Sequence[Value], forward: int) -> Graph:
+    """The forward part of a trace as a graph of its own."""
+    from graphc.autodiff import _extract
+
+    return _extract(trace.builder.name, inputs, trace.builder.nodes[:forward], outputs)
+
+
+def _strides(array: np.ndarray) -> tuple[int, ...] | None:
+    """Strides in elements; None for row-major."""
+    if array.flags.c_contiguous:
+        return None
+    return tuple(s // array.itemsize for s in array.strides)
+
+
+def _check_writable(tensor: Tensor | None) -> None:
+    assert tensor is not None
+    if not tensor._data.flags.writeable:
+        raise ArgumentTypeError("a compiled function changes a tensor in place whose memory is read-only", hint="clone() it")
+    if mode.grad and tensor.requires_grad and tensor.is_leaf:
+        return  # the trace has seen to it that this happens under no_grad
+
+
+def _parameter_names(function: Any) -> dict[int, str]:
+    """The names of the parameters and buffers of a module, by the id of the tensor."""
+    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
+    if not isinstance(owner, Module):
+        return {}
+    return {id(t): name for name, t in (*owner.named_parameters(), *owner.named_buffers())}
+
+
+class CompiledFunction:
+    """What `compile` makes of a function. Call it like the function."""
+
+    def __init__(self, function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.fullgraph = fullgraph
+        self.backend = backend
+        self._name = _graph_name(function)
+        self._graphs: dict[Any, list[Compiled]] = {}
+        self._reasons: list[str] = []
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if active() is not None:
+            return self.function(*args, **kwargs)  # part of another graph
+        leaves, structure = flatten((args, kwargs))
+        key = self._key(leaves, structure)
+        for graph in self._graphs.get(key, ()):
+            if graph.mismatch(leaves) is None:
+                return graph(leaves)
+        return self._trace(key, args, kwargs)(leaves)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def _key(self, leaves: Sequence[Any], structure: Structure) -> Any:
+        return (structure, mode.grad, mode.inference, *map(_leaf_key, leaves))
+
+    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
+        with self._lock:
+            leaves, _ = flatten((args, kwargs))
+            known = self._graphs.get(key, [])
+            for graph in known:  # another thread may have been here
+                if graph.mismatch(leaves) is None:
+                    return graph
+            reason = "a first call" if not self._graphs else (known[-1].mismatch(leaves) if known else "other arguments") or ""
+            made = Compiled(self.function, self._name, args, kwargs, self.backend)
+            self._reasons.append(reason)
+            if len(self._reasons) == _MANY:
+                warnings.warn(f"{self._name} was traced {_MANY} times, last because of {reason}; see explain()", stacklevel=4)
+            if config.debug:
+                print(f"graphc: {self._name}: traced because of {reason}: {len(made.graph.nodes)} nodes")
+            # stale graphs of this key would be looked at first at each call
+            self._graphs[key] = [made, *known]
+            return made
+
+    def explain(self) -> str:
+        """The graphs that were made, and why."""
+        graphs = [g for found in self._graphs.values() for g in found]
+        lines = [f"{self._name}: {len(graphs)} graphs"]
+        lines += [f"  {i}: traced because of {reason}" for i, reason in enumerate(self._reasons)]
+        for graph in graphs:
+            lines += ["", str(graph.graph)]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self._name}: {sum(map(len, self._graphs.values()))} graphs>"
+
+
+class CompiledModule(Module):
+    """What `compile` makes of a module: it shares the module's parameters, buffers and modes, and is called like it."""
+
+    def __init__(self, module: Module, *, fullgraph: bool = False, backend: str | None = None) -> None:
+        super().__init__()
+        self.__dict__["_original"] = module
+        self.__dict__["_compiled"] = CompiledFunction(module, fullgraph=fullgraph, backend=backend)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__(self, "__dict__")
+        if name in ("_original", "_compiled", "__class__", "__dict__", "__call__", "forward", "explain"):
+            return own[name] if name in own else object.__getattribute__(self, name)
+        return getattr(own["_original"], name) if "_original" in own else object.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_original" in self.__dict__:
+            setattr(self._original, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def explain(self) -> str:
+        """The graphs that were made, and why."""
+        return self._compiled.explain()
+
+    def __repr__(self) -> str:
+        return f"Compiled({self._original!r})"
+
+
+def _graph_name(function: Any) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "main"
+
+
+def _leaf_key(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        data = leaf._data
+        if not isinstance(data, np.ndarray):
+            data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
+        return (data.dtype, data.shape, _strides(data), leaf.requires_grad)
+    try:
+        hash(leaf)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"a compiled function cannot take a {type(leaf).__name__}",
+            expected="tensors, hashable values, and tuples, lists, dicts and dataclasses of these",
+        ) from None
+    return (type(leaf), leaf)
+
+
+@overload
+def compile(function: Module, *, fullgraph: bool = False, backend: str | None = None) -> CompiledModule: ...
+@overload
+def compile(function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> CompiledFunction: ...
+@overload
+def compile(function: None = None, *, fullgraph: bool = False, backend: str | None = None) -> Callable[..., Any]: ...
+def compile(function: Any = None, *, fullgraph: bool = False, backend: str | None = None) -> Any:
+    """Run a function or a module from compiled graphs.
+
+    The first call traces the function and makes native code; later calls with arguments of the same types run that.
+    Everything that the function changes in place (parameters, running statistics, an optimizer's state, `.grad`) is
+    changed in the same way, so a whole training step can be compiled. The function is traced again when its arguments'
+    types, or Python values that it reads, are other than before.
+
+    >>> import graphc
+    >>> @graphc.compile
+    ... def f(x):
+    ...     return x * 2 + 1
+    >>> f(graphc.tensor([1.0, 2.0]))
+    tensor([3., 5.])
+
+    fullgraph
+        Refuse code that cannot be one graph, with an error that names the line.
+    backend
+        "llvm" or "reference"; `GRAPHC_BACKEND` by default.
+    """
+    if function is None:
+        return lambda f: compile(f, fullgraph=fullgraph, backend=backend)
+    if isinstance(function, Module):
+        return CompiledModule(function, fullgraph=fullgraph, backend=backend)
+    if not callable(function):
+        raise ArgumentTypeError(f"compile: a {type(function).__name__} cannot be called", expected="a function or a module")
+    return CompiledFunction(function, fullgraph=fullgraph, backend=backend)

@@ -1,0 +1,252 @@
+"""Tracing: running Python code on tensors whose operations are written down as a graph instead of being computed.
+
+Tensors that existed before are *lifted*: they become inputs of the graph, whether they came as arguments or were found
+in a closure, a module or an optimizer. What is changed in place becomes an output that is written back. `.grad` is
+kept in a table of its own until the trace is over, so a trace that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import graphc.ops as ops
+from graphc.errors import TraceError
+from graphc.frontend.modes import mode
+from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
+from graphc.ir import Builder, Value
+from graphc.op import OpDef
+from graphc.types import TensorType, float64
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """An input that is tensor number `index` among the leaves of the call's arguments."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """An input that is a tensor which the function found by itself."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """An input that is the `.grad` which a tensor has when the call begins."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """An input that is a Python number, read from a mapping at each call."""
+
+    mapping: Mapping[str, Any]
+    key: str
+
+
+Source = Argument | Captured | Gradient | Number
+
+
+@dataclass(eq=False)
+class Lifted:
+    """One input of the graph: the tensor that it stood for in the trace (None for a number), and where it comes from."""
+
+    source: Source
+    value: Value
+    tensor: Tensor | None = None
+
+
+@dataclass(eq=False)
+class GradState:
+    """What became of one tensor's `.grad`."""
+
+    tensor: Tensor
+    initial: Tensor | None
+    """What it was before the trace."""
+    current: Tensor | None
+    read: bool
+    """Whether the code depends on what it was before."""
+
+
+class Trace:
+    """One trace. Used as the active tracer of a thread while the traced function runs."""
+
+    def __init__(self, name: str, arguments: Sequence[Any] = (), names: Mapping[int, str] | None = None) -> None:
+        self.builder = Builder(name)
+        self.inputs: list[Lifted] = []
+        self.grads: dict[int, GradState] = {}
+        self._arguments = {id(a): i for i, a in reversed(list(enumerate(arguments))) if isinstance(a, Tensor)}
+        self._names = names or {}
+        self._lifted: dict[int, Lifted] = {}
+        self._gradients: dict[int, Tensor] = {}  # id of a .grad that was there before -> the tensor that it belongs to
+        self._current: dict[int, Value] = {}  # id of a tensor that was changed in place -> what it holds now
+        self._views: dict[tuple[int, Value], Value] = {}
+        self._scalars: dict[tuple[int, str], Tensor] = {}
+        self._alive: list[Any] = [*arguments]  # ids must not be used again while the trace runs
+
+    # What the front end asks (see graphc.frontend.tracer)
+
+    def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Value | tuple[Value, ...]:
+        """Append a node."""
+        operands = tuple(self.value(a) if isinstance(a, Tensor) else a for a in args)
+        if record.operands:
+            result = self.builder.emit(record, operands, attrs)
+        else:
+            result = self.builder.emit(record, (), attrs)
+        if not mode.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            # the tape does not see this: nor shall a derivative of the graph
+            return tuple(map(_stopped, result)) if isinstance(result, tuple) else _stopped(result)
+        return result
+
+    def value(self, tensor: Tensor) -> Value:
+        """The tensor's contents as they are at this point of the trace."""
+        view, base = self._base(tensor)
+        if view is None or base is None:
+            return self._root(tensor)
+        if id(base) not in self._current and not isinstance(tensor._data, np.ndarray):
+            now = tensor._data  # made in this trace, of a base that has not changed since
+        else:
+            now = self._root(base)
+        key = (id(tensor), now)
+        if key not in self._views:
+            self._alive.append(tensor)
+            read = now if now is tensor._data else view.read(now)
+            self._views[key] = read if view.tracked else _stopped(read)
+        return self._views[key]
+
+    def write(self, tensor: Tensor, value: Value) -> None:
+        """The tensor holds `value` from here on, and so do its views and its base."""
+        view, base = self._base(tensor)
+        if view is not None and base is not None:
+            value, tensor = view.write(self._root(base), value), base
+        else:
+            self._root(tensor)
+        self._alive.append(tensor)
+        self._current[id(tensor)] = value
+
+    def get_grad(self, tensor: Tensor) -> Tensor | None:
+        """`tensor.grad` at this point of the trace."""
+        if not isinstance(tensor._data, np.ndarray):
+            return None if tensor._meta is None else tensor._meta.grad
+        state = self.grads.get(id(tensor))
+        if state is None:
+            state = self._grad_state(tensor, read=True)
+            if state.initial is not None:
+                self._gradients[id(state.initial)] = tensor
+        return state.current
+
+    def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
+        """`tensor.grad = grad` from here on."""
+        if not isinstance(tensor._data, np.ndarray):
+            tensor._state().grad = grad
+            return
+        state = self.grads.get(id(tensor)) or self._grad_state(tensor, read=False)
+        state.current = grad
+
+    def concrete(self, tensor: Tensor, what: str) -> Any:
+        """There are no numbers while tracing: a TraceError that names the user's line."""
+        raise TraceError(
+            f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
+            "flow cannot become part of one graph",
+            expected="code that does not look at the values of tensors",
+            got=f"{what} of {TensorType(as_dtype(tensor._data.dtype), tuple(tensor._data.shape))}",
+            hint="choose with where(condition, a, b), keep the value a tensor, or take this part out of the compiled "
+            "function (with or without fullgraph, branches on data run eagerly only)",
+        )
+
+    def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
+        """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
+        known = self._scalars.get((id(mapping), key))
+        if known is None:
+            value = self.builder.input(None, TensorType(float64, ()), number=key)
+            self.inputs.append(Lifted(Number(mapping, key), value))
+            known = self._scalars[id(mapping), key] = wrap(value)
+            self._alive.append(mapping)
+        return known
+
+    # Afterwards
+
+    def updates(self) -> list[tuple[int, Value]]:
+        """The inputs that were changed in place, by number, with what they hold in the end."""
+        return [
+            (i, self._current[id(lifted.tensor)])
+            for i, lifted in enumerate(self.inputs)
+            if lifted.tensor is not None
+            and id(lifted.tensor) in self._current
+            and self._current[id(lifted.tensor)] is not lifted.value
+        ]
+
+    def lifted(self, tensor: Tensor) -> Lifted | None:
+        """The input that stands for a tensor, if it was used."""
+        return self._lifted.get(id(tensor))
+
+    def check_overlaps(self) -> None:
+        """Inputs that share memory without one being a view of the other can only be read; TraceError otherwise."""
+        written = {i for i, _ in self.updates()}
+        spans = []
+        for i, lifted in enumerate(self.inputs):
+            if lifted.tensor is not None and lifted.tensor._data.size:
+                low, high = np.lib.array_utils.byte_bounds(lifted.tensor._data)
+                spans.append((low, high, i))
+        spans.sort()
+        reach, owner = 0, -1
+        for low, high, i in spans:
+            if low < reach and (i in written or owner in written):
+                raise TraceError(
+                    f"{self.builder.name!r} changes a tensor in place whose memory another one uses: inputs {owner} and {i}",
+                    expected="tensors with memory of their own, or views made by graphc",
+                    hint="clone() one of them",
+                )
+            if high > reach:
+                reach, owner = high, i
+
+    # Within
+
+    def _grad_state(self, tensor: Tensor, read: bool) -> GradState:
+        initial = None if tensor._meta is None else tensor._meta.grad
+        state = self.grads[id(tensor)] = GradState(tensor, initial, initial, read)
+        self._alive += [tensor, initial]
+        return state
+
+    def _base(self, tensor: Tensor) -> tuple[View | None, Tensor | None]:
+        view = None if tensor._meta is None else tensor._meta.view
+        return (None, None) if view is None else (view, view.base)
+
+    def _root(self, tensor: Tensor) -> Value:
+        """The contents of a tensor that is no view."""
+        now = self._current.get(id(tensor))
+        if now is not None:
+            return now
+        if not isinstance(tensor._data, np.ndarray):
+            return tensor._data
+        lifted = self._lifted.get(id(tensor))
+        return (self._lift(tensor) if lifted is None else lifted).value
+
+    def _lift(self, tensor: Tensor) -> Lifted:
+        source: Source
+        name, info = None, {}
+        if id(tensor) in self._arguments:
+            source = Argument(self._arguments[id(tensor)])
+        elif id(tensor) in self._gradients:
+            source = Gradient(self._gradients[id(tensor)])
+        else:
+            source = Captured(tensor)
+        if id(tensor) in self._names:
+            info = {"param": self._names[id(tensor)]}
+        data = tensor._data
+        value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
+        lifted = self._lifted[id(tensor)] = Lifted(source, value, tensor)
+        self.inputs.append(lifted)
+        self._alive.append(tensor)
+        return lifted
+
+
+def _stopped(value: Value) -> Value:
+    return ops.stop_gradient(value) if value.dtype.is_floating_point else value
