@@ -1,0 +1,133 @@
+"""Loads and stores of several elements at once, as LLVM instructions.
+
+A mask (an operand of type <width x i1>, or None for all) says which lanes take part: the others touch no memory, and
+load 0. Offsets count elements. In memory a bool is a byte, 0 or 1; in a register it is an i1.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.builder import Function, mangle, vector
+from graphc.backends.llvm.elementwise import REGISTER
+from graphc.types import DType, bool_
+
+
+def memory_type(dtype: DType) -> str:
+    """The LLVM type of an element in memory."""
+    return "i8" if dtype is bool_ else REGISTER[dtype.name]
+
+
+def address(f: Function, dtype: DType, pointer: str, offset: str) -> str:
+    """The address of the element at an i64 offset."""
+    return f.value(f"getelementptr {memory_type(dtype)}, ptr {pointer}, i64 {offset}")
+
+
+def load_one(f: Function, dtype: DType, pointer: str, offset: str) -> str:
+    """One element, as a scalar."""
+    place = address(f, dtype, pointer, offset)
+    return _from_memory(f, dtype, 1, f.value(f"load {memory_type(dtype)}, ptr {place}, align {dtype.itemsize}"))
+
+
+def load_consecutive(f: Function, dtype: DType, width: int, pointer: str, offset: str, mask: str | None) -> str:
+    """`width` elements from an offset upwards."""
+    type_ = vector(memory_type(dtype), width)
+    place = address(f, dtype, pointer, offset)
+    if mask is None:
+        value = f.value(f"load {type_}, ptr {place}, align {dtype.itemsize}")
+    else:
+        mask_type = vector("i1", width)
+        name = f.module.declare(f"llvm.masked.load.{mangle(type_)}.p0", type_, ["ptr", "i32", mask_type, type_])
+        value = f.call(type_, name, ("ptr", place), ("i32", str(dtype.itemsize)), (mask_type, mask), (type_, "zeroinitializer"))
+    return _from_memory(f, dtype, width, value)
+
+
+def load_strided(f: Function, dtype: DType, width: int, pointer: str, offset: str, stride: int) -> str:
+    """`width` elements, `stride` (2 or more) apart, from an offset upwards: by consecutive loads that begin at the
+    first and end at the last of them, so that nothing else than what lies between is read."""
+    type_ = vector(memory_type(dtype), width)
+    last = (width - 1) * (stride - 1)
+    starts = [min(k * width, last) for k in range(stride)]
+    result = ""
+    for k, start in enumerate(starts):
+        place = address(f, dtype, pointer, offset)
+        place = address(f, dtype, place, str(start))
+        part = f.value(f"load {type_}, ptr {place}, align {dtype.itemsize}")
+        lanes = [lane * stride - start for lane in range(width)]
+        if k == 0:
+            picks = [lane if 0 <= lane < width else 0 for lane in lanes]
+            result = _shuffle(f, type_, part, part, picks)
+        else:
+            picks = [width + lane if 0 <= lane < width else i for i, lane in enumerate(lanes)]
+            result = _shuffle(f, type_, result, part, picks)
+    return _from_memory(f, dtype, width, result)
+
+
+def gather(f: Function, dtype: DType, width: int, pointer: str, offsets: tuple[str, str], mask: str | None) -> str:
+    """The elements at the offsets, given as (vector type, operand)."""
+    type_, pointers, mask_type = vector(memory_type(dtype), width), vector("ptr", width), vector("i1", width)
+    places = _addresses(f, dtype, pointer, offsets)
+    params = [pointers, "i32", mask_type, type_]
+    name = f.module.declare(f"llvm.masked.gather.{mangle(type_)}.{mangle(pointers)}", type_, params)
+    lanes = (mask_type, mask or "splat (i1 true)")
+    value = f.call(type_, name, (pointers, places), ("i32", str(dtype.itemsize)), lanes, (type_, "zeroinitializer"))
+    return _from_memory(f, dtype, width, value)
+
+
+def store_one(f: Function, dtype: DType, pointer: str, offset: str, value: str) -> None:
+    """One element, from a scalar."""
+    value = _to_memory(f, dtype, 1, value)
+    f.do(f"store {memory_type(dtype)} {value}, ptr {address(f, dtype, pointer, offset)}, align {dtype.itemsize}")
+
+
+def store_consecutive(
+    f: Function, dtype: DType, width: int, pointer: str, offset: str, value: str, mask: str | None
+) -> None:
+    """`width` elements from an offset upwards."""
+    type_ = vector(memory_type(dtype), width)
+    value = _to_memory(f, dtype, width, value)
+    place = address(f, dtype, pointer, offset)
+    if mask is None:
+        f.do(f"store {type_} {value}, ptr {place}, align {dtype.itemsize}")
+        return
+    mask_type = vector("i1", width)
+    name = f.module.declare(f"llvm.masked.store.{mangle(type_)}.p0", "void", [type_, "ptr", "i32", mask_type])
+    f.call("void", name, (type_, value), ("ptr", place), ("i32", str(dtype.itemsize)), (mask_type, mask))
+
+
+def scatter(
+    f: Function, dtype: DType, width: int, pointer: str, offsets: tuple[str, str], value: str, mask: str | None
+) -> None:
+    """The elements at the offsets, given as (vector type, operand)."""
+    type_, pointers, mask_type = vector(memory_type(dtype), width), vector("ptr", width), vector("i1", width)
+    places = _addresses(f, dtype, pointer, offsets)
+    params = [type_, pointers, "i32", mask_type]
+    name = f.module.declare(f"llvm.masked.scatter.{mangle(type_)}.{mangle(pointers)}", "void", params)
+    value = _to_memory(f, dtype, width, value)
+    lanes = (mask_type, mask or "splat (i1 true)")
+    f.call("void", name, (type_, value), (pointers, places), ("i32", str(dtype.itemsize)), lanes)
+
+
+def reverse(f: Function, scalar: str, width: int, operand: str) -> str:
+    """The lanes of a vector in reverse order."""
+    return _shuffle(f, vector(scalar, width), operand, operand, list(range(width - 1, -1, -1)))
+
+
+def _shuffle(f: Function, type_: str, a: str, b: str, picks: list[int]) -> str:
+    indices = ", ".join(f"i32 {pick}" for pick in picks)
+    return f.value(f"shufflevector {type_} {a}, {type_} {b}, <{len(picks)} x i32> <{indices}>")
+
+
+def _addresses(f: Function, dtype: DType, pointer: str, offsets: tuple[str, str]) -> str:
+    type_, operand = offsets
+    return f.value(f"getelementptr {memory_type(dtype)}, ptr {pointer}, {type_} {operand}")
+
+
+def _from_memory(f: Function, dtype: DType, width: int, value: str) -> str:
+    if dtype is not bool_:
+        return value
+    return f.value(f"icmp ne {vector('i8', width)} {value}, zeroinitializer" if width > 1 else f"icmp ne i8 {value}, 0")
+
+
+def _to_memory(f: Function, dtype: DType, width: int, value: str) -> str:
+    if dtype is not bool_:
+        return value
+    return f.value(f"zext {vector('i1', width)} {value} to {vector('i8', width)}")
