@@ -41,9 +41,34 @@ def terms(expr: Expr) -> tuple[dict[Expr, int], int]:
     return {expr: 1}, 0
 
 
+def _recombine(atoms: dict[Expr, int]) -> dict[Expr, int]:
+    """Put together what was divided: (x // c) * c + x % c is x."""
+    again = True
+    while again:
+        again = False
+        for atom, factor in list(atoms.items()):
+            if atom.op != "modulo" or factor == 0:
+                continue
+            x, c = atom.args
+            whole = Expr("quotient", (x, c), int64)
+            if atoms.get(whole, 0) == factor * c.attr:
+                del atoms[atom], atoms[whole]
+                inner, offset = terms(times(x, factor))
+                if offset:  # cannot be kept among atoms
+                    atoms[atom], atoms[whole] = factor, factor * c.attr
+                    continue
+                for a, k in inner.items():
+                    atoms[a] = atoms.get(a, 0) + k
+                again = True
+                break
+    return atoms
+
+
 def from_terms(atoms: Mapping[Expr, int], offset: int) -> Expr:
     """The expression of a normal form."""
     out: Expr | None = None
+    if any(atom.op == "modulo" for atom in atoms):
+        atoms = _recombine(dict(atoms))
     for atom, coefficient in atoms.items():
         if coefficient == 0:
             continue
@@ -173,6 +198,35 @@ def unravel(position: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
             out.append(modulo(position, size))
             position = quotient(position, size)
     return tuple(reversed(out))
+
+
+def reindex(index: Sequence[Expr], shape: Sequence[int], other: Sequence[int]) -> tuple[Expr, ...]:
+    """The index in shape `other` of the element that stands at `index` in `shape`; both have the same elements.
+
+    Dimensions that the shapes have in common keep their index as it is; only what lies between is divided up anew.
+    """
+    out: list[Expr] = []
+    i = j = 0
+    while i < len(shape) or j < len(other):
+        # the shortest runs of dimensions, from here on, that have the same number of elements
+        left, right = i, j
+        a = b = 1
+        while True:
+            if a == b and (i > left or j > right) and not (a == 1 and i < len(shape) and j < len(other)):
+                break
+            if i < len(shape) and (a <= b or j == len(other)):
+                a, i = a * shape[i], i + 1
+            elif j < len(other):
+                b, j = b * other[j], j + 1
+            else:
+                break
+        wide = [k for k in range(left, i) if shape[k] != 1]
+        if len(wide) <= 1 and sum(size != 1 for size in other[right:j]) <= 1:
+            place = index[wide[0]] if wide else ZERO
+            out += [place if size != 1 else ZERO for size in other[right:j]]
+        else:
+            out += unravel(ravel(index[left:i], shape[left:i]), other[right:j])
+    return tuple(out)
 
 
 def less(a: Expr, b: int) -> Expr:

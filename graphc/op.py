@@ -138,7 +138,8 @@ def op(
     reduction
         For a reduction: "sum", "max" or "min" over the attribute `axes`.
     decompose
-        `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own.
+        `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own;
+        None where it is better left as it is.
     view
         For an op whose result shares its operand's memory: `view(base, new, **attrs)` is `base` after `new` has been
         written through the view.

@@ -47,6 +47,7 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
         with np.errstate(all="ignore"):
             return function(*arrays)
 
+    ref.ufunc = function  # type: ignore[attr-defined]  # for callers that have silenced the warnings already
     return ref
 
 
@@ -75,12 +76,25 @@ def _pow(x: np.ndarray, y: np.ndarray) -> Any:
     if x.dtype.kind in "iu" and y.dtype.kind == "i" and (y < 0).any():
         ones = np.where(x == 1, 1, np.where(x == -1, 1 - 2 * (y & 1), 0))
         return np.where(y < 0, ones, np.power(x, np.maximum(y, 0))).astype(x.dtype)
+    if y.ndim == 0 and x.dtype.kind == "f":
+        return x ** y.item()  # NumPy squares and takes roots directly where the exponent is a number
     return np.power(x, y)
 
 
+def _base_vjp(ct: Any, x: Any, y: Any) -> Any:
+    if isinstance(y, (int, float)):
+        return zeros_like(ct) if y == 0 else ct * (y * pow(x, y - 1))
+    return where(eq(y, 0), 0.0, ct * y * pow(x, y - 1))
+
+
+def _exponent_vjp(ct: Any, x: Any, out: Any) -> Any:
+    if isinstance(x, (int, float)):
+        return ct * out * math.log(x) if x > 0 else where(eq(out, 0), 0.0, ct * math.nan)
+    return where(eq(x, 0), 0.0, ct * out * log(x))
+
+
 pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow), elementwise=True,
-         vjp=(lambda ct, x, y: where(eq(y, 0), 0.0, ct * y * pow(x, y - 1)),
-              lambda ct, x, out: where(eq(x, 0), 0.0, ct * out * log(x))),
+         vjp=(_base_vjp, _exponent_vjp),
          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import graphc.kernel as kernel
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, op
-from graphc.ops.creation import full
+from graphc.ops.creation import full, iota
+from graphc.ops.elementwise import cast, eq, where
+from graphc.ops.movement import broadcast_to, slice
 from graphc.types import TensorType, float32, int64
 
 _f = TensorType(float32, (3, 5))
@@ -32,7 +35,7 @@ def _places(index: np.ndarray, size: int, axis: int, name: str) -> tuple[np.ndar
     if index.size and (index.min() < 0 or index.max() >= size):
         raise DimError(f"{name}: index {index.min() if index.min() < 0 else index.max()} is out of bounds",
                        expected=f"0 <= index < {size} along dimension {axis}")
-    places = list(np.ogrid[tuple(map(slice, index.shape))])
+    places = list(np.ogrid[tuple(map(builtins.slice, index.shape))])
     places[axis] = index
     return tuple(places)
 
@@ -75,7 +78,29 @@ def _scatter_ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int
     return out
 
 
+_FEW = 4
+
+
+def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
+    """Where few numbers go along the axis, each element looks whether one is for it: no loop of its own is needed."""
+    count = index.shape[axis]
+    beside = [n for k, n in enumerate(base.shape) if k != axis]
+    if count > _FEW or beside != [n for k, n in enumerate(index.shape) if k != axis]:
+        return None
+    place = iota(shape=tuple(base.shape), axis=axis, dtype=int64, like=base)
+    starts = [0] * len(base.shape)
+    out = base
+    for j in range(count):
+        low = tuple(j if k == axis else 0 for k in range(len(starts)))
+        high = tuple(j + 1 if k == axis else n for k, n in enumerate(index.shape))
+        steps = (1,) * len(starts)
+        there, new = (broadcast_to(slice(v, low, high, steps), tuple(base.shape)) for v in (cast(index, int64), src))
+        out = out + where(eq(place, there), new, 0)
+    return out
+
+
 scatter_add = op("scatter_add", "base index src", "axis", infer=_scatter_infer, ref=_scatter_ref,
+                 decompose=_scatter_decompose,
                  vjp=(lambda ct: ct, None, lambda ct, index, axis: gather(ct, index, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 

@@ -47,7 +47,7 @@ def _reshape_infer(x: TensorType, shape: Shape) -> TensorType:
 
 
 def _reshape_lower(read: Any, index: Index, types: Types, shape: Shape) -> Expr:
-    return read(0, ix.unravel(ix.ravel(index, shape), types[0].shape))
+    return read(0, ix.reindex(index, shape, types[0].shape))
 
 
 reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape), lower=_reshape_lower,

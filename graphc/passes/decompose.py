@@ -8,14 +8,18 @@ from graphc.ir import Builder, Graph, Node, Value, rebuild
 
 
 def decompose(graph: Graph) -> Graph:
-    """Expand ops with a decomposition, and what comes out of that, until none is left."""
-    while any(node.op.decompose is not None for node in graph.nodes):
-        graph = rebuild(graph, _expand)
+    """Expand ops that have a decomposition, and what comes out of that, until none is left that wants to."""
+    expanded = True
+
+    def expand(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        nonlocal expanded
+        results = node.op.decompose(*operands, **node.attrs) if node.op.decompose is not None else None
+        if results is None:
+            return None
+        expanded = True
+        return results if isinstance(results, tuple) else (results,)
+
+    while expanded:
+        expanded = False
+        graph = rebuild(graph, expand)
     return graph
-
-
-def _expand(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
-    if node.op.decompose is None:
-        return None
-    results = node.op.decompose(*operands, **node.attrs)
-    return results if isinstance(results, tuple) else (results,)

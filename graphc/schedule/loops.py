@@ -32,6 +32,8 @@ _STEP = 8192
 """About how many elements one step of a grid computes."""
 _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
+_SHORT = 16
+"""Rows of fewer elements are reduced side by side instead of each in lanes."""
 _HEAVY = frozenset(["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow"])
 _DIVISIONS = frozenset(["div", "sqrt", "rsqrt", "remainder", "floor_divide"])
 
@@ -144,7 +146,7 @@ def _reduction_nest(
     """A reduction whose result is finished in one go."""
     accumulator, values = accumulate.accumulator, [accumulate.value, *(s.value for s in after)]
     total = max(1, math.prod(a.extent for a in inner))
-    if not order or order[-1] in inner:
+    if not outer or (order[-1] in inner and order[-1].extent >= _SHORT):
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
         lanes = choose_lanes([accumulate.value], order[-1].extent, machine, 4) if order else 0
@@ -159,8 +161,8 @@ def _reduction_nest(
             done, per_step = done * axis.extent, per_step * axis.extent
             body = (Loop(axis, body),)
         return Loops(name, tuple(grid), body, cost=per_step)
-    # along columns: each lane has a sum of its own
-    lane_axis = order[-1]
+    # along columns, or across short rows: each lane has a sum of its own
+    lane_axis = outer[-1]
     lanes = choose_lanes(values, lane_axis.extent, machine, 4)
     body = (accumulate,)
     for axis in reversed(inner):
