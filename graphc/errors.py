@@ -68,7 +68,7 @@ class GraphcError(RuntimeError):
         hint: str | None = None,
         at: Location | str | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.expected, self.got, self.hint = problem, expected, got, hint
         self.location = at if at is not None else user_location()
         lines = [problem]
         if expected is not None:

@@ -175,7 +175,9 @@ class Graph:
             number = {value: i for i, value in enumerate(self.values())}
             self._key = (
                 self.name,
-                tuple((v.name, v.type, tuple(sorted(v.info.items()))) for v in self.inputs),
+                tuple(
+                    (v.name, v.type, tuple((k, attribute_key(a)) for k, a in sorted(v.info.items()))) for v in self.inputs
+                ),
                 tuple(
                     (
                         node.op.name,

@@ -31,6 +31,9 @@ FLOORS = (
     "graphc.kernel",
     "graphc.index",
     "graphc.ops",
+    "graphc.text",
+    "graphc.verify",
+    "graphc.parse",
     "graphc.interpret",
 )
 

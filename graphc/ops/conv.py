@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.linalg import contract
 from graphc.ops.movement import flip, fold, pad, reshape, slice, window
@@ -33,8 +33,25 @@ def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], di
     return span // stride + 1 if isinstance(span, int) else (span + stride) // stride
 
 
+def _check_attributes(n: int, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> None:
+    counts = {len(stride), len(padding), len(dilation)}
+    small = min((*stride, *dilation, groups), default=1) < 1 or any(len(p) != 2 or min(p) < 0 for p in padding)
+    if counts != {n} or small:
+        raise ArgumentError(f"conv{n}d: stride {stride}, padding {padding}, dilation {dilation}, groups {groups}",
+                            expected=f"{n} of each; stride, dilation and groups >= 1, padding pairs >= 0")
+
+
+def _check_fit(name: str, x: TensorType, w: TensorType, g: TensorType, attrs: Mapping[str, Any]) -> None:
+    """That a convolution of x with w has a result that g, a cotangent, may be of: all of it or its first part."""
+    out = _conv_infer(x, w, **attrs)
+    known = [(size, wanted) for size, wanted in zip(out.shape, g.shape) if isinstance(size, int) and isinstance(wanted, int)]
+    if g.dtype is not out.dtype or g.ndim != out.ndim or g.shape[:2] != out.shape[:2] or any(a < b for a, b in known):
+        raise ShapeError(f"{name}: the cotangent does not fit", expected=f"at most {out}, of {x} with {w}", got=str(g))
+
+
 def _conv_infer(x: TensorType, w: TensorType, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> TensorType:
     n = len(stride)
+    _check_attributes(n, stride, padding, dilation, groups)
     if x.ndim != n + 2 or w.ndim != n + 2:
         raise ShapeError(f"Expected {n + 2}D input and weight to conv{n}d", got=f"input {x}, weight {w}")
     if x.dtype is not w.dtype:
@@ -84,8 +101,10 @@ def _conv(x: Any, w: Any, stride: Ints, padding: Pairs, dilation: Ints, groups: 
     return _merge(out, 1)
 
 
-def _input_grad_infer(g: TensorType, w: TensorType, size: Ints, groups: int, **_: Any) -> TensorType:
-    return g.with_shape((g.shape[0], w.shape[1] * groups, *size))
+def _input_grad_infer(g: TensorType, w: TensorType, size: Ints, groups: int, **attrs: Any) -> TensorType:
+    x = g.with_shape((g.shape[0], w.shape[1] * groups, *size))
+    _check_fit("conv_input_grad", x, w, g, dict(attrs, groups=groups))
+    return x
 
 
 def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:
@@ -118,8 +137,10 @@ def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilati
     return slice(columns, starts, stops, (1,) * (n + 2))
 
 
-def _weight_grad_infer(x: TensorType, g: TensorType, kernel: Ints, groups: int, **_: Any) -> TensorType:
-    return x.with_shape((g.shape[1], x.shape[1] // groups, *kernel))
+def _weight_grad_infer(x: TensorType, g: TensorType, kernel: Ints, groups: int, **attrs: Any) -> TensorType:
+    w = x.with_shape((g.shape[1], x.shape[1] // groups, *kernel))
+    _check_fit("conv_weight_grad", x, w, g, dict(attrs, groups=groups))
+    return w
 
 
 def _weight_grad(x: Any, g: Any, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:

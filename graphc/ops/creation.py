@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 
 import graphc.kernel as kernel
+from graphc.errors import DimError
 from graphc.kernel import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.types import DType, Shape, TensorType, dtype_of, float32, int64
+
+
+def _iota_infer(shape: Shape, axis: int, dtype: DType) -> TensorType:
+    if not 0 <= axis < len(shape):
+        raise DimError(f"iota: the shape {list(shape)} has no dimension {axis}", expected=f"0 <= axis < {len(shape)}")
+    return TensorType(dtype, shape)
 
 
 def _iota_ref(shape: Shape, axis: int, dtype: DType) -> np.ndarray:
@@ -25,7 +32,7 @@ def _iota_lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape, ax
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
               ref=lambda value: value, vjp=not_differentiable,
               samples=(Sample((), {"value": np.float32(1.5)[...]}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
-iota = op("iota", attrs="shape axis dtype", infer=lambda shape, axis, dtype: TensorType(dtype, shape), ref=_iota_ref,
+iota = op("iota", attrs="shape axis dtype", infer=_iota_infer, ref=_iota_ref,
           lower=_iota_lower,
           vjp=not_differentiable, samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": int64}),
                                            Sample((), {"shape": (3, 4), "axis": 0, "dtype": float32})))

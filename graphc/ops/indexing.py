@@ -13,7 +13,7 @@ from graphc.kernel import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import cast, eq, where
-from graphc.ops.movement import broadcast_to, slice
+from graphc.ops.movement import broadcast_to, check_axis, slice
 from graphc.types import TensorType, float32, int64
 
 _f = TensorType(float32, (3, 5))
@@ -25,6 +25,7 @@ def _check(name: str, x: TensorType, index: TensorType, axis: int) -> None:
         raise DTypeError(f"{name}: the index is not of an integer dtype", expected="int64", got=str(index))
     if x.ndim != index.ndim:
         raise ShapeError(f"{name}: index and input differ in their number of dimensions", expected=f"{x.ndim}", got=str(index))
+    check_axis(name, axis, x)
     for i, (size, wanted) in enumerate(zip(x.shape, index.shape)):
         if i != axis and isinstance(size, int) and isinstance(wanted, int) and wanted > size:
             raise ShapeError(f"{name}: the index is larger than the input in dimension {i}",

@@ -31,6 +31,12 @@ def normalize_axis(axis: int, ndim: int) -> int:
     return axis % count
 
 
+def check_axis(name: str, axis: int, x: TensorType) -> None:
+    """DimError where x has no dimension `axis`, counted from the left."""
+    if not 0 <= axis < x.ndim:
+        raise DimError(f"{name}: {x} has no dimension {axis}", expected=f"0 <= axis < {x.ndim}")
+
+
 def inverse_permutation(order: Ints) -> Ints:
     """The order that undoes `order`."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))
@@ -116,7 +122,8 @@ def _check_region(name: str, x: TensorType, starts: Ints, stops: Ints, steps: In
         raise DimError(f"{name}: {len(starts)} starts, {len(stops)} stops, {len(steps)} steps", expected=f"{x.ndim} of each")
     for i, (start, stop, step) in enumerate(zip(starts, stops, steps)):
         size = x.shape[i]
-        if step < 1 or start < 0 or (isinstance(size, int) and isinstance(stop, int) and stop > size):
+        past = isinstance(stop, int) and (stop < 0 or (isinstance(size, int) and stop > size))
+        if step < 1 or start < 0 or past:
             raise ArgumentError(f"{name}: {start}:{stop}:{step} is outside dimension {i} of {x}",
                                 expected="0 <= start, stop <= size, step >= 1")
 
@@ -215,6 +222,7 @@ pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_
 
 def _concat_infer(*xs: TensorType, axis: int) -> TensorType:
     first = xs[0]
+    check_axis("concat", axis, first)
     for x in xs[1:]:
         if x.dtype is not first.dtype:
             raise DTypeError("concat: operands differ in dtype", got=" and ".join(map(str, xs)))
@@ -251,12 +259,20 @@ concat = op("concat", "*xs", "axis", infer=_concat_infer, ref=lambda *xs, axis: 
             samples=(Sample((_f, _f), {"axis": 0}), Sample((_f, TensorType(float32, (3, 2)), _f), {"axis": 1})))
 
 
+def _flip_infer(x: TensorType, axes: Ints) -> TensorType:
+    for axis in axes:
+        check_axis("flip", axis, x)
+    if len(set(axes)) != len(axes):
+        raise DimError(f"flip: {axes} names a dimension twice", got=str(x))
+    return x
+
+
 def _flip_lower(read: Any, index: Index, types: Types, axes: Ints) -> Expr:
     shape = types[0].shape
     return read(0, tuple(ix.plus(ix.times(i, -1), shape[k] - 1) if k in axes else i for k, i in enumerate(index)))
 
 
-flip = op("flip", "x", "axes", infer=lambda x, axes: x, ref=lambda x, axes: np.flip(x, axes),
+flip = op("flip", "x", "axes", infer=_flip_infer, ref=lambda x, axes: np.flip(x, axes),
           vjp=lambda ct, axes: flip(ct, axes),
           lower=_flip_lower, view=lambda base, new, axes: flip(new, axes),
           samples=(Sample((_f,), {"axes": (1,)}), Sample((_t,), {"axes": (0, 2)})))
@@ -265,6 +281,7 @@ flip = op("flip", "x", "axes", infer=lambda x, axes: x, ref=lambda x, axes: np.f
 
 
 def _window_infer(x: TensorType, axis: int, size: int, step: int, dilation: int) -> TensorType:
+    check_axis("window", axis, x)
     extent = dilation * (size - 1) + 1
     if size < 1 or step < 1 or dilation < 1 or (isinstance(x.shape[axis], int) and x.shape[axis] < extent):
         raise ShapeError(f"window: a window of {extent} does not fit dimension {axis} of {x}",
@@ -290,6 +307,9 @@ window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_
 
 
 def _fold_infer(x: TensorType, axis: int, length: int, step: int, dilation: int) -> TensorType:
+    if not 0 <= axis < x.ndim - 1 or step < 1 or dilation < 1 or x.shape[-1] == 0:
+        raise ArgumentError(f"fold: windows with step {step} and dilation {dilation} along dimension {axis} of {x}",
+                            expected="a dimension before the last, which is the window's, and step and dilation >= 1")
     count, size = x.shape[axis], x.shape[-1]
     if isinstance(count, int) and count and length < (count - 1) * step + dilation * (size - 1) + 1:
         raise ShapeError(f"fold: {count} windows of {size} do not fit into {length}", got=str(x))
