@@ -205,6 +205,8 @@ def reindex(index: Sequence[Expr], shape: Sequence[int], other: Sequence[int]) -
 
     Dimensions that the shapes have in common keep their index as it is; only what lies between is divided up anew.
     """
+    if 0 in shape:
+        return (ZERO,) * len(other)  # there are no elements
     out: list[Expr] = []
     i = j = 0
     while i < len(shape) or j < len(other):

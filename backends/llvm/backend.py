@@ -1,0 +1,98 @@
+"""From a graph to a native function over a planned arena."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.backend import Layout
+from graphc.backends.llvm.jit import compile_module
+from graphc.backends.llvm.program import render
+from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
+from graphc.backends.llvm.target import Target
+from graphc.config import config
+from graphc.ir import Graph
+from graphc.kernel import Program
+from graphc.memory import ALIGNMENT
+from graphc.schedule import Machine, lower
+
+
+class LLVMExecutable:
+    """A compiled graph: one native function."""
+
+    def __init__(self, graph: Graph, program: Program, target: Target) -> None:
+        self.inputs = tuple(v.type for v in graph.inputs)
+        self.outputs = tuple(v.type for v in graph.outputs)
+        self.program = program
+        rendered = render(program, target)
+        self.module = compile_module(
+            str(rendered.module), target, imports={"parallel_for": parallel_for_address()}, name=program.name
+        )
+        self.address = self.module.address("run")
+        self._run = self.module.function("run", ctypes.c_int32, *[ctypes.c_void_p] * 4)
+        self.arena_bytes = rendered.arena
+        self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
+        self.constants = (ctypes.c_void_p * len(self._constants))(*map(_address, self._constants))
+        self._arena: np.ndarray | None = None
+        self._arena_lock = threading.Lock()
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable."""
+        sources = (ctypes.c_void_p * len(inputs))(*map(_address, inputs))
+        targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
+        if self._arena_lock.acquire(blocking=False):
+            try:
+                if self._arena is None:
+                    self._arena = aligned(self.arena_bytes)
+                self._run(sources, targets, self.constants, _address(self._arena))
+            finally:
+                self._arena_lock.release()
+        else:
+            arena = aligned(self.arena_bytes)
+            self._run(sources, targets, self.constants, _address(arena))
+
+    def source(self) -> str:
+        """The kernels, as text."""
+        return str(self.program)
+
+
+class LLVMBackend:
+    """Makes native code for one target."""
+
+    name = "llvm"
+
+    def compile(self, graph: Graph, layout: Layout) -> LLVMExecutable:
+        """Compile a graph for the host's CPU."""
+        target = Target.host()
+        start = time.perf_counter()
+        program = lower(
+            graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated)
+        )
+        if config.debug:
+            print(f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
+        if config.debug >= 3:
+            print(program)
+        return LLVMExecutable(graph, program, target)
+
+    def set_num_threads(self, threads: int) -> None:
+        """How many threads kernels run on, the caller's included."""
+        set_num_threads(threads)
+
+    def get_num_threads(self) -> int:
+        """How many threads kernels run on."""
+        return get_num_threads()
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes at an address that suits any vector."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -_address(raw) % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
