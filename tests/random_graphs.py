@@ -154,7 +154,7 @@ class Maker:
         """Something that a simplification rule looks for."""
         return self.random.choice(
             (
-                lambda: -(-x),
+                lambda: ops.neg(ops.neg(x)),
                 lambda: ops.permute(ops.permute(x, tuple(reversed(range(x.ndim)))), tuple(reversed(range(x.ndim)))),
                 lambda: ops.reshape(ops.reshape(x, (x.type.size,)), x.shape),
                 lambda: ops.cast(ops.cast(x, float32), float32),
