@@ -1,0 +1,141 @@
+"""exp and its family as vector code.
+
+All of them write x = n ln2 + r with |r| <= ln2 / 2, evaluate a polynomial in r, and multiply by 2^n. The coefficient
+tables here and in the other `math_*` files come from `minimax`: each approximates the expression given above it, and
+the errors stated are the polynomial's largest, relative to the function named, in float and in double.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphc.backends.llvm.lanes import Bits, Lanes, Real
+
+# (e^r - 1 - r) / r^2 for |r| <= ln2 / 2, degrees 4 and 10; error of expm1 2^-26.0 and 2^-61.5
+EXP = {
+    "float": (0.49999997, 0.16666538, 0.041667536, 0.008367298, 0.0013864145),
+    "double": (
+        0.5, 0.16666666666666677, 0.04166666666666659, 0.008333333333321185, 0.0013888888888936482,
+        0.00019841269887708473, 2.4801587212003376e-05, 2.7557242239921314e-06, 2.755737370888402e-07,
+        2.5109835795190962e-08, 2.0883582120058147e-09,
+    ),
+}  # fmt: skip
+
+# (sinh x - x) / x^3 in x^2 for |x| <= 1, degrees 3 and 6; error of sinh 2^-31.4 and 2^-61.5
+SINH = {
+    "float": (0.16666667, 0.008333315, 0.00019841648, 2.7899666e-06),
+    "double": (
+        0.16666666666666669, 0.00833333333333297, 0.00019841269841531215, 2.7557319130352384e-06,
+        2.5052126861988934e-08, 1.6056999965203791e-10, 7.76591663059676e-13,
+    ),
+}  # fmt: skip
+
+# ln2 as a head short enough for n * head to be exact, and the rest
+LN2 = {"float": (0.693145751953125, 1.4286068203094172e-06), "double": (0.6931471805598903, 5.497923018708371e-14)}
+
+# Below the first exp rounds to 0, above the second to inf (their n still fits `scale`)
+EXP_RANGE = {"float": (-104.0, 89.0), "double": (-746.0, 710.0)}
+EXPM1_IS_MINUS_ONE = {"float": -18.0, "double": -38.0}
+TANH_IS_ONE = {"float": 9.5, "double": 20.0}
+
+
+def reduce(v: Lanes, x: Real, tail: Real | None = None, bias: int = 0) -> tuple[Real, Real, Bits]:
+    """Write x + tail = n ln2 + r + r_low; the low bits of the third result are n + bias (twice the format's if 0)."""
+    magic = v.format.round_magic + (bias or 2 * v.format.bias)
+    shifted = v.fma(x, 1 / math.log(2), magic)
+    n = shifted - magic
+    head, rest = LN2[v.scalar]
+    high = v.fma(n, -head, x)
+    low = n * -rest if tail is None else v.fma(n, -rest, tail)
+    r = high + low
+    return r, (high - r) + low, shifted.bits()
+
+
+def scale(x: Real, n: Bits) -> Real:
+    """x * 2^n for `n` as `reduce` gives it, over- and underflowing with one rounding."""
+    shift = x.lanes.format.mantissa
+    half = n >> 1
+    return x * (half << shift).as_real() * ((n - half) << shift).as_real()
+
+
+def power_of_two(v: Lanes, n: Bits) -> Real:
+    """2^n for `n` as `reduce` gives it with the format's bias; n is that of a normal number."""
+    return (n << v.format.mantissa).as_real()
+
+
+def exp_polynomial(v: Lanes, r: Real) -> Real:
+    return v.fma(v.fma(v.polynomial(r, EXP[v.scalar]), r, 1.0), r, 1.0)
+
+
+def expm1_polynomial(v: Lanes, r: Real, r_low: Real) -> Real:
+    return r + v.fma(r * r, v.polynomial(r, EXP[v.scalar]), r_low)
+
+
+def exp(v: Lanes, x: Real) -> Real:
+    r, _, n = reduce(v, v.clamp(x, *EXP_RANGE[v.scalar]))
+    return scale(exp_polynomial(v, r), n)
+
+
+def exp2(v: Lanes, x: Real) -> Real:
+    bias, magic = v.format.bias, v.format.round_magic + 2 * v.format.bias
+    x = v.clamp(x, -bias - v.format.precision - 1.0, bias + 2.0)
+    shifted = x + magic
+    r = (x - (shifted - magic)) * math.log(2)
+    return scale(exp_polynomial(v, r), shifted.bits())
+
+
+def expm1(v: Lanes, x: Real) -> Real:
+    x = v.clamp(x, EXPM1_IS_MINUS_ONE[v.scalar], EXP_RANGE[v.scalar][1])
+    r, r_low, n = reduce(v, x)
+    q = expm1_polynomial(v, r, r_low)
+    # 2^n q + (2^n - 1) with 2^n = s t, so that the sum does not overflow before its time
+    shift, half = v.format.mantissa, n >> 1
+    s, t_bits = (half << shift).as_real(), n - half
+    t, t_inverse = (t_bits << shift).as_real(), ((2 * v.format.bias - t_bits) << shift).as_real()
+    return (v.fma(s, q, s - t_inverse) * t).copysign(x)
+
+
+def sigmoid(v: Lanes, x: Real) -> Real:
+    e = exp(v, -abs(x))
+    return v.select(x < 0.0, e, 1.0) / (e + 1.0)
+
+
+def _half_exp(v: Lanes, x: Real) -> Real:
+    """e^|x| / 2, which overflows only where sinh and cosh do."""
+    r, _, n = reduce(v, v.least(EXP_RANGE[v.scalar][1] + 1.0, abs(x)), bias=2 * v.format.bias - 1)
+    return scale(exp_polynomial(v, r), n)
+
+
+def sinh(v: Lanes, x: Real) -> Real:
+    h = _half_exp(v, x)
+    square = x * x
+    near = v.fma(x * square, v.polynomial(square, SINH[v.scalar]), x)
+    far = (h - 0.25 / h).copysign(x)
+    return v.select(abs(x) < 1.0, near, far)
+
+
+def cosh(v: Lanes, x: Real) -> Real:
+    h = _half_exp(v, x)
+    return h + 0.25 / h
+
+
+def tanh(v: Lanes, x: Real) -> Real:
+    a = v.least(TANH_IS_ONE[v.scalar], abs(x))
+    # -expm1(-2a) / (expm1(-2a) + 2), but 1 - 2 / (expm1(2a) + 2) where that is more accurate
+    far = a > 0.5
+    r, r_low, n = reduce(v, v.select(far, 2.0, -2.0) * a, bias=v.format.bias)
+    s = power_of_two(v, n)
+    em1 = v.fma(s, expm1_polynomial(v, r, r_low), s - 1.0)
+    quotient = v.select(far, -2.0, em1) / (em1 + 2.0)
+    return (quotient + v.select(far, 1.0, 0.0)).copysign(x)
+
+
+FUNCTIONS = {
+    "exp": exp,
+    "exp2": exp2,
+    "expm1": expm1,
+    "sigmoid": sigmoid,
+    "sinh": sinh,
+    "cosh": cosh,
+    "tanh": tanh,
+}
