@@ -25,7 +25,7 @@ from graphc.frontend.node import Node, edge_to
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tape import Saved, freed_error
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace
+from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace, graph_name, parameter_names
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Graph, Value
 from graphc.types import TensorType
@@ -75,7 +75,7 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None):
         leaves, structure = flatten((args, kwargs))
-        names = _parameter_names(function)
+        names = parameter_names(function)
         # a tensor with a history goes in by a stand-in, so that the tape of the trace ends at the function's door
         self.leaves = [x._alias(True).requires_grad_() if isinstance(x, Tensor) and x.grad_fn is not None and mode.grad else x
                        for x in leaves]
@@ -394,14 +394,6 @@ def _check_writable(tensor: Tensor | None) -> None:
         return  # the trace has seen to it that this happens under no_grad
 
 
-def _parameter_names(function: Any) -> dict[int, str]:
-    """The names of the parameters and buffers of a module, by the id of the tensor."""
-    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
-    if not isinstance(owner, Module):
-        return {}
-    return {id(t): name for name, t in (*owner.named_parameters(), *owner.named_buffers())}
-
-
 class CompiledFunction:
     """What `compile` makes of a function. Call it like the function."""
 
@@ -410,7 +402,7 @@ class CompiledFunction:
         self.function = function
         self.fullgraph = fullgraph
         self.backend = backend
-        self._name = _graph_name(function)
+        self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled]] = {}
         self._reasons: list[str] = []
         self._lock = threading.RLock()
@@ -494,11 +486,6 @@ class CompiledModule(Module):
 
     def __repr__(self) -> str:
         return f"Compiled({self._original!r})"
-
-
-def _graph_name(function: Any) -> str:
-    name = getattr(function, "__name__", type(function).__name__)
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "main"
 
 
 def _leaf_key(leaf: Any) -> Any:

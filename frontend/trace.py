@@ -16,6 +16,7 @@ import numpy as np
 import graphc.ops as ops
 from graphc.errors import TraceError
 from graphc.frontend.modes import mode
+from graphc.frontend.nn.module import Module
 from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
 from graphc.ir import Builder, Value
 from graphc.op import OpDef
@@ -229,9 +230,13 @@ class Trace:
         lifted = self._lifted.get(id(tensor))
         return (self._lift(tensor) if lifted is None else lifted).value
 
-    def _lift(self, tensor: Tensor) -> Lifted:
+    def declare(self, tensor: Tensor, name: str | None) -> None:
+        """Make an argument an input now, by this name, whether it is going to be used or not."""
+        self._lift(tensor, name)
+
+    def _lift(self, tensor: Tensor, name: str | None = None) -> Lifted:
         source: Source
-        name, info = None, {}
+        info = {}
         if id(tensor) in self._arguments:
             source = Argument(self._arguments[id(tensor)])
         elif id(tensor) in self._gradients:
@@ -240,6 +245,10 @@ class Trace:
             source = Captured(tensor)
         if id(tensor) in self._names:
             info = {"param": self._names[id(tensor)]}
+        if name is not None:
+            taken = {x.value.name for x in self.inputs}
+            while name in taken:
+                name += "_"
         data = tensor._data
         value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
         lifted = self._lifted[id(tensor)] = Lifted(source, value, tensor)
@@ -250,3 +259,17 @@ class Trace:
 
 def _stopped(value: Value) -> Value:
     return ops.stop_gradient(value) if value.dtype.is_floating_point else value
+
+
+def parameter_names(function: Any) -> dict[int, str]:
+    """The names of the parameters and buffers of a module, by the id of the tensor."""
+    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
+    if not isinstance(owner, Module):
+        return {}
+    return {id(t): name for name, t in (*owner.named_parameters(), *owner.named_buffers())}
+
+
+def graph_name(function: Any) -> str:
+    """What the graph of a function is called."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "main"

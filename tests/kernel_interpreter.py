@@ -94,6 +94,9 @@ class Machine:
                     self.accumulators[result] += self.evaluate(kernel.lhs) * self.evaluate(kernel.rhs)
                 self.run(kernel.epilogue)
             return
+        for s in kernel.statements():
+            if isinstance(s, Store) and s.buffer.role == "local":
+                self.memory[s.buffer] = np.zeros(s.buffer.size, s.buffer.dtype.numpy)
         for step in itertools.product(*(range(a.extent) for a in kernel.grid)):
             self.axes.update(zip(kernel.grid, step))
             self.run(kernel.body)

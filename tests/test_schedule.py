@@ -88,6 +88,23 @@ def test_a_softmax() -> None:
     check(b.finish([e / ops.expand(ops.sum(e, (1,)), (5, 9), (1,))]), arrays)
 
 
+def test_a_large_softmax_is_one_kernel_and_needs_no_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 16)
+    b, (x,), arrays = build((6, 40))
+    e = ops.exp(x - ops.expand(ops.amax(x, (1,)), (6, 40), (1,)))
+    graph = b.finish([e / ops.expand(ops.sum(e, (1,)), (6, 40), (1,))])
+    assert len(check(graph, arrays)) == 1
+    program = lower(pipeline.run(graph), MACHINE)
+    assert program.arena == 0 and not program.temporaries
+
+
+def test_steps_that_read_what_others_write_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 16)
+    b, (x,), arrays = build((6, 40))
+    y = ops.tanh(x) - ops.expand(ops.sum(ops.tanh(x), (0,)), (6, 40), (0,))
+    assert len(check(b.finish([ops.flip(ops.exp(y), (0,)) + y]), arrays)) > 1
+
+
 def test_updates_of_one_shape_share_a_loop() -> None:
     b, (p, g, m), arrays = build((6, 5), (6, 5), (6, 5))
     new_m = m * 0.9 + g * 0.1

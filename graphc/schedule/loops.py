@@ -26,6 +26,7 @@ from graphc.kernel import (
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.fusion import Root
 from graphc.schedule.machine import Machine
+from graphc.schedule.statements import substitute_statements
 from graphc.types import DType, int64
 
 _STEP = 8192
@@ -78,7 +79,7 @@ def block(
         if count * size != lane_axis.extent:
             left = ix.plus(ix.times(step.value, -size), lane_axis.extent)
             limit = Expr("minimum", (left, ix.number(size)), int64)
-        loop = Loop(within, substitute_body(body, whole), lanes, limit)
+        loop = Loop(within, substitute_statements(body, whole), lanes, limit)
         return [*outer, step], (loop,)
     inner: Statement = Loop(lane_axis, body, lanes)
     done = lane_axis.extent
@@ -180,7 +181,7 @@ def _reduction_nest(
     if count * width != lane_axis.extent:
         left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
         limit = Expr("minimum", (left, ix.number(width)), int64)
-    loop = Loop(within, substitute_body(body, whole), lanes, limit)
+    loop = Loop(within, substitute_statements(body, whole), lanes, limit)
     return Loops(name, (*rest, step), (loop,), cost=per_lanes * width / lanes)
 
 
@@ -262,7 +263,7 @@ def merge_axes(
             continue
         both = Axis(last.name, last.extent * axis.extent)
         values = {last.value: ix.ZERO, axis.value: both.value}
-        statements = [_substitute(s, values) for s in statements]
+        statements = list(substitute_statements(statements, values))
         indices, fixed = _index_uses([e for s in statements for e in _roots(s)])
         if last in separate:
             separate = separate | {both}
@@ -305,25 +306,6 @@ def _index_uses(roots: Sequence[Expr]) -> tuple[list[dict[Expr, int]], set[Axis]
     for root in roots:
         look(root, root.dtype is int64 and root.op in ("add", "mul", "axis"))
     return linear, fixed
-
-
-def _substitute(s: Store | Accumulate, values: dict[Expr, Expr]) -> Store | Accumulate:
-    if isinstance(s, Accumulate):
-        return Accumulate(s.accumulator, ix.substitute(s.value, values))
-    mask = None if s.mask is None else ix.substitute(s.mask, values)
-    return Store(s.buffer, ix.substitute(s.offset, values), ix.substitute(s.value, values), mask)
-
-
-def substitute_body(body: Sequence[Statement], values: dict[Expr, Expr]) -> tuple[Statement, ...]:
-    """Replace leaves in statements."""
-    out: list[Statement] = []
-    for s in body:
-        if isinstance(s, Loop):
-            limit = None if s.limit is None else ix.substitute(s.limit, values)
-            out.append(Loop(s.axis, substitute_body(s.body, values), s.lanes, limit))
-        else:
-            out.append(s if isinstance(s, Reset) else _substitute(s, values))
-    return tuple(out)
 
 
 # Costs

@@ -13,6 +13,7 @@ from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, plan
 from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
+from graphc.schedule.merge import merge_kernels
 from graphc.schedule.products import product_kernel
 from graphc.schedule.scatter import scatter_kernel
 from graphc.types import DType
@@ -116,6 +117,8 @@ class _Lowering:
             if j in held:
                 self.memory[value] = held[j]
                 self._copy(f"update{j}", value, self._output(j))
+        same_memory = {self.outputs[j]: self.inputs[i] for j, i in self.donated.items()}
+        self.kernels, self.temporaries = merge_kernels(self.kernels, self.temporaries, same_memory)
         for kernel in self.kernels:
             verify_kernel(kernel)
         constants = [c for c in self.constants if any(c in reads(k) for k in self.kernels)]

@@ -11,8 +11,9 @@ from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loo
 from graphc.ops.linalg import parse_spec
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.fusion import Root
-from graphc.schedule.loops import choose_lanes, cost, substitute_body
+from graphc.schedule.loops import choose_lanes, cost
 from graphc.schedule.machine import Machine
+from graphc.schedule.statements import substitute_statements
 
 _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
@@ -84,7 +85,7 @@ def _small(
             values_of[rows[-1].value] = ix.plus(ix.times(step.value, together), r)
         resets.append(Reset(own))
         sums.append(Accumulate(own, ix.substitute(accumulate.value, values_of)))
-        stores += substitute_body([store], values_of)
+        stores += substitute_statements([store], values_of)
     if step is not None:
         grid = (*rows[:-1], step, *n[:-1])
     body = tuple(sums)

@@ -1,0 +1,28 @@
+"""Statements with other leaves in their expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import graphc.index as ix
+from graphc.kernel import Accumulate, Expr, Loop, Statement, Store
+
+
+def substitute_statements(body: Sequence[Statement], values: Mapping[Expr, Expr]) -> tuple[Statement, ...]:
+    """Replace leaves in statements."""
+    return tuple(_substitute(body, values))
+
+
+def _substitute(body: Sequence[Statement], values: Mapping[Expr, Expr]) -> Iterator[Statement]:
+    for s in body:
+        match s:
+            case Store():
+                offset, value = ix.substitute(s.offset, values), ix.substitute(s.value, values)
+                yield Store(s.buffer, offset, value, s.mask and ix.substitute(s.mask, values))
+            case Accumulate():
+                yield Accumulate(s.accumulator, ix.substitute(s.value, values))
+            case Loop():
+                inner = substitute_statements(s.body, values)
+                yield Loop(s.axis, inner, s.lanes, s.limit and ix.substitute(s.limit, values))
+            case _:
+                yield s
