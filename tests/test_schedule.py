@@ -89,7 +89,7 @@ def test_a_softmax() -> None:
 
 
 def test_a_large_softmax_is_one_kernel_and_needs_no_arena(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphc.schedule.loops._STEP", 16)
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 30)
     b, (x,), arrays = build((6, 40))
     e = ops.exp(x - ops.expand(ops.amax(x, (1,)), (6, 40), (1,)))
     graph = b.finish([e / ops.expand(ops.sum(e, (1,)), (6, 40), (1,))])
@@ -99,7 +99,7 @@ def test_a_large_softmax_is_one_kernel_and_needs_no_arena(monkeypatch: pytest.Mo
 
 
 def test_steps_that_read_what_others_write_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphc.schedule.loops._STEP", 16)
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 30)
     b, (x,), arrays = build((6, 40))
     y = ops.tanh(x) - ops.expand(ops.sum(ops.tanh(x), (0,)), (6, 40), (0,))
     assert len(check(b.finish([ops.flip(ops.exp(y), (0,)) + y]), arrays)) > 1
