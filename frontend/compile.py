@@ -139,8 +139,10 @@ class Compiled:
                 outputs.append(trace.value(state.current))
         self.differentiable: Differentiable | None = None
         forward = len(trace.builder.nodes)
-        if seeds:
-            self._differentiate(trace, outputs, seeds, forward)
+        self.freed = [j for j, leaf in seeds if _is_freed(leaf)]
+        live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
+        if live:
+            self._differentiate(trace, outputs, live, forward)
         else:
             self.inputs = list(trace.inputs)
             self.graph = trace.builder.finish(outputs)
@@ -250,6 +252,8 @@ class Compiled:
         for tensor, j in self.grads:
             tensor._state().grad = None if j is None else wrap(outputs[j])
         made = [wrap(outputs[j]) for j in range(self.visible)]
+        for j in self.freed:
+            made[j]._node = FREED
         if self.differentiable is not None:
             self._connect(self.differentiable, tensors, outputs, made)
         results = []
@@ -309,6 +313,44 @@ class CompiledBackward(Node):
     def free(self) -> None:
         self.residuals = self.saved = None
 
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
+
+
+class FreedBackward(Node):
+    """The node of a result whose graph was used up inside the compiled function, as that of a loss after backward()."""
+
+    __slots__ = ()
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        raise freed_error(self.name())
+
+    @property
+    def is_freed(self) -> bool:
+        return True
+
+
+FREED = FreedBackward(())
+
+
+def _is_freed(tensor: Tensor) -> bool:
+    """Whether a backward() inside the trace has used up the graph that a result hangs on."""
+    edge = edge_to(tensor)
+    pending = [edge[0]] if edge is not None else []
+    seen = set(map(id, pending))
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, Node):
+            continue
+        if node.is_freed:
+            return True
+        for edge in node.edges:
+            if edge is not None and id(edge[0]) not in seen:
+                seen.add(id(edge[0]))
+                pending.append(edge[0])
+    return False
+
 
 class GraphBackward(Node):
     """The node of a call of `apply_graph`."""
@@ -333,6 +375,10 @@ class GraphBackward(Node):
 
     def free(self) -> None:
         self.saved = None
+
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
 
 
 def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -106,6 +106,10 @@ class AutogradError(GraphcError):
     """A misuse of automatic differentiation."""
 
 
+class FreedGraphError(AutogradError):
+    """A backward pass over a graph whose saved values are gone."""
+
+
 class TraceError(GraphcError):
     """Code that cannot be turned into a graph."""
 
