@@ -119,6 +119,7 @@ class Evaluator:
     def define(self, expr: Expr, value: Value) -> None:
         """Give an expression a value that was computed elsewhere, as in define(gemm.accumulator.value, Varying(sum))."""
         self._values[expr] = value
+        self._sources[expr] = frozenset(e.attr for e in expr.walk() if e.op in ("load", "accumulator"))
 
     # Values
 
@@ -133,6 +134,8 @@ class Evaluator:
                 pending.pop()
                 if not self._find(e):
                     self._values[e] = self._compute(e)
+                    own = {e.attr} if e.op in ("load", "accumulator") else ()
+                    self._sources[e] = frozenset(own).union(*(self._sources[arg] for arg in e.args))
         return self._value(expr)
 
     def scalar(self, expr: Expr) -> str:
@@ -177,7 +180,7 @@ class Evaluator:
         """The sources are no longer what they were: compute anew what depends on them."""
         for scope in self._scopes():
             for known in (scope._values, scope._vectors):
-                for e in [e for e in known if not self._sources_of(e).isdisjoint(changed)]:
+                for e in [e for e in known if not self._sources[e].isdisjoint(changed)]:
                     del known[e]  # type: ignore[attr-defined]
 
     def _scopes(self) -> Iterator[Evaluator]:
@@ -196,13 +199,6 @@ class Evaluator:
         value = self._find(expr)
         assert value is not None, expr
         return value
-
-    def _sources_of(self, expr: Expr) -> frozenset[Source]:
-        if expr not in self._sources:
-            for e in expr.walk():
-                own = {e.attr} if e.op in ("load", "accumulator") else ()
-                self._sources[e] = frozenset(own).union(*(self._sources[arg] for arg in e.args))
-        return self._sources[expr]
 
     def _compute(self, e: Expr) -> Value:
         """The value of an expression whose operands have been computed."""
@@ -380,7 +376,7 @@ class Evaluator:
         if buffer.size == 0 or condition == "false":
             return
         pointer = self._pointers(buffer)
-        one = isinstance(offset, Uniform) and isinstance(value, Uniform) and mask is self.mask
+        one = isinstance(offset, Uniform) and isinstance(value, Uniform) and (mask is self.mask or width == 1)
         operand = value.operand if one and isinstance(value, Uniform) else self.vector(statement.value)
         with f.when(condition) if condition is not None else nullcontext():
             if one and isinstance(offset, Uniform):

@@ -1,0 +1,297 @@
+"""Loop nests as functions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from graphc.backends.llvm import elementwise
+from graphc.backends.llvm.builder import Function, vector
+from graphc.backends.llvm.context import ALIGNMENT, Context
+from graphc.backends.llvm.elementwise import REGISTER, Registers
+from graphc.backends.llvm.expression import Evaluator, Source
+from graphc.backends.llvm.memory import memory_type
+from graphc.kernel import (
+    Accumulate,
+    Accumulator,
+    Axis,
+    Buffer,
+    Expr,
+    Loop,
+    Loops,
+    Reset,
+    Statement,
+    Store,
+    expressions,
+    reads,
+    writes,
+)
+
+_PARALLEL_NS = 15_000
+"""What a kernel must cost to be shared among threads."""
+_CHUNK_NS = 5_000
+"""What a chunk costs at least: some fifty times what it takes to hand one out."""
+_MOST_CHUNKS = 256
+_UNROLLED_TRIPS = 8
+_UNROLLED_SIZE = 256
+"""How many expressions the iterations of an unrolled loop have together."""
+
+
+def render_loops(context: Context, kernel: Loops, name: str) -> None:
+    """Add the kernel to the context's module as `void name(ptr context)`."""
+    steps = math.prod(axis.extent for axis in kernel.grid)
+    f = context.module.function(name, [("ptr", "context")], linkage="internal")
+    per_chunk = math.ceil(max(1, _CHUNK_NS / max(kernel.cost, 1e-3), steps / _MOST_CHUNKS))
+    if steps and (kernel.cost * steps < _PARALLEL_NS or per_chunk >= steps):
+        _Nest(context, kernel, f).steps("0", str(steps), steps)
+    elif steps:
+        symbol = f"{name}.chunk"
+        chunk = context.module.function(symbol, [("ptr", "context"), ("i64", "chunk")], linkage="internal")
+        nest = _Nest(context, kernel, chunk)
+        first = chunk.value(f"mul i64 %chunk, {per_chunk}")
+        last = chunk.value(f"add i64 {first}, {per_chunk}")
+        if steps % per_chunk:
+            last = chunk.intrinsic("llvm.smin", "i64", last, str(steps))
+        nest.steps(first, last, per_chunk)
+        chunk.do("ret void")
+        context.parallel_for(f, f"@{symbol}", str(-(-steps // per_chunk)))
+    f.do("ret void")
+
+
+class _Nest:
+    """Renders the steps of one kernel into a function whose entry block is open."""
+
+    def __init__(self, context: Context, kernel: Loops, f: Function) -> None:
+        self.kernel = kernel
+        self.f = f
+        self._slots: dict[tuple[Accumulator, int], str] = {}
+        buffers = reads(kernel) | writes(kernel)
+        known = context.pointers(f, (b for b in buffers if b.role != "local"))
+        local: dict[Buffer, str] = {}
+
+        def pointer(buffer: Buffer) -> str:
+            if buffer.role != "local":
+                return known(buffer)
+            if buffer not in local:
+                local[buffer] = f.slot(f"[{buffer.size} x {memory_type(buffer.dtype)}]", ALIGNMENT)
+            return local[buffer]
+
+        self._root = Evaluator(f, 1, pointer)
+
+    # The grid
+
+    def steps(self, first: str, last: str, most: int) -> None:
+        """Run the steps from `first`, an i64 operand, up to `last`: one or more, `most` of them at most."""
+        f, grid = self.f, self.kernel.grid
+        evaluator = self._root.child()
+        for axis in grid:
+            if axis.extent == 1:
+                evaluator.bind(axis, "0")
+        wide = [axis for axis in grid if axis.extent > 1]
+        evaluator.prepare(expressions(self.kernel), _changing(self.kernel.body))
+        if most == 1:
+            self._step(evaluator, wide, _split(f, first, wide))
+        elif len(wide) == 1:
+            with f.loop(first, last, hint="step") as step:
+                self._step(evaluator, wide, [step])
+        else:
+            slots = [f.slot("i64") for _ in wide]
+            for slot, start in zip(slots, _split(f, first, wide)):
+                f.do(f"store i64 {start}, ptr {slot}")
+            with f.loop(first, last, hint="step"):
+                values = [f.value(f"load i64, ptr {slot}") for slot in slots]
+                self._step(evaluator, wide, values)
+                _advance(f, wide, slots, values)
+
+    def _step(self, evaluator: Evaluator, axes: Sequence[Axis], values: Sequence[str]) -> None:
+        inside = evaluator.child()
+        for axis, value in zip(axes, values):
+            inside.bind(axis, value)
+        self._body(self.kernel.body, inside)
+
+    # Statements
+
+    def _body(self, statements: Sequence[Statement], e: Evaluator) -> None:
+        for stores, group in itertools.groupby(statements, lambda s: isinstance(s, Store)):
+            if stores:
+                e.store(*(s for s in group if isinstance(s, Store)))
+                continue
+            for statement in group:
+                match statement:
+                    case Reset():
+                        self._start(e, statement.accumulator, e.width)
+                    case Accumulate():
+                        self._accumulate(statement, e)
+                    case Loop():
+                        self._loop(statement, e)
+
+    def _start(self, e: Evaluator, accumulator: Accumulator, width: int) -> None:
+        """Set an accumulator to its neutral number, in a scalar or in each of `width` lanes."""
+        registers = Registers(self.f, accumulator.dtype, width)
+        key = (accumulator, width)
+        if key not in self._slots:
+            self._slots[key] = self.f.slot(registers.type)
+        self.f.do(f"store {registers.type} {registers.number(accumulator.initial)}, ptr {self._slots[key]}")
+        e.bind_accumulator(accumulator, self._slots[key], varying=width > 1)
+
+    def _accumulate(self, statement: Accumulate, e: Evaluator) -> None:
+        accumulator = statement.accumulator
+        slot, _ = e.accumulator(accumulator)
+        registers = Registers(self.f, accumulator.dtype, e.width)
+        value = e.vector(statement.value)
+        before = self.f.value(f"load {registers.type}, ptr {slot}")
+        after = self._combine(accumulator, e.width, before, value)
+        if e.mask is not None:
+            after = registers.select(e.mask, after, before)
+        self.f.do(f"store {registers.type} {after}, ptr {slot}")
+        e.forget({accumulator})
+
+    def _combine(self, accumulator: Accumulator, width: int, a: str, b: str) -> str:
+        op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
+        dtype = accumulator.dtype
+        return elementwise.render(self.f, op, dtype, width, (a, b), result=dtype)
+
+    # Loops
+
+    def _loop(self, loop: Loop, e: Evaluator) -> None:
+        """A loop, and outside of it what is the same throughout."""
+        if loop.axis.extent == 0:
+            return
+        stop = str(loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
+        if stop.startswith("%"):
+            with self.f.when(self.f.value(f"icmp sgt i64 {stop}, 0")):
+                self._some_trips(loop, e.child(), stop)
+        elif int(stop) > 0:
+            self._some_trips(loop, e, stop)
+
+    def _some_trips(self, loop: Loop, e: Evaluator, stop: str) -> None:
+        e.prepare(_expressions(loop.body), _changing(loop.body))
+        if loop.lanes > 1:
+            self._in_lanes(loop, e, stop)
+        else:
+            self._trips(loop, e, "0", stop, 1)
+
+    def _trips(self, loop: Loop, e: Evaluator, start: str, stop: str, lanes: int) -> None:
+        """Run the body with the axis going up by `lanes` at a time."""
+        if not stop.startswith("%"):
+            values = range(int(start), int(stop), lanes)
+            if len(values) == 1 or (len(values) <= _UNROLLED_TRIPS and _size(loop.body) * len(values) <= _UNROLLED_SIZE):
+                for value in values:
+                    self._trip(loop, e, str(value), lanes)
+                return
+        with self.f.loop(start, stop, str(lanes)) as index:
+            self._trip(loop, e, index, lanes)
+
+    def _trip(self, loop: Loop, e: Evaluator, index: str, lanes: int, mask: str | None = None) -> None:
+        inside = e.child(width=lanes if lanes > 1 else None, mask=mask)
+        inside.bind(loop.axis, index, lanes=lanes > 1, divisor=lanes)
+        self._body(loop.body, inside)
+
+    def _in_lanes(self, loop: Loop, e: Evaluator, stop: str) -> None:
+        """Whole vectors, then what is left as one that is masked."""
+        f, lanes = self.f, loop.lanes
+        shared = _carried(loop.body)
+        inside = e.child()
+        for accumulator in shared:
+            self._start(inside, accumulator, lanes)
+        if stop.startswith("%"):
+            whole = f.value(f"and i64 {stop}, {-lanes}")
+            self._trips(loop, inside, "0", whole, lanes)
+            left = f.value(f"sub i64 {stop}, {whole}")
+            with f.when(f.value(f"icmp ne i64 {left}, 0")):
+                steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
+                count = f.splat("i32", f.value(f"trunc i64 {left} to i32"), lanes)
+                mask = f.value(f"icmp ult {vector('i32', lanes)} <{steps}>, {count}")
+                self._trip(loop, inside, whole, lanes, mask)
+        else:
+            left = int(stop) % lanes
+            whole = int(stop) - left
+            if whole:
+                self._trips(loop, inside, "0", str(whole), lanes)
+            if left:
+                mask = ", ".join(f"i1 {'true' if lane < left else 'false'}" for lane in range(lanes))
+                self._trip(loop, inside, str(whole), lanes, f"<{mask}>")
+        for accumulator in shared:
+            self._merge_lanes(accumulator, lanes, e)
+
+    def _merge_lanes(self, accumulator: Accumulator, lanes: int, e: Evaluator) -> None:
+        """Take each lane's share into the accumulator: halves with each other, down to one number."""
+        f, scalar = self.f, REGISTER[accumulator.dtype.name]
+        value = f.value(f"load {vector(scalar, lanes)}, ptr {self._slots[accumulator, lanes]}")
+        width = lanes
+        while width > 1:
+            type_, half = vector(scalar, width), width // 2
+            parts = []
+            for start in (0, half):
+                picks = ", ".join(f"i32 {lane}" for lane in range(start, start + half))
+                parts.append(f.value(f"shufflevector {type_} {value}, {type_} poison, <{half} x i32> <{picks}>"))
+            if half == 1:
+                parts = [f.value(f"extractelement {type_} {value}, i64 {lane}") for lane in (0, 1)]
+            value = self._combine(accumulator, half, *parts)
+            width = half
+        slot, _ = e.accumulator(accumulator)
+        before = f.value(f"load {scalar}, ptr {slot}")
+        f.do(f"store {scalar} {self._combine(accumulator, 1, before, value)}, ptr {slot}")
+        e.forget({accumulator})
+
+
+def _split(f: Function, step: str, axes: Sequence[Axis]) -> list[str]:
+    """The values of the axes at a step of their product, row-major."""
+    values: list[str] = []
+    for axis in reversed(axes[1:]):
+        values.append(f.value(f"urem i64 {step}, {axis.extent}"))
+        step = f.value(f"udiv i64 {step}, {axis.extent}")
+    return [step, *reversed(values)] if axes else []
+
+
+def _advance(f: Function, axes: Sequence[Axis], slots: Sequence[str], values: Sequence[str]) -> None:
+    """Go on to the next step: add one, and carry."""
+    carry = "1"
+    for axis, slot, value in reversed(list(zip(axes, slots, values))):
+        following = f.value(f"add nsw i64 {value}, {carry}")
+        full = f.value(f"icmp eq i64 {following}, {axis.extent}")
+        f.do(f"store i64 {f.value(f'select i1 {full}, i64 0, i64 {following}')}, ptr {slot}")
+        carry = f.value(f"zext i1 {full} to i64")
+
+
+def _walk(body: Sequence[Statement]) -> Iterator[Statement]:
+    for statement in body:
+        yield statement
+        if isinstance(statement, Loop):
+            yield from _walk(statement.body)
+
+
+def _changing(body: Sequence[Statement]) -> set[Source]:
+    """The buffers that statements write to, and the accumulators that they change."""
+    changing: set[Source] = set()
+    for statement in _walk(body):
+        match statement:
+            case Store():
+                changing.add(statement.buffer)
+            case Reset() | Accumulate():
+                changing.add(statement.accumulator)
+    return changing
+
+
+def _carried(body: Sequence[Statement]) -> list[Accumulator]:
+    """The accumulators that a loop's body goes on with from one iteration to the next."""
+    statements = list(_walk(body))
+    reset = {s.accumulator for s in statements if isinstance(s, Reset)}
+    return list(dict.fromkeys(s.accumulator for s in statements if isinstance(s, Accumulate) and s.accumulator not in reset))
+
+
+def _expressions(body: Sequence[Statement]) -> Iterator[Expr]:
+    for statement in _walk(body):
+        match statement:
+            case Store():
+                yield from filter(None, (statement.offset, statement.value, statement.mask))
+            case Accumulate():
+                yield statement.value
+            case Loop(limit=Expr() as limit):
+                yield limit
+
+
+def _size(body: Sequence[Statement]) -> int:
+    """How much code the statements become: loops in lanes come twice, whole and masked, and small ones unrolled."""
+    return sum(1 for root in _expressions(body) for _ in root.walk())

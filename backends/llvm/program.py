@@ -1,0 +1,52 @@
+"""A whole program as one native function.
+
+    i32 run(ptr inputs, ptr outputs, ptr constants, ptr arena)
+
+The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
+runs the kernels one after another and returns 0. How kernels are rendered is told in `context`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.context import Context
+from graphc.backends.llvm.loops import render_loops
+from graphc.backends.llvm.target import Target
+from graphc.kernel import Gemm, Program
+
+ENTRY = "run"
+"""The name of the function in the module."""
+IMPORTS = ("parallel_for",)
+"""What the module may need from outside: `runtime.parallel_for_address()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The module of a program, and how many bytes its arena must have, aligned to 64."""
+
+    module: Module
+    arena: int
+
+
+def render(program: Program, target: Target) -> Rendered:
+    """Render a program for a target. The text is the same each time, so that its object code can be kept."""
+    module = Module(program.name, target.has_fma)
+    context = Context(module, target, program)
+    f = module.function(ENTRY, [("ptr", name) for name in ("inputs", "outputs", "constants", "arena")], "i32")
+    shared = f.slot("[4 x ptr]")
+    for number, name in enumerate(("inputs", "outputs", "constants", "arena")):
+        f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {shared}, i64 {number}')}")
+    for number, kernel in enumerate(program.kernels):
+        name = f"kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
+        if isinstance(kernel, Gemm):
+            from graphc.backends.llvm.gemm import render_gemm
+
+            render_gemm(context, kernel, name)
+        else:
+            render_loops(context, kernel, name)
+        f.call("void", f"@{name}", ("ptr", shared))
+    f.do("ret i32 0")
+    return Rendered(module, context.arena)
