@@ -1,8 +1,10 @@
 """exp and its family as vector code.
 
-All of them write x = n ln2 + r with |r| <= ln2 / 2, evaluate a polynomial in r, and multiply by 2^n. The coefficient
-tables here and in the other `math_*` files come from `minimax`: each approximates the expression given above it, and
-the errors stated are the polynomial's largest, relative to the function named, in float and in double.
+All of them write x = n ln2 + r with |r| <= ln2 / 2, evaluate a polynomial in r, and multiply by 2^n.
+
+The coefficient tables here and in the other `math_*` files come from `tests/minimax.py`: each approximates the
+expression given above it, and the errors stated are the polynomial's largest, relative to the function named, in float
+and in double.
 """
 
 from __future__ import annotations

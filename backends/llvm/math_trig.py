@@ -64,7 +64,7 @@ def tan(v: Lanes, x: Real) -> Real:
     sine, sine_low = v.fast_two_sum(r, v.fma(r * square, v.polynomial(square, SIN[v.scalar]), low))
     cosine, cosine_low = v.fast_two_sum(1.0, v.fma(square, v.polynomial(square, COS[v.scalar]), -(r * low)))
     sine = sine.copysign(r)
-    # sine / cosine, or -cosine / sine; then one step of Newton's method with the low parts
+    # sine / cosine, or -cosine / sine; then one step of refinement with the low parts
     odd = quarter.is_odd()
     above, above_low = v.select(odd, -cosine, sine), v.select(odd, -cosine_low, sine_low)
     below, below_low = v.select(odd, sine, cosine), v.select(odd, sine_low, cosine_low)

@@ -1,16 +1,16 @@
-"""Prints the coefficient tables of the `math_*` files; run it where one of their intervals or degrees has to change.
+"""Computes the coefficient tables of graphc/backends/llvm/math_*.py, for when an interval or a degree has to change.
 
-    python -m graphc.backends.llvm.minimax [table ...]
+    python tests/minimax.py [table ...]
 
 Each table is the polynomial of least weighted error on an interval (Remez exchange, in 60 digits), rounded to the
-format coefficient by coefficient, the others making good what each rounding spoils. Needs mpmath; takes a minute.
+format coefficient by coefficient, the others making good what each rounding spoils. To be called in 60 digits.
 """
 
 from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mpmath
@@ -121,6 +121,13 @@ def nodes(low: mpf, high: mpf, count: int) -> list[mpf]:
     return [(low + high) / 2 - (high - low) / 2 * mp.cos(angle) for angle in angles]
 
 
+def polynomial(coefficients: Sequence[mpf], x: mpf) -> mpf:
+    result = mpf(0)
+    for coefficient in reversed(coefficients):
+        result = result * x + coefficient
+    return result
+
+
 def remez(target: Function, weight: Function, terms: int, low: mpf, high: mpf) -> list[mpf]:
     """The polynomial, from the constant term up, whose weighted error is least on a fine grid."""
     grid = [(x, abs(weight(x)), target(x)) for x in nodes(low, high, 30 * (terms + 1))]
@@ -134,7 +141,7 @@ def remez(target: Function, weight: Function, terms: int, low: mpf, high: mpf) -
             system[row, terms] = (-1) ** row
             right[row] = w * y
         *coefficients, level = mpmath.lu_solve(system, right)
-        errors = [w * (y - mp.polyval(coefficients[::-1], x)) for x, w, y in grid]
+        errors = [w * (y - polynomial(coefficients, x)) for x, w, y in grid]
         peaks = [0]  # the largest error of each run of one sign
         for i, error in enumerate(errors):
             if (error >= 0) != (errors[peaks[-1]] >= 0):
@@ -158,7 +165,7 @@ def fit(target: Function, weight: Function, terms: int, low: mpf, high: mpf, sca
     grid = nodes(low, high, 600)
     # the error is linear in the roundings, so small that floats can count it
     effect = np.array([[float(weight(x) * x**power * unit) for x in grid] for power, unit in enumerate(units)])
-    error = np.array([float(weight(x) * (target(x) - mp.polyval(rounded[::-1], x))) for x in grid])
+    error = np.array([float(weight(x) * (target(x) - polynomial(rounded, x))) for x in grid])
     moves = np.zeros(terms, int)
     free = list(np.argsort(-np.linalg.norm(effect, axis=1)))
     while free:  # round the coefficient that matters most; least squares over those still free take up the rest
@@ -174,6 +181,14 @@ def fit(target: Function, weight: Function, terms: int, low: mpf, high: mpf, sca
             error = trial
             moves[some] += step
     return [r + int(move) * unit for r, move, unit in zip(rounded, moves, units)], float(np.abs(error).max())
+
+
+def largest_error(table: Table, coefficients: Sequence[float]) -> float:
+    """What is left of the weighted error of a polynomial with the table's target."""
+    target, weight = guarded(table.target), guarded(table.weight)
+    exact = [mpf(c) for c in coefficients]
+    points = nodes(table.low, table.high, 150)
+    return float(max(abs(weight(x) * (target(x) - polynomial(exact, x))) for x in points))
 
 
 def round_to(value: mpf, scalar: str) -> mpf:
@@ -192,18 +207,19 @@ def guarded(function: Function) -> Function:
 
 
 def main() -> None:
-    mp.dps = 60
     for name, table in tables().items():
-        if sys.argv[1:] and name.split()[0] not in sys.argv[1:]:
+        constant = name.split()[0]
+        if sys.argv[1:] and constant not in sys.argv[1:]:
             continue
-        target, weight = guarded(table.target), guarded(table.weight)
         for scalar, terms in (("float", table.float_terms), ("double", table.double_terms)):
             if terms:
+                target, weight = guarded(table.target), guarded(table.weight)
                 coefficients, error = fit(target, weight, terms, table.low, table.high, scalar)
                 shortest = np.float32 if scalar == "float" else np.float64
-                print(f"{name.split()[0]} {scalar}: degree {terms - 1}, error 2^{np.log2(error):.1f}")
+                print(f"{constant} {scalar}: degree {terms - 1}, error 2^{np.log2(error):.1f}")
                 print("    " + ", ".join(str(shortest(float(c))) for c in coefficients))
 
 
 if __name__ == "__main__":
-    main()
+    with mp.workdps(60):
+        main()
