@@ -42,6 +42,13 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A leaf of the result that is a tensor among the arguments, by its number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class Same:
     """A leaf of the result that is one of the tensors that went in, by the number of the input."""
 
@@ -73,12 +80,16 @@ class Differentiable:
 class Compiled:
     """One graph of a function, with the state of the world that it was made in."""
 
-    def __init__(self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None):
+    def __init__(
+        self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
+    ) -> None:
         leaves, structure = flatten((args, kwargs))
         names = parameter_names(function)
         # a tensor with a history goes in by a stand-in, so that the tape of the trace ends at the function's door
-        self.leaves = [x._alias(True).requires_grad_() if isinstance(x, Tensor) and x.grad_fn is not None and mode.grad else x
-                       for x in leaves]
+        self.leaves = [
+            wrap(x._data).requires_grad_() if isinstance(x, Tensor) and x.grad_fn is not None and mode.grad else x
+            for x in leaves
+        ]
         trace = Trace(name, self.leaves, names)
         inside_args, inside_kwargs = unflatten(structure, self.leaves)
         before = Snapshot(function)
@@ -87,7 +98,7 @@ class Compiled:
                 result = function(*inside_args, **inside_kwargs)
                 self._finish(trace, result)
         finally:
-            trace.builder.abandon()
+            trace.restore()
         changed = before.changed()
         if changed is not None and ".state" not in changed:
             warnings.warn(
@@ -106,13 +117,17 @@ class Compiled:
         leaves, self.structure = flatten(result)
         updates = trace.updates()
         trace.check_overlaps()
+        trace.check_histories()
         outputs: list[Value] = []
-        self.results: list[Output | Same | Constant] = []
+        self.results: list[Output | Given | Same | Constant] = []
+        arguments = {id(leaf): i for i, leaf in reversed(list(enumerate(self.leaves))) if isinstance(leaf, Tensor)}
         seeds: list[tuple[int, Tensor]] = []
         for leaf in leaves:
             lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
             if not isinstance(leaf, Tensor):
                 self.results.append(Constant(leaf))
+            elif id(leaf) in arguments:
+                self.results.append(Given(arguments[id(leaf)]))
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
             elif isinstance(leaf._data, np.ndarray) and leaf._base is None:
@@ -261,6 +276,8 @@ class Compiled:
             match result:
                 case Output(index):
                     results.append(made[index])
+                case Given(index):
+                    results.append(leaves[index])
                 case Same(index):
                     results.append(tensors[index])
                 case Constant(value):

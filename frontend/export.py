@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import graphc.passes.pipeline as pipeline
+import graphc.runtime as runtime
 from graphc.errors import ArgumentTypeError, TraceError
-from graphc.frontend.pytree import Structure, flatten, unflatten
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.pytree import flatten, unflatten
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Lifted, Trace, graph_name, parameter_names
 from graphc.frontend.tracer import activated
-from graphc.ir import Graph
+from graphc.ir import Builder, Graph, copy_node
+from graphc.package import Entry
+from graphc.package.structure import describe
+from graphc.passes.prune import prune
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +27,8 @@ class Traced:
     graph: Graph
     """Inputs: the tensors among the arguments, in order, then the captured ones."""
     captured: tuple[Tensor, ...]
-    inputs: Structure
-    """How the arguments are nested; every leaf is a tensor."""
-    outputs: Structure
-    """How the results are nested."""
+    outputs: Any
+    """The result: nested tensors."""
 
 
 def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Graph:
@@ -55,26 +55,26 @@ def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Graph:
 
 def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Traced:
     """`trace`, with all that `export` needs."""
-    if isinstance(example_inputs, (Tensor, Mapping)) or not isinstance(example_inputs, Sequence):
+    if not isinstance(example_inputs, (tuple, list)):
         raise ArgumentTypeError("the example inputs are not a tuple", expected="a tuple or list of arguments, as in (x,)",
                                 got=type(example_inputs).__name__)
     args = tuple(example_inputs)
     leaves, structure = flatten(args)
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise ArgumentTypeError(f"cannot export an argument of type {type(leaf).__name__}", expected="tensors, perhaps nested",
+            raise ArgumentTypeError(f"cannot trace an argument of type {type(leaf).__name__}",
+                                    expected="tensors, perhaps nested",
                                     hint="fix other arguments with a lambda or functools.partial")
     # stand-ins, so that each argument is an input of its own even where one tensor is passed twice
-    inside = [leaf.detach() for leaf in leaves]
+    inside = [wrap(leaf._data) for leaf in leaves]
     tracer = Trace(graph_name(function), inside, parameter_names(function))
     try:
         with activated(tracer):
             for tensor, name in zip(inside, _input_names(function, args)):
                 tracer.declare(tensor, name)
             result = function(*unflatten(structure, inside))
-            results, result_structure = flatten(result)
             outputs = []
-            for leaf in results:
+            for leaf in flatten(result)[0]:
                 if not isinstance(leaf, Tensor):
                     raise TraceError(f"the function returns a {type(leaf).__name__}", expected="tensors, perhaps nested")
                 outputs.append(tracer.value(leaf))
@@ -87,12 +87,12 @@ def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) 
             )
         graph = tracer.builder.finish(outputs)
     finally:
-        tracer.builder.abandon()
+        tracer.restore()
     captured = tuple(x.source.tensor for x in tracer.inputs if isinstance(x.source, Captured))
     if len(captured) + len(inside) != len(tracer.inputs):
         raise TraceError(f"{graph.name!r} reads gradients or numbers that change from call to call",
                          expected="a function of its inputs and of tensors")
-    return Traced(pipeline.run(graph, ("prune",)), captured, structure, result_structure)
+    return Traced(prune(graph), captured, result)
 
 
 def _described(lifted: Lifted) -> str:
@@ -119,15 +119,76 @@ def _input_names(function: Callable[..., Any], args: tuple[Any, ...]) -> list[st
     return names
 
 
-class Program:
-    """An exported function: a graph, the weights that it reads, and the shape of its arguments and results.
+def export(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Program:
+    """Turn a function or a module into a program that needs none of the code it was made from.
 
-    Called with tensors like the example's it returns tensors, nested as the function returned them. `graphc.save` writes
-    it to a file that needs none of the code it was made from.
+    The tensors that it reads, such as a module's parameters, are copied: training on does not change the program. It takes
+    tensors of the example's types; what the function did not look at but Python values (flags, sizes) is fixed.
+
+    >>> import graphc
+    >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),))
+    >>> program.signature
+    'forward(input: float32[3, 2]) -> (output: float32[3, 1])'
+
+    Raises TraceError as `trace` does.
+    """
+    traced = trace_function(function, example_inputs)
+    names = [value.info.get("param") for value in traced.graph.inputs[-len(traced.captured) :]] if traced.captured else []
+    weights, bound = {}, {}
+    for i, (tensor, name) in enumerate(zip(traced.captured, names)):
+        name = name or f"tensor.{i}"
+        weights[name] = tensor._data.copy()
+        bound[len(traced.graph.inputs) - len(traced.captured) + i] = name
+    graph = pipeline.run(_bind(traced.graph, bound), ("prune", "simplify", "cse"))
+    inputs = describe((tuple(example_inputs), {}), _is_tensor)
+    return Program(runtime.Program({runtime.MAIN: Entry(graph, inputs, describe(traced.outputs, _is_tensor))}, weights))
+
+
+def _bind(graph: Graph, weights: Mapping[int, str]) -> Graph:
+    """The graph with inputs marked as the weights that they stand for."""
+    builder = Builder(graph.name, locations=False)
+    new = {}
+    for i, value in enumerate(graph.inputs):
+        info = {**value.info, **({"param": weights[i]} if i in weights else {})}
+        new[value] = builder.input(value.name, value.type, **info)
+    for node in graph.nodes:
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return builder.finish([new[v] for v in graph.outputs])
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+class Program:
+    """An exported function, called with tensors like the example's; results are nested as the function returned them.
+
+    `graphc.save(program, path)` writes it to a file, and `graphc.load` reads it back. Nothing here is differentiable.
     """
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], inputs: Structure, outputs: Structure) -> None:
-        self.graph = graph
-        self.weights = dict(weights)
-        self.inputs = inputs
-        self.outputs = outputs
+    def __init__(self, program: runtime.Program) -> None:
+        self.program = program
+        """The same program over NumPy arrays."""
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the main entry."""
+        return self.program.main.graph
+
+    @property
+    def signature(self) -> str:
+        """What the program takes and gives."""
+        return self.program.signature
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; ShapeError, DTypeError and ArgumentTypeError name the input that does not fit."""
+        function = self.program.main
+        given = [x._array("a program") if isinstance(x, Tensor) else x for x in function.arguments(args, kwargs)]
+        return function.build([wrap(array) for array in function.compute(given)])
+
+    def save(self, path: Any) -> None:
+        """Write the program as a `.gcz` file."""
+        self.program.save(path)
+
+    def __repr__(self) -> str:
+        return repr(self.program)

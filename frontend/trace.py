@@ -62,6 +62,8 @@ class Lifted:
     source: Source
     value: Value
     tensor: Tensor | None = None
+    node: Any = None
+    """The tensor's history before the trace."""
 
 
 @dataclass(eq=False)
@@ -208,6 +210,24 @@ class Trace:
             if high > reach:
                 reach, owner = high, i
 
+    def check_histories(self) -> None:
+        """A tensor from outside must not get a history inside: it could not be kept. TraceError otherwise."""
+        for lifted in self.inputs:
+            if lifted.tensor is not None and lifted.tensor._node is not lifted.node:
+                raise TraceError(
+                    f"{self.builder.name!r} changes a tensor in place in a way that autograd would have to know of: "
+                    f"{lifted.value!r}",
+                    expected="in-place changes of tensors from outside under no_grad, or with values that need no gradient",
+                    hint="return the new value instead",
+                )
+
+    def restore(self) -> None:
+        """The end, good or bad: the values are cut loose, and tensors from outside have the history that they had."""
+        self.builder.abandon()
+        for lifted in self.inputs:
+            if lifted.tensor is not None:
+                lifted.tensor._node = lifted.node
+
     # Within
 
     def _grad_state(self, tensor: Tensor, read: bool) -> GradState:
@@ -251,7 +271,7 @@ class Trace:
                 name += "_"
         data = tensor._data
         value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
-        lifted = self._lifted[id(tensor)] = Lifted(source, value, tensor)
+        lifted = self._lifted[id(tensor)] = Lifted(source, value, tensor, tensor._node)
         self.inputs.append(lifted)
         self._alive.append(tensor)
         return lifted
