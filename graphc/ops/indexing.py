@@ -60,8 +60,8 @@ def _gather_lower(read: Any, index: tuple[Expr, ...], types: Any, axis: int) -> 
     return read(0, (*index[:axis], place, *index[axis + 1 :]), _inside(place, types[0].shape[axis]))
 
 
-gather = op("gather", "x index", "axis", infer=_gather_infer, ref=_gather_ref, lower=_gather_lower,
-            vjp=(lambda ct, x_type, index, axis: scatter_add(full(x_type, 0, ct), index, ct, axis), None),
+gather = op("gather", "x indices", "axis", infer=_gather_infer, ref=_gather_ref, lower=_gather_lower,
+            vjp=(lambda ct, x_type, indices, axis: scatter_add(full(x_type, 0, ct), indices, ct, axis), None),
             samples=(Sample((_f, _index), {"axis": 1}), Sample((_f, np.array([[2, 0, 1, 1, 0]])), {"axis": 0})))
 
 
@@ -100,8 +100,8 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
     return out
 
 
-scatter_add = op("scatter_add", "base index src", "axis", infer=_scatter_infer, ref=_scatter_ref,
+scatter_add = op("scatter_add", "base indices src", "axis", infer=_scatter_infer, ref=_scatter_ref,
                  decompose=_scatter_decompose,
-                 vjp=(lambda ct: ct, None, lambda ct, index, axis: gather(ct, index, axis)),
+                 vjp=(lambda ct: ct, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 
