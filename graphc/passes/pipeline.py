@@ -12,6 +12,7 @@ from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.prune import prune
 from graphc.passes.simplify import simplify
+from graphc.passes.transpose import transpose
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "prune": prune,
@@ -19,8 +20,9 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fold": fold,
     "cse": cse,
     "decompose": decompose,
+    "transpose": transpose,
 }
-DEFAULT = ("prune", "fold", "simplify", "cse", "decompose", "simplify", "cse")
+DEFAULT = ("prune", "fold", "simplify", "cse", "decompose", "simplify", "cse", "transpose")
 """What a graph goes through before it is scheduled."""
 
 

@@ -137,15 +137,16 @@ def _elementwise_between(value: Value, root: Value, users: dict[Value, list[Node
 
 
 def _group(roots: dict[Value, Root]) -> list[Group]:
-    """Put maps of one shape that read the same memory together, where their order allows it."""
+    """Let maps join a kernel that computes values of their shape and touches the same memory, where the order allows it:
+    that of other maps, or a reduction or product, which they are then stored along with."""
     groups: list[Group] = []
     place: dict[Value, int] = {}  # the group in which a root is computed
-    open_maps: dict[Shape, int] = {}
+    open_groups: dict[Shape, int] = {}
     inside: list[set[Value]] = []  # what each group's kernel computes or reads
     for value, root in roots.items():
         touched = set(_inside(root, roots))
         earliest = max((place[v] for v in touched if v in place), default=-1)
-        joined = open_maps.get(value.shape) if root.is_map else None
+        joined = open_groups.get(value.shape) if root.is_map else None
         if (
             joined is not None
             and joined >= earliest
@@ -158,8 +159,8 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
             place[value] = joined
             continue
         place[value] = len(groups)
-        if root.is_map:
-            open_maps[value.shape] = len(groups)
+        if root.anchor is None or root.anchor.op.name != "scatter_add":
+            open_groups[value.shape] = len(groups)
         groups.append(Group([root]))
         inside.append(touched)
     return groups

@@ -24,7 +24,6 @@ from graphc.kernel import (
     Store,
 )
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.fusion import Root
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.types import DType, int64
@@ -96,14 +95,14 @@ def block(
 
 def reduction_kernels(
     name: str,
-    root: Root,
     node: Node,
+    values: Sequence[Value],
     memory: Mapping[Value, Stored],
-    target: Stored,
+    targets: Mapping[Value, Stored],
     machine: Machine,
     temporary: Callable[[str, DType, int], Buffer],
 ) -> list[Kernel]:
-    """The kernels of a reduction, and of what is computed from its result element by element.
+    """The kernels of a reduction that store `values`: its result, or what is computed from it element by element.
 
     The order of the sum follows from the shape alone. Where a large reduction has few results, it is cut into pieces
     that are reduced on their own, and a second kernel takes the pieces together.
@@ -118,19 +117,19 @@ def reduction_kernels(
     accumulator = Accumulator("acc", reduction_of(node), node.result.dtype)
     value = Elements(memory).at(source, index)
     result_index = tuple(ix.ZERO if a.extent == 1 else a.value for a in kept)
-    final = Elements(memory, {node.result: lambda _: accumulator.value}).at(root.value, result_index)
-    store = Store(target.buffer, target.place(result_index), final)
+    final = Elements(memory, {node.result: lambda _: accumulator.value})
+    after = [Store(targets[v].buffer, targets[v].place(result_index), final.at(v, result_index)) for v in values]
 
     k, a = iter(kept), iter(along)
     order = [next(a) if i in reduced else next(k) for i in range(source.ndim)]
-    order, apart, (accumulate, store) = merge_axes(order, [Accumulate(accumulator, value), store], set(along))
+    order, apart, (accumulate, *after) = merge_axes(order, [Accumulate(accumulator, value), *after], set(along))
     inner = [axis for axis in order if axis in apart]
     outer = [axis for axis in order if axis not in apart]
     total = math.prod(a.extent for a in inner)
     steps = math.prod(a.extent for a in outer)
     if total > _SPLIT and steps * 8 < total and inner:
-        return _split_reduction(name, outer, inner, order, accumulate, store, machine, temporary)
-    return [_reduction_nest(name, outer, inner, order, accumulate, [store], machine)]
+        return _split_reduction(name, outer, inner, order, accumulate, after, machine, temporary)
+    return [_reduction_nest(name, outer, inner, order, accumulate, after, machine)]
 
 
 def reduction_of(node: Node) -> Reduction:
@@ -186,7 +185,7 @@ def _reduction_nest(
 
 
 def _split_reduction(
-    name: str, outer: list[Axis], inner: list[Axis], order: list[Axis], accumulate: Accumulate, store: Store,
+    name: str, outer: list[Axis], inner: list[Axis], order: list[Axis], accumulate: Accumulate, after: list[Store],
     machine: Machine, temporary: Callable[[str, DType, int], Buffer],
 ) -> list[Kernel]:
     """Two kernels: sums of pieces of fixed length, and the sum of those."""
@@ -218,7 +217,7 @@ def _split_reduction(
     pieces = Axis("r.piece", count)
     again = kernel.load(partial, ix.plus(ix.times(pieces.value, steps), ix.ravel(result_index, [a.extent for a in outer])))
     last_order = [pieces, *outer]
-    return [first, _reduction_nest(name, outer, [pieces], last_order, Accumulate(accumulator, again), [store], machine)]
+    return [first, _reduction_nest(name, outer, [pieces], last_order, Accumulate(accumulator, again), after, machine)]
 
 
 def _masked(value: Expr, inside: Expr, neutral: Expr) -> Expr:

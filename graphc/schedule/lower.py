@@ -154,14 +154,14 @@ class _Lowering:
     def _kernels(self, name: str, group: Group, targets: dict[Value, Stored]) -> list[Kernel]:
         root = group.roots[0]
         node = root.anchor
-        target = targets[root.value]
+        values = [r.value for r in group.roots]
         if node is None:
-            return [map_kernel(name, [r.value for r in group.roots], self.memory, targets, self.machine)]
+            return [map_kernel(name, values, self.memory, targets, self.machine)]
         if node.op.name == "contract":
-            return [product_kernel(name, root, node, self.memory, target, self.machine)]
+            return [product_kernel(name, node, values, self.memory, targets, self.machine)]
         if node.op.name == "scatter_add":
             base, result = node.operands[0], node.result
-            own = target if root.value is result else self.temporary(result)
+            own = targets[result] if root.value is result else self.temporary(result)
             copy = map_kernel(f"{name}.base", [base], self.memory, {base: own}, self.machine)
             kernels: list[Kernel] = [copy, scatter_kernel(name, node, self.memory, own)]
             if root.value is not result:
@@ -169,13 +169,19 @@ class _Lowering:
                 memory = {**self.memory, result: own}
                 kernels.append(map_kernel(f"{name}.map", [root.value], memory, targets, self.machine))
             return kernels
-        return reduction_kernels(name, root, node, self.memory, target, self.machine, self.scratch)
+        return reduction_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
 
     def _late_updates(self, groups: list[Group]) -> list[Group]:
         """Groups that write over donated inputs, and that no other group reads, go last: by then the old contents have
         been read."""
-        donated = {self.graph.outputs[j] for j in self.donated}
-        late = [g for g in groups if all(r.value in donated for r in g.roots) and not self._read_elsewhere(g, groups)]
+        outputs, donated = set(self.graph.outputs), {self.graph.outputs[j] for j in self.donated}
+        late = [
+            g
+            for g in groups
+            if all(r.value in outputs for r in g.roots)
+            and any(r.value in donated for r in g.roots)
+            and not self._read_elsewhere(g, groups)
+        ]
         return [g for g in groups if g not in late] + late
 
     def _read_elsewhere(self, group: Group, groups: list[Group]) -> bool:

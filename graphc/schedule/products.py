@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import graphc.index as ix
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.ops.linalg import parse_spec
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.fusion import Root
 from graphc.schedule.loops import choose_lanes, cost
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
@@ -22,9 +21,14 @@ _ROWS = 4
 
 
 def product_kernel(
-    name: str, root: Root, node: Node, memory: Mapping[Value, Stored], target: Stored, machine: Machine
+    name: str,
+    node: Node,
+    values: Sequence[Value],
+    memory: Mapping[Value, Stored],
+    targets: Mapping[Value, Stored],
+    machine: Machine,
 ) -> Kernel:
-    """The kernel of a contraction, and of what is computed from its result element by element.
+    """The kernel of a contraction that stores `values`: its result, or what is computed from it element by element.
 
     The columns (n) are those of the operand that has the result's last dimension, so that results are stored in order.
     """
@@ -48,28 +52,28 @@ def product_kernel(
     elements = Elements(memory)
     lhs, rhs = elements.at(x, index(left)), elements.at(y, index(right))
     accumulator = Accumulator("acc", "sum", node.result.dtype)
-    final = Elements(memory, {node.result: lambda _: accumulator.value}).at(root.value, index(out))
-    store = Store(target.buffer, target.place(index(out)), final)
+    final = Elements(memory, {node.result: lambda _: accumulator.value})
+    stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
     work = math.prod(sizes.values())
     if work <= _SMALL or not (m or batch) or not n or not k:
-        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, lhs * rhs), store, machine)
-    return Gemm(name, batch, m, n, k, lhs, rhs, accumulator, (store,))
+        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, lhs * rhs), stores, machine)
+    return Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)
 
 
 def _small(
-    name: str, rows: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], accumulate: Accumulate, store: Store,
-    machine: Machine,
+    name: str, rows: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], accumulate: Accumulate,
+    after: tuple[Store, ...], machine: Machine,
 ) -> Loops:
     """A product as plain loops: columns in lanes, and a few rows at a time to use each column more than once."""
     total = max(1, math.prod(a.extent for a in k))
-    values = [accumulate.value, store.value]
+    values = [accumulate.value, *(s.value for s in after)]
     accumulator = accumulate.accumulator
     if not n:
         lanes = choose_lanes(values, k[-1].extent, machine, 4) if k else 0
         body: tuple[Statement, ...] = (accumulate,)
         for depth, axis in enumerate(reversed(k)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
-        return Loops(name, rows, (Reset(accumulator), *body, store), cost=total * cost(values) / max(lanes, 1) + 10)
+        return Loops(name, rows, (Reset(accumulator), *body, *after), cost=total * cost(values) / max(lanes, 1) + 10)
     lane_axis = n[-1]
     lanes = choose_lanes(values, lane_axis.extent, machine)
     grid: tuple[Axis, ...] = (*rows, *n[:-1])
@@ -85,7 +89,7 @@ def _small(
             values_of[rows[-1].value] = ix.plus(ix.times(step.value, together), r)
         resets.append(Reset(own))
         sums.append(Accumulate(own, ix.substitute(accumulate.value, values_of)))
-        stores += substitute_statements([store], values_of)
+        stores += substitute_statements(after, values_of)
     if step is not None:
         grid = (*rows[:-1], step, *n[:-1])
     body = tuple(sums)
