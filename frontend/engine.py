@@ -1,0 +1,235 @@
+"""Running the recorded graph backwards. Nothing here recurses: a chain of a million operations is fine."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import AutogradError
+from graphc.frontend.modes import mode
+from graphc.frontend.node import Edge, Node
+from graphc.frontend.tape import match
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import active
+
+Target: TypeAlias = Node | Tensor
+
+
+def run(
+    roots: Sequence[tuple[Edge, Tensor]],
+    *,
+    keep_graph: bool,
+    create_graph: bool,
+    inputs: Sequence[Edge] | None = None,
+    accumulate: bool = True,
+) -> list[Tensor | None]:
+    """Send the cotangents of the roots down the graph.
+
+    roots
+        Where to start, with the cotangent there.
+    keep_graph
+        Whether what the nodes saved is kept for another run.
+    create_graph
+        Whether the run itself is recorded.
+    inputs, accumulate
+        With `inputs`, only the paths to them are followed. If `accumulate`, gradients are added to `.grad` (of all leaves,
+        or of the inputs); otherwise the gradients of the inputs are returned, None for one that is not reached.
+    """
+    captures: dict[tuple[Target, int], Tensor | None] = {} if inputs is None else {edge: None for edge in inputs if edge}
+    before, mode.grad = mode.grad, create_graph
+    try:
+        _Run(roots, keep_graph, captures if inputs is not None else None, accumulate).run()
+    finally:
+        mode.grad = before
+    return [captures[edge] if edge else None for edge in inputs] if inputs is not None else []
+
+
+class _Run:
+    """One run of the engine."""
+
+    def __init__(
+        self,
+        roots: Sequence[tuple[Edge, Tensor]],
+        keep_graph: bool,
+        captures: dict[tuple[Target, int], Tensor | None] | None,
+        accumulate: bool,
+    ) -> None:
+        self.keep_graph = keep_graph
+        self.captures = captures
+        self.accumulate = accumulate
+        self.ready: list[tuple[int, Node]] = []
+        self.buffers: dict[Target, list[Tensor | None]] = {}
+        starts = list(dict.fromkeys(edge[0] for edge, _ in roots if edge))
+        self.pending = _dependencies(starts, None if captures is None else {target for target, _ in captures})
+        for edge, ct in roots:
+            if edge is not None and edge[0] in self.pending:
+                self._add(edge, ct)
+        for target in starts:
+            if self.pending.get(target) == 0:
+                self._arrived(target)
+
+    def run(self) -> None:
+        while self.ready:
+            _, node = heapq.heappop(self.ready)
+            self._visit(node)
+
+    def _arrived(self, target: Target) -> None:
+        """Everything that flows into the target has come."""
+        if isinstance(target, Node):
+            heapq.heappush(self.ready, (-target.sequence, target))
+        else:
+            self._leaf(target)
+
+    def _add(self, edge: tuple[Target, int], ct: Tensor) -> None:
+        target, index = edge
+        buffer = self.buffers.get(target)
+        if buffer is None:
+            self.buffers[target] = buffer = [None] * (target.outputs if isinstance(target, Node) else 1)
+        there = buffer[index]
+        buffer[index] = ct if there is None else ops.add(there, ct)
+
+    def _visit(self, node: Node) -> None:
+        cotangents = self.buffers.pop(node, None)
+        edges = node.edges
+        results: list[Any] = [None] * len(edges)
+        if cotangents is not None:
+            self._watchers(node, cotangents)
+            if any(edge is not None and edge[0] in self.pending for edge in edges):
+                results = list(self._apply(node, cotangents))
+        cotangents = None
+        for i, edge in enumerate(edges):
+            if edge is None or edge[0] not in self.pending:
+                continue
+            target = edge[0]
+            if results[i] is not None:
+                self._add(edge, results[i])
+                results[i] = None  # so that a leaf can tell whether it is the only owner
+            self.pending[target] -= 1
+            if not self.pending[target]:
+                self._arrived(target)
+
+    def _apply(self, node: Node, cotangents: list[Tensor | None]) -> Sequence[Any]:
+        if node.prehooks:
+            for hook in list(node.prehooks.values()):
+                changed = hook(tuple(cotangents))
+                if changed is not None:
+                    cotangents = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+        results = node.apply(cotangents)
+        if not self.keep_graph:
+            node.free()
+        if node.hooks:
+            for hook in list(node.hooks.values()):
+                changed = hook(tuple(results), tuple(cotangents))
+                if changed is not None:
+                    results = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+        return results
+
+    def _watchers(self, node: Node, cotangents: list[Tensor | None]) -> None:
+        """Hooks, retained gradients and captures of the tensors that are outputs of the node."""
+        if node.tensor_prehooks is not None:
+            for index, hooks in node.tensor_prehooks.items():
+                cotangents[index] = _hooked(hooks.values(), cotangents[index])
+        if node.retainers is not None:
+            for index, reference in node.retainers.items():
+                tensor, ct = reference(), cotangents[index]
+                if tensor is not None and ct is not None:
+                    old = tensor._get_grad()
+                    tensor._set_grad(ct if old is None else ops.add(old, ct))
+        if self.captures is not None:
+            for index, ct in enumerate(cotangents):
+                if (node, index) in self.captures:
+                    self.captures[node, index] = ct
+                    if self.accumulate and ct is not None:
+                        raise AutogradError("One of the inputs of backward() is not a leaf",
+                                            hint="use autograd.grad, or retain_grad()")
+
+    def _leaf(self, leaf: Tensor) -> None:
+        buffer = self.buffers.pop(leaf, None)
+        if buffer is None or buffer[0] is None:
+            return
+        ct = buffer.pop()
+        del buffer
+        meta = leaf._state()
+        if meta.hooks:
+            ct = _hooked(meta.hooks.values(), ct)
+        if not self.accumulate:
+            if self.captures is not None and (leaf, 0) in self.captures:
+                self.captures[leaf, 0] = ct
+            return
+        ct = match(ct, leaf._data.shape, leaf._data.dtype)
+        old = leaf._get_grad()
+        if old is None:
+            leaf._set_grad(_owned(ct))
+        elif mode.grad:
+            leaf._set_grad(ops.add(old, ct))
+        else:
+            old.add_(ct)
+        if meta.post_hooks:
+            for hook in list(meta.post_hooks.values()):
+                hook(leaf)
+
+
+def _hooked(hooks: Iterable[Any], ct: Any) -> Any:
+    if ct is not None:
+        for hook in list(hooks):
+            changed = hook(ct)
+            if changed is not None:
+                if changed._data.shape != ct._data.shape:
+                    raise AutogradError("hook has changed the size of value", expected=str(ct.shape), got=str(changed.shape))
+                ct = changed
+    return ct
+
+
+def _owned(ct: Any) -> Tensor:
+    """A gradient that nobody else refers to: the cotangent itself if that is so, else a copy."""
+    if active() is not None:
+        return ct
+    array = ct._data
+    owner = array if array.base is None else array.base
+    # ct: this frame, the caller's, and getrefcount's argument; the array: the tensor, two names here, the argument;
+    # where it is a view of fresh memory, that is held by the view and by the name
+    alone = (
+        sys.getrefcount(ct) <= 3
+        and isinstance(owner, np.ndarray)
+        and sys.getrefcount(owner) <= (4 if owner is array else 3)
+        and (owner is array or sys.getrefcount(array) <= 3)
+    )
+    if alone and array.flags.writeable and ct._node is None and 0 not in array.strides:
+        meta = ct._meta
+        if meta is None or (meta.view is None and not meta.requires_grad):
+            return ct
+        return wrap(array)
+    if mode.grad:
+        return ops.cast(ct, dtype=ct.dtype)
+    return wrap(np.array(array, order="C"))
+
+
+def _dependencies(starts: Sequence[Target], wanted: set[Target] | None) -> dict[Target, int]:
+    """How many edges lead into each target that is to be visited. With `wanted`, only what leads to those."""
+    reached: dict[Target, list[Target]] = {}
+    stack: list[Target] = list(starts)
+    while stack:
+        target = stack.pop()
+        if target in reached:
+            continue
+        children = [edge[0] for edge in target.edges if edge is not None] if isinstance(target, Node) else []
+        reached[target] = children
+        stack.extend(children)
+    if wanted is not None:
+        keep: set[Target] = set()
+        # inputs were made before what was computed from them: by age, each node comes after its children
+        for target in sorted(reached, key=lambda t: t.sequence if isinstance(t, Node) else -1):
+            if target in wanted or any(child in keep for child in reached[target]):
+                keep.add(target)
+        reached = {target: [c for c in children if c in keep] for target, children in reached.items() if target in keep}
+    counts = dict.fromkeys(reached, 0)
+    for children in reached.values():
+        for child in children:
+            counts[child] += 1
+    return counts
+

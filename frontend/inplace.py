@@ -1,0 +1,260 @@
+"""Changing tensors in place: assignment, methods with a trailing underscore, and `out=` arguments."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import AutogradError, DTypeError, GraphcError, ShapeError
+from graphc.frontend.arguments import emit
+from graphc.frontend.modes import mode
+from graphc.frontend.movement import expand
+from graphc.frontend.node import edge_to, node_class
+from graphc.frontend.pointwise import cast
+from graphc.frontend.tape import CopySlices, OverwriteNode
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import active
+from graphc.op import OpDef
+from graphc.types import DType
+
+_SPELLED = {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
+            "float16": "Half", "float32": "Float", "float64": "Double"}
+
+
+def refuse(tensor: Tensor) -> None:
+    """AutogradError where the tensor must not be changed in place."""
+    meta = tensor._meta
+    if meta is None:
+        return
+    if meta.inference and not mode.inference:
+        raise AutogradError("Inplace update to inference tensor outside InferenceMode is not allowed",
+                            hint="clone() it before the update")
+    if not mode.grad:
+        return
+    if meta.requires_grad and tensor._node is None:
+        raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.",
+                            hint="update it under no_grad(), or change a clone() of it")
+    view = meta.view
+    if view is None or view.base is None or not view.base.requires_grad:
+        return
+    if view.tracked:
+        if view.base.is_leaf:
+            raise AutogradError("a view of a leaf Variable that requires grad is being used in an in-place operation.",
+                                hint="update it under no_grad(), or change a clone() of it")
+    elif view.steps and meta.version is view.base._version_counter() and not meta.requires_grad and view.seen is not None:
+        raise AutogradError("A view was created in no_grad mode and is being modified inplace with grad mode enabled",
+                            hint="make the view outside no_grad(), or change it inside")
+
+
+def check_castable(result: DType, own: DType) -> None:
+    """DTypeError where a result must not be written into memory of another dtype: floats into integers, say."""
+    if result.category > own.category:
+        raise DTypeError(f"result type {_SPELLED.get(result.name, result.name)} can't be cast to the desired output type "
+                         f"{_SPELLED.get(own.name, own.name)}",
+                         hint="use the operation without the trailing underscore, or convert the tensor first")
+
+
+def assign(target: Tensor, new: Tensor) -> Tensor:
+    """Write `new`, of the target's shape or one that stretches to it, into the target's memory, and tell autograd.
+
+    `new` may have been computed from the target. The caller has asked `refuse` before.
+    """
+    if new._data.shape != target._data.shape:
+        new = expand(new, target._data.shape)
+    if new.dtype is not target.dtype:
+        new = cast(new, target.dtype)
+    tracer = active()
+    if tracer is not None:
+        tracer.write(target, tracer.value(new))
+    else:
+        _copy(target._data, new._data)
+    bump(target)
+    _adopt(target, new)
+    return target
+
+
+def _copy(array: np.ndarray, new: np.ndarray) -> None:
+    if not array.flags.writeable:
+        raise GraphcError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
+            if 0 in array.strides else "the tensor's memory is read-only",
+            hint="clone() the tensor before changing it in place")
+    np.copyto(array, new, casting="unsafe")
+
+
+def bump(tensor: Tensor) -> None:
+    """Count a change in place."""
+    tensor._version_counter().count += 1
+
+
+def _adopt(target: Tensor, new: Tensor) -> None:
+    """The target's history is that of `new` from here on."""
+    if not mode.grad:
+        return
+    meta = target._state()
+    view = meta.view
+    base = None if view is None else view.base
+    if view is not None and base is not None and view.tracked:
+        if not (new.requires_grad or base.requires_grad):
+            return
+        new_edge, base_edge = edge_to(new), edge_to(base)
+        base._node = node_class("CopySlices", CopySlices)(view, base_edge, new_edge)
+        base._state().index = 0
+        return  # the view's own history is read off the base's when somebody asks
+    if view is not None and not view.tracked and not new.requires_grad:
+        return
+    if new.requires_grad:
+        node = new.grad_fn
+        if node is None:  # a leaf was copied in
+            with_node = emit(ops.cast, (new,), {"dtype": new.dtype})
+            node = with_node._node
+        target._node, meta.index = node, new.output_nr
+    elif target.requires_grad:
+        target._node, meta.index = node_class("ZeroBackward0", OverwriteNode)((edge_to(target),)), 0
+
+
+def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+    """The method that writes the function's result into its first argument: add_ of add."""
+
+    @functools.wraps(function)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        refuse(self)
+        new = function(self, *args, **kwargs)
+        check_castable(new.dtype, self.dtype)
+        if new._data.shape != self._data.shape:
+            raise ShapeError(f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(new.shape)}",
+                             expected="a result of the tensor's own shape", got=f"{name}: {list(new.shape)}")
+        return assign(self, new)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"`{function.__name__}`, written into the tensor itself."
+    return method
+
+
+def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Callable[..., Tensor]:
+    """`in_place` for a binary ufunc, which needs no memory besides where no gradient is wanted."""
+    general = in_place(function, name)
+    ufunc = getattr(record.ref, "ufunc", record.ref)
+
+    @functools.wraps(general)
+    def method(self: Tensor, other: Any, **kwargs: Any) -> Tensor:
+        own = self._data
+        if not kwargs and active() is None and type(own) is np.ndarray and own.dtype.kind == "f" and own.flags.writeable:
+            operand = other._data if isinstance(other, Tensor) else other if type(other) in (int, float) else None
+            plain = not mode.grad or (_unwatched(self) and not (isinstance(other, Tensor) and other.requires_grad))
+            same = type(operand) in (int, float) or (
+                type(operand) is np.ndarray and operand.dtype is own.dtype and operand.shape == own.shape)
+            if plain and same:
+                refuse(self)
+                with np.errstate(all="ignore"):
+                    ufunc(own, operand, out=own)
+                bump(self)
+                return self
+        return general(self, other, **kwargs)
+
+    return method
+
+
+def _unwatched(tensor: Tensor) -> bool:
+    """Whether neither the tensor nor what it is a view of takes part in a graph."""
+    meta = tensor._meta
+    if tensor._node is not None:
+        return False
+    return meta is None or (not meta.requires_grad and (meta.view is None or not meta.view.tracked
+                                                        or not meta.view._base.requires_grad))
+
+
+def write_out(made: Tensor, out: Tensor) -> Tensor:
+    """Put a finished result into the tensor given as `out=`, which is resized if it has another shape."""
+    if not isinstance(out, Tensor):
+        raise GraphcError("out= expects a Tensor", got=type(out).__name__)
+    if mode.grad and (made.requires_grad or out.requires_grad):
+        raise AutogradError("functions with out=... arguments don't support automatic differentiation, but one of the "
+                            "arguments requires grad.", hint="leave out= away, or work under no_grad()")
+    check_castable(made.dtype, out.dtype)
+    if made._data.shape != out._data.shape:
+        if out.numel() != 0:
+            warnings.warn(f"An output with one or more elements was resized since it had shape {list(out.shape)}, which does "
+                          f"not match the required output shape {list(made.shape)}.", UserWarning, stacklevel=4)
+        array = made._array("out=")
+        out._data = array.astype(out.dtype.numpy, order="C")
+        bump(out)
+        return out
+    return assign(out, made)
+
+
+def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The public function: as it is, with an `out=` argument for the tensor to write the result into."""
+
+    @functools.wraps(function)
+    def public(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if out is None:
+            return result
+        if isinstance(out, (tuple, list)):
+            return type(result)(tuple(write_out(made, o) for made, o in zip(result, out)))
+        return write_out(result, out)
+
+    return public
+
+
+# Assignments that are functions of their own
+
+
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Overwrite the tensor with another one's elements, stretched to its shape and converted to its dtype."""
+    refuse(self)
+    if not isinstance(src, Tensor):
+        raise GraphcError("copy_(): argument 'other' must be Tensor", got=type(src).__name__)
+    return assign(self, src)
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Overwrite every element with one number."""
+    refuse(self)
+    if isinstance(value, Tensor):
+        if value._data.shape:
+            raise GraphcError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.dim()} dimensions.")
+        return assign(self, value)
+    return assign(self, ops.full(_type(self), value, like=Tensor))
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Overwrite every element with zero."""
+    return fill_(self, 0)
+
+
+def _type(tensor: Tensor) -> Any:
+    from graphc.types import TensorType
+
+    return TensorType(tensor.dtype, tuple(tensor._data.shape))
+
+
+def detach_(self: Tensor) -> Tensor:
+    """Take the tensor itself out of the graph."""
+    if self._is_view() and self._meta is not None and self._meta.view is not None and self._meta.view.tracked:
+        raise AutogradError("Can't detach views in-place. Use detach() instead")
+    self._node = None
+    if self._meta is not None:
+        self._meta.requires_grad = False
+        self._meta.index = 0
+    return self
+
+
+def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+    """A method that turns the tensor itself around: t_ of t. The memory stays where it is."""
+
+    @functools.wraps(function)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        refuse(self)
+        new = function(self, *args, **kwargs)
+        self._data, self._node, self._meta = new._data, new._node, new._meta
+        return self
+
+    method.__name__ = method.__qualname__ = name
+    return method

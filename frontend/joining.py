@@ -1,0 +1,123 @@
+"""Functions that make one tensor of several."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+
+from graphc import ops
+from graphc.errors import ArgumentTypeError, GraphcError, ShapeError
+from graphc.frontend.arguments import axis, emit, promoted
+from graphc.frontend.movement import clone, part, reshape, unsqueeze
+from graphc.frontend.pointwise import cast
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+
+
+def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
+    if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
+        raise ArgumentTypeError(f"{function}(): argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
+    for i, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            raise ArgumentTypeError(f"{function}: expected Tensor as element {i} in argument 0, but got "
+                                    f"{type(tensor).__name__}")
+    if not tensors:
+        raise GraphcError(f"{function}(): expected a non-empty list of Tensors")
+    return list(tensors)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The tensors one after the other along a dimension; the other sizes have to agree."""
+    given = _sequence(tensors, "cat")
+    dtype = promoted(*given)
+    # a vector without elements fits everywhere, as in PyTorch
+    used = [x for x in given if x._data.shape != (0,)] or given[:1]
+    first = used[0]
+    for i, x in enumerate(used):
+        if not x._data.shape:
+            raise GraphcError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
+        if x.ndim != first.ndim:
+            raise ShapeError(f"Tensors must have same number of dimensions: got {first.ndim} and {x.ndim}")
+    at = axis(dim, first.ndim)
+    for i, x in enumerate(used):
+        for d, (a, b) in enumerate(zip(first._data.shape, x._data.shape)):
+            if d != at and a != b:
+                raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
+                                 f"for tensor number {i} in the list.")
+    return named(emit(ops.concat, tuple(cast(x, dtype) for x in used), {"axis": at}), "Cat")
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape along a new dimension."""
+    given = _sequence(tensors, "stack")
+    for i, x in enumerate(given):
+        if x._data.shape != given[0]._data.shape:
+            raise ShapeError(f"stack expects each tensor to be equal size, but got {list(given[0].shape)} at entry 0 and "
+                             f"{list(x.shape)} at entry {i}")
+    at = axis(dim, given[0].ndim + 1)
+    return named(cat([unsqueeze(x, at) for x in given], at), "Stack")
+
+
+def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Numbers as vectors of one element."""
+    out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors))
+    return out if builtins.len(out) > 1 or _listed(tensors) else out[0]
+
+
+def atleast_2d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Numbers and vectors as matrices of one row."""
+    out = tuple(reshape(x, (1, 1)) if not x._data.shape else unsqueeze(x, 0) if x.ndim == 1 else x for x in _several(tensors))
+    return out if builtins.len(out) > 1 or _listed(tensors) else out[0]
+
+
+def _listed(tensors: Sequence[object]) -> bool:
+    return len(tensors) == 1 and isinstance(tensors[0], (tuple, list))
+
+
+def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return tensors[0] if _listed(tensors) else tensors  # type: ignore[return-value]
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Side by side: along dimension 1, vectors along their only one."""
+    given = [x if x._data.shape else reshape(x, (1,)) for x in _sequence(tensors, "hstack")]
+    return cat(given, 0 if given[0].ndim == 1 else 1)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """One below the other; vectors become rows."""
+    return cat([atleast_2d(x) for x in _sequence(tensors, "vstack")], 0)  # type: ignore[misc]
+
+
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along dimension 2."""
+    given = []
+    for x in _sequence(tensors, "dstack"):
+        flat = x if x.ndim >= 2 else atleast_2d(x)
+        given.append(flat if flat.ndim > 2 else unsqueeze(flat, 2))  # type: ignore[union-attr, arg-type]
+    return cat(given, 2)
+
+
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Vectors as columns, beside the columns of matrices."""
+    return hstack([reshape(x, (x.numel(), 1)) if x.ndim <= 1 else x for x in _sequence(tensors, "column_stack")])
+
+
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """Elements moved on along the dimensions; what leaves at the end comes in at the start."""
+    if dims is None:
+        if not isinstance(shifts, int):
+            raise GraphcError("roll: several shifts need dims")
+        return reshape(roll(reshape(input, (-1,)), shifts, 0), input.shape)
+    steps = [shifts] if isinstance(shifts, int) else list(shifts)
+    along = [dims] if isinstance(dims, int) else list(dims)
+    if len(steps) != len(along):
+        raise GraphcError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(along)}")
+    out = input
+    for shift, dim in zip(steps, along):
+        at = axis(dim, len(input._data.shape))
+        size = input._data.shape[at] if input._data.shape else 0
+        if size and shift % size:
+            cut = size - shift % size
+            out = cat((part(out, at, cut, size), part(out, at, 0, cut)), at)
+    return named(out if out is not input else clone(input), "Roll")

@@ -1,0 +1,177 @@
+"""Products of matrices and vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc import ops
+from graphc.errors import DTypeError, GraphcError, ShapeError
+from graphc.frontend.arguments import emit
+from graphc.frontend.movement import expand, reshape
+from graphc.frontend.pointwise import cast
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+from graphc.types import bool_, broadcast_shapes, int64
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype is bool_:
+        return cast(emit(ops.matmul, (cast(x, int64), cast(y, int64)), {}), bool_)
+    return emit(ops.matmul, (x, y), {})
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """The product of matrices, of batches of them (which stretch to each other), or of vectors.
+
+    A vector on the left is a row, one on the right a column; its dimension is dropped from the result.
+    """
+    left, right = input._data.shape, other._data.shape
+    if not left or not right:
+        raise GraphcError("both arguments to matmul need to be at least 1D, but they are "
+                          f"{len(left)}D and {len(right)}D")
+    if len(left) == 2 and len(right) == 2:
+        return named(_product(input, other), "Mm")
+    if len(left) == 1 and len(right) == 1:
+        return dot(input, other)
+    if len(right) == 1:
+        if left[-1] != right[0]:
+            raise ShapeError(f"size mismatch, got input ({left[-2]}), mat ({left[-2]}x{left[-1]}), vec ({right[0]})")
+        out = matmul(input, reshape(other, (right[0], 1)))
+        return named(reshape(out, out._data.shape[:-1]), "Mv")
+    if len(left) == 1:
+        out = matmul(reshape(input, (1, left[0])), other)
+        return named(reshape(out, (*out._data.shape[:-2], out._data.shape[-1])), "Squeeze")
+    if len(right) == 2:
+        # one matrix for the whole batch: a single product of tall matrices
+        flat = _product(reshape(input, (-1, left[-1])) if len(left) > 2 else input, other)
+        return named(reshape(flat, (*left[:-1], right[-1])), "UnsafeView")
+    batch = broadcast_shapes(left[:-2], right[:-2], op="matmul")
+    x = input if left[:-2] == batch else expand(input, (*batch, *left[-2:]))
+    y = other if right[:-2] == batch else expand(other, (*batch, *right[-2:]))
+    return named(_product(x, y), "Bmm" if len(batch) == 1 else "UnsafeView")
+
+
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The product of two matrices."""
+    if len(input._data.shape) != 2:
+        raise GraphcError("self must be a matrix", got=str(list(input.shape)))
+    if len(mat2._data.shape) != 2:
+        raise GraphcError("mat2 must be a matrix", got=str(list(mat2.shape)))
+    return named(_product(input, mat2), "Mm")
+
+
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The products of two equally long stacks of matrices."""
+    for name, x in (("batch1", input), ("batch2", mat2)):
+        if len(x._data.shape) != 3:
+            raise GraphcError(f"{name} must be a 3D tensor", got=str(list(x.shape)))
+    if input._data.shape[0] != mat2._data.shape[0] or input._data.shape[2] != mat2._data.shape[1]:
+        a, b = list(input.shape), list(mat2.shape)
+        raise ShapeError(f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but got: "
+                         f"[{b[0]}, {b[1]}].")
+    return named(_product(input, mat2), "Bmm")
+
+
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """The product of a matrix and a vector."""
+    if len(input._data.shape) != 2 or len(vec._data.shape) != 1:
+        raise GraphcError(f"vector + matrix @ vector expected, got 1, {input.dim()}, {vec.dim()}")
+    return named(matmul(input, vec), "Mv")
+
+
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """The sum of the products of two vectors' elements."""
+    a, b = input._data.shape, tensor._data.shape
+    if len(a) != 1 or len(b) != 1:
+        raise GraphcError(f"1D tensors expected, but got {len(a)}D and {len(b)}D tensors")
+    if a != b:
+        raise ShapeError(f"inconsistent tensor size, expected tensor [{a[0]}] and src [{b[0]}] to have the same number of "
+                         f"elements, but got {a[0]} and {b[0]} elements respectively")
+    if input.dtype is not tensor.dtype:
+        raise DTypeError(f"dot : expected both vectors to have same dtype, but found {input.dtype.name} and "
+                         f"{tensor.dtype.name}")
+    out = _product(reshape(input, (1, a[0])), reshape(tensor, (a[0], 1)))
+    return named(reshape(out, ()), "Dot")
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """The products of every element of one vector with every one of another."""
+    if len(input._data.shape) != 1 or len(vec2._data.shape) != 1:
+        raise GraphcError(f"outer: Expected 1-D arguments, but got {input.dim()}D and {vec2.dim()}D")
+    return reshape(input, (-1, 1)) * reshape(vec2, (1, -1))
+
+
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """The products summed over the last dimensions of both."""
+    if not input._data.shape or not other._data.shape:
+        return input * other
+    if input._data.shape[-1] != other._data.shape[-1]:
+        raise ShapeError("inner() the last dimension must match on both input tensors but got shapes "
+                         f"{list(input.shape)} and {list(other.shape)}")
+    return tensordot(input, other, ([-1], [-1]))
+
+
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists."""
+    if isinstance(dims, Tensor):
+        dims = dims.tolist()
+    if isinstance(dims, int):
+        if dims < 0:
+            raise GraphcError(f"tensordot expects dims >= 0, but got dims={dims}")
+        left, right = list(range(a.ndim - dims, a.ndim)), list(range(dims))
+    else:
+        left, right = ([d] if isinstance(d, int) else list(d) for d in dims)
+    left = [ops.normalize_axis(d, a.ndim) for d in left]
+    right = [ops.normalize_axis(d, b.ndim) for d in right]
+    for i, j in zip(left, right, strict=True):
+        if a._data.shape[i] != b._data.shape[j]:
+            raise ShapeError(f"contracted dimensions need to match, but first has size {a._data.shape[i]} in dim {i} and second "
+                             f"has size {b._data.shape[j]} in dim {j}")
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    names_a = [next(letters) for _ in range(a.ndim)]
+    names_b = [names_a[left[right.index(j)]] if j in right else next(letters) for j in range(b.ndim)]
+    out = [n for i, n in enumerate(names_a) if i not in left] + [n for j, n in enumerate(names_b) if j not in right]
+    return emit(ops.contract, (a, b), {"spec": f"{''.join(names_a)},{''.join(names_b)}->{''.join(out)}"})
+
+
+def _plus(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
+    scaled = product if alpha == 1 else product * alpha
+    if beta == 0:
+        return named(expand(scaled, product._data.shape), name)
+    return named((input if beta == 1 else input * beta) + scaled, name)
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * mat1 @ mat2."""
+    return _plus("Addmm", input, mm(mat1, mat2), beta, alpha)
+
+
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * mat @ vec."""
+    return _plus("Addmv", input, mv(mat, vec), beta, alpha)
+
+
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * outer(vec1, vec2)."""
+    return _plus("Addr", input, outer(vec1, vec2), beta, alpha)
+
+
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * batch1 @ batch2, matrix by matrix."""
+    return _plus("Baddbmm", input, bmm(batch1, batch2), beta, alpha)
+
+
+def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
+    return _plus("Addbmm", input, bmm(batch1, batch2).sum(0), beta, alpha)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input @ weight.T + bias, over the last dimension of the input."""
+    if len(weight._data.shape) == 1:
+        out = matmul(input, weight)
+    else:
+        out = matmul(input, ops.transpose_last(weight))
+    if bias is None:
+        return out
+    return named(emit(ops.add, (out, bias), {}), "Addmm" if len(input._data.shape) == 2 else "View")

@@ -1,0 +1,130 @@
+"""Switching the recording of gradients on and off, by `with` block, decorator or call; each thread has its own state."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from graphc.errors import ArgumentTypeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Mode(threading.local):
+    grad = True
+    inference = False
+
+
+mode = _Mode()
+"""The calling thread's state. `grad`: whether operations are recorded; `inference`: whether inference_mode is on."""
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on tensors that require grad are recorded."""
+    return mode.grad
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether the code runs under inference_mode."""
+    return mode.inference
+
+
+class _Switch:
+    """A context manager that is also a decorator; `_enter` changes the mode, leaving restores it."""
+
+    _grad: bool
+    _inference: bool | None = None
+
+    def __init__(self) -> None:
+        self._before: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        self._before.append((mode.grad, mode.inference))
+        mode.grad = self._grad
+        if self._inference is not None:
+            mode.inference = self._inference
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        mode.grad, mode.inference = self._before.pop()
+
+    def _clone(self) -> _Switch:
+        return type(self)()
+
+    def __call__(self, function: F) -> F:
+        if not callable(function):
+            raise ArgumentTypeError(f"{type(self).__name__}: not a function", expected="a function to decorate",
+                                    got=type(function).__name__)
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with self._clone():
+                return function(*args, **kwargs)
+
+        return inside  # type: ignore[return-value]
+
+
+class no_grad(_Switch):
+    """Record nothing inside. Also a decorator."""
+
+    _grad = False
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        if function is None:
+            return self
+        self.__init__()
+        return self(function)
+
+
+class enable_grad(no_grad):
+    """Record inside, also within a no_grad block. Also a decorator."""
+
+    _grad = True
+
+
+class set_grad_enabled(_Switch):
+    """Record or not, by a flag. Called plainly it stays in force; as a `with` block or decorator it is undone at the end."""
+
+    def __init__(self, mode_: bool) -> None:
+        super().__init__()
+        self._grad = bool(mode_)
+        self._outside = (mode.grad, mode.inference)
+        mode.grad = self._grad
+
+    def __enter__(self) -> None:
+        self._before.append(self._outside)
+        mode.grad = self._grad
+
+    def _clone(self) -> _Switch:
+        return set_grad_enabled(self._grad)
+
+    def __call__(self, function: F) -> F:
+        mode.grad, mode.inference = self._outside
+        return super().__call__(function)
+
+
+class inference_mode(_Switch):
+    """Record nothing, and mark the tensors made inside as ones that never take part in a gradient."""
+
+    def __init__(self, mode_: bool | Callable[..., Any] = True) -> None:
+        super().__init__()
+        self._inference = bool(mode_)
+
+    def __new__(cls, mode_: bool | Callable[..., Any] = True) -> Any:
+        self = super().__new__(cls)
+        if isinstance(mode_, bool):
+            return self
+        self.__init__()
+        return self(mode_)
+
+    def __enter__(self) -> None:
+        self._grad = False if self._inference else mode.grad
+        super().__enter__()
+
+    def _clone(self) -> _Switch:
+        return inference_mode(bool(self._inference))

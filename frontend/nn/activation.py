@@ -1,0 +1,273 @@
+"""Activation functions as modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.frontend.creation import full
+from graphc.frontend.nn import functional as F
+from graphc.frontend.nn.module import Module
+from graphc.frontend.nn.parameter import Parameter
+from graphc.frontend.tensor import Tensor
+from graphc.types import DType
+
+
+class _Plain(Module):
+    """An activation without settings."""
+
+    _function: Any
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input)
+
+
+class Tanh(_Plain):
+    """tanh(x)."""
+
+    _function = staticmethod(F.tanh)
+
+
+class Sigmoid(_Plain):
+    """1 / (1 + exp(-x))."""
+
+    _function = staticmethod(F.sigmoid)
+
+
+class LogSigmoid(_Plain):
+    """log(sigmoid(x))."""
+
+    _function = staticmethod(F.logsigmoid)
+
+
+class Softsign(_Plain):
+    """x / (1 + |x|)."""
+
+    _function = staticmethod(F.softsign)
+
+
+class Tanhshrink(_Plain):
+    """x - tanh(x)."""
+
+    _function = staticmethod(F.tanhshrink)
+
+
+class _InPlace(Module):
+    """An activation whose only setting is whether it overwrites its input."""
+
+    _function: Any
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, inplace=self.inplace)
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class ReLU(_InPlace):
+    """max(0, x)."""
+
+    _function = staticmethod(F.relu)
+
+
+class ReLU6(_InPlace):
+    """min(max(0, x), 6)."""
+
+    _function = staticmethod(F.relu6)
+
+
+class SiLU(_InPlace):
+    """x * sigmoid(x)."""
+
+    _function = staticmethod(F.silu)
+
+
+class Mish(_InPlace):
+    """x * tanh(softplus(x))."""
+
+    _function = staticmethod(F.mish)
+
+
+class SELU(_InPlace):
+    """The exponential unit that keeps mean and variance."""
+
+    _function = staticmethod(F.selu)
+
+
+class Hardsigmoid(_InPlace):
+    """min(max(x + 3, 0), 6) / 6."""
+
+    _function = staticmethod(F.hardsigmoid)
+
+
+class Hardswish(_InPlace):
+    """x * min(max(x + 3, 0), 6) / 6."""
+
+    _function = staticmethod(F.hardswish)
+
+
+class _Settings(Module):
+    """An activation with numbers: the class names them with their defaults, in the order of the arguments."""
+
+    _settings: dict[str, Any]
+    _function: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        names = list(self._settings)
+        if len(args) > len(names):
+            raise TypeError(f"{type(self).__name__} takes {len(names)} arguments but {len(args)} were given")
+        given = {**dict(zip(names, args)), **kwargs}
+        unknown = set(given) - set(names)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        for name, default in self._settings.items():
+            setattr(self, name, given.get(name, default))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, **{name: getattr(self, name) for name in self._settings})
+
+    def extra_repr(self) -> str:
+        shown = [n for n in self._settings if n != "inplace" or self.inplace]
+        return ", ".join(f"{n}={getattr(self, n)}" for n in shown)
+
+
+class GELU(_Settings):
+    """x times the normal distribution function of x."""
+
+    _settings = {"approximate": "none"}
+    _function = staticmethod(F.gelu)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class ELU(_Settings):
+    """x where positive, else alpha (exp(x) - 1)."""
+
+    _settings = {"alpha": 1.0, "inplace": False}
+    _function = staticmethod(F.elu)
+
+
+class CELU(_Settings):
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+
+    _settings = {"alpha": 1.0, "inplace": False}
+    _function = staticmethod(F.celu)
+
+
+class LeakyReLU(_Settings):
+    """x where positive, else negative_slope * x."""
+
+    _settings = {"negative_slope": 0.01, "inplace": False}
+    _function = staticmethod(F.leaky_relu)
+
+
+class Softplus(_Settings):
+    """log(1 + exp(beta x)) / beta."""
+
+    _settings = {"beta": 1.0, "threshold": 20.0}
+    _function = staticmethod(F.softplus)
+
+
+class Hardshrink(_Settings):
+    """x where |x| > lambd, else 0."""
+
+    _settings = {"lambd": 0.5}
+    _function = staticmethod(F.hardshrink)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Softshrink(_Settings):
+    """x, moved towards zero by lambd."""
+
+    _settings = {"lambd": 0.5}
+    _function = staticmethod(F.softshrink)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Hardtanh(_Settings):
+    """x, cut off at both ends."""
+
+    _settings = {"min_val": -1.0, "max_val": 1.0, "inplace": False}
+    _function = staticmethod(F.hardtanh)
+
+
+class GLU(_Settings):
+    """The first half times the sigmoid of the second half."""
+
+    _settings = {"dim": -1}
+    _function = staticmethod(F.glu)
+
+
+class Threshold(Module):
+    """x where it is over the threshold, else the value."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.value = value
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" if self.inplace else "")
+
+
+class PReLU(Module):
+    """x where positive, else weight * x, with a weight that is learned."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: DType | None = None) -> None:
+        super().__init__()
+        self.num_parameters = num_parameters
+        self.init = init
+        self.weight = Parameter(full((num_parameters,), float(init), device=device, dtype=dtype))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class _Along(Module):
+    """A function along a dimension."""
+
+    _function: Any
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Softmax(_Along):
+    """exp(x) / sum(exp(x)) along a dimension."""
+
+    _function = staticmethod(F.softmax)
+
+
+class LogSoftmax(_Along):
+    """log(softmax(x)) along a dimension."""
+
+    _function = staticmethod(F.log_softmax)
+
+
+class Softmin(_Along):
+    """softmax(-x) along a dimension."""
+
+    _function = staticmethod(F.softmin)

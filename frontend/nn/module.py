@@ -1,0 +1,525 @@
+"""`Module`: the base of all layers and models."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeVar
+
+from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
+from graphc.frontend import device as devices
+from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.modes import no_grad
+from graphc.frontend.nn.hooks import ModuleHooks
+from graphc.frontend.nn.parameter import Buffer, Parameter
+from graphc.frontend.tensor import Tensor
+from graphc.types import DType, float16, float32, float64
+
+T = TypeVar("T")
+_missing = object()
+
+
+class LoadResult(NamedTuple):
+    """What `load_state_dict` found: names that the module has and the state lacks, and the other way round."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"LoadResult(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class _Clock:
+    """Counts the changes of all modules' attributes."""
+
+    ticks = 0
+
+
+clock = _Clock()
+"""`clock.ticks` grows with every change of an attribute of any module, and `module._version` with those of one."""
+
+
+class Module(ModuleHooks):
+    """A layer or a model. Subclasses call `super().__init__()`, assign their parts to attributes, and define `forward`.
+
+    Parameters, buffers and modules among the attributes are found by `parameters()`, `state_dict()`, `to()` and so on.
+    """
+
+    training: bool
+    _version = 0
+
+    def __init__(self) -> None:
+        own = self.__dict__
+        own["training"] = True
+        own["_parameters"] = {}
+        own["_buffers"] = {}
+        own["_modules"] = {}
+        own["_unsaved_buffers"] = set()
+        self._init_hooks()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What calling the module computes; every subclass defines it."""
+        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+
+    # Attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        clock.ticks += 1
+        own["_version"] = own.get("_version", 0) + 1
+        if isinstance(value, Parameter):
+            if "_parameters" not in own:
+                raise AttributeError("cannot assign parameters before Module.__init__() call")
+            self._forget(name, "_parameters")
+            own["_parameters"][name] = value
+            return
+        if isinstance(value, Module):
+            if "_modules" not in own:
+                raise AttributeError("cannot assign module before Module.__init__() call")
+            self._forget(name, "_modules")
+            own["_modules"][name] = value
+            return
+        if isinstance(value, Buffer) and "_buffers" in own:
+            self.register_buffer(name, value, value.persistent)
+            return
+        for kind, accepted in (("_parameters", "torch.nn.Parameter or None"), ("_modules", "torch.nn.Module or None"),
+                               ("_buffers", "torch.Tensor or None")):
+            registered = own.get(kind)
+            if registered is not None and name in registered:
+                if value is not None and not (kind == "_buffers" and isinstance(value, Tensor)):
+                    what = {"_parameters": "parameter", "_modules": "child module", "_buffers": "buffer"}[kind]
+                    raise TypeError(f"cannot assign '{type(value).__name__}' as {what} '{name}' "
+                                    f"({accepted.replace('torch', 'graphc')} expected)")
+                registered[name] = value
+                return
+        object.__setattr__(self, name, value)
+
+    def _forget(self, name: str, keep: str) -> None:
+        for kind in ("_parameters", "_buffers", "_modules"):
+            if kind != keep:
+                self.__dict__[kind].pop(name, None)
+        self.__dict__["_unsaved_buffers"].discard(name)
+        self.__dict__.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        for kind in ("_parameters", "_buffers", "_modules"):
+            registered = own.get(kind)
+            if registered is not None and name in registered:
+                return registered[name]
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def __delattr__(self, name: str) -> None:
+        clock.ticks += 1
+        self.__dict__["_version"] = self.__dict__.get("_version", 0) + 1
+        for kind in ("_parameters", "_buffers", "_modules"):
+            if name in self.__dict__[kind]:
+                del self.__dict__[kind][name]
+                self._unsaved_buffers.discard(name)
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *self._parameters, *self._buffers, *self._modules})
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter under a name; None reserves the name."""
+        self._check_name(name, "parameter", self._parameters)
+        if param is not None and not isinstance(param, Parameter):
+            raise ArgumentTypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                                    "(graphc.nn.Parameter or None required)")
+        if param is not None and not param.is_leaf:
+            raise ArgumentError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created "
+                                f"explicitly.", hint="compute it in forward()")
+        self._changed()
+        self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is part of the state but not trained; with persistent=False it is left out of state_dict."""
+        self._check_name(name, "buffer", self._buffers)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ArgumentTypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
+                                    "(graphc.Tensor or None required)")
+        self._changed()
+        self._buffers[name] = tensor
+        (self._unsaved_buffers.discard if persistent else self._unsaved_buffers.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a child module under a name."""
+        if module is not None and not isinstance(module, Module):
+            raise ArgumentTypeError(f"{type(module).__name__} is not a Module subclass")
+        self._check_name(name, "module", self._modules)
+        self._changed()
+        self._modules[name] = module
+
+    register_module = add_module
+
+    def _changed(self) -> None:
+        clock.ticks += 1
+        self.__dict__["_version"] = self.__dict__.get("_version", 0) + 1
+
+    def _check_name(self, name: str, kind: str, home: Mapping[str, Any]) -> None:
+        if "_parameters" not in self.__dict__:
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise ArgumentTypeError(f"{kind} name should be a string. Got {type(name).__name__}")
+        if "." in name:
+            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
+        if not name:
+            raise KeyError(f'{kind} name can\'t be empty string ""')
+        if hasattr(self, name) and name not in home:
+            raise KeyError(f"attribute '{name}' already exists")
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a dotted path."""
+        module: Any = self
+        for part in target.split(".") if target else ():
+            if not hasattr(module, part):
+                raise AttributeError(f"{type(module).__name__} has no attribute `{part}`")
+            module = getattr(module, part)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{part}` is not an nn.Module")
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path."""
+        path, _, name = target.rpartition(".")
+        found = getattr(self.get_submodule(path), name)
+        if not isinstance(found, Parameter):
+            raise AttributeError(f"`{name}` is not an nn.Parameter")
+        return found
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path."""
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        if name not in owner._buffers:
+            raise AttributeError(f"`{name}` is not a buffer")
+        return owner._buffers[name]
+
+    # Walking
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside."""
+        for _, module in self.named_children():
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside, with their names."""
+        seen: set[Module] = set()
+        for name, module in self._modules.items():
+            if module is not None and module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def modules(self) -> Iterator[Module]:
+        """The module itself and everything inside."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """The module itself and everything inside, with dotted names."""
+        seen = set() if memo is None else memo
+        if remove_duplicate:
+            if self in seen:
+                return
+            seen.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(seen, f"{prefix}.{name}" if prefix else name, remove_duplicate)
+
+    def _named_members(
+        self, members: Callable[[Module], Any], prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        owners = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in owners:
+            for name, member in members(module):
+                if member is None or (remove_duplicate and id(member) in seen):
+                    continue
+                seen.add(id(member))
+                yield (f"{path}.{name}" if path else name), member
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        for _, parameter in self.named_parameters(recurse=recurse):
+            yield parameter
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names."""
+        return self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        for _, buffer in self.named_buffers(recurse=recurse):
+            yield buffer
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their dotted names."""
+        return self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
+
+    # Changing everything at once
+
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Call `fn` on everything inside, and on the module itself last."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the module and everything inside to training behaviour (dropout on, batch statistics), or off it."""
+        if not isinstance(mode, bool):
+            raise ArgumentError("training mode is expected to be boolean")
+        for module in self.modules():
+            if module.training is not mode:
+                module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch off training behaviour."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad` of all parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to zeros."""
+        for parameter in self.parameters():
+            clear_grad(parameter, set_to_none)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for module in self.modules() if recurse else (self,):
+            module._changed()
+            for parameter in module._parameters.values():
+                if parameter is None:
+                    continue
+                with no_grad():
+                    parameter.data = fn(parameter.data)
+                    if parameter._get_grad() is not None:
+                        grad = fn(parameter._get_grad())
+                        parameter._set_grad(grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = fn(buffer)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Convert parameters and buffers in place: to(dtype), to(device), to(device, dtype). Integers keep their dtype."""
+        dtype: DType | None = kwargs.get("dtype")
+        where: Any = kwargs.get("device")
+        for arg in args:
+            if isinstance(arg, DType):
+                dtype = arg
+            elif isinstance(arg, Tensor):
+                dtype = arg.dtype
+            elif isinstance(arg, (str, devices.device)):
+                where = arg
+        devices.check(where)
+        if dtype is None:
+            return self
+        if not dtype.is_floating_point:
+            raise ArgumentTypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
+        return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+    def type(self, dst_type: DType) -> Self:
+        """Convert all parameters and buffers."""
+        return self._apply(lambda t: t.to(dst_type))
+
+    def float(self) -> Self:
+        """Floating-point parameters and buffers as float32."""
+        return self.to(float32)
+
+    def double(self) -> Self:
+        """Floating-point parameters and buffers as float64."""
+        return self.to(float64)
+
+    def half(self) -> Self:
+        """Floating-point parameters and buffers as float16."""
+        return self.to(float16)
+
+    def cpu(self) -> Self:
+        """Move to CPU memory, where everything is already."""
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move to a GPU: an error where there is none."""
+        devices.check("cuda")
+        return self
+
+    def share_memory(self) -> Self:
+        """Put all parameters and buffers where other processes can see them."""
+        return self._apply(lambda t: t.share_memory_())
+
+    # State
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """All parameters and persistent buffers by their dotted names. The tensors share memory with the module's."""
+        state = OrderedDict() if destination is None else destination
+        for hook in self._state_dict_pre_hooks.values():
+            hook(self, prefix, keep_vars)
+        self._save_to_state_dict(state, prefix, keep_vars)
+        for name, module in self._modules.items():
+            if module is not None:
+                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._state_dict_hooks.values():
+            result = hook(self, state, prefix, {})
+            if result is not None:
+                state = result
+        return state
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                destination[prefix + name] = parameter if keep_vars else parameter.detach()
+        for name, buffer in self._buffers.items():
+            if buffer is not None and name not in self._unsaved_buffers:
+                destination[prefix + name] = buffer if keep_vars else buffer.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            destination[f"{prefix}_extra_state"] = self.get_extra_state()
+
+    def get_extra_state(self) -> Any:
+        """What a subclass wants in state_dict besides its tensors."""
+        raise NotImplementedError("get_extra_state is not defined for this module")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take back what `get_extra_state` gave."""
+        raise NotImplementedError("set_extra_state is not defined for this module")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadResult:
+        """Copy tensors by name into parameters and buffers; with `assign`, take the tensors themselves.
+
+        Names that are missing or not known are errors if `strict`; shapes that differ always are.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise ArgumentTypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+        state = dict(state_dict)
+        missing: list[str] = []
+        unexpected = set(state)
+        problems: list[str] = []
+        for prefix, module in list(self.named_modules(remove_duplicate=False)):
+            dotted = f"{prefix}." if prefix else ""
+            for hook in module._load_state_dict_pre_hooks.values():
+                hook(module, state, dotted, {}, strict, missing, [], problems)
+                unexpected = set(state) - (set(state_dict) - unexpected)
+            module._load_from_state_dict(state, dotted, assign, missing, unexpected, problems)
+        result = LoadResult(missing, [key for key in state if key in unexpected])
+        for module in self.modules():
+            for hook in module._load_state_dict_post_hooks.values():
+                hook(module, result)
+        if strict:
+            if result.unexpected_keys:
+                problems.insert(0, "Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in result.unexpected_keys)
+                                + ". ")
+            if missing:
+                problems.insert(0, "Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
+        if problems:
+            raise GraphcError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems))
+        return result
+
+    def _load_from_state_dict(
+        self, state: Mapping[str, Any], prefix: str, assign: bool, missing: list[str], unexpected: set[str],
+        problems: list[str],
+    ) -> None:
+        saved = [(n, b) for n, b in self._buffers.items() if n not in self._unsaved_buffers]
+        for name, own in itertools.chain(self._parameters.items(), saved):
+            key = prefix + name
+            if own is None:
+                continue
+            if key not in state:
+                missing.append(key)
+                continue
+            unexpected.discard(key)
+            self._load_one(name, own, key, state[key], assign, problems)
+        key = f"{prefix}_extra_state"
+        if type(self).set_extra_state is not Module.set_extra_state:
+            if key in state:
+                unexpected.discard(key)
+                self.set_extra_state(state[key])
+            else:
+                missing.append(key)
+
+    def _load_one(self, name: str, own: Tensor, key: str, new: Any, assign: bool, problems: list[str]) -> None:
+        if not isinstance(new, Tensor):
+            problems.append(f'While copying the parameter named "{key}", expected graphc.Tensor or Tensor-like object from '
+                            f"checkpoint but received {type(new)}")
+            return
+        if own.shape != new.shape and not (own.shape == () and new.shape == (1,)):
+            problems.append(f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, the shape in "
+                            f"current model is {own.shape}.")
+            return
+        if not assign:
+            with no_grad():
+                own.copy_(new if own.shape == new.shape else new[0])
+        elif isinstance(own, Parameter):
+            setattr(self, name, new if isinstance(new, Parameter) else Parameter(new, requires_grad=own.requires_grad))
+        else:
+            setattr(self, name, new)
+
+    # Calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._has_hooks():
+            return self._call_with_hooks(args, kwargs)
+        return self.forward(*args, **kwargs)
+
+    # Text
+
+    def extra_repr(self) -> str:
+        """The settings that are printed between the parentheses."""
+        return ""
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        notes = extra.split("\n") if extra else []
+        inside = [f"({name}): {_indented(repr(module))}" for name, module in self._modules.items()]
+        if not inside and len(notes) <= 1:
+            return f"{self._get_name()}({extra})"
+        return f"{self._get_name()}(\n  " + "\n  ".join([*notes, *inside]) + "\n)"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def compile(self, **options: Any) -> None:
+        """Run forward from compiled graphs from now on."""
+        from graphc.frontend.compile import compile
+
+        object.__setattr__(self, "forward", compile(type(self).forward.__get__(self), **options))
+
+
+def _indented(text: str) -> str:
+    first, *rest = text.split("\n")
+    return "\n".join([first, *("  " + line for line in rest)])
+
+
+def clear_grad(parameter: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or set it to zeros."""
+    if set_to_none:
+        parameter._set_grad(None)
+        return
+    grad = parameter._get_grad()
+    if grad is not None:
+        if grad.grad_fn is not None:
+            grad.detach_()
+        else:
+            grad.requires_grad_(False)
+        grad.zero_()
+
+
+__all__ = ["Hooks", "LoadResult", "Module", "RemovableHandle", "clear_grad", "clock"]

@@ -1,0 +1,152 @@
+"""The graph that autograd records: nodes, and the edges from a result back to what it was computed from."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from graphc.errors import ArgumentTypeError
+from graphc.frontend.hooks import Hooks, RemovableHandle
+
+if TYPE_CHECKING:
+    from graphc.frontend.tensor import Tensor
+
+Edge: TypeAlias = "tuple[Node | Tensor, int] | None"
+"""Where a cotangent goes: to an output of a node, or to a leaf tensor; None where nobody asks for it."""
+
+_sequence = itertools.count().__next__
+
+
+class Node:
+    """One recorded operation. Subclasses say in `apply` how cotangents of the outputs become those of the inputs."""
+
+    __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "prehooks", "retainers", "sequence", "tensor_prehooks")
+    outputs: ClassVar[int] = 1
+
+    def __init__(self, edges: tuple[Edge, ...]) -> None:
+        self.edges = edges
+        self.sequence = _sequence()
+        """Grows with every node: of the nodes that are ready, backward() runs the youngest first."""
+        self.hooks: Hooks | None = None
+        self.prehooks: Hooks | None = None
+        self.tensor_prehooks: dict[int, Hooks] | None = None
+        self.retainers: dict[int, weakref.ref[Tensor]] | None = None
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        """The cotangents of the inputs, one for each edge (None: no gradient), given those of the outputs."""
+        raise NotImplementedError
+
+    def free(self) -> None:
+        """Let go of what was saved; running the node again is an error from then on."""
+
+    @property
+    def is_freed(self) -> bool:
+        """Whether what the node needs for running is gone."""
+        return False
+
+    # What users see
+
+    def name(self) -> str:
+        """The name of the class, such as AddBackward0."""
+        return type(self).__name__
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that the cotangents of the inputs go to, with the number of the output there."""
+        return tuple((None, 0) if edge is None else (_function(edge[0]), edge[1]) for edge in self.edges)
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        """A dictionary for the user's own notes."""
+        try:
+            return self._metadata
+        except AttributeError:
+            self._metadata: dict[Any, Any] = {}
+            return self._metadata
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(grad_inputs, grad_outputs)` after the node has run; a returned tuple replaces the grad_inputs."""
+        if self.hooks is None:
+            self.hooks = Hooks()
+        return self.hooks.add(hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(grad_outputs)` before the node runs; a returned tuple replaces them."""
+        if self.prehooks is None:
+            self.prehooks = Hooks()
+        return self.prehooks.add(hook)
+
+    def __call__(self, *cotangents: Any) -> Any:
+        if len(cotangents) != self.outputs:
+            raise ArgumentTypeError(
+                f"{self.name()} is called with {len(cotangents)} gradients", expected=f"{self.outputs}: those of its outputs",
+                hint="grad_fn is an attribute; for the gradient of a tensor call backward() and read .grad")
+        results = tuple(self.apply(list(cotangents)))
+        return results[0] if len(results) == 1 else results
+
+    # Tensors that watch an output of this node
+
+    def tensor_hooks(self, index: int) -> Hooks:
+        """The hooks of the tensor that is output `index`."""
+        if self.tensor_prehooks is None:
+            self.tensor_prehooks = {}
+        return self.tensor_prehooks.setdefault(index, Hooks())
+
+    def retain(self, index: int, tensor: Tensor) -> None:
+        """Store the gradient of output `index` in `tensor.grad`."""
+        if self.retainers is None:
+            self.retainers = {}
+        self.retainers[index] = weakref.ref(tensor)
+
+    def retains(self, index: int, tensor: Tensor) -> bool:
+        """Whether `retain` was called for the tensor."""
+        if self.retainers is None or index not in self.retainers:
+            return False
+        return self.retainers[index]() is tensor
+
+
+class AccumulateGrad:
+    """What stands at the end of the graph: a leaf that gradients are added up in."""
+
+    __slots__ = ("__weakref__", "variable")
+    next_functions: ClassVar[tuple[()]] = ()
+
+    def __init__(self, variable: Tensor) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        """AccumulateGrad."""
+        return "AccumulateGrad"
+
+
+def _function(target: Any) -> Any:
+    """A node as it is; a leaf as its AccumulateGrad, which is one object as long as somebody holds it."""
+    if isinstance(target, Node):
+        return target
+    meta = target._state()
+    known = None if meta.accumulator is None else meta.accumulator()
+    if known is None:
+        known = AccumulateGrad(target)
+        meta.accumulator = weakref.ref(known)
+    return known
+
+
+_classes: dict[tuple[str, type[Node]], type[Node]] = {}
+
+
+def node_class(name: str, base: type[Node]) -> type[Node]:
+    """The class of nodes called `name`, such as AddBackward0, made on first use."""
+    found = _classes.get((name, base))
+    if found is None:
+        found = _classes[name, base] = type(name, (base,), {"__slots__": (), "__module__": base.__module__})
+    return found
+
+
+def edge_to(tensor: Tensor) -> Edge:
+    """Where the cotangent of a tensor goes; None if it does not require grad."""
+    node = tensor._node if tensor._meta is None else tensor.grad_fn
+    if node is not None:
+        return node, (0 if tensor._meta is None else tensor._meta.index)
+    return (tensor, 0) if tensor._meta is not None and tensor._meta.requires_grad else None

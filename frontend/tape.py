@@ -1,0 +1,290 @@
+"""Recording primitive operations: what to save, and how a node turns its cotangent into those of the operands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import _INTERNAL, AutogradError, FreedGraphError, Location
+from graphc.frontend.modes import mode
+from graphc.frontend.node import Edge, Node, edge_to, node_class
+from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
+from graphc.op import OpDef, vjp_rule
+from graphc.types import TensorType, scalar_dtype
+
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad()."
+)
+RETAIN = "specify retain_graph=True if you need to backward through the graph a second time"
+
+
+def freed_error(name: str) -> FreedGraphError:
+    """The error of using a node whose saved values are gone."""
+    return FreedGraphError(FREED, hint=RETAIN, got=f"{name}, which has run already")
+
+
+class _Plan:
+    """What the tape does for one op when certain operands require grad: worked out once."""
+
+    __slots__ = ("cls", "rules", "saves", "saves_out")
+
+    def __init__(self, record: OpDef, wanted: tuple[int, ...]) -> None:
+        name = "".join(part.capitalize() for part in record.name.split("_"))
+        self.cls: type[OpNode] = node_class(f"{name}Backward0", OpNode)  # type: ignore[assignment]
+        self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
+        saves: set[int] = set()
+        for i in wanted:
+            rule = vjp_rule(record, i)
+            if rule is None:
+                continue
+            sources = tuple(_source(record, need) for need in rule.needs)
+            self.rules[i] = rule.rule, sources
+            saves.update(k for kind, k in sources if kind == "operand")
+        self.saves = tuple(sorted(saves))
+        self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
+
+
+def _source(record: OpDef, need: str) -> tuple[str, Any]:
+    """Where the argument called `need` of a VJP rule comes from."""
+    if need in ("ct", "out", "attrs", "types", "index"):
+        return need, None
+    if need in record.operands:
+        return "operand", record.operands.index(need)
+    if need.endswith("_type") and need[:-5] in record.operands:
+        return "type", record.operands.index(need[:-5])
+    return "attribute", need
+
+
+_plans: dict[tuple[str, tuple[int, ...]], _Plan] = {}
+
+
+def _plan(record: OpDef, wanted: tuple[int, ...]) -> _Plan:
+    found = _plans.get((record.name, wanted))
+    if found is None:
+        found = _plans[record.name, wanted] = _Plan(record, wanted)
+    return found
+
+
+class Saved:
+    """A tensor kept for the backward pass, with the version that it had."""
+
+    __slots__ = ("count", "tensor", "version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        meta = tensor._meta
+        self.tensor = tensor
+        self.version: Version | None = None
+        self.count = 0
+        if meta is not None:
+            if meta.inference and not mode.inference:
+                raise AutogradError(
+                    "Inference tensors cannot be saved for backward",
+                    hint="to work around, make a clone of it to get a normal tensor, or use no_grad() instead of "
+                         "inference_mode()")
+            if meta.version is not None:
+                self.version, self.count = meta.version, meta.version.count
+
+    def unpack(self, node: Node) -> Tensor:
+        """The tensor; an error if it was changed in place since."""
+        now = self.tensor._version if self.version is None else self.version.count
+        if now != self.count:
+            raise modified_error(node, self.tensor, now, self.count)
+        return self.tensor
+
+
+def modified_error(node: Node, tensor: Tensor, now: int, expected: int) -> AutogradError:
+    """The error of a saved tensor that was changed in place."""
+    where = node.location() if isinstance(node, OpNode) else None
+    return AutogradError(
+        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"[{tensor.dtype.name} {list(tensor.shape)}], which {node.name()} saved",
+        expected=f"version {expected}", got=f"the tensor is at version {now}",
+        hint="change a clone() of it, or write the operation without the trailing underscore"
+             + (f"; it was saved at {where}" if where else ""))
+
+
+class OpNode(Node):
+    """A recorded primitive. Keeps the operands, shapes and attributes that its VJP rules ask for, and nothing else."""
+
+    __slots__ = ("_code", "_last", "attrs", "out", "plan", "record", "saved", "types")
+
+    def __init__(
+        self,
+        plan: _Plan,
+        record: OpDef,
+        edges: tuple[Edge, ...],
+        args: tuple[Any, ...],
+        attrs: dict[str, Any],
+        out: Tensor,
+    ) -> None:
+        Node.__init__(self, edges)
+        self.plan = plan
+        self.record = record
+        self.attrs = attrs
+        self.types = [_described(arg) for arg in args]
+        self.saved: dict[int, Any] | None = None
+        self.out: tuple[Any, Version] | None = None
+        self._code: CodeType | None = None
+        if plan.saves:
+            self.saved = {i: Saved(args[i]) if isinstance(args[i], Tensor) else args[i] for i in plan.saves}
+        if plan.saves_out:
+            # the tensor itself would be a reference to this node: only what it holds is kept, and its version
+            self.out = out._data, out._version_counter()
+        if plan.saves or plan.saves_out:
+            self._code, self._last = _user_code()
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        plan, ct = self.plan, cotangents[0]
+        if self.is_freed:
+            raise freed_error(self.name())
+        out = None
+        if self.out is not None:
+            data, version = self.out
+            out = wrap(data)
+            out._node = self
+            out._state().version = version
+            if version.count:
+                raise modified_error(self, out, version.count, 0)
+        results: list[Any] = [None] * len(self.edges)
+        for i, (rule, sources) in plan.rules.items():
+            if self.edges[i] is None:
+                continue
+            arguments = []
+            for kind, key in sources:
+                if kind == "ct":
+                    arguments.append(ct)
+                elif kind == "operand":
+                    kept = self.saved[key]  # type: ignore[index]
+                    arguments.append(kept.unpack(self) if type(kept) is Saved else kept)
+                elif kind == "out":
+                    arguments.append(out)
+                elif kind == "attribute":
+                    arguments.append(self.attrs[key])
+                elif kind == "type":
+                    arguments.append(_tensor_type(self.types[key]))
+                elif kind == "attrs":
+                    arguments.append(self.attrs)
+                elif kind == "types":
+                    arguments.append(tuple(_tensor_type(t) for t in self.types))
+                else:
+                    arguments.append(i)
+            results[i] = match(rule(*arguments), *self.types[i])
+        return results
+
+    def free(self) -> None:
+        self.saved = self.out = None
+
+    @property
+    def is_freed(self) -> bool:
+        return (bool(self.plan.saves) and self.saved is None) or (self.plan.saves_out and self.out is None)
+
+    def location(self) -> Location | None:
+        """The user's line that made this node, as far as it is known."""
+        if self._code is None:
+            return None
+        line = next((line for start, stop, line in self._code.co_lines() if start <= self._last < stop and line), 0)
+        return Location(self._code.co_filename, line, self._code.co_name)
+
+    def __getattr__(self, name: str) -> Any:
+        # grad_fn._saved_self and the like: what was saved, by the operand's name
+        if name.startswith("_saved_"):
+            wanted = name.removeprefix("_saved_")
+            if wanted == "result" and self.plan.saves_out:
+                if self.out is None:
+                    raise freed_error(self.name())
+                return wrap(self.out[0])
+            if wanted in self.record.attrs:
+                return self.attrs[wanted]
+            names = [f"_saved_{operand}" for operand in self.record.operands]
+            if names and wanted in ("self", "other"):
+                name = names[("self", "other").index(wanted)] if len(names) > 1 or wanted == "self" else name
+            if name in names and names.index(name) in self.plan.saves:
+                if self.saved is None:
+                    raise freed_error(self.name())
+                kept = self.saved[names.index(name)]
+                return kept.unpack(self) if type(kept) is Saved else kept
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class OverwriteNode(Node):
+    """A tensor in a graph was overwritten with something that needs no gradient: none flows back."""
+
+    __slots__ = ()
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        return [ops.zeros_like(cotangents[0])]
+
+
+class CopySlices(Node):
+    """A tensor was changed in place through one of its views: the view's part of the gradient goes to the new part."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: View, base: Edge, new: Edge) -> None:
+        Node.__init__(self, (base, new))
+        self.view = view
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        (ct,) = cotangents
+        part = self.view.read(ct)
+        rest = None if self.edges[0] is None else self.view.write(ct, ops.zeros_like(part))
+        return [rest, part]
+
+
+def _described(arg: Any) -> tuple[Any, Any]:
+    """Shape and dtype of an operand."""
+    if isinstance(arg, Tensor):
+        return arg._data.shape, arg._data.dtype
+    return np.shape(arg), arg.dtype if isinstance(arg, (np.ndarray, np.generic)) else scalar_dtype(arg)
+
+
+def _tensor_type(described: tuple[Any, Any]) -> TensorType:
+    shape, dtype = described
+    return TensorType(as_dtype(dtype), shape)
+
+
+def match(ct: Any, shape: Any, dtype: Any) -> Any:
+    """Bring a cotangent to the type of its operand: sum over what was broadcast, cast back what was promoted."""
+    if ct is None:
+        return None
+    if ct._data.shape != shape:
+        ct = ops.unbroadcast(ct, shape)
+    return ct if ct._data.dtype == dtype or ct.dtype is as_dtype(dtype) else ops.cast(ct, dtype=as_dtype(dtype))
+
+
+def _user_code() -> tuple[CodeType, int]:
+    """The code object and instruction of the innermost frame outside the package: a line is made of them if need be."""
+    frame: Any = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
+
+
+def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], out: Tensor) -> None:
+    """Put an operation on the tape: `out` becomes differentiable in the operands that require grad.
+
+    The caller has seen that grad mode is on and that `out` is of a floating-point dtype.
+    """
+    edges = tuple(edge_to(arg) if isinstance(arg, Tensor) else None for arg in args)
+    wanted = tuple(i for i, edge in enumerate(edges) if edge is not None)
+    if not wanted:
+        return
+    plan = _plan(record, wanted)
+    if not plan.rules:
+        return
+    node = plan.cls(plan, record, edges, args, dict(attrs), out)
+    out._node = node
+
+
+def named(result: Tensor, name: str) -> Tensor:
+    """Give the node that made `result` the name of the public function that was called: `grad_fn=<MeanBackward0>`."""
+    node = result._node
+    if node is not None and isinstance(node, OpNode):
+        node.__class__ = node_class(f"{name}Backward0", OpNode)
+    return result

@@ -1,0 +1,594 @@
+"""The tensor: an array, or a value of a graph that is being traced, with what autograd knows about it.
+
+`Tensor` holds no mathematics: functions are in `graphc.frontend.functional` and its neighbours, and become methods in
+`graphc.frontend.methods`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, user_location
+from graphc.frontend.device import CPU, device
+from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.modes import enable_grad, mode
+from graphc.frontend.tracer import active
+from graphc.ops import normalize_axis
+from graphc.types import DTYPES, DType, dtype_of
+
+if TYPE_CHECKING:
+    from graphc.frontend.node import Node
+    from graphc.op import Emitter, OpDef
+
+_new = object.__new__
+_DTYPES = {d.numpy: d for d in DTYPES.values()}
+
+
+def as_dtype(dtype: Any) -> DType:
+    """graphc's dtype for NumPy's; one of graphc's as it is."""
+    return dtype if type(dtype) is DType else _DTYPES.get(dtype) or dtype_of(dtype)
+
+
+class Size(tuple[int, ...]):
+    """A shape: a tuple of sizes that can count its elements."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """How many elements a tensor of this shape has."""
+        return math.prod(self)
+
+    def __repr__(self) -> str:
+        return f"graphc.Size([{', '.join(map(str, self))}])"
+
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple.__add__(self, tuple(other)))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple(other) + tuple(self))
+
+    def __getitem__(self, index: Any) -> Any:
+        item = tuple.__getitem__(self, index)
+        return Size(item) if isinstance(index, slice) else item
+
+    def __reduce__(self) -> Any:
+        return Size, (tuple(self),)
+
+
+class Version:
+    """Counts the in-place changes of a piece of memory; tensors that share the memory share the counter."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class View:
+    """How a tensor that shares another one's memory is made from it."""
+
+    __slots__ = ("_base", "seen", "steps", "tracked")
+
+    def __init__(self, base: Tensor, steps: tuple[tuple[OpDef, dict[str, Any]], ...], tracked: bool) -> None:
+        # what is detached must not keep the graph of what it was detached from alive
+        self._base: Any = base if tracked else weakref.ref(base)
+        self.steps = steps
+        """The ops that lead from the base to the view, with their attributes; none for an alias."""
+        self.tracked = tracked
+        """Whether the gradient of the view flows to the base: not for `detach`, `data` and views made under no_grad."""
+        self.seen = base._node
+        """The base's history when the view's own was made; a change in place gives the base a new one."""
+
+    @property
+    def base(self) -> Tensor | None:
+        """The tensor that the memory was made for, never a view itself; None if nobody holds it any more."""
+        return self._base if self.tracked else self._base()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the history of the view is older than that of the base."""
+        return self.tracked and self.seen is not self._base._node
+
+    def read(self, base: Any) -> Any:
+        """The view of a tensor of the base's shape."""
+        for record, attrs in self.steps:
+            base = record(base, **attrs)
+        return base
+
+    def write(self, base: Any, new: Any) -> Any:
+        """`base` with `new` in the place of the view."""
+        befores = [base]
+        for record, attrs in self.steps[:-1]:
+            befores.append(record(befores[-1], **attrs))
+        for (record, attrs), before in zip(reversed(self.steps), reversed(befores)):
+            if record.view is None:
+                raise GraphcError(
+                    "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                    "location", hint="clone() the tensor before changing it in place")
+            new = record.view(before, new, **attrs)
+        return new
+
+
+class Meta:
+    """What only some tensors have: leaves that require grad, views, tensors changed in place, tensors with hooks."""
+
+    __slots__ = ("accumulator", "grad", "hooks", "index", "inference", "post_hooks", "requires_grad", "version", "view")
+
+    def __init__(self) -> None:
+        self.requires_grad = False
+        self.grad: Tensor | None = None
+        self.index = 0
+        """Which output of its node the tensor is."""
+        self.version: Version | None = None
+        self.view: View | None = None
+        self.hooks: Hooks | None = None
+        self.post_hooks: Hooks | None = None
+        self.accumulator: Any = None
+        self.inference = False
+
+
+def wrap(data: Any) -> Tensor:
+    """A tensor around an array or a graph value, which it does not copy."""
+    tensor = _new(Tensor)
+    tensor._data = data
+    tensor._node = None
+    tensor._meta = None
+    if mode.inference:
+        tensor._state().inference = True
+    return tensor
+
+
+class Tensor:
+    """A multi-dimensional array of one dtype that records what is done to it, for gradients and for graphs.
+
+    Make one with `graphc.tensor(data)`; called directly, `Tensor(2, 3)` is an uninitialised float32 tensor of that shape
+    and `Tensor([1, 2])` a float32 tensor of those numbers, as in PyTorch.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_data", "_meta", "_node")
+    __array_priority__ = 1000
+    __graphc_emitter__: ClassVar[Emitter]
+
+    _data: Any
+    _node: Node | None
+    _meta: Meta | None
+
+    def __init__(self, *args: Any) -> None:
+        self._node = None
+        self._meta = None
+        if len(args) == 1 and isinstance(args[0], Tensor):
+            self._data = args[0]._data
+        elif len(args) == 1 and not isinstance(args[0], int):
+            self._data = np.array(args[0], np.float32) if not isinstance(args[0], Size) else np.zeros(args[0], np.float32)
+        else:
+            self._data = np.zeros(args, np.float32) if args else np.zeros(0, np.float32)
+
+    if TYPE_CHECKING:
+        # functions become methods in graphc.frontend.methods
+        def __getattr__(self, name: str) -> Any: ...
+
+    # Shape and type
+
+    @property
+    def shape(self) -> Size:
+        """The sizes of the dimensions."""
+        return Size(self._data.shape)
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        return as_dtype(self._data.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions."""
+        return len(self._data.shape)
+
+    def dim(self) -> int:
+        """How many dimensions."""
+        return len(self._data.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        if dim is None:
+            return self.shape
+        shape = self._data.shape
+        axis = normalize_axis(dim, len(shape))
+        if not shape:
+            raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+        return shape[axis]
+
+    def numel(self) -> int:
+        """How many elements."""
+        return math.prod(self._data.shape)
+
+    def element_size(self) -> int:
+        """Bytes an element."""
+        return self.dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating-point numbers."""
+        return self.dtype.is_floating_point
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel() * self.dtype.itemsize
+
+    @property
+    def device(self) -> device:
+        """Where the tensor lives."""
+        return CPU
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    @property
+    def is_cpu(self) -> bool:
+        return True
+
+    @property
+    def layout(self) -> str:
+        return "graphc.strided"
+
+    # Memory
+
+    def stride(self, dim: int | None = None) -> Any:
+        """By how many elements the position in memory grows along each dimension, or along one."""
+        if isinstance(self._data, np.ndarray):
+            strides = tuple(s // self._data.itemsize for s in self._data.strides)
+        else:
+            shape = self._data.shape
+            strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        return strides if dim is None else strides[normalize_axis(dim, len(strides))]
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in memory in row-major order without gaps."""
+        return not isinstance(self._data, np.ndarray) or self._data.flags.c_contiguous
+
+    def data_ptr(self) -> int:
+        """The address of the first element."""
+        return self._array("data_ptr()").ctypes.data
+
+    def storage_offset(self) -> int:
+        """How many elements lie between the start of the memory and the first element."""
+        array = self._array("storage_offset()")
+        base = self._base
+        start = array if base is None else base._array("storage_offset()")
+        return (array.ctypes.data - start.ctypes.data) // array.itemsize
+
+    def untyped_storage(self) -> Storage:
+        """The memory that the tensor lies in."""
+        return Storage(self)
+
+    def storage(self) -> Storage:
+        """The memory that the tensor lies in."""
+        return Storage(self)
+
+    # What autograd knows
+
+    def _state(self) -> Meta:
+        meta = self._meta
+        if meta is None:
+            meta = self._meta = Meta()
+        return meta
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node of the graph that made this tensor; None for leaves."""
+        meta = self._meta
+        if meta is not None and meta.view is not None and meta.view.stale:
+            # the memory was changed through another view: this one has a new history, read off the base's
+            base = meta.view._base
+            with enable_grad():
+                self._node = meta.view.read(base)._node
+            meta.view.seen = base._node
+        return self._node
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for this tensor."""
+        return (self._meta is not None and self._meta.requires_grad) or self.grad_fn is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if self.grad_fn is not None:
+            if wanted:
+                return
+            raise AutogradError(
+                "you can only change requires_grad flags of leaf variables",
+                hint="if you want to use a computed variable in a subgraph that doesn't require differentiation use "
+                     "var_no_grad = var.detach()")
+        if wanted and not self.dtype.is_floating_point:
+            raise AutogradError("only Tensors of floating point dtype can require gradients",
+                                expected="a floating-point dtype", got=self.dtype.name)
+        meta = self._state()
+        if wanted and meta.inference and not mode.inference:
+            raise AutogradError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed",
+                                hint="clone() the tensor to get a normal one")
+        meta.requires_grad = bool(wanted)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad`; returns the tensor itself."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self.grad_fn is None
+
+    @property
+    def output_nr(self) -> int:
+        return 0 if self._meta is None else self._meta.index
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() has added up here; only leaves, and tensors after `retain_grad()`, have one."""
+        found = self._get_grad()
+        if found is None and self._node is not None and not self.retains_grad:
+            warnings.warn(
+                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be "
+                "populated during autograd.backward(). If you want it, use .retain_grad() on the non-leaf Tensor.",
+                UserWarning, stacklevel=2)
+        return found
+
+    @grad.setter
+    def grad(self, new: Tensor | None) -> None:
+        if new is not None:
+            if not isinstance(new, Tensor):
+                raise ArgumentTypeError("assigned grad is not a tensor", expected="a Tensor or None", got=type(new).__name__)
+            if new is self:
+                raise AutogradError("can't assign Variable as its own grad")
+            if new._data.shape != self._data.shape:
+                raise AutogradError("assigned grad has data of a different size",
+                                    expected=str(self.shape), got=str(new.shape))
+            if new.dtype is not self.dtype:
+                raise AutogradError("assigned grad has data of a different type", expected=self.dtype.name, got=new.dtype.name)
+        self._set_grad(new)
+
+    def _get_grad(self) -> Tensor | None:
+        tracer = active()
+        if tracer is not None:
+            return tracer.get_grad(self)
+        return None if self._meta is None else self._meta.grad
+
+    def _set_grad(self, new: Tensor | None) -> None:
+        tracer = active()
+        if tracer is not None:
+            tracer.set_grad(self, new)
+        elif new is not None or self._meta is not None:
+            self._state().grad = new
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad()` was called on this result."""
+        return self._node is not None and self._node.retains(self.output_nr, self)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result in `.grad` when backward() comes by."""
+        if not self.requires_grad:
+            raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
+        node = self.grad_fn
+        if node is not None:
+            node.retain(self.output_nr, self)
+
+    def register_hook(self, hook: Any) -> RemovableHandle:
+        """Call `hook(grad)` when the gradient of this tensor is there; what it returns takes the gradient's place."""
+        if not self.requires_grad:
+            raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
+        node = self.grad_fn
+        if node is not None:
+            return node.tensor_hooks(self.output_nr).add(hook)
+        meta = self._state()
+        if meta.hooks is None:
+            meta.hooks = Hooks()
+        return meta.hooks.add(hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Any) -> RemovableHandle:
+        """Call `hook(tensor)` after backward() has added to this leaf's `.grad`."""
+        if not self.requires_grad or not self.is_leaf:
+            raise AutogradError("post accumulate grad hooks cannot be registered on non-leaf tensors"
+                                if self.requires_grad else
+                                "cannot register a hook on a tensor that doesn't require gradient")
+        meta = self._state()
+        if meta.post_hooks is None:
+            meta.post_hooks = Hooks()
+        return meta.post_hooks.add(hook)
+
+    # Sharing memory
+
+    def _alias(self, share_version: bool) -> Tensor:
+        """Another tensor on the same memory, outside the graph."""
+        tensor = _new(Tensor)
+        tensor._data = self._data
+        tensor._node = None
+        meta = tensor._meta = Meta()
+        own = self._state()
+        view = own.view
+        root = None if view is None else view.base
+        meta.view = View(self, (), False) if view is None or root is None else View(root, view.steps, False)
+        if share_version:
+            meta.version = self._version_counter()
+        meta.inference = own.inference
+        return tensor
+
+    def detach(self) -> Tensor:
+        """The same memory, outside the graph: no gradient flows through the result."""
+        return self._alias(share_version=True)
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory, outside the graph, whose changes autograd does not notice. Prefer `detach()`."""
+        return self._alias(share_version=False)
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        if not isinstance(new, Tensor):
+            raise ArgumentTypeError("data: not a tensor", expected="a Tensor", got=type(new).__name__)
+        tracer = active()
+        if tracer is not None:
+            tracer.write(self, tracer.value(new))
+        else:
+            self._data = new._data
+
+    def _version_counter(self) -> Version:
+        meta = self._state()
+        if meta.version is None:
+            meta.version = Version()
+        return meta.version
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._meta is None or self._meta.version is None else self._meta.version.count
+
+    @property
+    def _base(self) -> Tensor | None:
+        return None if self._meta is None or self._meta.view is None else self._meta.view.base
+
+    def _is_view(self) -> bool:
+        return self._base is not None
+
+    def is_inference(self) -> bool:
+        """Whether the tensor was made under inference_mode."""
+        return self._meta is not None and self._meta.inference
+
+    # Leaving the library: NumPy and Python numbers
+
+    def _array(self, what: str) -> np.ndarray:
+        """The numbers, where Python needs to see them; a TraceError while they are not known."""
+        tracer = active()
+        if tracer is not None:
+            return tracer.concrete(self, what)
+        data = self._data
+        if type(data) is not np.ndarray:
+            data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived the trace that made it)
+        return data
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`."""
+        if self.requires_grad and not force:
+            raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return self._array("numpy()")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return array if dtype is None and not copy else np.array(array, dtype, copy=copy)
+
+    def tolist(self) -> Any:
+        """Python numbers in nested lists."""
+        return self._array("tolist()").tolist()
+
+    def item(self) -> Any:
+        """The one element as a Python number."""
+        array = self._array("item()")
+        if array.size != 1:
+            raise GraphcError(f"a Tensor with {array.size} elements cannot be converted to Scalar",
+                              expected="one element", got=f"shape {list(array.shape)}")
+        return array.item()
+
+    def __bool__(self) -> bool:
+        array = self._array("bool()")
+        if array.size != 1:
+            raise GraphcError(f"Boolean value of Tensor with {'no values' if not array.size else 'more than one value'} is "
+                              "ambiguous", hint="use any() or all()")
+        return bool(array.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating_point or self.numel() != 1:
+            raise ArgumentTypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.item())
+
+    def __len__(self) -> int:
+        if not self._data.shape:
+            raise ArgumentTypeError("len() of a 0-d tensor")
+        return self._data.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self._data.shape:
+            raise ArgumentTypeError("iteration over a 0-d tensor")
+        return iter([self[i] for i in range(self._data.shape[0])])
+
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
+
+    __hash__ = object.__hash__
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        return format(self.item(), spec) if not self._data.shape else object.__format__(self, spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) in memo:
+            return memo[id(self)]
+        if not self.is_leaf:
+            raise AutogradError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol",
+                                hint="deepcopy x.detach()", at=user_location())
+        copy = _new(type(self))
+        copy._data = self._array("deepcopy()").copy()
+        copy._node = copy._meta = None
+        copy.__dict__.update(self.__dict__)
+        if self.requires_grad:
+            copy._state().requires_grad = True
+        if self._meta is not None and self._meta.grad is not None:
+            copy._state().grad = self._meta.grad.__deepcopy__(memo)
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.is_leaf:
+            raise AutogradError("a tensor that is not a leaf cannot be pickled: its graph would be lost",
+                                hint="pickle x.detach()")
+        return _rebuild, (type(self), np.ascontiguousarray(self._array("pickle")), self.requires_grad, self.__dict__)
+
+
+def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
+    tensor = _new(cls)
+    tensor._data = array
+    tensor._node = tensor._meta = None
+    tensor.__dict__.update(attributes)
+    if requires_grad:
+        tensor._state().requires_grad = True
+    return tensor
+
+
+class Storage:
+    """The memory behind a tensor and its views."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        base = tensor._base
+        self._array = (tensor if base is None else base)._array("storage()")
+
+    def data_ptr(self) -> int:
+        """The address."""
+        return self._array.ctypes.data
+
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        return self._array.nbytes
+
+    def __len__(self) -> int:
+        return self._array.nbytes
+
+
+def check_floating(dtype: DType, what: str) -> None:
+    """DTypeError unless the dtype is a floating-point one."""
+    if not dtype.is_floating_point:
+        raise DTypeError(f"{what}: expected a floating point dtype", expected="float32, float64 or float16", got=dtype.name)

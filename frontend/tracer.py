@@ -1,0 +1,77 @@
+"""The trace that is running in this thread, if any, and what the front end asks of it.
+
+Everything that reads or writes a tensor asks `active()` first. The tracer itself is `graphc.frontend.trace`; it stands
+above the tensor, which is why the question "is anybody tracing?" has a file of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from graphc.frontend.tensor import Tensor
+    from graphc.ir import Value
+    from graphc.op import OpDef
+
+
+class Tracer(Protocol):
+    """What a running trace does for the tensors that are used inside it."""
+
+    def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Value | tuple[Value, ...]:
+        """Append a node; `args` are tensors, Python numbers and arrays."""
+        ...
+
+    def value(self, tensor: Tensor) -> Value:
+        """The tensor's contents as they are at this point of the trace."""
+        ...
+
+    def write(self, tensor: Tensor, value: Value) -> None:
+        """The tensor holds `value` from here on, and so do its views and its base."""
+        ...
+
+    def get_grad(self, tensor: Tensor) -> Tensor | None:
+        """`tensor.grad` at this point of the trace."""
+        ...
+
+    def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
+        """`tensor.grad = grad` from here on."""
+        ...
+
+    def concrete(self, tensor: Tensor, what: str) -> Any:
+        """The tensor's array, where Python needs numbers; a TraceError naming the user's line where there are none yet."""
+        ...
+
+    def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
+        """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
+        ...
+
+
+class _State(threading.local):
+    tracer: Tracer | None = None
+
+
+_state = _State()
+
+
+def active() -> Tracer | None:
+    """The trace that this thread is making, or None."""
+    return _state.tracer
+
+
+@contextmanager
+def activated(tracer: Tracer | None) -> Iterator[None]:
+    """Let `tracer` see everything that this thread does inside the block; None runs eagerly."""
+    before = _state.tracer
+    _state.tracer = tracer
+    try:
+        yield
+    finally:
+        _state.tracer = before
+
+
+def suspended() -> Any:
+    """Run eagerly in the middle of a trace, for state that is made once."""
+    return activated(None)
