@@ -35,6 +35,14 @@ class ReferenceBackend:
         del layout
         return ReferenceExecutable(graph)
 
+    def set_num_threads(self, threads: int) -> None:
+        """NumPy's own threads are NumPy's affair."""
+        del threads
+
+    def get_num_threads(self) -> int:
+        """One: ops run one after another."""
+        return 1
+
 
 def create() -> ReferenceBackend:
     """The back end."""

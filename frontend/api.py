@@ -20,16 +20,38 @@ from graphc.frontend import (
     reductions,
 )
 from graphc.frontend import random as _random
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from graphc.frontend.compile import compile
+from graphc.frontend.creation import set_default_dtype
+from graphc.frontend.device import device
+from graphc.frontend.export import Program, export, trace
+from graphc.frontend.printing import set_printoptions
+from graphc.frontend.random import Generator, default_generator, fork_rng
+from graphc.frontend.tensor import Size, Tensor
+from graphc.ir import Graph
+from graphc.parse import parse_graph as parse_ir
+from graphc.threads import get_num_threads, set_num_threads
 from graphc.types import (
     DType,
     bool_,
     float16,
     float32,
     float64,
+    int8,
     int16,
     int32,
     int64,
+    promote_types,
+    uint8,
+    uint32,
+    uint64,
 )
 
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan

@@ -39,7 +39,7 @@ def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Graph:
 
     >>> import graphc
     >>> print(graphc.trace(lambda a: graphc.relu(a) * 2, (graphc.ones(3),)))
-    graph @main(%a: float32[3]) -> float32[3] {
+    graph @lambda(%a: float32[3]) -> float32[3] {
       %0 = relu(%a) : float32[3]
       %1 = constant() {value = 2.0} : float32[]
       %2 = broadcast_to(%1) {shape = [3]} : float32[3]

@@ -63,6 +63,14 @@ class Backend(Protocol):
         """Compile a graph whose sizes are numbers and whose ops are lowerable."""
         ...
 
+    def set_num_threads(self, threads: int) -> None:
+        """How many threads executables run on; a back end without threads of its own takes note of nothing."""
+        ...
+
+    def get_num_threads(self) -> int:
+        """How many threads executables run on."""
+        ...
+
 
 _loaded: dict[str, Backend] = {}
 _lock = threading.Lock()
