@@ -115,8 +115,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             raise GraphcError("Not allow zero-dim input tensor.")
         channels = input._data.shape[1] if input.ndim > 1 else 1
         if channels != weight.numel():
-            raise GraphcError(f"Mismatch of parameter numbers and input channel size. Found parameter numbers = {weight.numel()} "
-                              f"and channel size = {channels}.")
+            raise GraphcError("Mismatch of parameter numbers and input channel size. Found parameter numbers = "
+                              f"{weight.numel()} and channel size = {channels}.")
         if input.ndim > 1:
             weight = reshape(weight, (1, -1, *(1,) * (input.ndim - 2)))
     return named(where(input > 0, input, input * weight), "PreluKernel")

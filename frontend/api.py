@@ -34,6 +34,7 @@ from graphc.frontend.device import device
 from graphc.frontend.export import Program, export, trace
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.random import Generator, default_generator, fork_rng
+from graphc.frontend.serialization import load, save
 from graphc.frontend.tensor import Size, Tensor
 from graphc.ir import Graph
 from graphc.parse import parse_graph as parse_ir
@@ -79,8 +80,8 @@ _FUNCTIONS: dict[Any, str] = {
         take_along_dim where""",
     matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot",
     activations: "log_softmax softmax dropout selu celu prelu threshold",
-    creation: """arange as_tensor asarray empty empty_like eye from_numpy full full_like get_default_dtype linspace logspace ones
-        ones_like scalar_tensor tensor tril triu zeros zeros_like""",
+    creation: """arange as_tensor asarray empty empty_like eye from_numpy full full_like get_default_dtype linspace logspace
+        ones ones_like scalar_tensor tensor tril triu zeros zeros_like""",
     _random: """bernoulli get_rng_state initial_seed manual_seed multinomial normal rand rand_like randint randint_like randn
         randn_like randperm seed set_rng_state""",
 }
@@ -129,6 +130,6 @@ def hint(name: str) -> str:
 __all__ = sorted(
     name for name in globals()
     if not name.startswith("_") and name not in ("Any", "annotations", "hint", "math", *(
-        m.__name__.rpartition(".")[2] for m in (activations, conversion, creation, indexing, inplace, joining, matrices, methods,
-                                                movement, pointwise, printing, reductions)))
+        m.__name__.rpartition(".")[2] for m in (activations, conversion, creation, indexing, inplace, joining, matrices,
+                                                methods, movement, pointwise, printing, reductions)))
 )

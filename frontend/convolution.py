@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
@@ -72,8 +74,8 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padd
             raise GraphcError("negative padding is not supported")
     channels = input._data.shape[1]
     if channels != weight._data.shape[1] * groups:
-        raise ShapeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
-                         f"{weight._data.shape[1] * groups} channels, but got {channels} channels instead")
+        raise ShapeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to "
+                         f"have {weight._data.shape[1] * groups} channels, but got {channels} channels instead")
     out = emit(ops.conv, (input, weight), {"stride": steps, "padding": tuple(pairs), "dilation": gaps, "groups": groups})
     if bias is not None:
         out = emit(ops.add, (out, reshape(bias, (-1, *(1,) * dims))), {})
@@ -242,8 +244,6 @@ def _window_sizes(pool: _Pool, count_include_pad: bool, input: Tensor) -> Tensor
 
 def constant(values: Any, like: Tensor) -> Tensor:
     """Numbers that are known beforehand, in the dtype of `like`."""
-    import numpy as np
-
     return emit(ops.constant, (), {"value": np.asarray(values, like.dtype.numpy)})
 
 
@@ -289,20 +289,12 @@ def _adaptive_avg_pool(input: Tensor, output_size: Any, dims: int) -> Tensor:
         if want == size:
             continue
         # window j spans from floor(j * size / want) to ceil((j + 1) * size / want): the mean is a product with a matrix
-        rows = [[1.0 / (_end(j, size, want) - _start(j, size, want)) if _start(j, size, want) <= k < _end(j, size, want) else 0.0
-                 for j in range(want)] for k in range(size)]
+        spans = [range(j * size // want, -(-(j + 1) * size // want)) for j in range(want)]
+        rows = [[1.0 / len(span) if k in span else 0.0 for span in spans] for k in range(size)]
         letters = "abcdef"[: x.ndim]
         spec = f"{letters},{letters[2 + i]}z->{letters.replace(letters[2 + i], 'z')}"
         x = emit(ops.contract, (x, constant(rows, x)), {"spec": spec})
     return named(squeeze(x, 0) if alone else x, f"AdaptiveAvgPool{dims}D")
-
-
-def _start(j: int, size: int, want: int) -> int:
-    return j * size // want
-
-
-def _end(j: int, size: int, want: int) -> int:
-    return -(-(j + 1) * size // want)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:

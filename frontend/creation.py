@@ -33,7 +33,7 @@ def get_default_dtype() -> DType:
 
 def set_default_dtype(dtype: DType) -> None:
     """Change the dtype of floating-point tensors made from Python numbers."""
-    global _default
+    global _default  # noqa: PLW0603  (one setting of the process, with this one writer)
     if not dtype.is_floating_point:
         raise DTypeError("only floating-point types are supported as the default type", got=dtype.name)
     _default = dtype
@@ -167,20 +167,21 @@ def _into(out: Tensor | None, made: Tensor) -> Tensor:
     return write_out(made, out)
 
 
-def _named_shape(size: tuple[Any, ...], shape: Any) -> tuple[Any, ...]:
-    return sizes((shape,) if shape is not None and not size else size, "size")
+def _kept(dtype: DType | None, out: Tensor | None) -> DType:
+    """The dtype of a new tensor: that of `out=`, where there is one."""
+    return dtype or (_default if out is None else out.dtype)
 
 
 def zeros(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return _into(out, _made(_constant(sizes(size, "size"), 0, dtype or _default), requires_grad, device))
+    return _into(out, _made(_constant(sizes(size, "size"), 0, _kept(dtype, out)), requires_grad, device))
 
 
 def ones(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of ones."""
-    return _into(out, _made(_constant(sizes(size, "size"), 1, dtype or _default), requires_grad, device))
+    return _into(out, _made(_constant(sizes(size, "size"), 1, _kept(dtype, out)), requires_grad, device))
 
 
 def empty(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
@@ -190,10 +191,10 @@ def empty(*size: Any, out: Tensor | None = None, dtype: DType | None = None, dev
     shape = sizes(size, "size")
     devices.check(device)
     if active() is not None:
-        made = _constant(shape, 0, dtype or _default)
+        made = _constant(shape, 0, _kept(dtype, out))
     else:
         _check_shape(shape)
-        made = wrap(np.empty(shape, (dtype or _default).numpy))
+        made = wrap(np.empty(shape, _kept(dtype, out).numpy))
     return _into(out, _made(made, requires_grad, None))
 
 

@@ -225,7 +225,8 @@ class _Advanced:
             if isinstance(array, np.ndarray) and array.size and isinstance(size, int):
                 low, high = array.min(), array.max()
                 if low < -size or high >= size:
-                    raise DimError(f"index {low if low < -size else high} is out of bounds for dimension {dim} with size {size}")
+                    wrong = low if low < -size else high
+                    raise DimError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
     def _flat(self, x: Tensor) -> Tensor:
         if self.order != list(range(len(self.order))):

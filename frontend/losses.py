@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from graphc import ops
-from graphc.errors import ArgumentError, GraphcError, ShapeError
+from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
 from graphc.frontend.activations import log_softmax
 from graphc.frontend.arguments import emit
 from graphc.frontend.movement import broadcast_tensors, expand, movedim, reshape, squeeze, unsqueeze
@@ -175,8 +175,6 @@ def _check_targets(target: Tensor, classes: Any, ignore_index: int) -> None:
         return
     wrong = (array != ignore_index) & ((array < 0) | (array >= classes))
     if wrong.any():
-        from graphc.errors import DimError
-
         raise DimError(f"Target {array[wrong].reshape(-1)[0]} is out of bounds.", expected=f"0 <= target < {classes}")
 
 

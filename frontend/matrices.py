@@ -125,8 +125,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     right = [ops.normalize_axis(d, b.ndim) for d in right]
     for i, j in zip(left, right, strict=True):
         if a._data.shape[i] != b._data.shape[j]:
-            raise ShapeError(f"contracted dimensions need to match, but first has size {a._data.shape[i]} in dim {i} and second "
-                             f"has size {b._data.shape[j]} in dim {j}")
+            raise ShapeError(f"contracted dimensions need to match, but first has size {a._data.shape[i]} in dim {i} and "
+                             f"second has size {b._data.shape[j]} in dim {j}")
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     names_a = [next(letters) for _ in range(a.ndim)]
     names_b = [names_a[left[right.index(j)]] if j in right else next(letters) for j in range(b.ndim)]

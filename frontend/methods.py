@@ -48,10 +48,10 @@ METHODS = {
 }
 
 ALIASES = {
-    "absolute": "abs", "arccos": "acos", "clip": "clamp", "concat": "cat", "concatenate": "cat", "divide": "div", "fix": "trunc",
-    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "moveaxis": "movedim", "multiply": "mul",
-    "negative": "neg", "not_equal": "ne", "sgn": "sign", "subtract": "sub", "swapdims": "swapaxes", "true_divide": "div",
-    "ger": "outer",
+    "absolute": "abs", "arccos": "acos", "clip": "clamp", "concat": "cat", "concatenate": "cat", "divide": "div",
+    "fix": "trunc", "ger": "outer", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
+    "moveaxis": "movedim", "multiply": "mul", "negative": "neg", "not_equal": "ne", "sgn": "sign", "subtract": "sub",
+    "swapdims": "swapaxes", "true_divide": "div",
 }
 """Other names of functions; they hold for methods and in-place methods too."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -359,7 +360,7 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
     else:
         cuts = [min(max(i + size if i < 0 else i, 0), size) for i in indices_or_sections]
         edges = [0, *cuts, size]
-    return tuple(part(input, at, a, max(a, b)) for a, b in zip(edges, edges[1:]))
+    return tuple(part(input, at, a, max(a, b)) for a, b in itertools.pairwise(edges))
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:

@@ -48,6 +48,9 @@ class Node:
 
     # What users see
 
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
     def name(self) -> str:
         """The name of the class, such as AddBackward0."""
         return type(self).__name__

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
@@ -70,6 +72,11 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     return named(out, "NativeBatchNorm")
 
 
+def _not_last(last: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
+    return ShapeError(f"Given normalized_shape={list(last)}, expected input with shape [*, {', '.join(map(str, last))}], "
+                      f"but got input of size{list(shape)}")
+
+
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016)."""
@@ -78,8 +85,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     if len(last) < 1:
         raise GraphcError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element")
     if shape[len(shape) - len(last) :] != last:
-        raise ShapeError(f"Given normalized_shape={list(last)}, expected input with shape [*, {', '.join(map(str, last))}], but "
-                         f"got input of size{list(shape)}")
+        raise _not_last(last, shape)
     mean, variance, _ = _moments(input, tuple(range(len(shape) - len(last), len(shape))))
     out = (input - mean) * rsqrt(variance + eps)
     if weight is not None:
@@ -137,13 +143,10 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang and Sennrich 2019)."""
-    import numpy as np
-
     last = tuple(normalized_shape)
     shape = tuple(input._data.shape)
     if shape[len(shape) - len(last) :] != last:
-        raise ShapeError(f"Given normalized_shape={list(last)}, expected input with shape [*, {', '.join(map(str, last))}], but "
-                         f"got input of size{list(shape)}")
+        raise _not_last(last, shape)
     axes = tuple(range(len(shape) - len(last), len(shape)))
     mean = emit(ops.sum, (input * input,), {"axes": axes}) / math.prod(last)
     floor = float(np.finfo(input.dtype.numpy).eps) if eps is None else eps

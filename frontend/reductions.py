@@ -158,7 +158,7 @@ def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
 
 
 def _extreme(record: Any, name: str, input: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
-    if any(input._data.shape[d] == 0 for d in dims) or (not dims and 0 in input._data.shape):
+    if builtins.any(input._data.shape[d] == 0 for d in dims) or (not dims and 0 in input._data.shape):
         raise DimError(f"{name.lower()}(): Expected reduction dim to be specified for input.numel() == 0. "
                        "Specify the reduction dim with the 'dim' argument.")
     return named(_reduced(record, input, dims, keepdim), name)

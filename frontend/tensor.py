@@ -306,9 +306,8 @@ class Tensor:
             if wanted:
                 return
             raise AutogradError(
-                "you can only change requires_grad flags of leaf variables",
-                hint="if you want to use a computed variable in a subgraph that doesn't require differentiation use "
-                     "var_no_grad = var.detach()")
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
+                "subgraph that doesn't require differentiation use var_no_grad = var.detach().")
         if wanted and not self.dtype.is_floating_point:
             raise AutogradError("only Tensors of floating point dtype can require gradients",
                                 expected="a floating-point dtype", got=self.dtype.name)

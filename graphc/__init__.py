@@ -63,7 +63,7 @@ sys.meta_path.insert(0, _Alias())
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if importlib.machinery.PathFinder.find_spec(f"{__name__}.{name}", __path__) is not None:
+    if importlib.machinery.PathFinder.find_spec(f"{__name__}.{name}", sys.modules[__name__].__path__) is not None:
         return importlib.import_module(f"{__name__}.{name}")  # a module of the core, as in `from graphc import ops`
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

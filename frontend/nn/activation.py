@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from graphc.frontend.creation import full
 from graphc.frontend.nn import functional as F
@@ -112,7 +112,7 @@ class Hardswish(_InPlace):
 class _Settings(Module):
     """An activation with numbers: the class names them with their defaults, in the order of the arguments."""
 
-    _settings: dict[str, Any]
+    _settings: ClassVar[dict[str, Any]]
     _function: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class _Settings(Module):
         given = {**dict(zip(names, args)), **kwargs}
         unknown = set(given) - set(names)
         if unknown:
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {sorted(unknown)[0]!r}")
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
         for name, default in self._settings.items():
             setattr(self, name, given.get(name, default))
 
@@ -138,7 +138,7 @@ class _Settings(Module):
 class GELU(_Settings):
     """x times the normal distribution function of x."""
 
-    _settings = {"approximate": "none"}
+    _settings: ClassVar[dict[str, Any]] = {"approximate": "none"}
     _function = staticmethod(F.gelu)
 
     def extra_repr(self) -> str:
@@ -148,35 +148,35 @@ class GELU(_Settings):
 class ELU(_Settings):
     """x where positive, else alpha (exp(x) - 1)."""
 
-    _settings = {"alpha": 1.0, "inplace": False}
+    _settings: ClassVar[dict[str, Any]] = {"alpha": 1.0, "inplace": False}
     _function = staticmethod(F.elu)
 
 
 class CELU(_Settings):
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
 
-    _settings = {"alpha": 1.0, "inplace": False}
+    _settings: ClassVar[dict[str, Any]] = {"alpha": 1.0, "inplace": False}
     _function = staticmethod(F.celu)
 
 
 class LeakyReLU(_Settings):
     """x where positive, else negative_slope * x."""
 
-    _settings = {"negative_slope": 0.01, "inplace": False}
+    _settings: ClassVar[dict[str, Any]] = {"negative_slope": 0.01, "inplace": False}
     _function = staticmethod(F.leaky_relu)
 
 
 class Softplus(_Settings):
     """log(1 + exp(beta x)) / beta."""
 
-    _settings = {"beta": 1.0, "threshold": 20.0}
+    _settings: ClassVar[dict[str, Any]] = {"beta": 1.0, "threshold": 20.0}
     _function = staticmethod(F.softplus)
 
 
 class Hardshrink(_Settings):
     """x where |x| > lambd, else 0."""
 
-    _settings = {"lambd": 0.5}
+    _settings: ClassVar[dict[str, Any]] = {"lambd": 0.5}
     _function = staticmethod(F.hardshrink)
 
     def extra_repr(self) -> str:
@@ -186,7 +186,7 @@ class Hardshrink(_Settings):
 class Softshrink(_Settings):
     """x, moved towards zero by lambd."""
 
-    _settings = {"lambd": 0.5}
+    _settings: ClassVar[dict[str, Any]] = {"lambd": 0.5}
     _function = staticmethod(F.softshrink)
 
     def extra_repr(self) -> str:
@@ -196,14 +196,14 @@ class Softshrink(_Settings):
 class Hardtanh(_Settings):
     """x, cut off at both ends."""
 
-    _settings = {"min_val": -1.0, "max_val": 1.0, "inplace": False}
+    _settings: ClassVar[dict[str, Any]] = {"min_val": -1.0, "max_val": 1.0, "inplace": False}
     _function = staticmethod(F.hardtanh)
 
 
 class GLU(_Settings):
     """The first half times the sigmoid of the second half."""
 
-    _settings = {"dim": -1}
+    _settings: ClassVar[dict[str, Any]] = {"dim": -1}
     _function = staticmethod(F.glu)
 
 

@@ -136,8 +136,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2:
         raise GraphcError("Padding length must be divisible by 2")
     if len(pad) // 2 > len(shape):
-        raise GraphcError(f"Padding length should be less than or equal to two times the input dimension but got padding length "
-                          f"{len(pad)} and input of dimension {len(shape)}")
+        raise GraphcError("Padding length should be less than or equal to two times the input dimension but got padding "
+                          f"length {len(pad)} and input of dimension {len(shape)}")
     low, high = [0] * len(shape), [0] * len(shape)
     for i in range(len(pad) // 2):
         low[-1 - i], high[-1 - i] = pad[2 * i], pad[2 * i + 1]

@@ -332,7 +332,8 @@ class Module(ModuleHooks):
         if dtype is None:
             return self
         if not dtype.is_floating_point:
-            raise ArgumentTypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
+            raise ArgumentTypeError("nn.Module.to only accepts floating point or complex dtypes, but got desired "
+                                    f"dtype={dtype}")
         return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     def type(self, dst_type: DType) -> Self:

@@ -59,7 +59,8 @@ class Optimizer:
             members = [member for _, member in members]
         for member in members:
             if not isinstance(member, Tensor):
-                raise ArgumentTypeError(f"optimizer can only optimize Tensors, but one of the params is {type(member).__name__}")
+                raise ArgumentTypeError("optimizer can only optimize Tensors, but one of the params is "
+                                        f"{type(member).__name__}")
             if not member.is_leaf:
                 raise ArgumentError("can't optimize a non-leaf Tensor", hint="optimize the leaf that it was computed from")
         if len({id(m) for m in members}) != len(members):
@@ -207,7 +208,7 @@ def hyperparameter(group: Mapping[str, Any], name: str) -> Any:
     """An option of a group: a Python number, or inside a trace a tensor that is read anew at each call."""
     value = group[name]
     tracer = active()
-    if tracer is None or isinstance(value, Tensor) or isinstance(value, bool) or not isinstance(value, (int, float)):
+    if tracer is None or isinstance(value, (Tensor, bool)) or not isinstance(value, (int, float)):
         return value
     return tracer.scalar(group, name)
 

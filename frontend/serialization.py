@@ -1,0 +1,249 @@
+"""`save` and `load`: tensors in nested containers as safetensors files, and programs as `.gcz` files.
+
+A saved state is a plain safetensors file: its tensors carry the keys of the state, joined by dots, and other tools can
+read it. What else there was, numbers and strings and the nesting, stands as JSON in the file's metadata. Nothing in a
+file is executed when it is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import struct
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.numpy
+
+from graphc import runtime
+from graphc.errors import ArgumentTypeError, GraphcError, PackageError
+from graphc.frontend import device as devices
+from graphc.frontend.export import Program
+from graphc.frontend.nn.parameter import Parameter
+from graphc.frontend.tensor import Size, Tensor, wrap
+from graphc.types import DTYPES, DType
+
+File = str | os.PathLike[str] | BinaryIO
+
+_TREE = "graphc"
+"""The key of the metadata under which the nesting stands."""
+
+
+def save(obj: Any, f: File) -> None:
+    """Write a program, or tensors nested in dicts, lists and tuples with plain values beside them, to a file.
+
+    Tensors that share memory share it again when they are loaded. ArgumentTypeError names a value that cannot be kept.
+    """
+    if isinstance(obj, Program):
+        obj.save(f)
+        return
+    packer = _Packer()
+    tree = packer.pack(obj, "")
+    data = safetensors.numpy.save(packer.arrays(tree), {_TREE: json.dumps({"version": 1, "tree": tree})})
+    if not isinstance(f, (str, os.PathLike)):
+        f.write(data)
+        return
+    path = Path(f)
+    # whole or not at all: a crash in the middle leaves what was there before
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
+    """Read what `save` wrote: a program, or tensors in their nesting. A safetensors file of others is a dict of tensors.
+
+    PackageError if the file is none of these. `map_location` may only name the CPU, where everything is.
+    """
+    _check_location(map_location)
+    name = os.fspath(f) if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "the stream")
+    if isinstance(f, (str, os.PathLike)):
+        with open(f, "rb") as file:
+            start = file.read(4)
+            if start == b"PK\x03\x04":
+                return _program(f, name)
+            data = start + file.read()
+    else:
+        data = f.read()
+        if data[:4] == b"PK\x03\x04":
+            return _program(io.BytesIO(data), name)
+    return _unpacked(data, str(name))
+
+
+def _program(f: File, name: Any) -> Program:
+    with zipfile.ZipFile(f) as archive:
+        if "manifest.json" not in archive.namelist():
+            raise PackageError(f"{name}: a zip archive, but not a program of graphc", expected="a file that save() wrote",
+                               hint="a pickled checkpoint holds code; save its tensors with safetensors instead")
+    if not isinstance(f, (str, os.PathLike)):
+        f.seek(0)
+    return Program(runtime.load(f))
+
+
+def _check_location(where: Any) -> None:
+    if where is None or isinstance(where, Mapping) or callable(where):
+        return
+    devices.check(where)
+
+
+class _Packer:
+    """Describes an object as JSON, with tensors replaced by references, and collects their memory."""
+
+    def __init__(self) -> None:
+        self._tensors: list[tuple[dict[str, Any], str, np.ndarray]] = []
+        self._owners: dict[int, list[int]] = {}
+
+    def pack(self, value: Any, path: str) -> Any:
+        """The description of a value that is found at `path`."""
+        if isinstance(value, Tensor):
+            return self._tensor(value, path)
+        if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
+            return value if not isinstance(value, float) or np.isfinite(value) else {"float": repr(value)}
+        if isinstance(value, Mapping):
+            kind = "OrderedDict" if isinstance(value, OrderedDict) else "dict"
+            return {kind: [[self.pack(k, path), self.pack(v, f"{path}.{k}" if path else str(k))] for k, v in value.items()]}
+        if isinstance(value, Size):
+            return {"Size": list(value)}
+        if type(value) in (list, tuple, set):
+            items = [self.pack(v, f"{path}.{i}" if path else str(i)) for i, v in enumerate(value)]
+            return {type(value).__name__: items}
+        if isinstance(value, DType):
+            return {"dtype": value.name}
+        if isinstance(value, devices.device):
+            return {"device": str(value)}
+        if isinstance(value, (bytes, bytearray)):
+            return {"bytes": base64.b64encode(value).decode()}
+        if isinstance(value, complex):
+            return {"complex": [value.real, value.imag]}
+        if isinstance(value, np.ndarray):
+            return {"ndarray": self._tensor(wrap(value), path)}
+        if isinstance(value, np.generic):
+            return self.pack(value.item(), path)
+        raise ArgumentTypeError(f"save: a {type(value).__name__} at {path or 'the top'} cannot be saved",
+                                expected="tensors, numbers, strings, and dicts, lists and tuples of them",
+                                hint="save module.state_dict() instead of the module")
+
+    def _tensor(self, tensor: Tensor, path: str) -> dict[str, Any]:
+        array = tensor._array("save()")
+        reference: dict[str, Any] = {"tensor": path or "data"}
+        if tensor.requires_grad and tensor.is_leaf:
+            reference["requires_grad"] = True
+        if isinstance(tensor, Parameter):
+            reference["parameter"] = True
+        self._owners.setdefault(id(_owner(array)), []).append(len(self._tensors))
+        self._tensors.append((reference, path or "data", array))
+        return reference
+
+    def arrays(self, tree: Any) -> dict[str, np.ndarray]:
+        """The arrays to write; references to memory that several tensors share are completed."""
+        out: dict[str, np.ndarray] = {}
+
+        def add(name: str, array: np.ndarray) -> str:
+            unique, n = name, 1
+            while unique in out:
+                unique, n = f"{name}~{n}", n + 1
+            out[unique] = array
+            return unique
+
+        for members in self._owners.values():
+            arrays = [self._tensors[m][2] for m in members]
+            owner = _owner(arrays[0])
+            first = arrays[0]
+            same = all(_place(a) == _place(first) for a in arrays)
+            if len(members) > 1 and not same and owner.flags.c_contiguous and all(a.dtype == owner.dtype for a in arrays):
+                name = add(f"{self._tensors[members[0]][1]}.storage", owner.reshape(-1))
+                for m in members:
+                    reference, _, array = self._tensors[m]
+                    size = array.itemsize
+                    reference["tensor"] = name
+                    reference["view"] = [(array.ctypes.data - owner.ctypes.data) // size, list(array.shape),
+                                         [s // size for s in array.strides]]
+                continue
+            shared = None
+            for m in members:
+                reference, path, array = self._tensors[m]
+                if not same or shared is None:
+                    shared = add(path, np.ascontiguousarray(array).reshape(array.shape))
+                reference["tensor"] = shared
+        return out
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _place(array: np.ndarray) -> Any:
+    return array.ctypes.data, array.shape, array.strides, array.dtype.str
+
+
+def _unpacked(data: bytes, name: str) -> Any:
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        header = json.loads(data[8 : 8 + length])
+        stored = safetensors.numpy.load(data)
+    except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise PackageError(f"{name}: not a file that graphc can read ({type(error).__name__})",
+                           expected="a safetensors or .gcz file, as save() writes them") from None
+    arrays = {key: wrap(np.array(array)) for key, array in stored.items()}
+    described = header.get("__metadata__", {}).get(_TREE)
+    if described is None:
+        return arrays
+    content = json.loads(described)
+    if content["version"] != 1:
+        raise PackageError(f"{name}: written by a newer version of graphc", got=f"version {content['version']}")
+    try:
+        return _built(content["tree"], arrays)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise PackageError(f"{name}: its description does not fit its tensors ({error})") from None
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "float": float, "dtype": DTYPES.__getitem__, "device": devices.device, "bytes": base64.b64decode,
+    "complex": lambda parts: complex(*parts), "Size": Size,
+}
+
+
+def _built(tree: Any, arrays: Mapping[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "tensor" in tree:
+        return _restored(tree, arrays)
+    ((kind, body),) = tree.items()
+    if kind in ("dict", "OrderedDict"):
+        pairs = [(_built(k, arrays), _built(v, arrays)) for k, v in body]
+        return OrderedDict(pairs) if kind == "OrderedDict" else dict(pairs)
+    if kind in ("list", "tuple", "set"):
+        return {"list": list, "tuple": tuple, "set": set}[kind](_built(v, arrays) for v in body)
+    if kind == "ndarray":
+        return _built(body, arrays).numpy()
+    return _SCALARS[kind](body)
+
+
+def _restored(reference: dict[str, Any], arrays: Mapping[str, Tensor]) -> Tensor:
+    tensor = arrays[reference["tensor"]]
+    if "view" in reference:
+        offset, shape, strides = reference["view"]
+        flat = tensor._data
+        if min((offset, *shape, *strides), default=0) < 0 or (
+                0 not in shape and offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= flat.size):
+            raise GraphcError("a saved view reaches beyond its memory")
+        tensor = wrap(np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides]))
+    if "parameter" in reference:
+        return Parameter(tensor, requires_grad=reference.get("requires_grad", False))
+    return wrap(tensor._data).requires_grad_() if reference.get("requires_grad") else tensor
+
+
