@@ -1,0 +1,147 @@
+"""Reading a saved file, trusting nothing in it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from graphc.errors import GraphcError, PackageError
+from graphc.package import strict_json, tensors
+from graphc.package.archive import Malformed, Member, check_crc, member_bytes, read_directory
+from graphc.package.entry import Entry, fits
+from graphc.package.manifest import (
+    MANIFEST,
+    WEIGHTS,
+    check_entry,
+    check_manifest,
+    check_members,
+    checksum,
+    entry_of,
+    graph_member,
+)
+from graphc.package.upgrade import Contents, check_versions, upgrade
+from graphc.parse import parse_graph
+from graphc.types import TensorType, dtype_of
+from graphc.verify import verify
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a file is read before it is refused."""
+
+    members: int = 1024
+    manifest_bytes: int = 1 << 24
+    graph_bytes: int = 1 << 24
+    nodes: int = 200_000
+    """Nodes of one graph: reading takes some 50 microseconds for each."""
+    weights: int = 100_000
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a file holds. The weights are read-only arrays on the file's own memory, mapped and not copied."""
+
+    entries: dict[str, Entry]
+    weights: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    producer: str
+    """What wrote the file: "graphc 0.1.0"."""
+    format_version: int
+    opset_version: int
+    nbytes: int
+    """The size of the file."""
+
+
+def read_package(
+    source: str | os.PathLike[str] | BinaryIO, *, check_weights: bool = True, limits: Limits | None = None
+) -> Package:
+    """Read a `.gcz` file.
+
+    PackageError, a ValueError, with the file's name and the reason if anything in it is not as it should be: damaged,
+    inconsistent, larger than `limits`, or newer than this version. OSError if it cannot be opened.
+
+    The weights' checksum is a pass over all of them, at 1 to 2 GB a second; `check_weights=False` spares it.
+    """
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "<stream>")
+    data = _map(source)
+    try:
+        return _read(data, limits or Limits(), check_weights)
+    except Malformed as error:
+        raise PackageError(f"{name}: {error.reason}", hint=error.hint) from None
+
+
+def _map(source: str | os.PathLike[str] | BinaryIO) -> memoryview:
+    if not isinstance(source, (str, os.PathLike)):
+        return memoryview(source.read())
+    with open(source, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:  # an empty file has nothing to map, a pipe no size
+            return memoryview(file.read())
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
+    members = read_directory(data, limits.members)
+    raw_manifest = member_bytes(data, members, MANIFEST, limits.manifest_bytes)
+    check_crc(data, members[MANIFEST])
+    manifest = strict_json.decode(bytes(raw_manifest), "the manifest")
+    check_versions(manifest)
+    check_members(manifest, members)
+    for name, expected in manifest["checksums"].items():
+        if name != WEIGHTS or check_weights:
+            _check_sum(data, members[name], expected)
+    graphs = {entry: _text(data, members, entry, limits) for name in members if (entry := entry_of(name)) is not None}
+    contents = upgrade(Contents(manifest, graphs))
+    manifest = contents.manifest
+    check_manifest(manifest)
+    raw_weights = member_bytes(data, members, WEIGHTS, len(data))
+    weights = tensors.decode(raw_weights, limits.manifest_bytes, limits.weights)
+    entries = {
+        name: _entry(name, description, contents.graphs[name], weights, limits)
+        for name, description in manifest["entries"].items()
+    }
+    return Package(
+        entries, weights, manifest["metadata"], manifest["producer"], manifest["format_version"],
+        manifest["opset_version"], len(data),
+    )  # fmt: skip
+
+
+def _check_sum(data: memoryview, member: Member, expected: Any) -> None:
+    if checksum([data[member.offset : member.offset + member.size]]) != expected:
+        raise Malformed(f"{member.name} is damaged: its checksum differs", "copy or download the file again")
+
+
+def _text(data: memoryview, members: Mapping[str, Member], entry: str, limits: Limits) -> str:
+    raw = bytes(member_bytes(data, members, graph_member(entry), limits.graph_bytes))
+    if raw.count(b"(") > 4 * limits.nodes:  # a node has one or two: this spares parsing what is far too long
+        raise Malformed(f"the graph of {entry} has more than {limits.nodes} nodes", "raise the limit if you trust the file")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed(f"the graph of {entry} is not UTF-8 text") from None
+
+
+def _entry(
+    name: str, description: Mapping[str, Any], text: str, weights: Mapping[str, np.ndarray], limits: Limits
+) -> Entry:
+    try:
+        graph = parse_graph(text, graph_member(name))
+        verify(graph)
+    except GraphcError as error:
+        raise Malformed(f"the graph of {name} is not valid: {error}") from None
+    if len(graph.nodes) > limits.nodes:
+        raise Malformed(f"the graph of {name} has more than {limits.nodes} nodes")
+    entry = Entry(graph, description.get("input_structure"), description.get("output_structure"))
+    check_entry(name, description, entry)
+    for position, weight in entry.weights.items():
+        value, array = graph.inputs[position], weights.get(weight)
+        if array is None:
+            raise Malformed(f"{name} needs the weight {weight!r}, which is not there")
+        if not fits(array, value.type):
+            found = TensorType(dtype_of(array.dtype), array.shape)
+            raise Malformed(f"{name} takes the weight {weight!r} as {value.type}, and it is {found}")
+    return entry
