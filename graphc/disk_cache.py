@@ -101,6 +101,19 @@ class DiskCache:
         if _random.random() * self.max_bytes < len(data) * _EVICTION_CHECKS:
             self.evict()
 
+    def usage(self) -> tuple[int, int]:
+        """How many entries there are, and how many bytes they take."""
+        entries = [] if self.directory is None else list(_entries(self.directory))
+        return len(entries), sum(size for _, size, _ in entries)
+
+    def clear(self) -> int:
+        """Delete every entry, and nothing else that may lie in the directory; says how many there were."""
+        entries = [] if self.directory is None else list(_entries(self.directory))
+        for _, _, path in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process evicts at the same time
+                os.unlink(path)
+        return len(entries)
+
     def evict(self) -> None:
         """Delete the entries used longest ago if the directory has outgrown `max_bytes`."""
         if self.directory is None:
