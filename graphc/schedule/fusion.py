@@ -21,6 +21,8 @@ _VIEWS = frozenset(["reshape", "permute", "broadcast_to", "slice", "flip", "wind
 _GATHERERS = frozenset(("contract", "scatter_add"))
 _LARGEST = 240
 """How many operations one element may take before a part of them goes through memory."""
+_SMALL = 64
+"""A value of so few elements costs no memory to speak of."""
 _BITS = 40
 """What a random word counts for."""
 
@@ -43,6 +45,13 @@ class Group:
     """Roots that are computed by one kernel."""
 
     roots: list[Root]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether maps can be stored along with what is computed already: not after a scatter, whose results are
+        finished only at its end."""
+        anchor = self.roots[0].anchor
+        return anchor is None or anchor.op.name != "scatter_add"
 
 
 def is_anchor(node: Node) -> bool:
@@ -90,7 +99,7 @@ def _needs_memory(
     value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool
 ) -> bool:
     """Whether a value that is no anchor is better written than computed where it is used."""
-    if is_anchor(node) or node.op.name in _VIEWS or not node.operands:
+    if is_anchor(node) or not node.operands or (node.op.name in _VIEWS and (node.op.name != "cast" or not weight[value])):
         return False
     if feeds:
         return True
@@ -143,27 +152,46 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
     place: dict[Value, int] = {}  # the group in which a root is computed
     open_groups: dict[Shape, int] = {}
     inside: list[set[Value]] = []  # what each group's kernel computes or reads
-    for value, root in roots.items():
-        touched = set(_inside(root, roots))
+    for value, root, touched in _small_first(roots):
         earliest = max((place[v] for v in touched if v in place), default=-1)
-        joined = open_groups.get(value.shape) if root.is_map else None
-        if (
-            joined is not None
-            and joined >= earliest
-            and any(v.type.size == value.type.size and v is not value for v in touched & inside[joined])
-            and len(touched | inside[joined]) <= _LARGEST
-            and _same_index(root, groups[joined], roots)
-        ):
+        candidates = {earliest, open_groups.get(value.shape, -1)} - {-1} if root.is_map else ()
+        joined = next(
+            (
+                i
+                for i in sorted(candidates)
+                if i >= earliest
+                and groups[i].roots[0].value.shape == value.shape
+                and groups[i].joinable
+                and any(v.type.size == value.type.size and v is not value for v in touched & inside[i])
+                and len(touched | inside[i]) <= _LARGEST
+                and _same_index(root, groups[i], roots)
+            ),
+            None,
+        )
+        if joined is not None:
             groups[joined].roots.append(root)
             inside[joined] |= touched
             place[value] = joined
             continue
         place[value] = len(groups)
-        if root.anchor is None or root.anchor.op.name != "scatter_add":
-            open_groups[value.shape] = len(groups)
+        open_groups[value.shape] = len(groups)
         groups.append(Group([root]))
         inside.append(touched)
     return groups
+
+
+def _small_first(roots: dict[Value, Root]) -> Iterable[tuple[Value, Root, set[Value]]]:
+    """The roots with what their kernels compute or read, in an order in which they can run: small ones that need only
+    small ones come first, so that what depends on them can join the kernels of larger things."""
+    touched = {value: set(_inside(root, roots)) for value, root in roots.items()}
+    small: set[Value] = set()
+    for value in roots:
+        if value.type.size <= _SMALL and all(v in small for v in touched[value] if v in roots and v is not value):
+            small.add(value)
+    for first in (True, False):
+        for value, root in roots.items():
+            if (value in small) == first:
+                yield value, root, touched[value]
 
 
 def _inside(root: Root, roots: dict[Value, Root]) -> Iterable[Value]:

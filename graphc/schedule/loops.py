@@ -57,10 +57,10 @@ def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Mac
     if not axes:
         return Loops(name, (), tuple(stores), cost=cost(values) * 4)
     lane_axis = axes[-1]
-    lanes = choose_lanes(values, lane_axis.extent, machine)
+    lanes = choose_lanes(values, lane_axis, machine)
     grid, body = block([*axes[:-1]], lane_axis, tuple(stores), lanes, values)
     per_step = math.prod(a.extent for a in axes) / max(1, math.prod(a.extent for a in grid))
-    return Loops(name, tuple(grid), body, cost=per_step * cost(values) / max(lanes, 1))
+    return Loops(name, tuple(grid), body, cost=per_step * cost(values, lane_axis) / max(lanes, 1))
 
 
 def block(
@@ -149,7 +149,7 @@ def _reduction_nest(
     if not outer or (order[-1] in inner and order[-1].extent >= _SHORT):
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
-        lanes = choose_lanes([accumulate.value], order[-1].extent, machine, 4) if order else 0
+        lanes = choose_lanes([accumulate.value], order[-1], machine, 4) if order else 0
         for depth, axis in enumerate(reversed(inner)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
         body = (Reset(accumulator), *body, *after)
@@ -163,12 +163,12 @@ def _reduction_nest(
         return Loops(name, tuple(grid), body, cost=per_step)
     # along columns, or across short rows: each lane has a sum of its own
     lane_axis = outer[-1]
-    lanes = choose_lanes(values, lane_axis.extent, machine, 4)
+    lanes = choose_lanes(values, lane_axis, machine, 4)
     body = (accumulate,)
     for axis in reversed(inner):
         body = (Loop(axis, body),)
     body = (Reset(accumulator), *body, *after)
-    per_lanes = total * cost(values)
+    per_lanes = total * cost(values, lane_axis)
     rest = [a for a in outer if a is not lane_axis]
     width = max(1, _STEP // total // lanes) * lanes
     if lane_axis.extent <= width:
@@ -310,21 +310,29 @@ def _index_uses(roots: Sequence[Expr]) -> tuple[list[dict[Expr, int]], set[Axis]
 # Costs
 
 
-def choose_lanes(values: Iterable[Expr], extent: int, machine: Machine, registers: int = 2) -> int:
+def varying(values: Iterable[Expr], axis: Axis | None) -> set[Expr]:
+    """What is computed anew for each value of the axis; everything if there is none."""
+    found: set[Expr] = set()
+    for root in values:
+        for e in root.walk():
+            if axis is None or e is axis.value or e.op == "accumulator" or any(a in found for a in e.args):
+                found.add(e)
+    return found
+
+
+def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2) -> int:
     """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are."""
-    seen = {e for root in values for e in root.walk()}
+    seen = varying(values, axis)
     widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
-    heavy = sum(e.op in _HEAVY for e in seen)
-    if heavy or len(seen) > 40:
+    if len(seen) > 40 or any(e.op in _HEAVY for e in seen):
         registers = 1
     lanes = machine.lanes(widest, registers)
-    while lanes > 1 and lanes >= 2 * extent:
+    while lanes > 1 and lanes >= 2 * axis.extent:
         lanes //= 2
     return lanes
 
 
-def cost(values: Iterable[Expr]) -> float:
-    """Nanoseconds that one vector of results takes, roughly."""
-    seen = {e for root in values for e in root.walk()}
+def cost(values: Iterable[Expr], axis: Axis | None = None) -> float:
+    """Nanoseconds that one vector of results along the axis takes, roughly."""
+    seen = varying(values, axis)
     return sum(6.3 if e.op in _HEAVY else 2.3 if e.op in _DIVISIONS else 1.3 if e.op == "load" else 0.3 for e in seen)
-

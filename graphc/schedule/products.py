@@ -69,13 +69,13 @@ def _small(
     values = [accumulate.value, *(s.value for s in after)]
     accumulator = accumulate.accumulator
     if not n:
-        lanes = choose_lanes(values, k[-1].extent, machine, 4) if k else 0
+        lanes = choose_lanes(values, k[-1], machine, 4) if k else 0
         body: tuple[Statement, ...] = (accumulate,)
         for depth, axis in enumerate(reversed(k)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
         return Loops(name, rows, (Reset(accumulator), *body, *after), cost=total * cost(values) / max(lanes, 1) + 10)
     lane_axis = n[-1]
-    lanes = choose_lanes(values, lane_axis.extent, machine)
+    lanes = choose_lanes(values, lane_axis, machine)
     grid: tuple[Axis, ...] = (*rows, *n[:-1])
     together = max((r for r in range(1, _ROWS + 1) if rows and rows[-1].extent % r == 0), default=1)
     resets: list[Statement] = []
@@ -97,4 +97,4 @@ def _small(
         body = (Loop(axis, body),)
     loop = Loop(lane_axis, (*resets, *body, *stores), lanes)
     steps = max(1, lane_axis.extent / max(lanes, 1))
-    return Loops(name, grid, (loop,), cost=total * steps * together * cost(values))
+    return Loops(name, grid, (loop,), cost=total * steps * together * cost(values, lane_axis))
