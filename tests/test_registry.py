@@ -7,6 +7,7 @@ its record is whole.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 
 import graphc
 from graphc.autodiff import vjp_graph
-from graphc.compiler import compile_graph
+from graphc.compiler import clear_cache, compile_graph
+from graphc.errors import GraphcError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
-from graphc.op import OPS, OpDef, Sample, Vjp, not_differentiable, vjp_rule
+from graphc.op import OPS, OpDef, Sample, Vjp, not_differentiable, op, vjp_rule
 from graphc.parse import parse_graph
 from graphc.text import print_graph
 from graphc.types import TensorType, dtype_of, float32, float64
@@ -98,10 +100,13 @@ def test_record_is_whole(record: OpDef) -> None:
 
 @every_op
 def test_derivative_or_an_explicit_none(record: OpDef) -> None:
-    """An operand that is a number of the floating kind in some sample has a rule, unless the op says that it has none."""
+    check_rules(record, [case for case in CASES.values() if case.record is record])
+
+
+def check_rules(record: OpDef, cases: list[Case]) -> None:
+    """An operand that is floating point in some sample has a rule, unless the op says that it has no derivative at all."""
     if record.vjp is not_differentiable:
         return
-    cases = [case for case in CASES.values() if case.record is record]
     for i in range(max(len(case.arrays) for case in cases)):
         floating = any(i < len(case.arrays) and case.arrays[i].dtype.kind == "f" for case in cases)
         assert floating == (vjp_rule(record, i) is not None), f"operand {i}: give it a rule, or a sample in floating point"
@@ -221,3 +226,49 @@ def test_tape_agrees_with_graph_derivative(case: Case) -> None:
         kept = [graphc.tensor(s) for g, s in zip(grads, seeds, strict=True) if g.requires_grad]
         got = list(graphc.autograd.grad(linear, leaves, kept, allow_unused=True))
     assert_agree([np.zeros_like(e) if g is None else g.numpy() for g, e in zip(got, expected, strict=True)], expected)
+
+
+def check_record(record: OpDef) -> None:
+    """All of the above, for an op that was defined after this file was read."""
+    test_record_is_whole(record)
+    cases = [draw(record, n, sample) for n, sample in enumerate(record.samples)]
+    check_rules(record, cases)
+    for case in cases:
+        test_type_rule_agrees_with_definition(case)
+        test_text_round_trip(case)
+        test_compiled_agrees_with_definition(case)
+        test_eager_agrees_with_definition(case)
+        if case.differentiable():
+            test_compiled_derivative_agrees_with_definition(case)
+            test_derivative_agrees_with_finite_differences(case)
+            test_tape_agrees_with_graph_derivative(case)
+
+
+@pytest.fixture
+def define(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OpDef]]:
+    """Defines the op `square`, whole but for what is overridden, for the length of a test."""
+    whole: dict[str, Any] = {
+        "infer": lambda x: x, "ref": np.square, "elementwise": True, "vjp": lambda ct, x: ct * x * 2,
+        "scalar": lambda x: x * x, "samples": (Sample((TensorType(float32, (3, 5)),)),),
+    }  # fmt: skip
+    clear_cache()  # what was compiled for another op of this name
+    yield lambda **other: op("square", "x", **{**whole, **other})
+    OPS.pop("square", None)
+
+
+def test_a_whole_record_passes(define: Callable[..., OpDef]) -> None:
+    check_record(define())
+
+
+@pytest.mark.parametrize("missing", [
+    {"samples": ()},
+    {"infer": lambda x: TensorType(float64, x.shape)},
+    {"ref": np.abs},
+    {"scalar": None},
+    {"vjp": lambda ct, x: ct * x},
+    {"vjp": lambda ct, x_type: ct * 2.0},
+    {"vjp": (None,)},
+])  # fmt: skip
+def test_what_is_missing_or_wrong_is_found(define: Callable[..., OpDef], missing: dict[str, Any]) -> None:
+    with pytest.raises((AssertionError, GraphcError)):
+        check_record(define(**missing))
