@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import run_interpreted, run_native
+from native_kernels import program_of, run_interpreted, run_native
 
 from graphc import index, ops
+from graphc.backends.llvm.jit import emit_object
+from graphc.backends.llvm.program import render
+from graphc.backends.llvm.target import Target
 from graphc.kernel import (
     Accumulate,
     Accumulator,
@@ -132,7 +135,7 @@ def test_masked_loads(extent, lanes):
     """Windows that hang over both ends of a row, as in a padded convolution."""
     rows = 3
     x = Buffer("x", float32, rows * extent, "input")
-    outs = [Buffer(f"out{k}", float32, 5 * 3 * extent, "output") for k in range(5)]
+    outs = [Buffer(f"out{k}", float32, 5 * 3 * extent, "output") for k in range(6)]
     r, s, i = Axis("r", 5), Axis("s", 3), Axis("i", extent)
     row, column = r.value - 1, i.value + s.value - 1
     row_inside = ops.bitwise_and(row >= 0, row < rows)
@@ -145,6 +148,7 @@ def test_masked_loads(extent, lanes):
         load(x, start + i.value, row_inside),
         load(x, start + extent - 1 - i.value, row_inside),
         load(x, r.value * extent, ops.bitwise_and(row_inside, ops.bitwise_and(r.value < rows, inside))),  # a mask by lanes
+        load(x, r.value * extent + i.value, ops.bitwise_and(r.value < rows, i.value >= 2)),  # true behind the last iteration
     )
     body = tuple(Store(b, place, v) for b, v in zip(outs, values))
     memory = {x: numbers(x.size)} | {b: np.zeros(b.size, np.float32) for b in outs}
@@ -217,16 +221,18 @@ def test_neighbouring_stores_take_effect_together():
 
 def test_what_is_written_is_read_again():
     """A value that was computed before a store to what it reads is computed anew after it."""
-    t, out = Buffer("t", float32, 4, "temporary"), Buffer("out", float32, 12, "output")
-    i, j = Axis("i", 12), Axis("j", 1)
-    first = load(t, number(0)) * 2.0
+    t, out = Buffer("t", float32, 2, "temporary"), Buffer("out", float32, 36, "output")
+    i, apart = Axis("i", 12), Accumulator("apart", "sum", float32)
+    value = load(t, number(0)) * 2.0
     body = (
-        Store(t, number(0), cast(i.value, float32)),
-        Loop(j, (Store(out, i.value, first + load(t, number(1))),)),
-        Store(t, number(1), first),
+        Store(out, i.value * 3, value), Reset(apart),
+        Store(t, number(0), cast(i.value, float32)), Reset(apart),
+        Store(out, i.value * 3 + 1, value), Reset(apart),
+        Loop(Axis("j", 1), (Store(t, number(0), value),)),
+        Store(out, i.value * 3 + 2, value),
     )
-    clear = Store(t, number(1), constant(0.5, float32))
-    check([Loops("k", (), (clear, Loop(i, body)), 1.0)], {out: np.zeros(12, np.float32)}, (t,))
+    start = Store(t, number(0), constant(0.5, float32))
+    check([Loops("k", (), (start, Loop(i, body)), 1.0)], {out: np.zeros(36, np.float32)}, (t,))
 
 
 # Reductions
@@ -337,19 +343,20 @@ def test_the_order_of_a_sum_is_fixed():
 def test_limits(limit, lanes):
     """The buffers end where the limit is: nothing behind it may be read, not even ahead of the loop."""
     stop = Buffer("stop", int64, 1, "input")
-    size = max(limit, 0)
-    x, y = Buffer("x", float32, size, "input"), Buffer("y", float32, min(size, 1), "input")
+    size = max(limit, 1)
+    x, y = Buffer("x", float32, size, "input"), Buffer("y", float32, size, "input")
     out, total = Buffer("out", float32, size, "output"), Buffer("total", float32, 1, "output")
     i, a = Axis("i", 70), Accumulator("a", "sum", float32)
-    value = load(x, i.value) * load(y, number(0))
-    loop = Loop(i, (Accumulate(a, value), Store(out, i.value, value)), lanes, load(stop, number(0)))
-    memory = {stop: np.array([limit]), x: numbers(size), y: numbers(y.size), out: np.zeros(size, np.float32)}
+    end = load(stop, number(0))
+    value = load(x, i.value) * load(y, end - 1)  # which is not there if nothing is to be done
+    loop = Loop(i, (Accumulate(a, value), Store(out, i.value, value)), lanes, end)
+    memory = {stop: np.array([limit]), x: numbers(size), y: numbers(size), out: np.zeros(size, np.float32)}
     kernel = Loops("k", (), (Reset(a), loop, Store(total, number(0), a.value)), 1.0)
     check([kernel], memory | {total: np.zeros(1, np.float32)})
 
 
 @pytest.mark.parametrize("cost", [1.0, 1e6])
-@pytest.mark.parametrize("extents", [(), (1,), (13,), (1, 5, 1), (3, 4, 5), (2, 1, 300), (700, 2)])
+@pytest.mark.parametrize("extents", [(), (1,), (13,), (1, 5, 1), (3, 4, 5), (2, 1, 300), (700, 2), (1, 700)])
 def test_grids(extents, cost):
     grid = tuple(Axis(f"g{k}", e) for k, e in enumerate(extents))
     size = int(np.prod(extents, dtype=int))
@@ -412,7 +419,12 @@ def test_values_of_an_axis():
         Store(extra["signed"], i.value, ops.floor_divide(i.value - 20, 3)),
         Store(extra["power"], i.value, ops.pow(i.value - 20, 3)),
     ]
-    memory = {b: np.zeros(40, b.dtype.numpy) for b in (*outs.values(), *extra.values())}
+    wide = i.value * 3_000_000_000 + 5
+    more, real = Buffer("more", bool_, 40, "output"), Buffer("real", float64, 40, "output")
+    less = Buffer("less", int64, 40, "output")
+    body += [Store(more, i.value, wide > 100), Store(real, i.value, cast(wide, float64))]
+    body += [Store(less, i.value, divided(wide, 7))]
+    memory = {b: np.zeros(40, b.dtype.numpy) for b in (*outs.values(), *extra.values(), more, real, less)}
     check([Loops("k", (), (Loop(i, tuple(body), 16),), 1.0)], memory)
 
 
@@ -425,6 +437,46 @@ def test_deep_expressions():
     kernel = Loops("k", (), (Loop(i, (Store(out, i.value, value),), 16),), 1.0)
     got = run_native([kernel], {x: np.zeros(20, np.float32), out: np.zeros(20, np.float32)})
     assert (got[out] == 3000).all()
+
+
+# Programs
+
+
+def test_constants_and_temporaries():
+    """Kernels run one after another, on several threads where that is worth it; memory is shared in turn."""
+    table = Buffer("table", float32, 100, "constant", numbers(100))
+    x, out = Buffer("x", float32, 5000, "input"), Buffer("out", float32, 5000, "output")
+    total = Buffer("total", float32, 1, "output")
+    first, second = Buffer("first", float32, 5000), Buffer("second", float32, 50)
+    g, i, j, a = Axis("g", 50), Axis("i", 100), Axis("j", 50), Accumulator("a", "sum", float32)
+    place = g.value * 100 + i.value
+    kernels = [
+        Loops("scale", (g,), (Loop(i, (Store(first, place, load(x, place) * load(table, i.value)),), 16),), 1e5),
+        Loops("sums", (g,), (
+            Reset(a), Loop(i, (Accumulate(a, load(first, place)),), 16), Store(second, g.value, a.value),
+        ), 1e5),
+        Loops("sub 1/2", (g,), (Loop(i, (Store(out, place, load(first, place) - load(second, g.value)),), 16),), 1.0),
+        Loops("total", (), (
+            Reset(a), Loop(j, (Accumulate(a, load(second, j.value)),), 16), Store(total, number(0), a.value),
+        ), 1.0),
+    ]
+    memory = {x: numbers(5000), table: table.data, out: np.zeros(5000, np.float32), total: np.zeros(1, np.float32)}
+    check(kernels, memory, (first, second))
+
+
+@pytest.mark.parametrize("triple", ["aarch64-linux-gnu", "x86_64-windows-msvc"])
+def test_other_machines(triple):
+    """Every way of touching memory has code on another machine, too."""
+    kernels, buffers = [], []
+    for dtype in (float32, float16, bool_, int64):
+        x, out, where = Buffer("x", dtype, 99, "input"), Buffer("o", dtype, 99, "output"), Buffer("w", int64, 33, "input")
+        i = Axis("i", 33)
+        places = (i.value, number(98) - i.value, i.value * 2, i.value * 3, load(where, i.value))
+        stores = tuple(Store(out, place, load(x, place)) for place in places)
+        kernels.append(Loops("k", (), (Loop(i, stores, 8),), 1.0))
+        buffers += [x, out, where]
+    target = Target.named(triple)
+    assert emit_object(str(render(program_of(kernels, buffers), target).module), target)
 
 
 @st.composite

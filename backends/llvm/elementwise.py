@@ -155,7 +155,9 @@ def _extremum(floating: str, signed: str, unsigned: str, boolean: str) -> Rule:
             case "bool":
                 return v.do(boolean, x, y)
             case "float":
-                ordered = v.select(v.compare(floating, x, y), x, y)
+                if v.constants and v.constants[1] == v.constants[1] is not None:  # a number, and not NaN
+                    return v.select(v.compare(f"u{floating}", x, y), x, y)
+                ordered = v.select(v.compare(f"o{floating}", x, y), x, y)
                 return v.select(v.compare("uno", x, x), x, ordered)
             case kind:
                 return v.intrinsic(signed if kind == "int" else unsigned, x, y)
@@ -394,8 +396,8 @@ RULES: dict[str, Rule] = {
     "ceil": _by_kind(float=_intrinsic("llvm.ceil"), int=_itself, bool=_itself),
     "trunc": _by_kind(float=_intrinsic("llvm.trunc"), int=_itself, bool=_itself),
     "round": _by_kind(float=_intrinsic("llvm.rint"), int=_itself, bool=_itself),
-    "maximum": _extremum("ogt", "llvm.smax", "llvm.umax", "or"),
-    "minimum": _extremum("olt", "llvm.smin", "llvm.umin", "and"),
+    "maximum": _extremum("gt", "llvm.smax", "llvm.umax", "or"),
+    "minimum": _extremum("lt", "llvm.smin", "llvm.umin", "and"),
     "where": _where,
     "eq": _compare("oeq", "eq", "eq"),
     "ne": _compare("une", "ne", "ne"),

@@ -159,6 +159,11 @@ class Evaluator:
         """Evaluate here, outside a loop, the parts of the roots that are the same throughout: that depend neither on axes
         yet to be bound nor on the sources that the loop changes. The loop must run at least once, or what it loads might
         not be there to be loaded."""
+
+        def evaluate(e: Expr) -> None:
+            # a number that the loop combines with vectors; indices mostly stay scalars
+            self.evaluate(e) if e.dtype is int64 else self.vector(e)
+
         self.forget(changing)
         ready: dict[Expr, bool] = {}
         for root in roots:
@@ -172,9 +177,9 @@ class Evaluator:
                 if not ready[e]:
                     for arg in e.args:
                         if ready[arg]:
-                            self.evaluate(arg)
+                            evaluate(arg)
             if ready[root]:
-                self.evaluate(root)
+                evaluate(root)
 
     def forget(self, changed: Collection[Source]) -> None:
         """The sources are no longer what they were: compute anew what depends on them."""

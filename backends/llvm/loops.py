@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from graphc.backends.llvm import elementwise
-from graphc.backends.llvm.builder import Function, vector
+from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.expression import Evaluator, Source
@@ -27,6 +27,7 @@ from graphc.kernel import (
     reads,
     writes,
 )
+from graphc.types import float16
 
 _PARALLEL_NS = 15_000
 """What a kernel must cost to be shared among threads."""
@@ -148,9 +149,15 @@ class _Nest:
         e.forget({accumulator})
 
     def _combine(self, accumulator: Accumulator, width: int, a: str, b: str) -> str:
-        op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
         dtype = accumulator.dtype
-        return elementwise.render(self.f, op, dtype, width, (a, b), result=dtype)
+        if accumulator.reduction == "sum" or dtype is float16 or not dtype.is_floating_point:
+            op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
+            return elementwise.render(self.f, op, dtype, width, (a, b), result=dtype)
+        # Of 0 and -0 it may be either. The new value first, since it is the first that is tested for NaN: what waits for the
+        # value before is short.
+        type_ = vector(REGISTER[dtype.name], width)
+        name = self.f.module.declare(f"llvm.{accumulator.reduction}imum.{mangle(type_)}", type_, [type_, type_])
+        return self.f.value(f"call nsz {type_} {name}({type_} {b}, {type_} {a})")
 
     # Loops
 
@@ -161,22 +168,28 @@ class _Nest:
         stop = str(loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
         if stop.startswith("%"):
             with self.f.when(self.f.value(f"icmp sgt i64 {stop}, 0")):
-                self._some_trips(loop, e.child(), stop)
+                self._some_trips(loop, e, stop)
         elif int(stop) > 0:
             self._some_trips(loop, e, stop)
 
     def _some_trips(self, loop: Loop, e: Evaluator, stop: str) -> None:
-        e.prepare(_expressions(loop.body), _changing(loop.body))
+        inside = e.child(width=loop.lanes if loop.lanes > 1 else None)
+        inside.prepare(_expressions(loop.body), _changing(loop.body))
         if loop.lanes > 1:
-            self._in_lanes(loop, e, stop)
+            shared = _carried(loop.body)
+            for accumulator in shared:
+                self._start(inside, accumulator, loop.lanes)
+            self._in_lanes(loop, inside, stop)
+            for accumulator in shared:
+                self._merge_lanes(accumulator, loop.lanes, e)
         else:
-            self._trips(loop, e, "0", stop, 1)
+            self._trips(loop, inside, "0", stop, 1)
 
     def _trips(self, loop: Loop, e: Evaluator, start: str, stop: str, lanes: int) -> None:
         """Run the body with the axis going up by `lanes` at a time."""
         if not stop.startswith("%"):
             values = range(int(start), int(stop), lanes)
-            if len(values) == 1 or (len(values) <= _UNROLLED_TRIPS and _size(loop.body) * len(values) <= _UNROLLED_SIZE):
+            if _unrolls(len(values), _size(loop.body)):
                 for value in values:
                     self._trip(loop, e, str(value), lanes)
                 return
@@ -184,36 +197,30 @@ class _Nest:
             self._trip(loop, e, index, lanes)
 
     def _trip(self, loop: Loop, e: Evaluator, index: str, lanes: int, mask: str | None = None) -> None:
-        inside = e.child(width=lanes if lanes > 1 else None, mask=mask)
+        inside = e.child(mask=mask)
         inside.bind(loop.axis, index, lanes=lanes > 1, divisor=lanes)
         self._body(loop.body, inside)
 
     def _in_lanes(self, loop: Loop, e: Evaluator, stop: str) -> None:
         """Whole vectors, then what is left as one that is masked."""
         f, lanes = self.f, loop.lanes
-        shared = _carried(loop.body)
-        inside = e.child()
-        for accumulator in shared:
-            self._start(inside, accumulator, lanes)
         if stop.startswith("%"):
             whole = f.value(f"and i64 {stop}, {-lanes}")
-            self._trips(loop, inside, "0", whole, lanes)
+            self._trips(loop, e, "0", whole, lanes)
             left = f.value(f"sub i64 {stop}, {whole}")
             with f.when(f.value(f"icmp ne i64 {left}, 0")):
                 steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
                 count = f.splat("i32", f.value(f"trunc i64 {left} to i32"), lanes)
                 mask = f.value(f"icmp ult {vector('i32', lanes)} <{steps}>, {count}")
-                self._trip(loop, inside, whole, lanes, mask)
+                self._trip(loop, e, whole, lanes, mask)
         else:
             left = int(stop) % lanes
             whole = int(stop) - left
             if whole:
-                self._trips(loop, inside, "0", str(whole), lanes)
+                self._trips(loop, e, "0", str(whole), lanes)
             if left:
                 mask = ", ".join(f"i1 {'true' if lane < left else 'false'}" for lane in range(lanes))
-                self._trip(loop, inside, str(whole), lanes, f"<{mask}>")
-        for accumulator in shared:
-            self._merge_lanes(accumulator, lanes, e)
+                self._trip(loop, e, str(whole), lanes, f"<{mask}>")
 
     def _merge_lanes(self, accumulator: Accumulator, lanes: int, e: Evaluator) -> None:
         """Take each lane's share into the accumulator: halves with each other, down to one number."""
@@ -293,5 +300,18 @@ def _expressions(body: Sequence[Statement]) -> Iterator[Expr]:
 
 
 def _size(body: Sequence[Statement]) -> int:
-    """How much code the statements become: loops in lanes come twice, whole and masked, and small ones unrolled."""
-    return sum(1 for root in _expressions(body) for _ in root.walk())
+    """How many expressions the statements are made of, those of small loops as often as they are unrolled."""
+    total = 0
+    for statement in body:
+        if isinstance(statement, Loop):
+            inner = _size(statement.body)
+            trips = -(-statement.axis.extent // max(statement.lanes, 1))
+            total += inner * trips if _unrolls(trips, inner) else inner
+        else:
+            total += sum(1 for root in _expressions((statement,)) for _ in root.walk())
+    return total
+
+
+def _unrolls(trips: int, size: int) -> bool:
+    """Whether a loop over a body of that size is written out, so that its indices become numbers."""
+    return trips == 1 or (trips <= _UNROLLED_TRIPS and trips * size <= _UNROLLED_SIZE)
