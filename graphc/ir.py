@@ -26,10 +26,11 @@ import numpy as np
 
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
 from graphc.op import OPS, OpDef, common_dtype, emit
+from graphc.operators import Operators
 from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of
 
 
-class Value:
+class Value(Operators):
     """An edge of the graph: an input, or a result of a node. Compared by identity."""
 
     __slots__ = ("__weakref__", "builder", "index", "info", "name", "node", "type")
@@ -79,26 +80,6 @@ class Value:
 
     def __repr__(self) -> str:
         return f"%{self.name or self.index}: {self.type}"
-
-
-def _operator(name: str, swap: bool = False) -> Callable[[Any, Any], Any]:
-    if swap:
-        return lambda self, other: emit(OPS[name], other, self)
-    return lambda self, other: emit(OPS[name], self, other)
-
-
-for _symbol, _name in {
-    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "mod": "remainder",
-    "floordiv": "floor_divide", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "lshift": "shift_left", "rshift": "shift_right",
-}.items():
-    setattr(Value, f"__{_symbol}__", _operator(_name))
-    setattr(Value, f"__r{_symbol}__", _operator(_name, swap=True))
-for _symbol, _name in {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}.items():
-    setattr(Value, f"__{_symbol}__", _operator(_name))
-Value.__neg__ = lambda self: emit(OPS["neg"], self)  # type: ignore[attr-defined]
-Value.__invert__ = lambda self: emit(OPS["bitwise_not"], self)  # type: ignore[attr-defined]
-Value.__matmul__ = lambda self, other: emit(OPS["matmul"], self, other)  # type: ignore[attr-defined]
 
 
 class Node:

@@ -25,8 +25,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from graphc.errors import VerifyError
-from graphc.ir import _operator
-from graphc.op import OPS, OpDef, common_dtype
+from graphc.op import OpDef, common_dtype
+from graphc.operators import Operators
 from graphc.types import DType, Scalar, TensorType, bool_, int64
 
 
@@ -107,7 +107,7 @@ class Accumulator:
         return f"{self.name}: {self.reduction} {self.dtype.name}"
 
 
-class Expr:
+class Expr(Operators):
     """A scalar expression. Immutable; equal expressions compare and hash equal.
 
     op
@@ -183,16 +183,6 @@ class Expr:
 def _attr_key(attr: Any) -> Any:
     # 0 and 0.0 differ by the dtype; -0.0 and NaN need their spelling
     return attr.hex() if isinstance(attr, float) else attr
-
-
-for _symbol, _name in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "and": "bitwise_and",
-                       "or": "bitwise_or", "xor": "bitwise_xor", "rshift": "shift_right", "lshift": "shift_left"}.items():
-    setattr(Expr, f"__{_symbol}__", _operator(_name))
-    setattr(Expr, f"__r{_symbol}__", _operator(_name, swap=True))
-for _symbol in ("lt", "le", "gt", "ge"):
-    setattr(Expr, f"__{_symbol}__", _operator(_symbol))
-Expr.__neg__ = lambda self: OPS["neg"](self)  # type: ignore[attr-defined]
-Expr.__invert__ = lambda self: OPS["bitwise_not"](self)  # type: ignore[attr-defined]
 
 
 class ExprEmitter:
