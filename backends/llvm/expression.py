@@ -161,8 +161,10 @@ class Evaluator:
         not be there to be loaded."""
 
         def evaluate(e: Expr) -> None:
-            # a number that the loop combines with vectors; indices mostly stay scalars
-            self.evaluate(e) if e.dtype is int64 else self.vector(e)
+            if e.dtype is int64:  # indices mostly stay scalars
+                self.evaluate(e)
+            else:
+                self.vector(e)
 
         self.forget(changing)
         ready: dict[Expr, bool] = {}
@@ -186,7 +188,7 @@ class Evaluator:
         for scope in self._scopes():
             for known in (scope._values, scope._vectors):
                 for e in [e for e in known if not self._sources[e].isdisjoint(changed)]:
-                    del known[e]  # type: ignore[attr-defined]
+                    del known[e]
 
     def _scopes(self) -> Iterator[Evaluator]:
         scope: Evaluator | None = self

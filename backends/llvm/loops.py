@@ -207,20 +207,20 @@ class _Nest:
         if stop.startswith("%"):
             whole = f.value(f"and i64 {stop}, {-lanes}")
             self._trips(loop, e, "0", whole, lanes)
-            left = f.value(f"sub i64 {stop}, {whole}")
-            with f.when(f.value(f"icmp ne i64 {left}, 0")):
+            rest = f.value(f"sub i64 {stop}, {whole}")
+            with f.when(f.value(f"icmp ne i64 {rest}, 0")):
                 steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
-                count = f.splat("i32", f.value(f"trunc i64 {left} to i32"), lanes)
+                count = f.splat("i32", f.value(f"trunc i64 {rest} to i32"), lanes)
                 mask = f.value(f"icmp ult {vector('i32', lanes)} <{steps}>, {count}")
                 self._trip(loop, e, whole, lanes, mask)
         else:
             left = int(stop) % lanes
-            whole = int(stop) - left
-            if whole:
-                self._trips(loop, e, "0", str(whole), lanes)
+            end = int(stop) - left
+            if end:
+                self._trips(loop, e, "0", str(end), lanes)
             if left:
                 mask = ", ".join(f"i1 {'true' if lane < left else 'false'}" for lane in range(lanes))
-                self._trip(loop, e, str(whole), lanes, f"<{mask}>")
+                self._trip(loop, e, str(end), lanes, f"<{mask}>")
 
     def _merge_lanes(self, accumulator: Accumulator, lanes: int, e: Evaluator) -> None:
         """Take each lane's share into the accumulator: halves with each other, down to one number."""
