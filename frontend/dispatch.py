@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import threading
 from typing import Any
 
@@ -49,13 +50,13 @@ class TensorEmitter:
             result = tracer.apply(record, args, attrs)
             if type(result) is tuple:
                 return tuple(map(wrap, result))
-            floating = result.dtype.is_floating_point
-        else:
-            result = _elementwise(record, args) if record.elementwise else _general(record, args, attrs)
-            if type(result) is tuple:
-                return tuple(map(wrap, result))
-            floating = result.dtype.kind == "f"
-        return finish(record, args, attrs, result, floating)
+            return finish(record, args, attrs, result, result.dtype.is_floating_point)
+        if record.elementwise:
+            return _elementwise(record, args)
+        result = _general(record, args, attrs)
+        if type(result) is tuple:
+            return tuple(map(wrap, result))
+        return finish(record, args, attrs, result, result.dtype.kind == "f")
 
 
 Tensor.__graphc_emitter__ = TensorEmitter()
@@ -69,13 +70,12 @@ def finish(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], result: 
     out._meta = None
     if mode.inference:
         out._state().inference = True
-    shares = not record.elementwise and args and type(args[0]) is not np.ndarray and _shares(record, args[0], result)
     if floating and mode.grad:
         for arg in args:
             if isinstance(arg, Tensor) and (arg._node is not None or arg._meta is not None):
                 record_op(record, args, attrs, out)
                 break
-    if shares:
+    if not record.elementwise and args and _shares(record, args[0], result):
         _tie(out, args[0], record, attrs)
     return out
 
@@ -110,64 +110,131 @@ def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> N
 
 # Elementwise ops
 
+_functions: dict[OpDef, Any] = {}
+_plans: dict[Any, Any] = {}
+_NUMBERS = (float, int, bool)
 
-def _elementwise(record: OpDef, args: tuple[Any, ...]) -> np.ndarray:
-    arrays = _same_floating(args)
-    if arrays is None:
-        arrays, dtype = _promoted(record, args)
-        _check_dtype(record, dtype, arrays)
-    ref = record.ref
-    function = getattr(ref, "ufunc", None) or ref
+
+def _function(record: OpDef) -> Any:
+    """What computes the op under `_quiet`, which has silenced the warnings already: the ufunc itself, where it is one."""
+    found = _functions[record] = getattr(record.ref, "ufunc", record.ref)
+    return found
+
+
+def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
+    arrays: list[Any] = []
+    watched = False
+    same = None  # the dtype, as long as all operands are tensors of one floating-point dtype
+    plain = True
+    for arg in args:
+        if type(arg) is Tensor or isinstance(arg, Tensor):
+            array = arg._data
+            if type(array) is not np.ndarray:
+                array = arg._array("eager execution")
+            if arg._node is not None or arg._meta is not None:
+                watched = True
+            dtype = array.dtype
+            if dtype is not same:
+                if same is None and dtype.kind == "f":
+                    same = dtype
+                else:
+                    plain = False
+        elif type(arg) in _NUMBERS:
+            array = arg
+            plain = False
+        else:
+            array = lower(arg)
+            plain = False
+        arrays.append(array)
+    if not plain:
+        _promote(record, arrays)
+    function = _functions.get(record) or _function(record)
     try:
-        if record.costly and arrays[0].size >= COSTLY:
+        if record.costly and max(a.size for a in arrays) >= COSTLY:
             result = compiler.run_op(record, [np.asarray(a) for a in np.broadcast_arrays(*arrays)], {})
         else:
             result = _quiet.run(function, *arrays)
     except ValueError:
         # NumPy's message names neither the op nor the dimension
-        broadcast_shapes(*(a.shape for a in arrays), op=record.name)
+        broadcast_shapes(*(np.shape(a) for a in arrays), op=record.name)
         raise
-    return result if type(result) is np.ndarray else np.asarray(result)
+    if type(result) is not np.ndarray:
+        result = np.asarray(result)
+    out = _new(Tensor)
+    out._data = result
+    out._node = None
+    out._meta = None
+    if watched and mode.grad and result.dtype.kind == "f":
+        record_op(record, args, {}, out)
+    if mode.inference:
+        out._state().inference = True
+    return out
 
 
-def _same_floating(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The arrays, where all operands are tensors of one floating-point dtype: the common case."""
-    dtype = None
-    arrays = []
-    for arg in args:
-        if not isinstance(arg, Tensor):
-            return None
-        array = arg._data
-        if array.dtype is not dtype:
-            if dtype is not None:
-                return None
-            dtype = array.dtype
-        arrays.append(array)
-    return tuple(arrays) if dtype is not None and dtype.kind == "f" else None
+def _promote(record: OpDef, arrays: list[Any]) -> None:
+    """Convert the operands to the dtype that PyTorch's rules give; NumPy's own never come to act."""
+    key = [record.name]
+    for array in arrays:
+        if type(array) is np.ndarray:
+            key += (array.dtype, array.ndim == 0)
+        else:
+            key.append(type(array))
+    plan = _plans.get(tuple(key))
+    if plan is None:
+        plan = _plans[tuple(key)] = _conversions(record, arrays)
+    for i, target in plan:
+        array = arrays[i]
+        if target is None:
+            arrays[i] = float(array)
+        elif type(array) is np.ndarray:
+            arrays[i] = _quiet.run(array.astype, target.numpy)
+        else:
+            arrays[i] = number(array, target)
 
 
-def _promoted(record: OpDef, args: tuple[Any, ...]) -> tuple[tuple[np.ndarray, ...], DType]:
-    """The operands as arrays of the dtype that PyTorch's rules give; NumPy's own never come to act."""
-    values = [lower(arg) for arg in args]
-    described = [v if isinstance(v, (bool, int, float)) else TensorType(as_dtype(v.dtype), v.shape) for v in values]
+def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[int, DType | None], ...]:
+    """Which operands need another dtype for these dtypes; the type rule refuses those that the op is not defined on.
+
+    None stands for a Python number that NumPy itself gives the floating-point dtype of the array beside it.
+    """
+    described = [TensorType(as_dtype(a.dtype), a.shape) if type(a) is np.ndarray else a for a in arrays]
     dtype = common_dtype(record, described)
-    arrays = []
-    for value, name in zip(values, record.operands):
-        if not isinstance(value, np.ndarray):
-            kept = scalar_dtype(value) if name in record.keeps else dtype
-            value = number(value, kept)
-        elif value.dtype != dtype.numpy and name not in record.keeps:
-            value = _quiet.run(value.astype, dtype.numpy)
-        arrays.append(value)
-    return tuple(arrays), dtype
+    function = _function(record)
+    weak = dtype.kind == "float" and (isinstance(function, np.ufunc) or function is np.where) and any(
+        isinstance(t, TensorType) for t, name in zip(described, record.operands) if name not in record.keeps)
+    wanted: list[tuple[int, DType | None]] = []
+    types = []
+    for i, (operand, name) in enumerate(zip(described, record.operands)):
+        if name in record.keeps:
+            target = operand.dtype if isinstance(operand, TensorType) else scalar_dtype(operand)
+        else:
+            target = dtype
+        types.append(TensorType(target, ()))
+        if not isinstance(operand, TensorType):
+            wanted.append((i, None if weak and name not in record.keeps else target))
+        elif operand.dtype is not target:
+            wanted.append((i, target))
+    record.infer(*types)
+    return tuple(wanted)
 
 
-def number(value: Any, dtype: DType) -> np.ndarray:
-    """A Python number as a 0-d array; integers that do not fit wrap around, as in C."""
+@functools.lru_cache(maxsize=1 << 12, typed=True)
+def _known_number(value: Any, dtype: DType) -> np.ndarray:
+    array = _new_number(value, dtype)
+    array.setflags(write=False)
+    return array
+
+
+def _new_number(value: Any, dtype: DType) -> np.ndarray:
     try:
         return _quiet.run(np.asarray, value, dtype.numpy)
     except OverflowError:
         return np.asarray(int(value) & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(dtype.numpy)
+
+
+def number(value: Any, dtype: DType) -> np.ndarray:
+    """A Python number as a 0-d array; integers that do not fit wrap around, as in C."""
+    return _known_number(value, dtype) if value else _new_number(value, dtype)  # 0.0 equals -0.0, and is another number
 
 
 def lower(arg: Any) -> Any:
@@ -180,18 +247,6 @@ def lower(arg: Any) -> Any:
     if isinstance(arg, np.generic):
         return np.asarray(arg)
     raise ArgumentTypeError("an operand is not a tensor", expected="a Tensor or a number", got=type(arg).__name__)
-
-
-_accepted: set[tuple[str, DType]] = set()
-
-
-def _check_dtype(record: OpDef, dtype: DType, arrays: tuple[np.ndarray, ...]) -> None:
-    """Let the type rule refuse dtypes that the op is not defined on."""
-    if (record.name, dtype) not in _accepted:
-        types = [TensorType(as_dtype(a.dtype), ()) for a in arrays]
-        record.infer(*types)
-        if all(t.dtype is dtype for t in types):
-            _accepted.add((record.name, dtype))
 
 
 # Everything else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.frontend import methods as _methods  # noqa: F401  (tensors get their methods)
 from graphc.frontend.nn import functional, init
 from graphc.frontend.nn.activation import (
     CELU,
