@@ -7,7 +7,6 @@ two are compared.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -42,11 +41,13 @@ def checksum(parts: Iterable[memoryview]) -> str:
 
 def make_manifest(entries: Mapping[str, Entry], checksums: Mapping[str, str], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a file with these entries and members."""
+    from importlib.metadata import version  # slow to import, and reading needs it not
+
     return {
         "format": "graphc",
         "format_version": FORMAT_VERSION,
         "opset_version": OPSET_VERSION,
-        "producer": f"graphc {importlib.metadata.version('graphc')}",
+        "producer": f"graphc {version('graphc')}",
         "entries": {name: _describe(entry) for name, entry in entries.items()},
         "checksums": dict(checksums),
         "metadata": dict(metadata),
