@@ -85,12 +85,8 @@ class Compiled:
     ) -> None:
         leaves, structure = flatten((args, kwargs))
         names = parameter_names(function)
-        # a tensor with a history goes in by a stand-in, so that the tape of the trace ends at the function's door
-        self.leaves = [
-            wrap(x._data).requires_grad_() if isinstance(x, Tensor) and x.grad_fn is not None and mode.grad else x
-            for x in leaves
-        ]
-        trace = Trace(name, self.leaves, names)
+        self.leaves = _stand_ins(leaves)
+        trace = Trace(name, self.leaves, names, [x for x, own in zip(self.leaves, leaves) if _has_history(own)])
         inside_args, inside_kwargs = unflatten(structure, self.leaves)
         before = Snapshot(function)
         try:
@@ -140,17 +136,18 @@ class Compiled:
         self.visible = len(outputs)
         self.updates = [(len(outputs) + k, i) for k, (i, _) in enumerate(updates)]
         outputs += [value for _, value in updates]
-        self.grads: list[tuple[Tensor, int | None]] = []
-        self.grad_guards: list[tuple[Tensor, bool]] = []
+        self.grads: list[tuple[Argument | Captured, int | None]] = []
+        self.grad_guards: list[tuple[Argument | Captured, bool]] = []
         for state in trace.grads.values():
+            owner = trace.owner(state.tensor)
             if state.read:
-                self.grad_guards.append((state.tensor, state.initial is None))
+                self.grad_guards.append((owner, state.initial is None))
             if state.current is state.initial:
                 continue
             if state.current is None:
-                self.grads.append((state.tensor, None))
+                self.grads.append((owner, None))
             else:
-                self.grads.append((state.tensor, len(outputs)))
+                self.grads.append((owner, len(outputs)))
                 outputs.append(trace.value(state.current))
         self.differentiable: Differentiable | None = None
         forward = len(trace.builder.nodes)
@@ -204,7 +201,8 @@ class Compiled:
         changed = self.snapshot.changed()
         if changed is not None:
             return changed
-        for tensor, none in self.grad_guards:
+        for owner, none in self.grad_guards:
+            tensor = _owned_by(owner, leaves)
             if (tensor._meta is None or tensor._meta.grad is None) != none:
                 return f"a gradient was {'None' if none else 'there'}, and is not any more"
         for lifted, type_, layout, needs in zip(self.inputs, self.types, self.layouts, self.needs_grad):
@@ -218,16 +216,13 @@ class Compiled:
         return None
 
     def _tensor(self, lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
-        match lifted.source:
-            case Argument(index):
-                return leaves[index]
-            case Captured(tensor):
-                return tensor
-            case Gradient(tensor):
-                grad = tensor._state().grad
-                assert grad is not None  # a guard has seen to that
-                return grad
-        raise AssertionError(lifted.source)
+        source = lifted.source
+        if isinstance(source, Gradient):
+            grad = _owned_by(source.owner, leaves)._state().grad
+            assert grad is not None  # a guard has seen to that
+            return grad
+        assert isinstance(source, (Argument, Captured))
+        return _owned_by(source, leaves)
 
     # Running
 
@@ -264,8 +259,8 @@ class Compiled:
         code.run(arrays, outputs)
         for _, i in self.updates:
             tensors[i]._version_counter().count += 1  # type: ignore[union-attr]
-        for tensor, j in self.grads:
-            tensor._state().grad = None if j is None else wrap(outputs[j])
+        for owner, j in self.grads:
+            _owned_by(owner, leaves)._state().grad = None if j is None else wrap(outputs[j])
         made = [wrap(outputs[j]) for j in range(self.visible)]
         for j in self.freed:
             made[j]._node = FREED
@@ -293,6 +288,26 @@ class Compiled:
         for k, j in enumerate(how.seeded):
             made[j]._node = node
             made[j]._state().index = k
+
+
+def _owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
+    """The tensor that an argument of this call, or a captured one, is."""
+    return leaves[owner.index] if isinstance(owner, Argument) else owner.tensor
+
+
+def _has_history(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and mode.grad and leaf.grad_fn is not None
+
+
+def _stand_ins(leaves: Sequence[Any]) -> list[Any]:
+    """The leaves as the traced function sees them. A tensor with a history is replaced by one without, so that the tape of
+    the trace ends at the function's door, and a view by a tensor on the same memory that knows nothing of its base: the
+    graph must stand for any other view."""
+    made: dict[int, Tensor] = {}
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and id(leaf) not in made and (_has_history(leaf) or leaf._is_view()):
+            made[id(leaf)] = wrap(leaf._data).requires_grad_(leaf.requires_grad and mode.grad)
+    return [made.get(id(leaf), leaf) for leaf in leaves]
 
 
 class CompiledBackward(Node):
@@ -484,7 +499,7 @@ class CompiledFunction:
         return self if instance is None else functools.partial(self, instance)
 
     def _key(self, leaves: Sequence[Any], structure: Structure) -> Any:
-        return (structure, mode.grad, mode.inference, *map(_leaf_key, leaves))
+        return (structure, mode.grad, mode.inference, _repeats(leaves), *map(_leaf_key, leaves))
 
     def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
         with self._lock:
@@ -543,6 +558,15 @@ class CompiledModule(Module):
         else:
             super().__setattr__(name, value)
 
+    def __getitem__(self, index: Any) -> Any:
+        return self._original[index]
+
+    def __len__(self) -> int:
+        return len(self._original)
+
+    def __iter__(self) -> Any:
+        return iter(self._original)
+
     def explain(self) -> str:
         """The graphs that were made, and why."""
         return self._compiled.explain()
@@ -551,12 +575,19 @@ class CompiledModule(Module):
         return f"Compiled({self._original!r})"
 
 
+def _repeats(leaves: Sequence[Any]) -> tuple[int, ...]:
+    """Which tensors are passed more than once: for each leaf where it was first, () where all are different."""
+    first: dict[int, int] = {}
+    places = tuple(first.setdefault(id(x), i) if isinstance(x, Tensor) else i for i, x in enumerate(leaves))
+    return () if all(i == place for i, place in enumerate(places)) else places
+
+
 def _leaf_key(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         data = leaf._data
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
-        return (data.dtype, data.shape, _strides(data), leaf.requires_grad)
+        return (data.dtype, data.shape, _strides(data), leaf.requires_grad, _has_history(leaf))
     try:
         hash(leaf)
     except TypeError:

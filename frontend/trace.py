@@ -41,7 +41,7 @@ class Captured:
 class Gradient:
     """An input that is the `.grad` which a tensor has when the call begins."""
 
-    tensor: Tensor
+    owner: Argument | Captured
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +81,19 @@ class GradState:
 class Trace:
     """One trace. Used as the active tracer of a thread while the traced function runs."""
 
-    def __init__(self, name: str, arguments: Sequence[Any] = (), names: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[Any] = (),
+        names: Mapping[int, str] | None = None,
+        with_history: Sequence[Tensor] = (),
+    ) -> None:
         self.builder = Builder(name)
         self.inputs: list[Lifted] = []
         self.grads: dict[int, GradState] = {}
         self._arguments = {id(a): i for i, a in reversed(list(enumerate(arguments))) if isinstance(a, Tensor)}
+        self._with_history = set(map(id, with_history))
+        """Arguments that stand for results of other computations: a backward pass would have to go on there."""
         self._names = names or {}
         self._lifted: dict[int, Lifted] = {}
         self._gradients: dict[int, Tensor] = {}  # id of a .grad that was there before -> the tensor that it belongs to
@@ -150,6 +158,13 @@ class Trace:
         if not isinstance(tensor._data, np.ndarray):
             tensor._state().grad = grad
             return
+        if id(tensor) in self._with_history:
+            raise TraceError(
+                f"backward() inside {self.builder.name!r} reaches an argument that is itself the result of a computation: "
+                "it would have to go on outside",
+                expected="leaves, or backward() called on the result of the compiled function",
+                hint="detach() the argument, or take backward() out of the compiled function",
+            )
         state = self.grads.get(id(tensor)) or self._grad_state(tensor, read=False)
         state.current = grad
 
@@ -175,6 +190,10 @@ class Trace:
         return known
 
     # Afterwards
+
+    def owner(self, tensor: Tensor) -> Argument | Captured:
+        """What a tensor is at another call: the argument in its place, or itself."""
+        return Argument(self._arguments[id(tensor)]) if id(tensor) in self._arguments else Captured(tensor)
 
     def updates(self) -> list[tuple[int, Value]]:
         """The inputs that were changed in place, by number, with what they hold in the end."""
@@ -260,7 +279,7 @@ class Trace:
         if id(tensor) in self._arguments:
             source = Argument(self._arguments[id(tensor)])
         elif id(tensor) in self._gradients:
-            source = Gradient(self._gradients[id(tensor)])
+            source = Gradient(self.owner(self._gradients[id(tensor)]))
         else:
             source = Captured(tensor)
         if id(tensor) in self._names:
