@@ -86,7 +86,7 @@ class Dim:
     def __sub__(self, other: object) -> int | Dim:
         return self + (other * -1) if isinstance(other, (int, Dim)) else NotImplemented
 
-    def __rsub__(self, other: object) -> int | Dim:
+    def __rsub__(self, other: int) -> int | Dim:
         return (self * -1) + other
 
     __radd__ = __add__

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.types import DType, Scalar, TensorType, float32, result_type
@@ -52,7 +52,7 @@ class OpDef:
     vjp: tuple[Vjp | None, ...] | Vjp | _NotDifferentiable
     scalar: Callable[..., Any] | None
     lower: Callable[..., Any] | None
-    reduction: str | None
+    reduction: Literal["sum", "max", "min"] | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
@@ -108,7 +108,7 @@ def op(
     vjp: Callable[..., Any] | tuple[Callable[..., Any] | None, ...] | _NotDifferentiable,
     scalar: Callable[..., Any] | None = None,
     lower: Callable[..., Any] | None = None,
-    reduction: str | None = None,
+    reduction: Literal["sum", "max", "min"] | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from graphc.dims import Dim
 from graphc.errors import DTypeError, ShapeError
 
-Size: TypeAlias = int | Dim
+Size: TypeAlias = Any
+"""An int, or a Dim that is not known yet. Any to type checkers, because the same code serves both: what works on graphs
+takes either, what comes after `bind_graph` knows that all are ints."""
 Shape: TypeAlias = tuple[Size, ...]
 Scalar: TypeAlias = bool | int | float
 
@@ -156,15 +158,16 @@ def result_type(operands: Sequence[TensorType | Scalar]) -> DType:
     """
     ranks: list[DType | None] = [None, None, None]  # tensors with dimensions, 0-d tensors, Python numbers
     for operand in operands:
-        tensor = isinstance(operand, TensorType)
-        rank = (0 if operand.shape else 1) if tensor else 2
-        dtype = operand.dtype if tensor else scalar_dtype(operand)
+        if isinstance(operand, TensorType):
+            rank, dtype = (0 if operand.shape else 1), operand.dtype
+        else:
+            rank, dtype = 2, scalar_dtype(operand)
         found = ranks[rank]
         ranks[rank] = dtype if found is None else promote_types(found, dtype)
     result: DType | None = None
-    for dtype in ranks:
-        if dtype is not None and (result is None or dtype.category > result.category):
-            result = dtype
+    for found in ranks:
+        if found is not None and (result is None or found.category > result.category):
+            result = found
     if result is None:
         raise DTypeError("result_type of no operands")
     return result

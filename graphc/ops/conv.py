@@ -11,7 +11,7 @@ T = (S + low + high - dilation * (K - 1) - 1) // stride + 1.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,7 +166,12 @@ def _taps(x: np.ndarray, kernel: Ints, out: Ints, stride: Ints, dilation: Ints) 
         region = tuple(
             builtins.slice(p * d, p * d + (n - 1) * s + 1, s) for p, n, s, d in zip(place, out, stride, dilation)
         )
-        yield place, x[(..., *region)]
+        yield place, x[_last(region)]
+
+
+def _last(places: Sequence[Any]) -> tuple[Any, ...]:
+    """An index into the last dimensions."""
+    return (..., *places)
 
 
 def _grouped(x: np.ndarray, axis: int, groups: int) -> np.ndarray:
@@ -184,7 +189,7 @@ def _conv_ref(
     xs, ws = _grouped(_pad_ref(x, padding), 1, groups), _grouped(w, 0, groups)
     y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out), x.dtype)
     for place, seen in _taps(xs, w.shape[2:], out, stride, dilation):
-        y += np.einsum("bzc...,zoc->bzo...", seen, ws[(..., *place)])
+        y += np.einsum("bzc...,zoc->bzo...", seen, ws[_last(place)])
     return y.reshape(x.shape[0], w.shape[0], *out)
 
 
@@ -195,9 +200,9 @@ def _input_grad_ref(
     padded = tuple(low + s + high for s, (low, high) in zip(size, padding))
     dx = np.zeros((g.shape[0], groups, w.shape[1], *padded), g.dtype)
     for place, seen in _taps(dx, w.shape[2:], g.shape[2:], stride, dilation):
-        seen += np.einsum("bzo...,zoc->bzc...", gs, ws[(..., *place)])
+        seen += np.einsum("bzo...,zoc->bzc...", gs, ws[_last(place)])
     inner = tuple(builtins.slice(low, low + s) for s, (low, _) in zip(size, padding))
-    return np.ascontiguousarray(dx[(..., *inner)]).reshape(g.shape[0], -1, *size)
+    return np.ascontiguousarray(dx[_last(inner)]).reshape(g.shape[0], -1, *size)
 
 
 def _weight_grad_ref(
@@ -207,7 +212,7 @@ def _weight_grad_ref(
     dw = np.zeros((groups, gs.shape[2], xs.shape[2], *kernel), x.dtype)
     flat = (*gs.shape[:3], -1)
     for place, seen in _taps(xs, kernel, g.shape[2:], stride, dilation):
-        dw[(..., *place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], -1), gs.reshape(flat))
+        dw[_last(place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], -1), gs.reshape(flat))
     return dw.reshape(g.shape[1], xs.shape[2], *kernel)
 
 

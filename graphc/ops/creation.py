@@ -31,7 +31,7 @@ def _iota_lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape, ax
 
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
               ref=lambda value: value, vjp=not_differentiable,
-              samples=(Sample((), {"value": np.float32(1.5)[...]}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
+              samples=(Sample((), {"value": np.array(1.5, np.float32)}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
 iota = op("iota", attrs="shape axis dtype", infer=_iota_infer, ref=_iota_ref,
           lower=_iota_lower,
           vjp=not_differentiable, samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": int64}),

@@ -19,7 +19,9 @@ def _same_type(x: Value, node: Node) -> Value | None:
 
 
 def _compose_permutes(x: Value, node: Node) -> Value:
-    inner, outer = node.operands[0].node.attrs["order"], node.attrs["order"]
+    permuted = node.operands[0].node
+    assert permuted is not None  # the pattern's inner permute
+    inner, outer = permuted.attrs["order"], node.attrs["order"]
     return ops.permute(x, tuple(inner[i] for i in outer))
 
 

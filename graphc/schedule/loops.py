@@ -134,9 +134,8 @@ def reduction_kernels(
 
 def reduction_of(node: Node) -> Reduction:
     """The kind of a reduction node."""
-    kind = node.op.reduction
-    assert kind in ("sum", "max", "min")
-    return kind
+    assert node.op.reduction is not None
+    return node.op.reduction
 
 
 def _reduction_nest(
@@ -237,7 +236,7 @@ def _masked(value: Expr, inside: Expr, neutral: Expr) -> Expr:
 
 
 def merge_axes(
-    axes: list[Axis], statements: Sequence[Store | Accumulate], separate: set[Axis] | None = None
+    axes: list[Axis], statements: Sequence[Any], separate: set[Axis] | None = None
 ) -> tuple[list[Axis], set[Axis], list[Any]]:
     """Make one axis of neighbours wherever all indices allow it, and drop axes of size 1.
 
