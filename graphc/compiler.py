@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backend import Executable, Layout, get_backend
-from graphc.config import config
+from graphc.config import config, note
 from graphc.interpret import bind_attributes, bind_sizes, check_inputs
 from graphc.ir import Builder, Graph, Node, Value, attribute_key
 from graphc.op import OpDef
@@ -62,8 +62,7 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
 def _compile(graph: Graph, layout: Layout, name: str) -> Executable:
     start = time.perf_counter()
     made = get_backend(name).compile(pipeline.run(graph), layout)
-    if config.debug:
-        print(f"graphc: {graph.name}: compiled for {name} in {1e3 * (time.perf_counter() - start):.1f} ms")
+    note(1, f"graphc: {graph.name}: compiled for {name} in {1e3 * (time.perf_counter() - start):.1f} ms")
     return made
 
 

@@ -78,6 +78,12 @@ def _from_environment() -> Config:
 config = _from_environment()
 
 
+def note(level: int, *parts: object) -> None:
+    """Print to standard error where `config.debug` is at least `level`."""
+    if config.debug >= level:
+        print(*parts, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def override(**settings: Any) -> Iterator[Config]:
     """Change settings inside a `with` block; an unknown name is an ArgumentError."""

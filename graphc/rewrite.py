@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graphc.config import config
+from graphc.config import note
 from graphc.errors import RewriteError
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import OpDef
@@ -154,8 +154,7 @@ class Rewriter:
                 raise RewriteError(
                     f"rule {rule.name} changes a type", expected=str(node.result.type), got=str(replacement.type)
                 )
-            if config.debug >= 3:
-                print(f"    {rule.name}: {node!r} -> {replacement!r}")
+            note(3, f"    {rule.name}: {node!r} -> {replacement!r}")
             return rule, replacement
         return None
 

@@ -14,7 +14,7 @@ from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
 from graphc.backends.llvm.target import Target
-from graphc.config import config
+from graphc.config import note
 from graphc.ir import Graph
 from graphc.kernel import Program
 from graphc.memory import ALIGNMENT
@@ -72,10 +72,8 @@ class LLVMBackend:
         program = lower(
             graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated)
         )
-        if config.debug:
-            print(f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
-        if config.debug >= 3:
-            print(program)
+        note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
+        note(3, program)
         return LLVMExecutable(graph, program, target)
 
     def set_num_threads(self, threads: int) -> None:

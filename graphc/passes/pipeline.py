@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from graphc.config import config
+from graphc.config import config, note
 from graphc.ir import Graph
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
@@ -32,10 +32,8 @@ def run(graph: Graph, names: Sequence[str] = DEFAULT, *, after: Callable[[str, G
     for name in names:
         start = time.perf_counter()
         graph = PASSES[name](graph)
-        if config.debug:
-            print(f"graphc: {graph.name}: {name}: {len(graph.nodes)} nodes, {1e3 * (time.perf_counter() - start):.1f} ms")
-        if config.debug >= 2:
-            print(graph)
+        note(1, f"graphc: {graph.name}: {name}: {len(graph.nodes)} nodes, {1e3 * (time.perf_counter() - start):.1f} ms")
+        note(2, graph)
         if config.verify:
             from graphc.verify import verify
 
