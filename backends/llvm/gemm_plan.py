@@ -1,0 +1,333 @@
+"""How a matrix product is computed: the shape of its tile, its blocks, what is packed, and what runs in parallel.
+
+Everything is decided here by the extents, the operands and the CPU, never by the number of threads: so the products of
+an element are always summed in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from graphc import index
+from graphc.backends.llvm.axes import Axes, collapse, extent
+from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
+from graphc.backends.llvm.packing import Operand, panel_size
+from graphc.backends.llvm.target import Target
+from graphc.kernel import Buffer, Expr, Gemm, Store, expressions
+from graphc.types import DType
+
+# In cycles of a core:
+_SERIAL = 25_000  # what a product must take to be shared among threads
+_TASK = 15_000  # what a task takes at least
+_PACKING = 0.6  # to pack a number
+_FETCHING = 0.1  # to fetch a number that was packed on another core
+_MOST_TASKS = 128
+_SHARED_BYTES = 32 << 20
+"""The memory that operands packed beforehand may take; where it is too little, the steps are taken in rounds."""
+_FEW_TILES = 16
+"""How many times neighbouring numbers may be read where they stand; beyond, packing them first is faster."""
+_FEW_ROWS = 4
+"""The same for a left operand whose neighbours are steps."""
+_ALIASING = 4096
+"""Addresses this far apart compete for the same few lines of the level-1 cache."""
+_WASTE = 1.08
+"""By how much fewer tiles are worth folding the batch into the rows or columns."""
+
+
+class Access(Enum):
+    """Where the micro-kernel reads an operand from."""
+
+    DIRECT = "memory, as it stands"
+    SHARED = "panels packed beforehand, for all tasks"
+    PRIVATE = "panels packed by the task that reads them"
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What becomes of the sums: stores over the axes of batch, m and n, each group on as few axes as it can do with."""
+
+    stores: tuple[Store, ...]
+    batch: Axes
+    m: Axes
+    n: Axes
+
+    @staticmethod
+    def of(stores: tuple[Store, ...], batch: Axes, m: Axes, n: Axes) -> Epilogue:
+        """The epilogue of a product."""
+        roots = [e for s in stores for e in (s.offset, s.value, s.mask) if e is not None]
+        m, parts = collapse(m, roots)
+        n, parts = collapse(n, parts)
+        rest = iter(parts)
+        stores = tuple(Store(s.buffer, next(rest), next(rest), None if s.mask is None else next(rest)) for s in stores)
+        return Epilogue(stores, batch, m, n)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where sums are collected: that of row m and column n at element `offset` + m * `row` + n.
+
+    buffer
+        one that the epilogue stores to; None for scratch memory
+    offset
+        an index over the axes of the batch
+    """
+
+    buffer: Buffer | None
+    offset: Expr
+    row: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A product's operands, blocks and tasks.
+
+    `m_block` and `n_block` count tiles, `k_block` steps, `batch_block` matrices; a task computes a block of each of the
+    first three, all steps of it. `place` is None where a tile's sums go through the epilogue at once; with `stays`
+    the sums in their place are the result.
+    """
+
+    kernel: Gemm
+    tile: Tile
+    batch: int
+    m: int
+    n: int
+    k: int
+    lhs: Operand
+    rhs: Operand
+    epilogue: Epilogue
+    lhs_access: Access
+    rhs_access: Access
+    batch_block: int
+    m_block: int
+    n_block: int
+    k_block: int
+    is_parallel: bool
+    place: Place | None
+    stays: bool
+
+    @property
+    def dtype(self) -> DType:
+        """What is multiplied and summed."""
+        return self.tile.dtype
+
+    @property
+    def m_tiles(self) -> int:
+        return -(-self.m // self.tile.rows)
+
+    @property
+    def n_tiles(self) -> int:
+        return -(-self.n // self.tile.columns)
+
+    @property
+    def k_blocks(self) -> int:
+        return max(1, -(-self.k // self.k_block))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The number of blocks of batch, m and n; their product is the number of tasks."""
+        return tuple(  # type: ignore[return-value]
+            -(-count // block)
+            for count, block in ((self.batch, self.batch_block), (self.m_tiles, self.m_block), (self.n_tiles, self.n_block))
+        )
+
+    @property
+    def tasks(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def workers(self) -> int:
+        """How many tasks can run at once."""
+        return min(self.tasks, _MOST_TASKS) if self.is_parallel else 1
+
+    # Memory, in elements
+
+    @property
+    def lhs_panel(self) -> int:
+        return panel_size(self.tile.rows, self.k_block, self.tile.width)
+
+    @property
+    def rhs_panel(self) -> int:
+        return panel_size(self.tile.columns, self.k_block, self.tile.width)
+
+    @property
+    def lhs_block(self) -> int:
+        """A block of steps of the left operand, if it is packed beforehand."""
+        return extent(self.lhs.batch) * self.m_tiles * self.lhs_panel if self.lhs_access is Access.SHARED else 0
+
+    @property
+    def rhs_block(self) -> int:
+        """A block of steps of the right operand, if it is packed beforehand."""
+        return extent(self.rhs.batch) * self.n_tiles * self.rhs_panel if self.rhs_access is Access.SHARED else 0
+
+    @cached_property
+    def round(self) -> int:
+        """How many blocks of steps are packed beforehand at a time."""
+        block = (self.lhs_block + self.rhs_block) * self.dtype.itemsize
+        return self.k_blocks if block == 0 else max(1, min(self.k_blocks, _SHARED_BYTES // block))
+
+    @property
+    def lhs_private(self) -> int:
+        """What a task packs of the left operand for itself: a block of rows."""
+        return self.m_block * self.lhs_panel if self.lhs_access is Access.PRIVATE else 0
+
+    @property
+    def private(self) -> int:
+        """All that a task packs for itself: of the right operand one panel at a time."""
+        return self.lhs_private + (self.rhs_panel if self.rhs_access is Access.PRIVATE else 0)
+
+    @property
+    def sums(self) -> int:
+        """What the sums take that are collected in scratch memory."""
+        collected = self.place is not None and self.place.buffer is None
+        return -(-self.batch * self.m * self.n // 16) * 16 if collected else 0
+
+
+def plan_gemm(kernel: Gemm, target: Target) -> Plan:
+    """Decide how to compute a product. Its batch, m and n must not be empty."""
+    kernel = _folded(_oriented(kernel), target)
+    dtype = computed_in(kernel.accumulator.dtype)
+    batch, m, n, k = map(extent, (kernel.batch, kernel.m, kernel.n, kernel.k))
+    lhs = Operand.of(kernel.lhs, dtype, kernel.batch, kernel.m, kernel.k)
+    rhs = Operand.of(kernel.rhs, dtype, kernel.batch, kernel.n, kernel.k)
+    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
+    tile = choose_tile(target, dtype, m, n)
+    k_block = _k_block(tile, k, lhs, rhs, target)
+    m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
+
+    lhs_direct = _reads_lhs_directly(lhs, tile, n_tiles)
+    rhs_direct = _reads_rhs_directly(rhs, tile, n, m_tiles)
+    if lhs_direct and lhs.strides is not None and lhs.lanes:
+        tile = tile.with_row_stride(lhs.strides[0])
+    cycles = batch * m_tiles * n_tiles * k * tile.rows * tile.vectors / 2
+    is_parallel = cycles >= _SERIAL
+    blocks = (batch, m_tiles, n_tiles)
+    if is_parallel:
+        rows = max(1, target.l2_bytes // (2 * k_block * tile.rows * dtype.itemsize))
+        loads = (0.0 if lhs_direct else float(m * k), 0.0 if rhs_direct else float(n * k))
+        blocks = _blocks(blocks, cycles, loads, rows)
+    batch_block, m_block, n_block = blocks
+    # packed by each task for itself, unless other tasks read it too
+    lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
+    rhs_private = m_block == m_tiles and extent(rhs.batch) == batch
+    place, stays = _place(kernel, epilogue, dtype)
+    if k <= k_block and not stays:
+        place = None
+    elif place is None:
+        place = Place(None, index.ZERO, n)
+    return Plan(
+        kernel, tile, batch, m, n, k, lhs, rhs, epilogue,
+        Access.DIRECT if lhs_direct else Access.PRIVATE if lhs_private else Access.SHARED,
+        Access.DIRECT if rhs_direct else Access.PRIVATE if rhs_private else Access.SHARED,
+        batch_block, m_block, n_block, k_block, is_parallel, place, stays,
+    )
+
+
+def _oriented(kernel: Gemm) -> Gemm:
+    """The product, transposed if its results are then stored side by side."""
+    offset = kernel.epilogue[0].offset
+    rows, columns = ([axis for axis in axes if axis.extent > 1] for axes in (kernel.m, kernel.n))
+    if not rows or (columns and index.stride(offset, columns[-1]) == 1) or index.stride(offset, rows[-1]) != 1:
+        return kernel
+    return _with(kernel, m=kernel.n, n=kernel.m, lhs=kernel.rhs, rhs=kernel.lhs)
+
+
+def _folded(kernel: Gemm, target: Target) -> Gemm:
+    """The product with axes of the batch as rows or columns, where one operand is the same for all of them and that
+    fills the tiles better."""
+    tile = choose_tile(target, computed_in(kernel.accumulator.dtype), extent(kernel.m), extent(kernel.n))
+    for side, other, size in (("m", "rhs", tile.rows), ("n", "lhs", tile.columns)):
+        used = {e.attr for e in getattr(kernel, other).walk() if e.op == "axis"}
+        free = tuple(axis for axis in kernel.batch if axis not in used)
+        axes: Axes = getattr(kernel, side)
+        apart = extent(free) * -(-extent(axes) // size)
+        if free and apart > _WASTE * -(-extent((*free, *axes)) // size):
+            rest = tuple(axis for axis in kernel.batch if axis not in free)
+            kernel = _with(kernel, batch=rest, **{side: (*free, *axes)})
+    return kernel
+
+
+def _with(kernel: Gemm, **changes: object) -> Gemm:
+    fields = {name: getattr(kernel, name) for name in Gemm.__dataclass_fields__}
+    return Gemm(**{**fields, **changes})
+
+
+def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> int:
+    """How many steps to take at a time: as many as panels of the right operand stay in the level-1 cache for, or not
+    much beyond it, shared out evenly."""
+    most = max(64, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize))
+    if k <= most:
+        return max(1, k)
+    # whole numbers of the inner axes' steps are packed faster
+    inner = math.lcm(*(extent(operand.steps[1:]) for operand in (lhs, rhs)))
+    unit = inner if inner <= most else 16
+    blocks = -(-k // most)
+    return -(-k // (blocks * unit)) * unit
+
+
+def _reads_lhs_directly(lhs: Operand, tile: Tile, n_tiles: int) -> bool:
+    if lhs.strides is None:
+        return False
+    lane, step = (stride * tile.dtype.itemsize for stride in lhs.strides)
+    if lhs.strides[0] == 1 or not lhs.lanes:
+        return n_tiles <= (2 if step % _ALIASING == 0 else _FEW_TILES)
+    return n_tiles <= (2 if lane % _ALIASING == 0 and tile.rows > 8 else _FEW_ROWS)
+
+
+def _reads_rhs_directly(rhs: Operand, tile: Tile, n: int, m_tiles: int) -> bool:
+    if rhs.strides is None or rhs.strides[0] != 1 or n < tile.columns:
+        return False
+    return m_tiles <= (2 if rhs.strides[1] * tile.dtype.itemsize % _ALIASING == 0 else _FEW_TILES)
+
+
+def _blocks(
+    tiles: tuple[int, int, int], cycles: float, packed: tuple[float, float], most_rows: int
+) -> tuple[int, int, int]:
+    """Blocks of batch, m and n for tasks that are many enough for many threads, and worth handing out.
+
+    `packed` is how many numbers of a matrix of each operand have to be packed; `most_rows`, how many tiles of m fit the
+    level-2 cache.
+    """
+    batch, m, n = tiles
+    wanted = min(_MOST_TASKS, max(2, int(cycles / _TASK)))
+    if batch >= wanted:
+        return max(1, batch // wanted), min(m, most_rows), n
+    each = -(-wanted // batch)
+    best: tuple[float, int, int] | None = None
+    least = -(-m // most_rows)
+    for m_parts in range(least, max(least, min(m, _MOST_TASKS)) + 1):
+        m_block = -(-m // m_parts)
+        m_parts = -(-m // m_block)
+        n_block = -(-n // min(n, -(-each // m_parts)))
+        n_parts = -(-n // n_block)
+        # each part of m reads the right operand, each part of n the left one: packed anew where it is alone with it
+        cost = packed[0] * (_PACKING + (n_parts * _FETCHING if n_parts > 1 else 0))
+        cost += packed[1] * (_PACKING + (m_parts * _FETCHING if m_parts > 1 else 0))
+        cost += cycles / batch / min(each, m_parts * n_parts) * 4  # as on a few threads: too few tasks leave some idle
+        if best is None or cost < best[0]:
+            best = cost, m_block, n_block
+    assert best is not None
+    return 1, best[1], best[2]
+
+
+def _place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:
+    """Memory that the epilogue writes and nothing reads meanwhile, to collect the sums in; and whether they stay there."""
+    loads = [e for root in expressions(kernel) for e in root.walk() if e.op == "load"]
+    written = [s.buffer for s in epilogue.stores]
+    for old, store in zip(kernel.epilogue, epilogue.stores):
+        buffer = store.buffer
+        if store.mask is not None or buffer.dtype is not dtype or written.count(buffer) > 1:
+            continue
+        # an output may stand where an input does that is read at the same offset
+        overwritten = (e for e in loads if e.attr is buffer or (e.attr.role == "input" and e.args[0] == old.offset))
+        if any(overwritten) or len(epilogue.m) > 1 or len(epilogue.n) > 1:
+            continue
+        row, column = (index.stride(store.offset, axes[0]) if axes else 0 for axes in (epilogue.m, epilogue.n))
+        if row is None or (row == 0 and epilogue.m) or (column != 1 and epilogue.n):
+            continue
+        values = {axis.value: index.ZERO for axis in (*epilogue.m, *epilogue.n)}
+        place = Place(buffer, index.substitute(store.offset, values), row)
+        return place, len(epilogue.stores) == 1 and store.value == kernel.accumulator.value
+    return None, False
