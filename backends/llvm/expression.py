@@ -86,7 +86,8 @@ class Evaluator:
         self._fits: dict[Expr, bool] = {}
 
     def child(self, *, width: int | None = None, mask: str | None = None) -> Evaluator:
-        """A scope inside this one. `mask` is this one's by default; the width may change only from 1."""
+        """A scope inside this one. `mask` is this one's by default; the width may change only from 1. What is known here
+        is not computed anew there, whatever the mask is."""
         child = Evaluator(self.f, width or self.width, self._pointers, mask or self.mask)
         child._parent = self
         child._sources = self._sources
@@ -367,8 +368,11 @@ class Evaluator:
         return operand if offset.stride > 0 else memory.reverse(f, scalar, width, operand)
 
     def store(self, *statements: Store) -> None:
-        """Write one element for each active lane. The values of all statements are computed before the first is written:
-        an output may stand where an input does."""
+        """Write one element for each active lane.
+
+        The values of all statements are computed before the first is written, since an output may stand where an input
+        does; and they are computed whether or not a statement's own mask holds, so their loads need masks themselves.
+        """
         for statement in statements:
             for e in filter(None, (statement.mask, statement.offset, statement.value)):
                 self.evaluate(e)

@@ -47,9 +47,9 @@ def load_strided(f: Function, dtype: DType, width: int, pointer: str, offset: st
     last = (width - 1) * (stride - 1)
     starts = [min(k * width, last) for k in range(stride)]
     result = ""
+    first = address(f, dtype, pointer, offset)
     for k, start in enumerate(starts):
-        place = address(f, dtype, pointer, offset)
-        place = address(f, dtype, place, str(start))
+        place = address(f, dtype, first, str(start))
         part = f.value(f"load {type_}, ptr {place}, align {dtype.itemsize}")
         lanes = [lane * stride - start for lane in range(width)]
         if k == 0:
