@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from graphc.backends.llvm import math
 from graphc.backends.llvm.builder import Function, literal, mangle, vector
+from graphc.errors import CompileError
 from graphc.types import DType, Scalar, bool_, float16, float32, float64, int32, int64
 
 REGISTER = {
@@ -103,6 +104,9 @@ def render(
     registers = Registers(f, dtype, width, constants)
     if name == "cast":
         return cast(registers, operands[0], result)
+    if name not in RULES:
+        raise CompileError(f"{name}: the LLVM back end has no code for this op",
+                           hint="give its record a scalar form: `scalar=` in terms of other ops")
     if dtype is not float16 or name == "where":
         return RULES[name](registers, *operands)
     single = registers.of(float32)
