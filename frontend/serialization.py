@@ -83,10 +83,14 @@ def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: 
 
 
 def _program(f: File, name: Any) -> Program:
-    with zipfile.ZipFile(f) as archive:
-        if "manifest.json" not in archive.namelist():
-            raise PackageError(f"{name}: a zip archive, but not a program of graphc", expected="a file that save() wrote",
-                               hint="a pickled checkpoint holds code; save its tensors with safetensors instead")
+    try:
+        with zipfile.ZipFile(f) as archive:
+            members = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise PackageError(f"{name}: a damaged zip archive: {error}", expected="a file that save() wrote") from None
+    if "manifest.json" not in members:
+        raise PackageError(f"{name}: a zip archive, but not a program of graphc", expected="a file that save() wrote",
+                           hint="a pickled checkpoint holds code; save its tensors with safetensors instead")
     if not isinstance(f, (str, os.PathLike)):
         f.seek(0)
     return Program(runtime.load(f))
