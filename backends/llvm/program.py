@@ -3,7 +3,8 @@
     i32 run(ptr inputs, ptr outputs, ptr constants, ptr arena)
 
 The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
-runs the kernels one after another and returns 0. How kernels are rendered is told in `context`.
+runs the kernels one after another and returns 0. Of symbols from outside it needs `parallel_for`, whose address is
+`runtime.parallel_for_address()`. How kernels are rendered is told in `context`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.context import Context
+from graphc.backends.llvm.gemm import render_gemm
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Gemm, Program
 
 ENTRY = "run"
 """The name of the function in the module."""
-IMPORTS = ("parallel_for",)
-"""What the module may need from outside: `runtime.parallel_for_address()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,6 @@ def render(program: Program, target: Target) -> Rendered:
     for number, kernel in enumerate(program.kernels):
         name = f"kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
         if isinstance(kernel, Gemm):
-            from graphc.backends.llvm.gemm import render_gemm
-
             render_gemm(context, kernel, name)
         else:
             render_loops(context, kernel, name)
