@@ -61,7 +61,8 @@ class Adam(Optimizer):
         if group["amsgrad"]:
             largest = self._zeros(state, "max_exp_avg_sq", parameter)
             largest.copy_(maximum(largest, second))
-        root = largest.sqrt().div_(start2**0.5).add_(group["eps"])
+        # a product with the reciprocal, which is one number, instead of a division for each element
+        root = largest.sqrt().mul_(start2**-0.5).add_(group["eps"])
         parameter.sub_(first * (rate / start1) / root)
 
 
