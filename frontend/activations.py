@@ -39,14 +39,16 @@ def relu_(input: Tensor) -> Tensor:
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(0, x), 6)."""
-    return _written(input, inplace, lambda x: named(clamp(x, 0, 6), "Hardtanh"))
+    return hardtanh(input, 0.0, 6.0, inplace)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x, cut off at both ends."""
     if min_val > max_val:
         raise ArgumentError("min_val cannot be greater than max_val")
-    return _written(input, inplace, lambda x: named(clamp(x, min_val, max_val), "Hardtanh"))
+    if not input.dtype.is_floating_point:
+        return _written(input, inplace, lambda x: clamp(x, int(min_val), int(max_val)))
+    return _written(input, inplace, lambda x: named(_open_clamp(x, min_val, max_val), "Hardtanh"))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -110,7 +112,11 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x, with a weight a channel or one for all."""
-    if weight.numel() != 1:
+    if weight.ndim > 1:
+        raise GraphcError(f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.ndim}")
+    if weight.numel() == 1:
+        weight = reshape(weight, ())
+    else:
         if input.ndim == 0:
             raise GraphcError("Not allow zero-dim input tensor.")
         channels = input._data.shape[1] if input.ndim > 1 else 1
@@ -162,7 +168,13 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x))."""
-    return named(where(input < 0, input, 0.0) - log1p(exp(-abs(input))), "LogSigmoid")
+    return named(-log1p_exp_of_negative(input), "LogSigmoid")
+
+
+def log1p_exp_of_negative(input: Tensor) -> Tensor:
+    """log(1 + exp(-x)) for any x: with m = max(-x, 0), m + log(exp(-m) + exp(-x - m)), whose slope in m is zero."""
+    top = clamp(-input.detach(), min=0)
+    return top + log1p(exp(-input - top) + expm1(-top))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

@@ -31,8 +31,10 @@ from graphc.frontend.autograd import (
 from graphc.frontend.compile import compile
 from graphc.frontend.creation import set_default_dtype
 from graphc.frontend.device import device
-from graphc.frontend.export import Program, export, trace
+from graphc.frontend.export import Program, export
+from graphc.frontend.export import trace as _trace
 from graphc.frontend.printing import set_printoptions
+from graphc.frontend.public import public, with_out
 from graphc.frontend.random import Generator, default_generator, fork_rng
 from graphc.frontend.serialization import load, save
 from graphc.frontend.tensor import Size, Tensor
@@ -88,14 +90,24 @@ _FUNCTIONS: dict[Any, str] = {
 
 _OUT_ELSEWHERE = {creation, _random}
 """Whose functions have an out= argument of their own, or none."""
+_WITHOUT_TENSOR = {"broadcast_shapes", "broadcast_tensors", "can_cast"}
 
 for _module, _names in _FUNCTIONS.items():
     for _name in _names.split():
         _function = getattr(_module, _name)
-        globals()[_name] = _function if _module in _OUT_ELSEWHERE else inplace.with_out(_function)
+        if _module is joining:
+            _function = with_out(_function)
+        elif _module not in _OUT_ELSEWHERE and _name not in _WITHOUT_TENSOR:
+            _function = public(_function, _name)
+        globals()[_name] = _function
 for _name, _known in methods.ALIASES.items():
     if _known in globals():
         globals()[_name] = globals()[_known]
+
+
+def trace(function: Any, example_inputs: Any = None) -> Any:
+    """The graph of a function, traced on example inputs; or, given a matrix alone, the sum of its diagonal."""
+    return matrices.trace(function) if isinstance(function, Tensor) else _trace(function, example_inputs)
 
 
 def is_tensor(obj: object) -> Any:
@@ -129,7 +141,7 @@ def hint(name: str) -> str:
 
 __all__ = sorted(
     name for name in globals()
-    if not name.startswith("_") and name not in ("Any", "annotations", "hint", "math", *(
+    if not name.startswith("_") and name not in ("Any", "annotations", "hint", "math", "public", "with_out", *(
         m.__name__.rpartition(".")[2] for m in (activations, conversion, creation, indexing, inplace, joining, matrices,
                                                 methods, movement, pointwise, printing, reductions)))
 )

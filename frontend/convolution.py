@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError
+from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import where
+from graphc.frontend.pointwise import cast, div, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import int64
+from graphc.types import float16, float32, int64
 
 Ints = int | Sequence[int]
 
@@ -76,7 +76,14 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padd
     if channels != weight._data.shape[1] * groups:
         raise ShapeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to "
                          f"have {weight._data.shape[1] * groups} channels, but got {channels} channels instead")
-    out = emit(ops.conv, (input, weight), {"stride": steps, "padding": tuple(pairs), "dilation": gaps, "groups": groups})
+    if bias is not None and bias.dtype is not input.dtype:
+        raise DTypeError(f"{function}: Input type ({input.dtype.name}) and bias type ({bias.dtype.name}) should be the same")
+    attrs = {"stride": steps, "padding": tuple(pairs), "dilation": gaps, "groups": groups}
+    if input.dtype is float16 and weight.dtype is float16:
+        # sums of many products: in single precision, rounded once
+        out = cast(emit(ops.conv, (cast(input, float32), cast(weight, float32)), attrs), float16)
+    else:
+        out = emit(ops.conv, (input, weight), attrs)
     if bias is not None:
         out = emit(ops.add, (out, reshape(bias, (-1, *(1,) * dims))), {})
     return named(squeeze(out, 0) if alone else out, "Convolution")
@@ -119,7 +126,8 @@ class _Pool:
         self.input, self.alone = _batched(input, dims, function)
         self.dims = dims
         self.kernel = spread(kernel, dims, "kernel_size")
-        self.stride = self.kernel if stride is None or stride == [] else spread(stride, dims, "stride")
+        given = stride is not None and (isinstance(stride, int) or len(stride) > 0)
+        self.stride = spread(stride, dims, "stride") if given else self.kernel
         self.padding = spread(padding, dims, "padding")
         self.dilation = spread(dilation, dims, "dilation")
         if any(s < 1 for s in self.stride):
@@ -157,6 +165,9 @@ class _Pool:
 def _max_pool(function: str, input: Tensor, kernel: Ints, stride: Any, padding: Ints, dilation: Ints, ceil_mode: bool,
               return_indices: bool, dims: int) -> Any:
     pool = _Pool(function, input, dims, kernel, stride, padding, dilation, ceil_mode)
+    if 0 in pool.input._data.shape[1:]:
+        raise ShapeError(f"{function}: Expected input's non-batch dimensions to have positive length, but input has a shape of "
+                         f"{list(input.shape)}")
     least = -math.inf if input.dtype.is_floating_point else -(1 << (input.dtype.bits - 1))
     windows = pool.windows(least)
     area = math.prod(pool.kernel)
@@ -216,7 +227,9 @@ def _avg_pool(function: str, input: Tensor, kernel: Ints, stride: Any, padding: 
     windows = pool.windows(0.0)
     axes = tuple(range(2 + dims, 2 + 2 * dims))
     total = emit(ops.sum, (windows,), {"axes": axes})
-    if divisor is not None:
+    if not input.dtype.is_floating_point:
+        out = div(total, divisor or math.prod(pool.kernel), rounding_mode="trunc")
+    elif divisor is not None:
         out = total / divisor
     elif ceil_mode or (any(pool.padding) and not count_include_pad):
         out = total / _window_sizes(pool, count_include_pad, input)

@@ -19,7 +19,7 @@ from graphc.frontend.pointwise import cast, pow, trunc, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
-from graphc.types import DType, TensorType, float32, float64, int64, scalar_dtype
+from graphc.types import DType, TensorType, bool_, float32, float64, int64, scalar_dtype
 
 Device = str | devices.device | None
 
@@ -59,11 +59,12 @@ def _array(data: Any, dtype: DType | None) -> np.ndarray:
             found = np.array(nested)
         except ValueError as error:
             raise ArgumentError(f"tensor: the data is not a regular array ({error})") from None
-        if found.dtype.kind not in "biufc":
+        if found.dtype.kind not in "biuf":
             raise ArgumentTypeError(f"tensor: could not infer dtype of {type(_first(nested)).__name__}",
                                     expected="numbers, or nested lists of numbers")
-        chosen = dtype or (_default if found.dtype.kind == "f" or (found.size == 0 and found.dtype.kind == "f")
-                           else scalar_dtype(found.reshape(-1)[0].item()) if found.size else _default)
+        if dtype is None and isinstance(_first(nested), (np.ndarray, np.generic)):
+            dtype = as_dtype(found.dtype)
+        chosen = dtype or {"f": _default, "b": bool_}.get(found.dtype.kind, int64)
     with np.errstate(all="ignore"):
         if chosen.kind == "bool":
             return found.astype(bool)
@@ -167,28 +168,33 @@ def _into(out: Tensor | None, made: Tensor) -> Tensor:
     return write_out(made, out)
 
 
+def given_size(args: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
+    """A shape that was written as `f(2, 3)`, `f((2, 3))` or `f(size=(2, 3))`."""
+    return sizes(args if size is None else (size,), "size")
+
+
 def _kept(dtype: DType | None, out: Tensor | None) -> DType:
     """The dtype of a new tensor: that of `out=`, where there is one."""
     return dtype or (_default if out is None else out.dtype)
 
 
-def zeros(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
+def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return _into(out, _made(_constant(sizes(size, "size"), 0, _kept(dtype, out)), requires_grad, device))
+    return _into(out, _made(_constant(given_size(args, size), 0, _kept(dtype, out)), requires_grad, device))
 
 
-def ones(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
+def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of ones."""
-    return _into(out, _made(_constant(sizes(size, "size"), 1, _kept(dtype, out)), requires_grad, device))
+    return _into(out, _made(_constant(given_size(args, size), 1, _kept(dtype, out)), requires_grad, device))
 
 
-def empty(*size: Any, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
+def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False,
           memory_format: object = None) -> Tensor:
     """A tensor of numbers that are whatever they are."""
-    shape = sizes(size, "size")
+    shape = given_size(args, size)
     devices.check(device)
     if active() is not None:
         made = _constant(shape, 0, _kept(dtype, out))
@@ -283,6 +289,8 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None
         raise GraphcError(f"unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
         raise GraphcError("upper bound and lower bound inconsistent with step sign", got=f"{start}, {end}, {step}")
+    if not dtype.is_floating_point:
+        start, end, step = int(start), int(end), int(step)
     exact = all(isinstance(x, int) for x in (start, end, step))
     count = len(range(start, end, step)) if exact else math.ceil((end - start) / step)
     wide = float64 if dtype.is_floating_point else int64
@@ -349,14 +357,14 @@ def _grid(shape: Sequence[int], along: int) -> Tensor:
     return ops.iota(shape=tuple(shape), axis=along, dtype=int64, like=Tensor)
 
 
-def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The elements on and below a diagonal; zeros above."""
-    return _triangle(input, "tril", lambda: tril_mask(input._data.shape, diagonal))
+def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
+    """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal."""
+    return _triangle(input, "tril", lambda: tril_mask(input._data.shape, diagonal or k))
 
 
-def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The elements on and above a diagonal; zeros below."""
-    return _triangle(input, "triu", lambda: ~tril_mask(input._data.shape, diagonal - 1))
+def triu(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
+    """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal."""
+    return _triangle(input, "triu", lambda: ~tril_mask(input._data.shape, (diagonal or k) - 1))
 
 
 def _triangle(input: Tensor, name: str, mask: Any) -> Tensor:

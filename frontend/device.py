@@ -14,18 +14,20 @@ class device:
 
     __slots__ = ("index", "type")
 
+    type: str
+    index: int | None
+
     def __init__(self, type: str | int | device, index: int | None = None) -> None:
-        if isinstance(type, device):
-            type, index = type.type, type.index
-        elif isinstance(type, int):
-            type, index = "cuda", type
-        if not isinstance(type, str):
+        if isinstance(type, int):
+            index, type = type, "cuda"
+        name = str(type) if isinstance(type, (str, device)) else None
+        if name is None:
             raise ArgumentTypeError("device: not a device", expected="a name such as 'cpu' or 'cuda:0'", got=repr(type))
-        match = re.fullmatch(r"([a-z]+)(?::(\d+))?", type)
+        match = re.fullmatch(r"([a-z]+)(?::(\d+))?", name)
         if match is None or match[1] not in _KINDS or (match[2] is not None and index is not None):
             raise GraphcError(
-                f"Expected one of {', '.join(_KINDS)} device type at start of device string: {type}",
-                expected="'cpu', 'cuda' or 'cuda:<index>'", got=repr(type),
+                f"Expected one of {', '.join(_KINDS)} device type at start of device string: {name}",
+                expected="'cpu', 'cuda' or 'cuda:<index>'", got=repr(name),
             )
         self.type = match[1]
         self.index = int(match[2]) if match[2] is not None else index

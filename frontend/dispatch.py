@@ -47,10 +47,10 @@ class TensorEmitter:
         """Apply the op; a tensor, or a tuple of them."""
         tracer = active()
         if tracer is not None:
-            result = tracer.apply(record, args, attrs)
-            if type(result) is tuple:
-                return tuple(map(wrap, result))
-            return finish(record, args, attrs, result, result.dtype.is_floating_point)
+            traced = tracer.apply(record, args, attrs)
+            if isinstance(traced, tuple):
+                return tuple(map(wrap, traced))
+            return finish(record, args, attrs, traced, traced.dtype.is_floating_point)
         if record.elementwise:
             return _elementwise(record, args)
         result = _general(record, args, attrs)
@@ -173,7 +173,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
 
 def _promote(record: OpDef, arrays: list[Any]) -> None:
     """Convert the operands to the dtype that PyTorch's rules give; NumPy's own never come to act."""
-    key = [record.name]
+    key: list[Any] = [record.name]
     for array in arrays:
         if type(array) is np.ndarray:
             key += (array.dtype, array.ndim == 0)
@@ -272,7 +272,7 @@ def _call(ref: Any, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Any:
 
 def _check(record: OpDef, arrays: list[np.ndarray], attrs: dict[str, Any]) -> None:
     """Let the type rule look at the operands, once for each combination of types and attributes."""
-    key = (record.name, *[(a.dtype, a.shape) for a in arrays], *attrs.values())
+    key: Any = (record.name, *[(a.dtype, a.shape) for a in arrays], *attrs.values())
     try:
         if key in _checked:
             return

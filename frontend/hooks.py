@@ -15,7 +15,7 @@ class RemovableHandle:
 
     def __init__(self, hooks: MutableMapping[int, Any], *more: MutableMapping[int, Any]) -> None:
         self.id = next(_ids)
-        self._homes = tuple(weakref.ref(home) for home in (hooks, *more))  # type: ignore[type-var]
+        self._homes = tuple(weakref.ref(home) for home in (hooks, *more))
 
     def remove(self) -> None:
         """Take the hook off; a second time does nothing."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -356,13 +357,28 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return named(out if input._data.shape else reshape(out, ()), "IndexSelect")
 
 
+def _flat_scalars(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a function of `(input, dim, index, source)` take 0-d tensors, as vectors of one element."""
+
+    @functools.wraps(function)
+    def lifted(input: Tensor, dim: int, index: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if input._data.shape:
+            return function(input, dim, index, *args, **kwargs)
+        axis(dim, 0)
+        shape = index._data.shape if function.__name__ == "gather" else ()
+        rest = [reshape(x, (1,)) if isinstance(x, Tensor) and not x._data.shape else x for x in args]
+        named_ = {k: reshape(x, (1,)) if isinstance(x, Tensor) and not x._data.shape else x for k, x in kwargs.items()}
+        index = index if index._data.shape else reshape(index, (1,))
+        return reshape(function(reshape(input, (1,)), 0, index, *rest, **named_), shape)
+
+    return lifted
+
+
+@_flat_scalars
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] along dimension 0, and so on."""
     at = axis(dim, input.ndim)
-    if index.dtype is not int64:
-        raise DTypeError("gather(): Expected dtype int64 for index", got=index.dtype.name)
-    if not input._data.shape and not index._data.shape:
-        return reshape(emit(ops.gather, (reshape(input, (1,)), reshape(index, (1,))), {"axis": 0}), ())
+    index = _check_index("gather", index)
     if input.ndim != index.ndim:
         raise GraphcError("Index tensor must have the same number of dimensions as input tensor",
                           got=f"{index.ndim} and {input.ndim}")
@@ -381,8 +397,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 
 def _source(function: str, input: Tensor, index: Tensor, src: Any, at: int) -> tuple[Tensor, Tensor]:
-    if index.dtype is not int64:
-        raise DTypeError(f"{function}(): Expected dtype int64 for index", got=index.dtype.name)
+    index = _check_index(function, index)
     if not isinstance(src, Tensor):
         src = ops.full(_described(input, index._data.shape), src, like=Tensor)
     if src.dtype is not input.dtype:
@@ -406,6 +421,7 @@ def _padded_index(input: Tensor, index: Tensor, at: int) -> bool:
     return all(i == at or a == b for i, (a, b) in enumerate(zip(input._data.shape, index._data.shape)))
 
 
+@_flat_scalars
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """input with src[i][j] added at [index[i][j]][j] along dimension 0, and so on."""
     at = axis(dim, input.ndim)
@@ -413,6 +429,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     return named(emit(ops.scatter_add, (input, index, src), {"axis": at}), "ScatterAdd")
 
 
+@_flat_scalars
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
     """input with src[i][j] at [index[i][j]][j] along dimension 0, and so on."""
     at = axis(dim, input.ndim)
@@ -435,6 +452,7 @@ def _partly(input: Tensor, index: Tensor, source: Tensor, at: int) -> Tensor:
     return emit(ops.slice_update, (input, new), {"starts": starts, "stops": stops, "steps": (1,) * input.ndim})
 
 
+@_flat_scalars
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """input with alpha times the rows of source added at the rows (along `dim`) that index lists."""
     at = axis(dim, input.ndim)

@@ -16,7 +16,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import edge_to, node_class
 from graphc.frontend.pointwise import cast
-from graphc.frontend.tape import CopySlices, OverwriteNode
+from graphc.frontend.tape import CopySlices, ZeroNode
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
@@ -103,7 +103,7 @@ def _adopt(target: Tensor, new: Tensor) -> None:
         if not (new.requires_grad or base.requires_grad):
             return
         new_edge, base_edge = edge_to(new), edge_to(base)
-        base._node = node_class("CopySlices", CopySlices)(view, base_edge, new_edge)
+        base._node = CopySlices(view, base_edge, new_edge)
         base._state().index = 0
         return  # the view's own history is read off the base's when somebody asks
     if view is not None and not view.tracked and not new.requires_grad:
@@ -115,7 +115,7 @@ def _adopt(target: Tensor, new: Tensor) -> None:
             node = with_node._node
         target._node, meta.index = node, new.output_nr
     elif target.requires_grad:
-        target._node, meta.index = node_class("ZeroBackward0", OverwriteNode)((edge_to(target),)), 0
+        target._node, meta.index = node_class("ZeroBackward0", ZeroNode)((target,)), 0
 
 
 def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
@@ -186,21 +186,6 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
         bump(out)
         return out
     return assign(out, made)
-
-
-def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The public function: as it is, with an `out=` argument for the tensor to write the result into."""
-
-    @functools.wraps(function)
-    def public(*args: Any, out: Any = None, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        if out is None:
-            return result
-        if isinstance(out, (tuple, list)):
-            return type(result)(tuple(write_out(made, o) for made, o in zip(result, out)))
-        return write_out(result, out)
-
-    return public
 
 
 # Assignments that are functions of their own

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Sequence
 
 from graphc import ops
-from graphc.errors import ArgumentTypeError, GraphcError, ShapeError
+from graphc.errors import ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.movement import clone, part, reshape, unsqueeze
 from graphc.frontend.pointwise import cast
@@ -61,13 +60,17 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers as vectors of one element."""
     out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors))
-    return out if builtins.len(out) > 1 or _listed(tensors) else out[0]
+    return out if len(out) > 1 or _listed(tensors) else out[0]
 
 
 def atleast_2d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers and vectors as matrices of one row."""
-    out = tuple(reshape(x, (1, 1)) if not x._data.shape else unsqueeze(x, 0) if x.ndim == 1 else x for x in _several(tensors))
-    return out if builtins.len(out) > 1 or _listed(tensors) else out[0]
+    out = tuple(map(_as_matrix, _several(tensors)))
+    return out if len(out) > 1 or _listed(tensors) else out[0]
+
+
+def _as_matrix(x: Tensor) -> Tensor:
+    return reshape(x, (1, 1)) if not x._data.shape else unsqueeze(x, 0) if x.ndim == 1 else x
 
 
 def _listed(tensors: Sequence[object]) -> bool:
@@ -86,15 +89,15 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """One below the other; vectors become rows."""
-    return cat([atleast_2d(x) for x in _sequence(tensors, "vstack")], 0)  # type: ignore[misc]
+    return cat([_as_matrix(x) for x in _sequence(tensors, "vstack")], 0)
 
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """Along dimension 2."""
     given = []
     for x in _sequence(tensors, "dstack"):
-        flat = x if x.ndim >= 2 else atleast_2d(x)
-        given.append(flat if flat.ndim > 2 else unsqueeze(flat, 2))  # type: ignore[union-attr, arg-type]
+        flat = _as_matrix(x)
+        given.append(flat if flat.ndim > 2 else unsqueeze(flat, 2))
     return cat(given, 2)
 
 
@@ -114,6 +117,8 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if len(steps) != len(along):
         raise GraphcError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(along)}")
     out = input
+    if not input._data.shape:
+        raise DimError("roll: Dimension specified as 0 but tensor has no dimensions")
     for shift, dim in zip(steps, along):
         at = axis(dim, len(input._data.shape))
         size = input._data.shape[at] if input._data.shape else 0

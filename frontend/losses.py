@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
-from graphc.frontend.activations import log_softmax
+from graphc.frontend.activations import log1p_exp_of_negative, log_softmax
 from graphc.frontend.arguments import emit
 from graphc.frontend.movement import broadcast_tensors, expand, movedim, reshape, squeeze, unsqueeze
 from graphc.frontend.pointwise import abs, clamp, exp, log, log1p, ne, where
@@ -113,8 +113,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     """binary_cross_entropy of sigmoid(input), without overflow."""
     if input.shape != target.shape:
         raise ArgumentError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
-    # log(1 + exp(-x)) as max(-x, 0) + log(1 + exp(-|x|))
-    tail = where(input < 0, -input, 0.0) + log1p(exp(-abs(input)))
+    tail = log1p_exp_of_negative(input)
     if pos_weight is None:
         loss = (1 - target) * input + tail
     else:
@@ -237,8 +236,8 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     if log_target:
         loss = exp(target) * (target - input)
     else:
-        positive = target > 0
-        loss = where(positive, target * (log(where(positive, target, 1.0)) - input), target * 0.0)
+        zero = target == 0
+        loss = where(zero, 0.0, target * log(where(zero, 1.0, target))) - target * input
     if reduction == "batchmean":
         return sum(loss) / (input._data.shape[0] if input._data.shape else 1)
     return reduced(loss, reduction)

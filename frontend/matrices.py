@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.creation import eye
 from graphc.frontend.movement import expand, reshape
-from graphc.frontend.pointwise import cast
+from graphc.frontend.pointwise import cast, where
+from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import bool_, broadcast_shapes, int64
@@ -43,7 +46,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         return named(reshape(out, (*out._data.shape[:-2], out._data.shape[-1])), "Squeeze")
     if len(right) == 2:
         # one matrix for the whole batch: a single product of tall matrices
-        flat = _product(reshape(input, (-1, left[-1])) if len(left) > 2 else input, other)
+        flat = _product(reshape(input, (math.prod(left[:-1]), left[-1])) if len(left) > 2 else input, other)
         return named(reshape(flat, (*left[:-1], right[-1])), "UnsafeView")
     batch = broadcast_shapes(left[:-2], right[:-2], op="matmul")
     x = input if left[:-2] == batch else expand(input, (*batch, *left[-2:]))
@@ -124,6 +127,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     left = [ops.normalize_axis(d, a.ndim) for d in left]
     right = [ops.normalize_axis(d, b.ndim) for d in right]
     for i, j in zip(left, right, strict=True):
+        # a size of 1 stretches: the other side is summed up
+        if a._data.shape[i] == 1 and b._data.shape[j] != 1:
+            b = sum(b, j, keepdim=True)
+        elif b._data.shape[j] == 1 and a._data.shape[i] != 1:
+            a = sum(a, i, keepdim=True)
         if a._data.shape[i] != b._data.shape[j]:
             raise ShapeError(f"contracted dimensions need to match, but first has size {a._data.shape[i]} in dim {i} and "
                              f"second has size {b._data.shape[j]} in dim {j}")
@@ -135,6 +143,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
 
 
 def _plus(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
+    if not product.dtype.is_floating_point:
+        beta, alpha = int(beta), int(alpha)  # as PyTorch: the factors take the dtype of the tensors
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
         return named(expand(scaled, product._data.shape), name)
@@ -163,7 +173,15 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
-    return _plus("Addbmm", input, bmm(batch1, batch2).sum(0), beta, alpha)
+    return _plus("Addbmm", input, sum(bmm(batch1, batch2), 0), beta, alpha)
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of the elements on the diagonal of a matrix."""
+    if len(input._data.shape) != 2:
+        raise GraphcError(f"trace: expected a matrix, but got tensor with dim {input.dim()}")
+    rows, columns = input._data.shape
+    return named(sum(where(eye(rows, columns, dtype=bool_), input, False if input.dtype is bool_ else 0)), "Trace")
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

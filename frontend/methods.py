@@ -39,7 +39,7 @@ METHODS = {
     joining: "roll",
     indexing: """gather index_add index_put index_put_ index_select masked_fill masked_select nonzero scatter scatter_add take
         take_along_dim""",
-    matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer",
+    matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace",
     activations: "log_softmax softmax",
     creation: "new_empty new_full new_ones new_tensor new_zeros tril triu",
     random: "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_",
@@ -140,7 +140,8 @@ def _attach() -> None:
         "__abs__": functions["abs"], "__getitem__": indexing.getitem, "__invert__": functions["bitwise_not"],
         "__matmul__": functions["matmul"], "__neg__": functions["neg"], "__pos__": lambda self: self,
         "__repr__": printing.tensor_text, "__rmatmul__": lambda self, other: functions["matmul"](other, self),
-        "__setitem__": indexing.setitem, "T": property(_reversed), "H": property(functions["t"]),
+        "__setitem__": indexing.setitem, "where": pointwise.where_method,
+        "T": property(_reversed), "H": property(functions["t"]),
         "mT": property(functions["adjoint"]), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,
     }
     for name, value in special.items():

@@ -74,11 +74,8 @@ class no_grad(_Switch):
     _grad = False
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        self = super().__new__(cls)
-        if function is None:
-            return self
-        self.__init__()
-        return self(function)
+        # `@no_grad` without parentheses decorates the function at once
+        return super().__new__(cls) if function is None else cls()(function)
 
 
 class enable_grad(no_grad):
@@ -116,11 +113,7 @@ class inference_mode(_Switch):
         self._inference = bool(mode_)
 
     def __new__(cls, mode_: bool | Callable[..., Any] = True) -> Any:
-        self = super().__new__(cls)
-        if isinstance(mode_, bool):
-            return self
-        self.__init__()
-        return self(mode_)
+        return super().__new__(cls) if isinstance(mode_, bool) else cls()(mode_)
 
     def __enter__(self) -> None:
         self._grad = False if self._inference else mode.grad

@@ -41,20 +41,20 @@ def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*shape[: unknown[0]], total // known, *shape[unknown[0] + 1 :])
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The elements in row-major order as a tensor of another shape; a view where the memory allows it, else a copy."""
-    return named(_reshape(input, _filled(input, sizes(shape))), "View")
+    return named(_reshape(input, _filled(input, sizes(args if shape is None else (shape,)))), "View")
 
 
 def _reshape(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
     return emit(ops.reshape, (input,), {"shape": shape})
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     """`reshape`, but an error where it would have to copy. Given a dtype, the memory read as that dtype."""
-    if len(shape) == 1 and isinstance(shape[0], DType):
-        return _reinterpreted(input, shape[0])
-    wanted = _filled(input, sizes(shape))
+    if len(args) == 1 and isinstance(args[0], DType):
+        return _reinterpreted(input, args[0])
+    wanted = _filled(input, sizes(args if size is None else (size,)))
     data = input._data
     if isinstance(data, np.ndarray) and not data.flags.c_contiguous and math.prod(wanted) == data.size:
         try:
@@ -114,9 +114,16 @@ def ravel(input: Tensor) -> Tensor:
     return reshape(input, (-1,))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def _listed(given: tuple[Any, ...], named_: Any) -> Any:
+    """Dimensions that were written as `f(0, 1)`, `f((0, 1))` or `f(dims=(0, 1))`."""
+    if named_ is not None:
+        return (named_,) if isinstance(named_, int) else named_
+    return given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+
+
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order."""
-    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    order = _listed(args, dims)
     ndim = len(input._data.shape)
     if len(order) != ndim:
         raise GraphcError(f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
@@ -183,9 +190,9 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return named(_reshape(input, (*shape[:at], 1, *shape[at:])), "Unsqueeze")
 
 
-def expand(input: Tensor, *size: Any) -> Tensor:
+def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """Dimensions of size 1 stretched without a copy; -1 keeps a size, new dimensions come in front."""
-    wanted = sizes(size)
+    wanted = sizes(args if size is None else (size,))
     shape = input._data.shape
     extra = len(wanted) - len(shape)
     if extra < 0:
@@ -246,9 +253,9 @@ def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_floating_point), "Clone")
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy in reversed order along the dimensions."""
-    chosen = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    chosen = _listed(args, dims)
     found = tuple(axis(d, len(input._data.shape)) for d in chosen)
     if len(set(found)) != len(found):
         raise GraphcError("flip: dim appears multiple times in the list of dims", got=str(tuple(chosen)))
@@ -382,9 +389,9 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return named(emit(ops.window, (input,), {"axis": at, "size": size, "step": step, "dilation": 1}), "Unfold")
 
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """The tensor set side by side, so many times along each dimension."""
-    times = sizes(repeats, "repeats")
+    times = sizes(args if repeats is None else (repeats,), "repeats")
     shape = (1,) * (len(times) - len(input._data.shape)) + tuple(input._data.shape)
     if len(times) < len(shape):
         raise GraphcError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
@@ -395,9 +402,9 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return named(contiguous(reshape(stretched, tuple(r * s for r, s in zip(times, shape)))), "Repeat")
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """`repeat`, where missing times count as 1 in front."""
-    times = sizes(dims, "dims")
+    times = sizes(args if dims is None else (dims,), "dims")
     return repeat(input, (1,) * (len(input._data.shape) - len(times)) + times)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.hooks import Hooks, RemovableHandle
@@ -136,10 +136,11 @@ def _function(target: Any) -> Any:
     return known
 
 
-_classes: dict[tuple[str, type[Node]], type[Node]] = {}
+N = TypeVar("N", bound=Node)
+_classes: dict[tuple[str, type[Node]], Any] = {}
 
 
-def node_class(name: str, base: type[Node]) -> type[Node]:
+def node_class(name: str, base: type[N]) -> type[N]:
     """The class of nodes called `name`, such as AddBackward0, made on first use."""
     found = _classes.get((name, base))
     if found is None:

@@ -43,6 +43,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     running ones are taken.
     """
     ndim = len(input._data.shape)
+    if ndim < 2:
+        raise ShapeError(f"batch_norm: expected an input of at least 2 dimensions, got {list(input.shape)}")
     axes = (0, *range(2, ndim))
     if training:
         size = math.prod(input._data.shape[a] for a in axes)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import GraphcError
+from graphc.errors import DTypeError, GraphcError
 from graphc.frontend.arguments import as_operand, emit, promoted
-from graphc.frontend.tape import named
+from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, bool_, float32, float64
+from graphc.types import DType, bool_, float32, float64, uint8
 
 Number = bool | int | float
 Operand = Tensor | Number
@@ -49,7 +49,11 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other."""
     if alpha != 1:
         other = _scaled("sub", input, other, alpha)
-    return emit(ops.sub, (input, other), {})
+    try:
+        return emit(ops.sub, (input, other), {})
+    except DTypeError:
+        raise GraphcError("Subtraction, the `-` operator, with two bool tensors is not supported.",
+                          hint="use the `^` or `logical_xor()` operator instead") from None
 
 
 def _scaled(name: str, input: Any, other: Any, alpha: Number) -> Any:
@@ -73,7 +77,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode is None:
         return emit(ops.div, (input, other), {})
     if rounding_mode == "floor":
-        return floor_divide(input, other)
+        return without_slope(floor_divide(input, other), (input, other), "Div")
     if rounding_mode != "trunc":
         raise GraphcError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
                           f"{rounding_mode!r}")
@@ -82,7 +86,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         return named(trunc(emit(ops.div, (input, other), {})), "Div")
     quotient = floor_divide(input, other)
     # towards zero instead of down: one more where there is a rest and the signs differ
-    adjust = ((remainder(input, other) != 0) & ((input < 0) ^ (other < 0)))  # type: ignore[operator]
+    adjust = ((remainder(input, other) != 0) & ((input < 0) ^ (other < 0)))
     return quotient + cast(adjust, dtype)
 
 
@@ -98,9 +102,8 @@ def remainder(input: Operand, other: Operand) -> Tensor:
 
 def fmod(input: Tensor, other: Operand) -> Tensor:
     """What is left of input after whole multiples of other; it has the sign of input."""
-    if promoted(input, other).is_floating_point:
-        return named(input - trunc(div(input, other)) * other, "Fmod")
-    return input - div(input, other, rounding_mode="trunc") * other
+    rest = remainder(abs(input), abs(other) if isinstance(other, Tensor) else builtins.abs(other))
+    return named(where(input < 0, -rest, rest), "Fmod")
 
 
 def neg(input: Tensor) -> Tensor:
@@ -314,7 +317,10 @@ def rad2deg(input: Tensor) -> Tensor:
 
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)); with `eps`, x is kept between eps and 1 - eps."""
-    x = _floating(input) if eps is None else clamp(_floating(input), eps, 1 - eps)
+    x = _floating(input)
+    if eps is not None:
+        return named(log((kept := clamp(x, eps, 1 - eps)) / (1 - kept)), "Logit")
+    x = x * where((x < 0) | (x > 1), math.nan, 1.0)  # neither a value nor a slope
     return named(log(x / (1 - x)), "Logit")
 
 
@@ -350,6 +356,8 @@ def fmin(input: Tensor, other: Tensor) -> Tensor:
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """`input` where the condition holds and `other` elsewhere."""
+    if condition.dtype is uint8:
+        condition = cast(condition, bool_)
     return emit(ops.where, (condition, as_operand(input), as_operand(other)), {})
 
 
@@ -365,6 +373,11 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     if max is not None:
         out = where(out > max, max, out)
     return named(out, "Clamp")
+
+
+def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
+    """The tensor's elements where the condition holds, and `other` elsewhere."""
+    return where(condition, self, other)
 
 
 def clamp_min(input: Tensor, min: Operand) -> Tensor:
@@ -447,6 +460,9 @@ def isneginf(input: Tensor) -> Tensor:
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether |input - other| <= atol + rtol * |other|, for each element."""
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value < 0:
+            raise GraphcError(f"{name} must be greater than or equal to zero, but got {value}")
     if input.dtype is not other.dtype:
         raise GraphcError(f"{input.dtype.name} did not match {other.dtype.name}", hint="convert one with .to(dtype)")
     close = input == other

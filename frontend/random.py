@@ -18,7 +18,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend.arguments import emit, sizes
-from graphc.frontend.creation import get_default_dtype
+from graphc.frontend.creation import get_default_dtype, given_size
 from graphc.frontend.inplace import assign, refuse, write_out
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import part, reshape
@@ -189,18 +189,18 @@ def _floating(dtype: DType | None, function: str) -> DType:
     return chosen
 
 
-def rand(*size: Any, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
+def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
          device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
     devices.check(device)
-    return _finished(_unit(sizes(size, "size"), _floating(dtype, "rand"), generator), out, requires_grad)
+    return _finished(_unit(given_size(args, size), _floating(dtype, "rand"), generator), out, requires_grad)
 
 
-def randn(*size: Any, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
+def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
           device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
     devices.check(device)
-    return _finished(_gaussian(sizes(size, "size"), _floating(dtype, "randn"), generator), out, requires_grad)
+    return _finished(_gaussian(given_size(args, size), _floating(dtype, "randn"), generator), out, requires_grad)
 
 
 def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -295,6 +295,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
     """Indices drawn with the weights that each row gives, with or without putting them back."""
+    if not input.dtype.is_floating_point:
+        raise GraphcError(f"multinomial only supports floating-point dtypes for input, got: {input.dtype.name}")
     weights = input._array("multinomial()").astype(np.float64)
     rows = weights.reshape(-1, weights.shape[-1])
     if (rows < 0).any() or not np.isfinite(rows).all():

@@ -11,7 +11,7 @@ from graphc.errors import DimError, DTypeError, GraphcError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit
 from graphc.frontend.arguments import axis as one_axis
-from graphc.frontend.creation import full, ones
+from graphc.frontend.creation import full
 from graphc.frontend.joining import cat
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
 from graphc.frontend.pointwise import abs, cast, exp, isnan, log, maximum, minimum, ne, pow, sqrt, where
@@ -138,9 +138,7 @@ def _halved_product(input: Tensor, at: int) -> Tensor:
     """The product along a dimension, which stays with size 1: halves are multiplied until one is left."""
     while (size := input._data.shape[at]) != 1:
         if size == 0:
-            shape = list(input._data.shape)
-            shape[at] = 1
-            return ones(shape, dtype=input.dtype)
+            return sum(input, at, keepdim=True, dtype=input.dtype) + 1  # of nothing, but still in the graph
         half = size // 2
         product = input.narrow(at, 0, half) * input.narrow(at, half, half)
         input = cat((product, input.narrow(at, 2 * half, 1)), at) if size % 2 else product
@@ -279,7 +277,9 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim
     order = 2.0 if p is None or p == "fro" else float(p)
     dims = axes(dim, len(input._data.shape))
     if order == 2:
-        out = sqrt(_reduced(ops.sum, input * input, dims, keepdim))
+        squares = _reduced(ops.sum, input * input, dims, keepdim)
+        zero = squares == 0
+        out = where(zero, 0.0, sqrt(where(zero, 1.0, squares)))  # the slope at zero is zero
     elif order == 1:
         out = _reduced(ops.sum, abs(input), dims, keepdim)
     elif order == math.inf:

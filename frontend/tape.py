@@ -36,7 +36,7 @@ class _Plan:
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...]) -> None:
         name = "".join(part.capitalize() for part in record.name.split("_"))
-        self.cls: type[OpNode] = node_class(f"{name}Backward0", OpNode)  # type: ignore[assignment]
+        self.cls = node_class(f"{name}Backward0", OpNode)
         self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
         saves: set[int] = set()
         for i in wanted:
@@ -212,13 +212,18 @@ class OpNode(Node):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-class OverwriteNode(Node):
-    """A tensor in a graph was overwritten with something that needs no gradient: none flows back."""
+class ZeroNode(Node):
+    """The result does not vary with the inputs, though it was computed from them: their gradients are zeros."""
 
-    __slots__ = ()
+    __slots__ = ("types",)
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        Node.__init__(self, tuple(edge_to(x) if isinstance(x, Tensor) else None for x in inputs))
+        self.types = [_described(x) for x in inputs]
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        return [ops.zeros_like(cotangents[0])]
+        return [None if edge is None else ops.full(_tensor_type(described), 0, like=cotangents[0])
+                for edge, described in zip(self.edges, self.types)]
 
 
 class CopySlices(Node):
@@ -280,6 +285,13 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
         return
     node = plan.cls(plan, record, edges, args, dict(attrs), out)
     out._node = node
+
+
+def without_slope(result: Tensor, inputs: Sequence[Any], name: str) -> Tensor:
+    """A result whose gradient is zero wherever it has one, in the graph as PyTorch has it."""
+    if mode.grad and result.dtype.is_floating_point and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        result._node = node_class(f"{name}Backward0", ZeroNode)(inputs)
+    return result
 
 
 def named(result: Tensor, name: str) -> Tensor:

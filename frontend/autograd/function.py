@@ -164,7 +164,7 @@ class Function(metaclass=_Named):
                 cls.setup_context(ctx, args, result)
             else:
                 result = cls.forward(ctx, *args)
-        outputs = result if isinstance(result, tuple) else (result,)
+        outputs: Sequence[Any] = result if isinstance(result, tuple) else (result,)
         if any(ctx.needs_input_grad):
             outputs = ctx_outputs(ctx, args, outputs)
         ctx._keep(outputs)

@@ -67,9 +67,9 @@ class _Conv(Module):
 
     def _edges(self) -> list[int]:
         """The padding as nn.functional.pad wants it."""
-        if self.padding == "valid":
-            return [0] * (2 * self._dims)
-        if self.padding == "same":
+        if isinstance(self.padding, str):
+            if self.padding == "valid":
+                return [0] * (2 * self._dims)
             totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size)]
             return [x for t in reversed(totals) for x in (t // 2, t - t // 2)]
         return [p for p in reversed(self.padding) for _ in range(2)]

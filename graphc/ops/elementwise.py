@@ -64,9 +64,15 @@ div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, floa
          samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5)))
 neg = op("neg", "x", infer=_only("neg", "a numeric dtype", "int", "uint", "float"), ref=np.negative, elementwise=True,
          vjp=lambda ct: -ct, samples=(Sample((_f,)), Sample((_i,))))
-sign = op("sign", "x", infer=_only("sign", "a numeric dtype", "int", "uint", "float"), ref=np.sign, elementwise=True,
+
+
+def _sign(x: np.ndarray) -> Any:
+    return np.subtract(x > 0, x < 0, dtype=np.int8).astype(x.dtype)  # of nan it is 0
+
+
+sign = op("sign", "x", infer=_only("sign", "a numeric dtype", "int", "uint", "float"), ref=_sign, elementwise=True,
           vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,), low=0.5), Sample((_i,))),
-          scalar=lambda x: where(x > 0, 1, where(x < 0, -1, x)))
+          scalar=lambda x: where(x > 0, 1, where(x < 0, -1, zeros_like(x))))
 abs = op("abs", "x", infer=_only("abs", "a numeric dtype", "int", "uint", "float"), ref=np.abs, elementwise=True,
          vjp=lambda ct, x: ct * sign(x), samples=(Sample((_f,), low=0.5), Sample((_i,))))
 
@@ -87,10 +93,12 @@ def _base_vjp(ct: Any, x: Any, y: Any) -> Any:
     return where(eq(y, 0), 0.0, ct * y * pow(x, y - 1))
 
 
-def _exponent_vjp(ct: Any, x: Any, out: Any) -> Any:
+def _exponent_vjp(ct: Any, x: Any, y: Any, out: Any) -> Any:
     if isinstance(x, (int, float)):
-        return ct * out * math.log(x) if x > 0 else where(eq(out, 0), 0.0, ct * math.nan)
-    return where(eq(x, 0), 0.0, ct * out * log(x))
+        if x == 0:
+            return where(ge(y, 0), 0.0, ct * out * -math.inf)
+        return ct * out * math.log(x) if x > 0 else ct * math.nan
+    return where(eq(x, 0) & ge(y, 0), 0.0, ct * out * log(x))
 
 
 pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow), elementwise=True,

@@ -1,0 +1,61 @@
+"""What turns a function of the front end into a public one: `out=`, and a word on arguments that are no tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from graphc.errors import ArgumentTypeError
+from graphc.frontend.inplace import write_out
+from graphc.frontend.tensor import Tensor
+
+EITHER = frozenset((
+    "add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "div", "float_power",
+    "floor_divide", "mul", "pow", "remainder", "result_type", "sub",
+))
+"""Functions whose first or second argument may be a number, but not both."""
+
+BOTH = frozenset(("fmax", "fmin", "isclose", "logical_and", "logical_or", "logical_xor", "maximum", "minimum"))
+"""Functions of two tensors."""
+
+
+def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function with an `out=` argument for the tensor to write into; ArgumentTypeError for what is no tensor."""
+    either, both = name in EITHER, name in BOTH
+
+    @functools.wraps(function)
+    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        if args and not isinstance(args[0], Tensor) and not (
+            either and any(isinstance(a, Tensor) for a in (*args[1:], *kwargs.values()))
+        ):
+            raise _refused(name, "input", 1, args[0])
+        if both and len(args) > 1 and not isinstance(args[1], Tensor):
+            raise _refused(name, "other", 2, args[1])
+        result = function(*args, **kwargs)
+        return result if out is None else _written(result, out)
+
+    return call
+
+
+def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with an `out=` argument; for functions whose first argument is not a tensor."""
+
+    @functools.wraps(function)
+    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return result if out is None else _written(result, out)
+
+    return call
+
+
+def _refused(name: str, argument: str, position: int, got: Any) -> ArgumentTypeError:
+    return ArgumentTypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(got).__name__}",
+                             hint="make one with graphc.tensor(...)")
+
+
+def _written(result: Any, out: Any) -> Any:
+    if not isinstance(out, (tuple, list)):
+        return write_out(result, out)
+    written = tuple(write_out(made, target) for made, target in zip(result, out, strict=True))
+    return written if type(result) is tuple else type(result)(written)
