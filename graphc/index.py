@@ -23,22 +23,50 @@ def number(value: int) -> Expr:
     return constant(value, int64)
 
 
-def terms(expr: Expr) -> tuple[dict[Expr, int], int]:
-    """The coefficients of the atoms, and the constant."""
-    if expr.op == "constant":
-        return {}, int(expr.attr)
+def terms(expr: Expr) -> tuple[Mapping[Expr, int], int]:
+    """The coefficients of the atoms, none of which is 0, and the constant."""
+    pending = [expr]
+    while pending:  # not by recursion: sums can be long
+        e = pending[-1]
+        missing = [part for part in _parts(e) if part.normal is None and _parts(part)]
+        if missing:
+            pending += missing
+            continue
+        if e.normal is None and _parts(e):
+            e.normal = _terms(e)
+        pending.pop()
+    return _known_terms(expr)
+
+
+def _parts(expr: Expr) -> tuple[Expr, ...]:
+    """What an expression is the sum or a multiple of; nothing for an atom or a constant."""
     if expr.op == "add":
-        left, a = terms(expr.args[0])
-        right, b = terms(expr.args[1])
-        out = dict(left)
-        for atom, coefficient in right.items():
-            out[atom] = out.get(atom, 0) + coefficient
-        return out, a + b
-    if expr.op == "mul" and expr.args[1].op == "constant":
-        inner, c = terms(expr.args[0])
-        factor = int(expr.args[1].attr)
-        return {atom: coefficient * factor for atom, coefficient in inner.items()}, c * factor
-    return {expr: 1}, 0
+        return expr.args
+    return expr.args[:1] if expr.op == "mul" and expr.args[1].op == "constant" else ()
+
+
+def _known_terms(expr: Expr) -> tuple[Mapping[Expr, int], int]:
+    """`terms` of an atom, a constant, or what has been looked at before."""
+    if expr.normal is not None:
+        return expr.normal
+    return ({}, int(expr.attr)) if expr.op == "constant" else ({expr: 1}, 0)
+
+
+def _terms(expr: Expr) -> tuple[Mapping[Expr, int], int]:
+    """`terms` of a sum or a multiple, whose parts have been looked at."""
+    if expr.op == "add":
+        return _sum(*map(_known_terms, expr.args))
+    atoms, constant_part = _known_terms(expr.args[0])
+    factor = int(expr.args[1].attr)
+    return {atom: coefficient * factor for atom, coefficient in atoms.items() if factor}, constant_part * factor
+
+
+def _sum(left: tuple[Mapping[Expr, int], int], right: tuple[Mapping[Expr, int], int]) -> tuple[Mapping[Expr, int], int]:
+    """The sum of two normal forms."""
+    out = dict(left[0])
+    for atom, coefficient in right[0].items():
+        out[atom] = out.get(atom, 0) + coefficient
+    return {atom: coefficient for atom, coefficient in out.items() if coefficient}, left[1] + right[1]
 
 
 def _recombine(atoms: dict[Expr, int]) -> dict[Expr, int]:
@@ -47,7 +75,7 @@ def _recombine(atoms: dict[Expr, int]) -> dict[Expr, int]:
     while again:
         again = False
         for atom, factor in list(atoms.items()):
-            if atom.op != "modulo" or factor == 0:
+            if atom.op != "modulo":
                 continue
             x, c = atom.args
             whole = Expr("quotient", (x, c), int64)
@@ -81,14 +109,10 @@ def from_terms(atoms: Mapping[Expr, int], offset: int) -> Expr:
 
 def plus(a: Expr, b: Expr | int) -> Expr:
     """a + b."""
-    left, c = terms(a)
-    right, d = terms(b) if isinstance(b, Expr) else ({}, b)
-    if not right:
-        return a if d == 0 else from_terms(left, c + d)
-    out = dict(left)
-    for atom, coefficient in right.items():
-        out[atom] = out.get(atom, 0) + coefficient
-    return from_terms(out, c + d)
+    left, right = terms(a), terms(b) if isinstance(b, Expr) else ({}, b)
+    if not right[0]:
+        return a if right[1] == 0 else from_terms(left[0], left[1] + right[1])
+    return from_terms(*_sum(left, right))
 
 
 def times(a: Expr, factor: int) -> Expr:
@@ -100,9 +124,10 @@ def times(a: Expr, factor: int) -> Expr:
 
 
 def bounds(expr: Expr) -> tuple[float, float]:
-    """The least and greatest values that an index can have."""
+    """The least and greatest values that an index can have; infinite where they are not known."""
     atoms, offset = terms(expr)
-    low = high = float(offset)
+    low: float = offset
+    high: float = offset
     for atom, coefficient in atoms.items():
         least, most = _atom_bounds(atom)
         low += coefficient * (least if coefficient > 0 else most)
@@ -116,9 +141,14 @@ def _atom_bounds(atom: Expr) -> tuple[float, float]:
     if atom.op == "quotient":
         low, high = bounds(atom.args[0])
         divisor = atom.args[1].attr
-        return low // divisor, high // divisor
+        # infinity divided and rounded down is not a number
+        return (low if math.isinf(low) else low // divisor), (high if math.isinf(high) else high // divisor)
     if atom.op == "modulo":
         return 0, atom.args[1].attr - 1
+    if atom.op == "cast" and atom.args[0].dtype.kind in ("bool", "int", "uint"):
+        narrow = atom.args[0].dtype
+        bits = 1 if narrow is bool_ else narrow.bits
+        return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if narrow.is_signed else (0, (1 << bits) - 1)
     return -math.inf, math.inf
 
 

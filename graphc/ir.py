@@ -27,7 +27,7 @@ import numpy as np
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
 from graphc.op import OPS, OpDef, common_dtype, emit
 from graphc.operators import Operators
-from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of
+from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of, scalar_array, scalar_dtype
 
 
 class Value(Operators):
@@ -257,10 +257,13 @@ class Builder:
         )
 
     def constant(self, value: Any, dtype: DType | None = None) -> Value:
-        """A constant node; equal scalars share one."""
-        array = np.asarray(value)
-        dtype = dtype or dtype_of(array.dtype)
-        array = np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
+        """A constant node that holds a copy of the value; equal scalars share one."""
+        if isinstance(value, (bool, int, float)):
+            dtype = dtype or scalar_dtype(value)
+            array = scalar_array(value, dtype)
+        else:
+            dtype = dtype or dtype_of(np.asarray(value).dtype)
+            array = np.array(value, dtype.numpy, order="C")
         array.setflags(write=False)
         key = (dtype.name, array.tobytes()) if array.ndim == 0 else None
         if key is not None and key in self._scalars:

@@ -18,16 +18,18 @@ tanh(mul(x[i], 2.0))
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graphc.errors import VerifyError
 from graphc.op import OpDef, common_dtype
 from graphc.operators import Operators
-from graphc.types import DType, Scalar, TensorType, bool_, int64
+from graphc.types import DType, Scalar, TensorType, bool_, dtype_of, int64, scalar_array
 
 
 class Axis:
@@ -108,7 +110,7 @@ class Accumulator:
 
 
 class Expr(Operators):
-    """A scalar expression. Immutable; equal expressions compare and hash equal.
+    """A scalar expression. Immutable; equal expressions are one object.
 
     op
         "constant" (attr: the number), "axis" (attr: the Axis, dtype int64), "accumulator" (attr: the Accumulator),
@@ -117,29 +119,25 @@ class Expr(Operators):
         arithmetic); "cast" (to dtype); or the name of an elementwise op.
     """
 
-    __slots__ = ("_hash", "args", "attr", "dtype", "op")
+    __slots__ = ("__weakref__", "args", "attr", "dtype", "normal", "op")
 
-    def __init__(self, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> None:
-        self.op = op
-        self.args = args
-        self.dtype = dtype
-        self.attr = attr
-        self._hash = hash((op, args, dtype, _attr_key(attr)))
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+    attr: Any
+    normal: Any
+    """What `index.terms` has found out; None before."""
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return (
-            isinstance(other, Expr)
-            and self._hash == other._hash
-            and self.op == other.op
-            and self.dtype is other.dtype
-            and _attr_key(self.attr) == _attr_key(other.attr)
-            and self.args == other.args
-        )
+    def __new__(cls, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
+        # numbers by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep the
+        # axis' own expression alive, and so itself
+        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float)) else id(attr))
+        with _known_lock:
+            expr = _known.get(key)
+            if expr is None:
+                _known[key] = expr = super().__new__(cls)
+                expr.op, expr.args, expr.dtype, expr.attr, expr.normal = op, args, dtype, attr, None
+            return expr
 
     def __repr__(self) -> str:
         match self.op:
@@ -180,9 +178,8 @@ class Expr(Operators):
                 stack.extend((arg, False) for arg in reversed(expr.args))
 
 
-def _attr_key(attr: Any) -> Any:
-    # 0 and 0.0 differ by the dtype; -0.0 and NaN need their spelling
-    return attr.hex() if isinstance(attr, float) else attr
+_known: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+_known_lock = threading.RLock()
 
 
 class ExprEmitter:
@@ -193,6 +190,8 @@ class ExprEmitter:
     def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Expr:
         if record.name == "cast":
             return cast(args[0], attrs["dtype"])
+        if record.name == "constant":
+            return constant(attrs["value"].item(), dtype_of(attrs["value"].dtype))
         # a shape of its own for expressions, so that Python numbers give way to them in promotion
         dtype = common_dtype(record, [TensorType(a.dtype, (1,)) if isinstance(a, Expr) else a for a in args])
         operands = tuple(
@@ -209,8 +208,8 @@ _EMITTER = ExprEmitter()
 
 
 def constant(value: Scalar, dtype: DType) -> Expr:
-    """A number. It is rounded to dtype here."""
-    return Expr("constant", (), dtype, dtype.numpy.type(value).item())
+    """A number: rounded to the dtype, or cut to its bits."""
+    return Expr("constant", (), dtype, scalar_array(value, dtype).item())
 
 
 def cast(x: Expr, dtype: DType) -> Expr:

@@ -90,6 +90,14 @@ def scalar_dtype(value: Scalar) -> DType:
     return int64 if isinstance(value, (int, np.integer)) else float32
 
 
+def scalar_array(value: Scalar, dtype: DType) -> np.ndarray:
+    """A Python number as a 0-d array: rounded to the dtype, or cut to its bits."""
+    if isinstance(value, int) and not dtype.is_floating_point:
+        value = (value + (1 << 63)) % (1 << 64) - (1 << 63)
+    with np.errstate(all="ignore"):
+        return np.asarray(value).astype(dtype.numpy)
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """What is known of a tensor before it has numbers: dtype, shape and device."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import graphc.ops  # noqa: F401  (defines the ops)
 from graphc.kernel import Accumulate, Accumulator, Axis, Buffer, Expr, Gemm, Kernel, Loop, Program, Reset, Statement, Store
 from graphc.op import OPS
 
