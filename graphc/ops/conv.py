@@ -1,4 +1,4 @@
-"""Convolution and its two gradients, over any number of spatial dimensions.
+"""Convolution and its two gradients, over one to five spatial dimensions.
 
 The three are bilinear and closed under differentiation: each one's derivatives are the other two. None has a lowering of
 its own: they decompose into sliding windows and a contraction, and code generation reads the windows straight from the
@@ -25,7 +25,7 @@ from graphc.types import Size, TensorType, float32
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
-_K, _T = "pqr", "uvw"  # letters of the kernel's and of the result's spatial dimensions
+_K, _T = "pqrst", "uvwxy"  # letters of the kernel's and of the result's spatial dimensions
 
 
 def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Size:
@@ -36,9 +36,9 @@ def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], di
 def _check_attributes(n: int, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> None:
     counts = {len(stride), len(padding), len(dilation)}
     small = min((*stride, *dilation, groups), default=1) < 1 or any(len(p) != 2 or min(p) < 0 for p in padding)
-    if counts != {n} or small:
+    if counts != {n} or small or not 1 <= n <= len(_K):
         raise ArgumentError(f"conv{n}d: stride {stride}, padding {padding}, dilation {dilation}, groups {groups}",
-                            expected=f"{n} of each; stride, dilation and groups >= 1, padding pairs >= 0")
+                            expected=f"one to {len(_K)} of each; stride, dilation and groups >= 1, padding pairs >= 0")
 
 
 def _check_fit(name: str, x: TensorType, w: TensorType, g: TensorType, attrs: Mapping[str, Any]) -> None:

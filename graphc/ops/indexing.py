@@ -96,7 +96,7 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
         high = tuple(j + 1 if k == axis else n for k, n in enumerate(index.shape))
         steps = (1,) * len(starts)
         there, new = (broadcast_to(slice(v, low, high, steps), tuple(base.shape)) for v in (cast(index, int64), src))
-        out = out + where(eq(place, there), new, 0)
+        out = where(eq(place, there), out + new, out)
     return out
 
 

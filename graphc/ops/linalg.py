@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,8 @@ def _matmul_infer(x: TensorType, y: TensorType) -> TensorType:
     return x.with_shape((*x.shape[:-1], y.shape[-1]))
 
 
-_BATCH = "abcdefgh"
-
-
 def _matmul_decompose(x: Any, y: Any) -> Any:
-    batch = _BATCH[: len(x.shape) - 2]
+    batch = "".join(letter for letter in string.ascii_letters if letter not in "ijk")[: len(x.shape) - 2]
     return contract(x, y, f"{batch}ik,{batch}kj->{batch}ij")
 
 

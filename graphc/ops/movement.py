@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 import graphc.index as ix
+import graphc.kernel as kernel
 from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full
 from graphc.ops.elementwise import where
-from graphc.types import Scalar, Shape, Size, TensorType, float32, float64
+from graphc.types import Scalar, Shape, Size, TensorType, dtype_of, float32, float64, scalar_array
 
 _f = TensorType(float32, (3, 5))
 _t = TensorType(float32, (2, 3, 4))
@@ -197,7 +198,7 @@ def _pad_infer(x: TensorType, low: Ints, high: Ints, value: Scalar) -> TensorTyp
 
 
 def _pad_ref(x: np.ndarray, low: Ints, high: Ints, value: Scalar) -> np.ndarray:
-    return np.pad(x, tuple(zip(low, high)), constant_values=value) if x.ndim else x
+    return np.pad(x, tuple(zip(low, high)), constant_values=scalar_array(value, dtype_of(x.dtype))) if x.ndim else x
 
 
 def _pad_vjp(ct: Any, x_type: TensorType, low: Ints) -> Any:
@@ -212,7 +213,7 @@ def _pad_lower(read: Any, index: Index, types: Types, low: Ints, high: Ints, val
         conditions += [ix.less(place, size)] if after else []
     inside = ix.both(*conditions)
     x = read(0, places, inside)
-    return x if inside is None else where(inside, x, value)
+    return x if inside is None else where(inside, x, kernel.constant(value, x.dtype))
 
 
 pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp, lower=_pad_lower,
@@ -335,7 +336,7 @@ def _fold_lower(read: Any, index: Index, types: Types, axis: int, length: int, s
         t = ix.plus(ix.quotient(ix.plus(index[axis], shift), step), -(k * dilation + shift) // step)
         meets = ix.both(ix.equals(ix.modulo(ix.plus(index[axis], shift), step), 0), ix.at_least(t, 0), ix.less(t, count))
         x = read(0, (*index[:axis], t, *index[axis + 1 :], ix.number(k)), meets)
-        x = x if meets is None else where(meets, x, 0)
+        x = x if meets is None else where(meets, x, kernel.constant(0, x.dtype))
         out = x if out is None else out + x
     assert out is not None  # size >= 1
     return out

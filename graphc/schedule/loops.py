@@ -26,7 +26,7 @@ from graphc.kernel import (
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
-from graphc.types import DType, int64
+from graphc.types import DType, float16, float32, int64
 
 _STEP = 8192
 """About how many elements one step of a grid computes."""
@@ -114,10 +114,11 @@ def reduction_kernels(
     kept_values, along_values = iter([a.value for a in kept]), iter([a.value for a in along])
     index = tuple(next(along_values) if k in reduced else next(kept_values) for k in range(source.ndim))
     index = tuple(ix.ZERO if size == 1 else i for i, size in zip(index, source.shape))
-    accumulator = Accumulator("acc", reduction_of(node), node.result.dtype)
-    value = Elements(memory).at(source, index)
+    accumulator = Accumulator("acc", reduction_of(node), summed_in(node.result.dtype))
+    value = kernel.cast(Elements(memory).at(source, index), accumulator.dtype)
     result_index = tuple(ix.ZERO if a.extent == 1 else a.value for a in kept)
-    final = Elements(memory, {node.result: lambda _: accumulator.value})
+    result = kernel.cast(accumulator.value, node.result.dtype)
+    final = Elements(memory, {node.result: lambda _: result})
     after = [Store(targets[v].buffer, targets[v].place(result_index), final.at(v, result_index)) for v in values]
 
     k, a = iter(kept), iter(along)
@@ -136,6 +137,11 @@ def reduction_of(node: Node) -> Reduction:
     """The kind of a reduction node."""
     assert node.op.reduction is not None
     return node.op.reduction
+
+
+def summed_in(dtype: DType) -> DType:
+    """The dtype in which sums go on: half precision would lose what is small beside the sum."""
+    return float32 if dtype is float16 else dtype
 
 
 def _reduction_nest(

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import graphc.index as ix
 from graphc.ir import Node, Value
-from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store
+from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store, cast
 from graphc.ops.linalg import parse_spec
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.loops import choose_lanes, cost
+from graphc.schedule.loops import choose_lanes, cost, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 
@@ -51,12 +51,16 @@ def product_kernel(
     k = group("".join(s for s in right if s not in out))
     elements = Elements(memory)
     lhs, rhs = elements.at(x, index(left)), elements.at(y, index(right))
-    accumulator = Accumulator("acc", "sum", node.result.dtype)
-    final = Elements(memory, {node.result: lambda _: accumulator.value})
-    stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
     work = math.prod(sizes.values())
-    if work <= _SMALL or not (m or batch) or not n or not k:
-        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, lhs * rhs), stores, machine)
+    small = work <= _SMALL or not (m or batch) or not n or not k
+    # a matrix product sees to its precision itself
+    accumulator = Accumulator("acc", "sum", summed_in(node.result.dtype) if small else node.result.dtype)
+    result = cast(accumulator.value, node.result.dtype)
+    final = Elements(memory, {node.result: lambda _: result})
+    stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
+    if small:
+        product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
+        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)
     return Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)
 
 

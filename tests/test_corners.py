@@ -1,0 +1,160 @@
+"""Compiled code at the corners of dtypes and shapes, against each op's definition: the same numbers, no trap, no crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+import graphc.ops as ops
+from graphc.compiler import compile_graph
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Value
+from graphc.types import TensorType, bool_, dtype_of, float32, int32, int64, uint8
+
+
+def graph_of(function: Callable[..., Value | Sequence[Value]], arrays: Sequence[np.ndarray]) -> Graph:
+    """The function, traced over inputs of the arrays' types."""
+    b = Builder("corner", locations=False)
+    results = function(*(b.input(None, TensorType(dtype_of(a.dtype), a.shape)) for a in arrays))
+    return b.finish([results] if isinstance(results, Value) else results)
+
+
+def check(function: Callable[..., Value | Sequence[Value]], *arrays: np.ndarray, tolerance: float = 0.0) -> None:
+    """Compiled and interpreted results agree."""
+    graph = graph_of(function, arrays)
+    for got, expected in zip(compile_graph(graph)(*arrays), interpret(graph, arrays), strict=True):
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
+
+
+rng = np.random.default_rng(0)
+INTS = rng.integers(-100, 100, (3, 4))
+BYTES = INTS.astype(np.uint8)
+BOOLS = INTS > 0
+NAN, INF = np.nan, np.inf
+SPECIAL = np.array([[1, NAN, 3], [NAN, NAN, 0], [1, 2, 2], [INF, -INF, 0], [-0.0, 0.0, -1], [-INF, -INF, -INF]], np.float32)
+
+NUMBERS = {
+    "an int64 sum that wraps": (lambda x: (x + 2**62) + 2**62, INTS),
+    "an int64 product that wraps": (lambda x: (x * 2**40) * 2**40 + 5, INTS),
+    "a number that int32 cannot hold": (lambda x: x + 2**40, INTS.astype(np.int32)),
+    "a number that int64 cannot hold": (lambda x: x + (2**64 + 7), INTS),
+    "the largest of uint64": (lambda x: ops.maximum(x + (2**64 - 1), 2**63), BYTES.astype(np.uint64)),
+    "minus one as a byte": (lambda x: x + (-1), BYTES),
+    "a float32 that overflows": (lambda x: x * 1e300, INTS.astype(np.float32)),
+    "signs of bytes": (lambda x: ops.sign(x), BYTES),
+    "signs of NaN and zeros": (lambda x: ops.sign(x), SPECIAL),
+    "minima of bytes and of minus one": (lambda x: ops.minimum(x, -1), BYTES),
+}
+CASTS = {
+    "to int64": (lambda x: ops.cast(x * 1e30, int64), SPECIAL),
+    "to int32": (lambda x: ops.cast(x * 1e9, int32), SPECIAL),
+    "to uint8": (lambda x: ops.cast(x * 100.7, uint8), SPECIAL),
+    "of a NaN that is broadcast": (lambda x: x + ops.cast(ops.broadcast_to(nan(x), (70000,)), int64), np.arange(70000)),
+    "to bool": (lambda x: ops.cast(x, bool_), SPECIAL),
+}
+PADDING = {
+    "ints by a float": (lambda x: ops.pad(x, (1, 0), (0, 2), 0.0), INTS),
+    "ints by a fraction": (lambda x: ops.pad(x, (1, 0), (0, 2), -1.5), INTS),
+    "bools": (lambda x: ops.pad(x, (1, 0), (0, 2), 1), BOOLS),
+    "bytes by too much": (lambda x: ops.pad(x, (1, 0), (0, 2), 300), BYTES),
+    "a convolution of ints": (
+        lambda x, w: ops.conv(x, w, (1,), ((1, 1),), (1,), 1), INTS.reshape(1, 3, 4), INTS.reshape(2, 3, 2)
+    ),
+}
+EXTREMES = {
+    "maxima": (lambda x: [ops.amax(x, (1,)), ops.amin(x, (1,)), ops.amax(x, (0,)), ops.amin(x, (0, 1))], SPECIAL),
+    "places": (lambda x: [ops.argmax(x, 1), ops.argmin(x, 1), ops.argmax(x, 0), ops.argmin(x, 0)], SPECIAL),
+    "of pairs": (lambda x: [ops.maximum(x, ops.flip(x, (0, 1))), ops.minimum(x, ops.flip(x, (0, 1))), ops.relu(x)], SPECIAL),
+    "of bools": (lambda x: [ops.amax(x, (1,)), ops.amin(x, (0,)), ops.argmax(x, 1), ops.argmin(x, 0)], BOOLS),
+    "of the least int": (lambda x: [ops.amax(x, (0,)), ops.abs(x), ops.neg(x)], np.array([-(2**63), -(2**63) + 1])),
+}  # fmt: skip
+DIVISION = {
+    "of the least int by minus one": (lambda x: [ops.floor_divide(x, -1), ops.remainder(x, -1)], np.array([-(2**63), 5])),
+    "of floats by zero": (lambda x: [x / 0.0, ops.floor_divide(x, 0.0), ops.remainder(x, 0.0)], SPECIAL),
+    "of ints by zero, as floats": (lambda x: x / 0, INTS),
+}
+PRODUCTS = {
+    "of ints": (ops.matmul, INTS, INTS.T),
+    "of bytes": (ops.matmul, BYTES, BYTES.T),
+    "of bools": (ops.matmul, BOOLS, BOOLS.T),
+    "of many ints": (ops.matmul, *(rng.integers(-(2**62), 2**62, s) for s in ((40, 50), (50, 30)))),
+    "of many bytes": (ops.matmul, *(rng.integers(0, 256, s, np.uint8) for s in ((40, 50), (50, 30)))),
+    "of many bools": (ops.matmul, *(rng.random(s) < 0.1 for s in ((40, 50), (50, 30)))),
+    "in twelve dimensions": (ops.matmul, INTS.reshape(*[1] * 8, 3, 1, 2, 2), INTS.reshape(*[1] * 8, 3, 1, 2, 2)),
+    "in four spatial dimensions": (
+        lambda x, w: ops.conv(x, w, (1,) * 4, ((0, 1),) * 4, (1,) * 4, 1),
+        rng.integers(-9, 9, (1, 1, 3, 3, 3, 3)), rng.integers(-9, 9, (1, 1, 2, 2, 2, 2)),
+    ),
+}  # fmt: skip
+CASES = {
+    f"{family}: {name}": case
+    for family, cases in {
+        "numbers": NUMBERS, "casts": CASTS, "padding": PADDING, "extremes": EXTREMES, "division": DIVISION, "products": PRODUCTS
+    }.items()
+    for name, case in cases.items()
+}  # fmt: skip
+
+
+def nan(like: Value) -> Value:
+    return ops.constant(like=like, value=np.array(NAN, np.float32))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_as_defined(name: str) -> None:
+    function, *arrays = CASES[name]
+    check(function, *arrays)
+
+
+def test_division_of_ints_by_zero_does_not_trap() -> None:
+    graph = graph_of(lambda x, y: [ops.floor_divide(x, y), ops.remainder(x, y)], [INTS, INTS])
+    for result in compile_graph(graph)(INTS, np.zeros_like(INTS)):
+        np.testing.assert_array_equal(result, np.zeros_like(INTS))
+
+
+def test_half_precision_is_summed_in_single() -> None:
+    tenths = np.full((3, 5000), 0.1, np.float16)
+    (total,) = compile_graph(graph_of(lambda x: ops.sum(x, (1,)), [tenths]))(tenths)
+    np.testing.assert_array_equal(total, np.full(3, np.float32(np.float16(0.1)) * 5000, np.float16))
+    ones = np.ones((5000, 2), np.float16)
+    (product,) = compile_graph(graph_of(lambda x, y: ops.matmul(x, y) * 0.5, [tenths[:1], ones]))(tenths[:1], ones)
+    np.testing.assert_array_equal(product, np.full((1, 2), np.float32(np.float16(0.1)) * 2500, np.float16))
+
+
+def test_negative_zeros_that_nothing_is_added_to_stay() -> None:
+    base, index, src = np.full((2, 3), -0.0, np.float32), np.array([[0], [2]]), np.ones((2, 1), np.float32)
+    (got,) = compile_graph(graph_of(lambda b, i, s: ops.scatter_add(b, i, s, 1), [base, index, src]))(base, index, src)
+    np.testing.assert_array_equal(np.signbit(got), got == 0)
+
+
+def test_places_out_of_bounds_are_neither_read_nor_written() -> None:
+    x = np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3)
+    index = np.array([[-1, 3, 2**62, 0], [-(2**63), 2**63 - 1, 1, -3]])
+    (got,) = compile_graph(graph_of(lambda x, i: ops.gather(x, i, 1), [x, index]))(x, index)
+    np.testing.assert_array_equal(got, [[0, 0, 0, 1], [0, 0, 5, 0]])
+    for places in (index, np.tile(index, (1, 9))):  # few are compared with, many go through a loop
+        given = (x, places, np.full(places.shape, 10, np.float32))
+        (got,) = compile_graph(graph_of(lambda b, i, s: ops.scatter_add(b, i, s, 1), given))(*given)
+        times = places.shape[1] // 4 * 10
+        np.testing.assert_array_equal(got, x + np.array([[times, 0, 0], [0, times, 0]]))
+
+
+def test_a_constant_is_a_copy() -> None:
+    array = np.ones(3, np.float32)
+    graph = graph_of(lambda x: x * array, [array])
+    compiled = compile_graph(graph)
+    array[:] = 5
+    for run in (compiled, lambda x: interpret(graph, [x])):
+        np.testing.assert_array_equal(run(array)[0], array)
+
+
+def test_a_constant_of_another_byte_order() -> None:
+    swapped = np.arange(3, dtype=">f4")
+    check(lambda x: x + swapped, np.ones(3, np.float32))
+
+
+def test_python_numbers_have_their_own_dtypes() -> None:
+    b = Builder("numbers")
+    assert [b.constant(value).dtype for value in (True, 3, 0.5)] == [bool_, int64, float32]
