@@ -68,6 +68,7 @@ def _load(path: str) -> np.ndarray:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ArgumentError(f"{path} is not a .npy file of numbers: {error}", hint="write it with numpy.save") from None
     if not isinstance(loaded, np.ndarray):
+        loaded.close()
         raise ArgumentError(f"{path} holds several arrays", expected="a .npy file with one")
     return loaded
 
