@@ -14,6 +14,7 @@ from native_kernels import program_of, run_native
 
 from graphc import index, ops
 from graphc.backends.llvm import gemm_plan
+from graphc.backends.llvm.dotkernel import DotTile
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.jit import emit_object
 from graphc.backends.llvm.program import render
@@ -237,6 +238,7 @@ def test_steps_in_rounds(shared: int, monkeypatch: pytest.MonkeyPatch, tasks_eve
     """Where the packed operands would take too much memory, some blocks of steps are packed at a time."""
     monkeypatch.setattr(gemm_plan, "_SHARED_BYTES", shared)
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: 32)
+    monkeypatch.setattr(gemm_plan, "_blocks", lambda *_: (1, 1, 1))
     p = product("mk", "nk", "mn", {"m": 50, "n": 100, "k": 500}, finish=bias_and_relu)
     plan = plan_of(p)
     assert plan.k_blocks == 16 and plan.rhs_access is Access.SHARED
@@ -279,12 +281,21 @@ def test_plan_has_tasks_for_many_threads_but_none_for_small_products() -> None:
 
 
 def test_operands_are_packed_only_where_it_pays() -> None:
-    small = plan_of(product("mk", "kn", "mn", {"m": 8, "n": 64, "k": 64}))
-    assert (small.lhs_access, small.rhs_access) == (Access.DIRECT, Access.DIRECT)
-    large = plan_of(product("mk", "kn", "mn", {"m": 2000, "n": 2000, "k": 64}))
-    assert (large.lhs_access, large.rhs_access) == (Access.SHARED, Access.SHARED)
-    across = plan_of(product("mk", "nk", "mn", {"m": 8, "n": 64, "k": 64}))
-    assert across.rhs_access is Access.PRIVATE
+    def access(left: str, right: str, m: int, n: int, k: int) -> tuple[Access, Access]:
+        plan = plan_of(product(left, right, "mn", {"m": m, "n": n, "k": k}))
+        return plan.lhs_access, plan.rhs_access
+
+    assert access("mk", "kn", 8, 64, 64) == (Access.DIRECT, Access.DIRECT)
+    assert Access.DIRECT not in access("km", "kn", 1000, 1000, 64)
+    assert access("mk", "nk", 100, 64, 64) == (Access.DIRECT, Access.PRIVATE)
+
+
+def test_few_rows_are_dot_products_where_steps_stand_side_by_side() -> None:
+    for m, n in ((1, 500), (500, 1), (4, 30)):
+        p = product("mk", "nk", "mn", {"m": m, "n": n, "k": 70})
+        assert isinstance(plan_of(p).tile, DotTile)
+        check(p)
+    assert not isinstance(plan_of(product("mk", "kn", "mn", {"m": 1, "n": 500, "k": 70})).tile, DotTile)
 
 
 # What becomes of the sums
@@ -449,7 +460,7 @@ def test_operand_without_memory() -> None:
 
 
 def test_products_of_one_shape_share_their_micro_kernel() -> None:
-    products = [product("mk", "nk", "mn", {"m": 128, "n": 512, "k": 700 + i}) for i in range(3)]
+    products = [product("km", "nk", "mn", {"m": 128, "n": 512, "k": 700 + i}) for i in range(3)]
     memory = {buffer: array for p in products for buffer, array in p.memory.items()}
     module = render(program_of([p.kernel for p in products], list(memory)), Target.host()).module
     names = [function.name for function in module.functions]

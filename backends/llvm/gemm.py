@@ -22,6 +22,7 @@ from graphc import index
 from graphc.backends.llvm.axes import extent, locate
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
+from graphc.backends.llvm.dotkernel import DotTile, emit_dotkernel
 from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
 from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
@@ -90,7 +91,8 @@ class _Product:
                          _HEADER, 0)
         self.rhs = _Side("rhs", plan.rhs, plan.rhs_access, tile.columns, plan.n_tiles, plan.rhs_panel, plan.rhs_block,
                          rhs_shared, plan.lhs_private)
-        self.microkernel = emit_microkernel(context.module, tile)
+        module = context.module
+        self.microkernel = emit_dotkernel(module, tile) if isinstance(tile, DotTile) else emit_microkernel(module, tile)
 
     def render(self) -> None:
         """Add all functions to the module."""
@@ -262,9 +264,11 @@ class _Task:
         self.pointers = product.context.pointers(f, buffers)
         self.scratch = product.context.scratch(f)
         tile = plan.tile
-        self.has_parts = plan.m % tile.rows != 0 or plan.n % tile.columns != 0
+        # some tiles' sums need a memory of their own before they are taken to their place
+        self.has_parts = plan.m % tile.rows != 0 or plan.n % tile.columns != 0 or isinstance(tile, DotTile)
         if self.has_parts or plan.place is None:
-            self.tile_sums = f.slot(f"[{tile.rows * tile.columns} x {product.scalar}]", ALIGNMENT)
+            size = -(-tile.rows * tile.columns // tile.width) * tile.width
+            self.tile_sums = f.slot(f"[{size} x {product.scalar}]", ALIGNMENT)
 
     def write(self) -> None:
         """Go through the matrices, the blocks of steps, the columns and the rows of tiles."""
@@ -346,23 +350,30 @@ class _Task:
             compute(self.tile_sums, tile.columns, "false")
             finish(part(), tile.columns)
             return
-        to = product.element(f, place, integers.add(integers.multiply(row, plan.place.row), column))
+        step = plan.place.row
+        to = product.element(f, place, integers.add(integers.multiply(row, step), column))
         accumulate = "false" if plan.k_blocks == 1 else f.value(f"icmp ne i64 {block}, 0")
+
+        def merge() -> None:
+            compute(self.tile_sums, tile.columns, "false")
+            symbol = emit_merge(product.context.module, plan.dtype, tile.width)
+            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", str(step)))
+            f.call("void", symbol, ("ptr", part()), *steps, ("i64", rows), ("i64", columns), ("i1", accumulate))
+
         if not self.has_parts:
-            compute(to, plan.place.row, accumulate)
+            compute(to, step, accumulate)
+        elif isinstance(tile, DotTile):
+            merge()
         else:
-            whole = f.value(f"and i1 {f.value(f'icmp eq i64 {rows}, {tile.rows}')}, "
-                            f"{f.value(f'icmp eq i64 {columns}, {tile.columns}')}")
-            with f.when(whole):
-                compute(to, plan.place.row, accumulate)
-            with f.when(f.value(f"xor i1 {whole}, true")):
-                compute(self.tile_sums, tile.columns, "false")
-                merge = emit_merge(product.context.module, plan.dtype, tile.width)
-                f.call("void", merge, ("ptr", part()), ("i64", str(tile.columns)), ("ptr", to),
-                       ("i64", str(plan.place.row)), ("i64", rows), ("i64", columns), ("i1", accumulate))
+            whole = [f.value(f"icmp eq i64 {rows}, {tile.rows}"), f.value(f"icmp eq i64 {columns}, {tile.columns}")]
+            is_whole = f.value(f"and i1 {whole[0]}, {whole[1]}")
+            with f.when(is_whole):
+                compute(to, step, accumulate)
+            with f.when(f.value(f"xor i1 {is_whole}, true")):
+                merge()
         if not plan.stays:
             with f.when(f.value(f"icmp eq i64 {block}, {plan.k_blocks - 1}")):
-                finish(to, plan.place.row)
+                finish(to, step)
 
 
 @dataclass(frozen=True)

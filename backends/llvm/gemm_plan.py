@@ -13,6 +13,7 @@ from functools import cached_property
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
+from graphc.backends.llvm.dotkernel import DotTile, choose_dot_tile
 from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
 from graphc.backends.llvm.packing import Operand, panel_size
 from graphc.backends.llvm.target import Target
@@ -22,17 +23,25 @@ from graphc.types import DType
 # In cycles of a core:
 _SERIAL = 25_000  # what a product must take to be shared among threads
 _TASK = 15_000  # what a task takes at least
+_LONG_TASK = 500_000  # what a task may take though that makes them many
 _PACKING = 0.6  # to pack a number
-_FETCHING = 0.1  # to fetch a number that was packed on another core
+_FETCHING = 0.4  # to fetch one from beyond the level-2 cache
+_TASKS = 64  # as many as that are wanted
 _MOST_TASKS = 128
+_FETCHES = 4  # how many cores fetch what fits their level-2 caches
 _SHARED_BYTES = 32 << 20
 """The memory that operands packed beforehand may take; where it is too little, the steps are taken in rounds."""
-_FEW_TILES = 16
-"""How many times neighbouring numbers may be read where they stand; beyond, packing them first is faster."""
-_FEW_ROWS = 4
-"""The same for a left operand whose neighbours are steps."""
+_DIRECT_READS = 3
+"""How many tiles may read a panel of the right operand where it stands, a row of it at each step; for more tiles, packing
+it first is faster."""
+_DIRECT_COLUMN_READS = 1
+"""The same for a left operand whose rows stand side by side, and of which each step reads a stretch elsewhere."""
+_DIRECT_ROW_READS = 24
+"""The same for a left operand whose steps stand side by side: each of its rows is read on and on."""
 _ALIASING = 4096
-"""Addresses this far apart compete for the same few lines of the level-1 cache."""
+"""Bytes: addresses so far apart compete for the same few lines of the level-1 cache."""
+_FEW_DOTS = 32
+"""How many rows or columns a product may have that is computed as dot products."""
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
 
@@ -90,7 +99,7 @@ class Plan:
     """
 
     kernel: Gemm
-    tile: Tile
+    tile: Tile | DotTile
     batch: int
     m: int
     n: int
@@ -193,21 +202,16 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     lhs = Operand.of(kernel.lhs, dtype, kernel.batch, kernel.m, kernel.k)
     rhs = Operand.of(kernel.rhs, dtype, kernel.batch, kernel.n, kernel.k)
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
-    tile = choose_tile(target, dtype, m, n)
-    k_block = _k_block(tile, k, lhs, rhs, target)
+    tile, lhs_direct, rhs_direct = _tile(lhs, rhs, dtype, m, n, k, target)
+    k_block = k if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
+    k_block = max(1, k_block)
     m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
-
-    lhs_direct = _reads_lhs_directly(lhs, tile, n_tiles)
-    rhs_direct = _reads_rhs_directly(rhs, tile, n, m_tiles)
-    if lhs_direct and lhs.strides is not None and lhs.lanes:
-        tile = tile.with_row_stride(lhs.strides[0])
-    cycles = batch * m_tiles * n_tiles * k * tile.rows * tile.vectors / 2
+    cycles = batch * tile.cycles(m, n, k)
     is_parallel = cycles >= _SERIAL
     blocks = (batch, m_tiles, n_tiles)
     if is_parallel:
-        rows = max(1, target.l2_bytes // (2 * k_block * tile.rows * dtype.itemsize))
-        loads = (0.0 if lhs_direct else float(m * k), 0.0 if rhs_direct else float(n * k))
-        blocks = _blocks(blocks, cycles, loads, rows)
+        loads = ((m * k, lhs_direct), (n * k, rhs_direct))
+        blocks = _blocks(blocks, cycles, loads, tile, k_block, target)
     batch_block, m_block, n_block = blocks
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
@@ -237,7 +241,8 @@ def _oriented(kernel: Gemm) -> Gemm:
 def _folded(kernel: Gemm, target: Target) -> Gemm:
     """The product with axes of the batch as rows or columns, where one operand is the same for all of them and that
     fills the tiles better."""
-    tile = choose_tile(target, computed_in(kernel.accumulator.dtype), extent(kernel.m), extent(kernel.n))
+    extents = map(extent, (kernel.m, kernel.n, kernel.k))
+    tile = choose_tile(target, computed_in(kernel.accumulator.dtype), *extents)
     for side, other, size in (("m", "rhs", tile.rows), ("n", "lhs", tile.columns)):
         used = {e.attr for e in getattr(kernel, other).walk() if e.op == "axis"}
         free = tuple(axis for axis in kernel.batch if axis not in used)
@@ -254,12 +259,35 @@ def _with(kernel: Gemm, **changes: object) -> Gemm:
     return Gemm(**{**fields, **changes})
 
 
+def _tile(
+    lhs: Operand, rhs: Operand, dtype: DType, m: int, n: int, k: int, target: Target
+) -> tuple[Tile | DotTile, bool, bool]:
+    """The shape of the micro-kernel, and whether it reads the left and the right operand directly."""
+    tile = choose_tile(target, dtype, m, n, k)
+    m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
+    lhs_direct = rhs_direct = False
+    if lhs.strides is not None:
+        few = _DIRECT_ROW_READS if lhs.strides[1] == 1 or not lhs.steps else _DIRECT_COLUMN_READS
+        lhs_direct = n_tiles <= few
+    if rhs.strides is not None and rhs.strides[0] == 1 and n >= tile.columns:
+        few = 1 if rhs.strides[1] * dtype.itemsize % _ALIASING == 0 else _DIRECT_READS
+        rhs_direct = m_tiles <= few
+    if lhs.strides is not None and rhs.strides is not None and lhs.strides[1] == rhs.strides[1] == 1:
+        dot = choose_dot_tile(target, dtype, m, n, k, (lhs.strides[0], rhs.strides[0]))
+        packed = (0 if lhs_direct else m * k) + (0 if rhs_direct else n * k)
+        if min(m, n) <= _FEW_DOTS and dot.cycles(m, n, k) < tile.cycles(m, n, k) + packed * _PACKING:
+            return dot, True, True
+    if lhs_direct and lhs.strides is not None and lhs.lanes:
+        tile = tile.with_row_stride(lhs.strides[0])
+    return tile, lhs_direct, rhs_direct
+
+
 def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> int:
     """How many steps to take at a time: as many as panels of the right operand stay in the level-1 cache for, or not
     much beyond it, shared out evenly."""
     most = max(64, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize))
     if k <= most:
-        return max(1, k)
+        return k
     # whole numbers of the inner axes' steps are packed faster
     inner = math.lcm(*(extent(operand.steps[1:]) for operand in (lhs, rhs)))
     unit = inner if inner <= most else 16
@@ -267,31 +295,19 @@ def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> 
     return -(-k // (blocks * unit)) * unit
 
 
-def _reads_lhs_directly(lhs: Operand, tile: Tile, n_tiles: int) -> bool:
-    if lhs.strides is None:
-        return False
-    lane, step = (stride * tile.dtype.itemsize for stride in lhs.strides)
-    if lhs.strides[0] == 1 or not lhs.lanes:
-        return n_tiles <= (2 if step % _ALIASING == 0 else _FEW_TILES)
-    return n_tiles <= (2 if lane % _ALIASING == 0 and tile.rows > 8 else _FEW_ROWS)
-
-
-def _reads_rhs_directly(rhs: Operand, tile: Tile, n: int, m_tiles: int) -> bool:
-    if rhs.strides is None or rhs.strides[0] != 1 or n < tile.columns:
-        return False
-    return m_tiles <= (2 if rhs.strides[1] * tile.dtype.itemsize % _ALIASING == 0 else _FEW_TILES)
-
-
 def _blocks(
-    tiles: tuple[int, int, int], cycles: float, packed: tuple[float, float], most_rows: int
+    tiles: tuple[int, int, int], cycles: float, operands: tuple[tuple[int, bool], ...], tile: Tile | DotTile, k_block: int,
+    target: Target,
 ) -> tuple[int, int, int]:
     """Blocks of batch, m and n for tasks that are many enough for many threads, and worth handing out.
 
-    `packed` is how many numbers of a matrix of each operand have to be packed; `most_rows`, how many tiles of m fit the
-    level-2 cache.
+    `operands` are how many numbers a matrix of each has, and whether it is read directly.
     """
     batch, m, n = tiles
-    wanted = min(_MOST_TASKS, max(2, int(cycles / _TASK)))
+    size = tile.dtype.itemsize
+    wanted = max(2, int(min(_MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
+    cached = target.l2_bytes // (2 * size)  # numbers that stay in the level-2 cache, beside others
+    most_rows = max(1, cached // (k_block * tile.rows)) if isinstance(tile, Tile) else m
     if batch >= wanted:
         return max(1, batch // wanted), min(m, most_rows), n
     each = -(-wanted // batch)
@@ -302,10 +318,12 @@ def _blocks(
         m_parts = -(-m // m_block)
         n_block = -(-n // min(n, -(-each // m_parts)))
         n_parts = -(-n // n_block)
-        # each part of m reads the right operand, each part of n the left one: packed anew where it is alone with it
-        cost = packed[0] * (_PACKING + (n_parts * _FETCHING if n_parts > 1 else 0))
-        cost += packed[1] * (_PACKING + (m_parts * _FETCHING if m_parts > 1 else 0))
-        cost += cycles / batch / min(each, m_parts * n_parts) * 4  # as on a few threads: too few tasks leave some idle
+        cost = cycles / batch / (m_parts * n_parts)  # too few tasks leave threads idle
+        # each part of m reads the right operand, each part of n the left one; a part alone with it packs it for itself
+        for (numbers, is_direct), readers in zip(operands, (n_parts, m_parts), strict=True):
+            cost += 0 if is_direct else numbers * _PACKING
+            if readers > 1:
+                cost += numbers * _FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
         if best is None or cost < best[0]:
             best = cost, m_block, n_block
     assert best is not None

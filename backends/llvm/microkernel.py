@@ -8,6 +8,7 @@ shared by all products of a module.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.builder import Function, Module, vector
@@ -18,13 +19,14 @@ from graphc.backends.llvm.target import Target
 from graphc.types import DType, bool_, float16, float32, int32
 
 # What CPUs of the last ten years have in common, as far as the choice of a tile's shape goes.
-_LATENCY = 4  # cycles from a multiply-add to the next one into the same register
-_PER_CYCLE = 2  # multiply-adds
-_LOADS_PER_CYCLE = 1.8  # as found with tiles that load much
+LATENCY = 4  # cycles from a multiply-add to the next one into the same register
+PER_CYCLE = 2  # multiply-adds
+LOADS_PER_CYCLE = 1.8  # as found with tiles that load much
 _MOST_LANES = 16  # of small integers, vectors are not filled: squares of more lanes would take too much code
 _MOST_VECTORS = 8
+_CALL = 20  # cycles to call a kernel and store its tile
 
-_PREFETCHED_STEPS = 32  # from so many steps on there is time to fetch the result's lines meanwhile
+_FETCH_DIVISOR = 32  # a row of the result is fetched every so many parts of the steps, if there are so many steps
 _LINE_BYTES = 64
 
 
@@ -46,6 +48,12 @@ class Tile:
     def columns(self) -> int:
         return self.vectors * self.width
 
+    def cycles(self, m: int, n: int, k: int) -> float:
+        """About how many cycles an m by n product of k steps takes."""
+        step = max(self.rows * self.vectors / PER_CYCLE, (self.rows + self.vectors) / LOADS_PER_CYCLE, LATENCY)
+        # the surplus is measured: large tiles of few vectors lose least
+        return -(-m // self.rows) * -(-n // self.columns) * (k * (step + 1 + self.vectors / 4) + _CALL)
+
     def with_row_stride(self, stride: int) -> Tile:
         """The tile with its left operand's rows so far apart."""
         return replace(self, row_stride=stride)
@@ -56,25 +64,25 @@ class Tile:
         return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}"
 
 
-def choose_tile(target: Target, dtype: DType, m: int, n: int) -> Tile:
-    """The tile that computes an m by n result in the fewest cycles a step.
+def lanes_of(target: Target, dtype: DType) -> int:
+    """How many numbers of a dtype are computed at once."""
+    return min(target.vector_bytes // dtype.itemsize, _MOST_LANES)
+
+
+def choose_tile(target: Target, dtype: DType, m: int, n: int, k: int) -> Tile:
+    """The tile that computes an m by n product of k steps in the fewest cycles; m and n are at least 1.
 
     A tile as large as the registers hold, but for a small result: many vectors a row where there are few rows, fewer
     where there are few columns. Rows are shared out evenly, so that the last tile has about as many as the others.
     """
-    width = min(target.vector_bytes // dtype.itemsize, _MOST_LANES)
+    width = lanes_of(target, dtype)
     spare = 1 if target.has_fma and dtype.is_floating_point else 2  # a factor, and perhaps a product
-    best: tuple[float, int, int] | None = None
-    for vectors in range(1, _MOST_VECTORS + 1):
-        for rows in range(1, (target.vector_registers - spare) // vectors):
-            tiles = -(-m // rows) * -(-n // (vectors * width))
-            step = max(rows * vectors / _PER_CYCLE, (rows + vectors) / _LOADS_PER_CYCLE, _LATENCY)
-            cycles = tiles * (step + 1 + vectors / 4)  # the rest is measured: large tiles of few vectors lose least
-            if best is None or cycles < best[0]:
-                best = cycles, rows, vectors
-    assert best is not None
-    _, rows, vectors = best
-    return Tile(dtype, max(1, -(-m // -(-m // rows))), vectors, width)
+    shapes = (
+        Tile(dtype, -(-m // -(-m // rows)), vectors, width)
+        for vectors in range(1, _MOST_VECTORS + 1)
+        for rows in range(1, min(m, (target.vector_registers - spare) // vectors - 1) + 1)
+    )
+    return min(shapes, key=lambda tile: tile.cycles(m, n, k))
 
 
 def computed_in(dtype: DType) -> DType:
@@ -87,7 +95,7 @@ def add(f: Function, dtype: DType, type_: str, a: str, b: str) -> str:
     return f.value(f"{'fadd' if dtype.is_floating_point else 'add'} {type_} {a}, {b}")
 
 
-def _multiply_add(f: Function, dtype: DType, type_: str, a: str, b: str, c: str) -> str:
+def multiply_add(f: Function, dtype: DType, type_: str, a: str, b: str, c: str) -> str:
     """a * b + c, rounded once where the target can."""
     if dtype.is_floating_point and f.module.has_fma:
         return f.intrinsic("llvm.fma", type_, a, b, c)
@@ -116,31 +124,18 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     sums = [[f.slot(type_) for _ in range(tile.vectors)] for _ in range(tile.rows)]
     for slot in itertools.chain.from_iterable(sums):
         f.do(f"store {type_} zeroinitializer, ptr {slot}")
-    with f.when(f.value(f"icmp sgt i64 %k, {_PREFETCHED_STEPS}")):
-        prefetch = module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-        lanes = range(0, tile.columns, max(tile.width, _LINE_BYTES // align))
-        for i, lane in itertools.product(range(tile.rows), lanes):
-            offset = f.value(f"add i64 {f.value(f'mul i64 %c_step, {i}')}, {lane}")
-            place = f.value(f"getelementptr {scalar}, ptr %c, i64 {offset}")
-            f.call("void", prefetch, ("ptr", place), ("i32", "0"), ("i32", "2"), ("i32", "1"))
     a_slot, b_slot = f.slot("ptr"), f.slot("ptr")
     f.do(f"store ptr %a, ptr {a_slot}")
     f.do(f"store ptr %b, ptr {b_slot}")
-    with f.loop("0", "%k", hint="k"):
-        a, b = f.value(f"load ptr, ptr {a_slot}"), f.value(f"load ptr, ptr {b_slot}")
-        columns = []
-        for v in range(tile.vectors):
-            place = f.value(f"getelementptr {scalar}, ptr {b}, i64 {v * tile.width}")
-            columns.append(f.value(f"load {type_}, ptr {place}, align {align}"))
-        for i, row in enumerate(sums):
-            place = f.value(f"getelementptr {scalar}, ptr {a}, i64 {i * tile.row_stride}")
-            factor = f.splat(scalar, f.value(f"load {scalar}, ptr {place}, align {align}"), tile.width)
-            for slot, column in zip(row, columns, strict=True):
-                before = f.value(f"load {type_}, ptr {slot}")
-                after = _multiply_add(f, tile.dtype, type_, factor, column, before)
-                f.do(f"store {type_} {after}, ptr {slot}")
-        f.do(f"store ptr {f.value(f'getelementptr {scalar}, ptr {a}, i64 %a_step')}, ptr {a_slot}")
-        f.do(f"store ptr {f.value(f'getelementptr {scalar}, ptr {b}, i64 %b_step')}, ptr {b_slot}")
+    # The result's lines are fetched meanwhile, a row every few steps: all at once, they would hold up the operands.
+    few = f.value(f"udiv i64 %k, {_FETCH_DIVISOR}")
+    most = f.value(f"sub i64 %k, {f.value(f'mul i64 {few}, {tile.rows}')}")
+    first = f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
+    with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
+        _prefetch(f, tile, fetched)
+        last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
+        with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
+            _step(f, tile, a_slot, b_slot, sums)
     adding, storing, done = f.label("adding"), f.label("storing"), f.label("done")
     f.branch("%accumulate", adding, storing)
     for label in (adding, storing):
@@ -158,6 +153,37 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     f.enter(done)
     f.do("ret void")
     return symbol
+
+
+def _prefetch(f: Function, tile: Tile, row: str) -> None:
+    """Have the lines of a row of the result fetched; past the last row, something is fetched to no effect."""
+    scalar = REGISTER[tile.dtype.name]
+    prefetch = f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+    start = f.value(f"getelementptr {scalar}, ptr %c, i64 {f.value(f'mul i64 %c_step, {row}')}")
+    for lane in range(0, tile.columns, max(tile.width, _LINE_BYTES // tile.dtype.itemsize)):
+        place = f.value(f"getelementptr {scalar}, ptr {start}, i64 {lane}")
+        f.call("void", prefetch, ("ptr", place), ("i32", "0"), ("i32", "2"), ("i32", "1"))
+
+
+def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequence[str]]) -> None:
+    """One step: `sums` += column of a * row of b, whose pointers move on."""
+    scalar = REGISTER[tile.dtype.name]
+    type_ = vector(scalar, tile.width)
+    align = tile.dtype.itemsize
+    a, b = f.value(f"load ptr, ptr {a_slot}"), f.value(f"load ptr, ptr {b_slot}")
+    columns: list[str] = []
+    for v in range(tile.vectors):
+        place = f.value(f"getelementptr {scalar}, ptr {b}, i64 {v * tile.width}")
+        columns.append(f.value(f"load {type_}, ptr {place}, align {align}"))
+    for i, row in enumerate(sums):
+        place = f.value(f"getelementptr {scalar}, ptr {a}, i64 {i * tile.row_stride}")
+        factor = f.splat(scalar, f.value(f"load {scalar}, ptr {place}, align {align}"), tile.width)
+        for slot, column in zip(row, columns, strict=True):
+            before = f.value(f"load {type_}, ptr {slot}")
+            after = multiply_add(f, tile.dtype, type_, factor, column, before)
+            f.do(f"store {type_} {after}, ptr {slot}")
+    f.do(f"store ptr {f.value(f'getelementptr {scalar}, ptr {a}, i64 %a_step')}, ptr {a_slot}")
+    f.do(f"store ptr {f.value(f'getelementptr {scalar}, ptr {b}, i64 %b_step')}, ptr {b_slot}")
 
 
 def emit_merge(module: Module, dtype: DType, width: int) -> str:
