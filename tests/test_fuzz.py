@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from kernel_interpreter import run_program
 from random_graphs import Maker
 
-from graphc.compiler import compile_graph
+import graphc.ops as ops
+from graphc.compiler import compile_graph, executable
 from graphc.interpret import interpret
+from graphc.ir import Builder
 from graphc.passes.pipeline import DEFAULT, PASSES
 from graphc.schedule import Machine, lower
+from graphc.types import TensorType, int64
 from graphc.verify import verify
 
 EXAMPLES = int(os.environ.get("GRAPHC_FUZZ", "60"))
@@ -65,3 +68,14 @@ def test_schedules_keep_what_a_graph_computes(seed: int, nodes: int) -> None:
 def test_native_code_computes_what_the_graph_does(seed: int, nodes: int) -> None:
     made = Maker(seed, nodes)
     agree(compile_graph(made.graph)(*made.arrays), interpret(made.graph, made.arrays))
+
+
+def test_the_last_lane_of_a_narrowed_vector_is_stored_alone() -> None:
+    # LLVM 22 turned a masked store of one truncated lane into a store of the wide element
+    builder = Builder("last")
+    state = builder.input("state", TensorType(int64, (2,)))
+    graph = builder.finish([ops.random_bits(state, (17,))])
+    memory = np.full(64, 7, np.uint32)
+    executable(graph).run([np.array([3, 4])], [memory[:17]])
+    np.testing.assert_array_equal(memory[:17], interpret(graph, [np.array([3, 4])])[0])
+    assert (memory[17:] == 7).all()

@@ -88,6 +88,14 @@ def store_consecutive(
     if mask is None:
         f.do(f"store {type_} {value}, ptr {place}, align {dtype.itemsize}")
         return
+    if mask.startswith("<") and mask.count("true") == 1:
+        # LLVM 22 makes a scalar store of it itself, but of the wrong width where the value was truncated
+        lane = mask.split(",").index(next(bit for bit in mask.split(",") if "true" in bit))
+        scalar = memory_type(dtype)
+        element = f.value(f"extractelement {type_} {value}, i64 {lane}")
+        where = f.value(f"getelementptr {scalar}, ptr {place}, i64 {lane}")
+        f.do(f"store {scalar} {element}, ptr {where}, align {dtype.itemsize}")
+        return
     mask_type = vector("i1", width)
     name = f.module.declare(f"llvm.masked.store.{mangle(type_)}.p0", "void", [type_, "ptr", "i32", mask_type])
     f.call("void", name, (type_, value), ("ptr", place), ("i32", str(dtype.itemsize)), (mask_type, mask))
