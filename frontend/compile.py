@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
+import math
+import operator
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 import graphc.ops as ops
 from graphc.autodiff import partition, vjp_graph
-from graphc.backend import Executable, Layout
+from graphc.backend import Entry, Executable, Layout
 from graphc.compiler import executable
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
+from graphc.frontend.entry import Constant, Given, Output, Plan, Same, entry_spec
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.nn.module import Module
@@ -32,34 +35,8 @@ from graphc.types import TensorType
 
 _MANY = 32
 """Graphs of one function after which a warning says that it is traced again and again."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A leaf of the result that the graph computes."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Given:
-    """A leaf of the result that is a tensor among the arguments, by its number."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Same:
-    """A leaf of the result that is one of the tensors that went in, by the number of the input."""
-
-    input: int
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A leaf of the result that is not computed."""
-
-    value: Any
+_ENTRIES = 4
+"""How many graphs of a function have native entries at the same time."""
 
 
 @dataclass(eq=False)
@@ -88,7 +65,8 @@ class Compiled:
         self.leaves = _stand_ins(leaves)
         trace = Trace(name, self.leaves, names, [x for x, own in zip(self.leaves, leaves) if _has_history(own)])
         inside_args, inside_kwargs = unflatten(structure, self.leaves)
-        before = Snapshot(function)
+        objects = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        before = Snapshot(function, objects)
         try:
             with activated(trace):
                 result = function(*inside_args, **inside_kwargs)
@@ -102,9 +80,14 @@ class Compiled:
                 stacklevel=4,
             )
         exempt = {(id(x.source.mapping), x.source.key) for x in trace.inputs if isinstance(x.source, Number)}
-        self.snapshot = Snapshot(function, exempt)
+        self.snapshot = Snapshot(function, objects, exempt)
+        self.pinned = {i: x for i, x in enumerate(leaves) if x is self.leaves[i] and id(x) in self.snapshot.tensors}
+        """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""
+        self._forget_arguments()
         self.backend = backend
         self.executable: Executable | None = None
+        self.entry: Entry | None = None
+        self.calls = 0
         self._lock = threading.Lock()
 
     # Making the graph
@@ -193,6 +176,13 @@ class Compiled:
             backward, wanted, [j for j, _ in seeds], taken, len(self.graph.outputs) - len(outputs)
         )
 
+    def _forget_arguments(self) -> None:
+        """The tensors of the first call are not to be kept."""
+        self.leaves = []
+        for lifted in self.inputs:
+            if isinstance(lifted.source, Argument):
+                lifted.tensor = None
+
     # Checking
 
     def mismatch(self, leaves: Sequence[Any]) -> str | None:
@@ -201,6 +191,9 @@ class Compiled:
         changed = self.snapshot.changed()
         if changed is not None:
             return changed
+        for i, tensor in self.pinned.items():
+            if leaves[i] is not tensor:
+                return "an argument was a tensor that the function also uses by itself, and is another one"
         for owner, none in self.grad_guards:
             tensor = _owned_by(owner, leaves)
             if (tensor._meta is None or tensor._meta.grad is None) != none:
@@ -213,7 +206,18 @@ class Compiled:
                     return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
                 if tensor.requires_grad != needs:
                     return "requires_grad of a captured tensor has changed"
+        if self.updates and self._overlapping(leaves):
+            return "an argument shares memory with a tensor that the function changes in place"
         return None
+
+    def _overlapping(self, leaves: Sequence[Any]) -> bool:
+        written = {i for _, i in self.updates}
+        arrays = {i: self._tensor(x, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
+        arguments = [i for i in arrays if isinstance(self.inputs[i].source, Argument)]
+        return any(
+            np.may_share_memory(arrays[i], arrays[j])
+            for i in arguments for j in arrays if i != j and (i in written or j in written)
+        )
 
     def _tensor(self, lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
         source = lifted.source
@@ -278,6 +282,22 @@ class Compiled:
                 case Constant(value):
                     results.append(value)
         return unflatten(self.structure, results)
+
+    def make_entry(self, arguments: Sequence[Any]) -> None:
+        """Have a native way in, for calls with positional arguments like these, if there can be one."""
+        self.entry = None
+        if self.differentiable is not None or not all(none for _, none in self.grad_guards):
+            return
+        plan = Plan(
+            inputs=self.inputs, updates=self.updates, grads=self.grads, without_grad=[owner for owner, _ in self.grad_guards],
+            results=self.results, structure=self.structure, nodes=dict.fromkeys(self.freed, FREED), snapshot=self.snapshot,
+            pinned=self.pinned,
+        )  # fmt: skip
+        spec = entry_spec(plan, arguments)
+        if spec is not None:
+            self.entry = self.compiled().entry(spec)
+            if self.entry is not None and self.mismatch(arguments) is not None:
+                self.entry = None  # another thread has changed something since the spec was made
 
     def _connect(
         self, how: Differentiable, tensors: list[Tensor | None], outputs: list[np.ndarray], made: list[Tensor]
@@ -473,7 +493,13 @@ def _check_writable(tensor: Tensor | None) -> None:
 
 
 class CompiledFunction:
-    """What `compile` makes of a function. Call it like the function."""
+    """What `compile` makes of a function. Call it like the function.
+
+    A call goes to `_entry`: the native entries of the graphs used last, one behind the other, and last `_call`, which does
+    by way of Python what they do, and everything else.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_entry")
 
     def __init__(self, function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> None:
         functools.update_wrapper(self, function)
@@ -484,16 +510,45 @@ class CompiledFunction:
         self._graphs: dict[Any, list[Compiled]] = {}
         self._reasons: list[str] = []
         self._lock = threading.RLock()
+        self._entered: list[Compiled] = []
+        self._entry: Callable[..., Any] = self._call
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         if active() is not None:
             return self.function(*args, **kwargs)  # part of another graph
         leaves, structure = flatten((args, kwargs))
         key = self._key(leaves, structure)
         for graph in self._graphs.get(key, ()):
             if graph.mismatch(leaves) is None:
-                return graph(leaves)
-        return self._trace(key, args, kwargs)(leaves)
+                break
+        else:
+            graph = self._trace(key, args, kwargs)
+        result = graph(leaves)
+        if len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
+            self._enter(graph, args)
+        return result
+
+    def _enter(self, graph: Compiled, arguments: Sequence[Any]) -> None:
+        """Give a graph that was called by way of Python a native entry, or a new one in place of one that did not fit.
+
+        Not after the first call, which may be the only one; and ever more rarely where it does not help.
+        """
+        graph.calls += 1
+        if graph.calls < 2 or graph.calls & (graph.calls - 1):
+            return
+        with self._lock:
+            graph.make_entry(arguments)
+            others = [g for g in self._entered if g is not graph]
+            self._entered = [graph, *others][:_ENTRIES] if graph.entry is not None else others
+            call: Callable[..., Any] = self._call
+            for entered in reversed(self._entered):
+                if entered.entry is not None:
+                    call = entered.entry.bind(call)
+            self._entry = call
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -535,13 +590,12 @@ class CompiledFunction:
 class CompiledModule(Module):
     """What `compile` makes of a module: it shares the module's parameters, buffers and modes, and is called like it."""
 
+    __slots__ = ("_compiled",)
+
     def __init__(self, module: Module, *, fullgraph: bool = False, backend: str | None = None) -> None:
         super().__init__()
         self.__dict__["_original"] = module
-        self.__dict__["_compiled"] = CompiledFunction(module, fullgraph=fullgraph, backend=backend)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._compiled(*args, **kwargs)
+        object.__setattr__(self, "_compiled", CompiledFunction(module, fullgraph=fullgraph, backend=backend))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -575,6 +629,13 @@ class CompiledModule(Module):
         return f"Compiled({self._original!r})"
 
 
+if not TYPE_CHECKING:
+    # The descriptors of slots: the interpreter looks up __call__ in the class, and calls what it finds in the object's
+    # slot. A method would cost as much as all that a native entry does.
+    CompiledFunction.__call__ = CompiledFunction._entry
+    CompiledModule.__call__ = CompiledModule._compiled
+
+
 def _repeats(leaves: Sequence[Any]) -> tuple[int, ...]:
     """Which tensors are passed more than once: for each leaf where it was first, () where all are different."""
     first: dict[int, int] = {}
@@ -595,6 +656,8 @@ def _leaf_key(leaf: Any) -> Any:
             f"a compiled function cannot take a {type(leaf).__name__}",
             expected="tensors, hashable values, and tuples, lists, dicts and dataclasses of these",
         ) from None
+    if type(leaf) is float:  # 0.0 == -0.0, and nan != nan
+        return (float, math.copysign(1, leaf), leaf if leaf == leaf else "nan")
     return (type(leaf), leaf)
 
 

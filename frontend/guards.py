@@ -1,162 +1,488 @@
 """What a traced function read of Python's state, and whether it is still so.
 
-A function's code is scanned for the globals and closure variables that it names, and for attributes read off them; the
-functions that it reaches this way are scanned in turn. Plain values are compared, tensors and functions must be the
-same objects, containers are compared item by item, and modules and other objects by their attributes.
+A function's code is scanned for the globals, closure variables and attributes that it names; the functions that it
+reaches through these are scanned in turn, those of graphc, NumPy and the standard library apart. Plain values are
+compared, tensors and functions must be the same objects, containers are compared item by item, and objects by the
+attributes that some scanned code names. The parts of a model or an optimizer are compared whatever they are called.
 """
 
 from __future__ import annotations
 
 import dis
+import functools
+import math
 import sys
-from collections.abc import Callable, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, compress, repeat
+from operator import attrgetter, is_
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
+from graphc.backend import ABSENT, ANYTHING, Guard
+from graphc.frontend.nn.module import Module
+from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis))
-_DEPTH = 6
-"""How deep containers and objects are followed."""
-_STANDARD = frozenset(sys.stdlib_module_names)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)
+_LEAVES = (*_PLAIN, BuiltinFunctionType, CodeType)
+_KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names})
+"""Packages whose functions and classes are taken to stay as they are."""
+_DYNAMIC = frozenset({
+    "__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "copy", "deepcopy", "dir", "getattr", "hasattr",
+    "methodcaller", "replace", "setattr", "vars",
+})  # fmt: skip
+"""Code that names one of these may read any attribute."""
+_UNREAD = frozenset({
+    "_version", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+})  # fmt: skip
+"""Attributes of modules and optimizers that no computation reads."""
+
+
+_FROZEN: dict[type, Callable[[Any], Any]] = {
+    set: frozenset, deque: tuple, bytearray: bytes, np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
+}  # fmt: skip
+"""Types whose contents are compared as a whole, and how to keep them."""
 
 
 class Snapshot:
     """The state that a function depends on, as it was. `changed()` says what is different now, None if nothing is."""
 
-    def __init__(self, function: Any, exempt: set[tuple[int, str]] | None = None) -> None:
-        self._exempt = exempt or set()
-        """(id of a mapping, key) pairs that are read anew at each call."""
-        self._items: list[tuple[str, Callable[[], Any], Any]] = []
-        self._seen: set[Any] = set()
-        self._keep: list[Any] = []
-        self._look("the function", lambda: function, function, 0)
+    def __init__(
+        self, function: Any, arguments: Sequence[Any] = (), exempt: set[tuple[int, str]] | None = None
+    ) -> None:
+        """`arguments` are what the function is called with besides tensors; `exempt` are (id of a dict, key) of what is read
+        anew at each call."""
+        names: set[str] = set()
+        while True:
+            # code that is found late may name attributes of objects that were seen early
+            before = len(names)
+            survey = _Survey(names, exempt or set())
+            survey.visit(function, "the function")
+            for number, argument in enumerate(arguments):
+                survey.visit(argument, f"argument {number}")
+            if len(names) == before:
+                break
+        self.guards = survey.guards
+        self._names = survey.names
+        self._contents = survey.contents
+        self.tensors = survey.tensors
+        """The ids of the tensors that were found."""
+        self.renewed = 0
+        """How often a value was found to be another object of the same value, and that object put into its guard."""
+        self._fast: _Fast | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether the guards say it all."""
+        return not self._contents
 
     def changed(self) -> str | None:
         """What is not as it was, in a few words."""
-        for name, read, expected in self._items:
-            try:
-                now = read()
-            except (KeyError, AttributeError, ValueError, IndexError):
-                return f"{name} is gone"
-            if now is expected:
-                continue
-            if type(now) is not type(expected) or not isinstance(expected, (*_PLAIN, tuple, frozenset)) or now != expected:
-                return f"{name} was {_short(expected)}, is {_short(now)}"
+        if self._fast is None:
+            self._fast = _Fast(self.guards)
+        if not self._fast.unchanged():
+            for guard, name in zip(self.guards, self._names):
+                difference = self._difference(guard, name)
+                if difference is not None:
+                    return difference
+        for name, owner, read, expected in self._contents:
+            if not _same(expected, read(owner)):
+                return f"the contents of {name} have changed"
         return None
 
-    def _add(self, name: str, read: Callable[[], Any], value: Any) -> None:
-        self._items.append((name, read, value))
+    def _difference(self, guard: Guard, name: str) -> str | None:
+        """What one guard finds. Where an object has made way for one of the same value, it is the new one from now on."""
+        now = _read(guard)
+        if now is guard.expected:
+            return None
+        if guard.kind in ("dict", "class"):
+            if [key for key, _ in now] != [key for key, _ in guard.expected]:
+                return f"the items of {name} have changed"
+            for (key, value), (_, expected) in zip(now, guard.expected):
+                if not _same(expected, value):
+                    return f"{_item_name(name, key)} was {_short(expected)}, is {_short(value)}"
+        elif guard.kind == "list":
+            if len(now) != len(guard.expected):
+                return f"the items of {name} have changed"
+            for k, (value, expected) in enumerate(zip(now, guard.expected)):
+                if not _same(expected, value):
+                    return f"{name}[{k}] was {_short(expected)}, is {_short(value)}"
+        elif guard.kind == "function":
+            for what, value, expected in zip(("code", "defaults", "keyword defaults"), now, guard.expected):
+                if not _same(expected, value):
+                    return f"the {what} of {name} have changed"
+        elif now is ABSENT:
+            return f"{name} is gone"
+        elif guard.expected is ABSENT:
+            return f"{name} is new"
+        elif not _same(guard.expected, now):
+            return f"{name} was {_short(guard.expected)}, is {_short(now)}"
+        if not _identical(guard.expected, now):
+            guard.expected = now
+            self.renewed += 1
+            self._fast = None
+        return None
 
-    def _look(self, name: str, read: Callable[[], Any], value: Any, depth: int) -> None:
-        """Note a value that was reached by `read`, and what hangs on it."""
-        if isinstance(value, Mapping) and type(value).__module__ == "builtins" or isinstance(value, dict):
-            self._container(name, read, value, depth, dict(value).items(), lambda v: tuple(v))
-            return
-        if isinstance(value, (list, tuple)) and not isinstance(value, _PLAIN):
-            self._container(name, read, value, depth, enumerate(value), len)
-            return
-        self._add(name, read, value)
-        if isinstance(value, (*_PLAIN, Tensor, BuiltinFunctionType, ModuleType)):
-            return
-        key = id(value)
-        if key in self._seen or depth > _DEPTH:
-            return
-        self._seen.add(key)
-        self._keep.append(value)
-        if isinstance(value, MethodType):
-            self._look(f"{name}.__self__", lambda: read().__self__, value.__self__, depth)
-            self._look(f"{name}.__func__", lambda: read().__func__, value.__func__, depth)
-        elif isinstance(value, FunctionType):
-            self._function(value, depth)
-        elif not isinstance(value, type):
-            self._object(name, read, value, depth)
 
-    def _container(
-        self, name: str, read: Callable[[], Any], value: Any, depth: int, items: Any, shape: Callable[[Any], Any]
-    ) -> None:
-        key = id(value)
-        if key in self._seen or depth > _DEPTH:
-            return
-        self._seen.add(key)
-        self._keep.append(value)
-        self._add(f"the items of {name}", lambda: shape(read()), shape(value))
-        for k, item in items:
-            if (id(value), k) in self._exempt:
+def _read(guard: Guard) -> Any:
+    """What a guard's `expected` would be now."""
+    owner, key = guard.owner, guard.key
+    match guard.kind:
+        case "cell":
+            return _cell_contents(owner)
+        case "item":
+            return dict.get(owner, key, ABSENT)
+        case "dict":
+            anything = {id(k) for k, value in guard.expected if value is ANYTHING}
+            return tuple((k, ANYTHING if id(k) in anything else value) for k, value in dict.items(owner))
+        case "list":
+            return tuple(list.__iter__(owner))
+        case "slot":
+            return _slot_contents(owner, key)
+        case "function":
+            return _function_parts(owner)
+        case "type":
+            return type(owner)
+        case "class":
+            return tuple((name, _class_attribute(owner, name)) for name, _ in guard.expected)
+        case "namespace":
+            return _namespace(owner)
+
+
+def _identical(left: Any, right: Any) -> bool:
+    """Whether two readings of a guard are the same objects."""
+    if type(left) is tuple and type(right) is tuple and len(left) == len(right):
+        return all(map(_identical, left, right))
+    return left is right
+
+
+class _Fast:
+    """All guards at once: whether everything is still the very same object. Most of this runs in C."""
+
+    def __init__(self, guards: list[Guard]) -> None:
+        def owners(*kinds: str) -> list[Guard]:
+            return [g for g in guards if g.kind in kinds]
+
+        dicts = owners("dict")
+        pairs = [pair for g in dicts for pair in g.expected]
+        self.dicts = [g.owner for g in dicts]
+        self.dict_sizes = [len(g.expected) for g in dicts]
+        self.dict_keys = [key for key, _ in pairs]
+        self.wanted = [value is not ANYTHING for _, value in pairs]
+        self.dict_values = [value for _, value in pairs if value is not ANYTHING]
+        self.lists = [g.owner for g in owners("list")]
+        self.list_sizes = [len(g.expected) for g in owners("list")]
+        self.list_items = [item for g in owners("list") for item in g.expected]
+        self.items = ([g.owner for g in owners("item")], [g.key for g in owners("item")], [g.expected for g in owners("item")])
+        self.cells = ([g.owner for g in owners("cell")], [g.expected for g in owners("cell")])
+        self.typed = ([g.owner for g in owners("type")], [g.expected for g in owners("type")])
+        self.named = ([g.owner for g in owners("namespace")], [g.expected for g in owners("namespace")])
+        functions = owners("function")
+        self.functions = ([g.owner for g in functions], [part for g in functions for part in g.expected])
+        self.others = owners("slot", "class")
+
+    def unchanged(self) -> bool:
+        """False also where values are equal without being the same."""
+        try:
+            return (
+                list(map(len, self.dicts)) == self.dict_sizes
+                and list(map(len, self.lists)) == self.list_sizes
+                and all(map(is_, chain.from_iterable(map(dict.keys, self.dicts)), self.dict_keys))
+                and all(map(is_, compress(chain.from_iterable(map(dict.values, self.dicts)), self.wanted), self.dict_values))
+                and all(map(is_, chain.from_iterable(self.lists), self.list_items))
+                and all(map(is_, map(dict.get, *self.items[:2], repeat(ABSENT)), self.items[2]))
+                and all(map(is_, map(_cell_contents, self.cells[0]), self.cells[1]))
+                and all(map(is_, map(type, self.typed[0]), self.typed[1]))
+                and all(map(is_, map(_namespace, self.named[0]), self.named[1]))
+                and all(map(is_, chain.from_iterable(map(_function_parts, self.functions[0])), self.functions[1]))
+                and all(_identical(_read(guard), guard.expected) for guard in self.others)
+            )
+        except RuntimeError:  # another thread changed a dict at this moment
+            return False
+
+
+_function_parts = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+_namespace = attrgetter("__dict__")
+
+
+def _cell_contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return ABSENT
+
+
+def _slot_contents(owner: Any, descriptor: MemberDescriptorType) -> Any:
+    try:
+        return descriptor.__get__(owner, type(owner))
+    except AttributeError:
+        return ABSENT
+
+
+def _class_attribute(cls: type, name: str) -> Any:
+    """What a class has under a name, before any binding."""
+    for holder in cls.__mro__:
+        if name in holder.__dict__:
+            return holder.__dict__[name]
+    return ABSENT
+
+
+class _Survey:
+    """One walk over everything that a function reaches.
+
+    `names` grows by all names in the code that is found; objects are looked at by those known so far.
+    """
+
+    def __init__(self, names: set[str], exempt: set[tuple[int, str]]) -> None:
+        self._mentioned = names
+        self._exempt = exempt
+        self.guards: list[Guard] = []
+        self.names: list[str] = []
+        self.contents: list[tuple[str, Any, Callable[[Any], Any], Any]] = []
+        """State that only Python can compare: (name, owner, how to read it, what it was)."""
+        self.tensors: set[int] = set()
+        self._seen: dict[int, Any] = {}
+        self._guarded: set[tuple[str, int, Any]] = set()
+        self._waiting: list[tuple[Any, str]] = []
+
+    def visit(self, value: Any, name: str) -> None:
+        """Walk from a value."""
+        self._waiting.append((value, name))
+        while self._waiting:
+            value, name = self._waiting.pop()
+            if isinstance(value, Tensor):
+                self.tensors.add(id(value))
+            elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
+                self._seen[id(value)] = value
+                self._look(value, name)
+
+    def _later(self, value: Any, name: str) -> None:
+        if not isinstance(value, _LEAVES):
+            self._waiting.append((value, name))
+
+    def _guard(self, kind: Any, name: str, owner: Any, key: Any, expected: Any) -> None:
+        identity = (kind, id(owner), key)
+        if identity not in self._guarded:
+            self._guarded.add(identity)
+            self.guards.append(Guard(kind, owner, key, expected))
+            self.names.append(name)
+
+    @property
+    def _dynamic(self) -> bool:
+        return not self._mentioned.isdisjoint(_DYNAMIC)
+
+    def _look(self, value: Any, name: str) -> None:
+        """Note what hangs on a value; that the value itself is the same, whoever holds it sees to."""
+        if isinstance(value, FunctionType):
+            self._function(value, name)
+        elif isinstance(value, MethodType):
+            self._later(value.__self__, f"{name}.__self__")
+            self._later(value.__func__, name)
+        elif isinstance(value, ModuleType):
+            self._module(value, name)
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, functools.partial):
+            for part in ("func", "args", "keywords"):
+                self._later(getattr(value, part), f"{name}.{part}")
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._later(value.__func__, name)
+        elif isinstance(value, property):
+            for function in (value.fget, value.fset, value.fdel):
+                self._later(function, name)
+        elif isinstance(value, functools.cached_property):
+            self._later(value.func, name)
+        elif isinstance(value, CellType):
+            self._cell(value, name)
+        elif isinstance(value, (tuple, frozenset)):
+            for k, item in enumerate(value):
+                self._later(item, f"{name}[{k}]")
+        else:
+            self._container(value, name)
+            self._object(value, name)
+
+    def _container(self, value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            self._dict(value, name, lambda key: True)
+        elif isinstance(value, list):
+            self._guard("list", name, value, None, tuple(list.__iter__(value)))
+            for k, item in enumerate(list.__iter__(value)):
+                self._later(item, f"{name}[{k}]")
+        for cls, freeze in _FROZEN.items():
+            if isinstance(value, cls):
+                self.contents.append((name, value, freeze, freeze(value)))
+                if isinstance(value, (set, deque)):
+                    for item in list(value):
+                        self._later(item, f"an item of {name}")
+
+    def _dict(self, value: dict[Any, Any], name: str, wanted: Callable[[Any], bool]) -> None:
+        pairs = []
+        for key, item in list(dict.items(value)):
+            if (id(value), key) in self._exempt or not wanted(key):
+                pairs.append((key, ANYTHING))
                 continue
-            self._look(f"{name}[{k!r}]", lambda k=k: read()[k], item, depth + 1)
+            pairs.append((key, item))
+            self._later(key, f"a key of {name}")
+            self._later(item, _item_name(name, key))
+        self._guard("dict", name, value, None, tuple(pairs))
 
-    def _object(self, name: str, read: Callable[[], Any], value: Any, depth: int) -> None:
-        """The attributes of an object, and the methods of its class that are written in Python."""
-        module = type(value).__module__.partition(".")[0]
+    def _object(self, value: Any, name: str) -> None:
+        """The attributes of an object, and its class."""
+        cls = type(value)
         attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict) and module not in _STANDARD:
-            for k, item in list(attributes.items()):
-                if (id(attributes), k) not in self._exempt:
-                    self._look(f"{name}.{k}", lambda k=k: read().__dict__[k], item, depth + 1)
-        if module != "graphc" and module not in _STANDARD:
-            for cls in type(value).__mro__:
-                for k, item in list(vars(cls).items()):
-                    if isinstance(item, FunctionType) and not cls.__module__.startswith("graphc"):
-                        self._look(f"{cls.__name__}.{k}", lambda cls=cls, k=k: vars(cls)[k], item, depth + 1)
-
-    def _function(self, function: FunctionType, depth: int) -> None:
-        if function.__module__ is not None and function.__module__.partition(".")[0] in ("graphc", "numpy", *_STANDARD):
+        wrapped = attributes.get("__wrapped__") if isinstance(attributes, dict) else None
+        if wrapped is not None:  # a compiled function, a cache
+            self._later(wrapped, name)
             return
-        self._add(f"the code of {function.__name__}", lambda: function.__code__, function.__code__)
-        self._look(f"the defaults of {function.__name__}", lambda: function.__defaults__, function.__defaults__, depth + 1)
-        self._look(f"the defaults of {function.__name__}", lambda: function.__kwdefaults__, function.__kwdefaults__, depth + 1)
+        if isinstance(attributes, dict):
+            if isinstance(value, (Module, Optimizer)):
+                wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
+            elif self._dynamic and _package(cls) not in _KNOWN:
+                wanted = lambda key: True  # noqa: E731
+            else:
+                wanted = self._mentioned.__contains__
+            self._guard("namespace", f"{name}.__dict__", value, None, attributes)
+            self._dict(attributes, f"{name}.", wanted)
+        for holder in cls.__mro__:
+            for attribute, descriptor in vars(holder).items():
+                if isinstance(descriptor, MemberDescriptorType) and attribute in self._mentioned:
+                    content = _slot_contents(value, descriptor)
+                    self._guard("slot", f"{name}.{attribute}", value, descriptor, content)
+                    self._later(content, f"{name}.{attribute}")
+        if isinstance(attributes, dict) or _package(cls) not in _KNOWN:
+            self._guard("type", f"the type of {name}", value, None, cls)
+            self._class(cls)
+
+    def _class(self, cls: type) -> None:
+        """What a class has under the names that code mentions, and the methods that Python calls by itself."""
+        if _package(cls) in _KNOWN:
+            return
+        found: dict[str, Any] = {}
+        for holder in cls.__mro__:
+            if _package(holder) in _KNOWN:
+                continue
+            for attribute, value in list(vars(holder).items()):
+                special = attribute.startswith("__") and attribute.endswith("__")
+                if isinstance(value, FunctionType) if special else attribute in self._mentioned:
+                    found.setdefault(attribute, _class_attribute(cls, attribute))
+        self._guard("class", f"{cls.__qualname__}.", cls, None, tuple(found.items()))
+        for attribute, value in found.items():
+            self._later(value, f"{cls.__qualname__}.{attribute}")
+
+    def _module(self, module: ModuleType, name: str) -> None:
+        if module.__name__.partition(".")[0] in _KNOWN:
+            return
+        namespace = vars(module)
+        for attribute in self._mentioned & namespace.keys():
+            self._guard("item", f"{name}.{attribute}", namespace, attribute, namespace[attribute])
+            self._later(namespace[attribute], f"{name}.{attribute}")
+
+    def _function(self, function: FunctionType, name: str) -> None:
+        if function.__module__ is not None and function.__module__.partition(".")[0] in _KNOWN:
+            return
+        parts = _function_parts(function)
+        self._guard("function", function.__qualname__, function, None, parts)
+        for part in parts[1:]:
+            self._later(part, f"a default of {function.__name__}")
+        if function.__dict__:
+            self._later(function.__dict__, f"{function.__name__}.")
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            try:
-                content = cell.cell_contents
-            except ValueError:
-                continue  # not yet assigned: the function did not read it
-            self._look(cell_name, lambda cell=cell: cell.cell_contents, content, depth + 1)
+            self._cell(cell, cell_name)
+        reads = _reads(function.__code__)
+        self._mentioned |= reads.mentioned
         names = function.__globals__
-        for path in _global_reads(function.__code__):
-            self._path(names, path, depth)
+        for first in reads.globals:
+            value = names.get(first, ABSENT)
+            self._guard("item", first, names, first, value)
+            if value is not ABSENT:
+                self._later(value, first)
+        for imported in reads.imports:
+            for module in _imported(imported, names):
+                self._later(module, imported)
 
-    def _path(self, names: dict[str, Any], path: tuple[str, ...], depth: int) -> None:
-        """A global, and attributes read off it as long as they go through modules."""
-        first = path[0]
-        if first not in names:
-            return  # a built-in, or a name that the function did not reach
-        value = names[first]
-        read: Callable[[], Any] = lambda: names[first]  # noqa: E731
-        name = first
-        for attribute in path[1:]:
-            if not isinstance(value, ModuleType) or not hasattr(value, attribute):
-                break
-            if value.__name__.partition(".")[0] in ("graphc", "numpy", *_STANDARD):
-                return
-            outer = read
-            read = lambda outer=outer, attribute=attribute: getattr(outer(), attribute)  # noqa: E731
-            value = getattr(value, attribute)
-            name = f"{name}.{attribute}"
-        self._look(name, read, value, depth + 1)
+    def _cell(self, cell: CellType, name: str) -> None:
+        content = _cell_contents(cell)
+        self._guard("cell", name, cell, None, content)
+        if content is not ABSENT:
+            self._later(content, name)
 
 
-def _global_reads(code: CodeType) -> list[tuple[str, ...]]:
-    """The globals that code names, each with the attributes that are read off it at once; nested functions included."""
-    found: dict[tuple[str, ...], None] = {}
-    path: tuple[str, ...] = ()
+@dataclass(frozen=True)
+class _Reads:
+    """What a piece of code, the functions defined in it included, may read by name."""
+
+    globals: tuple[str, ...]
+    imports: tuple[str, ...]
+    mentioned: frozenset[str]
+    """All names in it, and the strings that may serve as one: of getattr(x, "name"), or of a pattern."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _reads(code: CodeType) -> _Reads:
+    names: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "LOAD_NAME": set(), "IMPORT_NAME": set()}
     for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            found[path] = None
-            path = (instruction.argval,)
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and path:
-            path = (*path, instruction.argval)
-        elif path and instruction.opname not in ("CACHE", "NOP", "PRECALL", "EXTENDED_ARG", "PUSH_NULL"):
-            found[path] = None
-            path = ()
-    found[path] = None
+        if instruction.opname in names:
+            names[instruction.opname].add(instruction.argval)
+    found = _Reads(
+        tuple(sorted(names["LOAD_GLOBAL"] | names["LOAD_NAME"])), tuple(sorted(names["IMPORT_NAME"])),
+        frozenset(code.co_names).union(_strings(code.co_consts)),
+    )  # fmt: skip
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found.update(dict.fromkeys(_global_reads(constant)))
-    return [path for path in found if path]
+            inner = _reads(constant)
+            found = _Reads(found.globals + inner.globals, found.imports + inner.imports, found.mentioned | inner.mentioned)
+    return found
+
+
+def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple):
+            yield from _strings(constant)
+
+
+def _imported(name: str, namespace: dict[str, Any]) -> Iterator[ModuleType]:
+    """The modules that an import statement in a function may mean."""
+    package = namespace.get("__package__") or ""
+    parents = [package, *(package.rsplit(".", k)[0] for k in range(1, package.count(".") + 1))] if package else []
+    for full in (name, *(f"{parent}.{name}" if name else parent for parent in parents)):
+        module = sys.modules.get(full)
+        if isinstance(module, ModuleType):
+            yield module
+
+
+def _package(cls: type) -> str:
+    return (cls.__module__ or "").partition(".")[0] if isinstance(cls.__module__, str) else ""
+
+
+def _same(expected: Any, now: Any) -> bool:
+    """Whether two values make no difference to code: the same object, or equal plain values of one type."""
+    if expected is now:
+        return True
+    if type(expected) is not type(now):
+        return False
+    if isinstance(expected, float):  # 0.0 is not -0.0, and nan is nan
+        return (math.isnan(expected) and math.isnan(now)) or (
+            expected == now and math.copysign(1, expected) == math.copysign(1, now)
+        )
+    if isinstance(expected, tuple):
+        return len(expected) == len(now) and all(map(_same, expected, now))
+    return isinstance(expected, (*_PLAIN, frozenset)) and bool(expected == now)
+
+
+def _item_name(name: str, key: Any) -> str:
+    return f"{name}{key}" if name.endswith(".") else f"{name}[{_short(key)}]"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    text = "missing" if value is ABSENT else repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -42,6 +42,153 @@ class Layout:
         return Layout((None,) * len(graph.inputs))
 
 
+ABSENT = object()
+"""In a `Guard`: there is nothing."""
+ANYTHING = object()
+"""In a `Guard`: it does not matter what there is."""
+
+
+@dataclass(slots=True, eq=False)
+class Guard:
+    """One fact about Python's state that a graph rests on: something in `owner` is the very object `expected`, or, for
+    int, float and str, one of the same value. By kind:
+
+    cell
+        The contents of a closure's cell; ABSENT while it is empty.
+    item
+        What a dict has under the str `key`; ABSENT if nothing.
+    dict
+        All that a dict holds: a tuple of (key, value), in order; a value may be ANYTHING.
+    list
+        All that a list holds: a tuple.
+    slot
+        What an object holds in a slot, whose member descriptor is `key`; ABSENT if nothing.
+    function
+        The code, the defaults and the keyword defaults of a function: a tuple of the three.
+    type
+        The type of an object.
+    class
+        What a class or the nearest of its bases has under some names: a tuple of (name, value), ABSENT for nothing. A
+        native entry watches the whole class.
+    namespace
+        The `__dict__` of an object.
+    """
+
+    kind: Literal["cell", "item", "dict", "list", "slot", "function", "type", "class", "namespace"]
+    owner: Any
+    key: Any
+    expected: Any
+
+
+@dataclass(frozen=True)
+class TensorClass:
+    """The class of the tensors that go in and out of an entry, and the names of the slots by which native code knows it.
+
+    A tensor's `data` holds the array; `node` is None unless a recorded operation made it; `metadata` is None or a
+    `metadata_class`, whose slots are `requires_grad` (a bool), `grad` (None or a tensor), `version` (None or a
+    `counter_class` with the int slot `count`) and `view` (None or a `view_class`). A view is outside autograd if it is not
+    `tracked`, or if the `node` of its `base` is None and was None (`seen`) when the view was made.
+    """
+
+    tensor: type
+    data: str
+    node: str
+    metadata: str
+    metadata_class: type
+    requires_grad: str
+    grad: str
+    version: str
+    view: str
+    counter_class: type
+    count: str
+    view_class: type
+    base: str
+    tracked: str
+    seen: str
+
+
+@dataclass(frozen=True, eq=False)
+class TensorCheck:
+    """A tensor outside autograd, with an array of a certain dtype and layout."""
+
+    argument: int | None
+    """Which argument it is; None for `tensor`."""
+    tensor: Any
+    """The very object that it must be, or None."""
+    type: type
+    requires_grad: bool
+    array: np.ndarray | None
+    """The very array that it must hold, or None."""
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+    """In elements; None for row-major."""
+    input: int | None
+    """Which input of the graph it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValueCheck:
+    """An argument that must be this very object, or an int, float or str of the same value."""
+
+    argument: int
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class NumberInput:
+    """An input of the graph that is a float or an int, read from a dict at each call."""
+
+    mapping: dict[Any, Any]
+    key: Any
+    input: int
+
+
+@dataclass(frozen=True, eq=False)
+class ResultLeaf:
+    """One leaf of what a call returns: an output of the graph, an argument, or another object."""
+
+    kind: Literal["output", "argument", "object"]
+    reference: Any
+    node: Any = None
+    """What the tensor made for an output has as its `node`."""
+
+
+@dataclass(frozen=True, eq=False)
+class EntrySpec:
+    """All that a call of a graph checks and does, for a back end that can do it without Python."""
+
+    tensors: TensorClass
+    thread: tuple[tuple[Any, str, Any], ...]
+    """(object, attribute, value): what differs by thread."""
+    arguments: tuple[TensorCheck | ValueCheck, ...]
+    """Positional arguments, in order."""
+    held: tuple[TensorCheck, ...]
+    """Tensors that are no arguments."""
+    numbers: tuple[NumberInput, ...]
+    guards: tuple[Guard, ...]
+    identities: tuple[tuple[int, int, bool], ...]
+    """(argument, argument, whether they are one object)."""
+    updates: tuple[tuple[int, int], ...]
+    """(output, input): written over the input's memory, which must then have no byte in common with other inputs."""
+    grads: tuple[tuple[Any, int | None], ...]
+    """(tensor, output): the tensor's gradient becomes the output, or None. It must have metadata."""
+    no_grads: tuple[Any, ...]
+    """Tensors whose gradient must be None."""
+    leaves: tuple[ResultLeaf, ...]
+    result: Literal["one", "tuple", "list"] | Callable[[list[Any]], Any]
+    """The one leaf itself, a tuple or list of leaves, or what a function makes of that list."""
+
+
+class Entry(Protocol):
+    """A native way into one graph."""
+
+    def bind(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of positional arguments that runs the graph where all checks of the spec pass, and else, having
+        changed nothing, calls `fallback` with the arguments that it was given."""
+        ...
+
+
 class Executable(Protocol):
     """A compiled graph."""
 
@@ -51,6 +198,10 @@ class Executable(Protocol):
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`. The arrays have the types and layouts that the executable was compiled for, which is
         not checked here; a donated output is the same array as its input."""
+        ...
+
+    def entry(self, spec: EntrySpec) -> Entry | None:
+        """A native entry; None where the back end, the interpreter or the spec does not allow for one."""
         ...
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-import threading
+import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.backend import Layout
+from graphc.backend import EntrySpec, Layout
+from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
 from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.ir import Graph
-from graphc.kernel import Program
-from graphc.memory import ALIGNMENT
+from graphc.kernel import Gemm, Program
 from graphc.schedule import Machine, lower
+
+_GEMM_SPEED = 16.0
+"""Multiplications and additions in a nanosecond, of a slow core."""
 
 
 class LLVMExecutable:
@@ -33,27 +37,27 @@ class LLVMExecutable:
             str(rendered.module), target, imports={"parallel_for": parallel_for_address()}, name=program.name
         )
         self.address = self.module.address("run")
-        self._run = self.module.function("run", ctypes.c_int32, *[ctypes.c_void_p] * 4)
-        self.arena_bytes = rendered.arena
+        self.workspace = Workspace(rendered.arena)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
         self.constants = (ctypes.c_void_p * len(self._constants))(*map(_address, self._constants))
-        self._arena: np.ndarray | None = None
-        self._arena_lock = threading.Lock()
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable."""
         sources = (ctypes.c_void_p * len(inputs))(*map(_address, inputs))
         targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
-        if self._arena_lock.acquire(blocking=False):
-            try:
-                if self._arena is None:
-                    self._arena = aligned(self.arena_bytes)
-                self._run(sources, targets, self.constants, _address(self._arena))
-            finally:
-                self._arena_lock.release()
-        else:
-            arena = aligned(self.arena_bytes)
-            self._run(sources, targets, self.constants, _address(arena))
+        self.workspace.run(self.address, sources, targets, self.constants)
+
+    def entry(self, spec: EntrySpec) -> NativeEntry | None:
+        """A native entry; None where the interpreter or the spec does not allow for one."""
+        return make_entry(
+            spec,
+            self.outputs,
+            run=self.address,
+            constants=ctypes.addressof(self.constants),
+            workspace=self.workspace,
+            nanoseconds=estimated_nanoseconds(self.program),
+            alive=[self],
+        )
 
     def source(self) -> str:
         """The kernels, as text."""
@@ -85,11 +89,15 @@ class LLVMBackend:
         return get_num_threads()
 
 
-def aligned(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes at an address that suits any vector."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -_address(raw) % ALIGNMENT
-    return raw[start : start + nbytes]
+def estimated_nanoseconds(program: Program) -> float:
+    """How long one thread takes for a run, roughly."""
+    total = 0.0
+    for kernel in program.kernels:
+        if isinstance(kernel, Gemm):
+            total += math.prod(axis.extent for axis in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) / _GEMM_SPEED
+        else:
+            total += math.prod(axis.extent for axis in kernel.grid) * kernel.cost
+    return total
 
 
 def _address(array: np.ndarray) -> int:

@@ -95,6 +95,11 @@ class Module:
         self._globals[name] = f"@{name} = internal global {definition}"
         return f"@{name}"
 
+    def export(self, name: str, definition: str) -> str:
+        """Add a variable whose address others can ask for; returns its symbol."""
+        self._globals[name] = f"@{name} = global {definition}"
+        return f"@{name}"
+
     def __str__(self) -> str:
         parts = [f"; {self.name}", *self._globals.values(), *map(str, self.functions)]
         defined = {function.name for function in self.functions}

@@ -1,0 +1,345 @@
+"""Native entries: a graph's checks, inputs and results as a table (see `entry_table`) for the code in `entry_code`."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.backend import ABSENT, ANYTHING, EntrySpec, Guard, TensorCheck, TensorClass, ValueCheck
+from graphc.backends.llvm import objects
+from graphc.backends.llvm.blocks import blocks
+from graphc.backends.llvm.entry_code import render
+from graphc.backends.llvm.entry_table import ANY, THREAD_LOCALS, After, Check, Header, Leaf, Output, Result, Slots, Tensor
+from graphc.backends.llvm.entry_writer import FUNCTIONS, OBJECTS
+from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.workspace import Workspace, run_program_address
+from graphc.config import note
+from graphc.types import TensorType
+
+RELEASE_NANOSECONDS = 20_000
+"""Work from which on other threads may run meanwhile: handing over the interpreter's lock costs some hundred nanoseconds."""
+
+_MOST_WORDS = 1 << 13
+"""Of a frame, which lies on the stack of any thread; calls with more inputs and outputs do not notice Python's cost."""
+
+_METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
+
+
+class NativeEntry:
+    """A table, and everything that it points to."""
+
+    def __init__(self, module: _EntryModule, words: np.ndarray, alive: list[Any]) -> None:
+        self._module = module
+        self._words = words
+        self._alive = (alive, module)
+
+    def bind(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
+        """A built-in function: the graph's, or else what `fallback` returns."""
+        return self._module.new((self._words, self._alive, fallback))
+
+
+def make_entry(
+    spec: EntrySpec,
+    outputs: Sequence[TensorType],
+    *,
+    run: int,
+    constants: int,
+    workspace: Workspace,
+    nanoseconds: float,
+    alive: Sequence[Any],
+) -> NativeEntry | None:
+    """The entry of a program.
+
+    run, constants
+        Addresses of the program and of the array of its constants' addresses.
+    nanoseconds
+        How long a run takes, roughly.
+    alive
+        What must not go while there is an entry.
+    """
+    table = _Table(spec, outputs)
+    try:
+        module = _entry_module(spec.tensors)
+        words = table.words(module, run, constants, workspace, nanoseconds >= RELEASE_NANOSECONDS)
+    except objects.Unsupported as reason:
+        note(1, f"graphc: no native entry: {reason}")
+        return None
+    if words[Header.FRAME] > _MOST_WORDS:
+        return None
+    return NativeEntry(module, words, [*table.alive, workspace, *alive])
+
+
+class _Table:
+    """The words of a table under construction."""
+
+    def __init__(self, spec: EntrySpec, outputs: Sequence[TensorType]) -> None:
+        self.spec = spec
+        self.outputs = outputs
+        self.alive: list[Any] = []
+        checks = [*spec.arguments, *spec.held]
+        self.inputs = len(spec.numbers) + sum(isinstance(c, TensorCheck) and c.input is not None for c in checks)
+        self._written = {i for _, i in spec.updates}
+
+    def words(self, module: _EntryModule, run: int, constants: int, workspace: Workspace, releases: bool) -> np.ndarray:
+        """The whole table."""
+        spec = self.spec
+        checks, outputs, afterwards, leaves = self._checks(module), self._outputs(), self._afterwards(), self._leaves()
+        kinds = {"one": Result.ONE, "tuple": Result.TUPLE, "list": Result.LIST}
+        finish, kind = (None, kinds[spec.result]) if isinstance(spec.result, str) else (spec.result, Result.FINISHED)
+        starts = np.cumsum([len(Header), len(checks), len(outputs), len(afterwards)])
+        header = {
+            Header.ARGUMENTS: len(spec.arguments),
+            Header.INPUTS: self.inputs,
+            Header.OUTPUTS: len(self.outputs),
+            Header.FRAME: self._numbers_place + len(spec.numbers),
+            Header.CHECKS: starts[0],
+            Header.OUTPUT_LIST: starts[1],
+            Header.AFTERWARDS: starts[2],
+            Header.RESULT: starts[3],
+            Header.LEAVES: len(spec.leaves),
+            Header.RESULT_KIND: kind,
+            Header.FINISH: self._object(finish) if finish else 0,
+            Header.RUN: run,
+            Header.CONSTANTS: constants,
+            Header.WORKSPACE: workspace.address,
+            Header.ARENA_BYTES: workspace.nbytes,
+            Header.RELEASES: releases,
+        }
+        words = [*(header[which] for which in Header), *checks, *outputs, *afterwards, *leaves]
+        return np.array([int(word) for word in words], np.int64)
+
+    @property
+    def _numbers_place(self) -> int:
+        return 5 * self.inputs + 2 * len(self.outputs)
+
+    def _object(self, thing: Any) -> int:
+        """The address of an object, which stays as long as the table does."""
+        self.alive.append(thing)
+        return id(thing)
+
+    def _value(self, thing: Any) -> int:
+        return 0 if thing is ABSENT or thing is ANYTHING else self._object(thing)
+
+    def _checks(self, module: _EntryModule) -> list[int]:
+        spec, words = self.spec, []
+        # what is most likely to differ comes first
+        for number, check in enumerate(spec.arguments):
+            if isinstance(check, ValueCheck):
+                words += _instruction(Check.VALUE, number, self._object(check.value))
+            else:
+                words += self._tensor(check)
+        for left, right, same in spec.identities:
+            words += _instruction(Check.SAME, left, right, int(same))
+        if spec.thread:
+            attributes: list[int] = []
+            for owner, name, value in spec.thread:
+                unset = getattr(type(owner), name, ABSENT)
+                attributes += [module.thread_local(owner), *map(self._object, (sys.intern(name), value)), self._value(unset)]
+            words += _instruction(Check.THREAD, len(spec.thread), *attributes)
+        for guard in spec.guards:
+            words += self._guard(guard)
+        for check in spec.held:
+            words += self._tensor(check)
+        for k, number_input in enumerate(spec.numbers):
+            place = self._numbers_place + k
+            words += _instruction(
+                Check.NUMBER, self._object(number_input.mapping), self._object(number_input.key), number_input.input, place
+            )
+        words += self._apart()
+        for tensor, _ in spec.grads:
+            words += _instruction(Check.HOLDER, self._object(tensor))
+        for tensor in spec.no_grads:
+            words += _instruction(Check.NO_GRAD, self._object(tensor))
+        return [*words, *_END]
+
+    def _guard(self, guard: Guard) -> list[int]:
+        owner, expected = self._object(guard.owner), guard.expected
+        match guard.kind:
+            case "cell":
+                return _instruction(Check.CELL, owner, self._value(expected))
+            case "item":
+                return _instruction(Check.ITEM, owner, self._object(guard.key), self._value(expected))
+            case "dict":
+                pairs = [word for key, value in expected for word in (self._object(key), self._value(value))]
+                return _instruction(Check.DICT, owner, len(expected), *pairs)
+            case "list":
+                return _instruction(Check.LIST, owner, len(expected), *map(self._object, expected))
+            case "slot":
+                offset = objects.member_offset(guard.key)
+                if objects.load_pointer(owner + offset) != self._value(expected):
+                    raise objects.Unsupported(f"the slot {guard.key!r} is not where it was expected")
+                return _instruction(Check.SLOT, owner, offset, self._value(expected))
+            case "function":
+                # a missing default is null in C
+                parts = [0 if part is None else self._object(part) for part in expected]
+                return _instruction(Check.FUNCTION, owner, *parts)
+            case "type":
+                return _instruction(Check.TYPE, owner, self._object(expected))
+            case "class":
+                return _instruction(Check.VERSION, owner, objects.type_version(guard.owner))
+            case "namespace":
+                return _instruction(Check.NAMESPACE, owner, self._object(expected))
+
+    def _tensor(self, check: TensorCheck) -> list[int]:
+        itemsize, strides = check.dtype.itemsize, check.strides or row_major(check.shape)
+        low = sum((n - 1) * s * itemsize for n, s in zip(check.shape, strides) if s < 0)
+        high = sum((n - 1) * s * itemsize for n, s in zip(check.shape, strides) if s > 0) + itemsize
+        empty = 0 in check.shape
+        written = check.input in self._written
+        operands = {
+            Tensor.ARGUMENT: -1 if check.argument is None else check.argument,
+            Tensor.OBJECT: 0 if check.tensor is None else self._object(check.tensor),
+            Tensor.TYPE: self._object(check.type),
+            Tensor.REQUIRES_GRAD: id(check.requires_grad),
+            Tensor.ARRAY: 0 if check.array is None else self._object(check.array),
+            Tensor.DTYPE: self._object(check.dtype),
+            Tensor.FLAGS: objects.ALIGNED | (objects.WRITEABLE if written else 0),
+            Tensor.INPUT: -1 if check.input is None else check.input,
+            Tensor.COUNTED: int(written),
+            Tensor.LOW: 0 if empty else low,
+            Tensor.HIGH: 0 if empty else high,
+            Tensor.NDIM: len(check.shape),
+        }
+        steps = [ANY if empty or n == 1 else s * itemsize for n, s in zip(check.shape, strides)]
+        return _instruction(Check.TENSOR, *operands.values(), *check.shape, *steps)
+
+    def _apart(self) -> list[int]:
+        """No argument may share memory with what is written, nor a written one with anything.
+
+        Of tensors that are no arguments the arrays are known: whoever made the spec has seen to those.
+        """
+        words: list[int] = []
+        if not self._written:
+            return words
+        every = [c.input for c in (*self.spec.arguments, *self.spec.held) if isinstance(c, TensorCheck) and c.input is not None]
+        arguments = {c.input for c in self.spec.arguments if isinstance(c, TensorCheck) and c.input is not None}
+        done: set[int] = set()
+        for number in sorted(arguments):
+            done.add(number)
+            others = [i for i in every if i not in done and (number in self._written or i in self._written)]
+            if others:
+                words += _instruction(Check.APART, number, len(others), *others)
+        return words
+
+    def _outputs(self) -> list[int]:
+        words: list[int] = []
+        donated = dict(self.spec.updates)
+        grads = {j: tensor for tensor, j in self.spec.grads if j is not None}
+        for j, type_ in enumerate(self.outputs):
+            if j in donated:
+                words += _instruction(Output.DONATED, j, donated[j])
+                continue
+            shape = [int(n) for n in type_.shape]
+            dtype = type_.dtype.numpy
+            nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            operands = [j, self._object(dtype), nbytes, len(shape), *shape]
+            if j in grads:
+                words += _instruction(Output.GRADIENT, *operands, self._object(grads[j]))
+            else:
+                words += _instruction(Output.FRESH, *operands)
+        return [*words, *_END]
+
+    def _afterwards(self) -> list[int]:
+        words: list[int] = []
+        for _, i in self.spec.updates:
+            words += _instruction(After.COUNT, i)
+        for tensor, j in self.spec.grads:
+            if j is None:
+                words += _instruction(After.CLEAR_GRAD, self._object(tensor))
+            else:
+                words += _instruction(After.SET_GRAD, self._object(tensor), j)
+        return [*words, *_END]
+
+    def _leaves(self) -> list[int]:
+        kinds = {"output": Leaf.OUTPUT, "argument": Leaf.ARGUMENT, "object": Leaf.OBJECT}
+        words: list[int] = []
+        for leaf in self.spec.leaves:
+            reference = self._object(leaf.reference) if leaf.kind == "object" else leaf.reference
+            words += [kinds[leaf.kind], reference, self._object(leaf.node)]
+        return words
+
+
+_END = (0, 2, 0, 0)  # the first two operands of an instruction are read before it is known to be the last
+
+
+def _instruction(operation: int, *operands: int) -> list[int]:
+    words = [int(operation), 0, *operands]
+    words += [0] * (4 - len(words))
+    words[1] = len(words)
+    return words
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a row-major array, in elements."""
+    strides = [1]
+    for n in reversed(shape[1:]):
+        strides.append(strides[-1] * n)
+    return tuple(reversed(strides)) if shape else ()
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+
+
+class _EntryModule:
+    """The code of all entries for a class of tensors."""
+
+    def __init__(self, tensors: TensorClass) -> None:
+        imports = {"PyArray_NewFromDescr": objects.array_constructor(), "run_program": run_program_address()}
+        imports |= blocks().imports
+        imports |= {name: objects.address_of(getattr(ctypes.pythonapi, name)) for name in FUNCTIONS}
+        self._objects = {
+            "None": None, "True": True, "False": False, "float": float, "int": int, "str": str, "ndarray": np.ndarray,
+            "tensor": tensors.tensor, "metadata": tensors.metadata_class, "counter": tensors.counter_class,
+            "view": tensors.view_class, "one": 1, "RuntimeError": RuntimeError,
+            "__dict__": sys.intern("__dict__"), "handler": blocks().capsule,
+        }  # fmt: skip
+        imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
+        self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
+        self._definition = _MethodDef(b"graphc_entry", self.native.address("entry"), _METH_FASTCALL_KEYWORDS, None)
+        self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+            objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
+        )
+
+        self._locals = (ctypes.c_void_p * THREAD_LOCALS).from_address(self.native.address("locals"))
+        self._known_locals: list[Any] = []
+
+    def thread_local(self, owner: Any) -> int:
+        """The number of a thread-local object."""
+        for number, known in enumerate(self._known_locals):
+            if known is owner:
+                return number
+        number = len(self._known_locals)
+        if number == THREAD_LOCALS:
+            raise objects.Unsupported("too many thread-local objects")
+        self._known_locals.append(owner)
+        self._locals[number] = id(owner)
+        self.native.function("forget_thread", None)()
+        return number
+
+    def new(self, state: tuple[Any, ...]) -> Callable[..., Any]:
+        """A built-in function with this `self`."""
+        return self._new(ctypes.addressof(self._definition), state, None)
+
+
+@functools.cache
+def _entry_module(tensors: TensorClass) -> _EntryModule:
+    return _EntryModule(tensors)
+
+
+def _slots(tensors: TensorClass) -> Slots:
+    classes = {
+        tensors.tensor: ("data", "node", "metadata"),
+        tensors.metadata_class: ("requires_grad", "grad", "version", "view"),
+        tensors.counter_class: ("count",),
+        tensors.view_class: ("base", "tracked", "seen"),
+    }
+    return Slots(**{
+        field: objects.slot_offset(cls, getattr(tensors, field)) for cls, fields in classes.items() for field in fields
+    })  # fmt: skip

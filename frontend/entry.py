@@ -1,0 +1,177 @@
+"""What a native call of a compiled function checks and does, told to the back end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, TensorClass, ValueCheck
+from graphc.frontend import tracer
+from graphc.frontend.guards import Snapshot
+from graphc.frontend.modes import mode
+from graphc.frontend.pytree import Structure, unflatten
+from graphc.frontend.tensor import Meta, Tensor, Version, View
+from graphc.frontend.trace import Argument, Captured, Lifted, Number
+
+TENSORS = TensorClass(
+    tensor=Tensor, data="_data", node="_node", metadata="_meta",
+    metadata_class=Meta, requires_grad="requires_grad", grad="grad", version="version", view="view",
+    counter_class=Version, count="count",
+    view_class=View, base="_base", tracked="tracked", seen="seen",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Output:
+    """A leaf of the result that the graph computes."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """A leaf of the result that is a tensor among the arguments, by its number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Same:
+    """A leaf of the result that is one of the tensors that went in, by the number of the input."""
+
+    input: int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A leaf of the result that is not computed."""
+
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a call of a compiled function goes in and out of its graph, where no tape is involved."""
+
+    inputs: Sequence[Lifted]
+    updates: Sequence[tuple[int, int]]
+    """(output, input) for the inputs that are changed in place."""
+    grads: Sequence[tuple[Argument | Captured, int | None]]
+    """Whose gradient becomes which output, or None."""
+    without_grad: Sequence[Argument | Captured]
+    """Tensors that must have no gradient when the call begins."""
+    results: Sequence[Output | Given | Same | Constant]
+    structure: Structure
+    """How the results are nested."""
+    nodes: Mapping[int, Any]
+    """Histories of outputs, by their number."""
+    snapshot: Snapshot
+    pinned: Mapping[int, Tensor]
+    """Arguments that the function also finds by itself, by their number: they must be these tensors."""
+
+
+def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
+    """The native way to a graph, as the state of the world is now, which must be one that the graph stands for.
+
+    None where it takes Python: for gradients that the graph reads, gradients of arguments, inference mode, and state that
+    only Python can compare.
+
+    arguments
+        The positional arguments of a call that the graph stands for, none of them a container.
+    """
+    owners = [*(owner for owner, _ in plan.grads), *plan.without_grad]
+    if mode.inference or not plan.snapshot.native or any(isinstance(owner, Argument) for owner in owners):
+        return None
+    inputs: dict[int, int] = {}
+    held: list[TensorCheck] = []
+    numbers: list[NumberInput] = []
+    for i, lifted in enumerate(plan.inputs):
+        source = lifted.source
+        if isinstance(source, Argument):
+            inputs[source.index] = i
+        elif isinstance(source, Captured):
+            held.append(_tensor_check(source.tensor, None, i, held=True))
+        elif isinstance(source, Number) and _is_dict(source.mapping):
+            numbers.append(NumberInput(source.mapping, source.key, i))
+        else:
+            return None
+    written = {i for _, i in plan.updates}
+    if written and any_overlap([(c.tensor._data, c.input in written) for c in held]):
+        return None
+
+    checks: list[TensorCheck | ValueCheck] = []
+    for k, argument in enumerate(arguments):
+        if isinstance(argument, Tensor):
+            checks.append(_tensor_check(argument, k, inputs.get(k), held=k in plan.pinned))
+        else:
+            checks.append(ValueCheck(k, argument))
+    kind = plan.structure.kind
+    flat = kind == "leaf" or (kind in ("tuple", "list") and all(child.kind == "leaf" for child in plan.structure.children))
+    result: Any = {"leaf": "one"}.get(kind, kind) if flat else functools.partial(unflatten, plan.structure)
+    return EntrySpec(
+        tensors=TENSORS,
+        thread=((tracer._state, "tracer", None), (mode, "grad", mode.grad), (mode, "inference", False)),
+        arguments=tuple(checks),
+        held=tuple(held),
+        numbers=tuple(numbers),
+        guards=tuple(plan.snapshot.guards),
+        identities=_identities(arguments),
+        updates=tuple(plan.updates),
+        grads=tuple((owner.tensor, j) for owner, j in plan.grads if isinstance(owner, Captured)),
+        no_grads=tuple(owner.tensor for owner in plan.without_grad if isinstance(owner, Captured)),
+        leaves=tuple(_leaf(plan, leaf) for leaf in plan.results),
+        result=result,
+    )
+
+
+def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(mapping, dict) and type(mapping).__getitem__ is dict.__getitem__
+
+
+def _tensor_check(tensor: Tensor, argument: int | None, input_: int | None, *, held: bool) -> TensorCheck:
+    """What must be so of a tensor as it is now; if `held`, it must be this one, and if it is no argument, with its array."""
+    data = tensor._data
+    strides = None if data.flags.c_contiguous else tuple(s // data.itemsize for s in data.strides)
+    return TensorCheck(
+        argument=argument, tensor=tensor if held else None, type=type(tensor),
+        requires_grad=tensor._meta is not None and tensor._meta.requires_grad,
+        array=data if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
+    )  # fmt: skip
+
+
+def _identities(arguments: Sequence[Any]) -> tuple[tuple[int, int, bool], ...]:
+    """For each two tensors among the arguments, whether they are one."""
+    tensors = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+    return tuple((j, k, arguments[j] is arguments[k]) for n, k in enumerate(tensors) for j in tensors[:n])
+
+
+def _leaf(plan: Plan, result: Output | Given | Same | Constant) -> ResultLeaf:
+    match result:
+        case Output(index):
+            return ResultLeaf("output", index, plan.nodes.get(index))
+        case Given(index):
+            return ResultLeaf("argument", index)
+        case Same(index):
+            source = plan.inputs[index].source
+            assert isinstance(source, (Argument, Captured))  # entry_spec has seen to the others
+            return ResultLeaf("argument", source.index) if isinstance(source, Argument) else ResultLeaf("object", source.tensor)
+        case Constant(value):
+            return ResultLeaf("object", value)
+
+
+def any_overlap(arrays: Sequence[tuple[np.ndarray, bool]]) -> bool:
+    """Whether an array that is written, by the flag beside it, shares memory with another one, as far as the first and the
+    last bytes tell."""
+    spans = sorted((*np.lib.array_utils.byte_bounds(array), written) for array, written in arrays if array.size)
+    reach = reach_of_written = 0
+    for low, high, is_written in spans:
+        if low < (reach if is_written else reach_of_written):
+            return True
+        reach = max(reach, high)
+        if is_written:
+            reach_of_written = max(reach_of_written, high)
+    return False
