@@ -97,7 +97,8 @@ def sigmoid(x: mpf) -> mpf:
 REFERENCE: dict[str, Callable[..., mpf]] = {
     **{name: getattr(mp, name) for name in ("exp", "expm1", "log", "log10", "log1p", "sin", "cos", "tan", "asin")},
     **{name: getattr(mp, name) for name in ("acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh")},
-    **{name: getattr(mp, name) for name in ("atanh", "erf", "erfc")},
+    **{name: getattr(mp, name) for name in ("atanh", "erf")},
+    "erfc": lambda x: mp.erfc(max(x, mpf(-1000))) if x < 1000 else mpf(0),  # mpmath overflows far out
     "exp2": lambda x: mpf(2) ** x,
     "log2": lambda x: mp.log(x, 2),
     "pow": lambda x, y: mp.power(x, y),
