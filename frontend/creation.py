@@ -88,15 +88,20 @@ def _first(nested: Any) -> Any:
     return nested
 
 
-def _check_even(nested: Any, depth: int = 0) -> None:
-    if not isinstance(nested, list) or not nested or not isinstance(nested[0], list):
-        return
-    length = len(nested[0])
-    for item in nested:
-        if not isinstance(item, list) or len(item) != length:
-            got = len(item) if isinstance(item, list) else "a number"
-            raise ArgumentError(f"expected sequence of length {length} at dim {depth + 1} (got {got})")
-        _check_even(item, depth + 1)
+def _check_even(nested: Any) -> None:
+    """ArgumentError unless lists of one depth have one length."""
+    sizes_ = []
+    first = nested
+    while isinstance(first, list):
+        sizes_.append(len(first))
+        first = first[0] if first else None
+    level = [nested]
+    for depth, size in enumerate(sizes_):
+        for item in level:
+            if not isinstance(item, list) or len(item) != size:
+                got = len(item) if isinstance(item, list) else "a number"
+                raise ArgumentError(f"expected sequence of length {size} at dim {depth} (got {got})")
+        level = [x for item in level for x in item]
 
 
 def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:

@@ -101,11 +101,11 @@ def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> N
     meta.inference = own.inference
     parent = own.view
     base = None if parent is None else parent.base
-    step = (record, attrs)
     if parent is None or base is None:
-        meta.view = View(source, (step,), mode.grad)
+        meta.view = View(source, None, (record, attrs), tracked=mode.grad, detached=False)
     else:
-        meta.view = View(base, (*parent.steps, step), parent.tracked and mode.grad)
+        tracked = parent.tracked and mode.grad
+        meta.view = View(base, parent, (record, attrs), tracked=tracked, detached=parent.detached)
 
 
 # Elementwise ops

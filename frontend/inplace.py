@@ -46,7 +46,7 @@ def refuse(tensor: Tensor) -> None:
         if view.base.is_leaf:
             raise AutogradError("a view of a leaf Variable that requires grad is being used in an in-place operation.",
                                 hint="update it under no_grad(), or change a clone() of it")
-    elif view.steps and meta.version is view.base._version_counter() and not meta.requires_grad and view.seen is not None:
+    elif not view.detached:
         raise AutogradError("A view was created in no_grad mode and is being modified inplace with grad mode enabled",
                             hint="make the view outside no_grad(), or change it inside")
 
@@ -238,7 +238,10 @@ def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         refuse(self)
         new = function(self, *args, **kwargs)
-        self._data, self._node, self._meta = new._data, new._node, new._meta
+        self._data = new._data
+        if new.grad_fn is not None:
+            self._node, self._state().index = new.grad_fn, 0
+        bump(self)
         return self
 
     method.__name__ = method.__qualname__ = name

@@ -84,6 +84,15 @@ def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
     return operate
 
 
+def _between_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+    def operate(self: Tensor, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            other = creation.as_tensor(other)
+        return function(self, other) if isinstance(other, Tensor) else NotImplemented
+
+    return operate
+
+
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     def operate(self: Tensor, other: Any) -> Any:
         return function(other, self) if isinstance(other, _OPERAND) else NotImplemented
@@ -138,8 +147,8 @@ def _attach() -> None:
         setattr(Tensor, f"__{name}__", _comparison(functions[name], otherwise))
     special: dict[str, Any] = {
         "__abs__": functions["abs"], "__getitem__": indexing.getitem, "__invert__": functions["bitwise_not"],
-        "__matmul__": functions["matmul"], "__neg__": functions["neg"], "__pos__": lambda self: self,
-        "__repr__": printing.tensor_text, "__rmatmul__": lambda self, other: functions["matmul"](other, self),
+        "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": lambda self: self,
+        "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
         "__setitem__": indexing.setitem, "where": pointwise.where_method,
         "T": property(_reversed), "H": property(functions["t"]),
         "mT": property(functions["adjoint"]), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,

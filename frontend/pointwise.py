@@ -52,8 +52,8 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     try:
         return emit(ops.sub, (input, other), {})
     except DTypeError:
-        raise GraphcError("Subtraction, the `-` operator, with two bool tensors is not supported.",
-                          hint="use the `^` or `logical_xor()` operator instead") from None
+        raise GraphcError("Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+                          "`logical_xor()` operator instead.") from None
 
 
 def _scaled(name: str, input: Any, other: Any, alpha: Number) -> Any:

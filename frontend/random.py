@@ -189,15 +189,17 @@ def _floating(dtype: DType | None, function: str) -> DType:
     return chosen
 
 
-def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
-         device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
+         dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
+         pin_memory: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
     devices.check(device)
     return _finished(_unit(given_size(args, size), _floating(dtype, "rand"), generator), out, requires_grad)
 
 
-def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
-          device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
+          dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
+          pin_memory: bool = False) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
     devices.check(device)
     return _finished(_gaussian(given_size(args, size), _floating(dtype, "randn"), generator), out, requires_grad)

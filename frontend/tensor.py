@@ -71,29 +71,45 @@ class Version:
 
 
 class View:
-    """How a tensor that shares another one's memory is made from it."""
+    """How a tensor that shares another one's memory is made from it: a step from its base, or from another view."""
 
-    __slots__ = ("_base", "seen", "steps", "tracked")
+    __slots__ = ("_base", "detached", "parent", "seen", "step", "tracked")
 
-    def __init__(self, base: Tensor, steps: tuple[tuple[OpDef, dict[str, Any]], ...], tracked: bool) -> None:
+    def __init__(
+        self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | None, tracked: bool, detached: bool
+    ) -> None:
         # what is detached must not keep the graph of what it was detached from alive
-        self._base: Any = base if tracked else weakref.ref(base)
-        self.steps = steps
-        """The ops that lead from the base to the view, with their attributes; none for an alias."""
+        self._base: Any = weakref.ref(base) if detached else base
+        self.parent = parent
+        """The view that this one was made from; None for one of the base itself."""
+        self.step = step
+        """The op that leads here, with its attributes; None for an alias."""
         self.tracked = tracked
         """Whether the gradient of the view flows to the base: not for `detach`, `data` and views made under no_grad."""
-        self.seen = base._node
+        self.detached = detached
+        self.seen = base._node if tracked else None
         """The base's history when the view's own was made; a change in place gives the base a new one."""
 
     @property
     def base(self) -> Tensor | None:
         """The tensor that the memory was made for, never a view itself; None if nobody holds it any more."""
-        return self._base if self.tracked else self._base()
+        return self._base() if self.detached else self._base
 
     @property
     def stale(self) -> bool:
         """Whether the history of the view is older than that of the base."""
         return self.tracked and self.seen is not self._base._node
+
+    @property
+    def steps(self) -> list[tuple[OpDef, dict[str, Any]]]:
+        """The ops that lead from the base to the view."""
+        steps = []
+        view: View | None = self
+        while view is not None:
+            if view.step is not None:
+                steps.append(view.step)
+            view = view.parent
+        return steps[::-1]
 
     def read(self, base: Any) -> Any:
         """The view of a tensor of the base's shape."""
@@ -103,10 +119,10 @@ class View:
 
     def write(self, base: Any, new: Any) -> Any:
         """`base` with `new` in the place of the view."""
-        befores = [base]
-        for record, attrs in self.steps[:-1]:
+        steps, befores = self.steps, [base]
+        for record, attrs in steps[:-1]:
             befores.append(record(befores[-1], **attrs))
-        for (record, attrs), before in zip(reversed(self.steps), reversed(befores)):
+        for (record, attrs), before in zip(reversed(steps), reversed(befores)):
             if record.view is None:
                 raise GraphcError(
                     "unsupported operation: more than one element of the written-to tensor refers to a single memory "
@@ -429,7 +445,7 @@ class Tensor:
         own = self._state()
         view = own.view
         root = None if view is None else view.base
-        meta.view = View(self, (), False) if view is None or root is None else View(root, view.steps, False)
+        meta.view = View(self if root is None else root, None if root is None else view, None, tracked=False, detached=True)
         if share_version:
             meta.version = self._version_counter()
         meta.inference = own.inference

@@ -9,6 +9,7 @@ from typing import Any
 from graphc.errors import ArgumentError
 from graphc.frontend.creation import eye
 from graphc.frontend.modes import no_grad
+from graphc.frontend.pointwise import where
 from graphc.frontend.tensor import Tensor
 
 
@@ -72,7 +73,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
         for _ in range(60):
             middle = (low + high) * 0.5
             under = (1.0 + ((middle - mean) * (1 / (std * math.sqrt(2.0)))).erf()) * 0.5 < wanted
-            low, high = under.where(middle, low), under.where(high, middle)
+            low, high = where(under, middle, low), where(under, high, middle)
         return tensor.copy_(((low + high) * 0.5).clamp(a, b))
 
 

@@ -83,6 +83,7 @@ class Module(ModuleHooks):
             own["_modules"][name] = value
             return
         if isinstance(value, Buffer) and "_buffers" in own:
+            self._forget(name, "_buffers")
             self.register_buffer(name, value, value.persistent)
             return
         for kind, accepted in (("_parameters", "torch.nn.Parameter or None"), ("_modules", "torch.nn.Module or None"),

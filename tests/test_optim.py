@@ -1,0 +1,147 @@
+"""Optimizers: their rules step by step, groups, state and its round trip."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import optim
+
+GRADS = [np.array([0.5, -2.0]), np.array([1.5, 0.25]), np.array([-1.0, 0.125]), np.array([0.0, 3.0])]
+START = np.array([1.0, -1.0])
+
+
+def run(make, grads=GRADS) -> np.ndarray:
+    p = graphc.nn.Parameter(graphc.from_numpy(START.copy()))
+    opt = make([p])
+    for g in grads:
+        p.grad = graphc.from_numpy(g.copy())
+        opt.step()
+    return p.detach().numpy()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("maximize", [False, True])
+def test_sgd(momentum: float, dampening: float, decay: float, nesterov: bool, maximize: bool) -> None:
+    if nesterov and (not momentum or dampening):
+        with pytest.raises(ValueError, match="Nesterov"):
+            optim.SGD([graphc.nn.Parameter(graphc.ones(1))], momentum=momentum, dampening=dampening, nesterov=True)
+        return
+    theta, v = START.copy(), None
+    for g in GRADS:
+        g = (-g if maximize else g) + decay * theta
+        if momentum:
+            v = g if v is None else momentum * v + (1 - dampening) * g
+            g = g + momentum * v if nesterov else v
+        theta = theta - 0.1 * g
+    got = run(lambda ps: optim.SGD(ps, 0.1, momentum, dampening, decay, nesterov, maximize=maximize))
+    np.testing.assert_allclose(got, theta, rtol=1e-12)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("cls", [optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("maximize", [False, True])
+def test_adam(amsgrad: bool, decay: float, cls: type, maximize: bool) -> None:
+    theta, m, v, top = START.copy(), 0.0, 0.0, 0.0
+    for t, g in enumerate(GRADS, 1):
+        g = -g if maximize else g
+        if cls is optim.AdamW:
+            theta = theta * (1 - 0.05 * decay)
+        else:
+            g = g + decay * theta
+        m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g * g
+        top = np.maximum(top, v)
+        root = np.sqrt((top if amsgrad else v) / (1 - 0.95**t)) + 1e-6
+        theta = theta - 0.05 * m / (1 - 0.8**t) / root
+    got = run(lambda ps: cls(ps, 0.05, (0.8, 0.95), 1e-6, decay, amsgrad, maximize=maximize))
+    np.testing.assert_allclose(got, theta, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda ps: optim.SGD(ps, 0.01, momentum=0.9), lambda ps: optim.Adam(ps, 0.1, amsgrad=True)])
+def test_training_resumes_from_a_saved_state(make) -> None:
+    p = graphc.nn.Parameter(graphc.tensor([3.0, -2.0]))
+    opt = make([p])
+
+    def step(p, opt) -> None:
+        opt.zero_grad()
+        ((p - 1) ** 4).sum().backward()
+        opt.step()
+
+    for _ in range(3):
+        step(p, opt)
+    q = graphc.nn.Parameter(p.detach().clone())
+    other = make([q])
+    state = copy.deepcopy(opt.state_dict())
+    other.load_state_dict(state)
+    for _ in range(3):
+        step(p, opt)
+        step(q, other)
+    assert p.tolist() == q.tolist() and p.isfinite().all()
+    assert {k: type(v).__name__ for k, v in state["state"][0].items()}.keys() == opt.state_dict()["state"][0].keys()
+
+
+def test_groups() -> None:
+    a, b, c = (graphc.nn.Parameter(graphc.zeros(1)) for _ in range(3))
+    opt = optim.SGD([{"params": [a], "lr": 1.0}, {"params": b}], lr=0.5)
+    opt.add_param_group({"params": [c], "lr": 0.25, "mine": "x"})
+    for p in (a, b, c):
+        p.grad = graphc.ones(1)
+    opt.step()
+    assert [p.item() for p in (a, b, c)] == [-1, -0.5, -0.25]
+    assert [g["params"] for g in opt.state_dict()["param_groups"]] == [[0], [1], [2]]
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        opt.add_param_group({"params": [a]})
+
+
+@pytest.mark.parametrize("make, kind, message", [
+    (lambda: optim.SGD([], 0.1), ValueError, "empty parameter list"),
+    (lambda: optim.SGD(graphc.ones(1), 0.1), TypeError, "iterable"),
+    (lambda: optim.SGD([1], 0.1), TypeError, "can only optimize Tensors"),
+    (lambda: optim.SGD([graphc.ones(1)], -1), ValueError, "Invalid learning rate: -1"),
+    (lambda: optim.Adam([graphc.ones(1)], betas=(1.0, 0.9)), ValueError, "beta parameter at index 0"),
+    (lambda: optim.SGD([graphc.ones(1, requires_grad=True) * 2], 0.1), ValueError, "non-leaf"),
+    (lambda: optim.SGD([x := graphc.ones(1), x], 0.1), ValueError, "duplicate"),
+])
+def test_misuse(make, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_closures_hooks_and_gradients_that_are_missing() -> None:
+    p, q = graphc.nn.Parameter(graphc.tensor([2.0])), graphc.nn.Parameter(graphc.ones(1))
+    opt, order = optim.SGD([p, q], 0.1, weight_decay=1.0), []
+    opt.register_step_pre_hook(lambda o, a, k: order.append("pre"))
+    opt.register_step_post_hook(lambda o, a, k: order.append("post"))
+
+    def closure():
+        assert graphc.is_grad_enabled()
+        opt.zero_grad()
+        loss = (p * 3).sum()
+        loss.backward()
+        return loss
+
+    with graphc.no_grad():
+        assert opt.step(closure).item() == 6
+    assert order == ["pre", "post"]
+    np.testing.assert_allclose(p.detach().numpy(), [2 - 0.1 * (3 + 2)], rtol=1e-6)
+    assert q.item() == 1
+
+
+def test_zeroed_gradients_are_detached() -> None:
+    p = graphc.nn.Parameter(graphc.ones(1))
+    (p**2).backward(create_graph=True)
+    grad = p.grad
+    optim.SGD([p], 0.1).zero_grad(set_to_none=False)
+    assert p.grad is grad and grad.item() == 0 and grad.grad_fn is None
+
+
+def test_optimizers_print_their_groups() -> None:
+    text = repr(optim.SGD([graphc.nn.Parameter(graphc.ones(1))], lr=0.5))
+    assert text.startswith("SGD (\nParameter Group 0\n    dampening: 0\n") and "    lr: 0.5\n" in text and text.endswith("\n)")
