@@ -58,6 +58,24 @@ def _indices(roots: Sequence[Expr]) -> Iterator[Expr]:
             yield from (arg for arg in e.args if arg.dtype is int64)
 
 
+def ordered(expr: Expr, axes: Sequence[Axis]) -> Expr:
+    """The expression with the terms of every index in the order of the axes, those of outer loops first: what is the same
+    throughout an inner loop is then a part that can be computed outside of it."""
+    rank = {axis: number for number, axis in enumerate(axes)}
+
+    def innermost(atom: Expr) -> int:
+        return max((rank.get(e.attr, -1) for e in atom.walk() if e.op == "axis"), default=-1)
+
+    done: dict[Expr, Expr] = {}
+    for e in expr.walk():
+        rebuilt = Expr(e.op, tuple(done[arg] for arg in e.args), e.dtype, e.attr) if e.args else e
+        if e.dtype is int64 and e.op == "add":
+            atoms, offset = index.terms(rebuilt)
+            rebuilt = index.from_terms(dict(sorted(atoms.items(), key=lambda term: innermost(term[0]))), offset)
+        done[e] = rebuilt
+    return done[expr]
+
+
 def locate(f: Function, axes: Sequence[Axis], position: str) -> list[str]:
     """The values of a group's axes at a position, which must be inside the group."""
     integers = Integers(f)

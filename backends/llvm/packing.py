@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from graphc import index
-from graphc.backends.llvm.axes import Axes, collapse, extent, locate
+from graphc.backends.llvm.axes import Axes, collapse, extent, locate, ordered
 from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.expression import Evaluator
@@ -35,6 +35,7 @@ from graphc.types import DType
 
 _MOST_ROWS = 5
 """How many rows of a group of axes a vector of lanes may touch; beyond, its lanes are better taken one by one."""
+_MOST_ADDRESSES = 2
 _SHORTEST_RUN = 4
 """How many steps must stand side by side for squares to be worth it."""
 
@@ -159,6 +160,20 @@ class _Packer(ABC):
     def emit(self) -> None:
         """Emit the code that packs the panel."""
 
+    @cached_property
+    def value(self) -> Expr:
+        """What is evaluated at each lane and step."""
+        return ordered(self.operand.value, (*self.operand.batch, *self.loops()))
+
+    @abstractmethod
+    def loops(self) -> Axes:
+        """The axes of the lanes and steps, those of outer loops first."""
+
+    def inner_steps_first(self) -> Axes:
+        """The axes of the steps in the order of `step_loops`."""
+        steps = self.operand.steps
+        return steps if self.whole_inner_steps is None else (*steps[1:], steps[0])
+
     def scope(self, width: int) -> Evaluator:
         """An evaluator that knows the batch."""
         scope = Evaluator(self.f, width, self.pointers)
@@ -205,6 +220,9 @@ class _Packer(ABC):
             high = self.integers.add(low, f.value(f"udiv i64 {panel.count}, {inner}"))
             first = self.integers.subtract(step, panel.start)
             channel = loops.enter_context(f.loop(low, high, hint="channel"))
+            if len(scopes) > _MOST_ADDRESSES:
+                # without an operation: LLVM takes long to try out all ways to step many addresses, and wins nothing
+                channel = f.call("i64", 'asm "", "=r,0"', ("i64", channel))
             children = [scope.child() for scope in scopes]
             for child in children:
                 child.bind(steps[0], channel)
@@ -218,7 +236,7 @@ class _Packer(ABC):
         end = self.integers.add(panel.start, panel.count)
         if len(steps) < 2:
             for scope in scopes:
-                scope.prepare([self.operand.value], ())
+                scope.prepare([self.value], ())
             yield panel.start, end, self.integers.subtract("0", panel.start), list(scopes)
             return
         row = steps[-1].extent
@@ -236,7 +254,7 @@ class _Packer(ABC):
         for child in children:
             child.bind(axis, place)
             if prepare:
-                child.prepare([self.operand.value], ())
+                child.prepare([self.value], ())
         return children
 
     def address(self, step: str, lane: str | int = 0) -> str:
@@ -246,6 +264,9 @@ class _Packer(ABC):
 
 
 class _ByLanes(_Packer):
+    def loops(self) -> Axes:
+        return (*self.operand.lanes, *self.inner_steps_first())
+
     def emit(self) -> None:
         """All lanes of a vector in one row of their last axis, where that is so; else in parts."""
         f, operand, panel = self.f, self.operand, self.panel
@@ -317,7 +338,7 @@ class _ByLanes(_Packer):
             for start, parts in zip(range(0, rows, width), vectors, strict=True):
                 result = ""
                 for (_, mask), scope in zip(parts, inner):
-                    part = scope.vector(self.operand.value)
+                    part = scope.vector(self.value)
                     if result:
                         part = f.value(f"select {mask_type} {mask}, {self.type} {part}, {self.type} {result}")
                     result = part
@@ -327,6 +348,9 @@ class _ByLanes(_Packer):
 
 
 class _BySquares(_Packer):
+    def loops(self) -> Axes:
+        return (*self.operand.steps, *self.operand.lanes)
+
     def emit(self) -> None:
         """Squares of as many lanes and steps as a vector has numbers. The last lanes of the panel may be in two squares,
         so that none reaches beyond it."""
@@ -365,12 +389,13 @@ class _BySquares(_Packer):
         rows = self.panel.rows
         square = at if rows == 1 else f.slot(f"[{width * width} x {self.scalar}]", width * dtype.itemsize)
         scope.bind(self.operand.steps[-1], place, lanes=True)
+        scope.prepare([self.value], ())
         with integers.loop(0, min(width, rows), "lane") as j:
             inside = scope.child()
             for axis, table in tables.items():
                 entry = f.value(f"getelementptr i64, ptr {table}, i64 {integers.add(start, j)}")
                 inside.bind(axis, f.value(f"load i64, ptr {entry}"))
-            steps = inside.vector(self.operand.value)
+            steps = inside.vector(self.value)
             store_consecutive(f, dtype, width, square, integers.multiply(j, width), steps, None)
         if rows > 1:
             transpose = emit_transpose(f.module, dtype, width)
@@ -378,6 +403,9 @@ class _BySquares(_Packer):
 
 
 class _ByNumbers(_Packer):
+    def loops(self) -> Axes:
+        return (*self.operand.lanes, *self.inner_steps_first())
+
     def emit(self) -> None:
         """One lane after another."""
         f, lanes, panel = self.f, self.operand.lanes, self.panel
@@ -388,7 +416,7 @@ class _ByNumbers(_Packer):
                 scope.bind(axis, value)
             with self.step_loops([scope]) as (step, (inner,)):
                 place = f.value(f"getelementptr {self.scalar}, ptr {self.address(step)}, i64 {j}")
-                f.do(f"store {self.scalar} {inner.scalar(self.operand.value)}, ptr {place}")
+                f.do(f"store {self.scalar} {inner.scalar(self.value)}, ptr {place}")
 
 
 def _first_lanes(count: int, width: int) -> str:
