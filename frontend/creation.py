@@ -316,13 +316,16 @@ def _counted(count: int, dtype: DType) -> Tensor:
 def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False) -> Tensor:
     """`steps` numbers at equal distances, the first `start` and the last `end`."""
-    low, high = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     if steps < 0:
         raise GraphcError("number of steps must be non-negative")
-    # from both ends towards the middle, so that both are hit exactly
+    low, high = (cast(x, float64) if isinstance(x, Tensor) else float(x) for x in (start, end))
     place = _counted(steps, float64)
-    gap = (high - low) / (steps - 1) if steps > 1 else 0.0
-    made = where(place < steps / 2, low + place * gap, high - (steps - 1 - place) * gap) if steps != 1 else place + low
+    if steps == 1:
+        made = place + low
+    else:
+        # from both ends towards the middle, so that both are hit exactly
+        gap = (high - low) / max(steps - 1, 1)
+        made = where(place < steps / 2, low + place * gap, high - (steps - 1 - place) * gap)
     chosen = dtype or _default
     made = cast(made if chosen.is_floating_point else trunc(made), chosen)
     return _into(out, _made(made, requires_grad, device))

@@ -53,8 +53,8 @@ def _clip_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: float)
 
 
 def _check_rows(index: Tensor, rows: Any) -> None:
-    array = index._data
-    if hasattr(array, "min") and array.size and (array.min() < 0 or array.max() >= rows):
+    array = index._known()
+    if array is not None and (array.min() < 0 or array.max() >= rows):
         raise DimError("index out of range in self", expected=f"0 <= index < {rows}",
                        got=str(array.min() if array.min() < 0 else array.max()))
 
@@ -66,8 +66,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes == -1:
         num_classes = int(tensor.max().item()) + 1
     shape = (*tensor._data.shape, num_classes)
-    array = tensor._data
-    if hasattr(array, "min") and array.size:
+    array = tensor._known()
+    if array is not None:
         if array.min() < 0:
             raise GraphcError("Class values must be non-negative.")
         if array.max() >= num_classes:

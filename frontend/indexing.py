@@ -19,6 +19,7 @@ from graphc.frontend.pointwise import cast
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import active
 from graphc.types import bool_, int64, uint8
 
 
@@ -33,7 +34,7 @@ def _is_mask(item: Any) -> bool:
 
 
 def _is_places(item: Any) -> bool:
-    return isinstance(item, Tensor) and not _is_mask(item) and (item.ndim > 0 or not isinstance(item._data, np.ndarray))
+    return isinstance(item, Tensor) and not _is_mask(item) and (item.ndim > 0 or active() is not None)
 
 
 class _Basic:
@@ -152,6 +153,12 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     refuse(self)
     basic = _Basic(_items(index), self._data.shape)
     new = value if isinstance(value, Tensor) else as_tensor(value, dtype=self.dtype)
+    if len(basic.places) == 1 and _is_mask(basic.places[0][1]) and new.numel() == 1 and basic.places[0][1].ndim:
+        # one number for all places needs no list of the places, which a trace could not have
+        part = basic.view(self)
+        refuse(part)
+        assign(part, cast(choose(_mask_over(part, *basic.places[0]), reshape(new, ()), part), part.dtype))
+        return
     if not basic.places:
         part = basic.view(self)
         refuse(part)
@@ -160,6 +167,13 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     part = basic.view(self)
     refuse(part)
     assign(part, _Advanced(part, basic.places).put(new, accumulate=False))
+
+
+def _mask_over(part: Tensor, at: int, mask: Tensor) -> Tensor:
+    """A mask of dimensions from `at` on, as it stretches over the tensor."""
+    _Advanced._check_mask(mask, part, at)
+    shape = (*(1,) * at, *mask._data.shape, *(1,) * (part.ndim - at - mask.ndim))
+    return reshape(mask if mask.dtype is bool_ else cast(mask, bool_), shape)
 
 
 def _fitted(new: Tensor, shape: Any) -> Tensor:
@@ -222,8 +236,8 @@ class _Advanced:
     @staticmethod
     def _check_bounds(indices: Sequence[Tensor], sizes: Sequence[Any], dims: Sequence[int]) -> None:
         for index, size, dim in zip(indices, sizes, dims):
-            array = index._data
-            if isinstance(array, np.ndarray) and array.size and isinstance(size, int):
+            array = index._known()
+            if array is not None and isinstance(size, int):
                 low, high = array.min(), array.max()
                 if low < -size or high >= size:
                     wrong = low if low < -size else high
@@ -300,7 +314,7 @@ def emit_iota(shape: Any, at: int) -> Tensor:
 
 def _last_writer(index: Tensor, order: Tensor, size: Any, count: Any, at: int) -> Tensor:
     shape = tuple(size if i == at else s for i, s in enumerate(index._data.shape))
-    if isinstance(index._data, np.ndarray):
+    if active() is None:
         last = np.zeros(shape, np.int64)
         places = list(np.ogrid[tuple(map(slice, index._data.shape))])
         places[at] = index._data
@@ -349,8 +363,9 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     source = input if input._data.shape else reshape(input, (1,))
     shape = source._data.shape
     _Advanced._check_bounds([index], [shape[at]], [at])
-    if isinstance(index._data, np.ndarray) and index._data.size and index._data.min() < 0:
-        raise DimError("index out of range in self", expected=f"0 <= index < {shape[at]}", got=str(index._data.min()))
+    known = index._known()
+    if known is not None and known.min() < 0:
+        raise DimError("index out of range in self", expected=f"0 <= index < {shape[at]}", got=str(known.min()))
     stretched = expand(reshape(index, tuple(-1 if i == at else 1 for i in range(len(shape)))),
                        tuple(index._data.shape[0] if i == at else s for i, s in enumerate(shape)))
     out = emit(ops.gather, (source, stretched), {"axis": at})

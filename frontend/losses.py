@@ -97,8 +97,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     if input.shape != target.shape:
         raise ArgumentError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is "
                             "deprecated. Please ensure they have the same size.")
-    array = input._data
-    if hasattr(array, "min") and array.size and not (array.min() >= 0 and array.max() <= 1):
+    array = input._known()
+    if array is not None and not (array.min() >= 0 and array.max() <= 1):
         raise GraphcError("all elements of input should be between 0 and 1", got=f"from {array.min()} to {array.max()}",
                           hint="apply sigmoid() first, or use binary_cross_entropy_with_logits")
     loss = (target - 1) * clamp(log1p(-input), min=-100) - target * clamp(log(input), min=-100)
@@ -169,8 +169,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 
 
 def _check_targets(target: Tensor, classes: Any, ignore_index: int) -> None:
-    array = target._data
-    if not hasattr(array, "min") or not array.size or not isinstance(classes, int):
+    array = target._known()
+    if array is None or not isinstance(classes, int):
         return
     wrong = (array != ignore_index) & ((array < 0) | (array >= classes))
     if wrong.any():

@@ -58,4 +58,4 @@ def _written(result: Any, out: Any) -> Any:
     if not isinstance(out, (tuple, list)):
         return write_out(result, out)
     written = tuple(write_out(made, target) for made, target in zip(result, out, strict=True))
-    return written if type(result) is tuple else type(result)(written)
+    return written if type(result) is tuple else type(result)(*written)

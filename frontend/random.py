@@ -267,8 +267,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
               out: Tensor | None = None) -> Tensor:
     """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype."""
     chance: Any = input if p is None else p
-    if p is None and isinstance(input._data, np.ndarray) and input._data.size:
-        low, high = input._data.min(), input._data.max()
+    known = input._known()
+    if p is None and known is not None:
+        low, high = known.min(), known.max()
         if not (low >= 0 and high <= 1):
             raise GraphcError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.", expected="probabilities",
                               got=f"numbers from {low} to {high}")
@@ -282,7 +283,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element."""
     if not isinstance(std, Tensor) and std < 0:
         raise GraphcError(f"normal expects std >= 0.0, but found std {std}")
-    if isinstance(std, Tensor) and isinstance(std._data, np.ndarray) and (std._data < 0).any():
+    if isinstance(std, Tensor) and (known := std._known()) is not None and (known < 0).any():
         raise GraphcError("normal expects all elements of std >= 0.0")
     if size is not None:
         shape = sizes((size,), "size")

@@ -165,7 +165,7 @@ def _extreme(record: Any, name: str, input: Tensor, dims: tuple[int, ...], keepd
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The least and the largest element."""
     dims: Dims = () if dim is None else dim
-    return return_types.aminmax((amin(input, dims, keepdim), amax(input, dims, keepdim)))
+    return return_types.aminmax(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
@@ -174,7 +174,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
         return maximum(input, dim)
     if dim is None:
         return named(_extreme(ops.amax, "Max", input, tuple(range(len(input._data.shape))), False), "Max")
-    return return_types.max(_with_index(ops.argmax, "Max", input, dim, keepdim))
+    return return_types.max(*_with_index(ops.argmax, "Max", input, dim, keepdim))
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
@@ -183,7 +183,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
         return minimum(input, dim)
     if dim is None:
         return named(_extreme(ops.amin, "Min", input, tuple(range(len(input._data.shape))), False), "Min")
-    return return_types.min(_with_index(ops.argmin, "Min", input, dim, keepdim))
+    return return_types.min(*_with_index(ops.argmin, "Min", input, dim, keepdim))
 
 
 def _with_index(record: Any, name: str, input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:

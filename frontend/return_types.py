@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections import namedtuple
+from typing import Any
 
 
-class Result(tuple[Any, ...]):
-    """A tuple whose items have names."""
-
-    __slots__ = ()
-    fields: ClassVar[tuple[str, ...]] = ()
-
-    def __repr__(self) -> str:
-        lines = ",\n".join(f"{name}={item!r}" for name, item in zip(self.fields, self))
-        return f"graphc.return_types.{type(self).__name__}(\n{lines})"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in type(self).fields:
-            return self[type(self).fields.index(name)]
-        raise AttributeError(f"{type(self).__name__!r} has no field {name!r}; it has {', '.join(type(self).fields)}")
-
-    def __reduce__(self) -> Any:
-        return type(self), (tuple(self),)
+def _text(self: Any) -> str:
+    lines = ",\n".join(f"{name}={item!r}" for name, item in zip(self._fields, self))
+    return f"graphc.return_types.{type(self).__name__}(\n{lines})"
 
 
-def _define(name: str, fields: str) -> type[Result]:
-    return type(name, (Result,), {"__slots__": (), "fields": tuple(fields.split()), "__module__": __name__})
+def _define(name: str, fields: str) -> Any:
+    base = namedtuple(name, fields)  # type: ignore[misc]  # the names are those of PyTorch
+    return type(name, (base,), {"__slots__": (), "__repr__": _text, "__module__": __name__})
 
 
 max = _define("max", "values indices")

@@ -503,6 +503,11 @@ class Tensor:
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived the trace that made it)
         return data
 
+    def _known(self) -> np.ndarray | None:
+        """The numbers, for checks that are left out where there are none yet or none to check."""
+        data = self._data
+        return data if type(data) is np.ndarray and data.size and active() is None else None
+
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`."""
         if self.requires_grad and not force:
@@ -584,7 +589,7 @@ class Tensor:
         if not self.is_leaf:
             raise AutogradError("a tensor that is not a leaf cannot be pickled: its graph would be lost",
                                 hint="pickle x.detach()")
-        return _rebuild, (type(self), np.ascontiguousarray(self._array("pickle")), self.requires_grad, self.__dict__)
+        return _rebuild, (type(self), np.asarray(self._array("pickle"), order="C"), self.requires_grad, self.__dict__)
 
 
 def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
