@@ -37,6 +37,8 @@ _MANY = 32
 """Graphs of one function after which a warning says that it is traced again and again."""
 _ENTRIES = 4
 """How many graphs of a function have native entries at the same time."""
+_USEFUL = 8
+"""Calls that make up for the making of a native entry."""
 
 
 @dataclass(eq=False)
@@ -87,7 +89,8 @@ class Compiled:
         self.backend = backend
         self.executable: Executable | None = None
         self.entry: Entry | None = None
-        self.calls = 0
+        self.misses = 0
+        """Calls by way of Python, from the one on before which the native entry was last of use."""
         self._lock = threading.Lock()
 
     # Making the graph
@@ -359,7 +362,7 @@ class CompiledBackward(Node):
             inputs = [saved.unpack(self) for saved in self.saved]
             return apply_graph(_vjp(self.graph, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
         inputs = [self.saved[i].unpack(self) for i in how.taken]
-        arrays = [*self.residuals, *(t._data for t in inputs), *(np.ascontiguousarray(s._data) for s in seeds)]
+        arrays = [*self.residuals, *(t._data for t in inputs), *(np.asarray(s._data, order="C") for s in seeds)]
         return [wrap(a) for a in run_graph(how.backward, arrays)]
 
     def free(self) -> None:
@@ -535,10 +538,11 @@ class CompiledFunction:
     def _enter(self, graph: Compiled, arguments: Sequence[Any]) -> None:
         """Give a graph that was called by way of Python a native entry, or a new one in place of one that did not fit.
 
-        Not after the first call, which may be the only one; and ever more rarely where it does not help.
+        Not after the first call, which may be the only one; and ever more rarely where it is of no use.
         """
-        graph.calls += 1
-        if graph.calls < 2 or graph.calls & (graph.calls - 1):
+        useful = graph.entry is not None and graph.entry.calls >= _USEFUL
+        graph.misses = 1 if useful else graph.misses + 1
+        if not useful and (graph.misses < 2 or graph.misses & (graph.misses - 1)):
             return
         with self._lock:
             graph.make_entry(arguments)

@@ -12,7 +12,7 @@ import dis
 import functools
 import math
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
@@ -37,6 +37,8 @@ _DYNAMIC = frozenset({
     "methodcaller", "replace", "setattr", "vars",
 })  # fmt: skip
 """Code that names one of these may read any attribute."""
+_ANY_NAME = "*"
+"""Among the names that code mentions: all others."""
 _UNREAD = frozenset({
     "_version", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
@@ -275,7 +277,7 @@ class _Survey:
 
     @property
     def _dynamic(self) -> bool:
-        return not self._mentioned.isdisjoint(_DYNAMIC)
+        return _ANY_NAME in self._mentioned
 
     def _look(self, value: Any, name: str) -> None:
         """Note what hangs on a value; that the value itself is the same, whoever holds it sees to."""
@@ -310,6 +312,8 @@ class _Survey:
     def _container(self, value: Any, name: str) -> None:
         if isinstance(value, dict):
             self._dict(value, name, lambda key: True)
+            if isinstance(value, OrderedDict):  # keeps an order of its own
+                self.contents.append((name, value, tuple, tuple(value)))
         elif isinstance(value, list):
             self._guard("list", name, value, None, tuple(list.__iter__(value)))
             for k, item in enumerate(list.__iter__(value)):
@@ -363,13 +367,14 @@ class _Survey:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""
         if _package(cls) in _KNOWN:
             return
+        own = [holder for holder in cls.__mro__ if _package(holder) not in _KNOWN]
+        # what a base from elsewhere reads or calls, as Module.__call__ does forward, no scanned code mentions
+        all_names = self._dynamic or len(own) + 1 < len(cls.__mro__)
         found: dict[str, Any] = {}
-        for holder in cls.__mro__:
-            if _package(holder) in _KNOWN:
-                continue
+        for holder in own:
             for attribute, value in list(vars(holder).items()):
                 special = attribute.startswith("__") and attribute.endswith("__")
-                if isinstance(value, FunctionType) if special else attribute in self._mentioned:
+                if isinstance(value, FunctionType) if special else all_names or attribute in self._mentioned:
                     found.setdefault(attribute, _class_attribute(cls, attribute))
         self._guard("class", f"{cls.__qualname__}.", cls, None, tuple(found.items()))
         for attribute, value in found.items():
@@ -379,23 +384,27 @@ class _Survey:
         if module.__name__.partition(".")[0] in _KNOWN:
             return
         namespace = vars(module)
-        for attribute in self._mentioned & namespace.keys():
+        for attribute in sorted(self._mentioned & namespace.keys()):
             self._guard("item", f"{name}.{attribute}", namespace, attribute, namespace[attribute])
             self._later(namespace[attribute], f"{name}.{attribute}")
 
     def _function(self, function: FunctionType, name: str) -> None:
-        if function.__module__ is not None and function.__module__.partition(".")[0] in _KNOWN:
+        # not __module__, which functools.wraps sets to that of the function within
+        if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN:
+            self._later(function.__dict__.get("__wrapped__"), name)
             return
         parts = _function_parts(function)
         self._guard("function", function.__qualname__, function, None, parts)
         for part in parts[1:]:
             self._later(part, f"a default of {function.__name__}")
-        if function.__dict__:
-            self._later(function.__dict__, f"{function.__name__}.")
+        self._guard("namespace", f"{function.__name__}.__dict__", function, None, function.__dict__)
+        self._dict(function.__dict__, f"{function.__name__}.", self._mentioned.__contains__)
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self._cell(cell, cell_name)
         reads = _reads(function.__code__)
-        self._mentioned |= reads.mentioned
+        self._mentioned |= reads.attributes
+        if reads.dynamic:
+            self._mentioned.add(_ANY_NAME)
         names = function.__globals__
         for first in reads.globals:
             value = names.get(first, ABSENT)
@@ -419,24 +428,34 @@ class _Reads:
 
     globals: tuple[str, ...]
     imports: tuple[str, ...]
-    mentioned: frozenset[str]
-    """All names in it, and the strings that may serve as one: of getattr(x, "name"), or of a pattern."""
+    attributes: frozenset[str]
+    """Strings are among them: of getattr(x, "name"), or of a pattern."""
+    dynamic: bool
+    """Whether it may read others too."""
+
+
+_READING = {
+    "LOAD_GLOBAL": "globals", "LOAD_NAME": "globals", "IMPORT_NAME": "imports", "IMPORT_FROM": "attributes",
+    "LOAD_ATTR": "attributes", "LOAD_METHOD": "attributes", "LOAD_SUPER_ATTR": "attributes",
+}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
 def _reads(code: CodeType) -> _Reads:
-    names: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "LOAD_NAME": set(), "IMPORT_NAME": set()}
+    names: dict[str, set[str]] = {"globals": set(), "imports": set(), "attributes": set(_strings(code.co_consts))}
     for instruction in dis.get_instructions(code):
-        if instruction.opname in names:
-            names[instruction.opname].add(instruction.argval)
-    found = _Reads(
-        tuple(sorted(names["LOAD_GLOBAL"] | names["LOAD_NAME"])), tuple(sorted(names["IMPORT_NAME"])),
-        frozenset(code.co_names).union(_strings(code.co_consts)),
-    )  # fmt: skip
+        kind = _READING.get(instruction.opname)
+        if kind is not None:
+            names[kind].add(instruction.argval)
+    dynamic = not _DYNAMIC.isdisjoint(names["globals"] | names["attributes"])
+    found = _Reads(tuple(sorted(names["globals"])), tuple(sorted(names["imports"])), frozenset(names["attributes"]), dynamic)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             inner = _reads(constant)
-            found = _Reads(found.globals + inner.globals, found.imports + inner.imports, found.mentioned | inner.mentioned)
+            found = _Reads(
+                found.globals + inner.globals, found.imports + inner.imports, found.attributes | inner.attributes,
+                found.dynamic or inner.dynamic,
+            )  # fmt: skip
     return found
 
 

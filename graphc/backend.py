@@ -183,6 +183,11 @@ class EntrySpec:
 class Entry(Protocol):
     """A native way into one graph."""
 
+    @property
+    def calls(self) -> int:
+        """How many calls it has served."""
+        ...
+
     def bind(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
         """A function of positional arguments that runs the graph where all checks of the spec pass, and else, having
         changed nothing, calls `fallback` with the arguments that it was given."""

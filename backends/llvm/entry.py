@@ -39,6 +39,11 @@ class NativeEntry:
         self._words = words
         self._alive = (alive, module)
 
+    @property
+    def calls(self) -> int:
+        """How many calls have passed the checks."""
+        return int(self._words[Header.CALLS])
+
     def bind(self, fallback: Callable[..., Any]) -> Callable[..., Any]:
         """A built-in function: the graph's, or else what `fallback` returns."""
         return self._module.new((self._words, self._alive, fallback))
@@ -110,6 +115,7 @@ class _Table:
             Header.WORKSPACE: workspace.address,
             Header.ARENA_BYTES: workspace.nbytes,
             Header.RELEASES: releases,
+            Header.CALLS: 0,
         }
         words = [*(header[which] for which in Header), *checks, *outputs, *afterwards, *leaves]
         return np.array([int(word) for word in words], np.int64)

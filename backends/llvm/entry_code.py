@@ -285,6 +285,7 @@ def _render_entry(module: Module, slots: Slots) -> None:
     checks = w.word(table, header("i64", Header.CHECKS))
     operands = (("ptr", checks), ("ptr", "%args"), ("ptr", frame), ("i64", inputs))
     w.require(f.call("i1", "@check", *operands), "miss")
+    w.store_word("i64", f.value(f"add i64 {header('i64', Header.CALLS)}, 1"), table, Header.CALLS.value)
 
     with f.loop("0", outputs) as k:
         w.store_word("ptr", "null", made, k)

@@ -45,6 +45,8 @@ class Header(IntEnum):
     ARENA_BYTES = auto()
     RELEASES = auto()
     """Whether other threads may run meanwhile."""
+    CALLS = auto()
+    """How many calls have passed the checks; counted by the code."""
 
 
 class Check(IntEnum):
