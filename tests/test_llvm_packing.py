@@ -121,17 +121,15 @@ def test_integers_keep_what_is_known() -> None:
 def test_transposition(dtype: DType, width: int) -> None:
     module = Module("test")
     symbol = emit_transpose(module, dtype, width)
-    f = module.function("turn", [("ptr", "from"), ("ptr", "to"), ("i64", "step")])
-    f.call("void", symbol, ("ptr", "%from"), ("ptr", "%to"), ("i64", "%step"))
+    params = [("ptr", "from"), ("i64", "from_step"), ("ptr", "to"), ("i64", "to_step")]
+    f = module.function("turn", params)
+    f.call("void", symbol, *((type_, f"%{name}") for type_, name in params))
     f.do("ret void")
     native = compile_module(str(module), Target.host(), cache=DiskCache(None, 0))
-    turn = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(native.address("turn"))
-    raw = np.empty(width * width * dtype.itemsize + 128, np.uint8)
-    start = -raw.ctypes.data % 64
-    square = raw[start : start + width * width * dtype.itemsize].view(dtype.numpy).reshape(width, width)
-    square[...] = np.arange(width * width).reshape(width, width)
-    step = width + 3
-    out = np.full((width, step), 99, dtype.numpy)
-    turn(square.ctypes.data, out.ctypes.data, step)
-    np.testing.assert_array_equal(out[:, :width], square.T)
+    types = [ctypes.c_void_p, ctypes.c_int64] * 2
+    turn = ctypes.CFUNCTYPE(None, *types)(native.address("turn"))
+    square = np.arange(width * (width + 5)).reshape(width, width + 5).astype(dtype.numpy)
+    out = np.full((width, width + 3), 99, dtype.numpy)
+    turn(square.ctypes.data, width + 5, out.ctypes.data, width + 3)
+    np.testing.assert_array_equal(out[:, :width], square[:, :width].T)
     assert (out[:, width:] == 99).all()

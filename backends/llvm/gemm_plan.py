@@ -38,6 +38,8 @@ _DIRECT_COLUMN_READS = 1
 """The same for a left operand whose rows stand side by side, and of which each step reads a stretch elsewhere."""
 _DIRECT_ROW_READS = 24
 """The same for a left operand whose steps stand side by side: each of its rows is read on and on."""
+_MOST_STEPS = 512
+"""How many steps a block has at most: with more, its panels leave the caches before they are read again."""
 _ALIASING = 4096
 """Bytes: addresses so far apart compete for the same few lines of the level-1 cache."""
 _FEW_DOTS = 32
@@ -285,7 +287,7 @@ def _tile(
 def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> int:
     """How many steps to take at a time: as many as panels of the right operand stay in the level-1 cache for, or not
     much beyond it, shared out evenly."""
-    most = max(64, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize))
+    most = max(64, min(_MOST_STEPS, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize)))
     if k <= most:
         return k
     # whole numbers of the inner axes' steps are packed faster

@@ -132,7 +132,7 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     most = f.value(f"sub i64 %k, {f.value(f'mul i64 {few}, {tile.rows}')}")
     first = f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
     with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
-        _prefetch(f, tile, fetched)
+        _prefetch_row(f, tile, fetched)
         last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
         with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
             _step(f, tile, a_slot, b_slot, sums)
@@ -155,7 +155,7 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     return symbol
 
 
-def _prefetch(f: Function, tile: Tile, row: str) -> None:
+def _prefetch_row(f: Function, tile: Tile, row: str) -> None:
     """Have the lines of a row of the result fetched; past the last row, something is fetched to no effect."""
     scalar = REGISTER[tile.dtype.name]
     prefetch = f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])

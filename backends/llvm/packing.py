@@ -27,6 +27,7 @@ from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.memory import address as element_address
 from graphc.backends.llvm.memory import store_consecutive
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
@@ -362,13 +363,37 @@ class _BySquares(_Packer):
             with runs as (low, high, before, (scope,)), f.loop(low, high, str(width), hint="square") as place:
                 left = integers.subtract(high, place)
                 at = self.address(integers.add(place, before), start)
-                if self.masks_are_cheap:
+                if (strides := self.operand.strides) is not None and rows > 1:
+                    # most squares of a plain matrix are turned straight from there
+                    lane = integers.add(self.panel.first, start)
+                    is_whole = f.value(f"icmp sge i64 {left}, {width}")
+                    has_lanes = f.value(f"icmp sle i64 {lane}, {extent(self.operand.lanes) - width}")
+                    is_plain = f.value(f"and i1 {is_whole}, {has_lanes}")
+                    with f.when(is_plain):
+                        self.turn(self.corner(lane, place), strides[0], at)
+                    with f.when(f.value(f"xor i1 {is_plain}, true")):
+                        self.square(scope.child(mask=integers.mask(width, 0, left)), tables, start, place, at)
+                elif self.masks_are_cheap:
                     self.square(scope.child(mask=integers.mask(width, 0, left)), tables, start, place, at)
-                    return
-                with f.when(f.value(f"icmp sge i64 {left}, {width}")):
-                    self.square(scope.child(), tables, start, place, at)
-                with f.when(f.value(f"icmp slt i64 {left}, {width}")):
-                    self.square(scope.child(mask=integers.mask(width, 0, left)), tables, start, place, at)
+                else:
+                    with f.when(f.value(f"icmp sge i64 {left}, {width}")):
+                        self.square(scope.child(), tables, start, place, at)
+                    with f.when(f.value(f"icmp slt i64 {left}, {width}")):
+                        self.square(scope.child(mask=integers.mask(width, 0, left)), tables, start, place, at)
+
+    def corner(self, lane: str, step: str) -> str:
+        """The address of a number of a plain matrix."""
+        scope = self.scope(1)
+        for axes, place in ((self.operand.lanes, lane), (self.operand.steps, step)):
+            for axis in axes:
+                scope.bind(axis, place)
+        return element_address(self.f, self.dtype, self.pointers(self.value.attr), scope.scalar(self.value.args[0]))
+
+    def turn(self, square: str, stride: int, at: str) -> None:
+        """Store the columns of a square, whose rows are `stride` apart, as steps."""
+        transpose = emit_transpose(self.f.module, self.dtype, self.width)
+        steps = (("i64", str(stride)), ("i64", str(self.panel.rows)))
+        self.f.call("void", transpose, ("ptr", square), steps[0], ("ptr", at), steps[1])
 
     def tables(self) -> dict[Axis, str]:
         """Tables of the lanes' axes at each lane of the panel; beyond the operand's last lane, more of that. They save
@@ -398,8 +423,7 @@ class _BySquares(_Packer):
             steps = inside.vector(self.value)
             store_consecutive(f, dtype, width, square, integers.multiply(j, width), steps, None)
         if rows > 1:
-            transpose = emit_transpose(f.module, dtype, width)
-            f.call("void", transpose, ("ptr", square), ("ptr", at), ("i64", str(rows)))
+            self.turn(square, width, at)
 
 
 class _ByNumbers(_Packer):

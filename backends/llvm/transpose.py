@@ -16,15 +16,17 @@ _BLOCK_BYTES = 16
 def emit_transpose(module: Module, dtype: DType, width: int) -> str:
     """The symbol of the function
 
-        void (ptr from, ptr to, i64 step)
+        void (ptr from, i64 from_step, ptr to, i64 to_step)
 
-    that reads a square of `width` by `width` numbers, row by row, and writes its columns as rows `step` numbers apart.
-    `from` is aligned to a row; `width` is a power of two, of one to four blocks of 16 bytes if it is more than one block.
+    that reads a square of `width` by `width` numbers, whose rows are `from_step` numbers apart, and writes its columns as
+    rows that are `to_step` apart. `width` is a power of two, and a row is one, two or four blocks of 16 bytes, or a part
+    of one.
     """
     name = f"graphc.transpose.{dtype.name}.{width}"
     if module.has(name):
         return f"@{name}"
-    f = module.function(name, [("ptr noalias", "from"), ("ptr noalias", "to"), ("i64", "step")], linkage="internal")
+    params = [("ptr noalias", "from"), ("i64", "from_step"), ("ptr noalias", "to"), ("i64", "to_step")]
+    f = module.function(name, params, linkage="internal")
     scalar = REGISTER[dtype.name]
     size = min(width, _BLOCK_BYTES // dtype.itemsize)
     half = size // 2
@@ -37,7 +39,7 @@ def emit_transpose(module: Module, dtype: DType, width: int) -> str:
             rows = list(chain.from_iterable((_interleaved(f, dtype, a, b, width, size, 0),
                                              _interleaved(f, dtype, a, b, width, size, half)) for a, b in pairs))
         for i, row in enumerate(rows):
-            place = f.value(f"getelementptr {scalar}, ptr %to, i64 {f.value(f'mul i64 %step, {column + i}')}")
+            place = f.value(f"getelementptr {scalar}, ptr %to, i64 {f.value(f'mul i64 %to_step, {column + i}')}")
             f.do(f"store {vector(scalar, width)} {row}, ptr {place}, align {dtype.itemsize}")
     f.do("ret void")
     return f"@{name}"
@@ -48,8 +50,9 @@ def _stacked(f: Function, dtype: DType, width: int, size: int, column: int, row:
     scalar = REGISTER[dtype.name]
     parts: list[str] = []
     for i in range(row, width, size):
-        place = f.value(f"getelementptr {scalar}, ptr %from, i64 {i * width + column}")
-        parts.append(f.value(f"load {vector(scalar, size)}, ptr {place}, align {size * dtype.itemsize}"))
+        offset = f.value(f"add i64 {f.value(f'mul i64 %from_step, {i}')}, {column}")
+        place = f.value(f"getelementptr {scalar}, ptr %from, i64 {offset}")
+        parts.append(f.value(f"load {vector(scalar, size)}, ptr {place}, align {dtype.itemsize}"))
     while len(parts) > 1:
         type_ = vector(scalar, size)
         lanes = ", ".join(f"i32 {lane}" for lane in range(2 * size))
