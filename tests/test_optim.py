@@ -87,6 +87,83 @@ def test_training_resumes_from_a_saved_state(make) -> None:
     assert {k: type(v).__name__ for k, v in state["state"][0].items()}.keys() == opt.state_dict()["state"][0].keys()
 
 
+RULES = {
+    "SGD": {"lr": 0.02, "momentum": 0.9}, "Adam": {"lr": 0.1}, "AdamW": {"lr": 0.1}, "Adagrad": {"lr": 0.5, "lr_decay": 0.01},
+    "Adadelta": {"lr": 10.0}, "RMSprop": {"lr": 0.05, "centered": True, "momentum": 0.5}, "Adamax": {"lr": 0.1},
+    "NAdam": {"lr": 0.1}, "RAdam": {"lr": 0.1}, "ASGD": {"lr": 0.05, "t0": 5}, "Rprop": {"lr": 0.05}, "Adafactor": {"lr": 0.1},
+}
+
+
+def train(name: str, wrap) -> tuple[list[float], list[float], dict]:
+    p = graphc.nn.Parameter(graphc.tensor([[3.0, -2.0], [0.5, 1.0]]))
+    q = graphc.nn.Parameter(graphc.tensor([2.0]))
+    opt = getattr(optim, name)([p, q], **RULES[name])
+
+    def step() -> graphc.Tensor:
+        opt.zero_grad()
+        loss = ((p - 1) ** 2).sum() + (q * p.mean() - 1).pow(2).sum()
+        loss.backward()
+        opt.step()
+        return loss
+
+    run, losses = wrap(step), []
+    for i in range(12):
+        losses.append(run().item())
+        opt.param_groups[0]["lr"] *= 0.9 if i % 4 == 3 else 1.0
+    return losses, p.tolist(), {key: value.tolist() for key, value in opt.state[p].items()}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_descends_alike_when_it_is_compiled(name: str) -> None:
+    """The state is made in the first call, and a rate that changes between calls needs no other graph."""
+    eager, p_eager, state_eager = train(name, lambda f: f)
+    compiled, p_compiled, state_compiled = train(name, graphc.compile)
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    np.testing.assert_allclose(p_compiled, p_eager, rtol=1e-5)
+    assert state_eager.keys() == state_compiled.keys()
+    for key in state_eager:
+        np.testing.assert_allclose(state_compiled[key], state_eager[key], rtol=1e-4, atol=1e-6, err_msg=key)
+    assert eager[-1] < eager[0]
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_lbfgs_finds_the_bottom_of_a_valley(search: str | None) -> None:
+    p = graphc.nn.Parameter(graphc.tensor([-1.5, 2.0], dtype=graphc.float64))
+    opt = optim.LBFGS([p], lr=1.0 if search else 0.2, max_iter=100, line_search_fn=search, history_size=10)
+
+    def closure() -> graphc.Tensor:
+        opt.zero_grad()
+        loss = (1 - p[0]) ** 2 + (100 if search else 2) * (p[1] - p[0] ** 2) ** 2  # Rosenbrock's
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        opt.step(closure)
+    np.testing.assert_allclose(p.detach().numpy(), [1, 1], atol=1e-3)
+
+
+def test_schedules_that_restart_and_combine() -> None:
+    def rates(make, n: int) -> list[float]:
+        opt = optim.SGD([graphc.nn.Parameter(graphc.ones(1))], lr=1.0, momentum=0.9)
+        schedule, seen = make(opt), []
+        for _ in range(n):
+            seen.append(opt.param_groups[0]["lr"])
+            opt.step()
+            schedule.step()
+        return seen
+
+    s = optim.lr_scheduler
+    warm = rates(lambda o: s.CosineAnnealingWarmRestarts(o, 2, 2), 7)
+    np.testing.assert_allclose(warm, [1, 0.5, 1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 1])
+    both = rates(lambda o: s.SequentialLR(o, [s.ConstantLR(o, 0.5, 10), s.ExponentialLR(o, 0.1)], [2]), 4)
+    np.testing.assert_allclose(both, [0.5, 0.5, 1, 0.1])
+    np.testing.assert_allclose(rates(lambda o: s.CosineAnnealingLR(o, 2), 6), [1, 0.5, 0, 0.5, 1, 0.5], atol=1e-12)
+    one = rates(lambda o: s.OneCycleLR(o, 1.0, total_steps=5, pct_start=0.5, anneal_strategy="linear"), 5)
+    assert one.index(max(one)) in (1, 2) and one[-1] < one[0]
+    with pytest.raises(ValueError, match="same optimizer"):
+        rates(lambda o: s.ChainedScheduler([s.StepLR(o, 1), s.StepLR(optim.SGD([graphc.ones(1)], 0.1), 1)]), 1)
+
+
 def test_groups() -> None:
     a, b, c = (graphc.nn.Parameter(graphc.zeros(1)) for _ in range(3))
     opt = optim.SGD([{"params": [a], "lr": 1.0}, {"params": b}], lr=0.5)

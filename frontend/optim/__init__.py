@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from graphc.frontend.optim import lr_scheduler
 from graphc.frontend.optim.adam import Adam, AdamW
+from graphc.frontend.optim.adaptive import ASGD, Adadelta, Adafactor, Adagrad, Adamax, NAdam, RAdam, RMSprop, Rprop
+from graphc.frontend.optim.lbfgs import LBFGS
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam",
+    "RMSprop", "Rprop", "lr_scheduler",
+]
