@@ -21,7 +21,7 @@ from graphc.config import config
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
 from graphc.frontend.entry import Constant, Given, Output, Plan, Same, entry_spec
-from graphc.frontend.guards import Snapshot
+from graphc.frontend.guards import Snapshot, is_known
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.nn.module import Module
 from graphc.frontend.node import Node, edge_to
@@ -72,7 +72,7 @@ class Compiled:
         try:
             with activated(trace):
                 result = function(*inside_args, **inside_kwargs)
-                self._finish(trace, result)
+                self._finish(trace, result, before.tensors)
         finally:
             trace.restore()
         changed = before.changed()
@@ -95,7 +95,8 @@ class Compiled:
 
     # Making the graph
 
-    def _finish(self, trace: Trace, result: Any) -> None:
+    def _finish(self, trace: Trace, result: Any, known: set[int]) -> None:
+        """Make the graph of a trace; `known` are the ids of the tensors that the function reached before it ran."""
         leaves, self.structure = flatten(result)
         updates = trace.updates()
         trace.check_overlaps()
@@ -113,7 +114,16 @@ class Compiled:
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
             elif isinstance(leaf._data, np.ndarray) and leaf._base is None:
-                self.results.append(Constant(leaf))
+                if id(leaf) in known or leaf.requires_grad:
+                    self.results.append(Constant(leaf))
+                else:  # made inside, so each call makes one of its own; or a gradient that was there before
+                    trace.value(leaf)
+                    found = trace.lifted(leaf)
+                    if found is not None and isinstance(found.source, Gradient):
+                        self.results.append(Same(trace.inputs.index(found)))
+                    else:
+                        self.results.append(Output(len(outputs)))
+                        outputs.append(trace.value(leaf))
             else:
                 self.results.append(Output(len(outputs)))
                 if leaf.requires_grad:
@@ -648,21 +658,36 @@ def _repeats(leaves: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _leaf_key(leaf: Any) -> Any:
+    kind = type(leaf)
     if isinstance(leaf, Tensor):
         data = leaf._data
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
-        return (data.dtype, data.shape, _strides(data), leaf.requires_grad, _has_history(leaf))
+        return (kind, data.dtype, data.shape, _strides(data), leaf.requires_grad, _has_history(leaf))
+    if kind is float:  # 0.0 == -0.0, and nan != nan
+        return (float, math.copysign(1, leaf), leaf if leaf == leaf else "nan")
+    if kind is complex:
+        return (complex, _leaf_key(leaf.real), _leaf_key(leaf.imag))
+    if isinstance(leaf, np.generic):
+        return (kind, leaf.dtype, leaf.tobytes())
+    if kind is frozenset:  # {1} == {True}
+        return (frozenset, frozenset((type(item), item) for item in leaf))
+    if kind is slice:
+        return (slice, *map(_leaf_key, (leaf.start, leaf.stop, leaf.step)))
     try:
         hash(leaf)
     except TypeError:
         raise ArgumentTypeError(
-            f"a compiled function cannot take a {type(leaf).__name__}",
+            f"a compiled function cannot take a {kind.__name__}",
             expected="tensors, hashable values, and tuples, lists, dicts and dataclasses of these",
+            hint=_HINTS.get(kind),
         ) from None
-    if type(leaf) is float:  # 0.0 == -0.0, and nan != nan
-        return (float, math.copysign(1, leaf), leaf if leaf == leaf else "nan")
-    return (type(leaf), leaf)
+    if not is_known(kind):  # what its == takes for equal may differ in what the function reads
+        return (kind, leaf, id(leaf))
+    return (kind, leaf)
+
+
+_HINTS: dict[type, str] = {np.ndarray: "pass graphc.from_numpy(array)", set: "pass a frozenset"}
 
 
 @overload

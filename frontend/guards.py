@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backend import ABSENT, ANYTHING, Guard
+from graphc.frontend import creation
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.tensor import Tensor
@@ -65,6 +66,7 @@ class Snapshot:
             # code that is found late may name attributes of objects that were seen early
             before = len(names)
             survey = _Survey(names, exempt or set())
+            survey.default_dtype()
             survey.visit(function, "the function")
             for number, argument in enumerate(arguments):
                 survey.visit(argument, f"argument {number}")
@@ -263,6 +265,10 @@ class _Survey:
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
                 self._look(value, name)
+
+    def default_dtype(self) -> None:
+        """Note the dtype that new tensors have, which is no state of the user's code."""
+        self._guard("item", "the default dtype", vars(creation), "_default", creation.get_default_dtype())
 
     def _later(self, value: Any, name: str) -> None:
         if not isinstance(value, _LEAVES):
@@ -475,6 +481,11 @@ def _imported(name: str, namespace: dict[str, Any]) -> Iterator[ModuleType]:
         module = sys.modules.get(full)
         if isinstance(module, ModuleType):
             yield module
+
+
+def is_known(cls: type) -> bool:
+    """Whether a class is one of those that are taken to stay as they are."""
+    return _package(cls) in _KNOWN
 
 
 def _package(cls: type) -> str:

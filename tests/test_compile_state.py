@@ -1,0 +1,103 @@
+"""graphc.compile: arguments that are nearly alike, results of their own at each call, and state beside arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import nn
+from graphc.errors import ArgumentTypeError
+
+CALLS = 6  # enough for a native entry
+
+
+@pytest.fixture
+def default_dtype() -> Iterator[None]:
+    yield
+    graphc.set_default_dtype(graphc.float32)
+
+
+class Scale:
+    """Equal by name, whatever the factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scale)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("use", "first", "second"),
+    [
+        (lambda s: s, np.float64(0.0), np.float64(-0.0)),
+        (lambda s: np.copysign(1.0, s.real), complex(0.0, 0.0), complex(-0.0, 0.0)),
+        (lambda s: 2.0 if type(next(iter(s))) is bool else 3.0, frozenset([1]), frozenset([True])),
+        (lambda s: s.factor, Scale(2.0), Scale(5.0)),
+        (lambda s: s.stop, slice(1), slice(2)),
+        (lambda s: 2.0 if type(s) is bool else 3.0, 1, True),
+    ],
+    ids=["numpy-zero", "complex-zero", "frozenset", "equal-objects", "slice", "bool"],
+)
+def test_arguments_that_are_equal_and_not_the_same(use: Any, first: Any, second: Any) -> None:
+    def f(x: Any, s: Any) -> Any:
+        return x * use(s)
+
+    compiled, x = graphc.compile(f), graphc.tensor([1.0, 2.0])
+    for _ in range(CALLS):
+        assert compiled(x, first).numpy().tobytes() == f(x, first).numpy().tobytes()
+    assert compiled(x, second).numpy().tobytes() == f(x, second).numpy().tobytes()
+
+
+def test_nan_from_numpy_is_traced_once() -> None:
+    f = graphc.compile(lambda x, s: x * s)
+    for _ in range(CALLS):
+        assert np.isnan(f(graphc.ones(1), np.float64("nan")).item())
+    assert repr(f) == "<compiled lambda: 1 graphs>"
+
+
+def test_a_parameter_is_not_a_plain_tensor() -> None:
+    f = graphc.compile(lambda x: isinstance(x, nn.Parameter))
+    assert f(nn.Parameter(graphc.ones(2)))
+    assert not f(graphc.ones(2, requires_grad=True))
+
+
+def test_arrays_and_sets_are_refused_with_a_way_out() -> None:
+    f = graphc.compile(lambda x: x)
+    with pytest.raises(ArgumentTypeError, match="from_numpy"):
+        f(np.ones(2))
+    with pytest.raises(ArgumentTypeError, match="frozenset"):
+        f({1})
+
+
+@pytest.mark.usefixtures("default_dtype")
+def test_the_default_dtype() -> None:
+    f = graphc.compile(lambda: graphc.zeros(2))
+    for _ in range(CALLS):
+        assert f().dtype == graphc.float32
+    graphc.set_default_dtype(graphc.float64)
+    assert f().dtype == graphc.float64
+
+
+def test_a_constant_result_is_the_callers_own() -> None:
+    f = graphc.compile(lambda x: (x * 2, graphc.tensor([1.0, 2.0])))
+    for _ in range(CALLS):
+        result = f(graphc.ones(1))[1]
+        assert result.tolist() == [1.0, 2.0]
+        result.add_(9)
+
+
+def test_a_gradient_that_is_returned_untouched() -> None:
+    w = graphc.ones(2, requires_grad=True)
+    f = graphc.compile(lambda: w.grad)
+    assert f() is None
+    for k in range(CALLS):
+        w.grad = graphc.full((2,), float(k))
+        assert f() is w.grad
