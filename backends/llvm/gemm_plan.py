@@ -28,6 +28,7 @@ _PACKING = 0.6  # to pack a number
 _FETCHING = 0.4  # to fetch one from beyond the level-2 cache
 _TASKS = 64  # as many as that are wanted
 _MOST_TASKS = 128
+_THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
 _SHARED_BYTES = 32 << 20
 """The memory that operands packed beforehand may take; where it is too little, the steps are taken in rounds."""
@@ -320,12 +321,14 @@ def _blocks(
         m_parts = -(-m // m_block)
         n_block = -(-n // min(n, -(-each // m_parts)))
         n_parts = -(-n // n_block)
-        cost = cycles / batch / (m_parts * n_parts)  # too few tasks leave threads idle
         # each part of m reads the right operand, each part of n the left one; a part alone with it packs it for itself
+        work = 0.0
         for (numbers, is_direct), readers in zip(operands, (n_parts, m_parts), strict=True):
-            cost += 0 if is_direct else numbers * _PACKING
+            work += 0 if is_direct else numbers * _PACKING
             if readers > 1:
-                cost += numbers * _FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
+                work += numbers * _FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
+        # threads share the work, and wait for the last task: half of it on average
+        cost = batch * work / _THREADS + cycles / (batch * min(each, m_parts * n_parts)) / 2
         if best is None or cost < best[0]:
             best = cost, m_block, n_block
     assert best is not None
