@@ -281,9 +281,9 @@ def _roots(statement: Store | Accumulate) -> list[Expr]:
     return [statement.offset, statement.value, *([statement.mask] if statement.mask is not None else [])]
 
 
-def _index_uses(roots: Sequence[Expr]) -> tuple[list[dict[Expr, int]], set[Axis]]:
+def _index_uses(roots: Sequence[Expr]) -> tuple[list[Mapping[Expr, int]], set[Axis]]:
     """The normal forms of all indices that depend on axes linearly, and the axes that are used in any other way."""
-    linear: list[dict[Expr, int]] = []
+    linear: list[Mapping[Expr, int]] = []
     fixed: set[Axis] = set()
     seen: set[Expr] = set()
 
