@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 import math
 import operator
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -72,9 +75,20 @@ class Compiled:
         try:
             with activated(trace):
                 result = function(*inside_args, **inside_kwargs)
+                if inspect.isawaitable(result) or isinstance(result, AsyncIterator):
+                    if inspect.iscoroutine(result):
+                        result.close()  # it would complain that nobody awaited it
+                    raise TraceError(f"{name!r} is an async function", expected="a function that returns when it is done")
                 self._finish(trace, result, before.tensors)
         finally:
             trace.restore()
+        after, structure_after = flatten((inside_args, inside_kwargs))
+        if structure_after != structure or not all(map(operator.is_, after, self.leaves)):
+            warnings.warn(
+                f"{name} changes a container among its arguments: a compiled call works on copies of containers, and the "
+                "caller's stays as it is; return what is new instead",
+                stacklevel=4,
+            )
         changed = before.changed()
         if changed is not None and ".state" not in changed:
             warnings.warn(
@@ -108,6 +122,9 @@ class Compiled:
         for leaf in leaves:
             lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
             if not isinstance(leaf, Tensor):
+                if _is_used_up(leaf):
+                    raise TraceError(f"{trace.builder.name!r} returns a {type(leaf).__name__}, which runs only once",
+                                     expected="tensors and values", hint="make it a list or a tuple")
                 self.results.append(Constant(leaf))
             elif id(leaf) in arguments:
                 self.results.append(Given(arguments[id(leaf)]))
@@ -326,6 +343,11 @@ class Compiled:
 def _owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
     """The tensor that an argument of this call, or a captured one, is."""
     return leaves[owner.index] if isinstance(owner, Argument) else owner.tensor
+
+
+def _is_used_up(leaf: Any) -> bool:
+    """Whether a value is a generator or another iterator of Python's own, whose state cannot be seen."""
+    return isinstance(leaf, Iterator) and type(leaf).__module__ in ("builtins", "itertools")
 
 
 def _has_history(leaf: Any) -> bool:
@@ -564,6 +586,10 @@ class CompiledFunction:
                     call = entered.entry.bind(call)
             self._entry = call
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
+        """As the function would be copied: a bound method goes to the copy of its object. Graphs are made anew."""
+        return CompiledFunction(copy.deepcopy(self.function, memo), fullgraph=self.fullgraph, backend=self.backend)
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
@@ -664,6 +690,8 @@ def _leaf_key(leaf: Any) -> Any:
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
         return (kind, data.dtype, data.shape, _strides(data), leaf.requires_grad, _has_history(leaf))
+    if kind in (int, bool, str, NoneType):
+        return (kind, leaf)
     if kind is float:  # 0.0 == -0.0, and nan != nan
         return (float, math.copysign(1, leaf), leaf if leaf == leaf else "nan")
     if kind is complex:
@@ -674,6 +702,9 @@ def _leaf_key(leaf: Any) -> Any:
         return (frozenset, frozenset((type(item), item) for item in leaf))
     if kind is slice:
         return (slice, *map(_leaf_key, (leaf.start, leaf.stop, leaf.step)))
+    if _is_used_up(leaf):
+        raise ArgumentTypeError(f"a compiled function cannot take a {kind.__name__}, which runs only once",
+                                hint="make it a list or a tuple")
     try:
         hash(leaf)
     except TypeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ class Structure:
     """How leaves are nested. Hashable; equal for equal nestings.
 
     kind
-        "leaf", "tuple", "list", "dict", "namedtuple" or "dataclass"; `type` is the class of the last two, `keys` are the
-        dict's keys or the fields' names.
+        "leaf", "tuple", "list", "dict", "defaultdict", "namedtuple" or "dataclass"; `keys` are a dict's keys or the fields'
+        names. `type` is the class of a dict, named tuple or dataclass, and the factory of a defaultdict.
     """
 
     kind: str
@@ -43,6 +44,10 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
         return Structure(kind.__name__, tuple(_flatten(x, leaves) for x in tree))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return Structure("namedtuple", tuple(_flatten(x, leaves) for x in tree), tuple(tree._fields), kind)
+    if kind is defaultdict:
+        return Structure(
+            "defaultdict", tuple(_flatten(x, leaves) for x in tree.values()), tuple(tree), tree.default_factory
+        )
     if isinstance(tree, dict):
         return Structure("dict", tuple(_flatten(x, leaves) for x in tree.values()), tuple(tree), kind)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
@@ -68,7 +73,13 @@ def _unflatten(structure: Structure, source: Any) -> Any:
         case "list":
             return children
         case "dict":
-            return structure.type(zip(structure.keys, children))
+            # without __init__, which may want other arguments, or count them as Counter's does
+            made = structure.type.__new__(structure.type)
+            for key, child in zip(structure.keys, children):
+                made[key] = child
+            return made
+        case "defaultdict":
+            return defaultdict(structure.type, zip(structure.keys, children))
         case "namedtuple":
             return structure.type(*children)
     # without __init__, which might want other arguments than the fields

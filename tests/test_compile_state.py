@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.errors import ArgumentTypeError
+from graphc.errors import ArgumentTypeError, TraceError
 
 CALLS = 6  # enough for a native entry
 
@@ -101,3 +103,57 @@ def test_a_gradient_that_is_returned_untouched() -> None:
     for k in range(CALLS):
         w.grad = graphc.full((2,), float(k))
         assert f() is w.grad
+
+
+def test_dicts_of_all_kinds_go_in_and_out() -> None:
+    f = graphc.compile(lambda d: (d, {k: v * 2 for k, v in d.items()}))
+    for made in (defaultdict(list, a=graphc.ones(1)), Counter({"a": graphc.ones(1)}), OrderedDict(a=graphc.ones(1))):
+        same, double = f(made)
+        assert type(same) is type(made)
+        assert same["a"] is made["a"]
+        assert double["a"].item() == 2
+    assert f(defaultdict(list, a=graphc.ones(1)))[0]["missing"] == []
+
+
+def test_what_runs_only_once_is_refused() -> None:
+    def numbers(x: Any) -> Any:
+        yield x
+
+    async def later(x: Any) -> Any:
+        return x
+
+    x = graphc.ones(1)
+    with pytest.raises(TraceError, match="returns a generator"):
+        graphc.compile(numbers)(x)
+    with pytest.raises(TraceError, match="async"):
+        graphc.compile(later)(x)
+    with pytest.raises(ArgumentTypeError, match="runs only once"):
+        graphc.compile(lambda x, numbers: x * next(numbers))(x, iter([2.0]))
+
+
+def test_a_changed_container_among_the_arguments_is_told() -> None:
+    def append(items: list[Any], x: Any) -> Any:
+        items.append(x)
+        return x * 2
+
+    with pytest.warns(UserWarning, match="changes a container among its arguments"):
+        graphc.compile(append)([], graphc.ones(1))
+
+
+def test_copies_of_compiled_functions_go_with_their_objects() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(graphc.ones(1))
+            self.run = graphc.compile(self._run)
+
+        def _run(self, x: Any) -> Any:
+            return x * self.weight
+
+    net = Net()
+    net.run(graphc.ones(1))
+    other = copy.deepcopy(net)
+    with graphc.no_grad():
+        other.weight.fill_(5)
+    assert other.run(graphc.ones(1)).item() == 5
+    assert net.run(graphc.ones(1)).item() == 1
