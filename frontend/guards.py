@@ -26,7 +26,7 @@ from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.frontend import creation
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Meta, Tensor
 from graphc.types import DType
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)
@@ -189,7 +189,9 @@ class _Fast:
         self.named = ([g.owner for g in owners("namespace")], [g.expected for g in owners("namespace")])
         functions = owners("function")
         self.functions = ([g.owner for g in functions], [part for g in functions for part in g.expected])
-        self.others = owners("slot", "class")
+        hooked = [g for g in owners("slot") if g.key in _HOOKS]  # two for each tensor, one after the other
+        self.hooked = ([g.owner for g in hooked[::2]], [g.expected for g in hooked])
+        self.others = [g for g in owners("slot", "class") if g.key not in _HOOKS]
 
     def unchanged(self) -> bool:
         """False also where values are equal without being the same."""
@@ -205,6 +207,7 @@ class _Fast:
                 and all(map(is_, map(type, self.typed[0]), self.typed[1]))
                 and all(map(is_, map(_namespace, self.named[0]), self.named[1]))
                 and all(map(is_, chain.from_iterable(map(_function_parts, self.functions[0])), self.functions[1]))
+                and all(map(is_, chain.from_iterable(map(_hooks, self.hooked[0])), self.hooked[1]))
                 and all(_identical(_read(guard), guard.expected) for guard in self.others)
             )
         except RuntimeError:  # another thread changed a dict at this moment
@@ -237,6 +240,10 @@ def _class_attribute(cls: type, name: str) -> Any:
     return ABSENT
 
 
+_HOOKS: tuple[Any, ...] = (vars(Meta)["hooks"], vars(Meta)["post_hooks"])
+_hooks = attrgetter("hooks", "post_hooks")
+
+
 class _Survey:
     """One walk over everything that a function reaches.
 
@@ -261,7 +268,9 @@ class _Survey:
         while self._waiting:
             value, name = self._waiting.pop()
             if isinstance(value, Tensor):
-                self.tensors.add(id(value))
+                if id(value) not in self.tensors:
+                    self.tensors.add(id(value))
+                    self._tensor_hooks(value, name)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
                 self._look(value, name)
@@ -269,6 +278,16 @@ class _Survey:
     def default_dtype(self) -> None:
         """Note the dtype that new tensors have, which is no state of the user's code."""
         self._guard("item", "the default dtype", vars(creation), "_default", creation.get_default_dtype())
+
+    def _tensor_hooks(self, tensor: Tensor, name: str) -> None:
+        """The hooks of a leaf, which a backward pass within the function calls."""
+        if tensor._meta is None or not tensor._meta.requires_grad:
+            return
+        for slot in _HOOKS:
+            hooks = _slot_contents(tensor._meta, slot)
+            self._guard("slot", f"the hooks of {name}", tensor._meta, slot, hooks)
+            if hooks is not None:
+                self._later(hooks, f"the hooks of {name}")
 
     def _later(self, value: Any, name: str) -> None:
         if not isinstance(value, _LEAVES):

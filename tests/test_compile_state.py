@@ -157,3 +157,23 @@ def test_copies_of_compiled_functions_go_with_their_objects() -> None:
         other.weight.fill_(5)
     assert other.run(graphc.ones(1)).item() == 5
     assert net.run(graphc.ones(1)).item() == 1
+
+
+@pytest.mark.parametrize("calls", [1, CALLS])
+def test_hooks_of_parameters_that_come_and_go(calls: int) -> None:
+    layer = nn.Linear(2, 1)
+
+    def step() -> None:
+        layer.zero_grad()
+        layer(graphc.ones(1, 2)).sum().backward()
+
+    compiled = graphc.compile(step)
+    for _ in range(calls):
+        compiled()
+    handle = layer.weight.register_hook(lambda grad: grad * 3)
+    for _ in range(calls):
+        compiled()
+        assert layer.weight.grad.tolist() == [[3.0, 3.0]]
+    handle.remove()
+    compiled()
+    assert layer.weight.grad.tolist() == [[1.0, 1.0]]
