@@ -234,11 +234,39 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    return _written(input, inplace, lambda x: named(_dropped(x, p, x), "Mul"))
+    return _written(input, inplace, lambda x: named(_dropped(x, p, tuple(x._data.shape)), "Mul"))
 
 
-def _dropped(x: Tensor, p: float, like: Tensor) -> Tensor:
+def _dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
     if p == 1:
         return x * 0.0
-    return where(dropout_mask(like, p), x * (1 / (1 - p)), 0.0)
+    return where(dropout_mask(shape, p), x * (1 / (1 - p)), 0.0)
+
+
+def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, dims: int) -> Tensor:
+    """Whole channels of [N, C, ...] or [C, ...] zeroed together."""
+    if p < 0.0 or p > 1.0:
+        raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
+    shape = tuple(input._data.shape)
+    if len(shape) not in (dims + 1, dims + 2):
+        raise GraphcError(f"dropout{dims}d: Expected {dims + 1}D or {dims + 2}D input, but received a {len(shape)}D input")
+    if not training or p == 0:
+        return input
+    channels = (*shape[: len(shape) - dims], *(1,) * dims)
+    return _written(input, inplace, lambda x: named(_dropped(x, p, channels), "Mul"))
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, L] or [C, L]."""
+    return _channel_dropout(input, p, training, inplace, 1)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, H, W] or [C, H, W]."""
+    return _channel_dropout(input, p, training, inplace, 2)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
+    return _channel_dropout(input, p, training, inplace, 3)
 

@@ -78,8 +78,8 @@ _FUNCTIONS: dict[Any, str] = {
     movement: """adjoint broadcast_shapes broadcast_tensors broadcast_to chunk clone flatten flip fliplr flipud movedim narrow
         permute ravel reshape select split squeeze swapaxes t tensor_split tile transpose unbind unflatten unsqueeze""",
     joining: "atleast_1d atleast_2d cat column_stack dstack hstack roll stack vstack",
-    indexing: """gather index_add index_put index_select masked_fill masked_select nonzero scatter scatter_add take
-        take_along_dim where""",
+    indexing: """gather index_add index_put index_select masked_fill masked_select nonzero repeat_interleave scatter
+        scatter_add take take_along_dim where""",
     matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot",
     activations: "log_softmax softmax dropout selu celu prelu threshold",
     creation: """arange as_tensor asarray empty empty_like eye from_numpy full full_like get_default_dtype linspace logspace

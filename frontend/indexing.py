@@ -477,6 +477,33 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return named(emit(ops.scatter_add, (input, stretched, source if alpha == 1 else source * alpha), {"axis": at}), "IndexAdd")
 
 
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
+    """Every element (along `dim`, or of the flattened tensor) `repeats` times in a row, or as often as a vector says.
+
+    Given a vector of counts alone: the place of each count, that often.
+    """
+    if repeats is None:
+        return wrap(np.repeat(np.arange(input.numel(), dtype=np.int64), input._array("repeat_interleave()")))
+    if dim is None:
+        input, dim = reshape(input, (-1,)), 0
+    at = axis(dim, input.ndim)
+    size = input._data.shape[at]
+    if isinstance(repeats, Tensor) and repeats.numel() > 1:
+        counts = repeats._array("repeat_interleave()").reshape(-1)
+        if len(counts) != size:
+            raise GraphcError("repeats must have the same size as input along dim", expected=str(size), got=str(len(counts)))
+        if (counts < 0).any():
+            raise GraphcError("repeats can not be negative")
+        return index_select(input, at, wrap(np.repeat(np.arange(size, dtype=np.int64), counts)))
+    times = integer(repeats, "repeats")
+    if times < 0:
+        raise GraphcError("Repeats must be non-negative")
+    shape = tuple(input._data.shape)
+    spread = reshape(input, (*shape[: at + 1], 1, *shape[at + 1 :]))
+    stretched = expand(spread, (*shape[: at + 1], times, *shape[at + 1 :]))
+    return reshape(stretched, (*shape[:at], size * times, *shape[at + 1 :])).clone()
+
+
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """input with `value` where the mask is True."""
     if mask.dtype is not bool_:

@@ -37,8 +37,8 @@ METHODS = {
         ravel repeat reshape reshape_as select split squeeze swapaxes t tensor_split tile transpose unbind unflatten unfold
         unsqueeze view view_as""",
     joining: "roll",
-    indexing: """gather index_add index_put index_put_ index_select masked_fill masked_select nonzero scatter scatter_add take
-        take_along_dim""",
+    indexing: """gather index_add index_put index_put_ index_select masked_fill masked_select nonzero repeat_interleave scatter
+        scatter_add take take_along_dim""",
     matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace",
     activations: "log_softmax softmax",
     creation: "new_empty new_full new_ones new_tensor new_zeros tril triu",

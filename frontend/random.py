@@ -372,8 +372,8 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
     return assign(self, log(1.0 - unit) * (-1.0 / lambd))
 
 
-def dropout_mask(like: Tensor, p: float) -> Tensor:
-    """True with probability 1 - p, in the shape of `like`."""
+def dropout_mask(shape: tuple[int, ...], p: float) -> Tensor:
+    """True with probability 1 - p."""
     with no_grad():
-        return _unit(tuple(like._data.shape), float32, None) >= p
+        return _unit(shape, float32, None) >= p
 

@@ -1,6 +1,6 @@
 """The tensor: an array, or a value of a graph that is being traced, with what autograd knows about it.
 
-`Tensor` holds no mathematics: functions are in `graphc.frontend.functional` and its neighbours, and become methods in
+`Tensor` holds no mathematics: functions are in `graphc.frontend.pointwise` and its neighbours, and become methods in
 `graphc.frontend.methods`.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, user_location
 from graphc.frontend.device import CPU, device
 from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.meta import Meta, Size, Version, View
 from graphc.frontend.modes import enable_grad, mode
 from graphc.frontend.tracer import active
 from graphc.ops import normalize_axis
@@ -24,7 +24,7 @@ from graphc.types import DTYPES, DType, dtype_of
 
 if TYPE_CHECKING:
     from graphc.frontend.node import Node
-    from graphc.op import Emitter, OpDef
+    from graphc.op import Emitter
 
 _new = object.__new__
 _DTYPES = {d.numpy: d for d in DTYPES.values()}
@@ -33,120 +33,6 @@ _DTYPES = {d.numpy: d for d in DTYPES.values()}
 def as_dtype(dtype: Any) -> DType:
     """graphc's dtype for NumPy's; one of graphc's as it is."""
     return dtype if type(dtype) is DType else _DTYPES.get(dtype) or dtype_of(dtype)
-
-
-class Size(tuple[int, ...]):
-    """A shape: a tuple of sizes that can count its elements."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """How many elements a tensor of this shape has."""
-        return math.prod(self)
-
-    def __repr__(self) -> str:
-        return f"graphc.Size([{', '.join(map(str, self))}])"
-
-    def __add__(self, other: Any) -> Size:
-        return Size(tuple.__add__(self, tuple(other)))
-
-    def __radd__(self, other: Any) -> Size:
-        return Size(tuple(other) + tuple(self))
-
-    def __getitem__(self, index: Any) -> Any:
-        item = tuple.__getitem__(self, index)
-        return Size(item) if isinstance(index, slice) else item
-
-    def __reduce__(self) -> Any:
-        return Size, (tuple(self),)
-
-
-class Version:
-    """Counts the in-place changes of a piece of memory; tensors that share the memory share the counter."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-class View:
-    """How a tensor that shares another one's memory is made from it: a step from its base, or from another view."""
-
-    __slots__ = ("_base", "detached", "parent", "seen", "step", "tracked")
-
-    def __init__(
-        self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | None, tracked: bool, detached: bool
-    ) -> None:
-        # what is detached must not keep the graph of what it was detached from alive
-        self._base: Any = weakref.ref(base) if detached else base
-        self.parent = parent
-        """The view that this one was made from; None for one of the base itself."""
-        self.step = step
-        """The op that leads here, with its attributes; None for an alias."""
-        self.tracked = tracked
-        """Whether the gradient of the view flows to the base: not for `detach`, `data` and views made under no_grad."""
-        self.detached = detached
-        self.seen = base._node if tracked else None
-        """The base's history when the view's own was made; a change in place gives the base a new one."""
-
-    @property
-    def base(self) -> Tensor | None:
-        """The tensor that the memory was made for, never a view itself; None if nobody holds it any more."""
-        return self._base() if self.detached else self._base
-
-    @property
-    def stale(self) -> bool:
-        """Whether the history of the view is older than that of the base."""
-        return self.tracked and self.seen is not self._base._node
-
-    @property
-    def steps(self) -> list[tuple[OpDef, dict[str, Any]]]:
-        """The ops that lead from the base to the view."""
-        steps = []
-        view: View | None = self
-        while view is not None:
-            if view.step is not None:
-                steps.append(view.step)
-            view = view.parent
-        return steps[::-1]
-
-    def read(self, base: Any) -> Any:
-        """The view of a tensor of the base's shape."""
-        for record, attrs in self.steps:
-            base = record(base, **attrs)
-        return base
-
-    def write(self, base: Any, new: Any) -> Any:
-        """`base` with `new` in the place of the view."""
-        steps, befores = self.steps, [base]
-        for record, attrs in steps[:-1]:
-            befores.append(record(befores[-1], **attrs))
-        for (record, attrs), before in zip(reversed(steps), reversed(befores)):
-            if record.view is None:
-                raise GraphcError(
-                    "unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                    "location", hint="clone() the tensor before changing it in place")
-            new = record.view(before, new, **attrs)
-        return new
-
-
-class Meta:
-    """What only some tensors have: leaves that require grad, views, tensors changed in place, tensors with hooks."""
-
-    __slots__ = ("accumulator", "grad", "hooks", "index", "inference", "post_hooks", "requires_grad", "version", "view")
-
-    def __init__(self) -> None:
-        self.requires_grad = False
-        self.grad: Tensor | None = None
-        self.index = 0
-        """Which output of its node the tensor is."""
-        self.version: Version | None = None
-        self.view: View | None = None
-        self.hooks: Hooks | None = None
-        self.post_hooks: Hooks | None = None
-        self.accumulator: Any = None
-        self.inference = False
 
 
 def wrap(data: Any) -> Tensor:

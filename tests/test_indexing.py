@@ -165,3 +165,12 @@ def test_functions_that_index() -> None:
     rows, columns = graphc.nonzero(graphc.eye(3), as_tuple=True)
     assert rows.tolist() == columns.tolist() == [0, 1, 2] and graphc.where(graphc.eye(2))[0].tolist() == [0, 1]
     assert graphc.nonzero(graphc.tensor(3)).shape == (1, 0)
+
+
+def test_repeating_elements() -> None:
+    x = graphc.tensor([[1, 2], [3, 4]])
+    assert x.repeat_interleave(2).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert x.repeat_interleave(graphc.tensor([0, 2]), 1).tolist() == [[2, 2], [4, 4]]
+    assert graphc.repeat_interleave(graphc.tensor([1, 0, 2])).tolist() == [0, 2, 2]
+    with pytest.raises(RuntimeError, match="same size"):
+        x.repeat_interleave(graphc.tensor([1, 2, 3]), 0)

@@ -344,3 +344,28 @@ def test_activations_are_finite_far_out_and_in_place_where_asked(name: str) -> N
     if name in ("elu", "selu", "celu", "silu", "mish", "leaky_relu", "relu6", "hardtanh", "hardswish", "hardsigmoid"):
         z = x.detach().clone()
         assert getattr(F, name)(z, inplace=True) is z and z.tolist() == y.tolist()
+
+
+def test_normalisation_without_a_batch() -> None:
+    x = graphc.randn(2, 4, 3, 5, dtype=graphc.float64)
+    a = x.numpy()
+
+    def normal(v: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        return (v - v.mean(axes, keepdims=True)) / np.sqrt(v.var(axes, keepdims=True) + 1e-5)
+
+    np.testing.assert_allclose(nn.InstanceNorm2d(4)(x).numpy(), normal(a, (2, 3)))
+    np.testing.assert_allclose(nn.InstanceNorm2d(4)(x[0]).numpy(), normal(a, (2, 3))[0])
+    np.testing.assert_allclose(F.group_norm(x, 2).numpy(), normal(a.reshape(2, 2, -1), (2,)).reshape(a.shape))
+    np.testing.assert_allclose(F.layer_norm(x, (3, 5)).numpy(), normal(a, (2, 3)))
+    np.testing.assert_allclose(F.rms_norm(x, (5,), eps=1e-3).numpy(), a / np.sqrt((a**2).mean(-1, keepdims=True) + 1e-3))
+    tracked = nn.InstanceNorm1d(4, track_running_stats=True).double()
+    tracked(x[:, :, 0])
+    np.testing.assert_allclose(tracked.running_mean.numpy(), 0.1 * a[:, :, 0].mean((0, 2)))
+
+
+def test_channel_dropout_zeroes_channels_together() -> None:
+    graphc.manual_seed(0)
+    y = nn.Dropout2d(0.5)(graphc.ones(8, 16, 3, 3)).reshape(128, 9)
+    assert set(y.sum(1).tolist()) == {0.0, 18.0}
+    with pytest.raises(RuntimeError, match="3D or 4D"):
+        F.dropout2d(graphc.ones(2, 2))

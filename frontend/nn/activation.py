@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from graphc.errors import ArgumentError
 from graphc.frontend.creation import full
 from graphc.frontend.nn import functional as F
 from graphc.frontend.nn.module import Module
@@ -259,6 +260,15 @@ class Softmax(_Along):
     """exp(x) / sum(exp(x)) along a dimension."""
 
     _function = staticmethod(F.softmax)
+
+
+class Softmax2d(Module):
+    """softmax over the channels of [N, C, H, W] or [C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() not in (3, 4):
+            raise ArgumentError(f"Softmax2d: expected input to be 3D or 4D, got {input.dim()}D instead")
+        return F.softmax(input, -3)
 
 
 class LogSoftmax(_Along):

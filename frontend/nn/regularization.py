@@ -16,8 +16,8 @@ from graphc.frontend.tensor import Tensor
 from graphc.types import DType
 
 
-class Dropout(Module):
-    """In training, zeroes each element with probability p and scales the others by 1 / (1 - p)."""
+class _Dropout(Module):
+    _function: Any
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
@@ -27,10 +27,34 @@ class Dropout(Module):
         self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training, self.inplace)
+        return type(self)._function(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout(_Dropout):
+    """In training, zeroes each element with probability p and scales the others by 1 / (1 - p)."""
+
+    _function = staticmethod(F.dropout)
+
+
+class Dropout1d(_Dropout):
+    """Dropout of whole channels of [N, C, L]."""
+
+    _function = staticmethod(F.dropout1d)
+
+
+class Dropout2d(_Dropout):
+    """Dropout of whole channels of [N, C, H, W]."""
+
+    _function = staticmethod(F.dropout2d)
+
+
+class Dropout3d(_Dropout):
+    """Dropout of whole channels of [N, C, D, H, W]."""
+
+    _function = staticmethod(F.dropout3d)
 
 
 class Flatten(Module):

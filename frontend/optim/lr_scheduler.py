@@ -4,83 +4,24 @@ from __future__ import annotations
 
 import math
 import types
-import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from graphc.errors import ArgumentError, ArgumentTypeError
+from graphc.errors import ArgumentError
+from graphc.frontend.optim.cyclic import CyclicLR, OneCycleLR
 from graphc.frontend.optim.optimizer import Optimizer
+from graphc.frontend.optim.plateau import ReduceLROnPlateau
+from graphc.frontend.optim.schedule import LRScheduler
+
+__all__ = [
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
+    "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
+    "ReduceLROnPlateau", "SequentialLR", "StepLR",
+]
 
 Schedule = Callable[[int], float]
-
-
-class LRScheduler:
-    """The base of schedules by epoch. Subclasses say in `get_lr` what the rates become when `last_epoch` is reached.
-
-    last_epoch
-        The epoch that is over; -1 for a schedule that begins.
-    """
-
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentTypeError(f"{type(optimizer).__name__} is not an Optimizer")
-        self.optimizer = optimizer
-        for i, group in enumerate(optimizer.param_groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
-            elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming an optimizer")
-        self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
-        self._step_count = 0
-        self._steps_seen = 0
-        optimizer.register_step_post_hook(self._seen)
-        self._last_lr: list[float] = []
-        self.step()
-
-    def _seen(self, *_: Any) -> None:
-        self._steps_seen += 1
-
-    def get_lr(self) -> list[float]:
-        """The rate of each group for the epoch `last_epoch`."""
-        raise NotImplementedError
-
-    def get_last_lr(self) -> list[float]:
-        """The rates that were set last."""
-        return self._last_lr
-
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rates for the next epoch, or for the one given."""
-        if self._step_count == 1 and self._steps_seen == 0:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. Call them in the opposite order: "
-                          "otherwise the first value of the learning rate schedule is skipped.", UserWarning, stacklevel=2)
-        self._step_count += 1
-        if epoch is None:
-            self.last_epoch += 1
-            rates = self.get_lr()
-        else:
-            self.last_epoch = epoch
-            closed = getattr(self, "_get_closed_form_lr", None)
-            rates = self.get_lr() if closed is None else closed()
-        self._set(rates)
-
-    def _set(self, rates: Sequence[Any]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _rates(self) -> list[Any]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("optimizer", "_steps_seen")}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.__dict__.update(state_dict)
 
 
 def _functions(given: Any, groups: int, name: str) -> list[Schedule]:
@@ -300,160 +241,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._set(self.get_lr())
 
 
-class CyclicLR(LRScheduler):
-    """Up and down between two rates, and the momentum the other way (Smith 2017)."""
-
-    def __init__(self, optimizer: Optimizer, base_lr: Any, max_lr: Any, step_size_up: int = 2000,
-                 step_size_down: int | None = None, mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
-                 gamma: float = 1.0, scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle",
-                 cycle_momentum: bool = True, base_momentum: Any = 0.8, max_momentum: Any = 0.9, last_epoch: int = -1) -> None:
-        groups = optimizer.param_groups
-        lows = _each(base_lr, len(groups), "base_lr")
-        if last_epoch == -1:
-            for group, low in zip(groups, lows):
-                group["lr"] = low
-        self.max_lrs = _each(max_lr, len(groups), "max_lr")
-        down = step_size_up if step_size_down is None else step_size_down
-        self.total_size = float(step_size_up + down)
-        self.step_ratio = step_size_up / self.total_size
-        if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
-            raise ArgumentError("mode is invalid and scale_fn is None")
-        self.mode, self.gamma, self._scale_fn, self.scale_mode = mode, gamma, scale_fn, scale_mode
-        if scale_fn is None:
-            self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
-        self.cycle_momentum = cycle_momentum
-        if cycle_momentum:
-            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise ArgumentError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
-            self.base_momentums = _each(base_momentum, len(groups), "base_momentum")
-            self.max_momentums = _each(max_momentum, len(groups), "max_momentum")
-            if last_epoch == -1:
-                for group, high, low in zip(groups, self.max_momentums, self.base_momentums):
-                    _set_momentum(group, high)
-                    group["max_momentum"], group["base_momentum"] = high, low
-        super().__init__(optimizer, last_epoch)
-        self.base_lrs = lows
-
-    def scale_fn(self, x: float) -> float:
-        """By what the height of a cycle is multiplied."""
-        if self._scale_fn is not None:
-            return self._scale_fn(x)
-        if self.mode == "triangular":
-            return 1.0
-        return 1 / 2.0 ** (x - 1) if self.mode == "triangular2" else self.gamma**x
-
-    def get_lr(self) -> list[float]:
-        cycle = math.floor(1 + self.last_epoch / self.total_size)
-        x = 1.0 + self.last_epoch / self.total_size - cycle
-        height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
-        scale = self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
-        if self.cycle_momentum:
-            for group, low, high in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums):
-                _set_momentum(group, high - (high - low) * height * scale)
-        return [low + (high - low) * height * scale for low, high in zip(self.base_lrs, self.max_lrs)]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimizer and a scale function without state."""
-        state = super().state_dict()
-        function = state.pop("_scale_fn")
-        if function is not None and not isinstance(function, types.FunctionType):
-            state["_scale_fn_state"] = dict(function.__dict__)
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        state = dict(state_dict)
-        saved = state.pop("_scale_fn_state", None)
-        super().load_state_dict(state)
-        if saved is not None and self._scale_fn is not None:
-            self._scale_fn.__dict__.update(saved)
-
-
-def _each(value: Any, groups: int, name: str) -> list[Any]:
-    if not isinstance(value, (list, tuple)):
-        return [value] * groups
-    if len(value) != groups:
-        raise ArgumentError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} values, "
-                            f"param_groups has {groups}.")
-    return list(value)
-
-
-def _set_momentum(group: dict[str, Any], momentum: float) -> None:
-    if "betas" in group:
-        group["betas"] = (momentum, *group["betas"][1:])
-    else:
-        group["momentum"] = momentum
-
-
-class OneCycleLR(LRScheduler):
-    """Up to `max_lr` and down to a small fraction of it over all steps, the momentum the other way (Smith and Topin 2019)."""
-
-    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
-                 steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: Literal["cos", "linear"] = "cos",
-                 cycle_momentum: bool = True, base_momentum: Any = 0.85, max_momentum: Any = 0.95, div_factor: float = 25.0,
-                 final_div_factor: float = 1e4, three_phase: bool = False, last_epoch: int = -1) -> None:
-        if total_steps is None:
-            if epochs is None or steps_per_epoch is None:
-                raise ArgumentError("You must define either total_steps OR (epochs AND steps_per_epoch)")
-            total_steps = epochs * steps_per_epoch
-        for name, value in (("total_steps", total_steps), ("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
-            if value is not None and (not isinstance(value, int) or value <= 0):
-                raise ArgumentError(f"Expected positive integer {name}, but got {value}")
-        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
-            raise ArgumentError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ArgumentError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
-        self.total_steps = total_steps
-        up = float(pct_start * total_steps) - 1
-        if three_phase:
-            self._phases = [(up, "initial_lr", "max_lr", "max_momentum", "base_momentum"),
-                            (2 * up, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
-                            (total_steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
-        else:
-            self._phases = [(up, "initial_lr", "max_lr", "max_momentum", "base_momentum"),
-                            (total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")]
-        self._strategy = anneal_strategy
-        groups = optimizer.param_groups
-        for group, high in zip(groups, _each(max_lr, len(groups), "max_lr")):
-            if last_epoch == -1:
-                group["initial_lr"] = high / div_factor
-                group["max_lr"] = high
-                group["min_lr"] = group["initial_lr"] / final_div_factor
-        self.cycle_momentum = cycle_momentum
-        if cycle_momentum:
-            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise ArgumentError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
-            if last_epoch == -1:
-                highs = _each(max_momentum, len(groups), "max_momentum")
-                lows = _each(base_momentum, len(groups), "base_momentum")
-                for group, high, low in zip(groups, highs, lows):
-                    _set_momentum(group, high)
-                    group["max_momentum"], group["base_momentum"] = high, low
-        super().__init__(optimizer, last_epoch)
-
-    def _between(self, start: float, end: float, share: float) -> float:
-        if self._strategy == "linear":
-            return (end - start) * share + start
-        return end + (start - end) / 2.0 * (1 + math.cos(math.pi * share))
-
-    def get_lr(self) -> list[float]:
-        step = self.last_epoch
-        if step > self.total_steps:
-            raise ArgumentError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
-        rates = []
-        for group in self.optimizer.param_groups:
-            begin = 0.0
-            for i, (end, from_lr, to_lr, from_momentum, to_momentum) in enumerate(self._phases):
-                if step <= end or i == len(self._phases) - 1:
-                    share = (step - begin) / (end - begin)
-                    rates.append(self._between(group[from_lr], group[to_lr], share))
-                    if self.cycle_momentum:
-                        _set_momentum(group, self._between(group[from_momentum], group[to_momentum], share))
-                    break
-                begin = end
-        return rates
-
-
 def _foreign(chain: str, scheduler: LRScheduler, index: int) -> ArgumentError:
     return ArgumentError(f"{chain} expects all schedulers to belong to the same optimizer, but got scheduler "
                          f"{type(scheduler).__name__} at index {index} for another one")
@@ -538,75 +325,3 @@ class ChainedScheduler(LRScheduler):
         self._last_lr = state_dict["_last_lr"]
         for scheduler, state in zip(self._schedulers, state_dict["_schedulers"]):
             scheduler.load_state_dict(state)
-
-
-class ReduceLROnPlateau:
-    """Times `factor` when a metric has not improved for more than `patience` epochs."""
-
-    def __init__(self, optimizer: Optimizer, mode: Literal["min", "max"] = "min", factor: float = 0.1, patience: int = 10,
-                 threshold: float = 1e-4, threshold_mode: Literal["rel", "abs"] = "rel", cooldown: int = 0,
-                 min_lr: Any = 0, eps: float = 1e-8, verbose: bool = False) -> None:
-        if factor >= 1.0:
-            raise ArgumentError("Factor should be < 1.0.")
-        if mode not in ("min", "max"):
-            raise ArgumentError(f"mode {mode} is unknown!")
-        if threshold_mode not in ("rel", "abs"):
-            raise ArgumentError(f"threshold mode {threshold_mode} is unknown!")
-        self.optimizer = optimizer
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.cooldown_counter = cooldown, 0
-        self.min_lrs = _each(min_lr, len(optimizer.param_groups), "min_lr")
-        self.eps, self.verbose = eps, verbose
-        self.last_epoch = 0
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = 0
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
-
-    @property
-    def in_cooldown(self) -> bool:
-        """Whether a reduction was so recent that bad epochs do not count."""
-        return self.cooldown_counter > 0
-
-    def is_better(self, a: float, best: float) -> bool:
-        """Whether `a` improves on `best` by more than the threshold."""
-        if self.threshold_mode == "abs":
-            return a < best - self.threshold if self.mode == "min" else a > best + self.threshold
-        return a < best * (1.0 - self.threshold) if self.mode == "min" else a > best * (self.threshold + 1.0)
-
-    def step(self, metrics: Any, epoch: int | None = None) -> None:
-        """Look at the metric of an epoch."""
-        current = float(metrics)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if self.is_better(current, self.best):
-            self.best, self.num_bad_epochs = current, 0
-        else:
-            self.num_bad_epochs += 1
-        if self.in_cooldown:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self._reduce()
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _reduce(self) -> None:
-        for i, (group, least) in enumerate(zip(self.optimizer.param_groups, self.min_lrs)):
-            old = float(group["lr"])
-            new = max(old * self.factor, least)
-            if old - new > self.eps:
-                group["lr"] = new
-                if self.verbose:
-                    print(f"Epoch {self.last_epoch}: reducing learning rate of group {i} to {new:.4e}.")
-
-    def get_last_lr(self) -> list[float]:
-        """The rates that are in force."""
-        return self._last_lr
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.__dict__.update(state_dict)
