@@ -28,6 +28,7 @@ _PACKING = 0.6  # to pack a number
 _FETCHING = 0.4  # to fetch one from beyond the level-2 cache
 _TASKS = 64  # as many as that are wanted
 _MOST_TASKS = 128
+_RELOADING = 0.05  # to bring one of the right operand into the level-1 cache, for each part of the rows
 _THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
 _SHARED_BYTES = 32 << 20
@@ -206,9 +207,8 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     rhs = Operand.of(kernel.rhs, dtype, kernel.batch, kernel.n, kernel.k)
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
     tile, lhs_direct, rhs_direct = _tile(lhs, rhs, dtype, m, n, k, target)
-    k_block = k if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
-    k_block = max(1, k_block)
     m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
+    k_block = max(1, k) if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
     cycles = batch * tile.cycles(m, n, k)
     is_parallel = cycles >= _SERIAL
     blocks = (batch, m_tiles, n_tiles)
@@ -290,7 +290,7 @@ def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> 
     much beyond it, shared out evenly."""
     most = max(64, min(_MOST_STEPS, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize)))
     if k <= most:
-        return k
+        return max(1, k)
     # whole numbers of the inner axes' steps are packed faster
     inner = math.lcm(*(extent(operand.steps[1:]) for operand in (lhs, rhs)))
     unit = inner if inner <= most else 16
@@ -327,6 +327,7 @@ def _blocks(
             work += 0 if is_direct else numbers * _PACKING
             if readers > 1:
                 work += numbers * _FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
+        work += operands[1][0] * m_parts * _RELOADING
         # threads share the work, and wait for the last task: half of it on average
         cost = batch * work / _THREADS + cycles / (batch * min(each, m_parts * n_parts)) / 2
         if best is None or cost < best[0]:
