@@ -28,12 +28,12 @@ def terms(expr: Expr) -> tuple[Mapping[Expr, int], int]:
     pending = [expr]
     while pending:  # not by recursion: sums can be long
         e = pending[-1]
-        missing = [part for part in _parts(e) if part.normal is None and _parts(part)]
+        missing = [part for part in _parts(e) if part.terms is None and _parts(part)]
         if missing:
             pending += missing
             continue
-        if e.normal is None and _parts(e):
-            e.normal = _terms(e)
+        if e.terms is None and _parts(e):
+            e.terms = _terms(e)
         pending.pop()
     return _known_terms(expr)
 
@@ -47,8 +47,8 @@ def _parts(expr: Expr) -> tuple[Expr, ...]:
 
 def _known_terms(expr: Expr) -> tuple[Mapping[Expr, int], int]:
     """`terms` of an atom, a constant, or what has been looked at before."""
-    if expr.normal is not None:
-        return expr.normal
+    if expr.terms is not None:
+        return expr.terms
     return ({}, int(expr.attr)) if expr.op == "constant" else ({expr: 1}, 0)
 
 
@@ -125,14 +125,16 @@ def times(a: Expr, factor: int) -> Expr:
 
 def bounds(expr: Expr) -> tuple[float, float]:
     """The least and greatest values that an index can have; infinite where they are not known."""
-    atoms, offset = terms(expr)
-    low: float = offset
-    high: float = offset
-    for atom, coefficient in atoms.items():
-        least, most = _atom_bounds(atom)
-        low += coefficient * (least if coefficient > 0 else most)
-        high += coefficient * (most if coefficient > 0 else least)
-    return low, high
+    if expr.bounds is None:
+        atoms, offset = terms(expr)
+        low: float = offset
+        high: float = offset
+        for atom, coefficient in atoms.items():
+            least, most = _atom_bounds(atom)
+            low += coefficient * (least if coefficient > 0 else most)
+            high += coefficient * (most if coefficient > 0 else least)
+        expr.bounds = low, high
+    return expr.bounds
 
 
 def _atom_bounds(atom: Expr) -> tuple[float, float]:

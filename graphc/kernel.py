@@ -19,8 +19,10 @@ tanh(mul(x[i], 2.0))
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -119,14 +121,15 @@ class Expr(Operators):
         arithmetic); "cast" (to dtype); or the name of an elementwise op.
     """
 
-    __slots__ = ("__weakref__", "args", "attr", "dtype", "normal", "op")
+    __slots__ = ("__weakref__", "args", "attr", "bounds", "dtype", "op", "terms")
 
     op: str
     args: tuple[Expr, ...]
     dtype: DType
     attr: Any
-    normal: Any
-    """What `index.terms` has found out; None before."""
+    terms: Any
+    bounds: Any
+    """What `graphc.index` has found out; None before."""
 
     def __new__(cls, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
         # numbers by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep the
@@ -136,23 +139,29 @@ class Expr(Operators):
             expr = _known.get(key)
             if expr is None:
                 _known[key] = expr = super().__new__(cls)
-                expr.op, expr.args, expr.dtype, expr.attr, expr.normal = op, args, dtype, attr, None
+                expr.op, expr.args, expr.dtype, expr.attr, expr.terms, expr.bounds = op, args, dtype, attr, None, None
             return expr
 
     def __repr__(self) -> str:
+        texts: dict[Expr, str] = {}
+        for e in self.walk():
+            text = e._text([texts[arg] for arg in e.args])
+            texts[e] = text if len(text) <= _LONGEST_TEXT else "..."  # what is shared would be spelt out each time
+        return texts[self]
+
+    def _text(self, args: list[str]) -> str:
         match self.op:
             case "constant":
                 return str(self.attr)
             case "axis" | "accumulator":
                 return self.attr.name
             case "load":
-                mask = f" if {self.args[1]}" if len(self.args) > 1 else ""
-                return f"{self.attr.name}[{self.args[0]}{mask}]"
+                return f"{self.attr.name}[{' if '.join(args)}]"
             case "cast":
-                return f"{self.dtype.name}({self.args[0]})"
+                return f"{self.dtype.name}({args[0]})"
         if self.dtype is int64 and self.op in ("add", "mul"):
-            return f"({self.args[0]} {'+' if self.op == 'add' else '*'} {self.args[1]})"
-        return f"{self.op}({', '.join(map(repr, self.args))})"
+            return f"({args[0]} {'+' if self.op == 'add' else '*'} {args[1]})"
+        return f"{self.op}({', '.join(args)})"
 
     @property
     def __graphc_emitter__(self) -> ExprEmitter:
@@ -164,20 +173,27 @@ class Expr(Operators):
 
     def walk(self) -> Iterator[Expr]:
         """This expression and all that it is made of, each once, operands first."""
-        seen: set[Expr] = set()
-        stack: list[tuple[Expr, bool]] = [(self, False)]
+        return walk((self,))
+
+
+def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
+    """Expressions and all that they are made of, each once, operands first."""
+    seen: set[Expr] = set()
+    for root in roots:
+        stack = [root]
         while stack:
-            expr, expanded = stack.pop()
-            if expr in seen:
+            expr = stack[-1]
+            missing = [] if expr in seen else [arg for arg in expr.args if arg not in seen]
+            if missing:
+                stack.extend(reversed(missing))
                 continue
-            if expanded:
+            stack.pop()
+            if expr not in seen:
                 seen.add(expr)
                 yield expr
-            else:
-                stack.append((expr, True))
-                stack.extend((arg, False) for arg in reversed(expr.args))
 
 
+_LONGEST_TEXT = 5000
 _known: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
 _known_lock = threading.RLock()
 
@@ -278,8 +294,38 @@ Statement: TypeAlias = Store | Reset | Accumulate | Loop
 # Kernels
 
 
+@dataclass(frozen=True, slots=True)
+class Accesses:
+    """The offsets at which a kernel loads from a buffer, and at which it stores to it."""
+
+    loads: tuple[Expr, ...]
+    stores: tuple[Expr, ...]
+
+
+class _Kernel(ABC):
+    """What all kernels have in common. A kernel is not changed once it is made."""
+
+    @abstractmethod
+    def statements(self) -> Iterator[Statement]:
+        """All statements, loops before their bodies."""
+
+    @cached_property
+    def accesses(self) -> Mapping[Buffer, Accesses]:
+        """How each buffer is used."""
+        loads: dict[Buffer, dict[Expr, None]] = {}
+        stores: dict[Buffer, dict[Expr, None]] = {}
+        for e in walk(expressions(self)):
+            if e.op == "load":
+                loads.setdefault(e.attr, {})[e.args[0]] = None
+        for statement in self.statements():
+            if isinstance(statement, Store):
+                stores.setdefault(statement.buffer, {})[statement.offset] = None
+        buffers = dict.fromkeys((*loads, *stores))
+        return {buffer: Accesses(tuple(loads.get(buffer, ())), tuple(stores.get(buffer, ()))) for buffer in buffers}
+
+
 @dataclass(eq=False)
-class Loops:
+class Loops(_Kernel):
     """Loop nests over a grid of independent steps.
 
     The steps of the grid (the product of its axes, row-major) may run in any order and at the same time; a step runs the
@@ -293,7 +339,6 @@ class Loops:
     cost: float
 
     def statements(self) -> Iterator[Statement]:
-        """All statements, loops before their bodies."""
         stack = list(reversed(self.body))
         while stack:
             statement = stack.pop()
@@ -303,7 +348,7 @@ class Loops:
 
 
 @dataclass(eq=False)
-class Gemm:
+class Gemm(_Kernel):
     """A batch of matrix products, out[b, m, n] = epilogue(sum over k of lhs[b, m, k] * rhs[b, k, n]).
 
     Each of batch, m, n and k is a tuple of axes, of which the last runs fastest: a convolution has the rows and columns
@@ -323,38 +368,34 @@ class Gemm:
     epilogue: tuple[Store, ...]
 
     def statements(self) -> Iterator[Statement]:
-        """The stores of the epilogue."""
         yield from self.epilogue
 
 
 Kernel: TypeAlias = Loops | Gemm
 
 
-def expressions(kernel: Kernel) -> Iterator[Expr]:
+def expressions(kernel: _Kernel) -> Iterator[Expr]:
     """The expressions that a kernel evaluates."""
     if isinstance(kernel, Gemm):
-        yield kernel.lhs
-        yield kernel.rhs
+        yield from (kernel.lhs, kernel.rhs)
     for statement in kernel.statements():
-        if isinstance(statement, Store):
-            yield statement.offset
-            yield statement.value
-            if statement.mask is not None:
-                yield statement.mask
-        elif isinstance(statement, Accumulate):
-            yield statement.value
-        elif isinstance(statement, Loop) and statement.limit is not None:
-            yield statement.limit
+        match statement:
+            case Store():
+                yield from (e for e in (statement.offset, statement.value, statement.mask) if e is not None)
+            case Accumulate():
+                yield statement.value
+            case Loop(limit=Expr() as limit):
+                yield limit
 
 
 def reads(kernel: Kernel) -> set[Buffer]:
     """The buffers that a kernel loads from."""
-    return {e.attr for root in expressions(kernel) for e in root.walk() if e.op == "load"}
+    return {buffer for buffer, used in kernel.accesses.items() if used.loads}
 
 
 def writes(kernel: Kernel) -> set[Buffer]:
     """The buffers that a kernel stores to."""
-    return {s.buffer for s in kernel.statements() if isinstance(s, Store)}
+    return {buffer for buffer, used in kernel.accesses.items() if used.stores}
 
 
 @dataclass(eq=False)

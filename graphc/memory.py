@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.kernel import Buffer, Kernel, reads, writes
+import numpy as np
+
+from graphc.kernel import Buffer, Kernel
 
 ALIGNMENT = 64
 
@@ -14,9 +16,10 @@ def live_ranges(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> dict[Bu
     ranges: dict[Buffer, tuple[int, int]] = {}
     wanted = set(buffers)
     for number, kernel in enumerate(kernels):
-        for buffer in (reads(kernel) | writes(kernel)) & wanted:
-            first, _ = ranges.get(buffer, (number, number))
-            ranges[buffer] = (first, number)
+        for buffer in kernel.accesses:
+            if buffer in wanted:
+                first, _ = ranges.get(buffer, (number, number))
+                ranges[buffer] = (first, number)
     return ranges
 
 
@@ -28,23 +31,17 @@ def place_temporaries(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> i
     """
     ranges = live_ranges(kernels, buffers)
     order = sorted(ranges, key=lambda b: (-b.nbytes, ranges[b], b.name))
-    placed: list[Buffer] = []
-    arena = 0
-    for buffer in order:
+    firsts, lasts, starts, stops = (np.zeros(len(order), np.int64) for _ in range(4))
+    for placed, buffer in enumerate(order):
         first, last = ranges[buffer]
         size = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
-        others = sorted(
-            (other.offset, other.offset + -(-other.nbytes // ALIGNMENT) * ALIGNMENT)
-            for other in placed
-            if ranges[other][0] <= last and first <= ranges[other][1]
-        )
-        best: tuple[int, int] | None = None
-        end = 0
-        for start, stop in others:
-            if start - end >= size and (best is None or start - end < best[0]):
-                best = (start - end, end)
-            end = max(end, stop)
-        buffer.offset = end if best is None else best[1]
-        arena = max(arena, buffer.offset + size)
-        placed.append(buffer)
-    return arena
+        beside = np.flatnonzero((firsts[:placed] <= last) & (first <= lasts[:placed]))
+        beside = beside[np.argsort(starts[beside], kind="stable")]
+        # the memory below each of them that none of those before reaches into
+        ends = np.maximum.accumulate(np.concatenate(([0], stops[beside])))
+        gaps = starts[beside] - ends[:-1]
+        fitting = np.flatnonzero(gaps >= size)
+        buffer.offset = int(ends[fitting[np.argmin(gaps[fitting])]] if fitting.size else ends[-1])
+        firsts[placed], lasts[placed] = first, last
+        starts[placed], stops[placed] = buffer.offset, buffer.offset + size
+    return int(stops.max(initial=0))

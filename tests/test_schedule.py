@@ -7,6 +7,7 @@ import pytest
 from kernel_interpreter import run_program
 
 import graphc.ops as ops
+from graphc.errors import CompileError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
 from graphc.kernel import Gemm, Loops
@@ -154,6 +155,26 @@ def test_donations_that_would_overwrite_what_is_still_read_are_buffered() -> Non
     b, (p,), arrays = build((2, 3))
     program = lower(pipeline.run(b.finish([ops.flip(p, (0, 1)) * 1.0])), MACHINE, donated={0: 0})
     np.testing.assert_array_equal(run_program(program, arrays, {0: 0})[0], arrays[0].reshape(-1)[::-1])
+
+
+def test_what_is_read_after_an_update_keeps_the_update_out_of_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 30)
+    b, (p, x, y), arrays = build((6,), (6, 40), (6, 40))
+    new = p + ops.sum(x, (1,))
+    later = p * ops.sum(y * ops.expand(new, (6, 40), (1,)), (1,))  # the same steps as those of the update, after it
+    graph = b.finish([new, later])
+    program = lower(pipeline.run(graph), MACHINE, donated={0: 0})
+    for got, expected in zip(run_program(program, arrays, {0: 0}), interpret(graph, arrays)):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [
+    {"donated": {0: 1}}, {"donated": {0: 0, 1: 0}}, {"strides": [(1,), None]}, {"strides": [None]},
+])  # fmt: skip
+def test_layouts_that_do_not_fit_are_refused(layout: dict[str, object]) -> None:
+    b, (x, y), _ = build((2, 3), (3,))
+    with pytest.raises(CompileError):
+        lower(b.finish([x * 2.0, x + y]), MACHINE, **layout)
 
 
 def test_strided_inputs_are_read_in_place() -> None:

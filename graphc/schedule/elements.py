@@ -16,6 +16,10 @@ from graphc.ir import Value
 from graphc.kernel import Buffer, Expr
 
 Index = tuple[Expr, ...]
+Key = tuple[Value, Index, Expr | None]
+
+_DEEPEST = 30
+"""Elements within elements that are computed by recursion; what lies deeper is computed first, on its own."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,14 @@ def stored(value: Value, buffer: Buffer) -> Stored:
     return Stored(buffer, ix.contiguous_strides(value.shape))
 
 
+class _TooDeep(Exception):
+    """An element that has to be computed before what was asked for."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self.key = key
+
+
 class Elements:
     """Expressions of elements, in one kernel.
 
@@ -45,13 +57,33 @@ class Elements:
     def __init__(self, memory: Mapping[Value, Stored], known: Mapping[Value, Callable[[Index], Expr]] | None = None):
         self._memory = memory
         self._known = known or {}
-        self._done: dict[tuple[Value, Index, Expr | None], Expr] = {}
+        self._done: dict[Key, Expr] = {}
+        self._depth = 0
 
     def at(self, value: Value, index: Index, mask: Expr | None = None) -> Expr:
         """The element of `value` at `index`; where `mask` is false it is not read, and may be anything."""
         key = (value, index, mask)
-        if key not in self._done:
-            self._done[key] = self._compute(value, index, mask)
+        if key in self._done:
+            return self._done[key]
+        if self._depth == _DEEPEST:
+            raise _TooDeep(key)
+        if self._depth:
+            return self._descend(key)
+        pending = [key]
+        while pending:
+            try:
+                self._descend(pending[-1])
+                pending.pop()
+            except _TooDeep as deep:
+                pending.append(deep.key)
+        return self._done[key]
+
+    def _descend(self, key: Key) -> Expr:
+        self._depth += 1
+        try:
+            self._done[key] = self._compute(*key)
+        finally:
+            self._depth -= 1
         return self._done[key]
 
     def _compute(self, value: Value, index: Index, mask: Expr | None) -> Expr:

@@ -42,9 +42,10 @@ class Root:
 
 @dataclass(eq=False)
 class Group:
-    """Roots that are computed by one kernel."""
+    """Roots that are computed by one kernel, and all values that it computes or reads."""
 
     roots: list[Root]
+    touched: set[Value]
 
     @property
     def joinable(self) -> bool:
@@ -151,7 +152,6 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
     groups: list[Group] = []
     place: dict[Value, int] = {}  # the group in which a root is computed
     open_groups: dict[Shape, int] = {}
-    inside: list[set[Value]] = []  # what each group's kernel computes or reads
     for value, root, touched in _small_first(roots):
         earliest = max((place[v] for v in touched if v in place), default=-1)
         candidates = {earliest, open_groups.get(value.shape, -1)} - {-1} if root.is_map else ()
@@ -162,21 +162,20 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
                 if i >= earliest
                 and groups[i].roots[0].value.shape == value.shape
                 and groups[i].joinable
-                and any(v.type.size == value.type.size and v is not value for v in touched & inside[i])
-                and len(touched | inside[i]) <= _LARGEST
+                and any(v.type.size == value.type.size and v is not value for v in touched & groups[i].touched)
+                and len(touched | groups[i].touched) <= _LARGEST
                 and _same_index(root, groups[i], roots)
             ),
             None,
         )
         if joined is not None:
             groups[joined].roots.append(root)
-            inside[joined] |= touched
+            groups[joined].touched |= touched
             place[value] = joined
             continue
         place[value] = len(groups)
         open_groups[value.shape] = len(groups)
-        groups.append(Group([root]))
-        inside.append(touched)
+        groups.append(Group([root], touched))
     return groups
 
 

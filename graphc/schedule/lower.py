@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import graphc.index as ix
 from graphc.errors import CompileError
 from graphc.ir import Graph, Value
-from graphc.kernel import Buffer, Expr, Kernel, Program, Store, expressions, reads, verify_kernel, writes
+from graphc.kernel import Buffer, Kernel, Program, verify_kernel
 from graphc.memory import place_temporaries
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, plan
@@ -33,17 +33,36 @@ def lower(
     donated
         Output number -> input number: the output is written over that input's memory.
     """
+    strides, donated = strides or [None] * len(graph.inputs), dict(donated or {})
+    _check(graph, strides, donated)
+    indirect: set[int] = set()
+    while True:
+        lowering = _Lowering(graph, machine, strides, donated, indirect)
+        lowering.make_kernels()
+        unsafe = lowering.unsafe_donations() - indirect
+        if not unsafe:
+            return lowering.program()
+        indirect |= unsafe
+
+
+def _check(graph: Graph, strides: Sequence[tuple[int, ...] | None], donated: Mapping[int, int]) -> None:
+    """CompileError for sizes that are not known, and for a layout that does not fit the graph."""
     for value in graph.values():
         if not value.type.is_static:
             raise CompileError(f"graph {graph.name!r} has sizes that are not known: {value!r}", hint="bind them first")
-    indirect: set[int] = set()
-    while True:
-        lowering = _Lowering(graph, machine, strides or [None] * len(graph.inputs), dict(donated or {}), indirect)
-        program = lowering.run()
-        unsafe = lowering.unsafe_donations() - indirect
-        if not unsafe:
-            return program
-        indirect |= unsafe
+    if len(strides) != len(graph.inputs) or any(s and len(s) != v.ndim for s, v in zip(strides, graph.inputs)):
+        raise CompileError(
+            f"graph {graph.name!r}: strides that do not fit the inputs",
+            expected=f"one for each dimension of {list(graph.inputs)}", got=str(strides),
+        )  # fmt: skip
+    for j, i in donated.items():
+        if graph.outputs[j].type != graph.inputs[i].type:
+            raise CompileError(
+                f"graph {graph.name!r}: output {j} cannot be written over input {i}",
+                expected=str(graph.inputs[i].type), got=str(graph.outputs[j].type),
+            )  # fmt: skip
+    if len(set(donated.values())) != len(donated):
+        raise CompileError(f"graph {graph.name!r}: two outputs would be written over one input", got=str(dict(donated)))
 
 
 class _Lowering:
@@ -85,7 +104,8 @@ class _Lowering:
         layout = self._layout(j, self.strides)
         return stored(value, self.outputs[j]) if layout is None else Stored(self.outputs[j], layout)
 
-    def run(self) -> Program:
+    def make_kernels(self) -> None:
+        """Plan what is written to memory, and make the kernels that compute it."""
         for node in self.graph.nodes:
             if node.op.name == "constant" and node.result.shape:
                 data = node.attrs["value"]
@@ -112,20 +132,23 @@ class _Lowering:
                 continue
             if value not in targets or direct[value] != j:
                 self._copy(f"copy{j}", value, self._output(j))
-        self.first_final_copy = len(self.kernels)
         for j, value in enumerate(self.graph.outputs):
             if j in held:
                 self.memory[value] = held[j]
                 self._copy(f"update{j}", value, self._output(j))
+
+    def program(self) -> Program:
+        """The finished program: kernels merged, memory planned."""
         same_memory = {self.outputs[j]: self.inputs[i] for j, i in self.donated.items()}
-        self.kernels, self.temporaries = merge_kernels(self.kernels, self.temporaries, same_memory)
-        for kernel in self.kernels:
+        kernels, temporaries = merge_kernels(self.kernels, self.temporaries, same_memory)
+        for kernel in kernels:
             verify_kernel(kernel)
-        constants = [c for c in self.constants if any(c in reads(k) for k in self.kernels)]
-        arena = place_temporaries(self.kernels, self.temporaries)
+        used = {buffer for kernel in kernels for buffer in kernel.accesses}
+        constants = [constant for constant in self.constants if constant in used]
+        arena = place_temporaries(kernels, temporaries)
         return Program(
-            self.graph.name, tuple(self.inputs), tuple(self.outputs), tuple(constants), tuple(self.temporaries),
-            tuple(self.kernels), arena,
+            self.graph.name, tuple(self.inputs), tuple(self.outputs), tuple(constants), tuple(temporaries), tuple(kernels),
+            arena,
         )
 
     def _held(self, j: int) -> Stored:
@@ -175,49 +198,38 @@ class _Lowering:
         """Groups that write over donated inputs, and that no other group reads, go last: by then the old contents have
         been read."""
         outputs, donated = set(self.graph.outputs), {self.graph.outputs[j] for j in self.donated}
-        late = [
-            g
-            for g in groups
-            if all(r.value in outputs for r in g.roots)
-            and any(r.value in donated for r in g.roots)
-            and not self._read_elsewhere(g, groups)
-        ]
-        return [g for g in groups if g not in late] + late
+        read = {value for group in groups for value in group.touched - {root.value for root in group.roots}}
 
-    def _read_elsewhere(self, group: Group, groups: list[Group]) -> bool:
-        members = {r.value for r in group.roots}
-        written = {r.value for g in groups for r in g.roots}
-        pending = [r.value for g in groups if g is not group for r in g.roots]
-        seen: set[Value] = set(pending)
-        while pending:
-            value = pending.pop()
-            for operand in value.node.operands if value.node is not None else ():
-                if operand in members:
-                    return True
-                if operand not in seen and operand not in written:
-                    seen.add(operand)
-                    pending.append(operand)
-        return False
+        def is_late(group: Group) -> bool:
+            values = {root.value for root in group.roots}
+            return values <= outputs and not values.isdisjoint(donated) and values.isdisjoint(read)
+
+        return sorted(groups, key=is_late)
 
     def unsafe_donations(self) -> set[int]:
-        """The outputs that would overwrite what is still to be read."""
+        """The outputs that would overwrite what is still to be read, by them or later."""
+        loads: dict[Buffer, list[int]] = {}
+        stores: dict[Buffer, list[int]] = {}
+        for number, kernel in enumerate(self.kernels):
+            for buffer, accesses in kernel.accesses.items():
+                if accesses.loads:
+                    loads.setdefault(buffer, []).append(number)
+                if accesses.stores:
+                    stores.setdefault(buffer, []).append(number)
         unsafe = set()
         for j, i in self.donated.items():
             old, new = self.inputs[i], self.outputs[j]
-            writers = [n for n, kernel in enumerate(self.kernels) if new in writes(kernel)]
-            readers = [n for n, kernel in enumerate(self.kernels) if old in reads(kernel)]
-            if not writers or not readers or max(readers) < min(writers):
+            if old not in loads or new not in stores or loads[old][-1] < stores[new][0]:
                 continue
-            if writers != [max(readers)] or not _in_place(self.kernels[writers[0]], old, new):
+            if stores[new] != [loads[old][-1]] or not _in_place(self.kernels[loads[old][-1]], old, new):
                 unsafe.add(j)
         return unsafe
 
 
 def _in_place(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     """Whether a kernel reads `old` only at the place of `new` that it is about to write."""
-    places = {s.offset for s in kernel.statements() if isinstance(s, Store) and s.buffer is new}
-    loads: set[Expr] = {e for root in expressions(kernel) for e in root.walk() if e.op == "load" and e.attr is old}
-    return len(places) == 1 and all(e.args[0] in places for e in loads)
+    places = kernel.accesses[new].stores
+    return len(places) == 1 and set(kernel.accesses[old].loads) <= set(places)
 
 
 def _extent(shape: Sequence[int], strides: tuple[int, ...] | None) -> int:

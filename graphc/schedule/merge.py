@@ -7,12 +7,13 @@ for one row and then for the next. What only the merged kernel needs is kept on 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import graphc.index as ix
 import graphc.kernel as kernel
-from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Statement, Store, expressions
+from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Statement, Store
 from graphc.memory import live_ranges
 from graphc.schedule.statements import substitute_statements
 
@@ -29,49 +30,72 @@ def merge_kernels(
     left.
     """
     merged: list[Kernel] = []
+    run: _Run | None = None
     for current in kernels:
-        last = merged[-1] if merged else None
-        if isinstance(last, Loops) and isinstance(current, Loops) and (both := _merge(last, current, same_memory)):
-            merged[-1] = both
-        else:
+        if run is not None and run.take(current):
+            continue
+        if run is not None:
+            merged.append(run.kernel())
+        run = _Run(current, same_memory) if isinstance(current, Loops) and current.grid else None
+        if run is None:
             merged.append(current)
+    if run is not None:
+        merged.append(run.kernel())
     return _make_local(merged, temporaries)
 
 
-def _merge(first: Loops, second: Loops, same_memory: Mapping[Buffer, Buffer]) -> Loops | None:
-    """The two as one kernel, or None where the steps depend on each other."""
-    if not first.grid or [a.extent for a in first.grid] != [a.extent for a in second.grid]:
-        return None
-    axes = {b.value: a.value for a, b in zip(first.grid, second.grid)}
-    body = substitute_statements(second.body, axes)
-    second = Loops(second.name, first.grid, body, second.cost)
-    early, late = _accesses(first, same_memory), _accesses(second, same_memory)
-    for buffer in early.keys() & late.keys():
-        touched = [*early[buffer], *late[buffer]]
-        if any(writes for _, writes in touched) and not _apart([offset for offset, _ in touched], first.grid):
-            return None
-    return Loops(f"{first.name}.{second.name}", first.grid, (*first.body, *body), first.cost + second.cost)
+@dataclass
+class _Use:
+    """The offsets at which a buffer is touched, and whether any of that is a store."""
+
+    offsets: set[Expr]
+    written: bool
 
 
-def _accesses(loops: Loops, same_memory: Mapping[Buffer, Buffer]) -> dict[Buffer, list[tuple[Expr, bool]]]:
-    """The offsets at which each buffer is read (False) and written (True)."""
-    found: dict[Buffer, list[tuple[Expr, bool]]] = {}
-    for statement in loops.statements():
-        if isinstance(statement, Store):
-            found.setdefault(same_memory.get(statement.buffer, statement.buffer), []).append((statement.offset, True))
-    for root in expressions(loops):
-        for e in root.walk():
-            if e.op == "load":
-                found.setdefault(same_memory.get(e.attr, e.attr), []).append((e.args[0], False))
-    return found
+class _Run:
+    """Neighbouring kernels that become one."""
+
+    def __init__(self, first: Loops, same_memory: Mapping[Buffer, Buffer]) -> None:
+        self.grid = first.grid
+        self.members = [first]
+        self._same_memory = same_memory
+        self._uses = self._uses_of(first)
+
+    def _uses_of(self, loops: Loops) -> dict[Buffer, _Use]:
+        uses: dict[Buffer, _Use] = {}
+        for buffer, accesses in loops.accesses.items():
+            use = uses.setdefault(self._same_memory.get(buffer, buffer), _Use(set(), False))
+            use.offsets.update(accesses.loads, accesses.stores)
+            use.written |= bool(accesses.stores)
+        return uses
+
+    def take(self, kernel: Kernel) -> bool:
+        """Add a kernel if its steps depend on no other steps of the run; tells whether it did."""
+        if not isinstance(kernel, Loops) or [a.extent for a in kernel.grid] != [a.extent for a in self.grid]:
+            return False
+        body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
+        kernel = Loops(kernel.name, self.grid, body, kernel.cost)
+        uses = self._uses_of(kernel)
+        for buffer in uses.keys() & self._uses.keys():
+            early, late = self._uses[buffer], uses[buffer]
+            if (early.written or late.written) and _part(early.offsets | late.offsets, self.grid) is None:
+                return False
+        for buffer, use in uses.items():
+            known = self._uses.setdefault(buffer, use)
+            known.offsets |= use.offsets
+            known.written |= use.written
+        self.members.append(kernel)
+        return True
+
+    def kernel(self) -> Loops:
+        """All of them as one."""
+        if len(self.members) == 1:
+            return self.members[0]
+        body = tuple(statement for member in self.members for statement in member.body)
+        return Loops(".".join(m.name for m in self.members), self.grid, body, sum(m.cost for m in self.members))
 
 
-def _apart(offsets: Sequence[Expr], grid: Sequence[Axis]) -> bool:
-    """Whether different steps of the grid touch different parts of a buffer."""
-    return _part(offsets, grid) is not None
-
-
-def _part(offsets: Sequence[Expr], grid: Sequence[Axis]) -> int | None:
+def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> int | None:
     """The size of the part of a buffer that each step has for itself; None where the parts are not apart."""
     wide = [a for a in grid if a.extent > 1]
     steps: list[int] | None = None
@@ -99,24 +123,22 @@ def _part(offsets: Sequence[Expr], grid: Sequence[Axis]) -> int | None:
 def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[list[Kernel], list[Buffer]]:
     """Put temporaries that live within the steps of one kernel on its stack."""
     ranges = live_ranges(kernels, temporaries)
-    kept = [b for b in temporaries if b in ranges]
+    local: dict[Buffer, Buffer] = {}
     for number, current in enumerate(kernels):
         if not isinstance(current, Loops) or not current.grid:
             continue
-        accesses = _accesses(current, {})
-        locals_: dict[Buffer, tuple[Buffer, int]] = {}
-        for buffer in kept:
-            if ranges[buffer] != (number, number) or buffer not in accesses:
+        own: dict[Buffer, Buffer] = {}
+        for buffer, accesses in current.accesses.items():
+            if ranges.get(buffer) != (number, number):
                 continue
-            size = _part([offset for offset, _ in accesses[buffer]], current.grid)
+            size = _part((*accesses.loads, *accesses.stores), current.grid)
             if size is not None and size * buffer.dtype.itemsize <= _LOCAL_BYTES:
-                locals_[buffer] = (Buffer(buffer.name, buffer.dtype, size, "local"), size)
-        if locals_:
-            kept = [b for b in kept if b not in locals_]
-            own = {b: local for b, (local, _) in locals_.items()}
+                own[buffer] = Buffer(buffer.name, buffer.dtype, size, "local")
+        if own:
+            local |= own
             body = _relocate(current.body, own, {a.value: ix.ZERO for a in current.grid})
             kernels[number] = dataclasses.replace(current, body=body)
-    return kernels, kept
+    return kernels, [b for b in temporaries if b in ranges and b not in local]
 
 
 def _relocate(

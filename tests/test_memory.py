@@ -1,0 +1,62 @@
+"""The arena: what is alive at the same time never overlaps, and what is not shares memory."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphc.index import ZERO
+from graphc.kernel import Axis, Buffer, Loops, Store, constant, load
+from graphc.memory import ALIGNMENT, live_ranges, place_temporaries
+from graphc.types import DType, float32, float64, uint8
+
+
+def kernel(touched: list[Buffer]) -> Loops:
+    """A kernel that writes the first buffer from the others."""
+    value = constant(1.0, touched[0].dtype)
+    masked = [load(buffer, ZERO) for buffer in touched[1:]]
+    stores = [Store(touched[0], ZERO, value), *(Store(b, ZERO, e) for b, e in zip(touched[1:], masked))]
+    return Loops("k", (Axis("i", 1),), tuple(stores), 1.0)
+
+
+ranges = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair)))
+buffers = st.tuples(ranges, st.integers(0, 300), st.sampled_from([float32, float64, uint8]))
+
+
+@given(st.lists(buffers, max_size=12))
+def test_what_is_alive_together_does_not_overlap(drawn: list[tuple[tuple[int, int], int, DType]]) -> None:
+    made = {Buffer(f"b{n}", dtype, size): alive for n, (alive, size, dtype) in enumerate(drawn)}
+    kernels = []
+    for number in range(10):
+        touched = [b for b, (first, last) in made.items() if number in (first, last)]
+        kernels.append(kernel(touched or [Buffer("none", float32, 1)]))
+    assert live_ranges(kernels, list(made)) == made
+    arena = place_temporaries(kernels, list(made))
+    for buffer in made:
+        assert buffer.offset % ALIGNMENT == 0 and buffer.offset + buffer.nbytes <= arena
+    for a, b in itertools.combinations(made, 2):
+        if made[a][0] <= made[b][1] and made[b][0] <= made[a][1] and a.nbytes and b.nbytes:
+            assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+
+
+def test_a_chain_needs_room_for_two() -> None:
+    chain = [Buffer(f"b{n}", float32, 100) for n in range(50)]
+    kernels = [kernel([b, a]) for a, b in itertools.pairwise(chain)]
+    assert place_temporaries(kernels, chain) == 2 * 448
+
+
+def test_the_smallest_gap_that_fits_is_taken() -> None:
+    sizes = {"a": 640, "small gap": 128, "b": 64, "wide gap": 256, "c": 64, "new": 120}
+    made = {name: Buffer(name, uint8, size) for name, size in sizes.items()}
+    early, late = [made["small gap"], made["wide gap"]], [made["new"]]
+    beside = [made[name] for name in "abc"]
+    kernels = [kernel([*beside, *early]), kernel([*beside, *late])]
+    arena = place_temporaries(kernels, list(made.values()))
+    assert made["new"].offset in {b.offset for b in early} and arena == 640 + 128 + 64 + 256 + 64
+
+
+def test_nothing_needs_no_arena() -> None:
+    assert place_temporaries([], []) == 0
+    assert place_temporaries([kernel([Buffer("x", float32, 4, "output")])], [Buffer("unused", float32, 8)]) == 0
