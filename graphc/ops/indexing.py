@@ -86,7 +86,7 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
     """Where few numbers go along the axis, each element looks whether one is for it: no loop of its own is needed."""
     count = index.shape[axis]
     beside = [n for k, n in enumerate(base.shape) if k != axis]
-    if count > _FEW or beside != [n for k, n in enumerate(index.shape) if k != axis]:
+    if not isinstance(count, int) or count > _FEW or beside != [n for k, n in enumerate(index.shape) if k != axis]:
         return None
     place = iota(shape=tuple(base.shape), axis=axis, dtype=int64, like=base)
     starts = [0] * len(base.shape)
