@@ -178,9 +178,10 @@ class Compiled:
     def _differentiate(self, trace: Trace, outputs: list[Value], seeds: list[tuple[int, Tensor]], forward: int) -> None:
         """Run the tape backwards within the trace, and cut what has been written down into forward and backward."""
         inputs = list(trace.inputs)
-        wanted = [i for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad]
-        for i in wanted:
-            if inputs[i].tensor.grad_fn is not None:  # type: ignore[union-attr]
+        trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
+        wanted = list(trained)
+        for i, tensor in trained.items():
+            if tensor.grad_fn is not None:
                 raise TraceError(
                     f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
                     hint="make it an argument, or detach() it",
@@ -190,7 +191,7 @@ class Compiled:
         cotangents = [trace.builder.input(None, outputs[j].type) for j, _ in seeds]
         roots = [(edge_to(tensor), wrap(ct)) for (_, tensor), ct in zip(seeds, cotangents)]
         found = engine.run(
-            roots, keep_graph=False, create_graph=False, inputs=[edge_to(inputs[i].tensor) for i in wanted], accumulate=False
+            roots, keep_graph=False, create_graph=False, inputs=[edge_to(t) for t in trained.values()], accumulate=False
         )
         with no_grad():
             grads = [
@@ -285,7 +286,7 @@ class Compiled:
                 arrays.append(tensor._data)
         donated = dict(self.updates)
         outputs = [
-            arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy)  # type: ignore[arg-type]
+            arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy)
             for j, t in enumerate(code.outputs)
         ]
         for _, i in self.updates:
@@ -300,7 +301,7 @@ class Compiled:
             made[j]._node = FREED
         if self.differentiable is not None:
             self._connect(self.differentiable, tensors, outputs, made)
-        results = []
+        results: list[Any] = []
         for result in self.results:
             match result:
                 case Output(index):
@@ -487,7 +488,7 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
 def run_graph(graph: Graph, arrays: Sequence[np.ndarray], backend: str | None = None) -> list[np.ndarray]:
     """The outputs of a graph, compiled for the arrays' layouts."""
     code = executable(graph, Layout(tuple(map(_strides, arrays))), backend=backend)
-    outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]  # type: ignore[arg-type]
+    outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
     code.run(arrays, outputs)
     return outputs
 
@@ -722,7 +723,9 @@ _HINTS: dict[type, str] = {np.ndarray: "pass graphc.from_numpy(array)", set: "pa
 
 
 @overload
-def compile(function: Module, *, fullgraph: bool = False, backend: str | None = None) -> CompiledModule: ...
+def compile(  # type: ignore[overload-overlap]  # a module can be called, too
+    function: Module, *, fullgraph: bool = False, backend: str | None = None
+) -> CompiledModule: ...
 @overload
 def compile(function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> CompiledFunction: ...
 @overload
@@ -734,6 +737,10 @@ def compile(function: Any = None, *, fullgraph: bool = False, backend: str | Non
     Everything that the function changes in place (parameters, running statistics, an optimizer's state, `.grad`) is
     changed in the same way, so a whole training step can be compiled. The function is traced again when its arguments'
     types, or Python values that it reads, are other than before.
+
+    Results are tensors of their own: one that is a view of an argument or of another result shares no memory with it, as it
+    would eagerly. An argument that is returned as it came is the argument itself. What the function asks of the world
+    (the time, Python's `random`) is asked once, while it is traced; graphc's own random numbers are drawn anew.
 
     >>> import graphc
     >>> @graphc.compile
