@@ -241,9 +241,7 @@ def test_each_thread_has_its_own_mode() -> None:
 
     def work(number: int) -> None:
         with graphc.set_grad_enabled(number % 2 == 0):
-            for _ in range(300):
-                if f(X)[0].item() != 2 + number % 2:
-                    wrong.append(number)
+            wrong.extend(number for _ in range(300) if f(X)[0].item() != 2 + number % 2)
 
     for _ in range(5):  # new threads may get the memory of the states of old ones
         threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
