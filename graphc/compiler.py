@@ -13,23 +13,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graphc.backend import Executable, Layout, get_backend
+from graphc.bind import bind_graph, bind_sizes, check_inputs
 from graphc.config import config, note
-from graphc.interpret import bind_attributes, bind_sizes, check_inputs
-from graphc.ir import Builder, Graph, Node, Value, attribute_key
+from graphc.ir import Builder, Graph, Node, attribute_key
 from graphc.op import OpDef
 from graphc.passes import pipeline
 from graphc.types import TensorType, dtype_of
+from graphc.verify import verify
 
+_MOST_KEPT = 1024
 _executables: dict[Any, Executable] = {}
-_pending: dict[Any, threading.Event] = {}
+_compiling: WeakValueDictionary[Any, threading.Lock] = WeakValueDictionary()
+"""A lock for each graph that is being compiled, or looked up, by some thread."""
 _lock = threading.Lock()
 
 
@@ -39,24 +44,22 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
     layout = layout or Layout.plain(graph)
     name = backend or config.backend
     key = (name, graph.structure(), layout, config.cpu)
-    while True:
-        with _lock:
-            if key in _executables:
-                return _executables[key]
-            event = _pending.get(key)
-            if event is None:
-                _pending[key] = threading.Event()
-                break
-        event.wait()
-    try:
-        made = _compile(graph, layout, name)
-        with _lock:
-            _executables[key] = made
-        return made
-    finally:
-        # also after an error or Ctrl-C: whoever waits tries for himself
-        with _lock:
-            _pending.pop(key).set()
+    with _lock:
+        own_lock = _compiling.setdefault(key, threading.Lock())
+    with own_lock:
+        found = _executables.get(key)
+        if found is None:
+            found = _compile(graph, layout, name)
+            _keep(_executables, key, found)
+        return found
+
+
+def _keep(cache: dict[Any, Executable], key: Any, made: Executable) -> None:
+    """Put something into a cache, in the place of the oldest if that is full: sizes can change without end."""
+    with _lock:
+        cache[key] = made
+        while len(cache) > _MOST_KEPT:
+            del cache[next(iter(cache))]
 
 
 def _compile(graph: Graph, layout: Layout, name: str) -> Executable:
@@ -70,6 +73,18 @@ def clear_cache() -> None:
     """Forget what has been compiled in this process."""
     with _lock:
         _executables.clear()
+        _single.clear()
+
+
+def _forget_locks() -> None:
+    """In a forked child, where the threads that held them do not exist."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _compiling.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 class CompiledGraph:
@@ -88,9 +103,12 @@ class CompiledGraph:
         compiled = self._bound.get(shapes)
         if compiled is None:
             bound = bind_graph(self.graph, bind_sizes(self.graph, shapes))
-            compiled = self._bound[shapes] = executable(bound, backend=self.backend)
-        outputs = [np.empty(tuple(t.shape), t.dtype.numpy) for t in compiled.outputs]
-        compiled.run([np.ascontiguousarray(a).reshape(a.shape) for a in given], outputs)
+            if bound is not self.graph:
+                verify(bound)  # what the type rules could not tell of symbols
+            compiled = executable(bound, backend=self.backend)
+            _keep(self._bound, shapes, compiled)
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in compiled.outputs]
+        compiled.run([_plain(a, t) for a, t in zip(given, compiled.inputs)], outputs)
         return outputs
 
     def __repr__(self) -> str:
@@ -102,26 +120,11 @@ def compile_graph(graph: Graph, *, backend: str | None = None) -> CompiledGraph:
     return CompiledGraph(graph, backend)
 
 
-def bind_graph(graph: Graph, sizes: dict[str, int]) -> Graph:
-    """The graph with numbers put in for symbolic sizes; the graph itself if it has none."""
-    if all(value.type.is_static for value in graph.values()):
-        return graph
-    builder = Builder(graph.name, locations=False)
-    new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **v.info) for v in graph.inputs}
-    for node in graph.nodes:
-        types = [r.type.bind(sizes) for r in node.results]
-        attrs = bind_attributes(node.attrs, sizes)
-        copied = builder.append(node.op, [new[v] for v in node.operands], attrs, types, node.location)
-        new.update(zip(node.results, copied.results))
-    return builder.finish([new[v] for v in graph.outputs], graph.output_names)
-
-
 _single: dict[Any, Executable] = {}
 
 
 def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> np.ndarray:
     """One op, compiled as a graph of its own: for ops at which NumPy is slow."""
-    arrays = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
     types = tuple(TensorType(dtype_of(a.dtype), a.shape) for a in arrays)
     key = (record.name, types, tuple((k, attribute_key(a)) for k, a in attrs.items()), config.backend, config.cpu)
     compiled = _single.get(key)
@@ -130,8 +133,16 @@ def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -
         values = [builder.input(None, t) for t in types]
         inferred = record.infer(*types, **attrs)
         node: Node = builder.append(record, values, attrs, (inferred,))
-        compiled = _single[key] = executable(builder.finish([node.result]))
+        compiled = executable(builder.finish([node.result]))
+        _keep(_single, key, compiled)
     (out,) = compiled.outputs
-    result = np.empty(tuple(out.shape), out.dtype.numpy)
-    compiled.run(arrays, [result])
+    result = np.empty(out.shape, out.dtype.numpy)
+    compiled.run([_plain(a, t) for a, t in zip(arrays, types)], [result])
     return result
+
+
+def _plain(array: np.ndarray, type_: TensorType) -> np.ndarray:
+    """The array, row-major, aligned and in this machine's byte order."""
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
+        return array
+    return np.require(array, type_.dtype.numpy, ["C", "A"])

@@ -17,6 +17,7 @@ graph @double(%x: float32[2, 3]) -> float32[2, 3] {
 
 from __future__ import annotations
 
+import hashlib
 import re
 import types as python_types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -188,10 +189,16 @@ class Graph:
         return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
 
 
+_LONGEST_KEY = 256
+
+
 def attribute_key(attribute: Any) -> Any:
     """An attribute as something hashable that tells 1 from 1.0 and True, and 0.0 from -0.0, and equates NaNs."""
     if isinstance(attribute, np.ndarray):
-        return (attribute.dtype.str, attribute.shape, attribute.tobytes())
+        contents = attribute.tobytes()
+        if len(contents) > _LONGEST_KEY:
+            contents = hashlib.blake2b(contents, digest_size=32).digest()
+        return (attribute.dtype.str, attribute.shape, contents)
     if isinstance(attribute, tuple):
         return tuple(map(attribute_key, attribute))
     if isinstance(attribute, float):

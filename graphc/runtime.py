@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from graphc.compiler import CompiledGraph, bind_graph, compile_graph
+from graphc.bind import bind_graph, bind_sizes
+from graphc.compiler import CompiledGraph, compile_graph
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError
-from graphc.interpret import bind_sizes
 from graphc.ir import Graph, Value
 from graphc.package import Entry, Limits, read_package, write_package
 from graphc.package.entry import prepare

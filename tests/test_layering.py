@@ -34,6 +34,7 @@ FLOORS = (
     "graphc.text",
     "graphc.verify",
     "graphc.parse",
+    "graphc.bind",
     "graphc.interpret",
     "graphc.rewrite",
     "graphc.passes",

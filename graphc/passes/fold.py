@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.interpret import bind_attributes
 from graphc.ir import Builder, Graph, Node, Value, rebuild
 from graphc.passes.prune import prune
 
@@ -27,7 +26,8 @@ def fold(graph: Graph) -> Graph:
         if not foldable or node.op.name == "broadcast_to" or any(a is None for a in arrays):
             return None
         try:
-            results = node.op.ref(*arrays, **bind_attributes(node.attrs, {}))
+            with np.errstate(all="ignore"):
+                results = node.op.ref(*arrays, **node.attrs)
         except (ArithmeticError, IndexError):
             return None
         results = results if isinstance(results, tuple) else (results,)

@@ -1,0 +1,68 @@
+"""Putting numbers in for symbolic sizes, once the shapes of the inputs are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphc.dims import Dim
+from graphc.errors import ShapeError
+from graphc.ir import Builder, Graph, Value
+from graphc.types import TensorType, dtype_of
+
+
+def check_inputs(graph: Graph, arrays: Sequence[np.ndarray]) -> None:
+    """Count, dtypes and numbers of dimensions of the arrays against the graph's inputs; ShapeError where they differ."""
+    if len(arrays) != len(graph.inputs):
+        raise ShapeError(f"graph {graph.name!r}: wrong number of inputs", expected=str(len(graph.inputs)), got=str(len(arrays)))
+    for value, array in zip(graph.inputs, arrays):
+        if dtype_of(array.dtype) is not value.dtype or array.ndim != value.ndim:
+            raise ShapeError(
+                f"input {value.name or value.index!r} does not fit",
+                expected=str(value.type),
+                got=str(TensorType(dtype_of(array.dtype), array.shape)),
+            )
+
+
+def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """The numbers that symbolic sizes stand for, given the shapes of the inputs; ShapeError where those do not fit."""
+    sizes: dict[str, int] = {}
+    for value, shape in zip(graph.inputs, shapes, strict=True):
+        for dim, size in zip(value.shape, shape):
+            if isinstance(dim, Dim) and len(dim.symbols()) == 1 and dim == Dim.symbol(*dim.symbols()):
+                sizes.setdefault(str(dim), size)
+    for value, shape in zip(graph.inputs, shapes, strict=True):
+        expected = value.type.bind(sizes).shape
+        if expected != tuple(shape):
+            raise ShapeError(
+                f"input {value.name or value.index!r} has the wrong shape",
+                expected=str(value.type) + (f" with {sizes}" if sizes else ""),
+                got=str(list(shape)),
+            )
+    return sizes
+
+
+def bind_attributes(attrs: Mapping[str, object], sizes: Mapping[str, int]) -> dict[str, object]:
+    """Attributes with numbers put in for symbolic sizes."""
+
+    def bind(attribute: object) -> object:
+        if isinstance(attribute, Dim):
+            return attribute.bind(sizes)
+        return tuple(map(bind, attribute)) if isinstance(attribute, tuple) else attribute
+
+    return {name: bind(attribute) for name, attribute in attrs.items()} if sizes else dict(attrs)
+
+
+def bind_graph(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """The graph with numbers put in for symbolic sizes; the graph itself if it has none."""
+    if all(value.type.is_static for value in graph.values()):
+        return graph
+    builder = Builder(graph.name, locations=False)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **v.info) for v in graph.inputs}
+    for node in graph.nodes:
+        types = [r.type.bind(sizes) for r in node.results]
+        attrs = bind_attributes(node.attrs, sizes)
+        copied = builder.append(node.op, [new[v] for v in node.operands], attrs, types, node.location)
+        new.update(zip(node.results, copied.results))
+    return builder.finish([new[v] for v in graph.outputs], graph.output_names)
