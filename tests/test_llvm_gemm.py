@@ -175,6 +175,40 @@ def test_operand_that_is_the_same_in_all_rows_or_columns() -> None:
         check(p)
 
 
+VIEWS: dict[str, tuple[slice, slice]] = {
+    "backwards": (slice(None, None, -1), slice(None, None, -1)),
+    "first dimension backwards": (slice(None, None, -1), slice(None)),
+    "last dimension backwards": (slice(None), slice(None, None, -1)),
+    "every second": (slice(None, None, 2), slice(None, None, 2)),
+    "every third of the last": (slice(None), slice(1, None, 3)),
+    "part": (slice(2, 50), slice(3, 60)),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_operands_are_views(cpu: str, view: tuple[slice, slice]) -> None:
+    """Operands with gaps, and with dimensions that run backwards."""
+    products = []
+    for left, right in LAYOUTS:
+        bases = [numbers((100, 200)) for _ in "xy"]
+        a, b = (base[view] for base in bases)
+        k = min(a.shape[left.index("k")], b.shape[right.index("k")])
+        a, b = a[:, :k] if left == "mk" else a[:k], b[:, :k] if right == "nk" else b[:k]
+        sizes = {"k": k, "m": a.shape[left.index("m")], "n": b.shape[right.index("n")]}
+        p = product(left, right, "mn", sizes)
+        axes = {axis.name: axis for axis in (*p.kernel.m, *p.kernel.n, *p.kernel.k)}
+        for buffer, base, seen, letters, side in zip(p.memory, bases, (a, b), (left, right), ("lhs", "rhs")):
+            start = (seen.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // 4
+            strides = [stride // 4 for stride in seen.strides]
+            buffer.size = base.size
+            offset = index.plus(index.strided([axes[s].value for s in letters], strides), start)
+            setattr(p.kernel, side, load(buffer, offset))
+            p.memory[buffer] = base
+        p.want = (a if left == "mk" else a.T) @ (b if right == "kn" else b.T)
+        products.append(p)
+    check(*products)
+
+
 def test_what_pads_a_tile_stays_out_of_the_result() -> None:
     """NaN in a row or a column shows up nowhere else."""
     p = product("mk", "kn", "mn", {"m": 15, "n": 35, "k": 10})
@@ -363,6 +397,7 @@ GEOMETRIES = {
     "strided 1x1": Geometry((2, 5, 16, 16), (7, 1, 1), stride=2),
     "rows only": Geometry((1, 3, 1, 70), (4, 1, 5), padding=0),
     "one channel": Geometry((1, 1, 5, 5), (1, 5, 5), padding=2),
+    "one channel to many": Geometry((1, 1, 19, 3), (40, 5, 5), padding=2),
     "many channels": Geometry((1, 70, 8, 8), (14, 3, 3), padding=1),
 }
 

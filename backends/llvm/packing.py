@@ -363,7 +363,7 @@ class _BySquares(_Packer):
             with runs as (low, high, before, (scope,)), f.loop(low, high, str(width), hint="square") as place:
                 left = integers.subtract(high, place)
                 at = self.address(integers.add(place, before), start)
-                if (strides := self.operand.strides) is not None and rows > 1:
+                if (strides := self.operand.strides) is not None and strides[1] == 1 and rows > 1:
                     # most squares of a plain matrix are turned straight from there
                     lane = integers.add(self.panel.first, start)
                     is_whole = f.value(f"icmp sge i64 {left}, {width}")
