@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import test_layering
 import test_registry
 
 import graphc
@@ -72,8 +73,14 @@ def test_links_lead_somewhere(document: str) -> None:
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
+def test_floor_plan_is_that_of_the_layering_test() -> None:
+    plan = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("from the ground up")[2].partition("```")[0]
+    assert [f"graphc.{name}" for name in re.findall(r"^    (\w+)/? ", plan, re.MULTILINE)] == list(test_layering.FLOORS)
+
+
 def test_files_that_are_named_exist() -> None:
     """A path in backticks, such as `graphc/ir.py`, is a file or a folder."""
     for document in DOCUMENTS:
-        for name in re.findall(r"`((?:graphc|frontend|backends|tests|examples|\.ci)/[\w./]*)`", (ROOT / document).read_text()):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:graphc|frontend|backends|tests|examples|\.ci)/[\w./]*)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
