@@ -336,8 +336,11 @@ def rebuild(
 
 
 def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
-    """Append a copy of the node with other operands of the same types."""
-    return builder.append(node.op, operands, node.attrs, [r.type for r in node.results], node.location)
+    """Append a copy of the node with other operands of the same types; its results keep their names."""
+    copied = builder.append(node.op, operands, node.attrs, [r.type for r in node.results], node.location)
+    for old, new in zip(node.results, copied.results):
+        new.name = old.name
+    return copied
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*")

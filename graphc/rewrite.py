@@ -118,9 +118,7 @@ class Rewriter:
         for node in graph.nodes:
             builder.location = node.location
             copied = copy_node(builder, node, [new[v] for v in node.operands])
-            for old, value in zip(node.results, copied.results):
-                value.name = old.name
-                new[old] = value
+            new.update(zip(node.results, copied.results))
             if len(copied.results) == 1:
                 new[node.result] = self._rewrite(builder, copied)
         if self.fired.total() == before:

@@ -97,10 +97,7 @@ def _constant_input(builder: Builder, array: np.ndarray, constants: dict[str, np
 
 
 def _copy(builder: Builder, node: Node, new: dict[Value, Value]) -> None:
-    copied = copy_node(builder, node, [new[v] for v in node.operands])
-    for old, value in zip(node.results, copied.results):
-        value.name = old.name
-        new[old] = value
+    new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
 
 
 def _output_names(count: int) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.ir import Builder, Graph, Node, Value, attribute_key, rebuild
+from graphc.ir import Builder, Graph, Node, Value, attribute_key, copy_node, rebuild
 from graphc.passes.prune import prune
 
 
@@ -20,11 +20,8 @@ def cse(graph: Graph) -> Graph:
         key = (node.op.name, operands, tuple((k, attribute_key(a)) for k, a in sorted(node.attrs.items())))
         if key in seen:
             return seen[key]
-        copied = builder.append(node.op, operands, node.attrs, [r.type for r in node.results], node.location)
-        for old, new in zip(node.results, copied.results):
-            new.name = old.name
-        seen[key] = copied.results
-        return copied.results
+        seen[key] = copy_node(builder, node, operands).results
+        return seen[key]
 
     merged = rebuild(graph, visit)
     return graph if len(seen) == len(graph.nodes) else prune(merged)

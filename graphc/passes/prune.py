@@ -17,8 +17,5 @@ def prune(graph: Graph) -> Graph:
     new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
     for node in graph.nodes:
         if node in live:
-            copied = copy_node(builder, node, [new[v] for v in node.operands])
-            for old, value in zip(node.results, copied.results):
-                value.name = old.name
-                new[old] = value
+            new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
     return builder.finish([new[v] for v in graph.outputs], graph.output_names)
