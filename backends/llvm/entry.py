@@ -134,7 +134,8 @@ class _Table:
 
     def _checks(self, module: _EntryModule) -> list[int]:
         spec, words = self.spec, []
-        # what is most likely to differ comes first
+        # What is most likely to differ comes first. Checks of Python's state may run code, a destructor if nothing else, that
+        # lets go of an array: tensors are looked at once more when nothing but the run is to come.
         for number, check in enumerate(spec.arguments):
             if isinstance(check, ValueCheck):
                 words += _instruction(Check.VALUE, number, self._object(check.value))
@@ -150,13 +151,14 @@ class _Table:
             words += _instruction(Check.THREAD, len(spec.thread), *attributes)
         for guard in spec.guards:
             words += self._guard(guard)
-        for check in spec.held:
-            words += self._tensor(check)
         for k, number_input in enumerate(spec.numbers):
             place = self._numbers_place + k
             words += _instruction(
                 Check.NUMBER, self._object(number_input.mapping), self._object(number_input.key), number_input.input, place
             )
+        for check in (*spec.arguments, *spec.held):
+            if isinstance(check, TensorCheck):
+                words += self._tensor(check)
         words += self._apart()
         for tensor, _ in spec.grads:
             words += _instruction(Check.HOLDER, self._object(tensor))

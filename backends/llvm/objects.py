@@ -46,7 +46,7 @@ SIZE = 16
 """ob_size of lists and tuples."""
 LIST_ITEMS = 24
 """The pointer to a list's items."""
-TUPLE_ITEMS = tuple.__basicsize__
+TUPLE_ITEMS = getattr(tuple, "__basicsize__", 0)  # PyPy's types have none
 TYPE_VERSION = 384
 """tp_version_tag of a type: 0, or a number that no other state of the type and its bases has had."""
 
