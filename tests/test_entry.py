@@ -507,11 +507,15 @@ def test_results_are_fresh_and_plain() -> None:
         c.missing  # noqa: B018
 
 
-def test_many_inputs_and_outputs() -> None:
-    weights = [graphc.full((3,), float(k)) for k in range(60)]
-    f = entered(lambda *xs: [x + w for x, w in zip(xs, weights)], *[graphc.ones(3) for _ in range(60)])
-    out = f(*[graphc.full((3,), 100.0 * k) for k in range(60)])
-    assert [o.tolist() for o in out] == [[101.0 * k] * 3 for k in range(60)]
+@pytest.mark.parametrize("count", [31, 32, 33, 200])
+def test_many_inputs_and_outputs(count: int, python_calls: list[Any]) -> None:
+    """Some frames fit on the stack, some do not."""
+    weights = [graphc.full((3,), float(k)) for k in range(count)]
+    f = entered(lambda *xs: [x + w for x, w in zip(xs, weights)], *[graphc.ones(3) for _ in range(count)])
+    out = f(*[graphc.full((3,), 100.0 * k) for k in range(count)])
+    assert [o.tolist() for o in out] == [[101.0 * k] * 3 for k in range(count)] and len(python_calls) == 2
+    out = f(*[graphc.ones(3) for _ in range(count - 1)], graphc.ones(3, 1))  # a miss, known only from the last one
+    assert out[-1].tolist() == [[float(count)] * 3] * 3
 
 
 # References

@@ -25,9 +25,6 @@ from graphc.types import TensorType
 RELEASE_NANOSECONDS = 20_000
 """Work from which on other threads may run meanwhile: handing over the interpreter's lock costs some hundred nanoseconds."""
 
-_MOST_WORDS = 1 << 13
-"""Of a frame, which lies on the stack of any thread; calls with more inputs and outputs do not notice Python's cost."""
-
 _METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 
 
@@ -74,8 +71,6 @@ def make_entry(
         words = table.words(module, run, constants, workspace, nanoseconds >= RELEASE_NANOSECONDS)
     except objects.Unsupported as reason:
         note(1, f"graphc: no native entry: {reason}")
-        return None
-    if words[Header.FRAME] > _MOST_WORDS:
         return None
     return NativeEntry(module, words, [*table.alive, workspace, *alive])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from graphc.backends.llvm import blocks, objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.entry_checks import render_checks
-from graphc.backends.llvm.entry_table import After, Header, Leaf, Output, Result, Slots
+from graphc.backends.llvm.entry_table import FRAME_ON_STACK, After, Header, Leaf, Output, Result, Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.workspace import OUT_OF_MEMORY
 
@@ -266,6 +266,23 @@ def _render_result(module: Module, slots: Slots) -> None:
     f.do("ret ptr null")
 
 
+def _render_frame(w: Writer, words: str) -> tuple[str, str]:
+    """The frame of a call, and its address once more if it is on the heap, for want of space on the stack, or null.
+
+    Goes to the block `miss` where there is no memory.
+    """
+    f = w.f
+    on_stack = f.slot(f"[{FRAME_ON_STACK} x i64]", 16)
+    place = f.slot("ptr")
+    w.store("ptr", "null", place)
+    with f.when(f.value(f"icmp ugt i64 {words}, {FRAME_ON_STACK}")):
+        memory = w.api("PyMem_RawMalloc", f.value(f"shl i64 {words}, 3"))
+        w.require(w.differ("ptr", memory, "null"), "miss")
+        w.store("ptr", memory, place)
+    on_heap = w.load("ptr", place)
+    return f.value(f"select i1 {w.equal('ptr', on_heap, 'null')}, ptr {on_stack}, ptr {on_heap}"), on_heap
+
+
 def _render_entry(module: Module, slots: Slots) -> None:
     """`entry` itself; see the top of the file."""
     f = module.function("entry", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs"), ("ptr", "kwnames")], "ptr")
@@ -278,13 +295,13 @@ def _render_entry(module: Module, slots: Slots) -> None:
     w.require(w.equal("ptr", "%kwnames", "null"), "miss")
     w.require(w.equal("i64", "%nargs", header("i64", Header.ARGUMENTS)), "miss")
     inputs, outputs = header("i64", Header.INPUTS), header("i64", Header.OUTPUTS)
-    frame = f.value(f"alloca i64, i64 {header('i64', Header.FRAME)}, align 16")
+    frame, on_heap = _render_frame(w, header("i64", Header.FRAME))
     tensors, arrays = w.word(frame, inputs), w.word(frame, f.value(f"mul i64 {inputs}, 2"))
     targets = w.word(frame, f.value(f"mul i64 {inputs}, 5"))
     made = w.word(targets, outputs)
     checks = w.word(table, header("i64", Header.CHECKS))
     operands = (("ptr", checks), ("ptr", "%args"), ("ptr", frame), ("i64", inputs))
-    w.require(f.call("i1", "@check", *operands), "miss")
+    w.require(f.call("i1", "@check", *operands), "differs")
     w.store_word("i64", f.value(f"add i64 {header('i64', Header.CALLS)}, 1"), table, Header.CALLS.value)
 
     with f.loop("0", outputs) as k:
@@ -347,8 +364,12 @@ def _render_entry(module: Module, slots: Slots) -> None:
     f.enter("leave")
     with f.loop("0", outputs) as k:
         w.give_back(w.load_word("ptr", made, k))
+    w.api("PyMem_RawFree", on_heap)
     f.do(f"ret ptr {w.load('ptr', result_place)}")
 
+    f.enter("differs")
+    w.api("PyMem_RawFree", on_heap)
+    f.jump("miss")
     f.enter("miss")
     fallback = w.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
     f.do(f"ret ptr {w.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")

@@ -17,6 +17,9 @@ from enum import IntEnum, auto
 ANY = -(1 << 63)
 """Stands for any stride."""
 
+FRAME_ON_STACK = 384
+"""Words of the largest frame that lies on the stack: below a page, so that no system has to have it probed."""
+
 THREAD_LOCALS = 4
 """How many thread-local objects the code can keep track of."""
 
