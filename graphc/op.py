@@ -53,11 +53,15 @@ class OpDef:
     scalar: Callable[..., Any] | None
     lower: Callable[..., Any] | None
     reduction: Literal["sum", "max", "min"] | None
+    kernel: Literal["contract", "scatter"] | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
     floating: bool
     keeps: tuple[str, ...]
+    pointwise: bool
+    nanoseconds: float
+    taps: Callable[..., int] | None
     costly: bool
     samples: tuple[Sample, ...]
 
@@ -73,6 +77,16 @@ class OpDef:
     def variadic(self) -> bool:
         """Whether the op takes any number of operands."""
         return self.operands[-1:] != () and self.operands[-1].startswith("*")
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether the op takes loops of its own, around which a kernel is built."""
+        return self.reduction is not None or self.kernel is not None
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether each element of the result is one of the operand's, perhaps in another dtype."""
+        return self.nanoseconds == 0 and len(self.operands) > 0
 
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.operands, *self.attrs))})>"
@@ -109,11 +123,15 @@ def op(
     scalar: Callable[..., Any] | None = None,
     lower: Callable[..., Any] | None = None,
     reduction: Literal["sum", "max", "min"] | None = None,
+    kernel: Literal["contract", "scatter"] | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,
     floating: bool = False,
     keeps: str = "",
+    pointwise: bool = False,
+    nanoseconds: float = 0.3,
+    taps: Callable[..., int] | None = None,
     costly: bool = False,
     samples: tuple[Sample, ...],
 ) -> OpDef:
@@ -137,6 +155,8 @@ def op(
         operand i at another index; with a mask nothing is read where that is false.
     reduction
         For a reduction: "sum", "max" or "min" over the attribute `axes`.
+    kernel
+        For an op that takes loops of its own but is no reduction: which kind of kernel it becomes.
     decompose
         `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own;
         None where it is better left as it is.
@@ -146,6 +166,12 @@ def op(
     elementwise
         Operands are promoted to one dtype (but for those named in `keeps`) and broadcast to one shape first. A
         `floating` op turns integer operands into float32.
+    pointwise
+        An element of the result depends on the element at the same index alone, as it does for elementwise ops.
+    nanoseconds
+        What a vector of results takes, roughly; 0 for an op that only moves numbers.
+    taps
+        `taps(*operand_types, **attrs)`: how many elements of the operand an element is made of, if more than one.
     costly
         NumPy is slow at it: eager calls run the op's own compiled kernel.
     """
@@ -157,8 +183,8 @@ def op(
     elif isinstance(vjp, tuple):
         rules = tuple(None if rule is None else _rule(rule) for rule in vjp)
     record = OpDef(
-        name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, decompose, view,
-        elementwise, floating, tuple(keeps.split()), costly, samples,
+        name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
+        view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps, costly, samples,
     )
     OPS[name] = record
     return record

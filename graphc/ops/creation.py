@@ -29,8 +29,12 @@ def _iota_lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape, ax
     return kernel.cast(index[axis], dtype)
 
 
+def _constant_lower(read: Any, index: tuple[Expr, ...], types: Any, value: np.ndarray) -> Expr:
+    return kernel.constant(value.item(), dtype_of(value.dtype))  # one of more elements stands in memory
+
+
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
-              ref=lambda value: value, vjp=not_differentiable,
+              ref=lambda value: value, lower=_constant_lower, vjp=not_differentiable,
               samples=(Sample((), {"value": np.array(1.5, np.float32)}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
 iota = op("iota", attrs="shape axis dtype", infer=_iota_infer, ref=_iota_ref,
           lower=_iota_lower,

@@ -59,7 +59,7 @@ sub = op("sub", "x y", infer=_only("sub", "a numeric dtype", "int", "uint", "flo
          elementwise=True, vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i))))
 mul = op("mul", "x y", infer=same, ref=_quiet(np.multiply), elementwise=True,
          vjp=(lambda ct, y: ct * y, lambda ct, x: ct * x), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
-div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, floating=True,
+div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, nanoseconds=2.3, floating=True,
          vjp=(lambda ct, y: ct / y, lambda ct, y, out: -ct * out / y),
          samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5)))
 neg = op("neg", "x", infer=_only("neg", "a numeric dtype", "int", "uint", "float"), ref=np.negative, elementwise=True,
@@ -101,7 +101,8 @@ def _exponent_vjp(ct: Any, x: Any, y: Any, out: Any) -> Any:
     return where(eq(x, 0) & ge(y, 0), 0.0, ct * out * log(x))
 
 
-pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow), elementwise=True,
+pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow),
+         elementwise=True, nanoseconds=25,
          vjp=(_base_vjp, _exponent_vjp),
          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5)))
 
@@ -119,33 +120,34 @@ def _remainder(x: np.ndarray, y: np.ndarray) -> Any:
 
 
 floor_divide = op("floor_divide", "x y", infer=_only("floor_divide", "a numeric dtype", "int", "uint", "float"),
-                  ref=_quiet(_floor_divide), elementwise=True, vjp=not_differentiable,
+                  ref=_quiet(_floor_divide), elementwise=True, nanoseconds=20, vjp=not_differentiable,
                   samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 remainder = op("remainder", "x y", infer=_only("remainder", "a numeric dtype", "int", "uint", "float"),
-               ref=_quiet(_remainder), elementwise=True,
+               ref=_quiet(_remainder), elementwise=True, nanoseconds=20,
                vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
                samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 
 # Functions of one number
 
-exp = op("exp", "x", infer=same, ref=_quiet(np.exp), elementwise=True, floating=True,
+exp = op("exp", "x", infer=same, ref=_quiet(np.exp), elementwise=True, nanoseconds=6.3, floating=True,
          vjp=lambda ct, out: ct * out, samples=(Sample((_f,)), Sample((_d,))))
-expm1 = op("expm1", "x", infer=same, ref=_quiet(np.expm1), elementwise=True, floating=True,
+expm1 = op("expm1", "x", infer=same, ref=_quiet(np.expm1), elementwise=True, nanoseconds=6.3, floating=True,
            vjp=lambda ct, out: ct * (out + 1), samples=(Sample((_f,)),))
-log = op("log", "x", infer=same, ref=_quiet(np.log), elementwise=True, floating=True,
+log = op("log", "x", infer=same, ref=_quiet(np.log), elementwise=True, nanoseconds=6.3, floating=True,
          vjp=lambda ct, x: ct / x, samples=(Sample((_f,), low=0.5), Sample((_d,), low=0.5)))
-log1p = op("log1p", "x", infer=same, ref=_quiet(np.log1p), elementwise=True, floating=True,
+log1p = op("log1p", "x", infer=same, ref=_quiet(np.log1p), elementwise=True, nanoseconds=6.3, floating=True,
            vjp=lambda ct, x: ct / (x + 1), samples=(Sample((_f,), low=-0.5),))
-sqrt = op("sqrt", "x", infer=same, ref=_quiet(np.sqrt), elementwise=True, floating=True,
+sqrt = op("sqrt", "x", infer=same, ref=_quiet(np.sqrt), elementwise=True, nanoseconds=2.3, floating=True,
           vjp=lambda ct, out: ct * 0.5 / out, samples=(Sample((_f,), low=0.5),))
-rsqrt = op("rsqrt", "x", infer=same, ref=_quiet(lambda x: np.reciprocal(np.sqrt(x))), elementwise=True, floating=True,
+rsqrt = op("rsqrt", "x", infer=same, ref=_quiet(lambda x: np.reciprocal(np.sqrt(x))),
+           elementwise=True, nanoseconds=2.3, floating=True,
            vjp=lambda ct, x, out: ct * -0.5 * out / x, samples=(Sample((_f,), low=0.5),),
            scalar=lambda x: 1.0 / sqrt(x))
-sin = op("sin", "x", infer=same, ref=_quiet(np.sin), elementwise=True, floating=True,
+sin = op("sin", "x", infer=same, ref=_quiet(np.sin), elementwise=True, nanoseconds=6.3, floating=True,
          vjp=lambda ct, x: ct * cos(x), samples=(Sample((_f,)),))
-cos = op("cos", "x", infer=same, ref=_quiet(np.cos), elementwise=True, floating=True,
+cos = op("cos", "x", infer=same, ref=_quiet(np.cos), elementwise=True, nanoseconds=6.3, floating=True,
          vjp=lambda ct, x: -ct * sin(x), samples=(Sample((_f,)),))
-tanh = op("tanh", "x", infer=same, ref=_quiet(np.tanh), elementwise=True, floating=True,
+tanh = op("tanh", "x", infer=same, ref=_quiet(np.tanh), elementwise=True, nanoseconds=6.3, floating=True,
           vjp=lambda ct, out: ct * (1 - out * out), samples=(Sample((_f,)), Sample((_d,))))
 
 
@@ -155,7 +157,7 @@ def _sigmoid(x: np.ndarray) -> Any:
     return (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype)
 
 
-sigmoid = op("sigmoid", "x", infer=same, ref=_quiet(_sigmoid), elementwise=True, floating=True,
+sigmoid = op("sigmoid", "x", infer=same, ref=_quiet(_sigmoid), elementwise=True, nanoseconds=6.3, floating=True,
              vjp=lambda ct, out: ct * out * (1 - out), samples=(Sample((_f,)), Sample((_d,))))
 
 
@@ -163,7 +165,7 @@ def _erf(x: np.ndarray) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
-erf = op("erf", "x", infer=same, ref=_quiet(_erf), elementwise=True, floating=True, costly=True,
+erf = op("erf", "x", infer=same, ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
          vjp=lambda ct, x: ct * (2 / math.sqrt(math.pi)) * exp(-x * x), samples=(Sample((_f,)), Sample((_d,))))
 relu = op("relu", "x", infer=_only("relu", "a numeric dtype", "int", "uint", "float"),
           ref=lambda x: np.maximum(x, x.dtype.type(0)), elementwise=True,
@@ -237,7 +239,12 @@ def _cast_ref(x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype.numpy)
 
 
+def _cast_lower(read: Any, index: Any, types: Any, dtype: DType) -> Any:
+    return cast(read(0, index), dtype=dtype)
+
+
 cast = op("cast", "x", "dtype", infer=lambda x, dtype: x.with_dtype(dtype), ref=_cast_ref, vjp=lambda ct: ct,
+          lower=_cast_lower, pointwise=True, nanoseconds=0,
           samples=(Sample((_f,), {"dtype": float64}), Sample((_f,), {"dtype": int32}), Sample((_i,), {"dtype": float32}),
                    Sample((_i,), {"dtype": bool_}), Sample((_b,), {"dtype": float32}), Sample((_f,), {"dtype": uint8}, 0, 9)))
 

@@ -101,7 +101,7 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
 
 
 scatter_add = op("scatter_add", "base indices src", "axis", infer=_scatter_infer, ref=_scatter_ref,
-                 decompose=_scatter_decompose,
+                 decompose=_scatter_decompose, kernel="scatter",
                  vjp=(lambda ct: ct, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 

@@ -89,6 +89,7 @@ def _contract_right(ct: Any, x: Any, spec: str) -> Any:
     return contract(x, ct, f"{left},{out}->{right}")
 
 
-contract = op("contract", "x y", "spec", infer=_contract_infer, ref=_contract_ref, vjp=(_contract_left, _contract_right),
+contract = op("contract", "x y", "spec", infer=_contract_infer, ref=_contract_ref, kernel="contract",
+              vjp=(_contract_left, _contract_right),
               samples=(Sample((_a, _b), {"spec": "ik,kj->ji"}),
                        Sample((TensorType(float32, (2, 3, 4)), TensorType(float32, (4, 3, 5))), {"spec": "bki,ikj->bj"})))

@@ -57,7 +57,8 @@ def _reshape_lower(read: Any, index: Index, types: Types, shape: Shape) -> Expr:
     return read(0, ix.reindex(index, shape, types[0].shape))
 
 
-reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape), lower=_reshape_lower,
+reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape: x.reshape(shape),
+             lower=_reshape_lower, nanoseconds=0,
              vjp=lambda ct, x_type: reshape(ct, x_type.shape),
              view=lambda base, new, shape: reshape(new, tuple(base.shape)),
              samples=(Sample((_f,), {"shape": (5, 3)}), Sample((_t,), {"shape": (24,)}), Sample((_t,), {"shape": (2, 1, 12)})))
@@ -73,7 +74,8 @@ def _permute_lower(read: Any, index: Index, types: Types, order: Ints) -> Expr:
     return read(0, tuple(index[i] for i in inverse_permutation(order)))
 
 
-permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order: x.transpose(order), lower=_permute_lower,
+permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order: x.transpose(order),
+             lower=_permute_lower, nanoseconds=0,
              vjp=lambda ct, order: permute(ct, inverse_permutation(order)),
              view=lambda base, new, order: permute(new, inverse_permutation(order)),
              samples=(Sample((_f,), {"order": (1, 0)}), Sample((_t,), {"order": (2, 0, 1)})))
@@ -102,7 +104,8 @@ def _broadcast_lower(read: Any, index: Index, types: Types, shape: Shape) -> Exp
     return read(0, tuple(ix.ZERO if size == 1 else i for i, size in zip(own, types[0].shape)))
 
 
-broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to, lower=_broadcast_lower,
+broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to,
+                  lower=_broadcast_lower, nanoseconds=0,
                   vjp=lambda ct, x_type: unbroadcast(ct, x_type.shape),
                   samples=(Sample((_f,), {"shape": (2, 3, 5)}),
                            Sample((TensorType(float32, (3, 1)),), {"shape": (3, 4)})))
@@ -142,7 +145,7 @@ def _slice_lower(read: Any, index: Index, types: Types, starts: Ints, stops: Int
     return read(0, tuple(ix.plus(ix.times(i, step), start) for i, start, step in zip(index, starts, steps)))
 
 
-slice = op("slice", "x", "starts stops steps", infer=_slice_infer, lower=_slice_lower,
+slice = op("slice", "x", "starts stops steps", infer=_slice_infer, lower=_slice_lower, nanoseconds=0,
            ref=lambda x, starts, stops, steps: x[_region(starts, stops, steps)],
            vjp=lambda ct, x_type, starts, stops, steps: slice_update(full(x_type, 0, ct), ct, starts, stops, steps),
            view=lambda base, new, starts, stops, steps: slice_update(base, new, starts, stops, steps),
@@ -275,7 +278,7 @@ def _flip_lower(read: Any, index: Index, types: Types, axes: Ints) -> Expr:
 
 flip = op("flip", "x", "axes", infer=_flip_infer, ref=lambda x, axes: np.flip(x, axes),
           vjp=lambda ct, axes: flip(ct, axes),
-          lower=_flip_lower, view=lambda base, new, axes: flip(new, axes),
+          lower=_flip_lower, nanoseconds=0, view=lambda base, new, axes: flip(new, axes),
           samples=(Sample((_f,), {"axes": (1,)}), Sample((_t,), {"axes": (0, 2)})))
 
 # Sliding windows: convolution and pooling are made of them
@@ -301,7 +304,8 @@ def _window_lower(read: Any, index: Index, types: Types, axis: int, size: int, s
     return read(0, (*index[:axis], place, *index[axis + 1 : -1]))
 
 
-window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_window_ref, lower=_window_lower,
+window = op("window", "x", "axis size step dilation", infer=_window_infer, ref=_window_ref,
+            lower=_window_lower, nanoseconds=0,
             vjp=lambda ct, x_type, axis, step, dilation: fold(ct, axis, x_type.shape[axis], step, dilation),
             samples=(Sample((_f,), {"axis": 1, "size": 2, "step": 2, "dilation": 1}),
                      Sample((_t,), {"axis": 2, "size": 2, "step": 1, "dilation": 2})))
@@ -351,7 +355,8 @@ def _fold_vjp(ct: Any, x_type: TensorType, axis: int, step: int, dilation: int) 
     return window(slice(ct, (0,) * len(stops), stops, (1,) * len(stops)), axis, size, step, dilation)
 
 
-fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref, lower=_fold_lower,
+fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref,
+          lower=_fold_lower, taps=lambda x, **_: x.shape[-1],
           vjp=_fold_vjp,
           samples=(Sample((TensorType(float32, (3, 2, 2)),), {"axis": 1, "length": 5, "step": 2, "dilation": 1}),
                    Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 8, "step": 1, "dilation": 1})))

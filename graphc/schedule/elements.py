@@ -96,10 +96,6 @@ class Elements:
         if node is None:
             raise CompileError(f"input {value!r} has no buffer")
         record = node.op
-        if record.name == "constant" and not value.shape:
-            return kernel.constant(node.attrs["value"].item(), value.dtype)
-        if record.name == "cast":
-            return kernel.cast(self.at(node.operands[0], index, mask), value.dtype)
         if record.elementwise:
             return record(*(self.at(operand, index, mask) for operand in node.operands))
         if record.lower is None:

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from graphc.ir import Graph, Node, Value
 from graphc.types import Shape
 
-_EXPENSIVE = frozenset(
-    ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "sqrt", "rsqrt", "div", "random_bits")
-)
-_VIEWS = frozenset(["reshape", "permute", "broadcast_to", "slice", "flip", "window", "cast"])
-_GATHERERS = frozenset(("contract", "scatter_add"))
 _LARGEST = 240
 """How many operations one element may take before a part of them goes through memory."""
+_FUNCTION = 7.0
+"""Nanoseconds of an elementary function. What takes longer counts for several operations."""
+_CHEAP = 1.0
+"""Nanoseconds of an op that is sooner done twice than written to memory and read."""
 _SMALL = 64
 """A value of so few elements costs no memory to speak of."""
-_BITS = 40
-"""What a random word counts for."""
+_COPIES = 4
+"""How often a value may be computed rather than be written to memory."""
 
 
 @dataclass(eq=False)
@@ -52,12 +51,7 @@ class Group:
         """Whether maps can be stored along with what is computed already: not after a scatter, whose results are
         finished only at its end."""
         anchor = self.roots[0].anchor
-        return anchor is None or anchor.op.name != "scatter_add"
-
-
-def is_anchor(node: Node) -> bool:
-    """Whether the node takes a loop of its own."""
-    return node.op.reduction is not None or node.op.name in ("contract", "scatter_add")
+        return anchor is None or anchor.op.kernel != "scatter"
 
 
 def plan(graph: Graph) -> list[Group]:
@@ -83,11 +77,12 @@ def _roots(graph: Graph) -> dict[Value, Root]:
                 for result in user.results:
                     into |= {result} if result in roots else reach.get(result, set())
             reach[value] = into
-            if any(user.op.name in _GATHERERS or (user.result in feeds and user.op.name in _VIEWS) for user in users[value]):
-                feeds.add(value)
+            for user in users[value]:
+                if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
+                    feeds.add(value)
             if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds):
-                roots[value] = Root(value, node if is_anchor(node) else None)
-            elif is_anchor(node):
+                roots[value] = Root(value, node if node.op.is_anchor else None)
+            elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
                 if root is not None and roots[root].is_map and _elementwise_between(value, root, users):
                     roots[root].anchor = node
@@ -100,16 +95,16 @@ def _needs_memory(
     value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool
 ) -> bool:
     """Whether a value that is no anchor is better written than computed where it is used."""
-    if is_anchor(node) or not node.operands or (node.op.name in _VIEWS and (node.op.name != "cast" or not weight[value])):
+    if node.op.is_anchor or not node.operands:
         return False
+    if node.op.only_moves and (not node.op.pointwise or weight[value] == 0):
+        return False  # it can be read where its operand stands
     if feeds:
         return True
     for user in users:
-        # computed once, instead of once for each place that it is copied to
-        grows = math.prod(user.result.shape) >= 4 * math.prod(value.shape)
-        if user.op.name == "gather" or (user.op.name in ("broadcast_to", "fold", "window") and grows):
+        if not user.op.pointwise and not user.op.is_anchor and user.result.type.size >= _COPIES * value.type.size:
             return True
-    return len(into) > 1 and (weight[value] > 4 or node.op.name in _EXPENSIVE)
+    return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
@@ -117,11 +112,11 @@ def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
     weight: dict[Value, int] = dict.fromkeys(graph.inputs, 0)
     written: set[Value] = set()
     for node in graph.nodes:
-        if is_anchor(node):
+        if node.op.is_anchor:
             total = 0
         else:
-            own = _BITS if node.op.name == "random_bits" else 0 if node.op.name in _VIEWS or not node.operands else 1
-            times = node.operands[0].shape[-1] if node.op.name == "fold" else 1
+            own = math.ceil(node.op.nanoseconds / _FUNCTION) if node.operands else 0
+            times = node.op.taps(*(v.type for v in node.operands), **node.attrs) if node.op.taps else 1
             total = own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
         if total > _LARGEST and node.operands:
             written.update(node.results)
@@ -138,7 +133,7 @@ def _elementwise_between(value: Value, root: Value, users: dict[Value, list[Node
         if current is root:
             continue
         for user in users[current]:
-            if not (user.op.elementwise or user.op.name == "cast") or user.result.shape != value.shape:
+            if not user.op.pointwise:
                 return False
             if user.result not in seen:
                 seen.add(user.result)
@@ -221,6 +216,5 @@ def _same_index(root: Root, group: Group, roots: dict[Value, Root]) -> bool:
             return False
         if value.node is None or (value in roots and value is not root.value and value not in members):
             continue
-        keeps = value.node.op.elementwise or value.node.op.name == "cast"
-        pending.extend((operand, same and keeps) for operand in value.node.operands)
+        pending.extend((operand, same and value.node.op.pointwise) for operand in value.node.operands)
     return True

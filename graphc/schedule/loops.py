@@ -23,6 +23,7 @@ from graphc.kernel import (
     Statement,
     Store,
 )
+from graphc.op import OPS
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
@@ -34,8 +35,8 @@ _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
 _SHORT = 16
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
-_HEAVY = frozenset(["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow"])
-_DIVISIONS = frozenset(["div", "sqrt", "rsqrt", "remainder", "floor_divide"])
+_HEAVY = 5.0
+"""Nanoseconds of an op that keeps the arithmetic busy with one register."""
 
 
 def map_kernel(
@@ -315,13 +316,12 @@ def _index_uses(roots: Sequence[Expr]) -> tuple[list[Mapping[Expr, int]], set[Ax
 # Costs
 
 
-def varying(values: Iterable[Expr], axis: Axis | None) -> set[Expr]:
-    """What is computed anew for each value of the axis; everything if there is none."""
-    found: set[Expr] = set()
-    for root in values:
-        for e in root.walk():
-            if axis is None or e is axis.value or e.op == "accumulator" or any(a in found for a in e.args):
-                found.add(e)
+def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
+    """What is computed anew for each value of the axis, in order; everything if there is none."""
+    found: dict[Expr, None] = {}
+    for e in kernel.walk(values):
+        if axis is None or e is axis.value or e.op == "accumulator" or any(arg in found for arg in e.args):
+            found[e] = None
     return found
 
 
@@ -329,7 +329,7 @@ def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers
     """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are."""
     seen = varying(values, axis)
     widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
-    if len(seen) > 40 or any(e.op in _HEAVY for e in seen):
+    if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
         registers = 1
     lanes = machine.lanes(widest, registers)
     while lanes > 1 and lanes >= 2 * axis.extent:
@@ -339,5 +339,11 @@ def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers
 
 def cost(values: Iterable[Expr], axis: Axis | None = None) -> float:
     """Nanoseconds that one vector of results along the axis takes, roughly."""
-    seen = varying(values, axis)
-    return sum(6.3 if e.op in _HEAVY else 2.3 if e.op in _DIVISIONS else 1.3 if e.op == "load" else 0.3 for e in seen)
+    return sum(map(_nanoseconds, varying(values, axis)))
+
+
+def _nanoseconds(e: Expr) -> float:
+    """What a vector of this expression takes, given its operands."""
+    if e.op == "load":
+        return 1.3
+    return max(0.3, OPS[e.op].nanoseconds) if e.op in OPS else 0.3

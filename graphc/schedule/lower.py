@@ -180,9 +180,9 @@ class _Lowering:
         values = [r.value for r in group.roots]
         if node is None:
             return [map_kernel(name, values, self.memory, targets, self.machine)]
-        if node.op.name == "contract":
+        if node.op.kernel == "contract":
             return [product_kernel(name, node, values, self.memory, targets, self.machine)]
-        if node.op.name == "scatter_add":
+        if node.op.kernel == "scatter":
             base, result = node.operands[0], node.result
             own = targets[result] if root.value is result else self.temporary(result)
             copy = map_kernel(f"{name}.base", [base], self.memory, {base: own}, self.machine)
