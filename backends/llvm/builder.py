@@ -53,11 +53,12 @@ def literal(value: float | int | bool, scalar: str) -> str:
 
 class Module:
     """The text of one LLVM module. `has_fma` says whether the target multiplies and adds in one instruction:
-    where it does not, `llvm.fma` would become a call into the C library."""
+    where it does not, `llvm.fma` would become a call into the C library. `vector_bytes` is the size of a register."""
 
-    def __init__(self, name: str, has_fma: bool = True) -> None:
+    def __init__(self, name: str, has_fma: bool = True, vector_bytes: int = 64) -> None:
         self.name = name
         self.has_fma = has_fma
+        self.vector_bytes = vector_bytes
         self.functions: list[Function] = []
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}

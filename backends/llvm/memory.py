@@ -33,11 +33,19 @@ def load_consecutive(f: Function, dtype: DType, width: int, pointer: str, offset
     place = address(f, dtype, pointer, offset)
     if mask is None:
         value = f.value(f"load {type_}, ptr {place}, align {dtype.itemsize}")
-    else:
-        mask_type = vector("i1", width)
+        return _from_memory(f, dtype, width, value)
+    loaded = []
+    for start, lanes, own in _registers(f, dtype, width, mask):
+        type_, mask_type = vector(memory_type(dtype), lanes), vector("i1", lanes)
+        part = place if start == 0 else address(f, dtype, place, str(start))
         name = f.module.declare(f"llvm.masked.load.{mangle(type_)}.p0", type_, ["ptr", "i32", mask_type, type_])
-        value = f.call(type_, name, ("ptr", place), ("i32", str(dtype.itemsize)), (mask_type, mask), (type_, "zeroinitializer"))
-    return _from_memory(f, dtype, width, value)
+        align, nothing = ("i32", str(dtype.itemsize)), (type_, "zeroinitializer")
+        loaded.append(f.call(type_, name, ("ptr", part), align, (mask_type, own), nothing))
+    while len(loaded) > 1:
+        lanes = width // len(loaded)
+        type_ = vector(memory_type(dtype), lanes)
+        loaded = [_shuffle(f, type_, a, b, list(range(2 * lanes))) for a, b in zip(loaded[::2], loaded[1::2])]
+    return _from_memory(f, dtype, width, loaded[0])
 
 
 def load_strided(f: Function, dtype: DType, width: int, pointer: str, offset: str, stride: int) -> str:
@@ -88,17 +96,20 @@ def store_consecutive(
     if mask is None:
         f.do(f"store {type_} {value}, ptr {place}, align {dtype.itemsize}")
         return
-    if mask.startswith("<") and mask.count("true") == 1:
-        # LLVM 22 makes a scalar store of it itself, but of the wrong width where the value was truncated
-        lane = mask.split(",").index(next(bit for bit in mask.split(",") if "true" in bit))
-        scalar = memory_type(dtype)
-        element = f.value(f"extractelement {type_} {value}, i64 {lane}")
-        where = f.value(f"getelementptr {scalar}, ptr {place}, i64 {lane}")
-        f.do(f"store {scalar} {element}, ptr {where}, align {dtype.itemsize}")
-        return
-    mask_type = vector("i1", width)
-    name = f.module.declare(f"llvm.masked.store.{mangle(type_)}.p0", "void", [type_, "ptr", "i32", mask_type])
-    f.call("void", name, (type_, value), ("ptr", place), ("i32", str(dtype.itemsize)), (mask_type, mask))
+    scalar = memory_type(dtype)
+    for start, lanes, own in _registers(f, dtype, width, mask):
+        bits = own.split(",")
+        if own.startswith("<") and own.count("true") == 1:
+            # LLVM 22 makes a scalar store of it itself, but of the wrong width where the value was truncated
+            lane = start + bits.index(next(bit for bit in bits if "true" in bit))
+            element = f.value(f"extractelement {type_} {value}, i64 {lane}")
+            f.do(f"store {scalar} {element}, ptr {address(f, dtype, place, str(lane))}, align {dtype.itemsize}")
+            continue
+        part_type, mask_type = vector(scalar, lanes), vector("i1", lanes)
+        part = value if lanes == width else _shuffle(f, type_, value, value, list(range(start, start + lanes)))
+        where = place if start == 0 else address(f, dtype, place, str(start))
+        name = f.module.declare(f"llvm.masked.store.{mangle(part_type)}.p0", "void", [part_type, "ptr", "i32", mask_type])
+        f.call("void", name, (part_type, part), ("ptr", where), ("i32", str(dtype.itemsize)), (mask_type, own))
 
 
 def scatter(
@@ -117,6 +128,25 @@ def scatter(
 def reverse(f: Function, scalar: str, width: int, operand: str) -> str:
     """The lanes of a vector in reverse order."""
     return _shuffle(f, vector(scalar, width), operand, operand, list(range(width - 1, -1, -1)))
+
+
+def _registers(f: Function, dtype: DType, width: int, mask: str) -> list[tuple[int, int, str]]:
+    """A masked access in parts of a register: (first lane, lanes, mask) of each.
+
+    LLVM 22 splits what is wider itself, but wrongly: a part whose mask turns out to be false becomes a load without a
+    mask, which reads what must not be read and lets it through.
+    """
+    lanes = min(width, max(1, f.module.vector_bytes // dtype.itemsize))
+    if lanes == width:
+        return [(0, width, mask)]
+    parts = []
+    for start in range(0, width, lanes):
+        if mask.startswith("<"):
+            own = f"<{', '.join(bit.strip() for bit in mask[1:-1].split(',')[start : start + lanes])}>"
+        else:
+            own = _shuffle(f, vector("i1", width), mask, mask, list(range(start, start + lanes)))
+        parts.append((start, lanes, own))
+    return parts
 
 
 def _shuffle(f: Function, type_: str, a: str, b: str, picks: list[int]) -> str:

@@ -33,7 +33,7 @@ class Rendered:
 
 def render(program: Program, target: Target) -> Rendered:
     """Render a program for a target. The text is the same each time, so that its object code can be kept."""
-    module = Module(program.name, target.has_fma)
+    module = Module(program.name, target.has_fma, target.vector_bytes)
     context = Context(module, target, program)
     f = module.function(ENTRY, [("ptr", name) for name in ("inputs", "outputs", "constants", "arena")], "i32")
     shared = f.slot("[4 x ptr]")
