@@ -14,11 +14,12 @@ import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -48,9 +49,15 @@ _UNREAD = frozenset({
 
 
 _FROZEN: dict[type, Callable[[Any], Any]] = {
-    set: frozenset, deque: tuple, bytearray: bytes, np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
+    set: frozenset, deque: tuple, OrderedDict: tuple, bytearray: bytes, ContextVar: lambda variable: variable.get(ABSENT),
+    np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
 }  # fmt: skip
-"""Types whose contents are compared as a whole, and how to keep them."""
+"""Types whose contents are compared as a whole, and how to keep them; of an OrderedDict the order, which is its own."""
+_RECORDS = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
+"""Classes of the standard library whose objects are the user's to fill."""
+
+_Name: TypeAlias = "str | tuple[_Name, str, Any]"
+"""What a value is called: a name, or (of what, "." or "[" or "the ... of", which). Most are never put into words."""
 
 
 class Snapshot:
@@ -91,42 +98,40 @@ class Snapshot:
         if self._fast is None:
             self._fast = _Fast(self.guards)
         if not self._fast.unchanged():
-            for guard, name in zip(self.guards, self._names):
+            for guard, name in zip(self.guards, self._names, strict=True):
                 difference = self._difference(guard, name)
                 if difference is not None:
                     return difference
         for name, owner, read, expected in self._contents:
             if not _same(expected, read(owner)):
-                return f"the contents of {name} have changed"
+                return f"the contents of {_text(name)} have changed"
         return None
 
-    def _difference(self, guard: Guard, name: str) -> str | None:
+    def _difference(self, guard: Guard, name: _Name) -> str | None:
         """What one guard finds. Where an object has made way for one of the same value, it is the new one from now on."""
         now = _read(guard)
         if now is guard.expected:
             return None
-        if guard.kind in ("dict", "class"):
-            if [key for key, _ in now] != [key for key, _ in guard.expected]:
-                return f"the items of {name} have changed"
-            for (key, value), (_, expected) in zip(now, guard.expected):
+        if guard.kind in ("dict", "class", "list"):
+            before = guard.expected
+            if guard.kind == "list":
+                now, before = tuple(enumerate(now)), tuple(enumerate(before))
+            if len(now) != len(before) or not all(_same(k, other) for (k, _), (other, _) in zip(now, before)):
+                return f"the items of {_text(name)} have changed"
+            for (key, value), (_, expected) in zip(now, before):
                 if not _same(expected, value):
-                    return f"{_item_name(name, key)} was {_short(expected)}, is {_short(value)}"
-        elif guard.kind == "list":
-            if len(now) != len(guard.expected):
-                return f"the items of {name} have changed"
-            for k, (value, expected) in enumerate(zip(now, guard.expected)):
-                if not _same(expected, value):
-                    return f"{name}[{k}] was {_short(expected)}, is {_short(value)}"
+                    return f"{_member(name, key)} was {_short(expected)}, is {_short(value)}"
+            now = _read(guard)
         elif guard.kind == "function":
             for what, value, expected in zip(("code", "defaults", "keyword defaults"), now, guard.expected):
                 if not _same(expected, value):
-                    return f"the {what} of {name} have changed"
+                    return f"the {what} of {_text(name)} have changed"
         elif now is ABSENT:
-            return f"{name} is gone"
+            return f"{_text(name)} is gone"
         elif guard.expected is ABSENT:
-            return f"{name} is new"
+            return f"{_text(name)} is new"
         elif not _same(guard.expected, now):
-            return f"{name} was {_short(guard.expected)}, is {_short(now)}"
+            return f"{_text(name)} was {_short(guard.expected)}, is {_short(now)}"
         if not _identical(guard.expected, now):
             guard.expected = now
             self.renewed += 1
@@ -254,15 +259,15 @@ class _Survey:
         self._mentioned = names
         self._exempt = exempt
         self.guards: list[Guard] = []
-        self.names: list[str] = []
-        self.contents: list[tuple[str, Any, Callable[[Any], Any], Any]] = []
+        self.names: list[_Name] = []
+        self.contents: list[tuple[_Name, Any, Callable[[Any], Any], Any]] = []
         """State that only Python can compare: (name, owner, how to read it, what it was)."""
         self.tensors: set[int] = set()
         self._seen: dict[int, Any] = {}
         self._guarded: set[tuple[str, int, Any]] = set()
-        self._waiting: list[tuple[Any, str]] = []
+        self._waiting: list[tuple[Any, _Name]] = []
 
-    def visit(self, value: Any, name: str) -> None:
+    def visit(self, value: Any, name: _Name) -> None:
         """Walk from a value."""
         self._waiting.append((value, name))
         while self._waiting:
@@ -279,21 +284,21 @@ class _Survey:
         """Note the dtype that new tensors have, which is no state of the user's code."""
         self._guard("item", "the default dtype", vars(creation), "_default", creation.get_default_dtype())
 
-    def _tensor_hooks(self, tensor: Tensor, name: str) -> None:
+    def _tensor_hooks(self, tensor: Tensor, name: _Name) -> None:
         """The hooks of a leaf, which a backward pass within the function calls."""
         if tensor._meta is None or not tensor._meta.requires_grad:
             return
         for slot in _HOOKS:
             hooks = _slot_contents(tensor._meta, slot)
-            self._guard("slot", f"the hooks of {name}", tensor._meta, slot, hooks)
+            self._guard("slot", (name, "the hooks of", None), tensor._meta, slot, hooks)
             if hooks is not None:
-                self._later(hooks, f"the hooks of {name}")
+                self._later(hooks, (name, "the hooks of", None))
 
-    def _later(self, value: Any, name: str) -> None:
+    def _later(self, value: Any, name: _Name) -> None:
         if not isinstance(value, _LEAVES):
             self._waiting.append((value, name))
 
-    def _guard(self, kind: Any, name: str, owner: Any, key: Any, expected: Any) -> None:
+    def _guard(self, kind: Any, name: _Name, owner: Any, key: Any, expected: Any) -> None:
         identity = (kind, id(owner), key)
         if identity not in self._guarded:
             self._guarded.add(identity)
@@ -304,12 +309,12 @@ class _Survey:
     def _dynamic(self) -> bool:
         return _ANY_NAME in self._mentioned
 
-    def _look(self, value: Any, name: str) -> None:
+    def _look(self, value: Any, name: _Name) -> None:
         """Note what hangs on a value; that the value itself is the same, whoever holds it sees to."""
         if isinstance(value, FunctionType):
             self._function(value, name)
         elif isinstance(value, MethodType):
-            self._later(value.__self__, f"{name}.__self__")
+            self._later(value.__self__, (name, ".", "__self__"))
             self._later(value.__func__, name)
         elif isinstance(value, ModuleType):
             self._module(value, name)
@@ -317,7 +322,7 @@ class _Survey:
             self._class(value)
         elif isinstance(value, functools.partial):
             for part in ("func", "args", "keywords"):
-                self._later(getattr(value, part), f"{name}.{part}")
+                self._later(getattr(value, part), (name, ".", part))
         elif isinstance(value, (staticmethod, classmethod)):
             self._later(value.__func__, name)
         elif isinstance(value, property):
@@ -327,41 +332,41 @@ class _Survey:
             self._later(value.func, name)
         elif isinstance(value, CellType):
             self._cell(value, name)
+        elif isinstance(value, (attrgetter, itemgetter, methodcaller)):
+            self._mentioned.add(_ANY_NAME)
         elif isinstance(value, (tuple, frozenset)):
             for k, item in enumerate(value):
-                self._later(item, f"{name}[{k}]")
+                self._later(item, (name, "[", k))
         else:
             self._container(value, name)
             self._object(value, name)
 
-    def _container(self, value: Any, name: str) -> None:
+    def _container(self, value: Any, name: _Name) -> None:
         if isinstance(value, dict):
-            self._dict(value, name, lambda key: True)
-            if isinstance(value, OrderedDict):  # keeps an order of its own
-                self.contents.append((name, value, tuple, tuple(value)))
+            self._dict(value, name, "[", lambda key: True)
         elif isinstance(value, list):
-            self._guard("list", name, value, None, tuple(list.__iter__(value)))
+            self._guard("list", (name, "[", None), value, None, tuple(list.__iter__(value)))
             for k, item in enumerate(list.__iter__(value)):
-                self._later(item, f"{name}[{k}]")
+                self._later(item, (name, "[", k))
         for cls, freeze in _FROZEN.items():
             if isinstance(value, cls):
                 self.contents.append((name, value, freeze, freeze(value)))
                 if isinstance(value, (set, deque)):
                     for item in list(value):
-                        self._later(item, f"an item of {name}")
+                        self._later(item, (name, "an item of", None))
 
-    def _dict(self, value: dict[Any, Any], name: str, wanted: Callable[[Any], bool]) -> None:
+    def _dict(self, value: dict[Any, Any], name: _Name, form: str, wanted: Callable[[Any], bool]) -> None:
         pairs = []
         for key, item in list(dict.items(value)):
             if (id(value), key) in self._exempt or not wanted(key):
                 pairs.append((key, ANYTHING))
                 continue
             pairs.append((key, item))
-            self._later(key, f"a key of {name}")
-            self._later(item, _item_name(name, key))
-        self._guard("dict", name, value, None, tuple(pairs))
+            self._later(key, (name, "a key of", None))
+            self._later(item, (name, form, key))
+        self._guard("dict", (name, form, None), value, None, tuple(pairs))
 
-    def _object(self, value: Any, name: str) -> None:
+    def _object(self, value: Any, name: _Name) -> None:
         """The attributes of an object, and its class."""
         cls = type(value)
         attributes = getattr(value, "__dict__", None)
@@ -372,20 +377,20 @@ class _Survey:
         if isinstance(attributes, dict):
             if isinstance(value, (Module, Optimizer)):
                 wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
-            elif self._dynamic and _package(cls) not in _KNOWN:
+            elif self._dynamic and (_package(cls) not in _KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS):
                 wanted = lambda key: True  # noqa: E731
             else:
                 wanted = self._mentioned.__contains__
-            self._guard("namespace", f"{name}.__dict__", value, None, attributes)
-            self._dict(attributes, f"{name}.", wanted)
+            self._guard("namespace", (name, ".", "__dict__"), value, None, attributes)
+            self._dict(attributes, name, ".", wanted)
         for holder in cls.__mro__:
             for attribute, descriptor in vars(holder).items():
                 if isinstance(descriptor, MemberDescriptorType) and attribute in self._mentioned:
                     content = _slot_contents(value, descriptor)
-                    self._guard("slot", f"{name}.{attribute}", value, descriptor, content)
-                    self._later(content, f"{name}.{attribute}")
+                    self._guard("slot", (name, ".", attribute), value, descriptor, content)
+                    self._later(content, (name, ".", attribute))
         if isinstance(attributes, dict) or _package(cls) not in _KNOWN:
-            self._guard("type", f"the type of {name}", value, None, cls)
+            self._guard("type", (name, "the type of", None), value, None, cls)
             self._class(cls)
 
     def _class(self, cls: type) -> None:
@@ -401,19 +406,19 @@ class _Survey:
                 special = attribute.startswith("__") and attribute.endswith("__")
                 if isinstance(value, FunctionType) if special else all_names or attribute in self._mentioned:
                     found.setdefault(attribute, _class_attribute(cls, attribute))
-        self._guard("class", f"{cls.__qualname__}.", cls, None, tuple(found.items()))
+        self._guard("class", (cls.__qualname__, ".", None), cls, None, tuple(found.items()))
         for attribute, value in found.items():
-            self._later(value, f"{cls.__qualname__}.{attribute}")
+            self._later(value, (cls.__qualname__, ".", attribute))
 
-    def _module(self, module: ModuleType, name: str) -> None:
+    def _module(self, module: ModuleType, name: _Name) -> None:
         if module.__name__.partition(".")[0] in _KNOWN:
             return
         namespace = vars(module)
         for attribute in sorted(self._mentioned & namespace.keys()):
-            self._guard("item", f"{name}.{attribute}", namespace, attribute, namespace[attribute])
-            self._later(namespace[attribute], f"{name}.{attribute}")
+            self._guard("item", (name, ".", attribute), namespace, attribute, namespace[attribute])
+            self._later(namespace[attribute], (name, ".", attribute))
 
-    def _function(self, function: FunctionType, name: str) -> None:
+    def _function(self, function: FunctionType, name: _Name) -> None:
         # not __module__, which functools.wraps sets to that of the function within
         if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN:
             self._later(function.__dict__.get("__wrapped__"), name)
@@ -421,9 +426,9 @@ class _Survey:
         parts = _function_parts(function)
         self._guard("function", function.__qualname__, function, None, parts)
         for part in parts[1:]:
-            self._later(part, f"a default of {function.__name__}")
-        self._guard("namespace", f"{function.__name__}.__dict__", function, None, function.__dict__)
-        self._dict(function.__dict__, f"{function.__name__}.", self._mentioned.__contains__)
+            self._later(part, (function.__name__, "a default of", None))
+        self._guard("namespace", (function.__name__, ".", "__dict__"), function, None, function.__dict__)
+        self._dict(function.__dict__, function.__name__, ".", self._mentioned.__contains__)
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self._cell(cell, cell_name)
         reads = _reads(function.__code__)
@@ -440,7 +445,7 @@ class _Survey:
             for module in _imported(imported, names):
                 self._later(module, imported)
 
-    def _cell(self, cell: CellType, name: str) -> None:
+    def _cell(self, cell: CellType, name: _Name) -> None:
         content = _cell_contents(cell)
         self._guard("cell", name, cell, None, content)
         if content is not ABSENT:
@@ -526,8 +531,23 @@ def _same(expected: Any, now: Any) -> bool:
     return isinstance(expected, (*_PLAIN, frozenset)) and bool(expected == now)
 
 
-def _item_name(name: str, key: Any) -> str:
-    return f"{name}{key}" if name.endswith(".") else f"{name}[{_short(key)}]"
+def _text(name: _Name) -> str:
+    """A name in words."""
+    before, after = "", ""
+    while not isinstance(name, str):
+        name, form, key = name
+        if form == ".":
+            after = f".{key}{after}" if key is not None else after
+        elif form == "[":
+            after = f"[{_short(key)}]{after}" if key is not None else after
+        else:
+            before = f"{before}{form} "
+    return f"{before}{name}{after}"
+
+
+def _member(name: _Name, key: Any) -> str:
+    """What a dict, list or class holds under a key, in words."""
+    return _text((name[0], name[1], key)) if isinstance(name, tuple) else _text((name, "[", key))
 
 
 def _short(value: Any) -> str:

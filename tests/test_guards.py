@@ -5,10 +5,13 @@ Each test brings a function to the point where it is called natively, changes so
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import contextlib
+import contextvars
 import functools
 import math
+import operator
 import sys
 import types
 from collections import OrderedDict, deque
@@ -253,6 +256,20 @@ def test_a_slot_that_was_empty() -> None:
     check(f, lambda: setattr(options, "missing", 3.0), 3.0)
 
 
+@pytest.mark.parametrize("make", [Options, lambda: SimpleNamespace(scale=2.0), lambda: argparse.Namespace(scale=2.0)],
+                         ids=["object", "namespace", "arguments"])  # fmt: skip
+def test_attributes_that_are_read_without_being_named(make: Callable[[], Any]) -> None:
+    options, wanted, get = make(), "sca" + "le"[:2], operator.attrgetter("scale")
+    for function in (lambda x: x * getattr(options, wanted), lambda x: x * vars(options)[wanted], lambda x: x * get(options)):
+        options.scale = 2.0
+        check(function, lambda: setattr(options, "scale", 3.0), 3.0)
+
+
+def test_a_context_variable() -> None:
+    scale = contextvars.ContextVar("scale", default=2.0)
+    check(lambda x: x * scale.get(), lambda: scale.set(3.0), 3.0, entered=False)
+
+
 def test_an_attribute_that_was_not_there() -> None:
     options = SimpleNamespace()
 
@@ -387,6 +404,17 @@ def test_dict() -> None:
     ):
         change()
         assert [value(compiled) for _ in range(4)] == [f(X)[0].item()] * 4
+
+
+def test_dict_of_tensors() -> None:
+    a, b = graphc.ones(2), graphc.ones(2)
+    table = {a: 2.0}
+
+    def change() -> None:
+        table.clear()
+        table[b] = 3.0
+
+    check(lambda x: x * next(iter(table.values())), change, 3.0)
 
 
 def test_ordered_dict_that_moves_an_item() -> None:
