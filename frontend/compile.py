@@ -90,7 +90,9 @@ class Compiled:
                 stacklevel=4,
             )
         changed = before.changed()
-        if changed is not None and ".state" not in changed:
+        self.settling = changed is not None and ".state" in changed
+        """Whether an optimizer made its state meanwhile: its first step may be another computation than all that follow."""
+        if changed is not None and not self.settling:
             warnings.warn(
                 f"{name} changes Python state while it is traced ({changed}); a compiled call will not do that again",
                 stacklevel=4,
@@ -419,7 +421,8 @@ class FreedBackward(Node):
         return True
 
 
-FREED = FreedBackward(())
+FREED = FreedBackward((edge_to(wrap(np.zeros((), np.float32)).requires_grad_()),))
+"""Its edge leads to a leaf that nobody has: the engine does not visit a node without."""
 
 
 def _is_freed(tensor: Tensor) -> bool:
@@ -544,6 +547,8 @@ class CompiledFunction:
         self.backend = backend
         self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled]] = {}
+        self._settled: set[Any] = set()
+        """The keys of graphs that served one call alone, since an optimizer made its state while they were traced."""
         self._reasons: list[str] = []
         self._lock = threading.RLock()
         self._entered: list[Compiled] = []
@@ -604,15 +609,21 @@ class CompiledFunction:
             for graph in known:  # another thread may have been here
                 if graph.mismatch(leaves) is None:
                     return graph
-            reason = "a first call" if not self._graphs else (known[-1].mismatch(leaves) if known else "other arguments") or ""
+            if known:
+                reason = known[-1].mismatch(leaves) or ""
+            else:
+                reason = "other arguments" if self._graphs else "an optimizer's state" if self._reasons else "a first call"
             made = Compiled(self.function, self._name, args, kwargs, self.backend)
             self._reasons.append(reason)
             if len(self._reasons) == _MANY:
                 warnings.warn(f"{self._name} was traced {_MANY} times, last because of {reason}; see explain()", stacklevel=4)
             if config.debug:
                 print(f"graphc: {self._name}: traced because of {reason}: {len(made.graph.nodes)} nodes")
-            # stale graphs of this key would be looked at first at each call
-            self._graphs[key] = [made, *known]
+            if made.settling and key not in self._settled:
+                self._settled.add(key)  # for this one call
+            else:
+                # stale graphs of this key would be looked at first at each call
+                self._graphs[key] = [made, *known]
             return made
 
     def explain(self) -> str:

@@ -661,6 +661,15 @@ def test_other_options_are_not() -> None:
         assert w.tolist() == v.tolist(), k
 
 
+def test_the_first_step_of_an_optimizer_is_not_like_the_others() -> None:
+    options = {"lr": 1.0, "momentum": 0.5, "dampening": 0.5}
+    step, w, _ = training(lambda p: graphc.optim.SGD(p, **options))
+    for expected in (-1.0, -2.0, -3.0, -4.0, -5.0):
+        step(X)
+        assert w.tolist() == [expected] * 2
+    assert graphs(step) == 1
+
+
 def test_a_parameter_that_stops_requiring_grad() -> None:
     a, b = nn.Parameter(graphc.zeros(2)), nn.Parameter(graphc.zeros(2))
     optimizer = graphc.optim.SGD([a, b], lr=1.0)
