@@ -10,7 +10,7 @@ import graphc.ops as ops
 from graphc.errors import CompileError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
-from graphc.kernel import Gemm, Loops
+from graphc.kernel import Gemm, Loops, Store
 from graphc.op import OPS, OpDef, Sample
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
@@ -97,6 +97,16 @@ def test_a_large_softmax_is_one_kernel_and_needs_no_arena(monkeypatch: pytest.Mo
     assert len(check(graph, arrays)) == 1
     program = lower(pipeline.run(graph), MACHINE)
     assert program.arena == 0 and not program.temporaries
+
+
+def test_a_kernel_takes_little_of_the_stack() -> None:
+    b, (x,), _ = build((16, 4000))
+    y = x
+    for _ in range(20):
+        y = ops.tanh(y) - ops.expand(ops.sum(y, (1,)), (16, 4000), (1,))
+    (kernel,) = lower(pipeline.run(b.finish([y])), MACHINE).kernels
+    local = {s.buffer for s in kernel.statements() if isinstance(s, Store) and s.buffer.role == "local"}
+    assert local and sum(buffer.nbytes for buffer in local) <= 1 << 16
 
 
 def test_steps_that_read_what_others_write_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from graphc.schedule.statements import substitute_statements
 
 _LOCAL_BYTES = 1 << 14
 """How much of the stack one buffer may take."""
+_STACK_BYTES = 1 << 16
+"""How much of the stack all buffers of a kernel may take: threads have half a megabyte on some systems."""
 
 
 def merge_kernels(
@@ -128,12 +130,14 @@ def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[l
         if not isinstance(current, Loops) or not current.grid:
             continue
         own: dict[Buffer, Buffer] = {}
+        left = _STACK_BYTES
         for buffer, accesses in current.accesses.items():
             if ranges.get(buffer) != (number, number):
                 continue
             size = _part((*accesses.loads, *accesses.stores), current.grid)
-            if size is not None and size * buffer.dtype.itemsize <= _LOCAL_BYTES:
+            if size is not None and size * buffer.dtype.itemsize <= min(_LOCAL_BYTES, left):
                 own[buffer] = Buffer(buffer.name, buffer.dtype, size, "local")
+                left -= own[buffer].nbytes
         if own:
             local |= own
             body = _relocate(current.body, own, {a.value: ix.ZERO for a in current.grid})
