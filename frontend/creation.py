@@ -141,6 +141,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
         raise ArgumentError("from_numpy: the array has a byte order that is not this machine's",
                             hint="array.astype(array.dtype.newbyteorder('='))")
     as_dtype(array.dtype)
+    if any(stride % array.itemsize for stride in array.strides):
+        raise ArgumentError("from_numpy: the array's elements do not lie at multiples of their size",
+                            expected=f"strides that {array.itemsize} divides", got=str(array.strides), hint="array.copy()")
     return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))
 
 

@@ -43,6 +43,8 @@ def test_from_numpy_keeps_strides_and_refuses_foreign_byte_orders() -> None:
     assert not x.is_contiguous() and x.contiguous().is_contiguous()
     with pytest.raises(ValueError, match="byte order"):
         graphc.from_numpy(np.zeros(2, ">f4"))
+    with pytest.raises(ValueError, match="multiples"):
+        graphc.from_numpy(np.zeros(5, np.dtype([("a", "f4"), ("b", "i2")]))["a"])
     with pytest.raises(TypeError, match="ndarray"):
         graphc.from_numpy([1, 2])
 
