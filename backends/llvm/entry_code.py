@@ -320,24 +320,25 @@ def _render_entry(module: Module, slots: Slots) -> None:
         status = f.call("i32", run_program, *zip(types, program, strict=True))
         f.do(f"store i32 {status}, ptr {status_place}")
 
+    # Other threads may let go of a tensor's array meanwhile: also where the lock is kept, since the first parallel loop of
+    # a process starts its workers in Python.
+    with f.loop("0", inputs) as k:
+        array = w.load_word("ptr", arrays, k)
+        with f.when(w.differ("ptr", array, "null")):
+            w.api("Py_IncRef", array)
     alone, shared = f.label("alone"), f.label("shared")
     f.branch(w.equal("i64", header("i64", Header.RELEASES), "0"), alone, shared)
     f.enter(alone)
     run()
     f.jump(ran)
     f.enter(shared)
-    # other threads may let go of a tensor's array meanwhile
-    with f.loop("0", inputs) as k:
-        array = w.load_word("ptr", arrays, k)
-        with f.when(w.differ("ptr", array, "null")):
-            w.api("Py_IncRef", array)
     thread = w.api("PyEval_SaveThread")
     run()
     w.api("PyEval_RestoreThread", thread)
-    with f.loop("0", inputs) as k:
-        w.give_back(w.load_word("ptr", arrays, k))
     f.jump(ran)
     f.enter(ran)
+    with f.loop("0", inputs) as k:
+        w.give_back(w.load_word("ptr", arrays, k))
     status = f.value(f"load i32, ptr {status_place}")
     w.require(w.equal("i32", status, "0"), "stopped")
 
