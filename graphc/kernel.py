@@ -21,14 +21,14 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from graphc.errors import VerifyError
+from graphc.errors import Location, VerifyError
 from graphc.op import OpDef, common_dtype
 from graphc.operators import Operators
 from graphc.types import DType, Scalar, TensorType, bool_, dtype_of, int64, scalar_array
@@ -398,6 +398,16 @@ def writes(kernel: Kernel) -> set[Buffer]:
     return {buffer for buffer, used in kernel.accesses.items() if used.stores}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """A boolean that one kernel stores. Where it is true the run ends after that kernel, with this `problem`."""
+
+    buffer: Buffer
+    problem: str
+    expected: str
+    at: Location | None
+
+
 @dataclass(eq=False)
 class Program:
     """A whole graph as kernels that run one after another.
@@ -413,7 +423,7 @@ class Program:
     temporaries: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
     arena: int = 0
-    notes: dict[str, Any] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join(map(print_kernel, self.kernels))

@@ -62,6 +62,7 @@ class OpDef:
     pointwise: bool
     nanoseconds: float
     taps: Callable[..., int] | None
+    index_operand: int | None
     costly: bool
     samples: tuple[Sample, ...]
 
@@ -132,6 +133,7 @@ def op(
     pointwise: bool = False,
     nanoseconds: float = 0.3,
     taps: Callable[..., int] | None = None,
+    index_operand: int | None = None,
     costly: bool = False,
     samples: tuple[Sample, ...],
 ) -> OpDef:
@@ -172,6 +174,8 @@ def op(
         What a vector of results takes, roughly; 0 for an op that only moves numbers.
     taps
         `taps(*operand_types, **attrs)`: how many elements of the operand an element is made of, if more than one.
+    index_operand
+        Which operand holds places along the dimension `axis` of the first operand.
     costly
         NumPy is slow at it: eager calls run the op's own compiled kernel.
     """
@@ -184,7 +188,8 @@ def op(
         rules = tuple(None if rule is None else _rule(rule) for rule in vjp)
     record = OpDef(
         name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
-        view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps, costly, samples,
+        view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps,
+        index_operand, costly, samples,
     )
     OPS[name] = record
     return record

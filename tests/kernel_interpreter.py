@@ -8,7 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 
 import graphc.ops  # noqa: F401  (defines the ops)
-from graphc.kernel import Accumulate, Accumulator, Axis, Buffer, Expr, Gemm, Kernel, Loop, Program, Reset, Statement, Store
+from graphc.errors import DimError
+from graphc.kernel import (
+    Accumulate,
+    Accumulator,
+    Axis,
+    Buffer,
+    Expr,
+    Gemm,
+    Kernel,
+    Loop,
+    Program,
+    Reset,
+    Statement,
+    Store,
+    writes,
+)
 from graphc.op import OPS
 
 
@@ -121,4 +136,7 @@ def run_program(program: Program, arrays: Sequence[np.ndarray], donated: dict[in
             machine.memory[buffer] = np.zeros(buffer.size, buffer.dtype.numpy)
     for kernel in program.kernels:
         machine.kernel(kernel)
+        for check in program.checks:
+            if check.buffer in writes(kernel) and machine.memory[check.buffer][0]:
+                raise DimError(check.problem, expected=check.expected, at=check.at)
     return [machine.memory[buffer] for buffer in program.outputs]

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import graphc.ops as ops
-from graphc.compiler import compile_graph
+from graphc.backend import Layout, get_backend
+from graphc.compiler import compile_graph, executable
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
 from graphc.types import TensorType, bool_, dtype_of, float32, int32, int64, uint8
 
 
@@ -129,14 +132,97 @@ def test_negative_zeros_that_nothing_is_added_to_stay() -> None:
     np.testing.assert_array_equal(np.signbit(got), got == 0)
 
 
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+@pytest.mark.parametrize("wrong", [-1, 3, -(2**63), 2**62])
+def test_places_out_of_bounds_are_errors(wrong: int, backend: str) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    index = np.zeros((2, 9), np.int64)
+    ones = np.ones(index.shape, np.float32)
+    functions = {
+        "gather": lambda x, i, s: ops.gather(x, i, 1) * 2.0,
+        "scatter_add": lambda x, i, s: ops.scatter_add(x, i, s, 1),
+        "few places": lambda x, i, s: ops.scatter_add(x, ops.slice(i, (0, 7), (2, 9), (1, 1)),
+                                                      ops.slice(s, (0, 7), (2, 9), (1, 1)), 1),
+        "stretched": lambda x, i, s: ops.gather(x, ops.broadcast_to(ops.slice(i, (1, 8), (2, 9), (1, 1)), (2, 4)), 1),
+    }  # fmt: skip
+    for function in functions.values():
+        compiled = compile_graph(graph_of(function, [x, index, ones]), backend=backend)
+        compiled(x, index, ones)
+        index[1, 8] = wrong
+        with pytest.raises(IndexError, match="out of bounds"):
+            compiled(x, index, ones)
+        index[1, 8] = 0
+
+
+def test_nothing_is_written_over_before_indices_are_checked() -> None:
+    weights, index = np.ones((4, 3), np.float32), np.full((2, 3), 4)
+    graph = graph_of(lambda w, i: [w - ops.scatter_add(w * 0.0, i, ops.gather(w, i, 0) * 2.0, 0)], [weights, index])
+    run = executable(graph, Layout((None, None), ((0, 0),))).run
+    with pytest.raises(IndexError, match=r"gather: .*out of bounds\s+expected: 0 <= index < 4 along dimension 0"):
+        run([weights, index], [weights])
+    np.testing.assert_array_equal(weights, np.ones((4, 3)))
+
+
+def test_a_failed_call_leaves_all_its_state_as_it_was() -> None:
+    """Even what could be written early, and what depends on nothing that is checked."""
+    counter, table, index = np.zeros((), np.int64), np.ones((4, 3), np.float32), np.full((2, 3), 4)
+
+    def step(n: Value, t: Value, i: Value) -> list[Value]:
+        return [n + 1, t * 2.0, ops.gather(ops.exp(t), ops.cast(ops.gather(n + i, i * 0, 0), int64), 0)]
+
+    run = executable(graph_of(step, [counter, table, index]), Layout((None,) * 3, ((0, 0), (1, 1)))).run
+    taken = np.empty((2, 3), np.float32)
+    with pytest.raises(IndexError, match="out of bounds"):
+        run([counter, table, index], [counter, table, taken])
+    assert counter == 0 and (table == 1).all()
+    run([counter, table, index - 4], [counter, table, taken])
+    assert counter == 1 and (table == 2).all() and np.allclose(taken, np.exp(1))
+
+
+def test_indices_that_are_known_take_no_check() -> None:
+    b = Builder("known")
+    x = b.input("x", TensorType(float32, (4, 3)))
+    places = b.constant(np.array([[3, 0, 1]]))
+    counted = ops.iota(shape=(4, 3), axis=0, dtype=int64, like=x)
+    graph = b.finish([ops.gather(x, ops.broadcast_to(places, (2, 3)), 0), ops.gather(x, counted, 0),
+                      ops.gather(x, ops.broadcast_to(b.constant(3), (1, 3)), 0)])  # fmt: skip
+    assert not lower(pipeline.run(graph), Machine()).checks
+    b = Builder("wrong")
+    x = b.input("x", TensorType(float32, (4, 3)))
+    graph = b.finish([ops.gather(x, b.constant(np.array([[4, 0, 1]])), 0)])
+    assert len(lower(pipeline.run(graph), Machine()).checks) == 1
+
+
+def test_equal_indices_are_checked_once() -> None:
+    b = Builder("twice")
+    x, y = (b.input(None, TensorType(float32, (4, n))) for n in (3, 5))
+    index = b.input("index", TensorType(uint8, (2, 1)))
+    taken = [ops.gather(v, ops.broadcast_to(index, (2, v.shape[1])), 0) for v in (x, y)]
+    graph = b.finish([*taken, ops.gather(x, ops.broadcast_to(index, (2, 3)), 1)])
+    checks = lower(pipeline.run(graph), Machine()).checks
+    assert [check.expected for check in checks] == [f"0 <= index < {n} along dimension {k}" for n, k in ((4, 0), (3, 1))]
+
+
 def test_places_out_of_bounds_are_neither_read_nor_written() -> None:
+    """Memory is safe even where nothing is checked."""
+    def unchecked(graph: Graph) -> Callable[..., list[np.ndarray]]:
+        passes = [name for name in pipeline.DEFAULT if name != "guard"]
+        compiled = get_backend("llvm").compile(pipeline.run(graph, passes), Layout.plain(graph))
+
+        def run(*arrays: np.ndarray) -> list[np.ndarray]:
+            outputs = [np.empty(t.shape, t.dtype.numpy) for t in compiled.outputs]
+            compiled.run(arrays, outputs)
+            return outputs
+
+        return run
+
     x = np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3)
     index = np.array([[-1, 3, 2**62, 0], [-(2**63), 2**63 - 1, 1, -3]])
-    (got,) = compile_graph(graph_of(lambda x, i: ops.gather(x, i, 1), [x, index]))(x, index)
+    (got,) = unchecked(graph_of(lambda x, i: ops.gather(x, i, 1), [x, index]))(x, index)
     np.testing.assert_array_equal(got, [[0, 0, 0, 1], [0, 0, 5, 0]])
     for places in (index, np.tile(index, (1, 9))):  # few are compared with, many go through a loop
         given = (x, places, np.full(places.shape, 10, np.float32))
-        (got,) = compile_graph(graph_of(lambda b, i, s: ops.scatter_add(b, i, s, 1), given))(*given)
+        (got,) = unchecked(graph_of(lambda b, i, s: ops.scatter_add(b, i, s, 1), given))(*given)
         times = places.shape[1] // 4 * 10
         np.testing.assert_array_equal(got, x + np.array([[times, 0, 0], [0, times, 0]]))
 

@@ -16,10 +16,17 @@ import pytest
 
 import graphc
 from graphc import nn
+from graphc.backend import EntrySpec, ResultLeaf, TensorCheck
 from graphc.backends.llvm import blocks
+from graphc.backends.llvm.entry import make_entry
+from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.objects import Unsupported, array_constructor
+from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.workspace import Workspace
 from graphc.frontend.compile import Compiled, CompiledFunction
+from graphc.frontend.entry import TENSORS
 from graphc.frontend.tensor import Meta, Tensor
+from graphc.types import TensorType, float32
 
 try:
     array_constructor()
@@ -628,6 +635,48 @@ def test_an_exception_comes_through() -> None:
         with pytest.raises(RuntimeError):
             f(graphc.ones(3))
         assert f(X).tolist() == [1, 2]
+
+
+FAILS = """; fails
+define i32 @run(ptr %inputs, ptr %outputs, ptr %constants, ptr %arena) {
+  ret i32 7
+}
+"""
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_program_that_stops(raises: bool) -> None:
+    module = compile_module(FAILS, Target.host())
+    seen: list[Any] = []
+
+    def failed(status: int) -> None:
+        seen.append(status)
+        if raises:
+            raise IndexError("an index")
+
+    plain = TensorCheck(argument=0, tensor=None, type=Tensor, requires_grad=False, array=None, dtype=np.dtype(np.float32),
+                        shape=(2,), strides=None, input=0)  # fmt: skip
+    spec = EntrySpec(tensors=TENSORS, thread=(), arguments=(plain,), held=(), numbers=(), guards=(), identities=(), updates=(),
+                     grads=(), no_grads=(), leaves=(ResultLeaf("output", 0),), result="one")  # fmt: skip
+    entry = make_entry(spec, [TensorType(float32, (2,))], run=module.address("run"), constants=0, workspace=Workspace(0),
+                       nanoseconds=0, failed=failed, alive=[module])  # fmt: skip
+    assert entry is not None
+    call = entry.bind(lambda *args: "fallback")
+    before = sys.getrefcount(X._data)
+    for _ in range(100):
+        with pytest.raises(IndexError if raises else RuntimeError, match="an index" if raises else "compiled code has failed"):
+            call(X)
+    after = sys.getrefcount(X._data)
+    assert seen == [7] * 100 and after == before and call(X, X) == "fallback"
+
+
+def test_an_index_out_of_bounds() -> None:
+    table = graphc.arange(10.0).reshape(5, 2)
+    f = entered(lambda i: nn.functional.embedding(i, table), graphc.tensor([0, 4]))
+    for bad in ([0, 5], [-1, 0]):
+        with pytest.raises(IndexError, match="out of bounds"):
+            f(graphc.tensor(bad))
+        assert f(graphc.tensor([1, 2])).tolist() == [[2, 3], [4, 5]]
 
 
 def test_several_graphs_take_turns(python_calls: list[Any]) -> None:

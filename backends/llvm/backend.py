@@ -6,6 +6,7 @@ import ctypes
 import math
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, 
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
+from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Gemm, Program
 from graphc.schedule import Machine, lower
@@ -42,10 +44,18 @@ class LLVMExecutable:
         self.constants = (ctypes.c_void_p * len(self._constants))(*map(_address, self._constants))
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable."""
+        """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
+        an index is out of bounds."""
         sources = (ctypes.c_void_p * len(inputs))(*map(_address, inputs))
         targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
-        self.workspace.run(self.address, sources, targets, self.constants)
+        status = self.workspace.run(self.address, sources, targets, self.constants)
+        if status:
+            self.failed(status)
+
+    def failed(self, status: int) -> NoReturn:
+        """Raise the error for what a run has returned, if not 0."""
+        check = self.program.checks[status - 1]
+        raise DimError(check.problem, expected=check.expected, at=check.at)
 
     def entry(self, spec: EntrySpec) -> NativeEntry | None:
         """A native entry; None where the interpreter or the spec does not allow for one."""
@@ -56,6 +66,7 @@ class LLVMExecutable:
             constants=ctypes.addressof(self.constants),
             workspace=self.workspace,
             nanoseconds=estimated_nanoseconds(self.program),
+            failed=self.failed,
             alive=[self],
         )
 

@@ -54,6 +54,7 @@ def make_entry(
     constants: int,
     workspace: Workspace,
     nanoseconds: float,
+    failed: Callable[[int], Any],
     alive: Sequence[Any],
 ) -> NativeEntry | None:
     """The entry of a program.
@@ -62,13 +63,15 @@ def make_entry(
         Addresses of the program and of the array of its constants' addresses.
     nanoseconds
         How long a run takes, roughly.
+    failed
+        Raises the error for what a program returns if not 0.
     alive
         What must not go while there is an entry.
     """
     table = _Table(spec, outputs)
     try:
         module = _entry_module(spec.tensors)
-        words = table.words(module, run, constants, workspace, nanoseconds >= RELEASE_NANOSECONDS)
+        words = table.words(module, run, constants, workspace, failed, nanoseconds >= RELEASE_NANOSECONDS)
     except objects.Unsupported as reason:
         note(1, f"graphc: no native entry: {reason}")
         return None
@@ -86,7 +89,9 @@ class _Table:
         self.inputs = len(spec.numbers) + sum(isinstance(c, TensorCheck) and c.input is not None for c in checks)
         self._written = {i for _, i in spec.updates}
 
-    def words(self, module: _EntryModule, run: int, constants: int, workspace: Workspace, releases: bool) -> np.ndarray:
+    def words(
+        self, module: _EntryModule, run: int, constants: int, workspace: Workspace, failed: Callable[[int], Any], releases: bool
+    ) -> np.ndarray:
         """The whole table."""
         spec = self.spec
         checks, outputs, afterwards, leaves = self._checks(module), self._outputs(), self._afterwards(), self._leaves()
@@ -110,6 +115,7 @@ class _Table:
             Header.WORKSPACE: workspace.address,
             Header.ARENA_BYTES: workspace.nbytes,
             Header.RELEASES: releases,
+            Header.FAILED: self._object(failed),
             Header.CALLS: 0,
         }
         words = [*(header[which] for which in Header), *checks, *outputs, *afterwards, *leaves]

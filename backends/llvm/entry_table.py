@@ -48,6 +48,8 @@ class Header(IntEnum):
     ARENA_BYTES = auto()
     RELEASES = auto()
     """Whether other threads may run meanwhile."""
+    FAILED = auto()
+    """The function that is called with what a program returns, unless it is 0, and raises the error."""
     CALLS = auto()
     """How many calls have passed the checks; counted by the code."""
 

@@ -24,6 +24,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyFunction_GetKwDefaults": ("ptr", ("ptr",)),
     "PyList_New": ("ptr", ("i64",)),
     "PyLong_AsDouble": ("double", ("ptr",)),
+    "PyLong_FromLongLong": ("ptr", ("i64",)),
     "PyMem_RawFree": ("void", ("ptr",)),
     "PyMem_RawMalloc": ("ptr", ("i64",)),
     "PyNumber_Add": ("ptr", ("ptr", "ptr")),

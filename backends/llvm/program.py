@@ -3,8 +3,9 @@
     i32 run(ptr inputs, ptr outputs, ptr constants, ptr arena)
 
 The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
-runs the kernels one after another and returns 0. Of symbols from outside it needs `parallel_for`, whose address is
-`runtime.parallel_for_address()`. How kernels are rendered is told in `context`.
+runs the kernels one after another and returns 0; or, where a check of the program fails, its number counted from 1. Of
+symbols from outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`. How kernels are rendered
+is told in `context`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.gemm import render_gemm
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Gemm, Program
+from graphc.kernel import Gemm, Program, writes
 
 ENTRY = "run"
 """The name of the function in the module."""
@@ -46,5 +47,13 @@ def render(program: Program, target: Target) -> Rendered:
         else:
             render_loops(context, kernel, name)
         f.call("void", f"@{name}", ("ptr", shared))
+        for status, check in enumerate(program.checks, 1):
+            if check.buffer in writes(kernel):
+                failed, passed = f.label("failed"), f.label("passed")
+                place = f.value(f"getelementptr i8, ptr %arena, i64 {check.buffer.offset}")
+                f.branch(f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0"), failed, passed)
+                f.enter(failed)
+                f.do(f"ret i32 {status}")
+                f.enter(passed)
     f.do("ret i32 0")
     return Rendered(module, context.arena)

@@ -14,7 +14,6 @@ import numpy as np
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.jit import NativeModule, compile_module
 from graphc.backends.llvm.target import Target
-from graphc.errors import BackendError
 from graphc.memory import ALIGNMENT
 
 OUT_OF_MEMORY = -1
@@ -36,13 +35,13 @@ class Workspace:
         """Of two words: 1 while the arena is lent, and where it begins."""
         return _address(self._words)
 
-    def run(self, program: int, inputs: Any, outputs: Any, constants: Any) -> None:
-        """Call a program, by its address, with the arrays of addresses that it takes; other Python threads go on meanwhile."""
+    def run(self, program: int, inputs: Any, outputs: Any, constants: Any) -> int:
+        """Call a program, by its address, with the arrays of addresses that it takes; other Python threads go on meanwhile.
+        Returns what the program returns."""
         status = self._run(program, inputs, outputs, constants, self.address, self.nbytes)
         if status == OUT_OF_MEMORY:
             raise MemoryError(f"a compiled function needs {self.nbytes} bytes to work in")
-        if status:
-            raise BackendError(f"compiled code has failed with status {status}")
+        return status
 
 
 def run_program_address() -> int:

@@ -47,7 +47,7 @@ from graphc.ops.elementwise import (
     trunc,
     where,
 )
-from graphc.ops.indexing import gather, scatter_add
+from graphc.ops.indexing import gather, in_range, scatter_add
 from graphc.ops.linalg import contract, matmul, transpose_last
 from graphc.ops.movement import (
     broadcast_to,

@@ -10,7 +10,7 @@ import numpy as np
 import graphc.kernel as kernel
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
-from graphc.op import Sample, op
+from graphc.op import Sample, not_differentiable, op
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import cast, eq, where
 from graphc.ops.movement import broadcast_to, check_axis, slice
@@ -32,10 +32,21 @@ def _check(name: str, x: TensorType, index: TensorType, axis: int) -> None:
                              expected=f"{index} to be at most {x} but in dimension {axis}")
 
 
-def _places(index: np.ndarray, size: int, axis: int, name: str) -> tuple[np.ndarray, ...]:
+def _in_range(index: np.ndarray, size: int, axis: int, name: str) -> np.ndarray:
     if index.size and (index.min() < 0 or index.max() >= size):
         raise DimError(f"{name}: index {index.min() if index.min() < 0 else index.max()} is out of bounds",
                        expected=f"0 <= index < {size} along dimension {axis}")
+    return index
+
+
+in_range = op("in_range", "index", "size axis name", infer=lambda index, **_: index, ref=_in_range, vjp=not_differentiable,
+              lower=lambda read, index, types, **_: read(0, index), pointwise=True, nanoseconds=0,
+              samples=(Sample((_index,), {"size": 5, "axis": 1, "name": "gather"}),))
+"""The index itself, if all places are below `size`. Passes put it before the ops that go by the index."""
+
+
+def _places(index: np.ndarray, size: int, axis: int, name: str) -> tuple[np.ndarray, ...]:
+    _in_range(index, size, axis, name)
     places = list(np.ogrid[tuple(map(builtins.slice, index.shape))])
     places[axis] = index
     return tuple(places)
@@ -60,7 +71,7 @@ def _gather_lower(read: Any, index: tuple[Expr, ...], types: Any, axis: int) -> 
     return read(0, (*index[:axis], place, *index[axis + 1 :]), _inside(place, types[0].shape[axis]))
 
 
-gather = op("gather", "x indices", "axis", infer=_gather_infer, ref=_gather_ref, lower=_gather_lower,
+gather = op("gather", "x indices", "axis", infer=_gather_infer, ref=_gather_ref, lower=_gather_lower, index_operand=1,
             vjp=(lambda ct, x_type, indices, axis: scatter_add(full(x_type, 0, ct), indices, ct, axis), None),
             samples=(Sample((_f, _index), {"axis": 1}), Sample((_f, np.array([[2, 0, 1, 1, 0]])), {"axis": 0})))
 
@@ -101,7 +112,7 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
 
 
 scatter_add = op("scatter_add", "base indices src", "axis", infer=_scatter_infer, ref=_scatter_ref,
-                 decompose=_scatter_decompose, kernel="scatter",
+                 decompose=_scatter_decompose, kernel="scatter", index_operand=1,
                  vjp=(lambda ct: ct, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 

@@ -10,6 +10,7 @@ from graphc.ir import Graph
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
+from graphc.passes.guard import guard
 from graphc.passes.prune import prune
 from graphc.passes.simplify import simplify
 from graphc.passes.transpose import transpose
@@ -19,10 +20,11 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "simplify": simplify,
     "fold": fold,
     "cse": cse,
+    "guard": guard,
     "decompose": decompose,
     "transpose": transpose,
 }
-DEFAULT = ("prune", "fold", "simplify", "cse", "decompose", "simplify", "cse", "transpose")
+DEFAULT = ("prune", "fold", "simplify", "cse", "guard", "decompose", "simplify", "cse", "transpose")
 """What a graph goes through before it is scheduled."""
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import graphc.index as ix
 from graphc.errors import CompileError
-from graphc.ir import Graph, Value
-from graphc.kernel import Buffer, Kernel, Program, verify_kernel
+from graphc.ir import Graph, Node, Value
+from graphc.kernel import Buffer, Check, Kernel, Program, verify_kernel
 from graphc.memory import place_temporaries
+from graphc.schedule.checks import with_checks
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, plan
 from graphc.schedule.loops import map_kernel, reduction_kernels
@@ -16,7 +17,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.products import product_kernel
 from graphc.schedule.scatter import scatter_kernel
-from graphc.types import DType
+from graphc.types import DType, bool_
 
 
 def lower(
@@ -35,9 +36,10 @@ def lower(
     """
     strides, donated = strides or [None] * len(graph.inputs), dict(donated or {})
     _check(graph, strides, donated)
+    graph, checked = with_checks(graph)
     indirect: set[int] = set()
     while True:
-        lowering = _Lowering(graph, machine, strides, donated, indirect)
+        lowering = _Lowering(graph, checked, machine, strides, donated, indirect)
         lowering.make_kernels()
         unsafe = lowering.unsafe_donations() - indirect
         if not unsafe:
@@ -66,11 +68,13 @@ def _check(graph: Graph, strides: Sequence[tuple[int, ...] | None], donated: Map
 
 
 class _Lowering:
-    """One attempt at a program. `indirect` outputs are computed elsewhere and copied to their place at the end."""
+    """One attempt at a program. The graph's last outputs are what is to be checked, for the nodes `checked`; `indirect`
+    outputs are computed elsewhere and copied to their place at the end."""
 
     def __init__(
         self,
         graph: Graph,
+        checked: Sequence[Node],
         machine: Machine,
         strides: Sequence[tuple[int, ...] | None],
         donated: dict[int, int],
@@ -89,11 +93,18 @@ class _Lowering:
             buffer = Buffer(f"in{i}", value.dtype, _extent(value.shape, layout), "input")
             self.inputs.append(buffer)
             self.memory[value] = stored(value, buffer) if layout is None else Stored(buffer, layout)
+        results = graph.outputs[: len(graph.outputs) - len(checked)]
         self.outputs = [
-            Buffer(f"out{j}", v.dtype, _extent(v.shape, self._layout(j, strides)), "output")
-            for j, v in enumerate(graph.outputs)
+            Buffer(f"out{j}", v.dtype, _extent(v.shape, self._layout(j, strides)), "output") for j, v in enumerate(results)
         ]
+        self.checks = [self._check_of(node, f"check{k}") for k, node in enumerate(checked)]
+        self.outputs += [check.buffer for check in self.checks]
         self.strides = strides
+
+    def _check_of(self, node: Node, name: str) -> Check:
+        size, axis = node.attrs["size"], node.attrs["axis"]
+        problem = f"{node.attrs['name']}: an index is out of bounds"
+        return Check(self.scratch(name, bool_, 1), problem, f"0 <= index < {size} along dimension {axis}", node.location)
 
     def _layout(self, output: int, strides: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
         """A donated output has the strides of its input."""
@@ -147,8 +158,8 @@ class _Lowering:
         constants = [constant for constant in self.constants if constant in used]
         arena = place_temporaries(kernels, temporaries)
         return Program(
-            self.graph.name, tuple(self.inputs), tuple(self.outputs), tuple(constants), tuple(temporaries), tuple(kernels),
-            arena,
+            self.graph.name, tuple(self.inputs), tuple(b for b in self.outputs if b.role == "output"), tuple(constants),
+            tuple(temporaries), tuple(kernels), arena, tuple(self.checks),
         )
 
     def _held(self, j: int) -> Stored:
@@ -207,7 +218,7 @@ class _Lowering:
         return sorted(groups, key=is_late)
 
     def unsafe_donations(self) -> set[int]:
-        """The outputs that would overwrite what is still to be read, by them or later."""
+        """The outputs that would overwrite what is still to be read, by them or later, or before all checks have passed."""
         loads: dict[Buffer, list[int]] = {}
         stores: dict[Buffer, list[int]] = {}
         for number, kernel in enumerate(self.kernels):
@@ -216,9 +227,12 @@ class _Lowering:
                     loads.setdefault(buffer, []).append(number)
                 if accesses.stores:
                     stores.setdefault(buffer, []).append(number)
+        checked = max((stores[check.buffer][-1] for check in self.checks), default=-1)
         unsafe = set()
         for j, i in self.donated.items():
             old, new = self.inputs[i], self.outputs[j]
+            if new in stores and stores[new][0] <= checked:
+                unsafe.add(j)
             if old not in loads or new not in stores or loads[old][-1] < stores[new][0]:
                 continue
             if stores[new] != [loads[old][-1]] or not _in_place(self.kernels[loads[old][-1]], old, new):
