@@ -18,6 +18,9 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType
 
+FUNCTIONS = "log_softmax softmax dropout selu celu prelu threshold"
+METHODS = "log_softmax softmax"
+
 
 def _written(input: Tensor, inplace: bool, compute: object) -> Tensor:
     """The result of `compute(input)`, written into the input if asked to."""

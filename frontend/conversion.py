@@ -25,6 +25,8 @@ from graphc.types import (
     uint8,
 )
 
+METHODS = "cpu cuda to type type_as"
+
 _CLASSES = {"bool": "BoolTensor", "uint8": "ByteTensor", "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor",
             "int64": "LongTensor", "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor"}
 

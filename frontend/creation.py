@@ -21,6 +21,13 @@ from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.types import DType, TensorType, bool_, float32, float64, int64, scalar_dtype
 
+FUNCTIONS = """
+    arange as_tensor asarray empty empty_like eye from_numpy full full_like get_default_dtype linspace logspace ones
+    ones_like scalar_tensor tensor tril triu zeros zeros_like
+"""
+METHODS = "new_empty new_full new_ones new_tensor new_zeros tril triu"
+IN_PLACE = "tril triu"
+
 Device = str | devices.device | None
 
 _default = float32

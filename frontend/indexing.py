@@ -22,6 +22,16 @@ from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import bool_, int64, uint8
 
+FUNCTIONS = """
+    gather index_add index_put index_select masked_fill masked_select nonzero repeat_interleave scatter scatter_add
+    take take_along_dim where
+"""
+METHODS = """
+    gather index_add index_put index_put_ index_select masked_fill masked_select nonzero repeat_interleave scatter
+    scatter_add take take_along_dim
+"""
+IN_PLACE = "index_add masked_fill scatter scatter_add"
+
 
 def _items(index: Any) -> list[Any]:
     items = list(index) if isinstance(index, tuple) else [index]

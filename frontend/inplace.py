@@ -22,6 +22,8 @@ from graphc.frontend.tracer import active
 from graphc.op import OpDef
 from graphc.types import DType
 
+METHODS = "copy_ detach_ fill_ zero_"
+
 _SPELLED = {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
             "float16": "Half", "float32": "Float", "float64": "Double"}
 

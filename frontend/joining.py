@@ -12,6 +12,10 @@ from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 
+FUNCTIONS = "atleast_1d atleast_2d cat column_stack dstack hstack roll stack vstack"
+METHODS = "roll"
+ALIASES = {"concat": "cat", "concatenate": "cat"}
+
 
 def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
     if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):

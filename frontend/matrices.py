@@ -16,6 +16,11 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import bool_, broadcast_shapes, int64
 
+FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot"
+METHODS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace"
+IN_PLACE = "addbmm addmm addmv addr baddbmm"
+ALIASES = {"ger": "outer"}
+
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
     if x.dtype is bool_:

@@ -8,58 +8,10 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend import (
-    activations,
-    conversion,
-    creation,
-    indexing,
-    inplace,
-    joining,
-    matrices,
-    movement,
-    pointwise,
-    printing,
-    random,
-    reductions,
-)
+from graphc.frontend import conversion, creation, indexing, inplace, movement, pointwise, printing
 from graphc.frontend.autograd import backward
+from graphc.frontend.families import ALIASES, FAMILIES, names
 from graphc.frontend.tensor import Tensor
-
-METHODS = {
-    pointwise: """abs add addcdiv addcmul allclose bitwise_and bitwise_left_shift bitwise_not bitwise_or
-        bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min cos cosh deg2rad div eq equal erf erfc exp exp2 expm1
-        float_power floor floor_divide fmax fmin fmod frac ge gt isclose isfinite isinf isnan isneginf isposinf le lerp log
-        log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit lt maximum minimum mul nan_to_num ne
-        neg pow rad2deg reciprocal relu remainder round rsqrt sigmoid sign sin sinh sqrt square sub tan tanh trunc""",
-    reductions: """all amax amin aminmax any argmax argmin count_nonzero dist logsumexp max mean min nanmean nansum norm prod
-        std sum var""",
-    movement: """adjoint broadcast_to chunk clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow permute
-        ravel repeat reshape reshape_as select split squeeze swapaxes t tensor_split tile transpose unbind unflatten unfold
-        unsqueeze view view_as""",
-    joining: "roll",
-    indexing: """gather index_add index_put index_put_ index_select masked_fill masked_select nonzero repeat_interleave scatter
-        scatter_add take take_along_dim""",
-    matrices: "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace",
-    activations: "log_softmax softmax",
-    creation: "new_empty new_full new_ones new_tensor new_zeros tril triu",
-    random: "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_",
-    conversion: "cpu cuda to type type_as",
-    inplace: "copy_ detach_ fill_ zero_",
-}
-
-ALIASES = {
-    "absolute": "abs", "arccos": "acos", "clip": "clamp", "concat": "cat", "concatenate": "cat", "divide": "div",
-    "fix": "trunc", "ger": "outer", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
-    "moveaxis": "movedim", "multiply": "mul", "negative": "neg", "not_equal": "ne", "sgn": "sign", "subtract": "sub",
-    "swapdims": "swapaxes", "true_divide": "div",
-}
-"""Other names of functions; they hold for methods and in-place methods too."""
-
-IN_PLACE = """abs addcdiv addcmul bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil
-    clamp clamp_max clamp_min cos cosh deg2rad eq erf erfc exp exp2 expm1 float_power floor floor_divide fmod frac ge gt le lerp
-    log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt nan_to_num ne neg pow rad2deg reciprocal relu
-    remainder round rsqrt sigmoid sign sin sinh sqrt square tan tanh trunc
-    index_add masked_fill scatter scatter_add tril triu addbmm addmm addmv addr baddbmm"""
 
 ARITHMETIC = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div}
 """In-place methods that need no memory besides where no gradient is wanted."""
@@ -120,13 +72,12 @@ def _backward(
 
 def _attach() -> None:
     functions: dict[str, Callable[..., Any]] = {}
-    for module, names in METHODS.items():
-        for name in names.split():
-            functions[name] = getattr(module, name)
-    for name, function in functions.items():
-        setattr(Tensor, name, function)
-    for name in IN_PLACE.split():
-        setattr(Tensor, f"{name}_", inplace.in_place(functions[name], f"{name}_"))
+    for family in FAMILIES:
+        for name in names(family, "METHODS"):
+            functions[name] = getattr(family, name)
+            setattr(Tensor, name, functions[name])
+        for name in names(family, "IN_PLACE"):
+            setattr(Tensor, f"{name}_", inplace.in_place(functions[name], f"{name}_"))
     for name, record in ARITHMETIC.items():
         setattr(Tensor, f"{name}_", inplace.arithmetic(functions[name], record, f"{name}_"))
     for name in TURNED.split():

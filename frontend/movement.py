@@ -20,6 +20,17 @@ from graphc.frontend.tracer import active
 from graphc.types import DType
 from graphc.types import broadcast_shapes as common_shape
 
+FUNCTIONS = """
+    adjoint broadcast_shapes broadcast_tensors broadcast_to chunk clone flatten flip fliplr flipud movedim narrow
+    permute ravel reshape select split squeeze swapaxes t tensor_split tile transpose unbind unflatten unsqueeze
+"""
+METHODS = """
+    adjoint broadcast_to chunk clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow permute
+    ravel repeat reshape reshape_as select split squeeze swapaxes t tensor_split tile transpose unbind unflatten
+    unfold unsqueeze view view_as
+"""
+ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
+
 
 def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """The shape with its -1, if it has one, worked out."""

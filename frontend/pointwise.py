@@ -15,6 +15,33 @@ from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, float32, float64, uint8
 
+FUNCTIONS = """
+    add addcdiv addcmul abs allclose bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
+    bitwise_xor can_cast ceil clamp clamp_max clamp_min cos cosh deg2rad div eq equal erf erfc exp exp2 expm1
+    float_power floor floor_divide fmax fmin fmod frac ge gt isclose isfinite isinf isnan isneginf isposinf le lerp
+    log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit lt maximum minimum mul
+    nan_to_num ne neg pow rad2deg reciprocal relu remainder result_type round rsqrt rsub sigmoid sign sin sinh sqrt
+    square sub tan tanh trunc
+"""
+METHODS = """
+    abs add addcdiv addcmul allclose bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
+    bitwise_xor ceil clamp clamp_max clamp_min cos cosh deg2rad div eq equal erf erfc exp exp2 expm1 float_power
+    floor floor_divide fmax fmin fmod frac ge gt isclose isfinite isinf isnan isneginf isposinf le lerp log log10
+    log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit lt maximum minimum mul nan_to_num ne
+    neg pow rad2deg reciprocal relu remainder round rsqrt sigmoid sign sin sinh sqrt square sub tan tanh trunc
+"""
+IN_PLACE = """
+    abs addcdiv addcmul bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil
+    clamp clamp_max clamp_min cos cosh deg2rad eq erf erfc exp exp2 expm1 float_power floor floor_divide fmod frac
+    ge gt le lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt nan_to_num ne neg pow
+    rad2deg reciprocal relu remainder round rsqrt sigmoid sign sin sinh sqrt square tan tanh trunc
+"""
+ALIASES = {
+    "absolute": "abs", "clip": "clamp", "divide": "div", "fix": "trunc", "greater": "gt", "greater_equal": "ge",
+    "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "sgn": "sign",
+    "subtract": "sub", "true_divide": "div",
+}
+
 Number = bool | int | float
 Operand = Tensor | Number
 

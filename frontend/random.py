@@ -27,6 +27,12 @@ from graphc.frontend.tensor import Tensor, wrap
 from graphc.ops.random import blocks
 from graphc.types import DType, broadcast_shapes, float32, float64, int64
 
+FUNCTIONS = """
+    bernoulli get_rng_state initial_seed manual_seed multinomial normal rand rand_like randint randint_like randn
+    randn_like randperm seed set_rng_state
+"""
+METHODS = "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_"
+
 Device = str | devices.device | None
 
 

@@ -19,6 +19,15 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, float32, int64
 
+FUNCTIONS = """
+    all amax amin aminmax any argmax argmin count_nonzero dist logsumexp max mean min nanmean nansum norm prod std
+    std_mean sum var var_mean
+"""
+METHODS = """
+    all amax amin aminmax any argmax argmin count_nonzero dist logsumexp max mean min nanmean nansum norm prod std
+    sum var
+"""
+
 Dims = int | tuple[int, ...] | list[int] | None
 
 

@@ -1,0 +1,40 @@
+"""The files whose functions are public. Each says by constants of its own which of them are what:
+
+    FUNCTIONS   functions of `graphc.`, which get an `out=` argument
+    METHODS     methods of tensors
+    IN_PLACE    those of the methods that have a form which changes the tensor: `relu` has `relu_`
+    ALIASES     other names, which hold for all three kinds
+
+The constants are lists of names, separated by white space; ALIASES is a mapping to them.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from graphc.frontend import (
+    activations,
+    conversion,
+    creation,
+    indexing,
+    inplace,
+    joining,
+    matrices,
+    movement,
+    pointwise,
+    random,
+    reductions,
+)
+
+FAMILIES: tuple[ModuleType, ...] = (
+    pointwise, reductions, movement, joining, indexing, matrices, activations, creation, random, conversion, inplace,
+)  # fmt: skip
+
+
+def names(family: ModuleType, kind: str) -> list[str]:
+    """The names that a file lists under one of the constants."""
+    return getattr(family, kind, "").split()
+
+
+ALIASES: dict[str, str] = {other: name for family in FAMILIES for other, name in getattr(family, "ALIASES", {}).items()}
+"""All other names of functions."""
