@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,33 +22,56 @@ Size: TypeAlias = Any
 """An int, or a Dim that is not known yet. Any to type checkers, because the same code serves both: what works on graphs
 takes either, what comes after `bind_graph` knows that all are ints."""
 Shape: TypeAlias = tuple[Size, ...]
-Scalar: TypeAlias = bool | int | float
+Scalar: TypeAlias = bool | int | float | complex
+
+
+_CATEGORIES = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
+"""The rungs of the promotion ladder."""
 
 
 class DType:
     """The type of a tensor's elements. There is one object for each, so `is` and `==` agree."""
 
-    __slots__ = ("bits", "itemsize", "kind", "name", "numpy")
-
-    def __init__(self, name: str, kind: str) -> None:
+    def __init__(self, name: str, kind: str, itemsize: int) -> None:
         self.name = name
-        self.kind = kind  # "bool", "int" (signed), "uint" or "float"
-        self.numpy = np.dtype(name)
-        self.itemsize = self.numpy.itemsize
-        self.bits = 8 * self.itemsize
+        self.kind = kind  # "bool", "int" (signed), "uint", "float" or "complex"
+        self.itemsize = itemsize
+        self.bits = 8 * itemsize
+        self.category = _CATEGORIES[kind]
+
+    @cached_property
+    def numpy(self) -> np.dtype:
+        """NumPy's dtype. That of bfloat16 comes from ml_dtypes, which is imported when it is first asked for."""
+        if self.name == "bfloat16":
+            import ml_dtypes
+
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(self.name)
 
     @property
     def is_floating_point(self) -> bool:
         return self.kind == "float"
 
     @property
-    def is_signed(self) -> bool:
-        return self.kind in ("int", "float")
+    def is_complex(self) -> bool:
+        return self.kind == "complex"
 
     @property
-    def category(self) -> int:
-        """The rung of the promotion ladder: 0 for bool, 1 for integers, 2 for floating point."""
-        return {"bool": 0, "uint": 1, "int": 1, "float": 2}[self.kind]
+    def is_differentiable(self) -> bool:
+        """Whether tensors of it can have gradients."""
+        return self.kind in ("float", "complex")
+
+    @property
+    def is_signed(self) -> bool:
+        return self.kind not in ("bool", "uint")
+
+    def to_real(self) -> DType:
+        """The dtype of real and imaginary part; of what is not complex, the dtype itself."""
+        return DTYPES[f"float{self.bits // 2}"] if self.is_complex else self
+
+    def to_complex(self) -> DType:
+        """The complex dtype whose parts are at least as precise: complex128 for float64, else complex64."""
+        return self if self.is_complex else complex128 if self is float64 else complex64
 
     def __repr__(self) -> str:
         return f"graphc.{self.name}"
@@ -56,37 +80,49 @@ class DType:
         return self.name if self.name != "bool" else "bool_"
 
 
-bool_ = DType("bool", "bool")
-uint8 = DType("uint8", "uint")
-uint32 = DType("uint32", "uint")
-uint64 = DType("uint64", "uint")
-int8 = DType("int8", "int")
-int16 = DType("int16", "int")
-int32 = DType("int32", "int")
-int64 = DType("int64", "int")
-float16 = DType("float16", "float")
-float32 = DType("float32", "float")
-float64 = DType("float64", "float")
+bool_ = DType("bool", "bool", 1)
+uint8 = DType("uint8", "uint", 1)
+uint16 = DType("uint16", "uint", 2)
+uint32 = DType("uint32", "uint", 4)
+uint64 = DType("uint64", "uint", 8)
+int8 = DType("int8", "int", 1)
+int16 = DType("int16", "int", 2)
+int32 = DType("int32", "int", 4)
+int64 = DType("int64", "int", 8)
+float16 = DType("float16", "float", 2)
+bfloat16 = DType("bfloat16", "float", 2)
+float32 = DType("float32", "float", 4)
+float64 = DType("float64", "float", 8)
+complex64 = DType("complex64", "complex", 8)
+complex128 = DType("complex128", "complex", 16)
 
 DTYPES: dict[str, DType] = {
     d.name: d
-    for d in (bool_, uint8, uint32, uint64, int8, int16, int32, int64, float16, float32, float64)
-}
-_BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
+    for d in (
+        bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex64,
+        complex128,
+    )
+}  # fmt: skip
+_BY_NUMPY: dict[Any, DType] = {d.numpy: d for d in DTYPES.values() if d is not bfloat16}
 
 
 def dtype_of(numpy_dtype: np.dtype | type) -> DType:
     """The DType of a NumPy dtype; DTypeError where graphc has none."""
-    found = _BY_NUMPY.get(np.dtype(numpy_dtype).newbyteorder("="))
+    native = np.dtype(numpy_dtype).newbyteorder("=")
+    found = _BY_NUMPY.get(native)
     if found is None:
+        if native.name == "bfloat16":
+            return bfloat16
         raise DTypeError(f"dtype {np.dtype(numpy_dtype)} is not supported", expected=f"one of {', '.join(DTYPES)}")
     return found
 
 
 def scalar_dtype(value: Scalar) -> DType:
-    """The dtype that a Python number has by itself: bool, int64 or float32."""
+    """The dtype that a Python number has by itself: bool, int64, float32 or complex64."""
     if isinstance(value, (bool, np.bool_)):
         return bool_
+    if isinstance(value, (complex, np.complexfloating)):
+        return complex64
     return int64 if isinstance(value, (int, np.integer)) else float32
 
 
@@ -142,13 +178,17 @@ class TensorType:
 
 
 def promote_types(a: DType, b: DType) -> DType:
-    """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width."""
+    """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width,
+    complex numbers over floats that are no more precise."""
     if a is b:
         return a
     if a.category != b.category:
-        return a if a.category > b.category else b
+        higher, lower = (a, b) if a.category > b.category else (b, a)
+        return complex128 if higher is complex64 and lower is float64 else higher
     if a.kind == b.kind:
-        return a if a.bits >= b.bits else b
+        if a.bits == b.bits:
+            return float32  # float16 and bfloat16
+        return a if a.bits > b.bits else b
     unsigned, signed = (a, b) if a.kind == "uint" else (b, a)
     if signed.bits > unsigned.bits:
         return signed
