@@ -482,7 +482,7 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
     if mode.grad and wanted:
         node = GraphBackward(graph, tensors, wanted)
         for j, out in enumerate(outputs):
-            if out.dtype.is_floating_point:
+            if out.dtype.is_differentiable:
                 out._node = node
                 out._state().index = j
     return outputs

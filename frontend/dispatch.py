@@ -12,7 +12,7 @@ import numpy as np
 from graphc import compiler
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.modes import mode
-from graphc.frontend.tape import record_op
+from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Meta, Tensor, View, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef, common_dtype
@@ -20,6 +20,9 @@ from graphc.types import DType, TensorType, broadcast_shapes, scalar_dtype
 
 COSTLY = 1 << 12
 """From how many elements on an op that NumPy is slow at runs compiled."""
+
+DIFFERENTIABLE = "fcV"
+"""The kinds of NumPy's dtypes that can have gradients: floating point, complex, and bfloat16."""
 
 _new = object.__new__
 
@@ -49,14 +52,14 @@ class TensorEmitter:
         if tracer is not None:
             traced = tracer.apply(record, args, attrs)
             if isinstance(traced, tuple):
-                return tuple(map(wrap, traced))
-            return finish(record, args, attrs, traced, traced.dtype.is_floating_point)
+                return finish_several(record, args, attrs, traced)
+            return finish(record, args, attrs, traced, traced.dtype.is_differentiable)
         if record.elementwise:
             return _elementwise(record, args)
         result = _general(record, args, attrs)
         if type(result) is tuple:
-            return tuple(map(wrap, result))
-        return finish(record, args, attrs, result, result.dtype.kind == "f")
+            return finish_several(record, args, attrs, result)
+        return finish(record, args, attrs, result, result.dtype.kind in DIFFERENTIABLE)
 
 
 Tensor.__graphc_emitter__ = TensorEmitter()
@@ -78,6 +81,17 @@ def finish(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], result: 
     if not record.elementwise and args and _shares(record, args[0], result):
         _tie(out, args[0], record, attrs)
     return out
+
+
+def finish_several(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], results: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The tensors for the results of an op that has several, on the tape if a gradient is wanted."""
+    outs = tuple(map(wrap, results))
+    if mode.inference:
+        for out in outs:
+            out._state().inference = True
+    if mode.grad and any(isinstance(arg, Tensor) and (arg._node is not None or arg._meta is not None) for arg in args):
+        record_several(record, args, attrs, outs)
+    return outs
 
 
 def _shares(record: OpDef, source: Any, result: Any) -> bool:
@@ -135,7 +149,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
                 watched = True
             dtype = array.dtype
             if dtype is not same:
-                if same is None and dtype.kind == "f":
+                if same is None and dtype.kind in DIFFERENTIABLE:
                     same = dtype
                 else:
                     plain = False
@@ -164,7 +178,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     out._data = result
     out._node = None
     out._meta = None
-    if watched and mode.grad and result.dtype.kind == "f":
+    if watched and mode.grad and result.dtype.kind in DIFFERENTIABLE:
         record_op(record, args, {}, out)
     if mode.inference:
         out._state().inference = True

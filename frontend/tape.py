@@ -34,9 +34,9 @@ class _Plan:
 
     __slots__ = ("cls", "rules", "saves", "saves_out")
 
-    def __init__(self, record: OpDef, wanted: tuple[int, ...]) -> None:
+    def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
         name = "".join(part.capitalize() for part in record.name.split("_"))
-        self.cls = node_class(f"{name}Backward0", OpNode)
+        self.cls = node_class(f"{name}Backward0", base)
         self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
         saves: set[int] = set()
         for i in wanted:
@@ -64,10 +64,10 @@ def _source(record: OpDef, need: str) -> tuple[str, Any]:
 _plans: dict[tuple[str, tuple[int, ...]], _Plan] = {}
 
 
-def _plan(record: OpDef, wanted: tuple[int, ...]) -> _Plan:
+def _plan(record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> _Plan:
     found = _plans.get((record.name, wanted))
     if found is None:
-        found = _plans[record.name, wanted] = _Plan(record, wanted)
+        found = _plans[record.name, wanted] = _Plan(record, wanted, base)
     return found
 
 
@@ -121,7 +121,7 @@ class OpNode(Node):
         edges: tuple[Edge, ...],
         args: tuple[Any, ...],
         attrs: dict[str, Any],
-        out: Tensor,
+        out: Any,
     ) -> None:
         Node.__init__(self, edges)
         self.plan = plan
@@ -129,28 +129,37 @@ class OpNode(Node):
         self.attrs = attrs
         self.types = [_described(arg) for arg in args]
         self.saved: dict[int, Any] | None = None
-        self.out: tuple[Any, Version] | None = None
+        self.out: Any = None
         self._code: CodeType | None = None
         if plan.saves:
             self.saved = {i: Saved(args[i]) if isinstance(args[i], Tensor) else args[i] for i in plan.saves}
         if plan.saves_out:
-            # the tensor itself would be a reference to this node: only what it holds is kept, and its version
-            self.out = out._data, out._version_counter()
+            self.out = self._kept(out)
         if plan.saves or plan.saves_out:
             self._code, self._last = _user_code()
 
+    def _kept(self, out: Any) -> Any:
+        # the tensor itself would be a reference to this node: only what it holds is kept, and its version
+        return out._data, out._version_counter()
+
+    def _result(self, data: Any, version: Version) -> Tensor:
+        """The result, made again of what was kept of it."""
+        out = wrap(data)
+        out._node = self
+        out._state().version = version
+        if version.count:
+            raise modified_error(self, out, version.count, 0)
+        return out
+
+    def _given(self, cotangents: list[Any]) -> tuple[Any, Any]:
+        """What the rules know as `ct` and as `out`."""
+        return cotangents[0], None if self.out is None else self._result(*self.out)
+
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        plan, ct = self.plan, cotangents[0]
         if self.is_freed:
             raise freed_error(self.name())
-        out = None
-        if self.out is not None:
-            data, version = self.out
-            out = wrap(data)
-            out._node = self
-            out._state().version = version
-            if version.count:
-                raise modified_error(self, out, version.count, 0)
+        plan = self.plan
+        ct, out = self._given(cotangents)
         results: list[Any] = [None] * len(self.edges)
         for i, (rule, sources) in plan.rules.items():
             if self.edges[i] is None:
@@ -210,6 +219,23 @@ class OpNode(Node):
                 kept = self.saved[names.index(name)]
                 return kept.unpack(self) if type(kept) is Saved else kept
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class SeveralNode(OpNode):
+    """A recorded primitive that has several results."""
+
+    __slots__ = ("outputs",)
+
+    def _kept(self, out: Any) -> Any:
+        return [(result._data, result._version_counter()) for result in out]
+
+    def _given(self, cotangents: list[Any]) -> tuple[Any, Any]:
+        results = None
+        if self.out is not None:
+            results = tuple(self._result(*kept) for kept in self.out)
+            for index, result in enumerate(results):
+                result._state().index = index
+        return tuple(cotangents), results
 
 
 class ZeroNode(Node):
@@ -280,16 +306,29 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
     wanted = tuple(i for i, edge in enumerate(edges) if edge is not None)
     if not wanted:
         return
-    plan = _plan(record, wanted)
+    plan = _plan(record, wanted, OpNode)
     if not plan.rules:
         return
-    node = plan.cls(plan, record, edges, args, dict(attrs), out)
-    out._node = node
+    out._node = plan.cls(plan, record, edges, args, dict(attrs), out)
+
+
+def record_several(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], outs: tuple[Tensor, ...]) -> None:
+    """`record_op` for an op with several results."""
+    edges = tuple(edge_to(arg) if isinstance(arg, Tensor) else None for arg in args)
+    plan = _plan(record, tuple(i for i, edge in enumerate(edges) if edge is not None), SeveralNode)
+    if not plan.rules or not any(out.dtype.is_differentiable for out in outs):
+        return
+    node = plan.cls(plan, record, edges, args, dict(attrs), outs)
+    node.outputs = len(outs)  # type: ignore[misc]
+    for index, out in enumerate(outs):
+        if out.dtype.is_differentiable:
+            out._node = node
+            out._state().index = index
 
 
 def without_slope(result: Tensor, inputs: Sequence[Any], name: str) -> Tensor:
     """A result whose gradient is zero wherever it has one, in the graph as PyTorch has it."""
-    if mode.grad and result.dtype.is_floating_point and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+    if mode.grad and result.dtype.is_differentiable and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
         result._node = node_class(f"{name}Backward0", ZeroNode)(inputs)
     return result
 

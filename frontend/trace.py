@@ -297,7 +297,7 @@ class Trace:
 
 
 def _stopped(value: Value) -> Value:
-    return ops.stop_gradient(value) if value.dtype.is_floating_point else value
+    return ops.stop_gradient(value) if value.dtype.is_differentiable else value
 
 
 def parameter_names(function: Any) -> dict[int, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import graphc.ops as ops
-from graphc.errors import AutogradError
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import apply_vjp, vjp_rule
 
@@ -35,15 +34,16 @@ def pullback(
     for node in list(reversed(builder.nodes)):
         if not any(result in known for result in node.results):
             continue
-        if len(node.results) != 1:
-            raise AutogradError(f"{node.op.name} has several results and no derivative yet", at=node.location)
-        cotangent = known[node.result]
+        single = len(node.results) == 1
+        cotangent = known[node.result] if single else tuple(known.get(result) for result in node.results)
+        result = node.result if single else node.results
         types = tuple(v.type for v in node.operands)
         builder.location = node.location
         for i, operand in enumerate(node.operands):
             if operand in wanted and vjp_rule(node.op, i) is not None:
-                given = apply_vjp(node.op, i, cotangent, node.operands, types, node.result, node.attrs)
-                add(operand, given)
+                given = apply_vjp(node.op, i, cotangent, node.operands, types, result, node.attrs)
+                if given is not None:
+                    add(operand, given)
     builder.location = None
     return [known.get(value) for value in inputs]
 
@@ -57,10 +57,10 @@ def match(cotangent: Value, value: Value) -> Value:
 
 def _dependents(builder: Builder, inputs: Sequence[Value]) -> set[Value]:
     """The values that depend on `inputs` in a differentiable way, themselves included."""
-    wanted = {value for value in inputs if value.dtype.is_floating_point}
+    wanted = {value for value in inputs if value.dtype.is_differentiable}
     for node in builder.nodes:
         if any(v in wanted and vjp_rule(node.op, i) is not None for i, v in enumerate(node.operands)):
-            wanted.update(r for r in node.results if r.dtype.is_floating_point)
+            wanted.update(r for r in node.results if r.dtype.is_differentiable)
     return wanted
 
 
@@ -76,8 +76,8 @@ def vjp_graph(graph: Graph, wanted: Sequence[int] | None = None, seeded: Sequenc
     Inputs of the result: those of `graph`, then a cotangent for each seeded output. Outputs: a cotangent for each
     wanted input.
     """
-    wanted = [i for i, v in enumerate(graph.inputs) if v.dtype.is_floating_point] if wanted is None else wanted
-    seeded = [j for j, v in enumerate(graph.outputs) if v.dtype.is_floating_point] if seeded is None else seeded
+    wanted = [i for i, v in enumerate(graph.inputs) if v.dtype.is_differentiable] if wanted is None else wanted
+    seeded = [j for j, v in enumerate(graph.outputs) if v.dtype.is_differentiable] if seeded is None else seeded
     builder, inputs, outputs = _copy(graph, f"{graph.name}.vjp")
     cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
     found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])

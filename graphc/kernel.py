@@ -134,7 +134,7 @@ class Expr(Operators):
     def __new__(cls, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
         # numbers by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep the
         # axis' own expression alive, and so itself
-        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float)) else id(attr))
+        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float, complex)) else id(attr))
         with _known_lock:
             expr = _known.get(key)
             if expr is None:
@@ -371,7 +371,53 @@ class Gemm(_Kernel):
         yield from self.epilogue
 
 
-Kernel: TypeAlias = Loops | Gemm
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A tensor that stands in a buffer: element i at `offset` + the sum of i * `strides`, in elements."""
+
+    buffer: Buffer
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(eq=False)
+class Call(_Kernel):
+    """An op that generated code leaves to its own definition: `results` become `op.ref(*operands, **attrs)`.
+
+    The operands are read whole before any result is written.
+    """
+
+    name: str
+    op: OpDef
+    attrs: Mapping[str, Any]
+    operands: tuple[Block, ...]
+    results: tuple[Block, ...]
+
+    def statements(self) -> Iterator[Statement]:
+        return iter(())
+
+    @cached_property
+    def accesses(self) -> Mapping[Buffer, Accesses]:
+        loads, stores = ({block.buffer for block in blocks} for blocks in (self.operands, self.results))
+        whole = (constant(0, int64),)
+        return {
+            buffer: Accesses(whole if buffer in loads else (), whole if buffer in stores else ())
+            for buffer in dict.fromkeys(block.buffer for block in (*self.operands, *self.results))
+        }
+
+    def run(self, operands: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Compute the results into arrays."""
+        with np.errstate(all="ignore"):
+            made = self.op.ref(*operands, **self.attrs)
+            values = [np.asarray(value) for value in (made if isinstance(made, tuple) else (made,))]
+            if len(values) > 1:  # one that is a view of an operand must not change as another is written
+                values = [v.copy() if any(np.may_share_memory(v, array) for array in results) else v for v in values]
+            for array, value in zip(results, values, strict=True):
+                np.copyto(array, value, casting="unsafe")
+
+
+Kernel: TypeAlias = Loops | Gemm | Call
 
 
 def expressions(kernel: _Kernel) -> Iterator[Expr]:
@@ -456,6 +502,13 @@ def print_kernel(kernel: Kernel) -> str:
     if isinstance(kernel, Loops):
         write(0, f"loops {kernel.name} over ({', '.join(map(repr, kernel.grid))}):")
         body(kernel.body, 1)
+    elif isinstance(kernel, Call):
+        operands, results = (
+            ", ".join(f"{block.buffer.name}: {block.buffer.dtype.name}{list(block.shape)}" for block in blocks)
+            for blocks in (kernel.operands, kernel.results)
+        )
+        attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items())
+        write(0, f"call {kernel.name}: {results} = {kernel.op.name}({operands}{attrs})")
     else:
         axes = "; ".join(", ".join(map(repr, group)) for group in (kernel.batch, kernel.m, kernel.n, kernel.k))
         write(0, f"gemm {kernel.name} over (batch; m; n; k) = ({axes}):")
@@ -501,6 +554,12 @@ def verify_kernel(kernel: Kernel) -> None:
 
     if isinstance(kernel, Loops):
         body(kernel.body, set(kernel.grid), set(), False)
+        return
+    if isinstance(kernel, Call):
+        for block in (*kernel.operands, *kernel.results):
+            last = block.offset + sum((size - 1) * stride for size, stride in zip(block.shape, block.strides) if stride > 0)
+            if 0 not in block.shape and last >= block.buffer.size:
+                raise VerifyError(f"kernel {kernel.name}: {block} reaches beyond its buffer")
         return
     batch, m, n, k = map(set, (kernel.batch, kernel.m, kernel.n, kernel.k))
     expression(kernel.lhs, batch | m | k, set())

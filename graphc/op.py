@@ -53,7 +53,7 @@ class OpDef:
     scalar: Callable[..., Any] | None
     lower: Callable[..., Any] | None
     reduction: Literal["sum", "max", "min"] | None
-    kernel: Literal["contract", "scatter"] | None
+    kernel: Literal["contract", "scatter", "host"] | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
@@ -124,7 +124,7 @@ def op(
     scalar: Callable[..., Any] | None = None,
     lower: Callable[..., Any] | None = None,
     reduction: Literal["sum", "max", "min"] | None = None,
-    kernel: Literal["contract", "scatter"] | None = None,
+    kernel: Literal["contract", "scatter", "host"] | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,
@@ -148,6 +148,7 @@ def op(
     vjp
         One rule an operand (None for an operand without a derivative), one rule for all of a variadic op's operands, or
         `not_differentiable`. A rule is written with the public functions; its parameter names say what must be saved.
+        For an op with several results, `ct` and `out` are tuples; an entry of `ct` is None where no cotangent comes.
     scalar
         For an elementwise op that back ends do not know by name: the same computation on one element, written with
         functions over kernel expressions.
@@ -158,7 +159,8 @@ def op(
     reduction
         For a reduction: "sum", "max" or "min" over the attribute `axes`.
     kernel
-        For an op that takes loops of its own but is no reduction: which kind of kernel it becomes.
+        For an op that takes loops of its own but is no reduction: which kind of kernel it becomes. "host" is for what is
+        left to a library: compiled programs call `ref`.
     decompose
         `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own;
         None where it is better left as it is.
@@ -167,7 +169,7 @@ def op(
         written through the view.
     elementwise
         Operands are promoted to one dtype (but for those named in `keeps`) and broadcast to one shape first. A
-        `floating` op turns integer operands into float32.
+        `floating` op turns integer operands into the default dtype.
     pointwise
         An element of the result depends on the element at the same index alone, as it does for elementwise ops.
     nanoseconds
@@ -198,7 +200,7 @@ def op(
 def common_dtype(record: OpDef, operands: Sequence[TensorType | Scalar]) -> DType:
     """The dtype that the operands of an elementwise op are converted to."""
     dtype = result_type([t for t, name in zip(operands, record.operands) if name not in record.keeps])
-    return float32 if record.floating and not dtype.is_floating_point else dtype
+    return get_default_dtype() if record.floating and not dtype.is_differentiable else dtype
 
 
 def _rule(rule: Callable[..., Any]) -> Vjp:

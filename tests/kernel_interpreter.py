@@ -13,7 +13,9 @@ from graphc.kernel import (
     Accumulate,
     Accumulator,
     Axis,
+    Block,
     Buffer,
+    Call,
     Expr,
     Gemm,
     Kernel,
@@ -98,6 +100,11 @@ class Machine:
                     self.axes[s.axis] = i
                     self.run(s.body)
 
+    def block(self, block: Block) -> np.ndarray:
+        """A tensor in memory."""
+        start = self.memory[block.buffer][block.offset :]
+        return np.lib.stride_tricks.as_strided(start, block.shape, [s * block.buffer.dtype.itemsize for s in block.strides])
+
     def kernel(self, kernel: Kernel) -> None:
         """Run one kernel."""
         if isinstance(kernel, Gemm):
@@ -109,6 +116,10 @@ class Machine:
                     self.axes.update(zip(kernel.k, inner))
                     self.accumulators[result] += self.evaluate(kernel.lhs) * self.evaluate(kernel.rhs)
                 self.run(kernel.epilogue)
+            return
+        if isinstance(kernel, Call):
+            operands, results = ([self.block(b) for b in blocks] for blocks in (kernel.operands, kernel.results))
+            kernel.run(operands, results)
             return
         for s in kernel.statements():
             if isinstance(s, Store) and s.buffer.role == "local":

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.backend import EntrySpec, Layout
 from graphc.backends.llvm.entry import NativeEntry, make_entry
+from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, take_error
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
@@ -20,11 +21,13 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Gemm, Program
+from graphc.kernel import Call, Gemm, Program
 from graphc.schedule import Machine, lower
 
 _GEMM_SPEED = 16.0
 """Multiplications and additions in a nanosecond, of a slow core."""
+_HOST_CALL = 10_000.0
+"""Nanoseconds that an op takes which Python computes, at least."""
 
 
 class LLVMExecutable:
@@ -35,17 +38,17 @@ class LLVMExecutable:
         self.outputs = tuple(v.type for v in graph.outputs)
         self.program = program
         rendered = render(program, target)
-        self.module = compile_module(
-            str(rendered.module), target, imports={"parallel_for": parallel_for_address()}, name=program.name
-        )
+        imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address()}
+        self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
         self.workspace = Workspace(rendered.arena)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
-        self.constants = (ctypes.c_void_p * len(self._constants))(*map(_address, self._constants))
+        self._host = HostCalls([kernel for kernel in program.kernels if isinstance(kernel, Call)])
+        self.constants = (ctypes.c_void_p * (len(self._constants) + 1))(*map(_address, self._constants), self._host.key)
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
-        an index is out of bounds."""
+        an index is out of bounds, and whatever an op raises that Python computes."""
         sources = (ctypes.c_void_p * len(inputs))(*map(_address, inputs))
         targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
         status = self.workspace.run(self.address, sources, targets, self.constants)
@@ -54,6 +57,8 @@ class LLVMExecutable:
 
     def failed(self, status: int) -> NoReturn:
         """Raise the error for what a run has returned, if not 0."""
+        if status == FAILED:
+            raise take_error()
         check = self.program.checks[status - 1]
         raise DimError(check.problem, expected=check.expected, at=check.at)
 
@@ -106,6 +111,8 @@ def estimated_nanoseconds(program: Program) -> float:
     for kernel in program.kernels:
         if isinstance(kernel, Gemm):
             total += math.prod(axis.extent for axis in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) / _GEMM_SPEED
+        elif isinstance(kernel, Call):
+            total += _HOST_CALL
         else:
             total += math.prod(axis.extent for axis in kernel.grid) * kernel.cost
     return total

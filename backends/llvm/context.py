@@ -33,6 +33,7 @@ class Context:
     def __init__(self, module: Module, target: Target, program: Program) -> None:
         self.module = module
         self.target = target
+        self._constants = len(program.constants)
         self._places: dict[Buffer, tuple[int, int]] = {}
         for field, buffers in ((_INPUTS, program.inputs), (_OUTPUTS, program.outputs), (_CONSTANTS, program.constants)):
             for number, buffer in enumerate(buffers):
@@ -70,6 +71,11 @@ class Context:
                 place = f.value(f"getelementptr ptr, ptr {base}, i64 {number}")
                 known[buffer] = f.value(f"load ptr, ptr {place}", "buffer")
         return known.__getitem__
+
+    def host_key(self, f: Function) -> str:
+        """The pointer behind the constants, which `host` finds the ops by that it runs."""
+        place = f.value(f"getelementptr ptr, ptr {_field(f, _CONSTANTS)}, i64 {self._constants}")
+        return f.value(f"load ptr, ptr {place}")
 
     def parallel_for(self, f: Function, body: str, chunks: str, context: str = "%context") -> None:
         """Call `body`, the symbol of a `void (ptr context, i64 chunk)`, for each chunk below the i64 operand `chunks`."""

@@ -16,7 +16,7 @@ from graphc.errors import CompileError
 from graphc.types import DType, Scalar, bool_, float16, float32, float64, int32, int64
 
 REGISTER = {
-    "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "int32": "i32", "uint32": "i32", "int64": "i64",
+    "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32", "int64": "i64",
     "uint64": "i64", "float16": "half", "float32": "float", "float64": "double",
 }  # fmt: skip
 """The LLVM type that holds a number of each dtype in a register. In memory a bool is a byte."""

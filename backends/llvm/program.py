@@ -3,9 +3,9 @@
     i32 run(ptr inputs, ptr outputs, ptr constants, ptr arena)
 
 The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
-runs the kernels one after another and returns 0; or, where a check of the program fails, its number counted from 1. Of
-symbols from outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`. How kernels are rendered
-is told in `context`.
+runs the kernels one after another and returns 0; or, where a check of the program fails, its number counted from 1; or
+`host.FAILED`. Of symbols from outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`, and
+`host_call`, which `host` tells of. How kernels are rendered is told in `context`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.gemm import render_gemm
+from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Gemm, Program, writes
+from graphc.kernel import Call, Gemm, Program, writes
 
 ENTRY = "run"
 """The name of the function in the module."""
@@ -40,8 +41,14 @@ def render(program: Program, target: Target) -> Rendered:
     shared = f.slot("[4 x ptr]")
     for number, name in enumerate(("inputs", "outputs", "constants", "arena")):
         f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {shared}, i64 {number}')}")
+    called = 0
     for number, kernel in enumerate(program.kernels):
         name = f"kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
+        if isinstance(kernel, Call):
+            render_call(context, kernel, name, called)
+            called += 1
+            _stop_if_not_zero(f, f.call("i32", f"@{name}", ("ptr", shared)))
+            continue
         if isinstance(kernel, Gemm):
             render_gemm(context, kernel, name)
         else:
@@ -49,11 +56,16 @@ def render(program: Program, target: Target) -> Rendered:
         f.call("void", f"@{name}", ("ptr", shared))
         for status, check in enumerate(program.checks, 1):
             if check.buffer in writes(kernel):
-                failed, passed = f.label("failed"), f.label("passed")
                 place = f.value(f"getelementptr i8, ptr %arena, i64 {check.buffer.offset}")
-                f.branch(f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0"), failed, passed)
-                f.enter(failed)
-                f.do(f"ret i32 {status}")
-                f.enter(passed)
+                wrong = f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0")
+                _stop_if_not_zero(f, f.value(f"select i1 {wrong}, i32 {status}, i32 0"))
     f.do("ret i32 0")
     return Rendered(module, context.arena)
+
+
+def _stop_if_not_zero(f: Function, status: str) -> None:
+    failed, passed = f.label("failed"), f.label("passed")
+    f.branch(f.value(f"icmp ne i32 {status}, 0"), failed, passed)
+    f.enter(failed)
+    f.do(f"ret i32 {status}")
+    f.enter(passed)

@@ -11,7 +11,7 @@ x, y, c = Var("x"), Var("y"), Var("c")
 
 def _integers(x: Value) -> Value | None:
     """Only for integers: in floating point -0.0 + 0.0 is 0.0."""
-    return None if x.dtype.is_floating_point else x
+    return None if x.dtype.is_differentiable else x
 
 
 def _same_type(x: Value, node: Node) -> Value | None:

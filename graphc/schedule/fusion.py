@@ -26,6 +26,16 @@ _COPIES = 4
 """How often a value may be computed rather than be written to memory."""
 
 
+def runs_on_host(node: Node) -> bool:
+    """Whether a node is left to its op's own definition: because the op is, or because no code is made for the dtype."""
+    return node.op.kernel == "host" or any(not v.dtype.has_code for v in (*node.operands, *node.results))
+
+
+def is_in_memory(value: Value) -> bool:
+    """Whether a value is a constant that the program keeps, rather than a number in the code."""
+    return value.node is not None and value.node.op.name == "constant" and (value.shape != () or not value.dtype.has_code)
+
+
 @dataclass(eq=False)
 class Root:
     """A value that is written to memory, with the anchor that its kernel is built around."""
@@ -49,9 +59,9 @@ class Group:
     @property
     def joinable(self) -> bool:
         """Whether maps can be stored along with what is computed already: not after a scatter, whose results are
-        finished only at its end."""
+        finished only at its end, and not with what no loops are made for."""
         anchor = self.roots[0].anchor
-        return anchor is None or anchor.op.kernel != "scatter"
+        return anchor is None or (anchor.op.kernel != "scatter" and not runs_on_host(anchor))
 
 
 def plan(graph: Graph) -> list[Group]:
@@ -67,6 +77,9 @@ def _roots(graph: Graph) -> dict[Value, Root]:
             users[operand].append(node)
     weight, written = _weights(graph)
     written |= set(graph.outputs)
+    on_host = {node for node in graph.nodes if runs_on_host(node)}
+    for node in on_host:
+        written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
     reach: dict[Value, set[Value]] = {}  # for a value that is no root: the roots that it is computed in
@@ -81,7 +94,7 @@ def _roots(graph: Graph) -> dict[Value, Root]:
                 if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
                     feeds.add(value)
             if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds):
-                roots[value] = Root(value, node if node.op.is_anchor else None)
+                roots[value] = Root(value, node if node.op.is_anchor or node in on_host else None)
             elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
                 if root is not None and roots[root].is_map and _elementwise_between(value, root, users):
@@ -148,6 +161,12 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
     place: dict[Value, int] = {}  # the group in which a root is computed
     open_groups: dict[Shape, int] = {}
     for value, root, touched in _small_first(roots):
+        if root.anchor is not None and len(root.anchor.results) > 1:
+            first = next((place[v] for v in root.anchor.results if v in place), None)
+            if first is not None:  # all results of a node come from one kernel
+                groups[first].roots.append(root)
+                place[value] = first
+                continue
         earliest = max((place[v] for v in touched if v in place), default=-1)
         candidates = {earliest, open_groups.get(value.shape, -1)} - {-1} if root.is_map else ()
         joined = next(

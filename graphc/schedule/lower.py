@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import graphc.index as ix
+import graphc.ops as ops
 from graphc.errors import CompileError
 from graphc.ir import Graph, Node, Value
-from graphc.kernel import Buffer, Check, Kernel, Program, verify_kernel
+from graphc.kernel import Block, Buffer, Call, Check, Kernel, Program, verify_kernel
 from graphc.memory import place_temporaries
 from graphc.schedule.checks import with_checks
 from graphc.schedule.elements import Stored, stored
-from graphc.schedule.fusion import Group, plan
+from graphc.schedule.fusion import Group, is_in_memory, plan, runs_on_host
 from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
@@ -118,7 +119,7 @@ class _Lowering:
     def make_kernels(self) -> None:
         """Plan what is written to memory, and make the kernels that compute it."""
         for node in self.graph.nodes:
-            if node.op.name == "constant" and node.result.shape:
+            if any(map(is_in_memory, node.results)):
                 data = node.attrs["value"]
                 buffer = Buffer(f"const{len(self.constants)}", node.result.dtype, data.size, "constant", data)
                 self.constants.append(buffer)
@@ -173,6 +174,10 @@ class _Lowering:
         return held
 
     def _copy(self, name: str, value: Value, target: Stored) -> None:
+        if not value.dtype.has_code:
+            source, to = self._block(value, self.memory[value]), self._block(value, target)
+            self.kernels.append(Call(name, ops.cast, {"dtype": value.dtype}, (source,), (to,)))
+            return
         self.kernels.append(map_kernel(name, [value], self.memory, {value: target}, self.machine))
 
     def temporary(self, value: Value) -> Stored:
@@ -189,6 +194,9 @@ class _Lowering:
         root = group.roots[0]
         node = root.anchor
         values = [r.value for r in group.roots]
+        if node is not None and runs_on_host(node):
+            operands = tuple(self._block(v, self.memory[v]) for v in node.operands)
+            return [Call(name, node.op, node.attrs, operands, tuple(self._block(v, targets[v]) for v in node.results))]
         if node is None:
             return [map_kernel(name, values, self.memory, targets, self.machine)]
         if node.op.kernel == "contract":
@@ -204,6 +212,9 @@ class _Lowering:
                 kernels.append(map_kernel(f"{name}.map", [root.value], memory, targets, self.machine))
             return kernels
         return reduction_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
+
+    def _block(self, value: Value, place: Stored) -> Block:
+        return Block(place.buffer, value.shape, place.strides, place.offset)
 
     def _late_updates(self, groups: list[Group]) -> list[Group]:
         """Groups that write over donated inputs, and that no other group reads, go last: by then the old contents have

@@ -1,0 +1,109 @@
+"""Ops that native code leaves to their own definition: it calls back into Python for them.
+
+A program that has such ops gets one more pointer behind its constants: a number by which `host_call` finds what to run.
+The symbol is the same for all programs, so that their object code can be kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.backends.llvm.context import Context
+from graphc.kernel import Block, Call
+
+FAILED = -2
+"""What a program returns where an op has raised an exception, which `take_error` then has."""
+
+_calls: weakref.WeakValueDictionary[int, HostCalls] = weakref.WeakValueDictionary()
+_number = itertools.count(1).__next__
+
+
+class _Raised(threading.local):
+    error: BaseException | None = None
+
+
+_raised = _Raised()
+
+
+class HostCalls:
+    """The ops of one program that are called back."""
+
+    def __init__(self, kernels: Sequence[Call]) -> None:
+        self.kernels = kernels
+        self.key = _number()
+        _calls[self.key] = self
+
+    def run(self, number: int, addresses: Sequence[int]) -> None:
+        """Run the op of that number on the blocks at the addresses: its operands, then its results."""
+        kernel = self.kernels[number]
+        blocks = (*kernel.operands, *kernel.results)
+        arrays = [_array(block, address) for block, address in zip(blocks, addresses, strict=True)]
+        kernel.run(arrays[: len(kernel.operands)], arrays[len(kernel.operands) :])
+
+
+def take_error() -> BaseException:
+    """The exception by which this thread's last run has failed."""
+    error, _raised.error = _raised.error, None
+    assert error is not None
+    return error
+
+
+def render_call(context: Context, kernel: Call, name: str, number: int) -> None:
+    """Add the kernel to the context's module as `i32 name(ptr context)`: it returns 0, or FAILED. `number` counts the
+    program's calls."""
+    f = context.module.function(name, [("ptr", "context")], "i32", linkage="internal")
+    blocks = (*kernel.operands, *kernel.results)
+    pointers = context.pointers(f, dict.fromkeys(block.buffer for block in blocks))
+    table = f.slot(f"[{max(1, len(blocks))} x ptr]")
+    for i, block in enumerate(blocks):
+        f.do(f"store ptr {pointers(block.buffer)}, ptr {f.value(f'getelementptr ptr, ptr {table}, i64 {i}')}")
+    callee = context.module.declare("host_call", "i32", ["ptr", "i64", "i64", "ptr"])
+    numbers = (("i64", str(number)), ("i64", str(len(blocks))))
+    f.do(f"ret i32 {f.call('i32', callee, ('ptr', context.host_key(f)), *numbers, ('ptr', table))}")
+
+
+def host_call_address() -> int:
+    """The address of `int32_t host_call(void *key, int64_t number, int64_t count, void **blocks)`."""
+    address = ctypes.cast(_host_call, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_size_t))
+def _host_call(key: int, number: int, count: int, blocks: Sequence[int]) -> int:
+    try:
+        _calls[key].run(number, [blocks[i] for i in range(count)])
+    except BaseException as error:
+        # it cannot pass through native code: raised again when the program has returned
+        _raised.error = error
+        return FAILED
+    return 0
+
+
+class _Memory:
+    """What NumPy makes an array of."""
+
+    def __init__(self, interface: dict[str, object]) -> None:
+        self.__array_interface__ = interface
+
+
+def _array(block: Block, address: int) -> np.ndarray:
+    """A block as an array over its memory."""
+    dtype = block.buffer.dtype.numpy
+    if 0 in block.shape:
+        return np.empty(block.shape, dtype)
+    plain = dtype if dtype.kind != "V" else np.dtype(f"u{dtype.itemsize}")  # bfloat16 has no name in the interface
+    interface = {
+        "version": 3,
+        "shape": block.shape,
+        "typestr": plain.str,
+        "data": (address + block.offset * dtype.itemsize, False),
+        "strides": tuple(stride * dtype.itemsize for stride in block.strides),
+    }
+    return np.asarray(_Memory(interface)).view(dtype)
