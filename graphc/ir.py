@@ -203,6 +203,8 @@ def attribute_key(attribute: Any) -> Any:
         return tuple(map(attribute_key, attribute))
     if isinstance(attribute, float):
         return ("float", attribute.hex())
+    if isinstance(attribute, complex):
+        return ("complex", attribute.real.hex(), attribute.imag.hex())
     if isinstance(attribute, (bool, int)):
         return (type(attribute).__name__, attribute)
     return attribute
@@ -257,7 +259,7 @@ class Builder:
                 arg.__graphc_emitter__  # noqa: B018  (raises where the other graph is finished)
                 raise TraceError(f"a value of another graph was used: {arg!r} is not in graph {self.name!r}")
             return arg
-        if isinstance(arg, (bool, int, float, np.generic, np.ndarray)):
+        if isinstance(arg, (bool, int, float, complex, np.generic, np.ndarray)):
             return self.constant(np.asarray(arg))
         raise ArgumentTypeError(
             f"graph {self.name!r} cannot hold a {type(arg).__name__}", expected="a graph value, a number or an array"
@@ -265,7 +267,7 @@ class Builder:
 
     def constant(self, value: Any, dtype: DType | None = None) -> Value:
         """A constant node that holds a copy of the value; equal scalars share one."""
-        if isinstance(value, (bool, int, float)):
+        if isinstance(value, (bool, int, float, complex)):
             dtype = dtype or scalar_dtype(value)
             array = scalar_array(value, dtype)
         else:
@@ -282,7 +284,7 @@ class Builder:
 
     def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[Value, ...]:
         """The operands of an elementwise op, cast to one dtype and broadcast to one shape."""
-        values = [arg if isinstance(arg, (bool, int, float)) else self.lift(arg) for arg in args]
+        values = [arg if isinstance(arg, (bool, int, float, complex)) else self.lift(arg) for arg in args]
         described = [v.type if isinstance(v, Value) else v for v in values]
         dtype = common_dtype(record, described)
         shape = broadcast_shapes(*(t.shape if isinstance(t, TensorType) else () for t in described), op=record.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from graphc.errors import ArgumentTypeError, GraphcError
-from graphc.types import DType, Scalar, TensorType, float32, result_type
+from graphc.types import DType, Scalar, TensorType, get_default_dtype, result_type
 
 
 class _NotDifferentiable:

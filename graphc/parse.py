@@ -23,7 +23,7 @@ from graphc.dims import Dim, parse_dim
 from graphc.errors import Location, ParseError
 from graphc.ir import Builder, Graph, Value
 from graphc.op import OPS
-from graphc.types import DTYPES, DType, TensorType
+from graphc.types import DTYPES, DType, TensorType, complex32, convert
 from graphc.verify import MAX_NESTING, Violation, attribute_violation, node_violation, type_violation
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _syntax(source: _Source) -> list[_Graph]:
 
 _SPELLED = {
     "VALUE": "a value such as %x", "TYPE": "a type such as float32[2, 3]", "WORD": "a name", "STRING": "a name in quotes",
-    "FLOAT": "an attribute's value", "INT": "", "SIZE": "", "BYTES": "", "$END": "the end of the text", "__ANON_0": "'->'",
+    "FLOAT": "an attribute's value", "INT": "", "COMPLEX": "", "SIZE": "", "BYTES": "",
+    "$END": "the end of the text", "__ANON_0": "'->'",
 }
 
 
@@ -306,6 +307,8 @@ class _Reader:
                 return self._integer(item)
             case "FLOAT":
                 return float(item)
+            case "COMPLEX":
+                return _complex(item)
             case "SIZE":
                 return self._size(item, item.removeprefix("size(").removesuffix(")"))
             case "WORD":
@@ -355,12 +358,14 @@ class _Reader:
             items = [part for whole in items for part in whole]
         if any(isinstance(part, list) for part in items):
             self._fail(key, Violation(f"the elements are not those of a constant of the shape {list(shape)}"))
-        return np.array([self._number(token, dtype) for token in items], dtype.numpy).reshape(shape)
+        numbers = [self._number(token, dtype) for token in items]
+        if dtype is complex32:
+            return convert(np.array(numbers, np.complex64), dtype).reshape(shape)
+        return np.array(numbers, dtype.numpy).reshape(shape)
 
-    def _number(self, token: Token, dtype: DType) -> bool | int | float:
-        kinds = {"bool": ("WORD",), "int": ("INT",), "uint": ("INT",), "float": ("INT", "FLOAT")}[dtype.kind]
-        value = self._attribute(token, token, 0) if token.type in kinds else None
-        if not isinstance(value, (int, float)) or isinstance(value, bool) != (dtype.kind == "bool"):
+    def _number(self, token: Token, dtype: DType) -> bool | int | float | complex:
+        value = self._attribute(token, token, 0) if token.type in _ELEMENTS[dtype.kind] else None
+        if not isinstance(value, (int, float, complex)) or isinstance(value, bool) != (dtype.kind == "bool"):
             self._fail(token, Violation(f"{token} is not an element of a {dtype.name} constant"))
         if not _fits(value, dtype):
             self._fail(token, Violation(f"{token} does not fit {dtype.name}"))
@@ -371,6 +376,9 @@ class _Reader:
 
 
 _WORDS = {"true": True, "false": False, "none": None}
+_ELEMENTS = {"bool": ("WORD",), "int": ("INT",), "uint": ("INT",), "float": ("INT", "FLOAT"),
+             "complex": ("INT", "FLOAT", "COMPLEX")}
+"""The tokens that an element of a constant may be, by the kind of its dtype."""
 _SIZE = re.compile(r"-?([0-9]+|[A-Za-z_]\w*)(\s*[*+-]\s*([0-9]+|[A-Za-z_]\w*))*")
 _MAX_SIZE_LENGTH = 200
 _MAX_DIGITS = 21
@@ -378,9 +386,17 @@ _MAX_DIGITS = 21
 _Fail = Callable[["Token", Violation], NoReturn]
 
 
-def _fits(value: bool | int | float, dtype: DType) -> bool:
+def _complex(token: str) -> complex:
+    """A complex number of two floats: complex("...") would lose the sign of a NaN or a zero."""
+    at = max(i for i, character in enumerate(token) if i and character in "+-" and token[i - 1] != "e")
+    return complex(float(token[:at]), float(token[at:-1]))
+
+
+def _fits(value: bool | int | float | complex, dtype: DType) -> bool:
     if dtype.kind == "bool":
         return True
+    if isinstance(value, complex) or dtype.is_complex:
+        return all(_fits(part, dtype.to_real()) for part in (value.real, value.imag))
     if dtype.kind == "float":
         with np.errstate(over="ignore"):
             return math.isinf(value) or not np.isinf(dtype.numpy.type(value))

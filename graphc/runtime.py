@@ -139,7 +139,7 @@ class Function:
 
     def _array(self, value: Value, given: Any) -> np.ndarray:
         where = f"{self.name}: the input {value.name!r}"
-        if isinstance(given, (bool, int, float)) and value.ndim == 0:
+        if isinstance(given, (bool, int, float, complex)) and value.ndim == 0:
             return _scalar(where, value.type, given)
         try:
             array = np.asarray(given)

@@ -12,6 +12,7 @@ A value without a name gets a number; a name that several values share is told a
 that is no part of it. Whatever is not an identifier is quoted: `%"a b"`. Attributes are written
 
     true  -3  0.5  -inf  nan  "text"  float32  none  [1, [2, 3]]    Python's and NumPy's values; a dtype; None; tuples
+    1.0-2.5j                                                        complex numbers
     N  2*N + 1  size(inf)                                           sizes; `size` around those that look like others
     [[0.5, -0.0]]  dense<"AAAAPw==">                                the elements of a constant of the result's type;
                                                                     dense: little-endian bytes in base64
@@ -102,6 +103,8 @@ def print_attribute(attribute: Any) -> str:
         return str(attribute)
     if isinstance(attribute, float):
         return repr(float(attribute))
+    if isinstance(attribute, complex):
+        return _complex(repr(attribute.real), repr(attribute.imag))
     if isinstance(attribute, str):
         return _string(attribute)
     if isinstance(attribute, DType):
@@ -117,10 +120,10 @@ def print_attribute(attribute: Any) -> str:
 
 def print_array(array: np.ndarray) -> str:
     """An array's elements, exactly: as numbers where that is short and says everything, else as bytes."""
-    if array.size <= _INLINE_ELEMENTS:
+    if array.size <= _INLINE_ELEMENTS and array.dtype.names is None:
         elements = [_element(item) for item in array.flat]
         # a NaN's payload and sign are not in the word "nan"
-        if not any(text == "nan" for text in elements) or _plain_nans(array):
+        if not any("nan" in text for text in elements) or _plain_nans(array):
             return _nested(elements, array.shape)
     data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     return f'dense<"{base64.b64encode(data).decode("ascii")}">'
@@ -166,13 +169,23 @@ def _element(item: Any) -> str:
     """An element of an array, a NumPy scalar, so that reading it as a Python number first gives the same bits."""
     if isinstance(item, np.bool_):
         return "true" if item else "false"
-    if not isinstance(item, np.floating):
+    if isinstance(item, np.integer):
         return str(item)
+    if isinstance(item, np.complexfloating):
+        return _complex(_element(item.real), _element(item.imag))
     short = str(item)
+    if short.removeprefix("-").isdigit():
+        short += ".0"  # as bfloat16 is written
     return short if math.isnan(item) or type(item)(float(short)) == item else repr(float(item))
 
 
+def _complex(real: str, imaginary: str) -> str:
+    return f"{real}{'' if imaginary.startswith('-') else '+'}{imaginary}j"
+
+
 def _plain_nans(array: np.ndarray) -> bool:
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag])
     nans = array[np.isnan(array)]
     return nans.tobytes() == np.full(nans.shape, math.nan, array.dtype).tobytes()
 

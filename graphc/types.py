@@ -41,11 +41,14 @@ class DType:
 
     @cached_property
     def numpy(self) -> np.dtype:
-        """NumPy's dtype. That of bfloat16 comes from ml_dtypes, which is imported when it is first asked for."""
+        """NumPy's dtype. That of bfloat16 comes from ml_dtypes, which is imported when it is first asked for; complex32,
+        which NumPy does not know, is a record of two halves that `convert` makes and reads."""
         if self.name == "bfloat16":
             import ml_dtypes
 
             return np.dtype(ml_dtypes.bfloat16)
+        if self.name == "complex32":
+            return np.dtype([("real", np.float16), ("imag", np.float16)])
         return np.dtype(self.name)
 
     @property
@@ -62,6 +65,11 @@ class DType:
         return self.kind in ("float", "complex")
 
     @property
+    def has_code(self) -> bool:
+        """Whether code is generated for numbers of it; graphs run ops on others by the ops' definitions."""
+        return not self.is_complex and self.name != "bfloat16"
+
+    @property
     def is_signed(self) -> bool:
         return self.kind not in ("bool", "uint")
 
@@ -70,8 +78,17 @@ class DType:
         return DTYPES[f"float{self.bits // 2}"] if self.is_complex else self
 
     def to_complex(self) -> DType:
-        """The complex dtype whose parts are at least as precise: complex128 for float64, else complex64."""
-        return self if self.is_complex else complex128 if self is float64 else complex64
+        """The complex dtype whose parts are of this dtype; complex64 where there is none."""
+        if self.is_complex:
+            return self
+        return complex128 if self is float64 else complex32 if self is float16 else complex64
+
+    @property
+    def computes_in(self) -> DType:
+        """The dtype in which reductions and products of it are computed: float32 for the halves."""
+        if self is float16 or self is bfloat16:
+            return float32
+        return complex64 if self is complex32 else self
 
     def __repr__(self) -> str:
         return f"graphc.{self.name}"
@@ -93,14 +110,15 @@ float16 = DType("float16", "float", 2)
 bfloat16 = DType("bfloat16", "float", 2)
 float32 = DType("float32", "float", 4)
 float64 = DType("float64", "float", 8)
+complex32 = DType("complex32", "complex", 4)
 complex64 = DType("complex64", "complex", 8)
 complex128 = DType("complex128", "complex", 16)
 
 DTYPES: dict[str, DType] = {
     d.name: d
     for d in (
-        bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex64,
-        complex128,
+        bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex32,
+        complex64, complex128,
     )
 }  # fmt: skip
 _BY_NUMPY: dict[Any, DType] = {d.numpy: d for d in DTYPES.values() if d is not bfloat16}
@@ -117,21 +135,58 @@ def dtype_of(numpy_dtype: np.dtype | type) -> DType:
     return found
 
 
+_default = float32
+
+
+def get_default_dtype() -> DType:
+    """The dtype of floating-point tensors made from Python numbers: float32 unless changed."""
+    return _default
+
+
+def set_default_dtype(dtype: DType) -> None:
+    """Change the dtype of floating-point tensors made from Python numbers, and with it that of complex ones."""
+    global _default  # noqa: PLW0603  (one setting of the process, with this one writer)
+    if not isinstance(dtype, DType) or not dtype.is_floating_point:
+        raise DTypeError("only floating-point types are supported as the default type",
+                         expected="float32, float64, float16 or bfloat16", got=str(dtype))
+    _default = dtype
+
+
 def scalar_dtype(value: Scalar) -> DType:
-    """The dtype that a Python number has by itself: bool, int64, float32 or complex64."""
+    """The dtype that a Python number has by itself: bool, int64, or the default dtypes, float32 and complex64."""
     if isinstance(value, (bool, np.bool_)):
         return bool_
     if isinstance(value, (complex, np.complexfloating)):
-        return complex64
-    return int64 if isinstance(value, (int, np.integer)) else float32
+        return _default.to_complex()
+    return int64 if isinstance(value, (int, np.integer)) else _default
+
+
+def convert(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """The array in another dtype, always a copy. Of complex numbers real dtypes get the real part; what an integer dtype
+    cannot hold wraps around, or is whatever the machine makes of it."""
+    if array.dtype == complex32.numpy:
+        if dtype is complex32:
+            return array.copy()
+        parts = array["real"].astype(np.complex64)
+        parts.imag = array["imag"]
+        array = parts
+    with np.errstate(all="ignore"):
+        if dtype is complex32:
+            array = np.asarray(array)
+            made = np.empty(array.shape, complex32.numpy)
+            made["real"], made["imag"] = array.real, array.imag if array.dtype.kind == "c" else 0
+            return made
+        if array.dtype.kind == "c" and not dtype.is_complex:
+            # whether a number is true is for both parts to say
+            array = array != 0 if dtype is bool_ else array.real
+        return array.astype(dtype.numpy)
 
 
 def scalar_array(value: Scalar, dtype: DType) -> np.ndarray:
     """A Python number as a 0-d array: rounded to the dtype, or cut to its bits."""
-    if isinstance(value, int) and not dtype.is_floating_point:
+    if isinstance(value, int) and not dtype.is_differentiable:
         value = (value + (1 << 63)) % (1 << 64) - (1 << 63)
-    with np.errstate(all="ignore"):
-        return np.asarray(value).astype(dtype.numpy)
+    return convert(np.asarray(value), dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +233,15 @@ class TensorType:
 
 
 def promote_types(a: DType, b: DType) -> DType:
-    """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width,
-    complex numbers over floats that are no more precise."""
+    """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width, and
+    complex numbers over all, with parts as precise as those of both."""
     if a is b:
         return a
+    if a.is_complex or b.is_complex:
+        parts = [d.to_real() for d in (a, b) if d.is_differentiable]
+        return promote_types(parts[0], parts[-1]).to_complex()
     if a.category != b.category:
-        higher, lower = (a, b) if a.category > b.category else (b, a)
-        return complex128 if higher is complex64 and lower is float64 else higher
+        return a if a.category > b.category else b
     if a.kind == b.kind:
         if a.bits == b.bits:
             return float32  # float16 and bfloat16
@@ -201,8 +258,9 @@ def promote_types(a: DType, b: DType) -> DType:
 def result_type(operands: Sequence[TensorType | Scalar]) -> DType:
     """PyTorch's promotion over tensors, 0-d tensors and Python numbers.
 
-    Tensors with dimensions decide; a 0-d tensor counts only where it is of a higher category (bool < int < float) than
-    all of them, and a Python number only where it is of a higher category than every tensor.
+    Tensors with dimensions decide; a 0-d tensor counts only where it is of a higher category (bool < int < float <
+    complex) than all of them, and a Python number only where it is of a higher category than every tensor. A complex one
+    of these takes its precision from the floats that it meets.
     """
     ranks: list[DType | None] = [None, None, None]  # tensors with dimensions, 0-d tensors, Python numbers
     for operand in operands:
@@ -213,12 +271,19 @@ def result_type(operands: Sequence[TensorType | Scalar]) -> DType:
         found = ranks[rank]
         ranks[rank] = dtype if found is None else promote_types(found, dtype)
     result: DType | None = None
-    for found in ranks:
-        if found is not None and (result is None or found.category > result.category):
-            result = found
+    for found in reversed(ranks):
+        if found is not None:
+            result = found if result is None else _over(found, result)
     if result is None:
         raise DTypeError("result_type of no operands")
     return result
+
+
+def _over(higher: DType, lower: DType) -> DType:
+    """The dtype of operands that decide, next to some that count by their category alone."""
+    if lower.category <= higher.category:
+        return higher
+    return higher.to_complex() if lower.is_complex and higher.is_floating_point else lower
 
 
 def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:

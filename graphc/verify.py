@@ -101,7 +101,8 @@ def attribute_violation(attribute: Any, depth: int = 0) -> str | None:
         return "an integer of more than 64 bits"
     if isinstance(attribute, Dim) and _is_large(attribute):
         return "a size with factors of more than 64 bits"
-    if attribute is None or type(attribute) in (bool, int, str) or isinstance(attribute, (float, Dim, DType, np.ndarray)):
+    if attribute is None or type(attribute) in (bool, int, str) or isinstance(
+            attribute, (float, complex, Dim, DType, np.ndarray)):
         return None
     return f"{attribute!r}, a {type(attribute).__name__}"
 
@@ -188,7 +189,7 @@ def _attribute_values(node: Node) -> Violation | None:
     for name, attribute in node.attrs.items():
         if why := attribute_violation(attribute):
             return Violation(f"{record.name}: the attribute {name} is {why}",
-                             expected="bool, int, float, str, None, a dtype, a size, an array, or a tuple of these")
+                             expected="bool, int, float, complex, str, None, a dtype, a size, an array, or a tuple of these")
         examples = [sample.attrs[name] for sample in record.samples]
         if not _is_like(attribute, examples):
             return Violation(f"{record.name}: the attribute {name} is of the wrong kind",
@@ -209,7 +210,7 @@ def _is_like(attribute: Any, examples: Sequence[Any]) -> bool:
     if int in kinds:
         kinds.add(Dim)
     if float in kinds:
-        kinds |= {int, bool}
+        kinds |= {int, bool, complex}
     return any(isinstance(attribute, float) if kind is float else type(attribute) is kind for kind in kinds)
 
 

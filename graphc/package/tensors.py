@@ -22,9 +22,13 @@ from graphc.verify import type_violation
 
 _NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "uint32": "U32", "int64": "I64",
-    "uint64": "U64", "float16": "F16", "float32": "F32", "float64": "F64",
+    "uint16": "U16", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+    "complex64": "C64",
 }  # fmt: skip
 _DTYPES = {text: DTYPES[name] for name, text in _NAMES.items()}
+_PARTS = {"complex32": "float16", "complex128": "float64"}
+"""Dtypes that the format does not know: stored as their real and imaginary parts, side by side in a last dimension. The
+names of such tensors are in the header's metadata, under the dtype."""
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
 
@@ -33,17 +37,20 @@ def encode(weights: Mapping[str, np.ndarray]) -> list[memoryview]:
     """The header, then each tensor's bytes: those of wide elements first, so that every tensor is aligned."""
     order = sorted(weights, key=lambda name: (-weights[name].itemsize, name))
     header: dict[str, Any] = {}
+    split: dict[str, list[str]] = {}
     parts, offset = [], 0
     for name in order:
         array = weights[name]
+        dtype, shape = dtype_of(array.dtype).name, list(array.shape)
         array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
         parts.append(array.reshape(-1).view(np.uint8).data)
-        header[name] = {
-            "dtype": _NAMES[dtype_of(array.dtype).name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
+        if dtype in _PARTS:
+            split.setdefault(dtype, []).append(name)
+            dtype, shape = _PARTS[dtype], [*shape, 2]
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
+    if split:
+        header[_METADATA] = {dtype: json.dumps(names) for dtype, names in split.items()}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)  # the library's own padding
     return [memoryview(_LENGTH.pack(len(text)) + text), *parts]
@@ -57,7 +64,7 @@ def decode(data: memoryview, max_header: int, max_tensors: int) -> dict[str, np.
     if length > min(max_header, len(data) - _LENGTH.size):
         raise Malformed(f"the header of the weights has {length} bytes, more than there are or than {max_header}")
     header = strict_json.decode(bytes(data[_LENGTH.size : _LENGTH.size + length]), "the header of the weights")
-    header.pop(_METADATA, None)
+    whole = _whole(header.pop(_METADATA, None))
     if len(header) > max_tensors:
         raise Malformed(f"there are {len(header)} weights, more than {max_tensors}")
     content = data[_LENGTH.size + length :]
@@ -70,7 +77,22 @@ def decode(data: memoryview, max_header: int, max_tensors: int) -> dict[str, np.
         end = finish
     if end != len(content):
         raise Malformed(f"the weights have {len(content)} bytes, and their header describes {end}")
-    return {name: _array(content, *region) for name, region in regions.items()}
+    return {name: _array(content, *region, whole.get(name)) for name, region in regions.items()}
+
+
+def _whole(metadata: Any) -> dict[str, DType]:
+    """The tensors that are stored in parts, with their dtypes."""
+    found: dict[str, DType] = {}
+    for dtype in _PARTS:
+        text = metadata.get(dtype, "[]") if isinstance(metadata, dict) else "[]"
+        try:
+            names = json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise Malformed(f"the list of the weights that are {dtype} is none")
+        found.update(dict.fromkeys(names, DTYPES[dtype]))
+    return found
 
 
 def _region(name: str, description: Any) -> tuple[TensorType, int, int]:
@@ -92,7 +114,11 @@ def _region(name: str, description: Any) -> tuple[TensorType, int, int]:
     return type_, offsets[0], offsets[1]
 
 
-def _array(content: memoryview, type_: TensorType, begin: int, end: int) -> np.ndarray:
+def _array(content: memoryview, type_: TensorType, begin: int, end: int, whole: DType | None) -> np.ndarray:
+    if whole is not None:
+        if type_.dtype.name != _PARTS[whole.name] or type_.shape[-1:] != (2,):
+            raise Malformed(f"a weight that is {whole.name} is stored as {type_}")
+        type_ = TensorType(whole, type_.shape[:-1])
     dtype = type_.dtype.numpy.newbyteorder("<")
     flat = np.frombuffer(content[begin:end], dtype)
     if type_.dtype.kind == "bool" and (flat.view(np.uint8) > 1).any():
