@@ -47,7 +47,7 @@ from graphc.ops.elementwise import (
     trunc,
     where,
 )
-from graphc.ops.indexing import gather, in_range, scatter_add
+from graphc.ops.indexing import gather, in_range, scatter_add, scatter_max, scatter_min, scatter_mul, scatter_update
 from graphc.ops.linalg import contract, matmul, transpose_last
 from graphc.ops.movement import (
     broadcast_to,
@@ -65,4 +65,6 @@ from graphc.ops.movement import (
     window,
 )
 from graphc.ops.random import random_bits
-from graphc.ops.reduce import amax, amin, argmax, argmin, expand, keepdims, sum
+from graphc.ops.reduce import amax, amin, argmax, argmin, expand, keepdims, prod, sum
+from graphc.ops.scan import argcummax, argcummin, cumprod, cumsum, linear_recurrence, logcumsumexp
+from graphc.ops.sort import argsort, searchsorted

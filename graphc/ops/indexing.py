@@ -116,3 +116,103 @@ scatter_add = op("scatter_add", "base indices src", "axis", infer=_scatter_infer
                  vjp=(lambda ct: ct, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 
+
+def _writing(name: str) -> Any:
+    def infer(base: TensorType, index: TensorType, src: TensorType, axis: int) -> TensorType:
+        _check(name, base, index, axis)
+        if index.shape != src.shape or src.dtype is not base.dtype:
+            raise ShapeError(f"{name}: index, source and base do not fit", expected=f"{base.dtype.name}{list(index.shape)}",
+                             got=str(src))
+        return base
+
+    return infer
+
+
+def _update_ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int) -> np.ndarray:
+    out = base.copy()
+    out[_places(index, base.shape[axis], axis, "scatter")] = src
+    return out
+
+
+def _update_base_vjp(ct: Any, indices: Any, src_type: TensorType, axis: int) -> Any:
+    return scatter_update(ct, indices, full(src_type, 0, ct), axis)
+
+
+_unique = np.array([[4, 0], [1, 2], [2, 3]])
+_src = TensorType(float32, (3, 2))
+
+scatter_update = op("scatter_update", "base indices src", "axis", infer=_writing("scatter"), ref=_update_ref, kernel="host",
+                    nanoseconds=5,
+                    vjp=(_update_base_vjp, None, lambda ct, indices, axis: gather(ct, indices, axis)),
+                    samples=(Sample((_f, _unique, _src), {"axis": 1}),
+                             Sample((TensorType(int64, (3, 5)), _index, TensorType(int64, (3, 2))), {"axis": 1})))
+"""The base with `src` at the places. Of several writes to one place the last one counts, and each gets the cotangent of
+the place, as in PyTorch."""
+
+
+def _scatter_at(ufunc: np.ufunc, name: str) -> Any:
+    def ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int) -> np.ndarray:
+        out = base.copy()
+        ufunc.at(out, _places(index, base.shape[axis], axis, name), src)
+        return out
+
+    return ref
+
+
+def _one_where_zero(x: Any) -> tuple[Any, Any]:
+    """The numbers with ones in the place of zeros, and where the zeros were."""
+    zero = eq(x, full(_type(x), 0, x))
+    return where(zero, full(_type(x), 1, x), x), zero
+
+
+def _type(x: Any) -> TensorType:
+    return TensorType(x.dtype, tuple(x.shape))
+
+
+def _mul_base_vjp(ct: Any, base: Any, indices: Any, src: Any, axis: int) -> Any:
+    """The product of the sources of each place."""
+    return ct * scatter_mul(full(_type(base), 1, base), indices, src, axis)
+
+
+def _mul_src_vjp(ct: Any, base: Any, indices: Any, src: Any, axis: int) -> Any:
+    """What a place holds without the source: divided by it, or by what else is zero in the place if it is zero itself."""
+    nonzero, zero = _one_where_zero(src)
+    zeros = scatter_add(full(_type(base), 0, base), indices, cast(zero, src.dtype), axis)
+    rest = gather(ct * scatter_mul(base, indices, nonzero, axis), indices, axis) / nonzero
+    others = gather(zeros, indices, axis) - cast(zero, src.dtype)
+    return where(eq(others, full(_type(src), 0, src)), rest, full(_type(src), 0, src))
+
+
+scatter_mul = op("scatter_mul", "base indices src", "axis", infer=_writing("scatter_reduce"),
+                 ref=_scatter_at(np.multiply, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 vjp=(_mul_base_vjp, None, _mul_src_vjp),
+                 samples=(Sample((_f, _index, _src), {"axis": 1}), Sample((_f, _index, _src), {"axis": 1}, 0.5, 2.0)))
+"""The base times all of `src` that goes to each place."""
+
+
+def _shares(ct: Any, base: Any, indices: Any, src: Any, out: Any, axis: int) -> tuple[Any, Any, Any]:
+    """Which of base and sources are the extreme of their place, and the cotangent of a place over their number."""
+    from_base = cast(eq(base, out), ct.dtype)
+    from_src = cast(eq(src, gather(out, indices, axis)), ct.dtype)
+    return from_base, from_src, ct / scatter_add(from_base, indices, from_src, axis)
+
+
+def _extreme_base_vjp(ct: Any, base: Any, indices: Any, src: Any, out: Any, axis: int) -> Any:
+    from_base, _, share = _shares(ct, base, indices, src, out, axis)
+    return from_base * share
+
+
+def _extreme_src_vjp(ct: Any, base: Any, indices: Any, src: Any, out: Any, axis: int) -> Any:
+    _, from_src, share = _shares(ct, base, indices, src, out, axis)
+    return from_src * gather(share, indices, axis)
+
+
+scatter_max = op("scatter_max", "base indices src", "axis", infer=_writing("scatter_reduce"),
+                 ref=_scatter_at(np.maximum, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 vjp=(_extreme_base_vjp, None, _extreme_src_vjp),
+                 samples=(Sample((_f, _index, _src), {"axis": 1}),))
+scatter_min = op("scatter_min", "base indices src", "axis", infer=_writing("scatter_reduce"),
+                 ref=_scatter_at(np.minimum, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 vjp=(_extreme_base_vjp, None, _extreme_src_vjp),
+                 samples=(Sample((_f, _index, _src), {"axis": 1}),))
+"""The extreme of the base and of all of `src` that goes to each place; the cotangent is shared evenly among equals."""

@@ -10,7 +10,8 @@ from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import bitwise_or, cast, eq, ne, where
-from graphc.ops.movement import broadcast_to, reshape
+from graphc.ops.movement import broadcast_to, check_axis, concat, flip, reshape, slice
+from graphc.ops.scan import products_before, wider
 from graphc.types import Shape, TensorType, bool_, float32, int64
 
 _t = TensorType(float32, (2, 3, 4))
@@ -45,6 +46,8 @@ def _sum_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
 
 
 def _sum_ref(x: np.ndarray, axes: tuple[int, ...]) -> Any:
+    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
+        return np.add.reduce(x, axis=axes, dtype=wider(x.dtype)).astype(x.dtype)
     return np.add.reduce(x, axis=axes, dtype=x.dtype)
 
 
@@ -52,6 +55,49 @@ sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, reduction="sum",
          vjp=lambda ct, x_type, axes: expand(ct, x_type.shape, axes),
          samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (0,)}),
                   Sample((_t,), {"axes": (2,)})))
+
+
+def _prod_infer(x: TensorType, axis: int) -> TensorType:
+    check_axis("prod", axis, x)
+    if x.dtype is bool_:
+        raise DTypeError("prod: bool has no product of its own", expected="a numeric dtype", hint="cast it first")
+    return _without(x, (axis,))
+
+
+def _prod_ref(x: np.ndarray, axis: int) -> Any:
+    return np.asarray(np.multiply.reduce(x, axis=axis, dtype=wider(x.dtype))).astype(x.dtype, copy=False)
+
+
+def _prod_decompose(x: Any, axis: int) -> Any:
+    """Halves are multiplied with each other until one element is left."""
+    shape = tuple(x.shape)
+    left = (*shape[:axis], *shape[axis + 1 :])
+    if not isinstance(shape[axis], int):
+        raise ShapeError("prod: the size of the dimension is not known", got=str(shape))
+    if shape[axis] == 0:
+        return full(TensorType(x.dtype, left), 1, like=x)
+
+    def part(start: int, stop: int) -> Any:
+        starts = tuple(start if i == axis else 0 for i in range(len(shape)))
+        stops = tuple(stop if i == axis else n for i, n in enumerate(shape))
+        return slice(x, starts, stops, (1,) * len(shape))
+
+    while (size := x.shape[axis]) > 1:
+        half = size // 2
+        product = part(0, half) * part(half, 2 * half)
+        x = concat(product, part(2 * half, size), axis=axis) if size % 2 else product
+    return reshape(x, left)
+
+
+def _prod_vjp(ct: Any, x: Any, axis: int) -> Any:
+    """The product of all others: of those before times those after, as nothing may be divided by zero."""
+    after = flip(products_before(flip(x, (axis,)), axis), (axis,))
+    return expand(ct, x.shape, (axis,)) * (products_before(x, axis) * after)
+
+
+prod = op("prod", "x", "axis", infer=_prod_infer, ref=_prod_ref, decompose=_prod_decompose, vjp=_prod_vjp,
+          samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}),
+                   Sample((np.array([[1.5, 0.0, -2.0], [0.0, 2.0, 0.0]], np.float32),), {"axis": 1})))
 
 
 def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
