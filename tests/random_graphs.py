@@ -28,13 +28,14 @@ from graphc.types import (
     int32,
     int64,
     uint8,
+    uint16,
     uint32,
     uint64,
 )
 
 SIZES = (0, 1, 2, 3, 5, 7, 16, 17)
 LARGE = (1, 2, 3, 7, 33, 64, 129, 1000)
-DTYPES = (float64, float16, int64, int32, int16, int8, uint8, uint32, uint64, bool_)
+DTYPES = (float64, float16, int64, int32, int16, int8, uint8, uint16, uint32, uint64, bool_)
 """The dtypes besides float32, which every other value has."""
 
 _INEXACT = frozenset(("tanh", "sigmoid", "sin", "cos", "exp", "expm1", "log", "log1p", "erf", "pow"))
