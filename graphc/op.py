@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.types import DType, Scalar, TensorType, get_default_dtype, result_type
@@ -24,6 +24,17 @@ class _NotDifferentiable:
 
 
 not_differentiable = _NotDifferentiable()
+
+
+class Undefined:
+    """The rule for an operand by which there is a derivative, but no formula for it: asking for it is an error."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __call__(self, ct: Any) -> NoReturn:
+        raise GraphcError(f"the derivative for '{self.what}' is not implemented.",
+                          hint="detach() the operand, or make it one that does not require grad")
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class OpDef:
     taps: Callable[..., int] | None
     index_operand: int | None
     costly: bool
+    batch: Callable[..., Any] | Literal["leading"] | None
     samples: tuple[Sample, ...]
 
     def __call__(self, *args: Any, like: Any = None, **attrs: Any) -> Any:
@@ -135,6 +147,7 @@ def op(
     taps: Callable[..., int] | None = None,
     index_operand: int | None = None,
     costly: bool = False,
+    batch: Callable[..., Any] | Literal["leading"] | None = None,
     samples: tuple[Sample, ...],
 ) -> OpDef:
     """Define an op and register it.
@@ -149,6 +162,7 @@ def op(
         One rule an operand (None for an operand without a derivative), one rule for all of a variadic op's operands, or
         `not_differentiable`. A rule is written with the public functions; its parameter names say what must be saved.
         For an op with several results, `ct` and `out` are tuples; an entry of `ct` is None where no cotangent comes.
+        `Undefined` is the rule of an operand by which nobody has written the derivative down.
     scalar
         For an elementwise op that back ends do not know by name: the same computation on one element, written with
         functions over kernel expressions.
@@ -180,6 +194,11 @@ def op(
         Which operand holds places along the dimension `axis` of the first operand.
     costly
         NumPy is slow at it: eager calls run the op's own compiled kernel.
+    batch
+        How the op is applied to a batch at once, for vmap: "leading" where it takes leading dimensions as they come, or
+        `batch(size, batched, *operands, **attrs)`, where `batched` says which operands have the batch, of `size`, as
+        their dimension 0; so has the result. Elementwise ops and those that name dimensions by `axis` or `axes` alone
+        need none. Any other op without one is applied to one element of the batch after another.
     """
     if name in OPS:
         raise GraphcError(f"op {name!r} is defined twice")
@@ -191,7 +210,7 @@ def op(
     record = OpDef(
         name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
         view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps,
-        index_operand, costly, samples,
+        index_operand, costly, batch, samples,
     )
     OPS[name] = record
     return record

@@ -213,6 +213,12 @@ def _float_remainder(v: Registers, x: str, y: str) -> str:
     return v.select(none, v.intrinsic("llvm.copysign", zero, y), up)
 
 
+def _integer_fmod(v: Registers, x: str, y: str) -> str:
+    """Of the dividend's sign; 0 where y is 0."""
+    rest = v.do("srem" if v.dtype.is_signed else "urem", x, _divisor(v, x, y))
+    return v.select(v.compare("eq", y, v.number(0)), v.number(0), rest)
+
+
 def _float_floor_divide(v: Registers, x: str, y: str) -> str:
     """By the exact remainder: floor(x / y) would be one too high where the quotient is rounded up to a whole number."""
     zero, ratio = v.number(0.0), v.do("fdiv", x, y)
@@ -306,6 +312,15 @@ def _shift_right(v: Registers, x: str, y: str) -> str:
     return v.select(inside, v.do("lshr", x, v.select(inside, y, v.number(0))), v.number(0))
 
 
+def _sign_bit(v: Registers, x: str) -> str:
+    bits = v.of(int64 if v.dtype is float64 else int32)
+    return bits.negative(v.f.value(f"bitcast {v.type} {x} to {bits.type}"))
+
+
+def _never(v: Registers, x: str) -> str:
+    return v.compare("ne", x, x)
+
+
 def _where(v: Registers, condition: str, x: str, y: str) -> str:
     return v.select(condition, x, y)
 
@@ -386,16 +401,31 @@ RULES: dict[str, Rule] = {
     "pow": _by_kind(float=_float_power, int=_integer_power),
     "floor_divide": _by_kind(float=_float_floor_divide, int=_integer_floor_divide),
     "remainder": _by_kind(float=_float_remainder, int=_integer_remainder),
+    "fmod": _by_kind(float="frem", int=_integer_fmod),
     "exp": _function("exp"),
     "expm1": _function("expm1"),
     "log": _function("log"),
     "log1p": _function("log1p"),
     "sqrt": _intrinsic("llvm.sqrt"),
+    "exp2": _function("exp2"),
+    "log2": _function("log2"),
+    "log10": _function("log10"),
     "sin": _function("sin"),
     "cos": _function("cos"),
+    "tan": _function("tan"),
+    "asin": _function("asin"),
+    "acos": _function("acos"),
+    "atan": _function("atan"),
+    "atan2": _function("atan2"),
+    "sinh": _function("sinh"),
+    "cosh": _function("cosh"),
+    "asinh": _function("asinh"),
+    "acosh": _function("acosh"),
+    "atanh": _function("atanh"),
     "tanh": _function("tanh"),
     "sigmoid": _function("sigmoid"),
     "erf": _function("erf"),
+    "erfc": _function("erfc"),
     "floor": _by_kind(float=_intrinsic("llvm.floor"), int=_itself, bool=_itself),
     "ceil": _by_kind(float=_intrinsic("llvm.ceil"), int=_itself, bool=_itself),
     "trunc": _by_kind(float=_intrinsic("llvm.trunc"), int=_itself, bool=_itself),
@@ -403,6 +433,8 @@ RULES: dict[str, Rule] = {
     "maximum": _extremum("gt", "llvm.smax", "llvm.umax", "or"),
     "minimum": _extremum("lt", "llvm.smin", "llvm.umin", "and"),
     "where": _where,
+    "copysign": _intrinsic("llvm.copysign"),
+    "signbit": _by_kind(float=_sign_bit, int=Registers.negative, uint=_never, bool=_never),
     "eq": _compare("oeq", "eq", "eq"),
     "ne": _compare("une", "ne", "ne"),
     "lt": _compare("olt", "slt", "ult"),

@@ -2,6 +2,33 @@
 
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.creation import constant, full, iota, zeros_like
+from graphc.ops.elementary import (
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    copysign,
+    cosh,
+    entr,
+    erfc,
+    exp2,
+    exponent,
+    gcd,
+    hypot,
+    log2,
+    log10,
+    logaddexp,
+    logaddexp2,
+    nextafter,
+    signbit,
+    sinh,
+    tan,
+    xlog1py,
+    xlogy,
+)
 from graphc.ops.elementwise import (
     abs,
     add,
@@ -19,6 +46,7 @@ from graphc.ops.elementwise import (
     expm1,
     floor,
     floor_divide,
+    fmod,
     ge,
     gt,
     le,
@@ -68,3 +96,29 @@ from graphc.ops.random import random_bits
 from graphc.ops.reduce import amax, amin, argmax, argmin, expand, keepdims, prod, sum
 from graphc.ops.scan import argcummax, argcummin, cumprod, cumsum, linear_recurrence, logcumsumexp
 from graphc.ops.sort import argsort, searchsorted
+from graphc.ops.special import (
+    airy_ai,
+    digamma,
+    erfcx,
+    erfinv,
+    i0,
+    i0e,
+    i1,
+    i1e,
+    igamma,
+    igammac,
+    j0,
+    j1,
+    k0,
+    k0e,
+    k1,
+    k1e,
+    lgamma,
+    log_ndtr,
+    ndtri,
+    polygamma,
+    polynomial,
+    y0,
+    y1,
+    zeta,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,17 @@ import numpy as np
 
 from graphc.errors import DTypeError
 from graphc.op import Sample, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.creation import zeros_like
-from graphc.types import DType, TensorType, bool_, float32, float64, int32, int64, uint8
+from graphc.types import DType, TensorType, bool_, complex64, convert, float32, float64, int32, int64, uint8
 
 _f = TensorType(float32, (3, 5))
 _d = TensorType(float64, (4,))
 _i = TensorType(int64, (7,))
 _b = TensorType(bool_, (7,))
+_z = TensorType(complex64, (3, 4))
+_REAL = ("bool", "int", "uint", "float")
+_NUMERIC = ("int", "uint", "float", "complex")
 
 
 def same(x: TensorType, *_: TensorType) -> TensorType:
@@ -34,10 +39,29 @@ def _only(name: str, allowed: str, *kinds: str) -> Callable[..., TensorType]:
 
     def infer(x: TensorType, *_: TensorType) -> TensorType:
         if x.dtype.kind not in kinds:
-            raise DTypeError(f"{name} is not defined on {x.dtype.name}", expected=allowed, got=str(x))
+            raise DTypeError(f"{name} is not supported for {_described(x.dtype)} tensors: it is not implemented for "
+                             f"{x.dtype.name}", expected=allowed, got=str(x))
         return x
 
     return infer
+
+
+def _described(dtype: DType) -> str:
+    return {"bool": "bool", "complex": "complex", "float": "floating-point"}.get(dtype.kind, "integer")
+
+
+def _real(name: str) -> Callable[..., TensorType]:
+    return _only(name, "a dtype that is not complex", *_REAL)
+
+
+def _numeric(name: str) -> Callable[..., TensorType]:
+    return _only(name, "a numeric dtype", *_NUMERIC)
+
+
+def _ordered(name: str) -> Callable[..., TensorType]:
+    """The type rule of a comparison by size, which complex numbers do not have."""
+    check = _real(name)
+    return lambda x, *_: check(x).with_dtype(bool_)
 
 
 def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,15 +78,17 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 # Arithmetic
 
 add = op("add", "x y", infer=same, ref=_quiet(np.add), elementwise=True,
-         vjp=(lambda ct: ct, lambda ct: ct), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
-sub = op("sub", "x y", infer=_only("sub", "a numeric dtype", "int", "uint", "float"), ref=_quiet(np.subtract),
-         elementwise=True, vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i))))
+         vjp=(lambda ct: ct, lambda ct: ct),
+         samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b)), Sample((_z, _z))))
+sub = op("sub", "x y", infer=_numeric("sub"), ref=_quiet(np.subtract),
+         elementwise=True, vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_z, _z))))
 mul = op("mul", "x y", infer=same, ref=_quiet(np.multiply), elementwise=True,
-         vjp=(lambda ct, y: ct * y, lambda ct, x: ct * x), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
+         vjp=(lambda ct, y: ct * conjugate(y), lambda ct, x: ct * conjugate(x)),
+         samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b)), Sample((_z, _z))))
 div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, nanoseconds=2.3, floating=True,
-         vjp=(lambda ct, y: ct / y, lambda ct, y, out: -ct * out / y),
-         samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5)))
-neg = op("neg", "x", infer=_only("neg", "a numeric dtype", "int", "uint", "float"), ref=np.negative, elementwise=True,
+         vjp=(lambda ct, y: ct / conjugate(y), lambda ct, y, out: -ct * conjugate(out / y)),
+         samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5), Sample((_z, _z), low=0.5)))
+neg = op("neg", "x", infer=_numeric("neg"), ref=np.negative, elementwise=True,
          vjp=lambda ct: -ct, samples=(Sample((_f,)), Sample((_i,))))
 
 
@@ -70,11 +96,29 @@ def _sign(x: np.ndarray) -> Any:
     return np.subtract(x > 0, x < 0, dtype=np.int8).astype(x.dtype)  # of nan it is 0
 
 
-sign = op("sign", "x", infer=_only("sign", "a numeric dtype", "int", "uint", "float"), ref=_sign, elementwise=True,
+sign = op("sign", "x", infer=_only("sign", "a numeric dtype that is not complex", "int", "uint", "float"), ref=_sign,
+          elementwise=True,
           vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,), low=0.5), Sample((_i,))),
           scalar=lambda x: where(x > 0, 1, where(x < 0, -1, zeros_like(x))))
-abs = op("abs", "x", infer=_only("abs", "a numeric dtype", "int", "uint", "float"), ref=np.abs, elementwise=True,
-         vjp=lambda ct, x: ct * sign(x), samples=(Sample((_f,), low=0.5), Sample((_i,))))
+
+
+def _sgn(x: np.ndarray) -> Any:
+    length = np.abs(x)
+    return np.where(length == 0, 0, x / length).astype(x.dtype)
+
+
+def _sgn_vjp(ct: Any, x: Any, out: Any) -> Any:
+    """What of ct / |x| turns the direction: its part along the direction is taken out."""
+    length = abs(x)
+    scaled = ct / where(eq(length, 0), 1.0, length)
+    return where(eq(length, 0), 0.0, scaled - real(scaled * conjugate(out)) * out)
+
+
+sgn = op("sgn", "x", infer=_only("sgn", "a complex dtype", "complex"), ref=_quiet(_sgn), elementwise=True, kernel="host",
+         vjp=_sgn_vjp, samples=(Sample((_z,), low=0.5),))
+abs = op("abs", "x", infer=lambda x: _numeric("abs")(x).with_dtype(x.dtype.to_real()), ref=np.abs, elementwise=True,
+         vjp=lambda ct, x: ct * (sgn(x) if x.dtype.is_complex else sign(x)),
+         samples=(Sample((_f,), low=0.5), Sample((_i,)), Sample((_z,), low=0.5)))
 
 
 def _pow(x: np.ndarray, y: np.ndarray) -> Any:
@@ -82,29 +126,32 @@ def _pow(x: np.ndarray, y: np.ndarray) -> Any:
     if x.dtype.kind in "iu" and y.dtype.kind == "i" and (y < 0).any():
         ones = np.where(x == 1, 1, np.where(x == -1, 1 - 2 * (y & 1), 0))
         return np.where(y < 0, ones, np.power(x, np.maximum(y, 0))).astype(x.dtype)
-    if y.ndim == 0 and x.dtype.kind == "f":
+    if y.ndim == 0 and x.dtype.kind in "fc":
         return x ** y.item()  # NumPy squares and takes roots directly where the exponent is a number
     return np.power(x, y)
 
 
 def _base_vjp(ct: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, (int, float)):
-        return zeros_like(ct) if y == 0 else ct * (y * pow(x, y - 1))
-    return where(eq(y, 0), 0.0, ct * y * pow(x, y - 1))
+    if isinstance(y, (int, float, complex)):
+        return zeros_like(ct) if y == 0 else ct * conjugate(y * pow(x, y - 1))
+    return where(eq(y, 0), 0.0, ct * conjugate(y * pow(x, y - 1)))
 
 
 def _exponent_vjp(ct: Any, x: Any, y: Any, out: Any) -> Any:
-    if isinstance(x, (int, float)):
+    rising = ge(real(y) if y.dtype.is_complex else y, 0)
+    if isinstance(x, (int, float, complex)):
         if x == 0:
-            return where(ge(y, 0), 0.0, ct * out * -math.inf)
+            return where(rising, 0.0, conjugate(out) * ct * -math.inf)
+        if isinstance(x, complex) or out.dtype.is_complex:
+            return ct * conjugate(out * cmath.log(x))
         return ct * out * math.log(x) if x > 0 else ct * math.nan
-    return where(eq(x, 0) & ge(y, 0), 0.0, ct * out * log(x))
+    return where(eq(x, 0) & rising, 0.0, ct * conjugate(out * log(x)))
 
 
-pow = op("pow", "x y", infer=_only("pow", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_pow),
+pow = op("pow", "x y", infer=_numeric("pow"), ref=_quiet(_pow),
          elementwise=True, nanoseconds=25,
          vjp=(_base_vjp, _exponent_vjp),
-         samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5)))
+         samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5), Sample((_z, _z), low=0.5)))
 
 
 def _floor_divide(x: np.ndarray, y: np.ndarray) -> Any:
@@ -127,65 +174,78 @@ remainder = op("remainder", "x y", infer=_only("remainder", "a numeric dtype", "
                vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
                samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 
+
+def _fmod(x: np.ndarray, y: np.ndarray) -> Any:
+    if x.dtype.kind in "iu" and (y == 0).any():
+        raise ZeroDivisionError("fmod: an integer was divided by zero")
+    return np.fmod(x, y)
+
+
+fmod = op("fmod", "x y", infer=_only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_fmod),
+          elementwise=True, nanoseconds=20, vjp=(lambda ct: ct, lambda ct, x, y: -ct * trunc(x / y)),
+          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
+
 # Functions of one number
 
 exp = op("exp", "x", infer=same, ref=_quiet(np.exp), elementwise=True, nanoseconds=6.3, floating=True,
-         vjp=lambda ct, out: ct * out, samples=(Sample((_f,)), Sample((_d,))))
+         vjp=lambda ct, out: ct * conjugate(out), samples=(Sample((_f,)), Sample((_d,)), Sample((_z,))))
 expm1 = op("expm1", "x", infer=same, ref=_quiet(np.expm1), elementwise=True, nanoseconds=6.3, floating=True,
-           vjp=lambda ct, out: ct * (out + 1), samples=(Sample((_f,)),))
+           vjp=lambda ct, out: ct * conjugate(out + 1), samples=(Sample((_f,)), Sample((_z,))))
 log = op("log", "x", infer=same, ref=_quiet(np.log), elementwise=True, nanoseconds=6.3, floating=True,
-         vjp=lambda ct, x: ct / x, samples=(Sample((_f,), low=0.5), Sample((_d,), low=0.5)))
+         vjp=lambda ct, x: ct / conjugate(x), samples=(Sample((_f,), low=0.5), Sample((_d,), low=0.5), Sample((_z,), low=0.5)))
 log1p = op("log1p", "x", infer=same, ref=_quiet(np.log1p), elementwise=True, nanoseconds=6.3, floating=True,
-           vjp=lambda ct, x: ct / (x + 1), samples=(Sample((_f,), low=-0.5),))
+           vjp=lambda ct, x: ct / conjugate(x + 1), samples=(Sample((_f,), low=-0.5), Sample((_z,), low=-0.5)))
 sqrt = op("sqrt", "x", infer=same, ref=_quiet(np.sqrt), elementwise=True, nanoseconds=2.3, floating=True,
-          vjp=lambda ct, out: ct * 0.5 / out, samples=(Sample((_f,), low=0.5),))
+          vjp=lambda ct, out: ct * 0.5 / conjugate(out), samples=(Sample((_f,), low=0.5), Sample((_z,), low=0.5)))
 rsqrt = op("rsqrt", "x", infer=same, ref=_quiet(lambda x: np.reciprocal(np.sqrt(x))),
            elementwise=True, nanoseconds=2.3, floating=True,
-           vjp=lambda ct, x, out: ct * -0.5 * out / x, samples=(Sample((_f,), low=0.5),),
+           vjp=lambda ct, x, out: ct * conjugate(-0.5 * out / x), samples=(Sample((_f,), low=0.5), Sample((_z,), low=0.5)),
            scalar=lambda x: 1.0 / sqrt(x))
 sin = op("sin", "x", infer=same, ref=_quiet(np.sin), elementwise=True, nanoseconds=6.3, floating=True,
-         vjp=lambda ct, x: ct * cos(x), samples=(Sample((_f,)),))
+         vjp=lambda ct, x: ct * conjugate(cos(x)), samples=(Sample((_f,)), Sample((_z,))))
 cos = op("cos", "x", infer=same, ref=_quiet(np.cos), elementwise=True, nanoseconds=6.3, floating=True,
-         vjp=lambda ct, x: -ct * sin(x), samples=(Sample((_f,)),))
+         vjp=lambda ct, x: -ct * conjugate(sin(x)), samples=(Sample((_f,)), Sample((_z,))))
 tanh = op("tanh", "x", infer=same, ref=_quiet(np.tanh), elementwise=True, nanoseconds=6.3, floating=True,
-          vjp=lambda ct, out: ct * (1 - out * out), samples=(Sample((_f,)), Sample((_d,))))
+          vjp=lambda ct, out: ct * conjugate(1 - out * out), samples=(Sample((_f,)), Sample((_d,)), Sample((_z,))))
 
 
 def _sigmoid(x: np.ndarray) -> Any:
+    if x.dtype.kind == "c":
+        return 1 / (1 + np.exp(-x))
     # of -|x| alone, so that exp never overflows
     small = np.exp(-np.abs(x))
     return (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype)
 
 
 sigmoid = op("sigmoid", "x", infer=same, ref=_quiet(_sigmoid), elementwise=True, nanoseconds=6.3, floating=True,
-             vjp=lambda ct, out: ct * out * (1 - out), samples=(Sample((_f,)), Sample((_d,))))
+             vjp=lambda ct, out: ct * conjugate(out * (1 - out)), samples=(Sample((_f,)), Sample((_d,)), Sample((_z,))))
 
 
 def _erf(x: np.ndarray) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
-erf = op("erf", "x", infer=same, ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
+erf = op("erf", "x", infer=_real("erf"), ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
          vjp=lambda ct, x: ct * (2 / math.sqrt(math.pi)) * exp(-x * x), samples=(Sample((_f,)), Sample((_d,))))
-relu = op("relu", "x", infer=_only("relu", "a numeric dtype", "int", "uint", "float"),
+relu = op("relu", "x", infer=_only("relu", "a numeric dtype that is not complex", "int", "uint", "float"),
           ref=lambda x: np.maximum(x, x.dtype.type(0)), elementwise=True,
           vjp=lambda ct, out: where(out > 0, ct, 0.0), samples=(Sample((_f,)), Sample((_i,))),
           scalar=lambda x: maximum(x, 0))
 
 # Rounding: their derivative is zero wherever they have one
 
-floor = op("floor", "x", infer=same, ref=np.floor, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-ceil = op("ceil", "x", infer=same, ref=np.ceil, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-trunc = op("trunc", "x", infer=same, ref=np.trunc, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-round = op("round", "x", infer=same, ref=np.rint, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
+floor = op("floor", "x", infer=_real("floor"), ref=np.floor, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
+ceil = op("ceil", "x", infer=_real("ceil"), ref=np.ceil, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
+trunc = op("trunc", "x", infer=_real("trunc"), ref=np.trunc, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
+round = op("round", "x", infer=_real("round"), ref=np.rint, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
 
 # Choosing
 
-maximum = op("maximum", "x y", infer=same, ref=np.maximum, elementwise=True,
+maximum = op("maximum", "x y", infer=_real("maximum"), ref=np.maximum, elementwise=True,
              vjp=(lambda ct, x, y: where(x > y, ct, where(eq(x, y), ct * 0.5, 0.0)),
                   lambda ct, x, y: where(y > x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
-minimum = op("minimum", "x y", infer=same, ref=np.minimum, elementwise=True,
+minimum = op("minimum", "x y", infer=_real("minimum"), ref=np.minimum, elementwise=True,
              vjp=(lambda ct, x, y: where(x < y, ct, where(eq(x, y), ct * 0.5, 0.0)),
                   lambda ct, x, y: where(y < x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
@@ -200,18 +260,19 @@ def _where(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
 
 where = op("where", "condition x y", infer=_where, ref=np.where, elementwise=True, keeps="condition",
            vjp=(None, lambda ct, condition: where(condition, ct, 0.0), lambda ct, condition: where(condition, 0.0, ct)),
-           samples=(Sample((TensorType(bool_, (3, 5)), _f, _f)), Sample((_b, _i, _i))))
+           samples=(Sample((TensorType(bool_, (3, 5)), _f, _f)), Sample((_b, _i, _i)),
+                    Sample((TensorType(bool_, (3, 4)), _z, _z))))
 
 # Comparisons
 
-_compare: dict[str, Any] = {"infer": boolean, "elementwise": True, "vjp": not_differentiable,
+_compare: dict[str, Any] = {"elementwise": True, "vjp": not_differentiable,
                             "samples": (Sample((_f, _f)), Sample((_i, _i), low=0, high=3), Sample((_b, _b)))}
-eq = op("eq", "x y", ref=np.equal, **_compare)
-ne = op("ne", "x y", ref=np.not_equal, **_compare)
-lt = op("lt", "x y", ref=np.less, **_compare)
-le = op("le", "x y", ref=np.less_equal, **_compare)
-gt = op("gt", "x y", ref=np.greater, **_compare)
-ge = op("ge", "x y", ref=np.greater_equal, **_compare)
+eq = op("eq", "x y", infer=boolean, ref=np.equal, **_compare)
+ne = op("ne", "x y", infer=boolean, ref=np.not_equal, **_compare)
+lt = op("lt", "x y", infer=_ordered("lt"), ref=np.less, **_compare)
+le = op("le", "x y", infer=_ordered("le"), ref=np.less_equal, **_compare)
+gt = op("gt", "x y", infer=_ordered("gt"), ref=np.greater, **_compare)
+ge = op("ge", "x y", infer=_ordered("ge"), ref=np.greater_equal, **_compare)
 
 # Bits, and logic on booleans
 
@@ -235,8 +296,7 @@ shift_right = op("shift_right", "x y", infer=_only("shift_right", "an integer dt
 
 
 def _cast_ref(x: np.ndarray, dtype: DType) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        return x.astype(dtype.numpy)
+    return convert(x, dtype)
 
 
 def _cast_lower(read: Any, index: Any, types: Any, dtype: DType) -> Any:
@@ -246,9 +306,10 @@ def _cast_lower(read: Any, index: Any, types: Any, dtype: DType) -> Any:
 cast = op("cast", "x", "dtype", infer=lambda x, dtype: x.with_dtype(dtype), ref=_cast_ref, vjp=lambda ct: ct,
           lower=_cast_lower, pointwise=True, nanoseconds=0,
           samples=(Sample((_f,), {"dtype": float64}), Sample((_f,), {"dtype": int32}), Sample((_i,), {"dtype": float32}),
-                   Sample((_i,), {"dtype": bool_}), Sample((_b,), {"dtype": float32}), Sample((_f,), {"dtype": uint8}, 0, 9)))
+                   Sample((_i,), {"dtype": bool_}), Sample((_b,), {"dtype": float32}), Sample((_f,), {"dtype": uint8}, 0, 9),
+                   Sample((_f,), {"dtype": complex64}), Sample((_z,), {"dtype": float32}), Sample((_z,), {"dtype": bool_})))
 
 # A wall for derivatives
 
 stop_gradient = op("stop_gradient", "x", infer=same, ref=lambda x: x, vjp=not_differentiable, elementwise=True,
-                   scalar=lambda x: x, samples=(Sample((_f,)), Sample((_i,))))
+                   scalar=lambda x: x, samples=(Sample((_f,)), Sample((_i,)), Sample((_z,))))
