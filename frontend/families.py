@@ -16,6 +16,7 @@ from graphc.frontend import (
     activations,
     conversion,
     creation,
+    cumulative,
     indexing,
     inplace,
     joining,
@@ -24,10 +25,12 @@ from graphc.frontend import (
     pointwise,
     random,
     reductions,
+    sorting,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, reductions, movement, joining, indexing, matrices, activations, creation, random, conversion, inplace,
+    sorting, cumulative,
 )  # fmt: skip
 
 

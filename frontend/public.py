@@ -11,8 +11,8 @@ from graphc.frontend.inplace import write_out
 from graphc.frontend.tensor import Tensor
 
 EITHER = frozenset((
-    "add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "div", "float_power",
-    "floor_divide", "mul", "pow", "remainder", "result_type", "sub",
+    "add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bucketize", "div",
+    "float_power", "floor_divide", "isin", "mul", "pow", "remainder", "result_type", "sub",
 ))
 """Functions whose first or second argument may be a number, but not both."""
 

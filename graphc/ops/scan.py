@@ -68,9 +68,10 @@ def _recurrence_infer(a: TensorType, b: TensorType, axis: int) -> TensorType:
 
 def _recurrence_ref(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     out = np.empty(b.shape, wider(b.dtype))
+    factors, summands, places = (np.moveaxis(x, axis, 0) for x in (a, b, out))
     state: Any = 0
-    for factor, summand, place in zip(*(np.moveaxis(x, axis, 0) for x in (a, b, out)), strict=True):
-        place[...] = state = factor * state + summand
+    for k in range(len(places)):
+        places[k] = state = factors[k] * state + summands[k]
     return out.astype(b.dtype, copy=False)
 
 
@@ -111,14 +112,15 @@ def _logcumsumexp_ref(x: np.ndarray, axis: int) -> np.ndarray:
         return np.logaddexp.accumulate(wide, axis).astype(x.dtype)
     # relative to the largest real part so far; a new largest one rescales the sum
     out = np.empty_like(wide)
+    elements, places = np.moveaxis(wide, axis, 0), np.moveaxis(out, axis, 0)
     top: Any = -np.inf
     total: Any = 0
-    for element, place in zip(np.moveaxis(wide, axis, 0), np.moveaxis(out, axis, 0), strict=True):
-        higher = np.maximum(top, element.real)
+    for k in range(len(places)):
+        higher = np.maximum(top, elements[k].real)
         base = np.where(np.isneginf(higher), 0, higher)
-        total = total * np.exp(top - base) + np.exp(element - base)
+        total = total * np.exp(top - base) + np.exp(elements[k] - base)
         top = higher
-        place[...] = np.log(total) + base
+        places[k] = np.log(total) + base
     return out.astype(x.dtype)
 
 

@@ -56,9 +56,10 @@ def _search_ref(sequence: np.ndarray, values: np.ndarray, right: bool) -> np.nda
     side = "right" if right else "left"
     if sequence.ndim == 1:
         return np.searchsorted(sequence, values, side).astype(np.int64, copy=False)
-    rows = zip(sequence.reshape(-1, sequence.shape[-1]), values.reshape(-1, values.shape[-1]), strict=True)
-    found = [np.searchsorted(row, wanted, side) for row, wanted in rows] if values.size else []
-    return np.array(found, np.int64).reshape(values.shape)
+    found = np.zeros(values.shape, np.int64)
+    for row in np.ndindex(values.shape[:-1]):
+        found[row] = np.searchsorted(sequence[row], values[row], side)
+    return found
 
 
 searchsorted = op("searchsorted", "sequence values", "right", infer=_search_infer, ref=_search_ref, kernel="host",
