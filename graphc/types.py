@@ -182,6 +182,14 @@ def convert(array: np.ndarray, dtype: DType) -> np.ndarray:
         return array.astype(dtype.numpy)
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """Halves as float32, in which what adds up many numbers, or takes several steps, is computed; others as they are."""
+    if array.dtype.itemsize > 4 or array.dtype.kind not in "fV":
+        return array
+    dtype = dtype_of(array.dtype)
+    return array if dtype.computes_in is dtype else convert(array, dtype.computes_in)
+
+
 def scalar_array(value: Scalar, dtype: DType) -> np.ndarray:
     """A Python number as a 0-d array: rounded to the dtype, or cut to its bits."""
     if isinstance(value, int) and not dtype.is_differentiable:

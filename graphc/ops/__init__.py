@@ -1,5 +1,6 @@
 """The primitive ops, as functions: each works on tensors, graph values and kernel expressions alike."""
 
+from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.creation import constant, full, iota, zeros_like
 from graphc.ops.elementary import (
@@ -63,6 +64,7 @@ from graphc.ops.elementwise import (
     remainder,
     round,
     rsqrt,
+    sgn,
     shift_left,
     shift_right,
     sigmoid,

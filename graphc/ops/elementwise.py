@@ -13,7 +13,7 @@ from graphc.errors import DTypeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.creation import zeros_like
-from graphc.types import DType, TensorType, bool_, complex64, convert, float32, float64, int32, int64, uint8
+from graphc.types import DType, TensorType, bool_, complex64, convert, float32, float64, int32, int64, uint8, widened
 
 _f = TensorType(float32, (3, 5))
 _d = TensorType(float64, (4,))
@@ -213,7 +213,7 @@ def _sigmoid(x: np.ndarray) -> Any:
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
     # of -|x| alone, so that exp never overflows
-    small = np.exp(-np.abs(x))
+    small = np.exp(-np.abs(widened(x)))
     return (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype)
 
 

@@ -12,7 +12,7 @@ from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import bitwise_or, cast, eq, ne, where
 from graphc.ops.movement import broadcast_to, check_axis, concat, flip, reshape, slice
 from graphc.ops.scan import products_before, wider
-from graphc.types import Shape, TensorType, bool_, float32, int64
+from graphc.types import Shape, TensorType, bool_, complex64, float32, int64
 
 _t = TensorType(float32, (2, 3, 4))
 _i = TensorType(int64, (3, 5))
@@ -54,7 +54,7 @@ def _sum_ref(x: np.ndarray, axes: tuple[int, ...]) -> Any:
 sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, reduction="sum",
          vjp=lambda ct, x_type, axes: expand(ct, x_type.shape, axes),
          samples=(Sample((_t,), {"axes": (0, 1, 2)}), Sample((_t,), {"axes": (1,)}), Sample((_i,), {"axes": (0,)}),
-                  Sample((_t,), {"axes": (2,)})))
+                  Sample((_t,), {"axes": (2,)}), Sample((TensorType(complex64, (2, 3)),), {"axes": (1,)})))
 
 
 def _prod_infer(x: TensorType, axis: int) -> TensorType:
@@ -102,6 +102,9 @@ prod = op("prod", "x", "axis", infer=_prod_infer, ref=_prod_ref, decompose=_prod
 
 def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
     _check_axes("amax/amin", x, axes)
+    if x.dtype.is_complex:
+        raise DTypeError(f"amax/amin is not implemented for {x.dtype.name}: complex numbers have no order",
+                         expected="a dtype that is not complex", got=str(x))
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
                          expected="reduced dimensions of size 1 or more")
