@@ -39,6 +39,7 @@ FLOORS = (
     "graphc.rewrite",
     "graphc.passes",
     "graphc.autodiff",
+    "graphc.batching",
     "graphc.memory",
     "graphc.schedule",
     "graphc.disk_cache",

@@ -19,7 +19,7 @@ import numpy as np
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.linalg import contract
-from graphc.ops.movement import flip, fold, pad, reshape, slice, window
+from graphc.ops.movement import flip, fold, pad, permute, reshape, slice, stack_operand, window
 from graphc.types import Size, TensorType, float32
 
 Ints = tuple[int, ...]
@@ -157,6 +157,44 @@ def _weight_grad(x: Any, g: Any, kernel: Ints, stride: Ints, padding: Pairs, dil
     return _merge(out, 0)
 
 
+# Batches of convolutions are convolutions in groups: the batch stands among the channels, or among the examples where the
+# kernel is the same for all. In the signatures: the size of the batch, and which operands have it.
+
+
+def _beside_channels(x: Any) -> Any:
+    """[batch, N, C, ...] as [N, batch * C, ...]."""
+    return _merge(permute(x, (1, 0, *range(2, len(x.shape)))), 1)
+
+
+def _from_channels(x: Any, size: Size) -> Any:
+    """[N, batch * C, ...] as [batch, N, C, ...]."""
+    split = _split_groups(x, 1, size)
+    return permute(split, (1, 0, *range(2, len(split.shape))))
+
+
+def _conv_batch(size: Any, batched: tuple[bool, bool], x: Any, w: Any, groups: int, **attrs: Any) -> Any:
+    if not batched[1]:
+        return _split_groups(conv(_merge(x, 0), w, groups=groups, **attrs), 0, size)
+    if not batched[0] and groups == 1:
+        return _from_channels(conv(x, _merge(w, 0), groups=1, **attrs), size)
+    x = _beside_channels(stack_operand(x, size, batched[0]))
+    return _from_channels(conv(x, _merge(w, 0), groups=size * groups, **attrs), size)
+
+
+def _input_grad_batch(count: Any, batched: tuple[bool, bool], g: Any, w: Any, groups: int, **attrs: Any) -> Any:
+    if not batched[1]:
+        return _split_groups(conv_input_grad(_merge(g, 0), w, groups=groups, **attrs), 0, count)
+    g = _beside_channels(stack_operand(g, count, batched[0]))
+    return _from_channels(conv_input_grad(g, _merge(w, 0), groups=count * groups, **attrs), count)
+
+
+def _weight_grad_batch(size: Any, batched: tuple[bool, bool], x: Any, g: Any, groups: int, **attrs: Any) -> Any:
+    if not batched[0] and groups == 1:
+        return _split_groups(conv_weight_grad(x, _beside_channels(g), groups=1, **attrs), 0, size)
+    x, g = (_beside_channels(stack_operand(v, size, own)) for v, own in zip((x, g), batched))
+    return _split_groups(conv_weight_grad(x, g, groups=size * groups, **attrs), 0, size)
+
+
 # The definitions: one tap of the kernel after another
 
 
@@ -222,11 +260,20 @@ _names = "stride padding dilation groups"
 _plain = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
 _same = {"stride": (1, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 1), "groups": 1}
 _strided = {"stride": (2, 1), "padding": ((1, 1), (0, 2)), "dilation": (1, 2), "groups": 1}
+_spread = {"stride": (1,), "padding": ((0, 0),), "dilation": (2,), "groups": 1}
 _in_groups = {"stride": (2,), "padding": ((1, 0),), "dilation": (1,), "groups": 2}
 
 
 def _f(*shape: int) -> TensorType:
     return TensorType(float32, shape)
+
+
+def _conv_first(x: Any, w: Any, wanted: TensorType, attrs: Mapping[str, Any]) -> Any:
+    """The convolution up to the sizes of `wanted`: the gradients may have been asked for with rows unused at the end."""
+    out = conv(x, w, **_shared(attrs))
+    if tuple(out.shape) == tuple(wanted.shape):
+        return out
+    return slice(out, (0,) * wanted.ndim, tuple(wanted.shape), (1,) * wanted.ndim)
 
 
 def _shared(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +282,7 @@ def _shared(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 conv = op(
-    "conv", "x w", _names, infer=_conv_infer, ref=_conv_ref, decompose=_conv, costly=True,
+    "conv", "x w", _names, infer=_conv_infer, ref=_conv_ref, decompose=_conv, costly=True, batch=_conv_batch,
     vjp=(lambda ct, w, x_type, attrs: conv_input_grad(ct, w, size=x_type.shape[2:], **_shared(attrs)),
          lambda ct, x, w_type, attrs: conv_weight_grad(x, ct, kernel=w_type.shape[2:], **_shared(attrs))),
     samples=(Sample((_f(2, 3, 6, 5), _f(4, 3, 3, 2)), _plain), Sample((_f(2, 2, 6, 5), _f(3, 2, 3, 2)), _strided),
@@ -243,18 +290,20 @@ conv = op(
 
 conv_input_grad = op(
     "conv_input_grad", "g w", f"size {_names}", infer=_input_grad_infer, ref=_input_grad_ref, decompose=_input_grad,
-    costly=True,
-    vjp=(lambda ct, w, attrs: conv(ct, w, **_shared(attrs)),
+    costly=True, batch=_input_grad_batch,
+    vjp=(lambda ct, w, g_type, attrs: _conv_first(ct, w, g_type, attrs),
          lambda ct, g, w_type, attrs: conv_weight_grad(ct, g, kernel=w_type.shape[2:], **_shared(attrs))),
     samples=(Sample((_f(2, 4, 6, 5), _f(4, 3, 3, 2)), {"size": (6, 5), **_same}),
              Sample((_f(2, 3, 3, 5), _f(3, 2, 3, 2)), {"size": (6, 5), **_strided}),
-             Sample((_f(2, 6, 3), _f(6, 2, 3)), {"size": (7,), **_in_groups})))
+             Sample((_f(2, 6, 3), _f(6, 2, 3)), {"size": (7,), **_in_groups}),
+             Sample((_f(2, 3, 3), _f(3, 2, 3)), {"size": (8,), **_spread})))
 
 conv_weight_grad = op(
     "conv_weight_grad", "x g", f"kernel {_names}", infer=_weight_grad_infer, ref=_weight_grad_ref,
-    decompose=_weight_grad, costly=True,
+    decompose=_weight_grad, costly=True, batch=_weight_grad_batch,
     vjp=(lambda ct, g, x_type, attrs: conv_input_grad(g, ct, size=x_type.shape[2:], **_shared(attrs)),
-         lambda ct, x, attrs: conv(x, ct, **_shared(attrs))),
+         lambda ct, x, g_type, attrs: _conv_first(x, ct, g_type, attrs)),
     samples=(Sample((_f(2, 3, 6, 5), _f(2, 4, 6, 5)), {"kernel": (3, 2), **_same}),
              Sample((_f(2, 2, 6, 5), _f(2, 3, 3, 5)), {"kernel": (3, 2), **_strided}),
-             Sample((_f(2, 4, 7), _f(2, 6, 3)), {"kernel": (3,), **_in_groups})))
+             Sample((_f(2, 4, 7), _f(2, 6, 3)), {"kernel": (3,), **_in_groups}),
+             Sample((_f(2, 2, 8), _f(2, 3, 3)), {"kernel": (3,), **_spread})))

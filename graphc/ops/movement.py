@@ -43,6 +43,11 @@ def inverse_permutation(order: Ints) -> Ints:
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
+def stack_operand(x: Any, size: Size, batched: bool) -> Any:
+    """An operand with a batch of `size` as its dimension 0: as it is if it has one, else the same for each element."""
+    return x if batched else broadcast_to(x, (size, *tuple(x.shape)))
+
+
 # Reshape, permute, broadcast
 
 
@@ -61,6 +66,7 @@ reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape:
              lower=_reshape_lower, nanoseconds=0,
              vjp=lambda ct, x_type: reshape(ct, x_type.shape),
              view=lambda base, new, shape: reshape(new, tuple(base.shape)),
+             batch=lambda size, batched, x, shape: reshape(x, (size, *shape)),
              samples=(Sample((_f,), {"shape": (5, 3)}), Sample((_t,), {"shape": (24,)}), Sample((_t,), {"shape": (2, 1, 12)})))
 
 
@@ -78,6 +84,7 @@ permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order:
              lower=_permute_lower, nanoseconds=0,
              vjp=lambda ct, order: permute(ct, inverse_permutation(order)),
              view=lambda base, new, order: permute(new, inverse_permutation(order)),
+             batch=lambda size, batched, x, order: permute(x, (0, *(i + 1 for i in order))),
              samples=(Sample((_f,), {"order": (1, 0)}), Sample((_t,), {"order": (2, 0, 1)})))
 
 
@@ -104,8 +111,13 @@ def _broadcast_lower(read: Any, index: Index, types: Types, shape: Shape) -> Exp
     return read(0, tuple(ix.ZERO if size == 1 else i for i, size in zip(own, types[0].shape)))
 
 
+def _broadcast_batch(size: Size, batched: Any, x: Any, shape: Shape) -> Any:
+    own = tuple(x.shape)[1:]
+    return broadcast_to(reshape(x, (size, *(1,) * (len(shape) - len(own)), *own)), (size, *shape))
+
+
 broadcast_to = op("broadcast_to", "x", "shape", infer=_broadcast_infer, ref=np.broadcast_to,
-                  lower=_broadcast_lower, nanoseconds=0,
+                  lower=_broadcast_lower, nanoseconds=0, batch=_broadcast_batch,
                   vjp=lambda ct, x_type: unbroadcast(ct, x_type.shape),
                   samples=(Sample((_f,), {"shape": (2, 3, 5)}),
                            Sample((TensorType(float32, (3, 1)),), {"shape": (3, 4)})))
@@ -145,7 +157,11 @@ def _slice_lower(read: Any, index: Index, types: Types, starts: Ints, stops: Int
     return read(0, tuple(ix.plus(ix.times(i, step), start) for i, start, step in zip(index, starts, steps)))
 
 
-slice = op("slice", "x", "starts stops steps", infer=_slice_infer, lower=_slice_lower, nanoseconds=0,
+def _slice_batch(size: Size, batched: Any, x: Any, starts: Ints, stops: Ints, steps: Ints) -> Any:
+    return slice(x, (0, *starts), (size, *stops), (1, *steps))
+
+
+slice = op("slice", "x", "starts stops steps", infer=_slice_infer, lower=_slice_lower, nanoseconds=0, batch=_slice_batch,
            ref=lambda x, starts, stops, steps: x[_region(starts, stops, steps)],
            vjp=lambda ct, x_type, starts, stops, steps: slice_update(full(x_type, 0, ct), ct, starts, stops, steps),
            view=lambda base, new, starts, stops, steps: slice_update(base, new, starts, stops, steps),
@@ -189,7 +205,15 @@ def _update_lower(read: Any, index: Index, types: Types, starts: Ints, stops: In
     return where(inside, read(1, tuple(places), inside), read(0, index, ~inside))
 
 
+def _update_batch(
+    size: Size, batched: tuple[bool, bool], base: Any, new: Any, starts: Ints, stops: Ints, steps: Ints
+) -> Any:
+    base, new = (stack_operand(x, size, own) for x, own in zip((base, new), batched))
+    return slice_update(base, new, (0, *starts), (size, *stops), (1, *steps))
+
+
 slice_update = op("slice_update", "base new", "starts stops steps", infer=_update_infer, ref=_update_ref, lower=_update_lower,
+                  batch=_update_batch,
                   vjp=(_update_base_vjp, lambda ct, starts, stops, steps: slice(ct, starts, stops, steps)),
                   samples=(Sample((_f, TensorType(float32, (2, 3))), {"starts": (1, 0), "stops": (3, 5), "steps": (1, 2)}),))
 
@@ -220,6 +244,7 @@ def _pad_lower(read: Any, index: Index, types: Types, low: Ints, high: Ints, val
 
 
 pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp, lower=_pad_lower,
+         batch=lambda size, batched, x, low, high, value: pad(x, (0, *low), (0, *high), value),
          samples=(Sample((_f,), {"low": (1, 0), "high": (0, 2), "value": 0.0}),
                   Sample((_t,), {"low": (0, 1, 1), "high": (0, 1, 0), "value": -math.inf})))
 
