@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, TensorClass, ValueCheck
+from graphc.backend import ArrayInput, EntrySpec, Executable, NumberInput, ResultLeaf, TensorCheck, TensorClass, ValueCheck
 from graphc.frontend import tracer
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
@@ -126,6 +126,25 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
         leaves=tuple(_leaf(plan, leaf) for leaf in plan.results),
         result=result,
     )
+
+
+def array_function(code: Executable) -> Callable[..., Any]:
+    """A graph as a function of arrays, in the graph's order, of the types and layouts that it was compiled for, which is not
+    checked. It returns a new array, or a tuple of them where there is not just one output."""
+    count = len(code.outputs)
+    spec = EntrySpec(
+        tensors=TENSORS, thread=(), arguments=tuple(ArrayInput(i, i) for i in range(len(code.inputs))), held=(), numbers=(),
+        guards=(), identities=(), updates=(), grads=(), no_grads=(),
+        leaves=tuple(ResultLeaf("array", j) for j in range(count)), result="one" if count == 1 else "tuple",
+    )  # fmt: skip
+    entry = code.entry(spec)
+
+    def run(*arrays: np.ndarray) -> Any:
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        code.run(arrays, outputs)
+        return outputs[0] if count == 1 else tuple(outputs)
+
+    return run if entry is None else entry.bind(run)
 
 
 def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:

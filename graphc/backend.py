@@ -136,6 +136,14 @@ class ValueCheck:
 
 
 @dataclass(frozen=True, eq=False)
+class ArrayInput:
+    """An argument that is an array of the layout that the graph was compiled for, which the caller has seen to."""
+
+    argument: int
+    input: int
+
+
+@dataclass(frozen=True, eq=False)
 class NumberInput:
     """An input of the graph that is a float or an int, read from a dict at each call."""
 
@@ -146,9 +154,9 @@ class NumberInput:
 
 @dataclass(frozen=True, eq=False)
 class ResultLeaf:
-    """One leaf of what a call returns: an output of the graph, an argument, or another object."""
+    """One leaf of what a call returns: an output of the graph as a tensor or as an array, an argument, or another object."""
 
-    kind: Literal["output", "argument", "object"]
+    kind: Literal["output", "array", "argument", "object"]
     reference: Any
     node: Any = None
     """What the tensor made for an output has as its `node`."""
@@ -161,7 +169,7 @@ class EntrySpec:
     tensors: TensorClass
     thread: tuple[tuple[Any, str, Any], ...]
     """(object, attribute, value): what differs by thread."""
-    arguments: tuple[TensorCheck | ValueCheck, ...]
+    arguments: tuple[TensorCheck | ValueCheck | ArrayInput, ...]
     """Positional arguments, in order."""
     held: tuple[TensorCheck, ...]
     """Tensors that are no arguments."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import ABSENT, ANYTHING, EntrySpec, Guard, TensorCheck, TensorClass, ValueCheck
+from graphc.backend import ABSENT, ANYTHING, ArrayInput, EntrySpec, Guard, TensorCheck, TensorClass, ValueCheck
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.blocks import blocks
 from graphc.backends.llvm.entry_code import render
@@ -86,7 +86,7 @@ class _Table:
         self.outputs = outputs
         self.alive: list[Any] = []
         checks = [*spec.arguments, *spec.held]
-        self.inputs = len(spec.numbers) + sum(isinstance(c, TensorCheck) and c.input is not None for c in checks)
+        self.inputs = len(spec.numbers) + sum(not isinstance(c, ValueCheck) and c.input is not None for c in checks)
         self._written = {i for _, i in spec.updates}
 
     def words(
@@ -140,6 +140,8 @@ class _Table:
         for number, check in enumerate(spec.arguments):
             if isinstance(check, ValueCheck):
                 words += _instruction(Check.VALUE, number, self._object(check.value))
+            elif isinstance(check, ArrayInput):
+                words += _instruction(Check.ARRAY, check.argument, check.input)
             else:
                 words += self._tensor(check)
         for left, right, same in spec.identities:
@@ -266,7 +268,7 @@ class _Table:
         return [*words, *_END]
 
     def _leaves(self) -> list[int]:
-        kinds = {"output": Leaf.OUTPUT, "argument": Leaf.ARGUMENT, "object": Leaf.OBJECT}
+        kinds = {"output": Leaf.OUTPUT, "array": Leaf.ARRAY, "argument": Leaf.ARGUMENT, "object": Leaf.OBJECT}
         words: list[int] = []
         for leaf in self.spec.leaves:
             reference = self._object(leaf.reference) if leaf.kind == "object" else leaf.reference

@@ -179,6 +179,12 @@ def _render_check(module: Module, slots: Slots) -> None:
     _tensor_check(w, code, parts)
     w.next()
 
+    begin(Check.ARRAY)
+    array, number = w.load_word("ptr", "%args", w.load_word("i64", code, 2)), w.load_word("i64", code, 3)
+    for part, content in ((0, w.load("ptr", array, objects.ARRAY_DATA)), (2, array)):
+        w.store_word("ptr", content, parts[part], number)
+    w.next()
+
     begin(Check.SAME)
     left, right = (w.load_word("ptr", "%args", w.load_word("i64", code, k)) for k in (2, 3))
     same = f.value(f"zext i1 {w.equal('ptr', left, right)} to i64")

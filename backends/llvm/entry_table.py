@@ -70,6 +70,7 @@ class Check(IntEnum):
     NAMESPACE = auto()  # object, dict
     VALUE = auto()  # argument, value
     TENSOR = auto()  # see Tensor
+    ARRAY = auto()  # argument, input: nothing is checked
     SAME = auto()  # argument, argument, whether they are the same object
     NUMBER = auto()  # dict, key, input, place in the frame
     APART = auto()  # input, n, n inputs
@@ -126,6 +127,7 @@ class Leaf(IntEnum):
     """What a leaf of the result is, and refers to by its number or address."""
 
     OUTPUT = 0
+    ARRAY = auto()
     ARGUMENT = auto()
     OBJECT = auto()
 
