@@ -14,7 +14,9 @@ from types import ModuleType
 
 from graphc.frontend import (
     activations,
+    adaptive_pooling,
     conversion,
+    convolution,
     creation,
     cumulative,
     indexing,
@@ -23,14 +25,17 @@ from graphc.frontend import (
     matrices,
     movement,
     pointwise,
+    pooling,
     random,
+    recurrent,
     reductions,
     sorting,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, reductions, movement, joining, indexing, matrices, activations, creation, random, conversion, inplace,
-    sorting, cumulative,
+    sorting, cumulative, recurrent,
+    convolution, pooling, adaptive_pooling,
 )  # fmt: skip
 
 

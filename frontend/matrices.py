@@ -9,7 +9,7 @@ from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
 from graphc.frontend.creation import eye
-from graphc.frontend.movement import expand, reshape
+from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
@@ -198,3 +198,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None:
         return out
     return named(emit(ops.add, (out, bias), {}), "Addmm" if len(input._data.shape) == 2 else "View")
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input1 @ weight[k] @ input2 + bias[k] over the last dimensions, for each k of weight [K, I, J]: [..., K]."""
+    left, right, (outputs, rows, columns) = input1._data.shape, input2._data.shape, weight._data.shape
+    if len(left) != len(right):
+        raise ShapeError(f"bilinear(): input dimensions do not match: got {len(left)} and {len(right)}")
+    for i, (a, b) in enumerate(zip(left[:-1], right[:-1])):
+        if a != b:
+            raise ShapeError(f"bilinear(): input batch dimensions do not match at dim {i}: got {a} and {b}")
+    for name, got, wanted in (("input1", left[-1], rows), ("input2", right[-1], columns)):
+        if got != wanted:
+            raise ShapeError(f"bilinear(): {name} size does not match weight size: got {got} but expected {wanted}")
+    if bias is not None and bias._data.shape != (outputs,):
+        raise ShapeError(f"bilinear(): bias size does not match weight size: got {bias._data.shape[0]} but expected {outputs}")
+    products = emit(ops.mul, (unsqueeze(input1, -1), unsqueeze(input2, -2)), {})
+    flat = reshape(products, (*left[:-1], rows * columns))
+    return linear(flat, reshape(weight, (outputs, rows * columns)), bias)

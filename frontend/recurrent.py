@@ -1,0 +1,223 @@
+"""Recurrent networks: one step of each kind of cell, and layers of them over sequences.
+
+The weights of a layer in one direction are listed in PyTorch's order: weight_ih [gates, input], weight_hh [gates, hidden],
+then bias_ih and bias_hh [gates] if there are biases, then weight_hr [projection, hidden] if the output is projected. The
+gates lie below each other: of an LSTM input, forget, cell, output; of a GRU reset, update, new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.errors import GraphcError
+from graphc.frontend.activations import dropout
+from graphc.frontend.joining import cat, stack
+from graphc.frontend.matrices import linear
+from graphc.frontend.movement import chunk, part, split, transpose, unbind
+from graphc.frontend.pointwise import relu, sigmoid, tanh
+from graphc.frontend.tensor import Tensor
+
+FUNCTIONS = "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"
+
+State = tuple[Tensor, ...]
+"""What a cell carries from step to step: (h,), for an LSTM (h, c)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one layer in one direction."""
+
+    ih: Tensor
+    hh: Tensor
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    hr: Tensor | None = None
+
+
+Step = Callable[[Tensor, State, Weights], State]
+"""One step: from the projection of the input (all of it that needs no state) and the state to the next state."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of cell: how many gates it has, and its step."""
+
+    gates: int
+    step: Step
+    joined_biases: bool = True
+    """Whether bias_hh can be added to the projection of the input, so that no step has to."""
+
+    def projected(self, input: Tensor, weights: Weights) -> Tensor:
+        """What all steps need of the input, at once."""
+        bias = weights.bias_ih
+        if bias is not None and weights.bias_hh is not None and self.joined_biases:
+            bias = bias + weights.bias_hh
+        return linear(input, weights.ih, bias)
+
+
+def _simple(activation: Callable[[Tensor], Tensor]) -> Step:
+    def step(x: Tensor, state: State, weights: Weights) -> State:
+        return (activation(x + linear(state[0], weights.hh)),)
+
+    return step
+
+
+def _lstm_step(x: Tensor, state: State, weights: Weights) -> State:
+    h, c = state
+    enter, keep, new, leave = chunk(x + linear(h, weights.hh), 4, -1)
+    c = sigmoid(keep) * c + sigmoid(enter) * tanh(new)
+    h = sigmoid(leave) * tanh(c)
+    return (h if weights.hr is None else linear(h, weights.hr)), c
+
+
+def _gru_step(x: Tensor, state: State, weights: Weights) -> State:
+    (h,) = state
+    x_reset, x_update, x_new = chunk(x, 3, -1)
+    h_reset, h_update, h_new = chunk(linear(h, weights.hh, weights.bias_hh), 3, -1)
+    new = tanh(x_new + sigmoid(x_reset + h_reset) * h_new)
+    return (new + sigmoid(x_update + h_update) * (h - new),)
+
+
+RNN_TANH = Cell(1, _simple(tanh))
+RNN_RELU = Cell(1, _simple(relu))
+LSTM = Cell(4, _lstm_step)
+GRU = Cell(3, _gru_step, joined_biases=False)  # its reset gate multiplies a part of bias_hh
+
+
+def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: State, layers: Sequence[Sequence[Weights]],
+        dropout_p: float = 0.0) -> tuple[Tensor, State]:
+    """Layers of cells over a sequence [T, N, input], from states [layers * directions, N, hidden].
+
+    With `batch_sizes` the sequence is packed, [sum of batch_sizes, input]: step t has the first batch_sizes[t] members of
+    the batch, which are in the order of decreasing length. `layers` lists each layer's directions. Returns the last layer's
+    outputs, the directions beside each other, and the last states.
+    """
+    starts = [unbind(s) for s in state]
+    lasts: list[State] = []
+    for depth, directions in enumerate(layers):
+        if depth > 0 and dropout_p > 0.0:
+            sequence = dropout(sequence, dropout_p)
+        outputs = []
+        for weights in directions:
+            start = tuple(s[len(lasts)] for s in starts)
+            backwards = len(outputs) == 1
+            inputs = cell.projected(sequence, weights)
+            steps = list(unbind(inputs) if batch_sizes is None else split(inputs, batch_sizes))
+            hidden, last = _over_time(cell, steps[::-1] if backwards else steps, start, weights, batch_sizes is not None)
+            if backwards:
+                hidden.reverse()
+            outputs.append(stack(hidden) if batch_sizes is None else cat(hidden))
+            lasts.append(last)
+        sequence = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
+    return sequence, tuple(stack(last) for last in zip(*lasts))
+
+
+def _over_time(cell: Cell, steps: Sequence[Tensor], start: State, weights: Weights, packed: bool) -> tuple[list[Tensor], State]:
+    """All steps of one layer in one direction, in the order given: the outputs, and the last state."""
+    if not packed:
+        state, hidden = start, []
+        for x in steps:
+            state = cell.step(x, state, weights)
+            hidden.append(state[0])
+        return hidden, state
+    # members of the batch end (or, going backwards, begin) at different steps: always those with the highest numbers
+    present = steps[0]._data.shape[0]
+    state = tuple(part(s, 0, 0, present) for s in start)
+    hidden, ended = [], []
+    for x in steps:
+        size = x._data.shape[0]
+        if size < present:
+            ended.append(tuple(part(s, 0, size, present) for s in state))
+            state = tuple(part(s, 0, 0, size) for s in state)
+        elif size > present:
+            state = tuple(cat([s, part(first, 0, present, size)]) for s, first in zip(state, start))
+        present = size
+        state = cell.step(x, state, weights)
+        hidden.append(state[0])
+    ended.append(state)
+    return hidden, tuple(cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*reversed(ended)))
+
+
+def grouped(weights: Sequence[Tensor], has_biases: bool, num_layers: int, bidirectional: bool,
+            projected: bool = False) -> list[list[Weights]]:
+    """A flat list of weights, layer by layer and direction by direction."""
+    each, directions = 2 + 2 * has_biases + projected, 1 + bidirectional
+    if len(weights) != each * directions * num_layers:
+        raise GraphcError("a recurrent network has another number of weights", got=str(len(weights)),
+                          expected=f"{each} for each of {num_layers} layers in {directions} directions")
+
+    def one(i: int) -> Weights:
+        mine = list(weights[i * each : (i + 1) * each])
+        biases = mine[2:4] if has_biases else [None, None]
+        return Weights(mine[0], mine[1], *biases, hr=mine[-1] if projected else None)
+
+    return [[one(layer * directions + d) for d in range(directions)] for layer in range(num_layers)]
+
+
+def _layers(cell: Cell, input: Tensor, state: State, params: Sequence[Tensor], has_biases: bool, num_layers: int,
+            dropout_p: float, train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, State]:
+    projected = cell is LSTM and state[0]._data.shape[-1] != state[1]._data.shape[-1]
+    layers = grouped(params, has_biases, num_layers, bidirectional, projected)
+    sequence = transpose(input, 0, 1) if batch_first else input
+    out, last = run(cell, sequence, None, state, layers, dropout_p if train else 0.0)
+    return transpose(out, 0, 1) if batch_first else out, last
+
+
+def rnn_tanh(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
+             train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """Layers of tanh cells over [T, N, input] from `hx` [layers * directions, N, hidden]: all outputs, and the last states."""
+    out, last = _layers(RNN_TANH, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return out, last[0]
+
+
+def rnn_relu(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
+             train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """As `rnn_tanh`, with relu."""
+    out, last = _layers(RNN_RELU, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return out, last[0]
+
+
+def gru(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
+        train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """As `rnn_tanh`, with gated recurrent units."""
+    out, last = _layers(GRU, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return out, last[0]
+
+
+def lstm(input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
+         train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """As `rnn_tanh`, with LSTM cells: `hx` is the pair of hidden and cell states; outputs, last hidden, last cell states."""
+    out, last = _layers(LSTM, input, tuple(hx), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return out, last[0], last[1]
+
+
+def _one_step(cell: Cell, input: Tensor, state: State, *weights: Any) -> State:
+    w = Weights(*weights)
+    return cell.step(cell.projected(input, w), state, w)
+
+
+def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+                  b_hh: Tensor | None = None) -> Tensor:
+    """tanh(w_ih x + b_ih + w_hh h + b_hh)."""
+    return _one_step(RNN_TANH, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+                  b_hh: Tensor | None = None) -> Tensor:
+    """relu(w_ih x + b_ih + w_hh h + b_hh)."""
+    return _one_step(RNN_RELU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+             b_hh: Tensor | None = None) -> Tensor:
+    """A step of a gated recurrent unit (Cho et al. 2014)."""
+    return _one_step(GRU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def lstm_cell(input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+              b_hh: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A step of an LSTM (Hochreiter and Schmidhuber 1997): from (h, c) to the next."""
+    h, c = _one_step(LSTM, input, tuple(hx), w_ih, w_hh, b_ih, b_hh)
+    return h, c
