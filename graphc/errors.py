@@ -102,6 +102,14 @@ class ArgumentTypeError(GraphcError, TypeError):
     """An argument of a type that the operation does not accept."""
 
 
+class LinAlgError(GraphcError):
+    """A matrix that the operation is not defined on, or an iteration that does not converge."""
+
+
+class DivisionByZeroError(GraphcError, ZeroDivisionError):
+    """Integers divided by zero."""
+
+
 class AutogradError(GraphcError):
     """A misuse of automatic differentiation."""
 

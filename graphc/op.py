@@ -42,13 +42,15 @@ class Sample:
     """One call of an op for the tests: operand types (or arrays), attributes, and how to test it.
 
     `low` and `high` bound the numbers drawn for floating-point operands, so that they stay inside the op's domain and
-    away from its kinks.
+    away from its kinks. A `hermitian` sample's first operand is made a positive-definite matrix, or a batch of them, and
+    varied among Hermitian ones only.
     """
 
     operands: tuple[Any, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     low: float = -2.0
     high: float = 2.0
+    hermitian: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Case:
         """The same call in double precision, where finite differences mean something."""
         wide = {name: float64 if value is float32 else value for name, value in self.sample.attrs.items()}
         arrays = tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in self.arrays)
-        return Case(self.record, Sample(self.sample.operands, wide, self.sample.low, self.sample.high), arrays)
+        return Case(self.record, replace(self.sample, attrs=wide), arrays)
 
     def differentiable(self) -> list[int]:
         """The operands that the result has a derivative by."""
@@ -72,6 +72,9 @@ def draw(record: OpDef, number: int, sample: Sample) -> Case:
             arrays.append(rng.random(operand.shape) < 0.5)
         else:
             arrays.append(rng.integers(int(sample.low), int(sample.high) + 1, operand.shape).astype(operand.dtype.numpy))
+    if sample.hermitian:
+        size = arrays[0].shape[-1]
+        arrays[0] = (arrays[0] @ arrays[0].swapaxes(-1, -2) + np.eye(size)).astype(arrays[0].dtype)
     return Case(record, sample, tuple(arrays))
 
 
@@ -174,31 +177,51 @@ def slope(graph: Graph, arrays: list[np.ndarray], direction: dict[int, np.ndarra
         return interpret(graph, [a + t * direction[i] if i in direction else a for i, a in enumerate(arrays)])
 
     total = 0.0
-    for high, low, cotangent in zip(results(step), results(-step), cotangents, strict=True):
+    ends = [(high, low) for high, low in zip(results(step), results(-step), strict=True) if high.dtype.kind in "fc"]
+    for (high, low), cotangent in zip(ends, cotangents, strict=True):
         difference = np.subtract(high, low, out=np.zeros_like(high), where=high != low)  # inf - inf is no slope
-        total += float(np.sum(difference * cotangent)) / (2 * step)
+        total += inner(difference, cotangent) / (2 * step)
     return total
 
 
-def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int) -> None:
+def inner(x: np.ndarray, y: np.ndarray) -> float:
+    """The inner product; of complex numbers as pairs of real ones, which is how their gradients are defined."""
+    return float(np.sum((np.conj(x) * y).real))
+
+
+def normal(rng: np.random.Generator, like: Any) -> np.ndarray:
+    """Normally distributed numbers in the shape of an array or a graph value, complex where that is."""
+    numbers = rng.standard_normal(like.shape)
+    kind = like.dtype.kind if isinstance(like, np.ndarray) else like.dtype.numpy.kind
+    return numbers + 1j * rng.standard_normal(like.shape) if kind == "c" else numbers
+
+
+def seeds(rng: np.random.Generator, graph: Graph) -> list[np.ndarray]:
+    """Cotangents of the outputs that have any."""
+    return [normal(rng, v) for v in graph.outputs if v.dtype.is_differentiable]
+
+
+def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int, hermitian: bool = False) -> None:
     """The graph's vector-Jacobian product along a random direction, then that of the product itself."""
     rng = np.random.default_rng(order)
     backward = vjp_graph(graph)
-    cotangents = [rng.standard_normal(v.shape) for v in graph.outputs]
+    cotangents = seeds(rng, graph)
     found = interpret(backward, [*arrays, *cotangents])
-    floating = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
-    direction = {i: rng.standard_normal(arrays[i].shape) for i in floating}
+    floating = [i for i, a in enumerate(arrays) if a.dtype.kind in "fc"]
+    direction = {i: normal(rng, arrays[i]) for i in floating}
+    if hermitian:
+        direction[0] = direction[0] + direction[0].conj().swapaxes(-1, -2)
     expected = slope(graph, arrays, direction, cotangents)
-    got = sum(float(np.sum(g * direction[i])) for i, g in zip(floating, found, strict=True))
+    got = sum(inner(g, direction[i]) for i, g in zip(floating, found, strict=True))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     if order > 1:
-        check_derivative(backward, [*arrays, *cotangents], order - 1)
+        check_derivative(backward, [*arrays, *cotangents], order - 1, hermitian)
 
 
 @differentiable_case
 def test_derivative_agrees_with_finite_differences(case: Case) -> None:
     wide = case.in_float64()
-    check_derivative(wide.graph(), list(wide.arrays), ORDER)
+    check_derivative(wide.graph(), list(wide.arrays), ORDER, wide.sample.hermitian)
 
 
 @differentiable_case
@@ -209,23 +232,24 @@ def test_tape_agrees_with_graph_derivative(case: Case) -> None:
     wanted = case.differentiable()
     tensors = [graphc.tensor(a, requires_grad=i in wanted) for i, a in enumerate(case.arrays)]
     leaves = [tensors[i] for i in wanted]
-    out = case.record(*tensors, **case.sample.attrs)
+    made = case.record(*tensors, **case.sample.attrs)
+    outs = [out for out in (made if isinstance(made, tuple) else (made,)) if out.dtype.is_differentiable]
     graph = case.graph()
     backward = vjp_graph(graph, wanted)
-    (ct,) = (rng.standard_normal(v.shape) for v in graph.outputs)
-    if not out.requires_grad:
+    cts = seeds(rng, graph)
+    if not any(out.requires_grad for out in outs):
         pytest.fail("the tape recorded nothing")
 
-    grads = graphc.autograd.grad(out, leaves, graphc.tensor(ct), create_graph=True)
-    assert_agree([g.detach().numpy() for g in grads], interpret(backward, [*case.arrays, ct]))
+    grads = graphc.autograd.grad(outs, leaves, [graphc.tensor(ct) for ct in cts], create_graph=True)
+    assert_agree([g.detach().numpy() for g in grads], interpret(backward, [*case.arrays, *cts]))
 
-    seeds = [rng.standard_normal(g.shape) for g in grads]
+    outer = [normal(rng, case.arrays[i]) for i in wanted]
     second = vjp_graph(backward, wanted)
-    expected = interpret(second, [*case.arrays, ct, *seeds])
+    expected = interpret(second, [*case.arrays, *cts, *outer])
     linear = [g for g in grads if g.requires_grad]
     got: list[Any] = [None] * len(leaves)
     if linear:
-        kept = [graphc.tensor(s) for g, s in zip(grads, seeds, strict=True) if g.requires_grad]
+        kept = [graphc.tensor(s) for g, s in zip(grads, outer, strict=True) if g.requires_grad]
         got = list(graphc.autograd.grad(linear, leaves, kept, allow_unused=True))
     assert_agree([np.zeros_like(e) if g is None else g.numpy() for g, e in zip(got, expected, strict=True)], expected)
 

@@ -78,7 +78,13 @@ from graphc.ops.elementwise import (
     where,
 )
 from graphc.ops.indexing import gather, in_range, scatter_add, scatter_max, scatter_min, scatter_mul, scatter_update
-from graphc.ops.linalg import contract, matmul, transpose_last
+from graphc.ops.eigen import eig, eigh, eigvals, eigvalsh, svd, svdvals
+from graphc.ops.lapack import cholesky, lu_factor, permutation, qr, take_rows
+from graphc.ops.least_squares import lstsq
+from graphc.ops.linalg import adjoint, contract, matmul, transpose_last
+from graphc.ops.matrices import lower_triangle, upper_triangle
+from graphc.ops.matrix_functions import cofactor, det, inv, matrix_exp, pinv, slogdet
+from graphc.ops.systems import solve, triangular_solve
 from graphc.ops.movement import (
     broadcast_to,
     concat,

@@ -1,0 +1,234 @@
+"""Factorisations of matrices, which LAPACK computes through NumPy and SciPy: of one matrix, or of each in a batch.
+
+In the derivatives a superscript H is the conjugate transpose, and `o` multiplies element by element.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AutogradError
+from graphc.op import Sample, not_differentiable, op
+from graphc.ops.creation import zeros_like
+from graphc.ops.elementwise import where
+from graphc.ops.indexing import gather
+from graphc.ops.linalg import adjoint, matmul
+from graphc.ops.matrices import (
+    LAPACK,
+    as_column,
+    each_matrix,
+    failure,
+    identity_like,
+    lesser,
+    lower_triangle,
+    need_square,
+    on_diagonal,
+    part,
+    total,
+    upper_triangle,
+)
+from graphc.ops.movement import broadcast_to, concat
+from graphc.ops.systems import solve_left, solve_right
+from graphc.types import Size, TensorType, float32, float64, int32, int64
+
+_square = TensorType(float32, (4, 4))
+_batch = TensorType(float64, (2, 3, 3))
+_tall = TensorType(float32, (5, 3))
+_wide = TensorType(float32, (3, 5))
+
+
+def _matrices(x: TensorType, rows: Size, columns: Size) -> TensorType:
+    return x.with_shape((*x.shape[:-2], rows, columns))
+
+
+# Cholesky: A = L L^H
+
+
+def _cholesky_infer(x: TensorType, upper: bool, check: bool) -> tuple[TensorType, ...]:
+    need_square("cholesky", x)
+    return x, TensorType(int32, x.shape[:-2], x.device)
+
+
+def _cholesky_ref(x: np.ndarray, upper: bool, check: bool) -> tuple[np.ndarray, np.ndarray]:
+    info = np.zeros(x.shape[:-2], np.int32)
+    try:
+        return np.linalg.cholesky(x, upper=upper), info
+    except np.linalg.LinAlgError:
+        from scipy.linalg.lapack import get_lapack_funcs
+
+        (potrf,) = get_lapack_funcs(("potrf",), (x,))
+        out = np.empty_like(x)
+        each_matrix(lambda a: potrf(a, lower=not upper), (x,), (out, info))
+    if check:
+        raise failure("linalg.cholesky", info,
+                      "The factorization could not be completed because the input is not positive-definite (the leading "
+                      "minor of order {info} is not positive-definite).") from None
+    return out, info
+
+
+def _cholesky_vjp(ct: Any, out: Any, upper: bool) -> Any:
+    """L^-H (L^H G)~ L^-1, where ~ makes a lower triangle Hermitian and halves it (Murray 2016, "Differentiation of the
+    Cholesky decomposition"). The part of the matrix that is not read gets its share of the gradient, as in PyTorch."""
+    factor, cotangent = out[0], ct[0]
+    if cotangent is None:
+        return None
+    if upper:
+        factor, cotangent = adjoint(factor), adjoint(cotangent)
+    product = lower_triangle(matmul(adjoint(factor), lower_triangle(cotangent)))
+    inner = where(on_diagonal(product), product * 0.5, product)
+    inner = (inner + adjoint(inner)) * 0.5
+    return solve_right(solve_left(adjoint(factor), inner, upper=True), factor, upper=False)
+
+
+cholesky = op("cholesky", "x", "upper check", infer=_cholesky_infer, ref=_cholesky_ref, vjp=_cholesky_vjp, **LAPACK,
+              samples=(Sample((_square,), {"upper": False, "check": True}, hermitian=True),
+                       Sample((_batch,), {"upper": True, "check": False}, hermitian=True)))
+"""The triangle L with L L^H = x (U with U^H U = x if upper), and LAPACK's error code for each matrix. Only the lower
+(upper) triangle of x is read. With `check` a matrix that is not positive definite is a LinAlgError."""
+
+# LU: A = P L U
+
+
+def _lu_infer(x: TensorType, check: bool) -> tuple[TensorType, ...]:
+    size = lesser(x)
+    return x, TensorType(int32, (*x.shape[:-2], size), x.device), TensorType(int32, x.shape[:-2], x.device)
+
+
+def _lu_ref(x: np.ndarray, check: bool) -> tuple[np.ndarray, ...]:
+    from scipy.linalg.lapack import get_lapack_funcs
+
+    out, info = x.copy(), np.zeros(x.shape[:-2], np.int32)
+    pivots = np.zeros((*x.shape[:-2], min(x.shape[-2:])), np.int32)
+    if x.size:
+        (getrf,) = get_lapack_funcs(("getrf",), (x,))
+        each_matrix(getrf, (x,), (out, pivots, info))
+        pivots += 1
+    if check and info.any():
+        raise failure("torch.linalg.lu_factor", info,
+                      "U[{info},{info}] is zero and using it on lu_solve would result in a division by zero. If you still "
+                      "want to perform the factorization, consider calling linalg.lu(A, pivot) or "
+                      "linalg.lu_factor_ex(A, pivot)")
+    return out, pivots, info
+
+
+def _lu_vjp(ct: Any, out: Any) -> Any:
+    """P L^-H (tril(L^H G_L, -1) + triu(G_U U^H)) U^-H for square matrices, from dA = P (dL U + L dU): L^-1 dL is strictly
+    lower, dU U^-1 upper triangular. What is below or beside the square, L2 = A2 U^-1 and U2 = L^-1 A2, comes first."""
+    lu, pivots = out[0], out[1]
+    cotangent = ct[0]
+    if cotangent is None:
+        return None
+    rows, columns = lu.shape[-2:]
+    k = pivots.shape[-1]
+    core, given = part(lu, (0, k), (0, k)), part(cotangent, (0, k), (0, k))
+    by_lower, by_upper = lower_triangle(given, -1), upper_triangle(given)
+    beyond: Any = None
+    if rows > columns:
+        beyond = solve_right(part(cotangent, (k, rows), (0, k)), adjoint(core), upper=False)
+        by_upper = by_upper - upper_triangle(matmul(adjoint(part(lu, (k, rows), (0, k))), beyond))
+    elif columns > rows:
+        beyond = solve_left(adjoint(core), part(cotangent, (0, k), (k, columns)), upper=True, unit=True)
+        by_lower = by_lower - lower_triangle(matmul(beyond, adjoint(part(lu, (0, k), (k, columns)))), -1)
+    unit = lower_triangle(core, -1) + identity_like(core)
+    turned = adjoint(upper_triangle(core))
+    inner = lower_triangle(matmul(adjoint(unit), by_lower), -1) + upper_triangle(matmul(by_upper, turned))
+    made = solve_right(solve_left(adjoint(core), inner, upper=True, unit=True), adjoint(core), upper=False)
+    if beyond is not None:
+        made = concat(made, beyond, axis=len(lu.shape) - (2 if rows > columns else 1))
+    return take_rows(made, permutation(pivots, size=rows, inverse=True))
+
+
+lu_factor = op("lu_factor", "x", "check", infer=_lu_infer, ref=_lu_ref, vjp=_lu_vjp, **LAPACK,
+               samples=(Sample((_square,), {"check": True}), Sample((_batch,), {"check": False}),
+                        Sample((_tall,), {"check": True}), Sample((_wide,), {"check": True})))
+"""L (below the diagonal, which is one) and U in one matrix, the pivots (row i was exchanged with row pivots[i] - 1, one
+after the other), and LAPACK's error codes. With `check` a zero on the diagonal of U is an error."""
+
+
+def _permutation_infer(pivots: TensorType, size: Size, inverse: bool) -> TensorType:
+    return TensorType(int64, (*pivots.shape[:-1], size), pivots.device)
+
+
+def _permutation_ref(pivots: np.ndarray, size: int, inverse: bool) -> np.ndarray:
+    order = np.broadcast_to(np.arange(size), (*pivots.shape[:-1], size)).copy()
+    for i in range(pivots.shape[-1]):
+        j = pivots[..., i : i + 1].astype(np.int64) - 1
+        here = order[..., i : i + 1].copy()
+        order[..., i : i + 1] = np.take_along_axis(order, j, -1)
+        np.put_along_axis(order, j, here, -1)
+    return np.argsort(order, -1) if inverse else order
+
+
+permutation = op("permutation", "pivots", "size inverse", infer=_permutation_infer, ref=_permutation_ref,
+                 vjp=not_differentiable, **LAPACK,
+                 samples=(Sample((np.array([3, 3, 3], np.int32),), {"size": 4, "inverse": False}),
+                          Sample((np.array([[2, 2], [1, 3]], np.int32),), {"size": 3, "inverse": True})))
+"""Where exchanges of rows take them: row i of P^T A is row order[i] of A. The inverse belongs to P A."""
+
+
+def take_rows(x: Any, order: Any) -> Any:
+    """The rows of matrices in another order."""
+    return gather(x, broadcast_to(as_column(order), tuple(x.shape)), len(x.shape) - 2)
+
+
+# QR
+
+
+def _qr_infer(x: TensorType, mode: str) -> tuple[TensorType, TensorType]:
+    rows, columns = x.shape[-2:]
+    if mode == "complete":
+        return _matrices(x, rows, rows), x
+    size = lesser(x)
+    return _matrices(x, rows, 0) if mode == "r" else _matrices(x, rows, size), _matrices(x, size, columns)
+
+
+def _qr_ref(x: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    if mode == "r":
+        return np.empty((*x.shape[:-1], 0), x.dtype), np.linalg.qr(x, "r")
+    q, r = np.linalg.qr(x, mode)
+    return q, r
+
+
+def _qr_vjp(ct: Any, x: Any, out: Any, mode: str) -> Any:
+    """(G_Q + Q copyltu(M)) R^-H with M = R G_R^H - G_Q^H Q for matrices that are square or tall (Walter and Lehmann 2010,
+    "Algorithmic differentiation of linear algebra functions"). Of a wide one [X Y], R = [U V] with X = Q U and
+    Y = Q V (Roberts and Roberts 2020, "QR and LQ decomposition matrix backpropagation algorithms")."""
+    (by_q, by_r), (q, r) = ct, out
+    if by_q is None and by_r is None:
+        return None
+    rows, columns = x.shape[-2:]
+    if mode == "r":
+        raise AutogradError("The derivative of linalg.qr depends on Q, which is not computed when mode='r'.",
+                            hint="use linalg.qr(A, mode='reduced')")
+    if rows <= columns:
+        beyond = None
+        if rows < columns:
+            left, right = (0, rows), (rows, columns)
+            rest = zeros_like(part(x, left, right)) if by_r is None else part(by_r, left, right)
+            beyond = matmul(q, rest)
+            by_q = total([by_q, matmul(part(x, left, right), adjoint(rest))])
+            by_r = None if by_r is None else part(by_r, left, left)
+            r = part(r, left, left)
+        made = _qr_slope(by_q, by_r, q, r)
+        return made if beyond is None else concat(made, beyond, axis=len(x.shape) - 1)
+    if mode == "complete":
+        raise AutogradError("The QR decomposition is not differentiable when mode='complete' and nrows > ncols",
+                            hint="use linalg.qr(A, mode='reduced')")
+    return _qr_slope(by_q, by_r, q, r)
+
+
+def _qr_slope(by_q: Any, by_r: Any, q: Any, r: Any) -> Any:
+    inner = total([None if by_r is None else matmul(by_r, adjoint(r)), None if by_q is None else -matmul(adjoint(q), by_q)])
+    inner = upper_triangle(inner)
+    inner = inner + adjoint(inner)
+    by_a = total([by_q, matmul(q, where(on_diagonal(inner), inner * 0.5, inner))])
+    return solve_right(by_a, adjoint(r), upper=False)
+
+
+qr = op("qr", "x", "mode", infer=_qr_infer, ref=_qr_ref, vjp=_qr_vjp, **LAPACK,
+        samples=(Sample((_square,), {"mode": "reduced"}), Sample((_batch,), {"mode": "complete"}),
+                 Sample((_tall,), {"mode": "reduced"}), Sample((_wide,), {"mode": "reduced"})))
+"""Q with orthonormal columns and R upper triangular, Q R = x. The mode is "reduced" (Q has min(m, n) columns), "complete"
+(m columns), or "r" (Q has no columns)."""

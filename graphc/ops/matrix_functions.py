@@ -1,0 +1,213 @@
+"""Inverses, determinants and the exponential of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.op import Sample, op
+from graphc.ops.complex_numbers import conjugate
+from graphc.ops.creation import zeros_like
+from graphc.ops.linalg import adjoint, matmul, transpose_last
+from graphc.ops.matrices import LAPACK, as_column, each_matrix, failure, need_square, part
+from graphc.ops.movement import concat
+from graphc.ops.reduce import sum
+from graphc.types import TensorType, float32, float64, int32
+
+_square = TensorType(float32, (4, 4))
+_batch = TensorType(float64, (2, 3, 3))
+
+
+def _numbers(x: TensorType) -> TensorType:
+    """A number for each matrix."""
+    return x.with_shape(x.shape[:-2])
+
+
+def _over(number: Any) -> Any:
+    """A number for each matrix, to be multiplied by the matrices."""
+    return as_column(as_column(number))
+
+
+# Inverse
+
+
+def _inv_infer(x: TensorType, check: bool) -> tuple[TensorType, TensorType]:
+    need_square("inv", x)
+    return x, TensorType(int32, x.shape[:-2], x.device)
+
+
+def _inv_ref(x: np.ndarray, check: bool) -> tuple[np.ndarray, np.ndarray]:
+    info = np.zeros(x.shape[:-2], np.int32)
+    try:
+        return np.linalg.inv(x), info
+    except np.linalg.LinAlgError:
+        from scipy.linalg.lapack import get_lapack_funcs
+
+        getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (x,))
+
+    def inverted(a: np.ndarray) -> tuple[np.ndarray, int]:
+        lu, pivots, code = getrf(a)
+        return getrs(lu, pivots, np.eye(len(a), dtype=a.dtype))[0], code
+
+    out = np.empty_like(x)
+    each_matrix(inverted, (x,), (out, info))
+    if check:
+        raise failure("linalg.inv", info, "The diagonal element {info} is zero, the inversion could not be completed because "
+                                          "the input matrix is singular.")
+    return out, info
+
+
+def _inv_vjp(ct: Any, out: Any) -> Any:
+    if ct[0] is None:
+        return None
+    turned = adjoint(out[0])
+    return -matmul(matmul(turned, ct[0]), turned)
+
+
+inv = op("inv", "x", "check", infer=_inv_infer, ref=_inv_ref, vjp=_inv_vjp, **LAPACK,
+         samples=(Sample((_square,), {"check": True}), Sample((_batch,), {"check": False})))
+"""The inverses, and LAPACK's error codes; with `check` a singular matrix is a LinAlgError, without it the result is not
+finite. The derivative is Giles's (2008, "An extended collection of matrix derivative results")."""
+
+# Pseudoinverse
+
+
+def _pinv_infer(x: TensorType, atol: TensorType, rtol: TensorType, hermitian: bool) -> TensorType:
+    if hermitian:
+        need_square("pinv", x)
+    for tolerance in (atol, rtol):
+        if tolerance.shape != x.shape[:-2]:
+            raise ShapeError("pinv: a tolerance is not a number for each matrix", expected=str(list(x.shape[:-2])),
+                             got=str(tolerance))
+    return x.with_shape((*x.shape[:-2], x.shape[-1], x.shape[-2]))
+
+
+def _pinv_ref(x: np.ndarray, atol: np.ndarray, rtol: np.ndarray, hermitian: bool) -> np.ndarray:
+    if hermitian:
+        values, right = np.linalg.eigh(x)
+        left = right
+    else:
+        left, values, right = np.linalg.svd(x, full_matrices=False)
+        right = right.conj().swapaxes(-1, -2)
+    sizes = np.abs(values)
+    cutoff = np.maximum(atol, rtol * sizes.max(-1, initial=0))[..., None]
+    inverse = np.divide(1, values, out=np.zeros_like(values), where=sizes > cutoff)
+    return (right * inverse[..., None, :]) @ left.conj().swapaxes(-1, -2)
+
+
+def pinv_slope(ct: Any, x: Any, inverse: Any) -> Any:
+    """The cotangent of x, given that of its pseudoinverse (Golub and Pereyra 1973, "The differentiation of pseudo-inverses
+    and nonlinear least squares problems whose variables separate"): exact as long as the rank stays what it is."""
+    turned, given = adjoint(inverse), adjoint(ct)
+    left = given - matmul(x, matmul(inverse, given))
+    right = given - matmul(matmul(given, inverse), x)
+    return (matmul(matmul(left, inverse), turned) + matmul(matmul(turned, inverse), right)
+            - matmul(matmul(turned, ct), turned))
+
+
+_tolerance, _tolerances = (np.zeros(shape, np.float32) for shape in ((), 2))
+pinv = op("pinv", "x atol rtol", "hermitian", infer=_pinv_infer, ref=_pinv_ref, **LAPACK,
+          vjp=(lambda ct, x, out: pinv_slope(ct, x, out), lambda ct, atol: zeros_like(atol), lambda ct, rtol: zeros_like(rtol)),
+          samples=(Sample((TensorType(float32, (5, 3)), _tolerance, _tolerance), {"hermitian": False}),
+                   Sample((TensorType(float32, (2, 3, 4)), _tolerances, _tolerances), {"hermitian": False}),
+                   Sample((_square, _tolerance, _tolerance), {"hermitian": True}, hermitian=True)))
+"""The pseudoinverse of Moore and Penrose. Singular values of atol or less, or of rtol times the largest or less, count as
+zero; the tolerances are numbers for each matrix. A Hermitian x is read in its lower triangle."""
+
+# Determinants
+
+
+def _det_infer(x: TensorType) -> TensorType:
+    need_square("det", x)
+    return _numbers(x)
+
+
+det = op("det", "x", infer=_det_infer, ref=lambda x: np.asarray(np.linalg.det(x)), **LAPACK,
+         vjp=lambda ct, x: _over(ct) * conjugate(cofactor(x)),
+         samples=(Sample((_square,)), Sample((_batch,)), Sample((np.diag([2.0, 3.0, 0.5]).astype(np.float32),))))
+"""The determinants. The derivative is the matrix of cofactors, so it is exact for singular matrices too."""
+
+
+def _cofactor_infer(x: TensorType) -> TensorType:
+    need_square("cofactor", x)
+    return x
+
+
+def _cofactor_ref(x: np.ndarray) -> np.ndarray:
+    left, values, right = np.linalg.svd(x)
+    ones = np.ones_like(values[..., :1])
+    before = np.concatenate([ones, np.cumprod(values[..., :-1], -1)], -1)[..., : values.shape[-1]]
+    after = np.concatenate([np.cumprod(values[..., :0:-1], -1)[..., ::-1], ones], -1)[..., -values.shape[-1] or 1 :]
+    turn = np.linalg.det(left) * np.linalg.det(right)
+    return turn[..., None, None] * ((left.conj() * (before * after)[..., None, :]) @ right.conj())
+
+
+def _cofactor_vjp(ct: Any, x: Any, out: Any) -> Any:
+    """From C = det(A) A^-T: of invertible matrices only, as PyTorch's second derivative of det."""
+    inverse = conjugate(transpose_last(inv(x, check=False)[0]))
+    other = conjugate(out)
+    n = len(x.shape)
+    return inverse * _over(sum(other * ct, (n - 2, n - 1))) - matmul(matmul(other, transpose_last(ct)), inverse)
+
+
+cofactor = op("cofactor", "x", infer=_cofactor_infer, ref=_cofactor_ref, vjp=_cofactor_vjp, **LAPACK,
+              samples=(Sample((_square,)), Sample((_batch,))))
+"""The cofactors, det(A) A^-T, of singular matrices too: with A = U S V^H they are det(U V^H) times those of S between the
+conjugates of U and V^H, and a cofactor of S is the product of the other singular values (Stewart 1998, "On the adjugate
+matrix")."""
+
+
+def _slogdet_infer(x: TensorType) -> tuple[TensorType, TensorType]:
+    need_square("slogdet", x)
+    return _numbers(x), _numbers(x).with_dtype(x.dtype.to_real())
+
+
+def _slogdet_ref(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sign, logarithm = np.linalg.slogdet(x)
+    return np.asarray(sign), np.asarray(logarithm)
+
+
+def _slogdet_vjp(ct: Any, x: Any, out: Any) -> Any:
+    """(g + i Im(G_s conj(s))) A^-H, from d log det A = tr(A^-1 dA), whose real part is that of the logarithm and whose
+    imaginary part turns the sign."""
+    by_sign, by_logarithm = ct
+    factor = by_logarithm
+    if by_sign is not None and x.dtype.is_complex:
+        turned = by_sign * conjugate(out[0])
+        turned = (turned - conjugate(turned)) * 0.5
+        factor = turned if factor is None else turned + factor
+    return zeros_like(x) if factor is None else _over(factor) * adjoint(inv(x, check=False)[0])
+
+
+slogdet = op("slogdet", "x", infer=_slogdet_infer, ref=_slogdet_ref, vjp=_slogdet_vjp, **LAPACK,
+             samples=(Sample((_square,)), Sample((_batch,))))
+"""The sign of the determinants (of complex matrices a number of absolute value 1), and the logarithm of their absolute
+values."""
+
+# Exponential
+
+
+def _exp_infer(x: TensorType) -> TensorType:
+    need_square("matrix_exp", x)
+    return x
+
+
+def _exp_ref(x: np.ndarray) -> np.ndarray:
+    import scipy.linalg
+
+    return scipy.linalg.expm(x).astype(x.dtype, copy=False) if x.size else x.copy()
+
+
+def _exp_vjp(ct: Any, x: Any) -> Any:
+    """The upper right block of exp([A^H G; 0 A^H]) (Mathias 1996, "A chain rule for matrix functions and applications")."""
+    n, axis = x.shape[-1], len(x.shape) - 2
+    turned = adjoint(x)
+    block = concat(concat(turned, ct, axis=axis + 1), concat(zeros_like(turned), turned, axis=axis + 1), axis=axis)
+    return part(matrix_exp(block), (0, n), (n, 2 * n))
+
+
+matrix_exp = op("matrix_exp", "x", infer=_exp_infer, ref=_exp_ref, vjp=_exp_vjp, **LAPACK,
+                samples=(Sample((_square,)), Sample((_batch,))))
+"""The matrix exponential, by scaling and squaring."""
