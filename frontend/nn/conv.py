@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from graphc.errors import ArgumentError
-from graphc.frontend.convolution import Ints, conv1d, conv2d, conv3d, spread
+from graphc.frontend.convolution import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.frontend.creation import empty
 from graphc.frontend.nn import functional as F
 from graphc.frontend.nn import init
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.parameter import Parameter
+from graphc.frontend.spatial import Ints, spread
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType
 
@@ -21,6 +23,8 @@ _MODES = ("zeros", "reflect", "replicate", "circular")
 class _Conv(Module):
     """What convolutions over one, two and three dimensions share. The weight is [out, in / groups, *kernel_size]."""
 
+    transposed: ClassVar[bool] = False
+    output_padding: tuple[int, ...]
     _dims = 2
     _function: Any
 
@@ -44,17 +48,20 @@ class _Conv(Module):
         self.dilation = spread(dilation, self._dims, "dilation")
         self.groups = groups
         self.padding_mode = padding_mode
+        self.output_padding = (0,) * self._dims
         if padding == "same" and any(s != 1 for s in self.stride):
             raise ArgumentError("padding='same' is not supported for strided convolutions")
         if isinstance(padding, str) and padding not in ("same", "valid"):
             raise ArgumentError(f"Invalid padding string '{padding}', should be one of {{'valid', 'same'}}")
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = Parameter(empty(shape, device=device, dtype=dtype))
+        self.weight = Parameter(empty(self._weight_shape(), device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(empty(out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew, uniform within 1 / sqrt(fan_in)."""
@@ -87,6 +94,8 @@ class _Conv(Module):
             parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * self._dims:
             parts.append(f"dilation={self.dilation}")
+        if self.output_padding != (0,) * self._dims:
+            parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
@@ -115,3 +124,62 @@ class Conv3d(_Conv):
 
     _dims = 3
     _function = staticmethod(conv3d)
+
+
+class _ConvTranspose(_Conv):
+    """What transposed convolutions share. The weight is [in, out / groups, *kernel_size]."""
+
+    transposed = True
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
+                 output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, padding_mode: str = "zeros",
+                 device: Any = None, dtype: DType | None = None) -> None:
+        if padding_mode != "zeros":
+            raise ArgumentError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device,
+                         dtype)
+        self.output_padding = spread(output_padding, self._dims, "output_padding")
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        extra = self.output_padding if output_size is None else self._output_padding(input, output_size)
+        return type(self)._function(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+
+    def _output_padding(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        """What has to be added to one end for a result of `output_size`."""
+        dims = self._dims
+        lead = input.dim() - dims
+        wanted = tuple(output_size)[lead:] if len(output_size) == lead + dims else tuple(output_size)
+        if len(wanted) != dims:
+            raise ArgumentError(f"ConvTranspose{dims}D: for {input.dim()}D input, output_size must have {dims} or "
+                                f"{lead + dims} elements (got {len(output_size)})")
+        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in
+                 zip(input.shape[lead:], self.stride, self.padding, self.dilation, self.kernel_size)]
+        if any(not low <= want < low + s for want, low, s in zip(wanted, least, self.stride)):
+            most = [low + s - 1 for low, s in zip(least, self.stride)]
+            raise ArgumentError(f"requested an output size of {list(wanted)}, but valid sizes range from {least} to {most} "
+                                f"(for an input of {list(input.shape[lead:])})")
+        return tuple(want - low for want, low in zip(wanted, least))
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed convolution over [N, C, L]."""
+
+    _dims = 1
+    _function = staticmethod(conv_transpose1d)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed convolution over [N, C, H, W]."""
+
+    _dims = 2
+    _function = staticmethod(conv_transpose2d)
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """Transposed convolution over [N, C, D, H, W]."""
+
+    _dims = 3
+    _function = staticmethod(conv_transpose3d)

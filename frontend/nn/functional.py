@@ -33,20 +33,25 @@ from graphc.frontend.activations import (
     tanhshrink,
     threshold,
 )
-from graphc.frontend.attention import multi_head_attention_forward, scaled_dot_product_attention
-from graphc.frontend.convolution import (
+from graphc.frontend.adaptive_pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
     adaptive_avg_pool3d,
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    fractional_max_pool2d,
+    fractional_max_pool3d,
+)
+from graphc.frontend.attention import multi_head_attention_forward, scaled_dot_product_attention
+from graphc.frontend.convolution import (
     conv1d,
     conv2d,
     conv3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
+    conv_tbc,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
 )
 from graphc.frontend.embedding import embedding, embedding_bag, one_hot
 from graphc.frontend.losses import (
@@ -64,6 +69,23 @@ from graphc.frontend.matrices import bilinear, linear
 from graphc.frontend.normalization import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from graphc.frontend.padding import pad
 from graphc.frontend.pointwise import sigmoid, tanh
+from graphc.frontend.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_with_indices,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 
 log_sigmoid = logsigmoid
 swish = silu
@@ -72,6 +94,9 @@ __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -83,6 +108,10 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_tbc",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "dropout1d",
@@ -91,6 +120,8 @@ __all__ = [
     "elu",
     "embedding",
     "embedding_bag",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "gelu",
     "glu",
     "group_norm",
@@ -108,9 +139,18 @@ __all__ = [
     "log_sigmoid",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "max_pool1d",
+    "max_pool1d_with_indices",
     "max_pool2d",
+    "max_pool2d_with_indices",
     "max_pool3d",
+    "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multi_head_attention_forward",

@@ -11,6 +11,7 @@ T = (S + low + high - dilation * (K - 1) - 1) // stride + 1.
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -240,7 +241,7 @@ def _input_grad_ref(
     for place, seen in _taps(dx, w.shape[2:], g.shape[2:], stride, dilation):
         seen += np.einsum("bzo...,zoc->bzc...", gs, ws[_last(place)])
     inner = tuple(builtins.slice(low, low + s) for s, (low, _) in zip(size, padding))
-    return np.ascontiguousarray(dx[_last(inner)]).reshape(g.shape[0], -1, *size)
+    return np.ascontiguousarray(dx[_last(inner)]).reshape(g.shape[0], groups * w.shape[1], *size)
 
 
 def _weight_grad_ref(
@@ -248,9 +249,10 @@ def _weight_grad_ref(
 ) -> np.ndarray:
     xs, gs = _grouped(_pad_ref(x, padding), 1, groups), _grouped(g, 1, groups)
     dw = np.zeros((groups, gs.shape[2], xs.shape[2], *kernel), x.dtype)
-    flat = (*gs.shape[:3], -1)
+    count = math.prod(g.shape[2:])
+    flat = gs.reshape(*gs.shape[:3], count)
     for place, seen in _taps(xs, kernel, g.shape[2:], stride, dilation):
-        dw[_last(place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], -1), gs.reshape(flat))
+        dw[_last(place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], count), flat)
     return dw.reshape(g.shape[1], xs.shape[2], *kernel)
 
 
