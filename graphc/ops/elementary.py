@@ -9,11 +9,13 @@ import numpy as np
 
 from graphc.errors import DTypeError
 from graphc.op import OpDef, Sample, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import zeros_like
 from graphc.ops.elementwise import (
+    _only,
     _quiet,
+    _real,
     abs,
-    boolean,
     eq,
     exp,
     le,
@@ -26,49 +28,64 @@ from graphc.ops.elementwise import (
     sqrt,
     where,
 )
-from graphc.types import TensorType, bool_, float32, float64, int32, int64, uint8
+from graphc.types import TensorType, bool_, complex64, float32, float64, int32, int64, uint8
 
 _f = TensorType(float32, (3, 5))
 _d = TensorType(float64, (4,))
+_z = TensorType(complex64, (5,))
 _LN2, _LN10 = math.log(2), math.log(10)
 
 
 def _unary(name: str, ref: Any, vjp: Any, low: float = -2.0, high: float = 2.0, **more: Any) -> OpDef:
-    """A function of one real number; `low` and `high` bound the numbers it is tested on."""
-    samples = (Sample((_f,), low=low, high=high), Sample((_d,), low=low, high=high))
-    return op(name, "x", infer=same, ref=_quiet(ref), vjp=vjp, elementwise=True, floating=True, nanoseconds=6.3,
-              samples=samples, **more)
+    """A function of one number, complex unless `infer` says otherwise; `low` and `high` bound the numbers it is tested on."""
+    types = (_f, _d) if "infer" in more else (_f, _d, _z)
+    settings: dict[str, Any] = {"infer": same, **more}
+    return op(name, "x", ref=_quiet(ref), vjp=vjp, elementwise=True, floating=True, nanoseconds=6.3,
+              samples=tuple(Sample((t,), low=low, high=high) for t in types), **settings)
 
 
 def _binary(name: str, operands: str, ref: Any, vjp: Any, low: float = -2.0, high: float = 2.0, **more: Any) -> OpDef:
     """A function of two real numbers."""
     samples = (Sample((_f, _f), low=low, high=high), Sample((_d, _d), low=low, high=high))
-    return op(name, operands, infer=same, ref=_quiet(ref), vjp=vjp, elementwise=True, floating=True, nanoseconds=13.0,
-              samples=samples, **more)
+    settings: dict[str, Any] = {"infer": _real(name), "floating": True, **more}
+    return op(name, operands, ref=_quiet(ref), vjp=vjp, elementwise=True, nanoseconds=13.0, samples=samples, **settings)
+
+
+def _no_integers(name: str) -> dict[str, Any]:
+    """For functions that are refused integers, instead of giving them another dtype."""
+    return {"floating": False, "infer": _only(name, "a floating-point dtype", "float")}
 
 
 # Circles
 
-tan = _unary("tan", np.tan, lambda ct, out: ct * (out * out + 1), low=-1.2, high=1.2)
-asin = _unary("asin", np.arcsin, lambda ct, x: ct / sqrt(1 - x * x), low=-0.9, high=0.9)
-acos = _unary("acos", np.arccos, lambda ct, x: -ct / sqrt(1 - x * x), low=-0.9, high=0.9)
-atan = _unary("atan", np.arctan, lambda ct, x: ct / (x * x + 1))
+tan = _unary("tan", np.tan, lambda ct, out: ct * conjugate(out * out + 1), low=-1.2, high=1.2)
+asin = _unary("asin", np.arcsin, lambda ct, x: ct / conjugate(sqrt(1 - x * x)), low=-0.9, high=0.9)
+acos = _unary("acos", np.arccos, lambda ct, x: -ct / conjugate(sqrt(1 - x * x)), low=-0.9, high=0.9)
+atan = _unary("atan", np.arctan, lambda ct, x: ct / conjugate(x * x + 1))
+
+
+def _squares(x: Any, y: Any) -> Any:
+    """x^2 + y^2, but 1 at the origin: the slopes of atan2 are zero there."""
+    squares = x * x + y * y
+    return where(eq(squares, 0), 1.0, squares)
+
+
 atan2 = _binary("atan2", "y x", np.arctan2,
-                (lambda ct, y, x: ct * x / (x * x + y * y), lambda ct, y, x: ct * -y / (x * x + y * y)), low=0.5)
+                (lambda ct, y, x: ct * x / _squares(x, y), lambda ct, y, x: ct * -y / _squares(x, y)), low=0.5)
 
 # Hyperbolas
 
-sinh = _unary("sinh", np.sinh, lambda ct, x: ct * cosh(x))
-cosh = _unary("cosh", np.cosh, lambda ct, x: ct * sinh(x))
-asinh = _unary("asinh", np.arcsinh, lambda ct, x: ct / sqrt(x * x + 1))
-acosh = _unary("acosh", np.arccosh, lambda ct, x: ct / sqrt(x * x - 1), low=1.5, high=4.0)
-atanh = _unary("atanh", np.arctanh, lambda ct, x: ct / (1 - x * x), low=-0.9, high=0.9)
+sinh = _unary("sinh", np.sinh, lambda ct, x: ct * conjugate(cosh(x)))
+cosh = _unary("cosh", np.cosh, lambda ct, x: ct * conjugate(sinh(x)))
+asinh = _unary("asinh", np.arcsinh, lambda ct, x: ct / conjugate(sqrt(x * x + 1)))
+acosh = _unary("acosh", np.arccosh, lambda ct, x: ct / conjugate(sqrt(x - 1) * sqrt(x + 1)), low=1.5, high=4.0)
+atanh = _unary("atanh", np.arctanh, lambda ct, x: ct / conjugate(1 - x * x), low=-0.9, high=0.9)
 
 # Powers and logarithms
 
-exp2 = _unary("exp2", np.exp2, lambda ct, out: ct * out * _LN2)
-log2 = _unary("log2", np.log2, lambda ct, x: ct / (x * _LN2), low=0.5)
-log10 = _unary("log10", np.log10, lambda ct, x: ct / (x * _LN10), low=0.5)
+exp2 = _unary("exp2", np.exp2, lambda ct, out: ct * conjugate(out) * _LN2)
+log2 = _unary("log2", np.log2, lambda ct, x: ct / conjugate(x * _LN2), low=0.5)
+log10 = _unary("log10", np.log10, lambda ct, x: ct / conjugate(x * _LN10), low=0.5)
 
 
 def _shifted_sum(x: Any, y: Any, logarithm_of_sum: Any) -> Any:
@@ -79,10 +96,10 @@ def _shifted_sum(x: Any, y: Any, logarithm_of_sum: Any) -> Any:
 
 logaddexp = _binary("logaddexp", "x y", np.logaddexp,
                     (lambda ct, x, y: ct * sigmoid(x - y), lambda ct, x, y: ct * sigmoid(y - x)),
-                    scalar=lambda x, y: _shifted_sum(x, y, lambda d: log1p(exp(d))))
+                    scalar=lambda x, y: _shifted_sum(x, y, lambda d: log1p(exp(d))), **_no_integers("logaddexp"))
 logaddexp2 = _binary("logaddexp2", "x y", np.logaddexp2,
                      (lambda ct, x, y: ct * sigmoid((x - y) * _LN2), lambda ct, x, y: ct * sigmoid((y - x) * _LN2)),
-                     scalar=lambda x, y: _shifted_sum(x, y, lambda d: log1p(exp2(d)) / _LN2))
+                     scalar=lambda x, y: _shifted_sum(x, y, lambda d: log1p(exp2(d)) / _LN2), **_no_integers("logaddexp2"))
 
 
 def _times(logarithm: Any) -> Any:
@@ -103,7 +120,7 @@ def _entr(x: np.ndarray) -> Any:
     return np.where(x < 0, x.dtype.type(-np.inf), inside).astype(x.dtype, copy=False)
 
 
-entr = _unary("entr", _entr, lambda ct, x: ct * where(x < 0, math.nan, -log(x) - 1), low=0.5,
+entr = _unary("entr", _entr, lambda ct, x: ct * where(x < 0, math.nan, -log(x) - 1), low=0.5, infer=_real("entr"),
               scalar=lambda x: where(x < 0, -math.inf, -x * log(where(x > 0, x, 1.0))))
 
 # The error function from the other side
@@ -113,7 +130,8 @@ def _erfc(x: np.ndarray) -> Any:
     return np.vectorize(math.erfc, otypes=[np.float64])(x).astype(x.dtype)
 
 
-erfc = _unary("erfc", _erfc, lambda ct, x: ct * (-2 / math.sqrt(math.pi)) * exp(-x * x), costly=True)
+erfc = _unary("erfc", _erfc, lambda ct, x: ct * (-2 / math.sqrt(math.pi)) * exp(-x * x), infer=_real("erfc"),
+              costly=True)
 
 # Lengths, signs and neighbours
 
@@ -127,17 +145,19 @@ def _hypot_scalar(x: Any, y: Any) -> Any:
 
 
 hypot = _binary("hypot", "x y", np.hypot, (lambda ct, x, out: ct * (x / out), lambda ct, y, out: ct * (y / out)), low=0.5,
-                scalar=_hypot_scalar)
+                scalar=_hypot_scalar, **_no_integers("hypot"))
 copysign = _binary("copysign", "x y", np.copysign,
                    (lambda ct, x, out: ct * where(eq(x, 0), 0.0, out / x), lambda ct: zeros_like(ct)), low=0.5)
-nextafter = _binary("nextafter", "x y", np.nextafter, (lambda ct: ct, lambda ct: zeros_like(ct)), kernel="host")
+nextafter = _binary("nextafter", "x y", np.nextafter, (lambda ct: ct, lambda ct: zeros_like(ct)), kernel="host",
+                    **_no_integers("nextafter"))
 
 
 def _signbit(x: np.ndarray) -> Any:
     return np.signbit(x) if x.dtype.kind not in "biu" else x < np.zeros((), x.dtype)
 
 
-signbit = op("signbit", "x", infer=boolean, ref=_signbit, elementwise=True, vjp=not_differentiable,
+signbit = op("signbit", "x", infer=lambda x: _real("signbit")(x).with_dtype(bool_), ref=_signbit, elementwise=True,
+             vjp=not_differentiable,
              samples=tuple(Sample((TensorType(dtype, (7,)),)) for dtype in (float32, float64, int64, bool_)))
 
 # Exponents and divisors

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DivisionByZeroError, DTypeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.creation import zeros_like
@@ -154,34 +154,25 @@ pow = op("pow", "x y", infer=_numeric("pow"), ref=_quiet(_pow),
          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5), Sample((_z, _z), low=0.5)))
 
 
-def _floor_divide(x: np.ndarray, y: np.ndarray) -> Any:
-    if x.dtype.kind != "f" and (y == 0).any():
-        raise ZeroDivisionError("floor_divide: an integer was divided by zero")
-    return np.floor_divide(x, y)
+def _no_integer_by_zero(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A division of NumPy's; DivisionByZeroError where an integer would be divided by zero."""
 
+    def ref(x: np.ndarray, y: np.ndarray) -> Any:
+        if x.dtype.kind in "iu" and not y.all():
+            raise DivisionByZeroError("ZeroDivisionError", got=f"{function.__name__} of an integer by zero")
+        return function(x, y)
 
-def _remainder(x: np.ndarray, y: np.ndarray) -> Any:
-    if x.dtype.kind != "f" and (y == 0).any():
-        raise ZeroDivisionError("remainder: an integer was divided by zero")
-    return np.remainder(x, y)
+    return _quiet(ref)
 
 
 floor_divide = op("floor_divide", "x y", infer=_only("floor_divide", "a numeric dtype", "int", "uint", "float"),
-                  ref=_quiet(_floor_divide), elementwise=True, nanoseconds=20, vjp=not_differentiable,
+                  ref=_no_integer_by_zero(np.floor_divide), elementwise=True, nanoseconds=20, vjp=not_differentiable,
                   samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 remainder = op("remainder", "x y", infer=_only("remainder", "a numeric dtype", "int", "uint", "float"),
-               ref=_quiet(_remainder), elementwise=True, nanoseconds=20,
+               ref=_no_integer_by_zero(np.remainder), elementwise=True, nanoseconds=20,
                vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
                samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
-
-
-def _fmod(x: np.ndarray, y: np.ndarray) -> Any:
-    if x.dtype.kind in "iu" and (y == 0).any():
-        raise ZeroDivisionError("fmod: an integer was divided by zero")
-    return np.fmod(x, y)
-
-
-fmod = op("fmod", "x y", infer=_only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_quiet(_fmod),
+fmod = op("fmod", "x y", infer=_only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_no_integer_by_zero(np.fmod),
           elementwise=True, nanoseconds=20, vjp=(lambda ct: ct, lambda ct, x, y: -ct * trunc(x / y)),
           samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import ArgumentError
 from graphc.op import OpDef, Sample, Undefined, not_differentiable, op
 from graphc.ops.elementary import xlogy
-from graphc.ops.elementwise import eq, exp, sign, where
+from graphc.ops.elementwise import cast, eq, exp, sign, where
 from graphc.types import TensorType, float32, float64, int64
 
 _SQRT_PI = math.sqrt(math.pi)
@@ -83,7 +83,7 @@ def _polygamma_infer(x: TensorType, n: int) -> TensorType:
 lgamma = _unary("lgamma", _lgamma, lambda ct, x: ct * digamma(x), low=0.5)
 digamma = _unary("digamma", _scipy("psi"), lambda ct, x: ct * polygamma(x, n=1), low=0.5)
 polygamma = op("polygamma", "x", "n", infer=_polygamma_infer, ref=_polygamma, kernel="host", pointwise=True, nanoseconds=100.0,
-               vjp=lambda ct, x, n: ct * polygamma(x, n=n + 1),
+               vjp=lambda ct, x, n: ct * polygamma(x, n=n + 1), batch="leading",
                samples=(Sample((TensorType(float32, (6,)),), {"n": 1}, low=0.5),
                         Sample((TensorType(float64, (6,)),), {"n": 3}, low=0.5)))
 zeta = _binary("zeta", "x q", _scipy("zeta"), (Undefined("zeta: self"), lambda ct, x, q: ct * -x * zeta(x + 1, q)), 2, 4)
@@ -95,6 +95,7 @@ igammac = _binary("igammac", "a x", _scipy("gammaincc"),
 
 def _gamma_density(a: Any, x: Any) -> Any:
     """x^(a-1) e^-x / gamma(a)."""
+    a = cast(a, dtype=x.dtype)
     return exp(xlogy(a - 1, x) - x - lgamma(a))
 
 
