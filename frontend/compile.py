@@ -10,26 +10,25 @@ import operator
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 import graphc.ops as ops
-from graphc.autodiff import partition, vjp_graph
+from graphc.autodiff import partition
 from graphc.backend import Entry, Executable, Layout
 from graphc.compiler import executable
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
 from graphc.frontend.entry import Constant, Given, Output, Plan, Same, entry_spec
+from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed, strides_of
 from graphc.frontend.guards import Snapshot, is_known
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.nn.module import Module
-from graphc.frontend.node import Node, edge_to
+from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import Structure, flatten, unflatten
-from graphc.frontend.tape import Saved, freed_error
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace, graph_name, parameter_names
 from graphc.frontend.tracer import activated, active
@@ -44,27 +43,13 @@ _USEFUL = 8
 """Calls that make up for the making of a native entry."""
 
 
-@dataclass(eq=False)
-class Differentiable:
-    """How a compiled call takes part in autograd."""
-
-    backward: Graph
-    wanted: list[int]
-    """Numbers of the inputs that gradients go to."""
-    seeded: list[int]
-    """Numbers of the outputs that gradients come from."""
-    taken: list[int]
-    """Numbers of the inputs that the backward graph reads."""
-    residuals: int
-    """How many outputs at the end of the forward graph are kept for the backward."""
-
-
 class Compiled:
     """One graph of a function, with the state of the world that it was made in."""
 
     def __init__(
         self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
     ) -> None:
+        self.backend = backend
         leaves, structure = flatten((args, kwargs))
         names = parameter_names(function)
         self.leaves = _stand_ins(leaves)
@@ -102,7 +87,6 @@ class Compiled:
         self.pinned = {i: x for i, x in enumerate(leaves) if x is self.leaves[i] and id(x) in self.snapshot.tensors}
         """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""
         self._forget_arguments()
-        self.backend = backend
         self.executable: Executable | None = None
         self.entry: Entry | None = None
         self.misses = 0
@@ -166,7 +150,7 @@ class Compiled:
                 outputs.append(trace.value(state.current))
         self.differentiable: Differentiable | None = None
         forward = len(trace.builder.nodes)
-        self.freed = [j for j, leaf in seeds if _is_freed(leaf)]
+        self.freed = [j for j, leaf in seeds if is_freed(leaf)]
         live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
         if live:
             self._differentiate(trace, outputs, live, forward)
@@ -175,7 +159,7 @@ class Compiled:
             self.graph = trace.builder.finish(outputs)
         self.types = [lifted.value.type for lifted in self.inputs]
         self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
-        self.layouts = [_strides(lifted.tensor._data) if lifted.tensor is not None else None for lifted in self.inputs]
+        self.layouts = [strides_of(lifted.tensor._data) if lifted.tensor is not None else None for lifted in self.inputs]
 
     def _differentiate(self, trace: Trace, outputs: list[Value], seeds: list[tuple[int, Tensor]], forward: int) -> None:
         """Run the tape backwards within the trace, and cut what has been written down into forward and backward."""
@@ -203,11 +187,12 @@ class Compiled:
             raise TraceError(f"{trace.builder.name!r}: the backward pass reads tensors that the forward does not",
                              hint="use them in the forward, or save them with save_for_backward")
         self.inputs = inputs
-        self.whole = _subgraph(trace, values, outputs, forward)
-        self.graph, backward, taken = partition(trace.builder, forward, values, outputs, cotangents, grads)
-        self.differentiable = Differentiable(
-            backward, wanted, [j for j, _ in seeds], taken, len(self.graph.outputs) - len(outputs)
+        whole = _subgraph(trace, values, outputs, forward)
+        self.graph, backward, kept, taken = partition(
+            trace.builder, forward, values, outputs, cotangents, grads, self.visible
         )
+        function = ArrayFunction(backward, self.backend)
+        self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], kept, taken)
 
     def _forget_arguments(self) -> None:
         """The tensors of the first call are not to be kept."""
@@ -235,7 +220,7 @@ class Compiled:
             if isinstance(lifted.source, (Captured, Gradient)):
                 tensor = self._tensor(lifted, leaves)
                 data = tensor._data
-                if data.shape != type_.shape or data.dtype != type_.dtype.numpy or _strides(data) != layout:
+                if data.shape != type_.shape or data.dtype != type_.dtype.numpy or strides_of(data) != layout:
                     return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
                 if tensor.requires_grad != needs:
                     return "requires_grad of a captured tensor has changed"
@@ -275,13 +260,13 @@ class Compiled:
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Run on arguments that fit."""
         code = self.compiled()
-        tensors: list[Tensor | None] = []
+        tensors: list[Tensor] = []
         arrays = []
         for lifted in self.inputs:
             source = lifted.source
             if isinstance(source, Number):
-                tensors.append(None)
                 arrays.append(np.asarray(source.mapping[source.key], np.float64))
+                tensors.append(wrap(arrays[-1]))
             else:
                 tensor = self._tensor(lifted, leaves)
                 tensors.append(tensor)
@@ -295,14 +280,14 @@ class Compiled:
             _check_writable(tensors[i])
         code.run(arrays, outputs)
         for _, i in self.updates:
-            tensors[i]._version_counter().count += 1  # type: ignore[union-attr]
+            tensors[i]._version_counter().count += 1
         for owner, j in self.grads:
             _owned_by(owner, leaves)._state().grad = None if j is None else wrap(outputs[j])
         made = [wrap(outputs[j]) for j in range(self.visible)]
         for j in self.freed:
             made[j]._node = FREED
         if self.differentiable is not None:
-            self._connect(self.differentiable, tensors, outputs, made)
+            CompiledBackward(self.differentiable, tensors, outputs, made)
         results: list[Any] = []
         for result in self.results:
             match result:
@@ -332,16 +317,6 @@ class Compiled:
             if self.entry is not None and self.mismatch(arguments) is not None:
                 self.entry = None  # another thread has changed something since the spec was made
 
-    def _connect(
-        self, how: Differentiable, tensors: list[Tensor | None], outputs: list[np.ndarray], made: list[Tensor]
-    ) -> None:
-        """Put the call on the tape, as one node."""
-        residuals = outputs[len(outputs) - how.residuals :] if how.residuals else []
-        node = CompiledBackward(self.whole, how, residuals, [t for t in tensors if t is not None], len(how.seeded))
-        for k, j in enumerate(how.seeded):
-            made[j]._node = node
-            made[j]._state().index = k
-
 
 def _owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
     """The tensor that an argument of this call, or a captured one, is."""
@@ -368,147 +343,6 @@ def _stand_ins(leaves: Sequence[Any]) -> list[Any]:
     return [made.get(id(leaf), leaf) for leaf in leaves]
 
 
-class CompiledBackward(Node):
-    """The node of a compiled call: its backward is compiled too."""
-
-    __slots__ = ("graph", "how", "outputs", "residuals", "saved")
-
-    def __init__(
-        self, graph: Graph, how: Differentiable, residuals: list[np.ndarray], tensors: list[Tensor], outputs: int
-    ) -> None:
-        super().__init__(tuple(edge_to(tensors[i]) for i in how.wanted))
-        self.graph = graph
-        self.how = how
-        self.outputs = outputs  # type: ignore[misc]
-        self.residuals: list[np.ndarray] | None = residuals
-        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
-
-    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        if self.residuals is None or self.saved is None:
-            raise freed_error(self.name())
-        how = self.how
-        seeds = [
-            ct if ct is not None else wrap(np.zeros(self.graph.outputs[j].shape, self.graph.outputs[j].dtype.numpy))
-            for ct, j in zip(cotangents, how.seeded)
-        ]
-        tracing = active()
-        if mode.grad or tracing is not None:
-            # to be differentiated again: as a function of the inputs, not of what was kept
-            inputs = [saved.unpack(self) for saved in self.saved]
-            return apply_graph(_vjp(self.graph, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
-        inputs = [self.saved[i].unpack(self) for i in how.taken]
-        arrays = [*self.residuals, *(t._data for t in inputs), *(np.asarray(s._data, order="C") for s in seeds)]
-        return [wrap(a) for a in run_graph(how.backward, arrays)]
-
-    def free(self) -> None:
-        self.residuals = self.saved = None
-
-    @property
-    def is_freed(self) -> bool:
-        return self.saved is None
-
-
-class FreedBackward(Node):
-    """The node of a result whose graph was used up inside the compiled function, as that of a loss after backward()."""
-
-    __slots__ = ()
-
-    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        raise freed_error(self.name())
-
-    @property
-    def is_freed(self) -> bool:
-        return True
-
-
-FREED = FreedBackward((edge_to(wrap(np.zeros((), np.float32)).requires_grad_()),))
-"""Its edge leads to a leaf that nobody has: the engine does not visit a node without."""
-
-
-def _is_freed(tensor: Tensor) -> bool:
-    """Whether a backward() inside the trace has used up the graph that a result hangs on."""
-    edge = edge_to(tensor)
-    pending = [edge[0]] if edge is not None else []
-    seen = set(map(id, pending))
-    while pending:
-        node = pending.pop()
-        if not isinstance(node, Node):
-            continue
-        if node.is_freed:
-            return True
-        for edge in node.edges:
-            if edge is not None and id(edge[0]) not in seen:
-                seen.add(id(edge[0]))
-                pending.append(edge[0])
-    return False
-
-
-class GraphBackward(Node):
-    """The node of a call of `apply_graph`."""
-
-    __slots__ = ("graph", "outputs", "saved", "wanted")
-
-    def __init__(self, graph: Graph, tensors: Sequence[Tensor], wanted: tuple[int, ...]) -> None:
-        super().__init__(tuple(edge_to(tensors[i]) for i in wanted))
-        self.graph = graph
-        self.wanted = wanted
-        self.outputs = len(graph.outputs)  # type: ignore[misc]
-        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
-
-    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        if self.saved is None:
-            raise freed_error(self.name())
-        seeds = [
-            ct if ct is not None else wrap(np.zeros(v.shape, v.dtype.numpy)) for ct, v in zip(cotangents, self.graph.outputs)
-        ]
-        inputs = [saved.unpack(self) for saved in self.saved]
-        return apply_graph(_vjp(self.graph, self.wanted, tuple(range(self.outputs))), [*inputs, *seeds])
-
-    def free(self) -> None:
-        self.saved = None
-
-    @property
-    def is_freed(self) -> bool:
-        return self.saved is None
-
-
-def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A graph as a differentiable function of tensors; within a trace, its nodes join the trace."""
-    tracer = active()
-    if tracer is not None:
-        return [wrap(v) for v in inline(graph, [tracer.value(t) for t in tensors])]
-    outputs = [wrap(a) for a in run_graph(graph, [t._data for t in tensors])]
-    wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
-    if mode.grad and wanted:
-        node = GraphBackward(graph, tensors, wanted)
-        for j, out in enumerate(outputs):
-            if out.dtype.is_differentiable:
-                out._node = node
-                out._state().index = j
-    return outputs
-
-
-def run_graph(graph: Graph, arrays: Sequence[np.ndarray], backend: str | None = None) -> list[np.ndarray]:
-    """The outputs of a graph, compiled for the arrays' layouts."""
-    code = executable(graph, Layout(tuple(map(_strides, arrays))), backend=backend)
-    outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
-    code.run(arrays, outputs)
-    return outputs
-
-
-def inline(graph: Graph, values: Sequence[Value]) -> list[Value]:
-    """Append the nodes of a graph to the graph that the values belong to."""
-    known = dict(zip(graph.inputs, values, strict=True))
-    like = values[0]
-    for node in graph.nodes:
-        results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
-        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
-    return [known[v] for v in graph.outputs]
-
-
-_vjp = functools.lru_cache(maxsize=256)(vjp_graph)
-
-
 def _subgraph(trace: Trace, inputs: Sequence[Value], outputs: Sequence[Value], forward: int) -> Graph:
     """The forward part of a trace as a graph of its own."""
     from graphc.autodiff import _extract
@@ -516,15 +350,7 @@ def _subgraph(trace: Trace, inputs: Sequence[Value], outputs: Sequence[Value], f
     return _extract(trace.builder.name, inputs, trace.builder.nodes[:forward], outputs)
 
 
-def _strides(array: np.ndarray) -> tuple[int, ...] | None:
-    """Strides in elements; None for row-major."""
-    if array.flags.c_contiguous:
-        return None
-    return tuple(s // array.itemsize for s in array.strides)
-
-
-def _check_writable(tensor: Tensor | None) -> None:
-    assert tensor is not None
+def _check_writable(tensor: Tensor) -> None:
     if not tensor._data.flags.writeable:
         raise ArgumentTypeError("a compiled function changes a tensor in place whose memory is read-only", hint="clone() it")
     if mode.grad and tensor.requires_grad and tensor.is_leaf:
@@ -701,7 +527,7 @@ def _leaf_key(leaf: Any) -> Any:
         data = leaf._data
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
-        return (kind, data.dtype, data.shape, _strides(data), leaf.requires_grad, _has_history(leaf))
+        return (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, _has_history(leaf))
     if kind in (int, bool, str, NoneType):
         return (kind, leaf)
     if kind is float:  # 0.0 == -0.0, and nan != nan

@@ -128,21 +128,20 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     )
 
 
-def array_function(code: Executable) -> Callable[..., Any]:
+def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
     """A graph as a function of arrays, in the graph's order, of the types and layouts that it was compiled for, which is not
-    checked. It returns a new array, or a tuple of them where there is not just one output."""
-    count = len(code.outputs)
+    checked. It returns a tuple of new arrays."""
     spec = EntrySpec(
         tensors=TENSORS, thread=(), arguments=tuple(ArrayInput(i, i) for i in range(len(code.inputs))), held=(), numbers=(),
         guards=(), identities=(), updates=(), grads=(), no_grads=(),
-        leaves=tuple(ResultLeaf("array", j) for j in range(count)), result="one" if count == 1 else "tuple",
+        leaves=tuple(ResultLeaf("array", j) for j in range(len(code.outputs))), result="tuple",
     )  # fmt: skip
     entry = code.entry(spec)
 
-    def run(*arrays: np.ndarray) -> Any:
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
         code.run(arrays, outputs)
-        return outputs[0] if count == 1 else tuple(outputs)
+        return tuple(outputs)
 
     return run if entry is None else entry.bind(run)
 

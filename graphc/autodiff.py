@@ -93,14 +93,14 @@ def _copy(graph: Graph, name: str) -> tuple[Builder, list[Value], list[Value]]:
     return builder, [new[v] for v in graph.inputs], [new[v] for v in graph.outputs]
 
 
-def split_vjp(graph: Graph, wanted: Sequence[int], seeded: Sequence[int]) -> tuple[Graph, Graph, list[int]]:
+def split_vjp(graph: Graph, wanted: Sequence[int], seeded: Sequence[int]) -> tuple[Graph, Graph, list[int], list[int]]:
     """Forward and backward graphs of `vjp_graph` that share what the forward has computed already: see `partition`."""
     builder, inputs, outputs = _copy(graph, graph.name)
     forward = len(builder.nodes)
     cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
     found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
     results = [ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found)]
-    return partition(builder, forward, inputs, outputs, cotangents, results)
+    return partition(builder, forward, inputs, outputs, cotangents, results, len(outputs))
 
 
 def partition(
@@ -110,12 +110,14 @@ def partition(
     outputs: Sequence[Value],
     cotangents: Sequence[Value],
     results: Sequence[Value],
-) -> tuple[Graph, Graph, list[int]]:
+    lasting: int,
+) -> tuple[Graph, Graph, list[int], list[int]]:
     """Cut what has been built into two graphs: the first `forward` nodes, and the rest.
 
-    The forward graph takes `inputs` and returns `outputs`, then the residuals: what the backward needs of the forward.
-    The backward graph takes the residuals, those of `inputs` that it needs itself (their numbers are the third result),
-    and `cotangents`; it returns `results`.
+    The forward graph takes `inputs` and returns `outputs`, then what the backward needs besides. The backward graph takes
+    outputs of the forward graph (their numbers are the third result), those of `inputs` that it needs itself (their
+    numbers are the fourth), and `cotangents`; it returns `results`. Of `outputs` the first `lasting` ones may be kept
+    for the backward as they are.
     """
     ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     builder.abandon()
@@ -129,10 +131,13 @@ def partition(
             live.update(node.operands)
     residuals = [r for node in ahead for r in node.results if r in live and r in before - cheap]
     taken = [i for i, value in enumerate(inputs) if value in live]
-    forward_graph = _extract(builder.name, inputs, ahead, [*outputs, *residuals])
+    known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
+    returned = [*outputs, *(r for r in residuals if r not in known)]
+    known |= {value: j for j, value in enumerate(returned) if j >= len(outputs)}
+    forward_graph = _extract(builder.name, inputs, ahead, returned)
     given = [*residuals, *(inputs[i] for i in taken), *cotangents]
     backward_graph = _extract(f"{builder.name}.backward", given, [*remade, *behind], results)
-    return forward_graph, backward_graph, taken
+    return forward_graph, backward_graph, [known[r] for r in residuals], taken
 
 
 def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:

@@ -1,0 +1,210 @@
+"""Graphs as functions of arrays and of tensors, and their nodes on the tape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.autodiff import vjp_graph
+from graphc.backend import Layout
+from graphc.compiler import executable
+from graphc.frontend.entry import array_function
+from graphc.frontend.modes import mode
+from graphc.frontend.node import Node, edge_to
+from graphc.frontend.tape import Saved, freed_error, modified_error
+from graphc.frontend.tensor import Tensor, Version, wrap
+from graphc.frontend.tracer import active
+from graphc.ir import Graph, Value
+
+
+def strides_of(array: np.ndarray) -> tuple[int, ...] | None:
+    """Strides in elements; None for row-major."""
+    if array.flags.c_contiguous:
+        return None
+    return tuple(s // array.itemsize for s in array.strides)
+
+
+class ArrayFunction:
+    """A graph as a function of arrays of its inputs' types, in any layout: code is made for each on first use. Returns the
+    outputs as a tuple of new arrays."""
+
+    __slots__ = ("_backend", "_functions", "_graph")
+
+    def __init__(self, graph: Graph, backend: str | None = None) -> None:
+        self._graph = graph
+        self._backend = backend
+        self._functions: dict[tuple[tuple[int, ...], ...], Callable[..., Any]] = {}
+
+    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        key = tuple([array.strides for array in arrays])
+        function = self._functions.get(key)
+        if function is None:
+            layout = Layout(tuple(map(strides_of, arrays)))
+            function = self._functions[key] = array_function(executable(self._graph, layout, backend=self._backend))
+        return function(*arrays)
+
+
+@dataclass(eq=False)
+class Differentiable:
+    """How a call of a graph takes part in autograd."""
+
+    whole: Graph
+    """The graph as a function of its inputs, for derivatives of higher order."""
+    backward: ArrayFunction
+    """From what was kept, some of the inputs, and cotangents of outputs, to the cotangents of inputs."""
+    wanted: list[int]
+    """Numbers of the inputs that gradients go to."""
+    seeded: list[int]
+    """Numbers of the outputs that gradients come from."""
+    kept: list[int]
+    """Numbers of the outputs that the backward takes, first of all."""
+    taken: list[int]
+    """Numbers of the inputs that it takes then."""
+
+
+class CompiledBackward(Node):
+    """The node of a compiled call: its backward is compiled too."""
+
+    __slots__ = ("how", "kept", "outputs", "saved", "versions")
+
+    def __init__(
+        self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor]
+    ) -> None:
+        """Of a call with these inputs and outputs; `results` are the outputs that are tensors now, the first ones."""
+        Node.__init__(self, tuple([edge_to(tensors[i]) for i in how.wanted]))
+        self.how = how
+        self.outputs = len(how.seeded)  # type: ignore[misc]
+        self.kept: list[np.ndarray] | None = [arrays[j] for j in how.kept]
+        # the tensors would be references to this node: their versions tell whether the arrays are what they were
+        self.versions: list[tuple[int, Version]] = [
+            (j, results[j]._version_counter()) for j in how.kept if j < len(results)
+        ]
+        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
+        for k, j in enumerate(how.seeded):
+            results[j]._node = self
+            if k:
+                results[j]._state().index = k
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.kept is None or self.saved is None:
+            raise freed_error(self.name())
+        how = self.how
+        seeds = [self._zeros(j) if ct is None else ct for ct, j in zip(cotangents, how.seeded)]
+        if mode.grad or active() is not None:
+            # to be differentiated again: as a function of the inputs, not of what was kept
+            inputs = [saved.unpack(self) for saved in self.saved]
+            return apply_graph(_vjp(how.whole, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
+        for j, version in self.versions:
+            if version.count:
+                raise modified_error(self, wrap(self.kept[how.kept.index(j)]), version.count, 0)
+        inputs = [self.saved[i].unpack(self) for i in how.taken]
+        return list(map(wrap, how.backward(*self.kept, *(t._data for t in inputs), *(seed._data for seed in seeds))))
+
+    def _zeros(self, output: int) -> Tensor:
+        type_ = self.how.whole.outputs[output].type
+        return wrap(np.zeros(type_.shape, type_.dtype.numpy))
+
+    def free(self) -> None:
+        self.kept = self.saved = None
+
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
+
+
+class FreedBackward(Node):
+    """The node of a result whose graph was used up inside the compiled function, as that of a loss after backward()."""
+
+    __slots__ = ()
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        raise freed_error(self.name())
+
+    @property
+    def is_freed(self) -> bool:
+        return True
+
+
+FREED = FreedBackward((edge_to(wrap(np.zeros((), np.float32)).requires_grad_()),))
+"""Its edge leads to a leaf that nobody has: the engine does not visit a node without."""
+
+
+def is_freed(tensor: Tensor) -> bool:
+    """Whether a backward() inside the trace has used up the graph that a result hangs on."""
+    edge = edge_to(tensor)
+    pending = [edge[0]] if edge is not None else []
+    seen = set(map(id, pending))
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, Node):
+            continue
+        if node.is_freed:
+            return True
+        for edge in node.edges:
+            if edge is not None and id(edge[0]) not in seen:
+                seen.add(id(edge[0]))
+                pending.append(edge[0])
+    return False
+
+
+class GraphBackward(Node):
+    """The node of a call of `apply_graph`."""
+
+    __slots__ = ("graph", "outputs", "saved", "wanted")
+
+    def __init__(self, graph: Graph, tensors: Sequence[Tensor], wanted: tuple[int, ...]) -> None:
+        super().__init__(tuple(edge_to(tensors[i]) for i in wanted))
+        self.graph = graph
+        self.wanted = wanted
+        self.outputs = len(graph.outputs)  # type: ignore[misc]
+        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.saved is None:
+            raise freed_error(self.name())
+        seeds = [
+            ct if ct is not None else wrap(np.zeros(v.shape, v.dtype.numpy)) for ct, v in zip(cotangents, self.graph.outputs)
+        ]
+        inputs = [saved.unpack(self) for saved in self.saved]
+        return apply_graph(_vjp(self.graph, self.wanted, tuple(range(self.outputs))), [*inputs, *seeds])
+
+    def free(self) -> None:
+        self.saved = None
+
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
+
+
+def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A graph as a differentiable function of tensors; within a trace, its nodes join the trace."""
+    tracer = active()
+    if tracer is not None:
+        return [wrap(v) for v in inline(graph, [tracer.value(t) for t in tensors])]
+    outputs = [wrap(a) for a in _function(graph)(*(t._data for t in tensors))]
+    wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
+    if mode.grad and wanted:
+        node = GraphBackward(graph, tensors, wanted)
+        for j, out in enumerate(outputs):
+            if out.dtype.is_differentiable:
+                out._node = node
+                out._state().index = j
+    return outputs
+
+
+def inline(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """Append the nodes of a graph to the graph that the values belong to."""
+    known = dict(zip(graph.inputs, values, strict=True))
+    like = values[0]
+    for node in graph.nodes:
+        results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
+        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
+    return [known[v] for v in graph.outputs]
+
+
+_vjp = functools.lru_cache(maxsize=256)(vjp_graph)
+_function = functools.lru_cache(maxsize=256)(ArrayFunction)
