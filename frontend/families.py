@@ -30,11 +30,12 @@ from graphc.frontend import (
     recurrent,
     reductions,
     sorting,
+    statistics,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, reductions, movement, joining, indexing, matrices, activations, creation, random, conversion, inplace,
-    sorting, cumulative, recurrent,
+    sorting, cumulative, recurrent, statistics,
     convolution, pooling, adaptive_pooling,
 )  # fmt: skip
 
