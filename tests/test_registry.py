@@ -41,14 +41,15 @@ class Case:
     def in_float64(self) -> Case:
         """The same call in double precision, where finite differences mean something."""
         wide = {name: float64 if value is float32 else value for name, value in self.sample.attrs.items()}
-        arrays = tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in self.arrays)
+        double = {np.dtype(np.float32): np.float64, np.dtype(np.complex64): np.complex128}
+        arrays = tuple(a.astype(double.get(a.dtype, a.dtype)) for a in self.arrays)
         return Case(self.record, replace(self.sample, attrs=wide), arrays)
 
     def differentiable(self) -> list[int]:
         """The operands that the result has a derivative by."""
-        if not any(value.dtype.is_floating_point for value in self.graph().outputs):
+        if not any(value.dtype.is_differentiable for value in self.graph().outputs):
             return []
-        floating = (i for i, a in enumerate(self.arrays) if a.dtype.kind == "f")
+        floating = (i for i, a in enumerate(self.arrays) if a.dtype.kind in "fc")
         return [i for i in floating if vjp_rule(self.record, i) is not None]
 
     def graph(self) -> Graph:
@@ -68,6 +69,9 @@ def draw(record: OpDef, number: int, sample: Sample) -> Case:
             arrays.append(np.asarray(operand))
         elif operand.dtype.kind == "float":
             arrays.append(np.asarray(rng.uniform(sample.low, sample.high, operand.shape), operand.dtype.numpy))
+        elif operand.dtype.kind == "complex":
+            real, imaginary = rng.uniform(sample.low, sample.high, (2, *operand.shape))
+            arrays.append(np.asarray(real + 1j * imaginary, operand.dtype.numpy))
         elif operand.dtype.kind == "bool":
             arrays.append(rng.random(operand.shape) < 0.5)
         else:
@@ -111,7 +115,7 @@ def check_rules(record: OpDef, cases: list[Case]) -> None:
     if record.vjp is not_differentiable:
         return
     for i in range(max(len(case.arrays) for case in cases)):
-        floating = any(i < len(case.arrays) and case.arrays[i].dtype.kind == "f" for case in cases)
+        floating = any(i < len(case.arrays) and case.arrays[i].dtype.kind in "fc" for case in cases)
         rule = vjp_rule(record, i)
         if rule is None or not isinstance(rule.rule, Undefined):
             assert floating == (rule is not None), f"operand {i}: give it a rule, or a sample in floating point"
@@ -135,13 +139,13 @@ def test_text_round_trip(case: Case) -> None:
 
 def tolerance(array: np.ndarray) -> float:
     """Some tens of rounding errors; nothing for integers and booleans."""
-    return 64 * float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+    return 64 * float(np.finfo(array.dtype).eps) if array.dtype.kind in "fc" else 0.0
 
 
 def assert_agree(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
     for g, e in zip(got, expected, strict=True):
         assert g.dtype == e.dtype and g.shape == e.shape
-        scale = np.abs(e[np.isfinite(e)]).max(initial=1.0) if e.dtype.kind == "f" else 1.0
+        scale = np.abs(e[np.isfinite(e)]).max(initial=1.0) if e.dtype.kind in "fc" else 1.0
         np.testing.assert_allclose(g, e, rtol=tolerance(e), atol=tolerance(e) * scale)
 
 

@@ -3,6 +3,7 @@
 from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.creation import constant, full, iota, zeros_like
+from graphc.ops.eigen import eig, eigh, eigvals, eigvalsh, svd, svdvals
 from graphc.ops.elementary import (
     acos,
     acosh,
@@ -77,14 +78,13 @@ from graphc.ops.elementwise import (
     trunc,
     where,
 )
+from graphc.ops.fft import fft_c2c, fft_c2r, fft_r2c
 from graphc.ops.indexing import gather, in_range, scatter_add, scatter_max, scatter_min, scatter_mul, scatter_update
-from graphc.ops.eigen import eig, eigh, eigvals, eigvalsh, svd, svdvals
 from graphc.ops.lapack import cholesky, lu_factor, permutation, qr, take_rows
 from graphc.ops.least_squares import lstsq
 from graphc.ops.linalg import adjoint, contract, matmul, transpose_last
 from graphc.ops.matrices import lower_triangle, upper_triangle
 from graphc.ops.matrix_functions import cofactor, det, inv, matrix_exp, pinv, slogdet
-from graphc.ops.systems import solve, triangular_solve
 from graphc.ops.movement import (
     broadcast_to,
     concat,
@@ -130,3 +130,4 @@ from graphc.ops.special import (
     y1,
     zeta,
 )
+from graphc.ops.systems import solve, triangular_solve

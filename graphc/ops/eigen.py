@@ -114,6 +114,10 @@ eigvalsh = op("eigvalsh", "x", "upper", infer=_eigvalsh_infer, ref=_eigvalsh_ref
 # All matrices: A V = V diag(w)
 
 
+_apart = np.diag(np.float32([1, 3, -2, 6])) + np.float32(0.3)
+"""A sample with real eigenvalues: vectors of complex ones can be turned by any angle, which finite differences see."""
+
+
 def _eig_infer(x: TensorType) -> tuple[TensorType, TensorType]:
     need_square("eig", x)
     dtype = x.dtype.to_complex()
@@ -145,7 +149,7 @@ def _eig_vjp(ct: Any, x_type: TensorType, out: Any) -> Any:
     return made if x_type.dtype.is_complex else real(made)
 
 
-eig = op("eig", "x", infer=_eig_infer, ref=_eig_ref, vjp=_eig_vjp, **LAPACK, samples=(Sample((_square,)),))
+eig = op("eig", "x", infer=_eig_infer, ref=_eig_ref, vjp=_eig_vjp, **LAPACK, samples=(Sample((_apart,)),))
 """The eigenvalues, and the eigenvectors as columns of length 1; both complex."""
 
 
