@@ -16,7 +16,18 @@ from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Meta, Tensor, View, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef, common_dtype
-from graphc.types import DType, TensorType, broadcast_shapes, scalar_dtype
+from graphc.types import (
+    DType,
+    TensorType,
+    bfloat16,
+    broadcast_shapes,
+    complex32,
+    complex64,
+    convert,
+    float16,
+    float32,
+    scalar_dtype,
+)
 
 COSTLY = 1 << 12
 """From how many elements on an op that NumPy is slow at runs compiled."""
@@ -126,7 +137,7 @@ def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> N
 
 _functions: dict[OpDef, Any] = {}
 _plans: dict[Any, Any] = {}
-_NUMBERS = (float, int, bool)
+_NUMBERS = (float, int, bool, complex)
 
 
 def _function(record: OpDef) -> Any:
@@ -149,7 +160,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
                 watched = True
             dtype = array.dtype
             if dtype is not same:
-                if same is None and dtype.kind in DIFFERENTIABLE:
+                if same is None and dtype.kind == "f":  # every elementwise op is defined on these
                     same = dtype
                 else:
                     plain = False
@@ -160,8 +171,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
             array = lower(arg)
             plain = False
         arrays.append(array)
-    if not plain:
-        _promote(record, arrays)
+    narrow = not plain and _promote(record, arrays)
     function = _functions.get(record) or _function(record)
     try:
         if record.costly and max(a.size for a in arrays) >= COSTLY:
@@ -174,6 +184,8 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         raise
     if type(result) is not np.ndarray:
         result = np.asarray(result)
+    if narrow:
+        result = _narrowed(result)
     out = _new(Tensor)
     out._data = result
     out._node = None
@@ -185,8 +197,11 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     return out
 
 
-def _promote(record: OpDef, arrays: list[Any]) -> None:
-    """Convert the operands to the dtype that PyTorch's rules give; NumPy's own never come to act."""
+def _promote(record: OpDef, arrays: list[Any]) -> bool:
+    """Convert the operands to the dtype that PyTorch's rules give; NumPy's own never come to act.
+
+    True where that is complex32, which NumPy does not compute in: the operands are wider then.
+    """
     key: list[Any] = [record.name]
     for array in arrays:
         if type(array) is np.ndarray:
@@ -196,25 +211,41 @@ def _promote(record: OpDef, arrays: list[Any]) -> None:
     plan = _plans.get(tuple(key))
     if plan is None:
         plan = _plans[tuple(key)] = _conversions(record, arrays)
-    for i, target in plan:
+    wanted, narrow = plan
+    for i, target in wanted:
         array = arrays[i]
         if target is None:
             arrays[i] = float(array)
-        elif type(array) is np.ndarray:
-            arrays[i] = _quiet.run(array.astype, target.numpy)
-        else:
+        elif type(array) is not np.ndarray:
             arrays[i] = number(array, target)
+        elif target.is_complex or array.dtype.kind in "cV":
+            arrays[i] = convert(array, target)
+        else:
+            arrays[i] = _quiet.run(array.astype, target.numpy)
+    return narrow
 
 
-def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[int, DType | None], ...]:
+_NARROW = {complex64.numpy: complex32, float32.numpy: float16}
+
+
+def _narrowed(wide: np.ndarray) -> np.ndarray:
+    """What was computed for complex32."""
+    dtype = _NARROW.get(wide.dtype)
+    return wide if dtype is None else convert(wide, dtype)
+
+
+def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[tuple[int, DType | None], ...], bool]:
     """Which operands need another dtype for these dtypes; the type rule refuses those that the op is not defined on.
 
     None stands for a Python number that NumPy itself gives the floating-point dtype of the array beside it.
     """
     described = [TensorType(as_dtype(a.dtype), a.shape) if type(a) is np.ndarray else a for a in arrays]
     dtype = common_dtype(record, described)
+    narrow = dtype is complex32
+    if narrow:
+        dtype = complex64
     function = _function(record)
-    weak = dtype.kind == "float" and (isinstance(function, np.ufunc) or function is np.where) and any(
+    weak = dtype.kind == "float" and dtype is not bfloat16 and (isinstance(function, np.ufunc) or function is np.where) and any(
         isinstance(t, TensorType) for t, name in zip(described, record.operands) if name not in record.keeps)
     wanted: list[tuple[int, DType | None]] = []
     types = []
@@ -229,7 +260,12 @@ def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[int, DType | N
         elif operand.dtype is not target:
             wanted.append((i, target))
     record.infer(*types)
-    return tuple(wanted)
+    return tuple(wanted), narrow
+
+
+def forget_promotions() -> None:
+    """After the default dtype has changed, which Python numbers and some results have."""
+    _plans.clear()
 
 
 @functools.lru_cache(maxsize=1 << 12, typed=True)
@@ -240,6 +276,8 @@ def _known_number(value: Any, dtype: DType) -> np.ndarray:
 
 
 def _new_number(value: Any, dtype: DType) -> np.ndarray:
+    if dtype.is_complex:
+        return convert(np.asarray(value, np.complex128), dtype)
     try:
         return _quiet.run(np.asarray, value, dtype.numpy)
     except OverflowError:
@@ -248,7 +286,8 @@ def _new_number(value: Any, dtype: DType) -> np.ndarray:
 
 def number(value: Any, dtype: DType) -> np.ndarray:
     """A Python number as a 0-d array; integers that do not fit wrap around, as in C."""
-    return _known_number(value, dtype) if value else _new_number(value, dtype)  # 0.0 equals -0.0, and is another number
+    # 0.0 equals -0.0, and is another number
+    return _known_number(value, dtype) if value and not dtype.is_complex else _new_number(value, dtype)
 
 
 def lower(arg: Any) -> Any:
@@ -256,7 +295,7 @@ def lower(arg: Any) -> Any:
     if isinstance(arg, Tensor):
         data = arg._data
         return data if type(data) is np.ndarray else arg._array("eager execution")
-    if type(arg) in (int, float, bool) or isinstance(arg, (np.ndarray, int, float)):
+    if type(arg) in _NUMBERS or isinstance(arg, (np.ndarray, int, float, complex)):
         return arg
     if isinstance(arg, np.generic):
         return np.asarray(arg)
@@ -266,6 +305,7 @@ def lower(arg: Any) -> Any:
 # Everything else
 
 _checked: set[Any] = set()
+_HALVES = complex32.numpy
 
 
 def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
@@ -274,10 +314,15 @@ def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any
         _check(record, arrays, attrs)
     if record.costly and ((arrays and max(a.size for a in arrays) >= COSTLY) or "shape" in attrs):
         return compiler.run_op(record, arrays, attrs)
+    narrow = record.nanoseconds and record.view is None and any(a.dtype == _HALVES for a in arrays)
+    if narrow:
+        arrays = [convert(a, complex64) if a.dtype == _HALVES else a for a in arrays]
     result = _quiet.run(_call, record.ref, arrays, attrs)
     if type(result) is tuple:
-        return tuple(map(np.asarray, result))
-    return result if type(result) is np.ndarray else np.asarray(result)
+        results = tuple(map(np.asarray, result))
+        return tuple(map(_narrowed, results)) if narrow else results
+    result = result if type(result) is np.ndarray else np.asarray(result)
+    return _narrowed(result) if narrow else result
 
 
 def _call(ref: Any, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Any:

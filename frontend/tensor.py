@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, user_location
+from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, user_location
 from graphc.frontend.device import CPU, device
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.meta import Meta, Size, Version, View
 from graphc.frontend.modes import enable_grad, mode
 from graphc.frontend.tracer import active
 from graphc.ops import normalize_axis
-from graphc.types import DTYPES, DType, dtype_of
+from graphc.types import DTYPES, DType, complex32, complex64, convert, dtype_of, get_default_dtype
 
 if TYPE_CHECKING:
     from graphc.frontend.node import Node
@@ -64,12 +64,13 @@ class Tensor:
     def __init__(self, *args: Any) -> None:
         self._node = None
         self._meta = None
+        dtype = get_default_dtype().numpy
         if len(args) == 1 and isinstance(args[0], Tensor):
             self._data = args[0]._data
         elif len(args) == 1 and not isinstance(args[0], int):
-            self._data = np.array(args[0], np.float32) if not isinstance(args[0], Size) else np.zeros(args[0], np.float32)
+            self._data = np.array(args[0], dtype) if not isinstance(args[0], Size) else np.zeros(args[0], dtype)
         else:
-            self._data = np.zeros(args, np.float32) if args else np.zeros(0, np.float32)
+            self._data = np.zeros(args, dtype) if args else np.zeros(0, dtype)
 
     if TYPE_CHECKING:
         # functions become methods and operators in graphc.frontend.methods
@@ -130,6 +131,22 @@ class Tensor:
     def is_floating_point(self) -> bool:
         """Whether the elements are floating-point numbers."""
         return self.dtype.is_floating_point
+
+    def is_complex(self) -> bool:
+        """Whether the elements are complex numbers."""
+        return self.dtype.is_complex
+
+    def is_signed(self) -> bool:
+        """Whether the elements can be negative."""
+        return self.dtype.is_signed
+
+    def is_conj(self) -> bool:
+        """Whether the conjugate is still to be taken: never, it is taken at once."""
+        return False
+
+    def is_neg(self) -> bool:
+        """Whether the sign is still to be turned: never, it is turned at once."""
+        return False
 
     @property
     def itemsize(self) -> int:
@@ -223,9 +240,9 @@ class Tensor:
             raise AutogradError(
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
                 "subgraph that doesn't require differentiation use var_no_grad = var.detach().")
-        if wanted and not self.dtype.is_floating_point:
+        if wanted and not self.dtype.is_differentiable:
             raise AutogradError("only Tensors of floating point dtype can require gradients",
-                                expected="a floating-point dtype", got=self.dtype.name)
+                                expected="a floating-point or complex dtype", got=self.dtype.name)
         meta = self._state()
         if wanted and meta.inference and not mode.inference:
             raise AutogradError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed",
@@ -398,39 +415,64 @@ class Tensor:
         """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`."""
         if self.requires_grad and not force:
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return self._array("numpy()")
+        array = self._array("numpy()")
+        if array.dtype == complex32.numpy:
+            raise ArgumentTypeError("Got unsupported ScalarType ComplexHalf: NumPy has no dtype for it",
+                                    hint="x.to(graphc.complex64).numpy()")
+        return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
         return array if dtype is None and not copy else np.array(array, dtype, copy=copy)
 
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Tensor:
+        # what NumPy's functions make of tensors is a tensor
+        return wrap(np.asarray(array))
+
+    def _known_to_python(self, what: str) -> np.ndarray:
+        """The numbers, in a dtype that Python has a type for."""
+        array = self._array(what)
+        return convert(array, complex64) if array.dtype == complex32.numpy else array
+
     def tolist(self) -> Any:
         """Python numbers in nested lists."""
-        return self._array("tolist()").tolist()
+        return self._known_to_python("tolist()").tolist()
 
     def item(self) -> Any:
         """The one element as a Python number."""
-        array = self._array("item()")
+        array = self._known_to_python("item()")
         if array.size != 1:
             raise GraphcError(f"a Tensor with {array.size} elements cannot be converted to Scalar",
                               expected="one element", got=f"shape {list(array.shape)}")
-        return array.item()
+        return array.reshape(()).tolist()
 
     def __bool__(self) -> bool:
-        array = self._array("bool()")
+        array = self._known_to_python("bool()")
         if array.size != 1:
             raise GraphcError(f"Boolean value of Tensor with {'no values' if not array.size else 'more than one value'} is "
                               "ambiguous", hint="use any() or all()")
         return bool(array.item())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._real_item("int64_t"))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._real_item("double"))
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def _real_item(self, kind: str) -> Any:
+        value = self.item()
+        if not isinstance(value, complex):
+            return value
+        if value.imag:
+            raise GraphcError(f"value cannot be converted to type {kind} without overflow", expected="a real number",
+                              got=str(value), hint="take x.real first")
+        return value.real
 
     def __index__(self) -> int:
-        if self.dtype.is_floating_point or self.numel() != 1:
+        if self.dtype.is_differentiable or self.numel() != 1:
             raise ArgumentTypeError("only integer tensors of a single element can be converted to an index")
         return int(self.item())
 
@@ -445,6 +487,9 @@ class Tensor:
         return iter([self[i] for i in range(self._data.shape[0])])
 
     def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, (Tensor, bool, int, float, complex, np.generic)):
+            raise GraphcError("Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+                              f"{type(element)}.")
         return bool((self == element).any())
 
     __hash__ = object.__hash__
@@ -453,6 +498,14 @@ class Tensor:
         if not spec:
             return str(self)
         return format(self.item(), spec) if not self._data.shape else object.__format__(self, spec)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        return self._array("__dlpack__()").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array("__dlpack_device__()").__dlpack_device__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) in memo:
@@ -475,10 +528,11 @@ class Tensor:
         if not self.is_leaf:
             raise AutogradError("a tensor that is not a leaf cannot be pickled: its graph would be lost",
                                 hint="pickle x.detach()")
-        return _rebuild, (type(self), np.asarray(self._array("pickle"), order="C"), self.requires_grad, self.__dict__)
+        return rebuild, (type(self), np.asarray(self._array("pickle"), order="C"), self.requires_grad, self.__dict__)
 
 
-def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
+def rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
+    """A leaf of a class around an array, with the attributes that were set on it: what a pickled tensor becomes."""
     tensor = _new(cls)
     tensor._data = array
     tensor._node = tensor._meta = None
@@ -506,8 +560,3 @@ class Storage:
     def __len__(self) -> int:
         return self._array.nbytes
 
-
-def check_floating(dtype: DType, what: str) -> None:
-    """DTypeError unless the dtype is a floating-point one."""
-    if not dtype.is_floating_point:
-        raise DTypeError(f"{what}: expected a floating point dtype", expected="float32, float64 or float16", got=dtype.name)
