@@ -19,9 +19,11 @@ from graphc.frontend import (
     convolution,
     creation,
     cumulative,
+    elementary,
     indexing,
     inplace,
     joining,
+    logic,
     matrices,
     movement,
     pointwise,
@@ -29,14 +31,17 @@ from graphc.frontend import (
     random,
     recurrent,
     reductions,
+    sharing,
     sorting,
     statistics,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
-    pointwise, reductions, movement, joining, indexing, matrices, activations, creation, random, conversion, inplace,
+    pointwise, elementary, logic, reductions, movement, joining, indexing, matrices, activations, creation, random,
+    conversion, inplace,
     sorting, cumulative, recurrent, statistics,
     convolution, pooling, adaptive_pooling,
+    sharing,
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from graphc.errors import ArgumentTypeError, GraphcError, PackageError
 from graphc.frontend import device as devices
 from graphc.frontend.export import Program
 from graphc.frontend.nn.parameter import Parameter
+from graphc.frontend.pt_files import is_pt_file, old_format, read_pt_file
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.types import DTYPES, DType
 
@@ -65,6 +66,7 @@ def save(obj: Any, f: File) -> None:
 def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
     """Read what `save` wrote: a program, or tensors in their nesting. A safetensors file of others is a dict of tensors.
 
+    Files that PyTorch 1.6 and later have saved are read too, if they hold tensors, numbers, text and containers of them.
     PackageError if the file is none of these. `map_location` may only name the CPU, where everything is.
     """
     _check_location(map_location)
@@ -73,26 +75,28 @@ def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: 
         with open(f, "rb") as file:
             start = file.read(4)
             if start == b"PK\x03\x04":
-                return _program(f, name)
+                return _archived(f, str(name))
             data = start + file.read()
     else:
         data = f.read()
         if data[:4] == b"PK\x03\x04":
-            return _program(io.BytesIO(data), name)
+            return _archived(io.BytesIO(data), str(name))
     return _unpacked(data, str(name))
 
 
-def _program(f: File, name: Any) -> Program:
+def _archived(f: str | os.PathLike[str] | io.BytesIO, name: str) -> Any:
+    """What is in a zip archive: a program, or what PyTorch saved."""
     try:
         with zipfile.ZipFile(f) as archive:
             members = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise PackageError(f"{name}: a damaged zip archive: {error}", expected="a file that save() wrote") from None
-    if "manifest.json" not in members:
-        raise PackageError(f"{name}: a zip archive, but not a program of graphc", expected="a file that save() wrote",
-                           hint="a pickled checkpoint holds code; save its tensors with safetensors instead")
-    if not isinstance(f, (str, os.PathLike)):
+    if isinstance(f, io.BytesIO):
         f.seek(0)
+    if is_pt_file(members):
+        return read_pt_file(f, name)
+    if "manifest.json" not in members:
+        raise PackageError(f"{name}: a zip archive, but not a program of graphc", expected="a file that save() wrote")
     return Program(runtime.load(f))
 
 
@@ -201,7 +205,8 @@ def _unpacked(data: bytes, name: str) -> Any:
         stored = safetensors.numpy.load(data)
     except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise PackageError(f"{name}: not a file that graphc can read ({type(error).__name__})",
-                           expected="a safetensors or .gcz file, as save() writes them") from None
+                           expected="a safetensors or .gcz file, as save() writes them, or a .pt file of PyTorch",
+                           hint=old_format(data)) from None
     arrays = {key: wrap(np.array(array)) for key, array in stored.items()}
     described = header.get("__metadata__", {}).get(_TREE)
     if described is None:

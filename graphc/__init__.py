@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
-_MODULES = frozenset(("autograd", "cuda", "nn", "optim", "random", "return_types"))
+_MODULES = frozenset(("autograd", "cuda", "data", "multiprocessing", "nn", "optim", "random", "return_types", "utils"))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""
+_MOVED = {"utils.data": "data"}
+"""Those that are public under another name too."""
 
 
 class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -33,6 +35,9 @@ class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, _, rest = fullname.partition(".")
         if package != __name__ or rest.partition(".")[0] not in _MODULES:
             return None
+        for other, own in _MOVED.items():
+            if f"{rest}.".startswith(f"{other}."):
+                rest = own + rest[len(other) :]
         return importlib.machinery.ModuleSpec(fullname, self, origin=_FRONTEND + rest)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
