@@ -11,8 +11,9 @@ from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit
 from graphc.frontend.creation import zeros
 from graphc.frontend.joining import cat
+from graphc.frontend.logic import logical_xor
 from graphc.frontend.movement import clone, narrow, reshape, select
-from graphc.frontend.pointwise import Number, cast, logical_xor
+from graphc.frontend.pointwise import Number, cast
 from graphc.frontend.reductions import sum
 from graphc.frontend.sorting import picked
 from graphc.frontend.tape import named

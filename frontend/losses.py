@@ -11,7 +11,8 @@ from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
 from graphc.frontend.activations import log1p_exp_of_negative, log_softmax
 from graphc.frontend.arguments import emit
 from graphc.frontend.movement import broadcast_tensors, expand, movedim, reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, clamp, exp, log, log1p, ne, where
+from graphc.frontend.logic import ne
+from graphc.frontend.pointwise import abs, clamp, exp, log, log1p, where
 from graphc.frontend.reductions import mean, sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

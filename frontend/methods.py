@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend import conversion, creation, indexing, inplace, movement, pointwise, printing
+from graphc.frontend import conversion, creation, elementary, indexing, inplace, movement, pointwise, printing
 from graphc.frontend.autograd import backward
 from graphc.frontend.families import ALIASES, FAMILIES, names
 from graphc.frontend.tensor import Tensor
@@ -98,9 +98,11 @@ def _attach() -> None:
         setattr(Tensor, f"__{name}__", _comparison(functions[name], otherwise))
     special: dict[str, Any] = {
         "__abs__": functions["abs"], "__getitem__": indexing.getitem, "__invert__": functions["bitwise_not"],
-        "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": lambda self: self,
+        "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": functions["positive"],
+        "__rdiv__": _reflected(functions["div"]),
         "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
         "__setitem__": indexing.setitem, "where": pointwise.where_method,
+        "polygamma": elementary.polygamma_method, "polygamma_": inplace.in_place(elementary.polygamma_method, "polygamma_"),
         "T": property(_reversed), "H": property(functions["t"]),
         "mT": property(functions["adjoint"]), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,
     }

@@ -10,36 +10,32 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
+from graphc.frontend import return_types
 from graphc.frontend.arguments import as_operand, emit, promoted
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, bool_, float32, float64, uint8
+from graphc.types import DType, TensorType, bool_, float64, get_default_dtype, uint8
 
 FUNCTIONS = """
-    add addcdiv addcmul abs allclose bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
-    bitwise_xor can_cast ceil clamp clamp_max clamp_min cos cosh deg2rad div eq equal erf erfc exp exp2 expm1
-    float_power floor floor_divide fmax fmin fmod frac ge gt isclose isfinite isinf isnan isneginf isposinf le lerp
-    log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit lt maximum minimum mul
-    nan_to_num ne neg pow rad2deg reciprocal relu remainder result_type round rsqrt rsub sigmoid sign sin sinh sqrt
-    square sub tan tanh trunc
+    abs add addcdiv addcmul atan2 can_cast ceil clamp clamp_max clamp_min copysign cos div erf exp expm1 float_power floor
+    floor_divide fmax fmin fmod frac frexp gcd heaviside hypot igamma igammac lcm ldexp lerp log log1p logaddexp
+    logaddexp2 maximum minimum mul nan_to_num neg nextafter positive pow reciprocal relu remainder result_type round rsqrt
+    rsub sgn sigmoid sign signbit sin sqrt square sub tanh trunc xlogy
 """
 METHODS = """
-    abs add addcdiv addcmul allclose bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
-    bitwise_xor ceil clamp clamp_max clamp_min cos cosh deg2rad div eq equal erf erfc exp exp2 expm1 float_power
-    floor floor_divide fmax fmin fmod frac ge gt isclose isfinite isinf isnan isneginf isposinf le lerp log log10
-    log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit lt maximum minimum mul nan_to_num ne
-    neg pow rad2deg reciprocal relu remainder round rsqrt sigmoid sign sin sinh sqrt square sub tan tanh trunc
+    abs add addcdiv addcmul atan2 ceil clamp clamp_max clamp_min copysign cos div erf exp expm1 float_power floor
+    floor_divide fmax fmin fmod frac frexp gcd heaviside hypot igamma igammac lcm ldexp lerp log log1p logaddexp
+    logaddexp2 maximum minimum mul nan_to_num neg nextafter positive pow reciprocal relu remainder round rsqrt sgn sigmoid
+    sign signbit sin sqrt square sub tanh trunc xlogy
 """
 IN_PLACE = """
-    abs addcdiv addcmul bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil
-    clamp clamp_max clamp_min cos cosh deg2rad eq erf erfc exp exp2 expm1 float_power floor floor_divide fmod frac
-    ge gt le lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt nan_to_num ne neg pow
-    rad2deg reciprocal relu remainder round rsqrt sigmoid sign sin sinh sqrt square tan tanh trunc
+    abs addcdiv addcmul atan2 ceil clamp clamp_max clamp_min copysign cos erf exp expm1 float_power floor floor_divide fmod
+    frac gcd heaviside hypot igamma igammac lcm ldexp lerp log log1p nan_to_num neg nextafter pow reciprocal relu remainder
+    round rsqrt sgn sigmoid sign sin sqrt square tanh trunc xlogy
 """
 ALIASES = {
-    "absolute": "abs", "clip": "clamp", "divide": "div", "fix": "trunc", "greater": "gt", "greater_equal": "ge",
-    "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "sgn": "sign",
-    "subtract": "sub", "true_divide": "div",
+    "absolute": "abs", "arctan2": "atan2", "clip": "clamp", "divide": "div", "fix": "trunc", "multiply": "mul",
+    "negative": "neg", "subtract": "sub", "true_divide": "div",
 }
 
 Number = bool | int | float
@@ -53,11 +49,19 @@ def cast(input: Tensor, dtype: DType) -> Tensor:
     return named(emit(ops.cast, (input,), {"dtype": dtype}), "ToCopy")
 
 
-def _floating(input: Any) -> Any:
-    """Integers as float32, as functions with real results take them."""
-    if isinstance(input, Tensor) and not input.dtype.is_floating_point:
-        return cast(input, float32)
+def as_floating(input: Any) -> Any:
+    """Integers as the default dtype, as functions with real results take them."""
+    if isinstance(input, Tensor) and not input.dtype.is_differentiable:
+        return cast(input, get_default_dtype())
     return input
+
+
+def _one_dtype(*operands: Operand) -> list[Any]:
+    """Tensors of the dtype that a function of all of them computes in, floating point or complex."""
+    dtype = promoted(*operands)
+    if not dtype.is_differentiable:
+        dtype = get_default_dtype()
+    return [cast(x, dtype) if isinstance(x, Tensor) else ops.full(TensorType(dtype, ()), x, like=Tensor) for x in operands]
 
 
 # Arithmetic
@@ -108,13 +112,10 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode != "trunc":
         raise GraphcError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
                           f"{rounding_mode!r}")
-    dtype = promoted(input, other)
-    if dtype.is_floating_point:
+    if promoted(input, other).is_floating_point:
         return named(trunc(emit(ops.div, (input, other), {})), "Div")
-    quotient = floor_divide(input, other)
-    # towards zero instead of down: one more where there is a rest and the signs differ
-    adjust = ((remainder(input, other) != 0) & ((input < 0) ^ (other < 0)))
-    return quotient + cast(adjust, dtype)
+    # what is left of whole multiples towards zero has the sign of input
+    return floor_divide(input - emit(ops.fmod, (input, other), {}), other)
 
 
 def floor_divide(input: Operand, other: Operand) -> Tensor:
@@ -129,8 +130,18 @@ def remainder(input: Operand, other: Operand) -> Tensor:
 
 def fmod(input: Tensor, other: Operand) -> Tensor:
     """What is left of input after whole multiples of other; it has the sign of input."""
-    rest = remainder(abs(input), abs(other) if isinstance(other, Tensor) else builtins.abs(other))
-    return named(where(input < 0, -rest, rest), "Fmod")
+    return emit(ops.fmod, (input, other), {})
+
+
+def gcd(input: Tensor, other: Tensor) -> Tensor:
+    """The greatest common divisor of integers; that of 0 and 0 is 0."""
+    return emit(ops.gcd, (input, other), {})
+
+
+def lcm(input: Tensor, other: Tensor) -> Tensor:
+    """The least common multiple of integers; 0 if one of them is 0."""
+    divisor = gcd(input, other)
+    return named(abs(floor_divide(input, where(divisor == 0, 1, divisor)) * other), "Lcm")
 
 
 def neg(input: Tensor) -> Tensor:
@@ -182,14 +193,65 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 
 
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
-    """input + weight * (end - input)."""
+    """input + weight * (end - input), computed from the nearer of the two."""
+    for name, operand in (("end", end), ("weight", weight)):
+        if isinstance(operand, Tensor) and operand.dtype is not input.dtype:
+            raise DTypeError(f"expected dtype {input.dtype.name} for `{name}` but got dtype {operand.dtype.name}")
+    if not input.dtype.is_differentiable:
+        raise DTypeError(f"lerp is not implemented for {input.dtype.name}", expected="a floating-point or complex dtype")
     difference = end - input
     if isinstance(weight, Tensor):
         near = input + weight * difference
         return named(where(abs(weight) < 0.5, near, end - difference * (1 - weight)), "Lerp")
-    if weight < 0.5:
+    if builtins.abs(weight) < 0.5:
         return named(input + weight * difference, "Lerp")
     return named(end - difference * (1 - weight), "Lerp")
+
+
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """input * 2 ** other."""
+    x, power = _one_dtype(input, other)
+    if other.dtype.is_differentiable:
+        return named(x * emit(ops.exp2, (power,), {}), "Ldexp")
+    # in steps: 2 ** other may be too large for the dtype, or too small, where the product is not
+    step = {"float16": 15, "float64": 700}.get(x.dtype.name, 100)
+    for _ in range(3):
+        part = clamp(power, -step, step)
+        x, power = x * emit(ops.exp2, (part,), {}), power - part
+    return named(x, "Ldexp")
+
+
+def frexp(input: Tensor) -> Any:
+    """Mantissa, of a size from 0.5 to 1, and exponent, an int32, with input = mantissa * 2 ** exponent."""
+    exponent = emit(ops.exponent, (input,), {})
+    return return_types.frexp(named(ldexp(input, -exponent), "Frexp"), exponent)
+
+
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """sqrt(input ** 2 + other ** 2), without overflow on the way."""
+    return emit(ops.hypot, (input, other), {})
+
+
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """The angle from -pi to pi of the point with the ordinate `input` and the abscissa `other`."""
+    return emit(ops.atan2, (input, other), {})
+
+
+def xlogy(input: Operand, other: Operand) -> Tensor:
+    """input * log(other), which is 0 for input = 0 unless other is nan."""
+    return emit(ops.xlogy, tuple(_one_dtype(input, other)), {})
+
+
+def igamma(input: Tensor, other: Tensor) -> Tensor:
+    """The regularised lower incomplete gamma function P(a, x) of a = input and x = other: the integral of
+    t^(a-1) e^-t / gamma(a) from 0 to x. It is differentiable in x.
+    """
+    return emit(ops.igamma, tuple(_one_dtype(input, other)), {})
+
+
+def igammac(input: Tensor, other: Tensor) -> Tensor:
+    """The regularised upper incomplete gamma function, 1 - igamma(input, other)."""
+    return emit(ops.igammac, tuple(_one_dtype(input, other)), {})
 
 
 # Functions of one number
@@ -205,10 +267,6 @@ def expm1(input: Tensor) -> Tensor:
     return emit(ops.expm1, (input,), {})
 
 
-def exp2(input: Tensor) -> Tensor:
-    """2 to the power of input."""
-    return named(pow(2.0, _floating(input)), "Exp2")
-
 
 def log(input: Tensor) -> Tensor:
     """The natural logarithm."""
@@ -220,14 +278,6 @@ def log1p(input: Tensor) -> Tensor:
     return emit(ops.log1p, (input,), {})
 
 
-def log2(input: Tensor) -> Tensor:
-    """The logarithm to base 2."""
-    return named(log(input) * (1 / math.log(2)), "Log2")
-
-
-def log10(input: Tensor) -> Tensor:
-    """The logarithm to base 10."""
-    return named(log(input) * (1 / math.log(10)), "Log10")
 
 
 def sqrt(input: Tensor) -> Tensor:
@@ -250,19 +300,7 @@ def cos(input: Tensor) -> Tensor:
     return emit(ops.cos, (input,), {})
 
 
-def tan(input: Tensor) -> Tensor:
-    """The tangent."""
-    return named(sin(input) / cos(input), "Tan")
 
-
-def sinh(input: Tensor) -> Tensor:
-    """The hyperbolic sine, (e^x - e^-x) / 2."""
-    return named((exp(input) - exp(-_floating(input))) * 0.5, "Sinh")
-
-
-def cosh(input: Tensor) -> Tensor:
-    """The hyperbolic cosine, (e^x + e^-x) / 2."""
-    return named((exp(input) + exp(-_floating(input))) * 0.5, "Cosh")
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -275,6 +313,16 @@ def sigmoid(input: Tensor) -> Tensor:
     return emit(ops.sigmoid, (input,), {})
 
 
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """log(exp(input) + exp(other)), without overflow."""
+    return emit(ops.logaddexp, (input, other), {})
+
+
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """log2(2 ** input + 2 ** other), without overflow."""
+    return emit(ops.logaddexp2, (input, other), {})
+
+
 def relu(input: Tensor) -> Tensor:
     """input where it is positive, else 0."""
     return emit(ops.relu, (input,), {})
@@ -285,10 +333,6 @@ def erf(input: Tensor) -> Tensor:
     return emit(ops.erf, (input,), {})
 
 
-def erfc(input: Tensor) -> Tensor:
-    """1 - erf(input)."""
-    return named(1 - erf(input), "Erfc")
-
 
 def abs(input: Tensor) -> Tensor:
     """The absolute value."""
@@ -298,6 +342,41 @@ def abs(input: Tensor) -> Tensor:
 def sign(input: Tensor) -> Tensor:
     """1, 0 or -1."""
     return input.clone() if input.dtype is bool_ else emit(ops.sign, (input,), {})
+
+
+def sgn(input: Tensor) -> Tensor:
+    """1, 0 or -1; of a complex number, the number of length 1 in its direction."""
+    return emit(ops.sgn, (input,), {}) if input.dtype.is_complex else named(sign(input), "Sgn")
+
+
+def signbit(input: Tensor) -> Tensor:
+    """Whether the sign is set: of negative numbers, -0.0 and some nan."""
+    return emit(ops.signbit, (input,), {})
+
+
+def copysign(input: Tensor, other: Operand) -> Tensor:
+    """The size of input with the sign of other, zeros included."""
+    return emit(ops.copysign, (input, other), {})
+
+
+def positive(input: Tensor) -> Tensor:
+    """The input itself."""
+    if input.dtype is bool_:
+        raise GraphcError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
+def nextafter(input: Tensor, other: Tensor) -> Tensor:
+    """The number next to input on the way to other."""
+    return emit(ops.nextafter, (input, other), {})
+
+
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 where input is negative, 1 where it is positive, and `values` where it is zero."""
+    if input.dtype is not values.dtype:
+        raise DTypeError("heaviside is not yet implemented for tensors with different dtypes.",
+                         got=f"{input.dtype.name} and {values.dtype.name}")
+    return where(input == 0, values.detach(), cast(input > 0, input.dtype))
 
 
 def floor(input: Tensor) -> Tensor:
@@ -332,30 +411,8 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     return named(emit(ops.round, (input / scale,), {}) * scale, "Round")
 
 
-def deg2rad(input: Tensor) -> Tensor:
-    """Degrees as radians."""
-    return named(input * (math.pi / 180), "Deg2Rad")
 
 
-def rad2deg(input: Tensor) -> Tensor:
-    """Radians as degrees."""
-    return named(input * (180 / math.pi), "Rad2Deg")
-
-
-def logit(input: Tensor, eps: float | None = None) -> Tensor:
-    """log(x / (1 - x)); with `eps`, x is kept between eps and 1 - eps."""
-    x = _floating(input)
-    if eps is not None:
-        return named(log((kept := clamp(x, eps, 1 - eps)) / (1 - kept)), "Logit")
-    x = x * where((x < 0) | (x > 1), math.nan, 1.0)  # neither a value nor a slope
-    return named(log(x / (1 - x)), "Logit")
-
-
-def logaddexp(input: Tensor, other: Tensor) -> Tensor:
-    """log(exp(input) + exp(other)), without overflow."""
-    top = maximum(input, other)
-    difference = -abs(input - other)
-    return named(where(isinf(top) & (input == other), top, top + log1p(exp(difference))), "Logaddexp")
 
 
 # Choosing
@@ -373,12 +430,12 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of each two elements; the number if one is nan."""
-    return named(where(isnan(input) | (input < other), other, input), "Fmax")
+    return named(where((input != input) | (input < other), other, input), "Fmax")
 
 
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of each two elements; the number if one is nan."""
-    return named(where(isnan(input) | (input > other), other, input), "Fmin")
+    return named(where((input != input) | (input > other), other, input), "Fmin")
 
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
@@ -422,145 +479,9 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
     if not input.dtype.is_floating_point:
         return input.clone()
     limits = np.finfo(input.dtype.numpy)
-    out = where(isnan(input), 0.0 if nan is None else nan, input)
+    out = where(input != input, 0.0 if nan is None else nan, input)
     out = where(input == math.inf, float(limits.max) if posinf is None else posinf, out)
     return named(where(input == -math.inf, float(limits.min) if neginf is None else neginf, out), "NanToNum")
-
-
-# Comparisons and logic
-
-
-def eq(input: Tensor, other: Operand) -> Tensor:
-    """input == other, for each element."""
-    return emit(ops.eq, (input, other), {})
-
-
-def ne(input: Tensor, other: Operand) -> Tensor:
-    """input != other, for each element."""
-    return emit(ops.ne, (input, other), {})
-
-
-def lt(input: Tensor, other: Operand) -> Tensor:
-    """input < other, for each element."""
-    return emit(ops.lt, (input, other), {})
-
-
-def le(input: Tensor, other: Operand) -> Tensor:
-    """input <= other, for each element."""
-    return emit(ops.le, (input, other), {})
-
-
-def gt(input: Tensor, other: Operand) -> Tensor:
-    """input > other, for each element."""
-    return emit(ops.gt, (input, other), {})
-
-
-def ge(input: Tensor, other: Operand) -> Tensor:
-    """input >= other, for each element."""
-    return emit(ops.ge, (input, other), {})
-
-
-def isnan(input: Tensor) -> Tensor:
-    """Whether each element is not a number."""
-    return ne(input, input)
-
-
-def isinf(input: Tensor) -> Tensor:
-    """Whether each element is infinite."""
-    return eq(abs(input), math.inf) if input.dtype.is_floating_point else ne(input, input)
-
-
-def isfinite(input: Tensor) -> Tensor:
-    """Whether each element is neither infinite nor nan."""
-    return lt(abs(input), math.inf) if input.dtype.is_floating_point else eq(input, input)
-
-
-def isposinf(input: Tensor) -> Tensor:
-    """Whether each element is positive infinity."""
-    return eq(input, math.inf)
-
-
-def isneginf(input: Tensor) -> Tensor:
-    """Whether each element is negative infinity."""
-    return eq(input, -math.inf)
-
-
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether |input - other| <= atol + rtol * |other|, for each element."""
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value < 0:
-            raise GraphcError(f"{name} must be greater than or equal to zero, but got {value}")
-    if input.dtype is not other.dtype:
-        raise GraphcError(f"{input.dtype.name} did not match {other.dtype.name}", hint="convert one with .to(dtype)")
-    close = input == other
-    if equal_nan and input.dtype.is_floating_point:
-        close = close | (isnan(input) & isnan(other))
-    x, y = _floating(input), _floating(other)
-    return close | (isfinite(x - y) & (abs(x - y) <= atol + abs(rtol * y)))
-
-
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether all elements are close."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())
-
-
-def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether shapes and all elements are equal."""
-    return input.shape == other.shape and bool((input == other).all())
-
-
-def _truth(input: Operand) -> Any:
-    return ne(input, 0) if isinstance(input, Tensor) and input.dtype is not bool_ else input
-
-
-def logical_and(input: Tensor, other: Tensor) -> Tensor:
-    """Whether both are nonzero."""
-    return emit(ops.bitwise_and, (_truth(input), _truth(other)), {})
-
-
-def logical_or(input: Tensor, other: Tensor) -> Tensor:
-    """Whether at least one is nonzero."""
-    return emit(ops.bitwise_or, (_truth(input), _truth(other)), {})
-
-
-def logical_xor(input: Tensor, other: Tensor) -> Tensor:
-    """Whether exactly one is nonzero."""
-    return emit(ops.bitwise_xor, (_truth(input), _truth(other)), {})
-
-
-def logical_not(input: Tensor) -> Tensor:
-    """Whether each element is zero."""
-    return emit(ops.bitwise_not, (_truth(input),), {})
-
-
-def bitwise_and(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit and; logical and of bools."""
-    return emit(ops.bitwise_and, (input, other), {})
-
-
-def bitwise_or(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit or; logical or of bools."""
-    return emit(ops.bitwise_or, (input, other), {})
-
-
-def bitwise_xor(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit exclusive or."""
-    return emit(ops.bitwise_xor, (input, other), {})
-
-
-def bitwise_not(input: Tensor) -> Tensor:
-    """Every bit turned; logical not of bools."""
-    return emit(ops.bitwise_not, (input,), {})
-
-
-def bitwise_left_shift(input: Operand, other: Operand) -> Tensor:
-    """input * 2 ** other."""
-    return emit(ops.shift_left, (input, other), {})
-
-
-def bitwise_right_shift(input: Operand, other: Operand) -> Tensor:
-    """input // 2 ** other."""
-    return emit(ops.shift_right, (input, other), {})
 
 
 def result_type(tensor1: Operand, tensor2: Operand) -> DType:

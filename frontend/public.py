@@ -8,28 +8,37 @@ from typing import Any
 
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.inplace import write_out
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.types import scalar_array, scalar_dtype
 
 EITHER = frozenset((
     "add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bucketize", "div",
-    "float_power", "floor_divide", "isin", "mul", "pow", "remainder", "result_type", "sub",
+    "float_power", "floor_divide", "isin", "mul", "polygamma", "pow", "remainder", "result_type", "sub", "xlogy",
 ))
 """Functions whose first or second argument may be a number, but not both."""
 
-BOTH = frozenset(("fmax", "fmin", "isclose", "logical_and", "logical_or", "logical_xor", "maximum", "minimum"))
+NUMBERS = frozenset(("add", "div", "floor_divide", "mul", "sub"))
+"""Those of them that two numbers may be given to."""
+
+BOTH = frozenset((
+    "atan2", "fmax", "fmin", "gcd", "heaviside", "hypot", "igamma", "igammac", "isclose", "lcm", "ldexp", "logaddexp",
+    "logaddexp2", "logical_and", "logical_or", "logical_xor", "maximum", "minimum", "nextafter",
+))
 """Functions of two tensors."""
 
 
 def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The function with an `out=` argument for the tensor to write into; ArgumentTypeError for what is no tensor."""
-    either, both = name in EITHER, name in BOTH
+    either, numbers, both = name in EITHER, name in NUMBERS, name in BOTH
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if args and not isinstance(args[0], Tensor) and not (
             either and any(isinstance(a, Tensor) for a in (*args[1:], *kwargs.values()))
         ):
-            raise _refused(name, "input", 1, args[0])
+            if not (numbers and isinstance(args[0], (int, float, complex))):
+                raise _refused(name, "input", 1, args[0])
+            args = (wrap(scalar_array(args[0], scalar_dtype(args[0]))), *args[1:])
         if both and len(args) > 1 and not isinstance(args[1], Tensor):
             raise _refused(name, "other", 2, args[1])
         result = function(*args, **kwargs)

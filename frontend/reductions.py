@@ -14,7 +14,8 @@ from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.creation import full
 from graphc.frontend.joining import cat
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, cast, exp, isnan, log, maximum, minimum, ne, pow, sqrt, where
+from graphc.frontend.logic import isnan, ne
+from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, pow, sqrt, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, float32, int64

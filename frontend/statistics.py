@@ -17,7 +17,8 @@ from graphc.frontend.creation import as_tensor, full, full_like, linspace, zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, narrow, reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, isnan, lerp, ne, round, sqrt, where
+from graphc.frontend.logic import isnan, ne
+from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, lerp, round, sqrt, where
 from graphc.frontend.reductions import any as any_of
 from graphc.frontend.reductions import argmax, max, min, sum
 from graphc.frontend.sorting import bucketize, order, picked, reduced_by

@@ -78,7 +78,8 @@ atan2 = _binary("atan2", "y x", np.arctan2,
 sinh = _unary("sinh", np.sinh, lambda ct, x: ct * conjugate(cosh(x)))
 cosh = _unary("cosh", np.cosh, lambda ct, x: ct * conjugate(sinh(x)))
 asinh = _unary("asinh", np.arcsinh, lambda ct, x: ct / conjugate(sqrt(x * x + 1)))
-acosh = _unary("acosh", np.arccosh, lambda ct, x: ct / conjugate(sqrt(x - 1) * sqrt(x + 1)), low=1.5, high=4.0)
+acosh = _unary("acosh", np.arccosh, low=1.5, high=4.0,
+               vjp=lambda ct, x: ct / (conjugate(sqrt(x - 1) * sqrt(x + 1)) if x.dtype.is_complex else sqrt(x * x - 1)))
 atanh = _unary("atanh", np.arctanh, lambda ct, x: ct / conjugate(1 - x * x), low=-0.9, high=0.9)
 
 # Powers and logarithms
@@ -148,8 +149,9 @@ hypot = _binary("hypot", "x y", np.hypot, (lambda ct, x, out: ct * (x / out), la
                 scalar=_hypot_scalar, **_no_integers("hypot"))
 copysign = _binary("copysign", "x y", np.copysign,
                    (lambda ct, x, out: ct * where(eq(x, 0), 0.0, out / x), lambda ct: zeros_like(ct)), low=0.5)
-nextafter = _binary("nextafter", "x y", np.nextafter, (lambda ct: ct, lambda ct: zeros_like(ct)), kernel="host",
-                    **_no_integers("nextafter"))
+nextafter = _binary("nextafter", "x y", np.nextafter,
+                    (lambda ct, x, y: where(eq(x, y), 0.0, ct), lambda ct: zeros_like(ct)),
+                    kernel="host", **_no_integers("nextafter"))
 
 
 def _signbit(x: np.ndarray) -> Any:

@@ -80,6 +80,19 @@ def _polygamma_infer(x: TensorType, n: int) -> TensorType:
     return x
 
 
+def _incomplete(name: str, small: float, large: float) -> Any:
+    """An incomplete gamma function: `small` where a is infinite, `large` where x is, even next to a nan, as PyTorch has it."""
+
+    def function(a: np.ndarray, x: np.ndarray) -> Any:
+        import scipy.special
+
+        value = getattr(scipy.special, name)(a, x)
+        value = np.where((a == np.inf) & ~(x < 0) & (x != np.inf), small, value)
+        return np.where((x == np.inf) & ~(a < 0) & (a != np.inf), large, value)
+
+    return _single_at_least(function)
+
+
 lgamma = _unary("lgamma", _lgamma, lambda ct, x: ct * digamma(x), low=0.5)
 digamma = _unary("digamma", _scipy("psi"), lambda ct, x: ct * polygamma(x, n=1), low=0.5)
 polygamma = op("polygamma", "x", "n", infer=_polygamma_infer, ref=_polygamma, kernel="host", pointwise=True, nanoseconds=100.0,
@@ -87,9 +100,9 @@ polygamma = op("polygamma", "x", "n", infer=_polygamma_infer, ref=_polygamma, ke
                samples=(Sample((TensorType(float32, (6,)),), {"n": 1}, low=0.5),
                         Sample((TensorType(float64, (6,)),), {"n": 3}, low=0.5)))
 zeta = _binary("zeta", "x q", _scipy("zeta"), (Undefined("zeta: self"), lambda ct, x, q: ct * -x * zeta(x + 1, q)), 2, 4)
-igamma = _binary("igamma", "a x", _scipy("gammainc"),
+igamma = _binary("igamma", "a x", _incomplete("gammainc", 0.0, 1.0),
                  (Undefined("igamma: input"), lambda ct, a, x: ct * _gamma_density(a, x)), 1, 4)
-igammac = _binary("igammac", "a x", _scipy("gammaincc"),
+igammac = _binary("igammac", "a x", _incomplete("gammaincc", 1.0, 0.0),
                   (Undefined("igammac: input"), lambda ct, a, x: -ct * _gamma_density(a, x)), 1, 4)
 
 

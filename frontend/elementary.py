@@ -1,0 +1,169 @@
+"""Functions of one number beyond exp, log, sin and cos: circles, hyperbolas, the gamma and the error function."""
+
+from __future__ import annotations
+
+import math
+
+from graphc import ops
+from graphc.errors import GraphcError
+from graphc.frontend.arguments import emit
+from graphc.frontend.pointwise import as_floating, clamp, log, sin, where
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+
+FUNCTIONS = """
+    acos acosh asin asinh atan atanh cosh deg2rad digamma erfc erfinv exp2 i0 lgamma log10 log2 logit mvlgamma polygamma
+    rad2deg sinc sinh tan
+"""
+METHODS = """
+    acos acosh asin asinh atan atanh cosh deg2rad digamma erfc erfinv exp2 i0 lgamma log10 log2 logit mvlgamma
+    rad2deg sinc sinh tan
+"""
+IN_PLACE = METHODS
+ALIASES = {
+    "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan", "arctanh": "atanh",
+}
+
+# Circles and hyperbolas
+
+
+def tan(input: Tensor) -> Tensor:
+    """The tangent."""
+    return emit(ops.tan, (input,), {})
+
+
+def asin(input: Tensor) -> Tensor:
+    """The angle from -pi/2 to pi/2 whose sine is input; nan outside [-1, 1]."""
+    return emit(ops.asin, (input,), {})
+
+
+def acos(input: Tensor) -> Tensor:
+    """The angle from 0 to pi whose cosine is input; nan outside [-1, 1]."""
+    return emit(ops.acos, (input,), {})
+
+
+def atan(input: Tensor) -> Tensor:
+    """The angle between -pi/2 and pi/2 whose tangent is input."""
+    return emit(ops.atan, (input,), {})
+
+
+def sinh(input: Tensor) -> Tensor:
+    """The hyperbolic sine, (e^x - e^-x) / 2."""
+    return emit(ops.sinh, (input,), {})
+
+
+def cosh(input: Tensor) -> Tensor:
+    """The hyperbolic cosine, (e^x + e^-x) / 2."""
+    return emit(ops.cosh, (input,), {})
+
+
+def asinh(input: Tensor) -> Tensor:
+    """The number whose hyperbolic sine is input."""
+    return emit(ops.asinh, (input,), {})
+
+
+def acosh(input: Tensor) -> Tensor:
+    """The number of at least 0 whose hyperbolic cosine is input; nan below 1."""
+    return emit(ops.acosh, (input,), {})
+
+
+def atanh(input: Tensor) -> Tensor:
+    """The number whose hyperbolic tangent is input; nan outside [-1, 1]."""
+    return emit(ops.atanh, (input,), {})
+
+
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees as radians."""
+    return named(input * (math.pi / 180), "Deg2Rad")
+
+
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians as degrees."""
+    return named(input * (180 / math.pi), "Rad2Deg")
+
+
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi x) / (pi x), and 1 at 0."""
+    zero = input == 0
+    angle = where(zero, 1.0, as_floating(input)) * math.pi
+    return named(where(zero, 1.0, sin(angle) / angle), "Sinc")
+
+
+# Powers and logarithms
+
+
+def exp2(input: Tensor) -> Tensor:
+    """2 to the power of input."""
+    return emit(ops.exp2, (input,), {})
+
+
+def log2(input: Tensor) -> Tensor:
+    """The logarithm to base 2."""
+    return emit(ops.log2, (input,), {})
+
+
+def log10(input: Tensor) -> Tensor:
+    """The logarithm to base 10."""
+    return emit(ops.log10, (input,), {})
+
+
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 - x)); with `eps`, x is kept between eps and 1 - eps."""
+    x = as_floating(input)
+    if eps is not None:
+        return named(log((kept := clamp(x, eps, 1 - eps)) / (1 - kept)), "Logit")
+    x = x * where((x < 0) | (x > 1), math.nan, 1.0)  # neither a value nor a slope
+    return named(log(x / (1 - x)), "Logit")
+
+
+# The error function's and the gamma function's relatives, Bessel's
+
+
+def erfc(input: Tensor) -> Tensor:
+    """1 - erf(input), exact for large input too."""
+    return emit(ops.erfc, (input,), {})
+
+
+def erfinv(input: Tensor) -> Tensor:
+    """The number whose error function is input; nan outside [-1, 1]."""
+    return emit(ops.erfinv, (input,), {})
+
+
+def lgamma(input: Tensor) -> Tensor:
+    """The logarithm of the absolute value of the gamma function."""
+    return emit(ops.lgamma, (input,), {})
+
+
+def digamma(input: Tensor) -> Tensor:
+    """The derivative of the logarithm of the gamma function."""
+    return emit(ops.digamma, (input,), {})
+
+
+def polygamma(n: int, input: Tensor) -> Tensor:
+    """The n-th derivative of digamma."""
+    if n == 0:
+        return digamma(input)
+    return emit(ops.polygamma, (as_floating(input),), {"n": n})
+
+
+def polygamma_method(self: Tensor, n: int) -> Tensor:
+    """The n-th derivative of digamma."""
+    return polygamma(n, self)
+
+
+def mvlgamma(input: Tensor, p: int) -> Tensor:
+    """The logarithm of the multivariate gamma function of dimension p:
+    log(pi) p (p - 1) / 4 + the sum of lgamma(x - i / 2) for i from 0 to p - 1.
+    """
+    if p < 1:
+        raise GraphcError("p has to be greater than or equal to 1", got=f"p = {p}")
+    x = as_floating(input)
+    out = lgamma(x)
+    for i in range(1, p):
+        out = out + lgamma(x - i / 2)
+    return named(out + math.log(math.pi) * p * (p - 1) / 4, "Mvlgamma")
+
+
+def i0(input: Tensor) -> Tensor:
+    """The modified Bessel function of the first kind, of order 0."""
+    return emit(ops.i0, (input,), {})
