@@ -10,10 +10,11 @@ from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit
 from graphc.frontend.inplace import assign, refuse
-from graphc.frontend.movement import chunk, reshape
+from graphc.frontend.movement import reshape
 from graphc.frontend.pointwise import abs, cast, clamp, erf, exp, expm1, log, log1p, sigmoid, tanh, where
 from graphc.frontend.pointwise import relu as _relu
 from graphc.frontend.random import dropout_mask
+from graphc.frontend.splitting import chunk
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType

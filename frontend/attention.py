@@ -10,9 +10,10 @@ from graphc.frontend.activations import dropout, softmax
 from graphc.frontend.creation import zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.matrices import linear, matmul
-from graphc.frontend.movement import chunk, expand, part, permute, reshape, squeeze, transpose, unsqueeze
+from graphc.frontend.movement import expand, part, permute, reshape, squeeze, transpose, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import amax, any, mean
+from graphc.frontend.splitting import chunk
 from graphc.frontend.tensor import Tensor
 from graphc.types import bool_, int64
 

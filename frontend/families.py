@@ -19,6 +19,7 @@ from graphc.frontend import (
     convolution,
     creation,
     cumulative,
+    diagonals,
     elementary,
     indexing,
     inplace,
@@ -33,13 +34,14 @@ from graphc.frontend import (
     reductions,
     sharing,
     sorting,
+    splitting,
     statistics,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, elementary, logic, reductions, movement, joining, indexing, matrices, activations, creation, random,
     conversion, inplace,
-    sorting, cumulative, recurrent, statistics,
+    sorting, cumulative, recurrent, statistics, splitting, diagonals,
     convolution, pooling, adaptive_pooling,
     sharing,
 )  # fmt: skip

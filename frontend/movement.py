@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.dims import Dim
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, integer, sizes
 from graphc.frontend.dispatch import finish
@@ -21,13 +19,13 @@ from graphc.types import DType
 from graphc.types import broadcast_shapes as common_shape
 
 FUNCTIONS = """
-    adjoint broadcast_shapes broadcast_tensors broadcast_to chunk clone flatten flip fliplr flipud movedim narrow
-    permute ravel reshape select split squeeze swapaxes t tensor_split tile transpose unbind unflatten unsqueeze
+    adjoint as_strided broadcast_shapes broadcast_tensors broadcast_to clone flatten flip fliplr flipud movedim narrow
+    narrow_copy permute ravel reshape rot90 select squeeze swapaxes t tile transpose unflatten unsqueeze
 """
 METHODS = """
-    adjoint broadcast_to chunk clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow permute
-    ravel repeat reshape reshape_as select split squeeze swapaxes t tensor_split tile transpose unbind unflatten
-    unfold unsqueeze view view_as
+    adjoint as_strided broadcast_to clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow
+    narrow_copy permute ravel repeat reshape reshape_as rot90 select squeeze sum_to_size swapaxes t tile transpose
+    unflatten unfold unsqueeze view view_as
 """
 ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
 
@@ -111,6 +109,10 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     shape = input._data.shape
     at = axis(dim, len(shape))
     parts = tuple(sizes)
+    if not parts:
+        raise ShapeError("unflatten: sizes must be non-empty")
+    if parts.count(-1) > 1:
+        raise ShapeError("unflatten: only one dimension can be inferred", got=str(list(parts)))
     if -1 in parts:
         known = -math.prod(parts)
         parts = tuple(shape[at] // known if s == -1 and known else s for s in parts)
@@ -169,11 +171,17 @@ def t(input: Tensor) -> Tensor:
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to other places; the rest keep their order."""
     ndim = len(input._data.shape)
-    origin = [axis(d, ndim) for d in ([source] if isinstance(source, int) else source)]
-    target = [axis(d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
-    if len(origin) != len(target) or len(set(origin)) != len(origin) or len(set(target)) != len(target):
-        raise GraphcError("movedim: Invalid source or destination dims", expected="as many different dims in both",
-                          got=f"{source} and {destination}")
+    given = [source] if isinstance(source, int) else list(source)
+    wanted = [destination] if isinstance(destination, int) else list(destination)
+    if len(given) != len(wanted):
+        raise GraphcError(f"movedim: Invalid source or destination dims: source ({given} dims) should contain the same number "
+                          f"of dims as destination ({wanted} dims)")
+    origin, target = [axis(d, ndim) for d in given], [axis(d, ndim) for d in wanted]
+    for name, dims, places in (("source", given, origin), ("destination", wanted, target)):
+        if len(set(places)) != len(places):
+            raise GraphcError(f"movedim: repeated dim in `{name}` ({dims})")
+    if not ndim:
+        return permute(input, ())
     order = [-1] * ndim
     for a, b in zip(origin, target):
         order[b] = a
@@ -275,12 +283,34 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 
 def fliplr(input: Tensor) -> Tensor:
     """Flipped left to right, along dimension 1."""
+    if len(input._data.shape) < 2:
+        raise GraphcError("Input must be >= 2-d.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """Flipped upside down, along dimension 0."""
+    if not input._data.shape:
+        raise GraphcError("Input must be >= 1-d.")
     return flip(input, 0)
+
+
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """A copy turned by k times 90 degrees, from the first towards the second of two dimensions."""
+    ndim = len(input._data.shape)
+    if len(dims) != 2:
+        raise GraphcError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if ndim < 2:
+        raise GraphcError(f"expected total dims >= 2, but got total dims = {ndim}")
+    first, second = axis(dims[0], ndim), axis(dims[1], ndim)
+    if first == second:
+        raise GraphcError(f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
+    turns = k % 4
+    if turns == 0:
+        return clone(input)
+    if turns == 2:
+        return flip(input, (first, second))
+    return contiguous(transpose(flip(input, second if turns == 1 else first), first, second))
 
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
@@ -299,6 +329,11 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
         if first + length > shape[at]:
             raise GraphcError(f"start ({first}) + length ({length}) exceeds dimension size ({shape[at]}).")
     return named(part(input, at, first, first + length), "Slice")
+
+
+def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A copy of the `length` elements from `start` along a dimension."""
+    return clone(narrow(input, dim, start, length))
 
 
 def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor:
@@ -324,71 +359,6 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return named(_reshape(row, (*shape[:at], *shape[at + 1 :])), "Select")
 
 
-def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
-    shape = input._data.shape
-    at = axis(dim, len(shape))
-    if not shape:
-        raise GraphcError("split expects at least a 1-dimensional tensor")
-    size = shape[at]
-    if isinstance(split_size_or_sections, (int, Dim)) or not isinstance(split_size_or_sections, Sequence):
-        step = integer(split_size_or_sections, "split_size")
-        if step < 0 or (step == 0 and size != 0):
-            raise GraphcError(f"split expects split_size be non-negative, but got split_size={step}")
-        lengths = [min(step, size - start) for start in range(0, size, step)] if size else [0]
-    else:
-        lengths = [integer(length, "split_sizes") for length in split_size_or_sections]
-        if sum(lengths) != size:
-            raise GraphcError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
-                              f"dimension {at}), but got split_sizes={lengths}")
-    pieces, start = [], 0
-    for length in lengths:
-        pieces.append(named(part(input, at, start, start + length), "Split"))
-        start += length
-    return tuple(pieces)
-
-
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of `chunks` pieces of about equal size."""
-    if chunks <= 0:
-        raise GraphcError("chunk expects `chunks` to be greater than 0, got: " + str(chunks))
-    size = input._data.shape[axis(dim, len(input._data.shape))] if input._data.shape else 1
-    step = max(1, -(-size // chunks))
-    if size == 0:
-        return tuple(split(input, [0] * chunks, dim))
-    return split(input, step, dim)
-
-
-def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of pieces: a number of them, the first ones larger by one where it does not go up, or cut at the indices."""
-    if not input._data.shape:
-        raise GraphcError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
-    at = axis(dim, len(input._data.shape))
-    size = input._data.shape[at]
-    if isinstance(indices_or_sections, Tensor):
-        indices_or_sections = indices_or_sections.tolist()
-    if isinstance(indices_or_sections, int):
-        count = indices_or_sections
-        if count <= 0:
-            raise GraphcError(f"number of sections must be larger than 0, got {count}")
-        lengths = [size // count + (i < size % count) for i in range(count)]
-        edges = [0]
-        for length in lengths:
-            edges.append(edges[-1] + length)
-    else:
-        cuts = [min(max(i + size if i < 0 else i, 0), size) for i in indices_or_sections]
-        edges = [0, *cuts, size]
-    return tuple(part(input, at, a, max(a, b)) for a, b in itertools.pairwise(edges))
-
-
-def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of all elements along a dimension, which is dropped."""
-    at = axis(dim, len(input._data.shape))
-    if not input._data.shape:
-        raise GraphcError("Dimension specified as 0 but tensor has no dimensions")
-    return tuple(named(select(input, at, i), "Unbind") for i in range(input._data.shape[at]))
-
-
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """All windows of `size` elements, `step` apart, along a dimension; the window's own dimension comes last."""
     shape = input._data.shape
@@ -408,6 +378,8 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
         raise GraphcError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     if any(t < 0 for t in times):
         raise ArgumentError("repeat: a negative number of times", got=str(list(times)))
+    if all(t == 1 for t in times):
+        return named(clone(_reshape(input, shape)), "Repeat")
     spread = _reshape(input, tuple(x for s in shape for x in (1, s)))
     stretched = expand(spread, tuple(x for r, s in zip(times, shape) for x in (r, s)))
     return named(contiguous(reshape(stretched, tuple(r * s for r, s in zip(times, shape)))), "Repeat")
@@ -419,11 +391,49 @@ def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     return repeat(input, (1,) * (len(input._data.shape) - len(times)) + times)
 
 
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """The sum over the dimensions along which a tensor of that size was stretched to this one."""
+    wanted = sizes(size, "size")
+    shape = tuple(input._data.shape)
+    own = shape[len(shape) - len(wanted) :]
+    if len(wanted) > len(shape) or any(s not in (1, n) for s, n in zip(wanted, own)):
+        raise ShapeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
+    return ops.unbroadcast(input, wanted)
+
+
+def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+    """A view of the memory behind the tensor, with any sizes and strides; `storage_offset` is counted from the start of the
+    memory, and that of the tensor unless given.
+
+    Tensors that are not contiguous are views themselves: the memory is then that of the tensor they were taken from.
+    """
+    shape, strides = sizes((size,), "size"), sizes((stride,), "stride")
+    if len(shape) != len(strides):
+        raise GraphcError("mismatch in length of strides and shape", got=f"{list(strides)} and {list(shape)}")
+    own = input.storage_offset() if active() is None else 0
+    offset = own if storage_offset is None else integer(storage_offset, "storage_offset")
+    base, skipped = input, own
+    if active() is None and (not input.is_contiguous() or offset < own or _reach(shape, strides, offset) > own + input.numel()):
+        whole = input._base
+        if whole is not None and whole.is_contiguous():
+            base, skipped = whole, whole.storage_offset()
+    if not base.is_contiguous():
+        raise GraphcError("as_strided: the tensor's memory has no order of its own that strides could count in",
+                          got=f"strides {list(base.stride())}", hint="call contiguous() first")
+    flat = reshape(base, (-1,))
+    return named(emit(ops.as_strided, (flat,), {"shape": shape, "strides": strides, "offset": offset - skipped}), "AsStrided")
+
+
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
+    """How many elements of the memory lie before the end of the last element."""
+    return 0 if 0 in shape else offset + sum((n - 1) * s for n, s in zip(shape, strides)) + 1
+
+
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
     """Two dimensions exchanged."""
     return transpose(input, axis0, axis1)
 
 
 def adjoint(input: Tensor) -> Tensor:
-    """The last two dimensions exchanged."""
-    return transpose(input, -2, -1)
+    """The last two dimensions exchanged, and the conjugate of complex numbers."""
+    return ops.conjugate(transpose(input, -2, -1))

@@ -15,8 +15,9 @@ from graphc.errors import GraphcError
 from graphc.frontend.activations import dropout
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.matrices import linear
-from graphc.frontend.movement import chunk, part, split, transpose, unbind
+from graphc.frontend.movement import part, transpose
 from graphc.frontend.pointwise import relu, sigmoid, tanh
+from graphc.frontend.splitting import chunk, split, unbind
 from graphc.frontend.tensor import Tensor
 
 FUNCTIONS = "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"

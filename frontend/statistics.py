@@ -13,11 +13,11 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer
-from graphc.frontend.creation import as_tensor, full, full_like, linspace, zeros
+from graphc.frontend.creation import as_tensor, full, full_like, zeros
 from graphc.frontend.joining import cat
+from graphc.frontend.logic import isnan, ne
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, narrow, reshape, squeeze, unsqueeze
-from graphc.frontend.logic import isnan, ne
 from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, lerp, round, sqrt, where
 from graphc.frontend.reductions import any as any_of
 from graphc.frontend.reductions import argmax, max, min, sum

@@ -14,7 +14,8 @@ from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend.creation import full, tensor
 from graphc.frontend.indexing import index_select
 from graphc.frontend.joining import cat
-from graphc.frontend.movement import expand, part, reshape, split, transpose
+from graphc.frontend.movement import expand, part, reshape, transpose
+from graphc.frontend.splitting import split
 from graphc.frontend.tensor import Tensor
 from graphc.types import int64
 

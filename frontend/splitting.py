@@ -1,0 +1,135 @@
+"""Functions that cut a tensor into several: all pieces are views."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from graphc.dims import Dim
+from graphc.errors import ArgumentTypeError, DimError, GraphcError, ShapeError
+from graphc.frontend.arguments import axis, integer
+from graphc.frontend.movement import part, select
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+
+FUNCTIONS = """
+    chunk dsplit hsplit split split_with_sizes tensor_split unbind unsafe_chunk unsafe_split unsafe_split_with_sizes
+    vsplit
+"""
+METHODS = FUNCTIONS
+
+
+def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
+    shape = input._data.shape
+    at = axis(dim, len(shape))
+    if not shape:
+        raise GraphcError("split expects at least a 1-dimensional tensor")
+    size = shape[at]
+    if isinstance(split_size_or_sections, (int, Dim)) or not isinstance(split_size_or_sections, Sequence):
+        step = integer(split_size_or_sections, "split_size")
+        if step < 0 or (step == 0 and size != 0):
+            raise GraphcError(f"split expects split_size be non-negative, but got split_size={step}")
+        lengths = [min(step, size - start) for start in range(0, size, step)] if size else [0]
+    else:
+        lengths = [integer(length, "split_sizes") for length in split_size_or_sections]
+        if sum(lengths) != size:
+            raise GraphcError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
+                              f"dimension {at}), but got split_sizes={lengths}")
+    pieces, start = [], 0
+    for length in lengths:
+        pieces.append(named(part(input, at, start, start + length), "Split"))
+        start += length
+    return tuple(pieces)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of `chunks` pieces of about equal size."""
+    if chunks <= 0:
+        raise GraphcError("chunk expects `chunks` to be greater than 0, got: " + str(chunks))
+    size = input._data.shape[axis(dim, len(input._data.shape))] if input._data.shape else 1
+    step = max(1, -(-size // chunks))
+    if size == 0:
+        return tuple(split(input, [0] * chunks, dim))
+    return split(input, step, dim)
+
+
+def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of pieces: a number of them, the first ones larger by one where it does not go up, or cut at the indices."""
+    if not input._data.shape:
+        raise GraphcError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
+    at = axis(dim, len(input._data.shape))
+    size = input._data.shape[at]
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
+    if isinstance(indices_or_sections, int):
+        count = indices_or_sections
+        if count <= 0:
+            raise GraphcError(f"number of sections must be larger than 0, got {count}")
+        lengths = [size // count + (i < size % count) for i in range(count)]
+        edges = [0]
+        for length in lengths:
+            edges.append(edges[-1] + length)
+    else:
+        cuts = [min(max(i + size if i < 0 else i, 0), size) for i in indices_or_sections]
+        edges = [0, *cuts, size]
+    return tuple(part(input, at, a, max(a, b)) for a, b in itertools.pairwise(edges))
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of all elements along a dimension, which is dropped."""
+    at = axis(dim, len(input._data.shape))
+    if not input._data.shape:
+        raise DimError("Dimension specified as 0 but tensor has no dimensions")
+    return tuple(named(select(input, at, i), "Unbind") for i in range(input._data.shape[at]))
+
+
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of pieces of the given sizes along a dimension."""
+    return split(input, list(split_sizes), dim)
+
+
+def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """`split` into pieces of one size. (PyTorch's pieces may be changed in place where those of `split` may not.)"""
+    return split(input, integer(split_size, "split_size"), dim)
+
+
+def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """`split_with_sizes`; see `unsafe_split`."""
+    return split(input, list(split_sizes), dim)
+
+
+def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """`chunk`; see `unsafe_split`."""
+    return chunk(input, chunks, dim)
+
+
+def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces side by side: along dimension 1, of a vector along its only one. See `vsplit`."""
+    return _along("hsplit", input, indices_or_sections, 1, 0 if input.ndim == 1 else 1)
+
+
+def vsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces one below the other, along dimension 0: so many of one size, or cut at the indices."""
+    return _along("vsplit", input, indices_or_sections, 2, 0)
+
+
+def dsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces along dimension 2. See `vsplit`."""
+    return _along("dsplit", input, indices_or_sections, 3, 2)
+
+
+def _along(function: str, input: Tensor, where: int | Sequence[int], least: int, at: int) -> tuple[Tensor, ...]:
+    if input.ndim < least:
+        raise ShapeError(f"torch.{function} requires a tensor with at least {least} dimension, but got a tensor with "
+                         f"{input.ndim} dimensions!")
+    if isinstance(where, (tuple, list)):
+        return tensor_split(input, where, at)
+    if not isinstance(where, int):
+        raise ArgumentTypeError(f"{function}() received an invalid combination of arguments",
+                                expected="a number of sections, or a list of indices", got=type(where).__name__)
+    size = input._data.shape[at]
+    if where <= 0 or size % where:
+        raise GraphcError(f"torch.{function} attempted to split along dimension {at}, but the size of the dimension {size} is "
+                          f"not divisible by the split_size {where}!")
+    return tensor_split(input, where, at)
