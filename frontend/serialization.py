@@ -11,16 +11,14 @@ import base64
 import io
 import json
 import os
-import struct
 import tempfile
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.numpy
 
 from graphc import runtime
 from graphc.errors import ArgumentTypeError, GraphcError, PackageError
@@ -28,7 +26,10 @@ from graphc.frontend import device as devices
 from graphc.frontend.export import Program
 from graphc.frontend.nn.parameter import Parameter
 from graphc.frontend.pt_files import is_pt_file, old_format, read_pt_file
+from graphc.frontend.sharing import memory_of
 from graphc.frontend.tensor import Size, Tensor, wrap
+from graphc.package import tensors
+from graphc.package.archive import Malformed
 from graphc.types import DTYPES, DType
 
 File = str | os.PathLike[str] | BinaryIO
@@ -37,33 +38,38 @@ _TREE = "graphc"
 """The key of the metadata under which the nesting stands."""
 
 
-def save(obj: Any, f: File) -> None:
+def save(obj: Any, f: File, pickle_module: Any = None, pickle_protocol: int = 2,
+         _use_new_zipfile_serialization: bool = True) -> None:
     """Write a program, or tensors nested in dicts, lists and tuples with plain values beside them, to a file.
 
-    Tensors that share memory share it again when they are loaded. ArgumentTypeError names a value that cannot be kept.
+    There is no pickle in it: the arguments about pickling are those of PyTorch, and mean nothing here. Tensors that share
+    memory share it again when they are loaded. ArgumentTypeError names a value that cannot be kept.
     """
     if isinstance(obj, Program):
         obj.save(f)
         return
     packer = _Packer()
     tree = packer.pack(obj, "")
-    data = safetensors.numpy.save(packer.arrays(tree), {_TREE: json.dumps({"version": 1, "tree": tree})})
+    parts = tensors.encode(packer.arrays(tree), {_TREE: json.dumps({"version": 1, "tree": tree})})
     if not isinstance(f, (str, os.PathLike)):
-        f.write(data)
+        for part in parts:
+            f.write(part)
         return
     path = Path(f)
     # whole or not at all: a crash in the middle leaves what was there before
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
+def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool = True,
+         mmap: bool | None = None, **pickle_load_args: Any) -> Any:
     """Read what `save` wrote: a program, or tensors in their nesting. A safetensors file of others is a dict of tensors.
 
     Files that PyTorch 1.6 and later have saved are read too, if they hold tensors, numbers, text and containers of them.
@@ -106,6 +112,10 @@ def _check_location(where: Any) -> None:
     devices.check(where)
 
 
+_MAPPINGS: dict[str, type] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+_SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
 class _Packer:
     """Describes an object as JSON, with tensors replaced by references, and collects their memory."""
 
@@ -120,11 +130,11 @@ class _Packer:
         if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
             return value if not isinstance(value, float) or np.isfinite(value) else {"float": repr(value)}
         if isinstance(value, Mapping):
-            kind = "OrderedDict" if isinstance(value, OrderedDict) else "dict"
+            kind = next((kind.__name__ for kind in (OrderedDict, Counter) if isinstance(value, kind)), "dict")
             return {kind: [[self.pack(k, path), self.pack(v, f"{path}.{k}" if path else str(k))] for k, v in value.items()]}
         if isinstance(value, Size):
             return {"Size": list(value)}
-        if type(value) in (list, tuple, set):
+        if type(value) in _SEQUENCES.values():
             items = [self.pack(v, f"{path}.{i}" if path else str(i)) for i, v in enumerate(value)]
             return {type(value).__name__: items}
         if isinstance(value, DType):
@@ -150,7 +160,7 @@ class _Packer:
             reference["requires_grad"] = True
         if isinstance(tensor, Parameter):
             reference["parameter"] = True
-        self._owners.setdefault(id(_owner(array)), []).append(len(self._tensors))
+        self._owners.setdefault(id(memory_of(array)), []).append(len(self._tensors))
         self._tensors.append((reference, path or "data", array))
         return reference
 
@@ -167,7 +177,7 @@ class _Packer:
 
         for members in self._owners.values():
             arrays = [self._tensors[m][2] for m in members]
-            owner = _owner(arrays[0])
+            owner = memory_of(arrays[0])
             first = arrays[0]
             same = all(_place(a) == _place(first) for a in arrays)
             if len(members) > 1 and not same and owner.flags.c_contiguous and all(a.dtype == owner.dtype for a in arrays):
@@ -188,33 +198,25 @@ class _Packer:
         return out
 
 
-def _owner(array: np.ndarray) -> np.ndarray:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
 def _place(array: np.ndarray) -> Any:
     return array.ctypes.data, array.shape, array.strides, array.dtype.str
 
 
 def _unpacked(data: bytes, name: str) -> Any:
     try:
-        (length,) = struct.unpack_from("<Q", data)
-        header = json.loads(data[8 : 8 + length])
-        stored = safetensors.numpy.load(data)
-    except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise PackageError(f"{name}: not a file that graphc can read ({type(error).__name__})",
+        stored = tensors.decode(view := memoryview(data), len(data), len(data))
+        described = tensors.metadata_of(view).get(_TREE)
+    except Malformed as error:
+        raise PackageError(f"{name}: not a file that graphc can read: {error}",
                            expected="a safetensors or .gcz file, as save() writes them, or a .pt file of PyTorch",
                            hint=old_format(data)) from None
     arrays = {key: wrap(np.array(array)) for key, array in stored.items()}
-    described = header.get("__metadata__", {}).get(_TREE)
     if described is None:
         return arrays
-    content = json.loads(described)
-    if content["version"] != 1:
-        raise PackageError(f"{name}: written by a newer version of graphc", got=f"version {content['version']}")
     try:
+        content = json.loads(described)
+        if content["version"] != 1:
+            raise PackageError(f"{name}: written by a newer version of graphc", got=f"version {content['version']}")
         return _built(content["tree"], arrays)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PackageError(f"{name}: its description does not fit its tensors ({error})") from None
@@ -232,11 +234,10 @@ def _built(tree: Any, arrays: Mapping[str, Tensor]) -> Any:
     if "tensor" in tree:
         return _restored(tree, arrays)
     ((kind, body),) = tree.items()
-    if kind in ("dict", "OrderedDict"):
-        pairs = [(_built(k, arrays), _built(v, arrays)) for k, v in body]
-        return OrderedDict(pairs) if kind == "OrderedDict" else dict(pairs)
-    if kind in ("list", "tuple", "set"):
-        return {"list": list, "tuple": tuple, "set": set}[kind](_built(v, arrays) for v in body)
+    if kind in _MAPPINGS:
+        return _MAPPINGS[kind]({_built(k, arrays): _built(v, arrays) for k, v in body})
+    if kind in _SEQUENCES:
+        return _SEQUENCES[kind](_built(v, arrays) for v in body)
     if kind == "ndarray":
         return _built(body, arrays).numpy()
     return _SCALARS[kind](body)

@@ -33,7 +33,7 @@ _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
 
 
-def encode(weights: Mapping[str, np.ndarray]) -> list[memoryview]:
+def encode(weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> list[memoryview]:
     """The header, then each tensor's bytes: those of wide elements first, so that every tensor is aligned."""
     order = sorted(weights, key=lambda name: (-weights[name].itemsize, name))
     header: dict[str, Any] = {}
@@ -49,8 +49,8 @@ def encode(weights: Mapping[str, np.ndarray]) -> list[memoryview]:
             dtype, shape = _PARTS[dtype], [*shape, 2]
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
-    if split:
-        header[_METADATA] = {dtype: json.dumps(names) for dtype, names in split.items()}
+    if split or metadata:
+        header[_METADATA] = {**(metadata or {}), **{dtype: json.dumps(names) for dtype, names in split.items()}}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)  # the library's own padding
     return [memoryview(_LENGTH.pack(len(text)) + text), *parts]
@@ -78,6 +78,14 @@ def decode(data: memoryview, max_header: int, max_tensors: int) -> dict[str, np.
     if end != len(content):
         raise Malformed(f"the weights have {len(content)} bytes, and their header describes {end}")
     return {name: _array(content, *region, whole.get(name)) for name, region in regions.items()}
+
+
+def metadata_of(data: memoryview) -> dict[str, str]:
+    """The texts that `encode` was given besides the tensors, of data that `decode` takes."""
+    (length,) = _LENGTH.unpack_from(data)
+    header = strict_json.decode(bytes(data[_LENGTH.size : _LENGTH.size + length]), "the header of the weights")
+    found = header.get(_METADATA)
+    return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
 
 
 def _whole(metadata: Any) -> dict[str, DType]:
