@@ -56,7 +56,7 @@ def as_floating(input: Any) -> Any:
     return input
 
 
-def _one_dtype(*operands: Operand) -> list[Any]:
+def as_one_dtype(*operands: Operand) -> list[Any]:
     """Tensors of the dtype that a function of all of them computes in, floating point or complex."""
     dtype = promoted(*operands)
     if not dtype.is_differentiable:
@@ -210,7 +210,7 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other."""
-    x, power = _one_dtype(input, other)
+    x, power = as_one_dtype(input, other)
     if other.dtype.is_differentiable:
         return named(x * emit(ops.exp2, (power,), {}), "Ldexp")
     # in steps: 2 ** other may be too large for the dtype, or too small, where the product is not
@@ -239,19 +239,19 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
 
 def xlogy(input: Operand, other: Operand) -> Tensor:
     """input * log(other), which is 0 for input = 0 unless other is nan."""
-    return emit(ops.xlogy, tuple(_one_dtype(input, other)), {})
+    return emit(ops.xlogy, tuple(as_one_dtype(input, other)), {})
 
 
 def igamma(input: Tensor, other: Tensor) -> Tensor:
     """The regularised lower incomplete gamma function P(a, x) of a = input and x = other: the integral of
     t^(a-1) e^-t / gamma(a) from 0 to x. It is differentiable in x.
     """
-    return emit(ops.igamma, tuple(_one_dtype(input, other)), {})
+    return emit(ops.igamma, tuple(as_one_dtype(input, other)), {})
 
 
 def igammac(input: Tensor, other: Tensor) -> Tensor:
     """The regularised upper incomplete gamma function, 1 - igamma(input, other)."""
-    return emit(ops.igammac, tuple(_one_dtype(input, other)), {})
+    return emit(ops.igammac, tuple(as_one_dtype(input, other)), {})
 
 
 # Functions of one number

@@ -13,7 +13,12 @@ from graphc.types import scalar_array, scalar_dtype
 
 EITHER = frozenset((
     "add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bucketize", "div",
-    "float_power", "floor_divide", "isin", "mul", "polygamma", "pow", "remainder", "result_type", "sub", "xlogy",
+    "float_power", "floor_divide", "isin", "mul", "polygamma", "pow", "remainder", "result_type",
+    "special_chebyshev_polynomial_t", "special_chebyshev_polynomial_u", "special_chebyshev_polynomial_v",
+    "special_chebyshev_polynomial_w", "special_hermite_polynomial_h", "special_hermite_polynomial_he",
+    "special_laguerre_polynomial_l", "special_legendre_polynomial_p", "special_shifted_chebyshev_polynomial_t",
+    "special_shifted_chebyshev_polynomial_u", "special_shifted_chebyshev_polynomial_v",
+    "special_shifted_chebyshev_polynomial_w", "special_xlog1py", "special_zeta", "sub", "xlogy",
 ))
 """Functions whose first or second argument may be a number, but not both."""
 

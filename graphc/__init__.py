@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
-_MODULES = frozenset(("autograd", "cuda", "data", "multiprocessing", "nn", "optim", "random", "return_types", "utils"))
+_MODULES = frozenset((
+    "autograd", "cuda", "data", "multiprocessing", "nn", "optim", "random", "return_types", "special",
+    "utils",
+))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""
 _MOVED = {"utils.data": "data"}
 """Those that are public under another name too."""

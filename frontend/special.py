@@ -1,0 +1,285 @@
+"""`graphc.special`: the special functions, those that have other names elsewhere among them.
+
+Values are SciPy's, but for what other functions are made of. Integers are taken as the default dtype. All but the
+orthogonal polynomials are differentiable to any order; `zeta` and the incomplete gamma functions in the second argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from graphc import ops
+from graphc.frontend import activations, elementary, pointwise, reductions
+from graphc.frontend.arguments import emit
+from graphc.frontend.logic import isinf
+from graphc.frontend.movement import expand
+from graphc.frontend.pointwise import Operand, as_floating, as_one_dtype, sin, where
+from graphc.frontend.public import public
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+from graphc.op import OpDef
+from graphc.types import DType, broadcast_shapes
+
+# What has a name at the top level too
+
+digamma = psi = public(elementary.digamma, "digamma")
+erf = public(pointwise.erf, "erf")
+erfc = public(elementary.erfc, "erfc")
+erfinv = public(elementary.erfinv, "erfinv")
+exp2 = public(elementary.exp2, "exp2")
+expit = public(pointwise.sigmoid, "expit")
+expm1 = public(pointwise.expm1, "expm1")
+gammainc = public(pointwise.igamma, "igamma")
+gammaincc = public(pointwise.igammac, "igammac")
+gammaln = public(elementary.lgamma, "gammaln")
+i0 = modified_bessel_i0 = public(elementary.i0, "i0")
+log1p = public(pointwise.log1p, "log1p")
+logit = public(elementary.logit, "logit")
+logsumexp = public(reductions.logsumexp, "logsumexp")
+multigammaln = public(elementary.mvlgamma, "multigammaln")
+polygamma = public(elementary.polygamma, "polygamma")
+round = public(pointwise.round, "round")
+sinc = public(elementary.sinc, "sinc")
+xlogy = public(pointwise.xlogy, "xlogy")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _public(function: F) -> F:
+    """With an `out=` argument, as all functions of the top level have it."""
+    return public(function, f"special_{function.__name__}")  # type: ignore[return-value]
+
+
+def _apply(record: OpDef, name: str, *operands: Any) -> Tensor:
+    return named(emit(record, operands, {}), f"Special{name}")
+
+
+@_public
+def softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along a dimension."""
+    return activations.softmax(input, dim, dtype=dtype)
+
+
+@_public
+def log_softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+    """log(softmax(x)) along a dimension."""
+    return activations.log_softmax(input, dim, dtype=dtype)
+
+
+# Entropy and products with logarithms
+
+
+@_public
+def entr(input: Tensor) -> Tensor:
+    """-x log(x); 0 at 0, and -inf below."""
+    return _apply(ops.entr, "Entr", input)
+
+
+@_public
+def xlog1py(input: Operand, other: Operand) -> Tensor:
+    """input * log(1 + other), which is 0 for input = 0 unless other is nan."""
+    return _apply(ops.xlog1py, "Xlog1Py", *as_one_dtype(input, other))
+
+
+@_public
+def zeta(input: Operand, other: Operand) -> Tensor:
+    """The Hurwitz zeta function: the sum of (k + other) ** -input over k = 0, 1, 2, ..."""
+    return _apply(ops.zeta, "Zeta", *as_one_dtype(input, other))
+
+
+# The normal distribution
+
+
+@_public
+def erfcx(input: Tensor) -> Tensor:
+    """exp(x^2) erfc(x), which neither overflows nor vanishes for large x."""
+    return _apply(ops.erfcx, "Erfcx", input)
+
+
+@_public
+def ndtr(input: Tensor) -> Tensor:
+    """The probability that a normal variable is at most x."""
+    return named(elementary.erfc(input * -math.sqrt(0.5)) * 0.5, "SpecialNdtr")
+
+
+@_public
+def log_ndtr(input: Tensor) -> Tensor:
+    """log(ndtr(x)), exact far below zero too."""
+    return _apply(ops.log_ndtr, "LogNdtr", input)
+
+
+@_public
+def ndtri(input: Tensor) -> Tensor:
+    """The inverse of `ndtr`; nan outside [0, 1]."""
+    return _apply(ops.ndtri, "Ndtri", input)
+
+
+# Bessel and Airy functions
+
+
+@_public
+def i0e(input: Tensor) -> Tensor:
+    """exp(-|x|) i0(x)."""
+    return _apply(ops.i0e, "I0E", input)
+
+
+@_public
+def i1(input: Tensor) -> Tensor:
+    """The modified Bessel function of the first kind, of order 1."""
+    return _apply(ops.i1, "I1", input)
+
+
+@_public
+def i1e(input: Tensor) -> Tensor:
+    """exp(-|x|) i1(x)."""
+    return _apply(ops.i1e, "I1E", input)
+
+
+modified_bessel_i1 = i1
+
+
+@_public
+def bessel_j0(input: Tensor) -> Tensor:
+    """The Bessel function of the first kind, of order 0."""
+    return _apply(ops.j0, "BesselJ0", input)
+
+
+@_public
+def bessel_j1(input: Tensor) -> Tensor:
+    """The Bessel function of the first kind, of order 1."""
+    return _apply(ops.j1, "BesselJ1", input)
+
+
+@_public
+def bessel_y0(input: Tensor) -> Tensor:
+    """The Bessel function of the second kind, of order 0; nan below 0."""
+    return _apply(ops.y0, "BesselY0", input)
+
+
+@_public
+def bessel_y1(input: Tensor) -> Tensor:
+    """The Bessel function of the second kind, of order 1; nan below 0."""
+    return _apply(ops.y1, "BesselY1", input)
+
+
+@_public
+def modified_bessel_k0(input: Tensor) -> Tensor:
+    """The modified Bessel function of the second kind, of order 0; nan below 0."""
+    return _apply(ops.k0, "ModifiedBesselK0", input)
+
+
+@_public
+def modified_bessel_k1(input: Tensor) -> Tensor:
+    """The modified Bessel function of the second kind, of order 1; nan below 0."""
+    return _apply(ops.k1, "ModifiedBesselK1", input)
+
+
+@_public
+def scaled_modified_bessel_k0(input: Tensor) -> Tensor:
+    """exp(x) modified_bessel_k0(x)."""
+    return _apply(ops.k0e, "ScaledModifiedBesselK0", input)
+
+
+@_public
+def scaled_modified_bessel_k1(input: Tensor) -> Tensor:
+    """exp(x) modified_bessel_k1(x)."""
+    return _apply(ops.k1e, "ScaledModifiedBesselK1", input)
+
+
+@_public
+def spherical_bessel_j0(input: Tensor) -> Tensor:
+    """sin(x) / x, and 1 at 0: the spherical Bessel function of the first kind, of order 0."""
+    x = as_floating(input)
+    special = (x == 0) | isinf(x)
+    inside = where(special, 1.0, x)
+    return named(where(special, pointwise.cast(x == 0, x.dtype), sin(inside) / inside), "SpecialSphericalBesselJ0")
+
+
+@_public
+def airy_ai(input: Tensor) -> Tensor:
+    """The Airy function Ai, which solves y'' = x y and vanishes for large x."""
+    return _apply(ops.airy_ai, "AiryAi", input)
+
+
+# Orthogonal polynomials of degree n, which are 0 for n < 0
+
+
+def _polynomial(kind: str, input: Operand, n: Operand) -> Tensor:
+    x, degree = as_one_dtype(input, n)
+    shape = broadcast_shapes(tuple(x._data.shape), tuple(degree._data.shape), op=kind)
+    return emit(ops.polynomial, (expand(x, shape), expand(degree, shape)), {"kind": kind})
+
+
+@_public
+def chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the first kind: T(cos a) = cos(n a)."""
+    return _polynomial("chebyshev_t", input, n)
+
+
+@_public
+def chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the second kind: U(cos a) = sin((n + 1) a) / sin(a)."""
+    return _polynomial("chebyshev_u", input, n)
+
+
+@_public
+def chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the third kind: V(cos a) = cos((n + 1/2) a) / cos(a / 2)."""
+    return _polynomial("chebyshev_u", input, n) - _polynomial("chebyshev_u", input, n - 1)
+
+
+@_public
+def chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the fourth kind: W(cos a) = sin((n + 1/2) a) / sin(a / 2)."""
+    return _polynomial("chebyshev_u", input, n) + _polynomial("chebyshev_u", input, n - 1)
+
+
+@_public
+def shifted_chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the first kind of 2 x - 1."""
+    return chebyshev_polynomial_t(input * 2 - 1, n)
+
+
+@_public
+def shifted_chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the second kind of 2 x - 1."""
+    return chebyshev_polynomial_u(input * 2 - 1, n)
+
+
+@_public
+def shifted_chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the third kind of 2 x - 1."""
+    return chebyshev_polynomial_v(input * 2 - 1, n)
+
+
+@_public
+def shifted_chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
+    """The Chebyshev polynomial of the fourth kind of 2 x - 1."""
+    return chebyshev_polynomial_w(input * 2 - 1, n)
+
+
+@_public
+def hermite_polynomial_h(input: Operand, n: Operand) -> Tensor:
+    """The physicist's Hermite polynomial."""
+    return _polynomial("hermite_h", input, n)
+
+
+@_public
+def hermite_polynomial_he(input: Operand, n: Operand) -> Tensor:
+    """The probabilist's Hermite polynomial."""
+    return _polynomial("hermite_he", input, n)
+
+
+@_public
+def laguerre_polynomial_l(input: Operand, n: Operand) -> Tensor:
+    """The Laguerre polynomial."""
+    return _polynomial("laguerre_l", input, n)
+
+
+@_public
+def legendre_polynomial_p(input: Operand, n: Operand) -> Tensor:
+    """The Legendre polynomial."""
+    return _polynomial("legendre_p", input, n)
