@@ -21,12 +21,15 @@ from graphc.frontend import (
     cumulative,
     diagonals,
     elementary,
+    grid_sampling,
     indexing,
     inplace,
     joining,
     logic,
     matrices,
     movement,
+    padding,
+    patches,
     pointwise,
     pooling,
     random,
@@ -39,10 +42,10 @@ from graphc.frontend import (
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
-    pointwise, elementary, logic, reductions, movement, joining, indexing, matrices, activations, creation, random,
-    conversion, inplace,
+    pointwise, elementary, logic, reductions, movement, joining, indexing, matrices, activations,
+    creation, random, conversion, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals,
-    convolution, pooling, adaptive_pooling,
+    convolution, pooling, adaptive_pooling, padding, grid_sampling, patches, 
     sharing,
 )  # fmt: skip
 

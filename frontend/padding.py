@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc import ops
-from graphc.errors import ArgumentError, GraphcError
+from graphc.errors import ArgumentError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
-from graphc.frontend.creation import tensor
 from graphc.frontend.indexing import index_select
+from graphc.frontend.spatial import places
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import int64
+
+FUNCTIONS = "constant_pad_nd"
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -20,6 +21,38 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     Negative numbers cut off. `mode` "reflect", "replicate" or "circular" takes them from the input.
     """
+    low, high = _edges(input, pad)
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise GraphcError(f"Unrecognised padding mode {mode}", expected="'constant', 'reflect', 'replicate' or 'circular'")
+    if mode == "constant":
+        return named(_with_constant(input, low, high, 0 if value is None else value), "ConstantPadNd")
+    if value is not None and value != 0:
+        raise ArgumentError(f'Padding mode "{mode}" doesn\'t take in value argument')
+    dims = len(pad) // 2
+    if dims not in (1, 2, 3) or input.dim() not in (dims + 1, dims + 2):
+        raise UnsupportedError(
+            f"Padding size {len(pad)} is not supported for {input.dim()}D input tensor",
+            expected=f"for mode={mode!r}, 2, 4 or 6 numbers and an input of one or two dimensions more than are padded")
+    if mode != "circular" and 0 in input._data.shape[-dims - 1 :]:
+        raise ShapeError(f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with possibly 0 batch size and other "
+                         f"non-zero dimensions for input, but got: {list(input.shape)}")
+    if mode == "circular":  # what wraps around is what is left after cutting
+        input = _with_constant(input, [min(a, 0) for a in low], [min(b, 0) for b in high], 0)
+        low, high = [max(a, 0) for a in low], [max(b, 0) for b in high]
+    for axis, (before, after) in enumerate(zip(low, high)):
+        if before or after:
+            input = _from_input(input, axis, before, after, mode)
+    return input
+
+
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor:
+    """One number put before and after: (left, right, top, bottom, ...) from the last dimension backwards."""
+    low, high = _edges(input, pad)
+    return named(_with_constant(input, low, high, value), "ConstantPadNd")
+
+
+def _edges(input: Tensor, pad: Sequence[int]) -> tuple[list[int], list[int]]:
+    """How much goes before and after, dimension by dimension."""
     shape = input._data.shape
     if len(pad) % 2:
         raise GraphcError("Padding length must be divisible by 2")
@@ -29,19 +62,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     low, high = [0] * len(shape), [0] * len(shape)
     for i in range(len(pad) // 2):
         low[-1 - i], high[-1 - i] = pad[2 * i], pad[2 * i + 1]
-    if mode not in ("constant", "reflect", "replicate", "circular"):
-        raise GraphcError(f"Unrecognised padding mode {mode}", expected="'constant', 'reflect', 'replicate' or 'circular'")
-    if mode == "constant":
-        return named(_with_constant(input, low, high, 0 if value is None else value), "ConstantPadNd")
-    if value is not None and value != 0:
-        raise ArgumentError(f'Padding mode "{mode}" doesn\'t take in value argument')
-    if mode == "circular":  # what wraps around is what is left after cutting
-        input = _with_constant(input, [min(a, 0) for a in low], [min(b, 0) for b in high], 0)
-        low, high = [max(a, 0) for a in low], [max(b, 0) for b in high]
-    for axis, (before, after) in enumerate(zip(low, high)):
-        if before or after:
-            input = _from_input(input, axis, before, after, mode)
-    return input
+    return low, high
 
 
 def _with_constant(input: Tensor, low: Sequence[int], high: Sequence[int], value: Any) -> Tensor:
@@ -65,12 +86,12 @@ def _from_input(input: Tensor, axis: int, before: int, after: int, mode: str) ->
                           f"{after}) at dimension {axis} of input {list(input.shape)}")
     if mode == "circular" and max(before, after) > size:
         raise GraphcError("Padding value causes wrapping around more than once.")
-    places = []
+    source = []
     for i in range(-before, size + after):
         if mode == "replicate":
-            places.append(min(max(i, 0), size - 1))
+            source.append(min(max(i, 0), size - 1))
         elif mode == "circular":
-            places.append(i % size)
+            source.append(i % size)
         else:
-            places.append(-i if i < 0 else 2 * (size - 1) - i if i >= size else i)
-    return index_select(input, axis, tensor(places, dtype=int64))
+            source.append(-i if i < 0 else 2 * (size - 1) - i if i >= size else i)
+    return index_select(input, axis, places(source))

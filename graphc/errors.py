@@ -102,6 +102,10 @@ class ArgumentTypeError(GraphcError, TypeError):
     """An argument of a type that the operation does not accept."""
 
 
+class UnsupportedError(GraphcError, NotImplementedError):
+    """A combination of arguments that the operation is not defined on, where PyTorch raises NotImplementedError."""
+
+
 class LinAlgError(GraphcError):
     """A matrix that the operation is not defined on, or an iteration that does not converge."""
 

@@ -54,6 +54,10 @@ from graphc.frontend.convolution import (
     conv_transpose3d,
 )
 from graphc.frontend.embedding import embedding, embedding_bag, one_hot
+from graphc.frontend.grid_sampling import (
+    affine_grid,
+    grid_sample,
+)
 from graphc.frontend.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -68,6 +72,14 @@ from graphc.frontend.losses import (
 from graphc.frontend.matrices import bilinear, linear
 from graphc.frontend.normalization import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from graphc.frontend.padding import pad
+from graphc.frontend.patches import (
+    channel_shuffle,
+    fold,
+    native_channel_shuffle,
+    pixel_shuffle,
+    pixel_unshuffle,
+    unfold,
+)
 from graphc.frontend.pointwise import sigmoid, tanh
 from graphc.frontend.pooling import (
     avg_pool1d,
@@ -86,6 +98,12 @@ from graphc.frontend.pooling import (
     max_unpool2d,
     max_unpool3d,
 )
+from graphc.frontend.resampling import (
+    interpolate,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)
 
 log_sigmoid = logsigmoid
 swish = silu
@@ -97,6 +115,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "affine_grid",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -105,6 +124,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -120,10 +140,12 @@ __all__ = [
     "elu",
     "embedding",
     "embedding_bag",
+    "fold",
     "fractional_max_pool2d",
     "fractional_max_pool3d",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardshrink",
     "hardsigmoid",
@@ -131,6 +153,7 @@ __all__ = [
     "hardtanh",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -154,10 +177,13 @@ __all__ = [
     "mish",
     "mse_loss",
     "multi_head_attention_forward",
+    "native_channel_shuffle",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "prelu",
     "relu",
     "relu6",
@@ -177,4 +203,8 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

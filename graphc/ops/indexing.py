@@ -11,6 +11,7 @@ import graphc.kernel as kernel
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import cast, eq, where
 from graphc.ops.movement import broadcast_to, check_axis, slice
@@ -57,8 +58,23 @@ def _gather_infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
     return x.with_shape(index.shape)
 
 
+def _line(index: np.ndarray, axis: int) -> np.ndarray | None:
+    """The index along `axis`, if it is one vector stretched along all other dimensions: so whole rows are meant."""
+    if index.size == 0 or any(n > 1 and step for k, (n, step) in enumerate(zip(index.shape, index.strides)) if k != axis):
+        return None
+    return index[tuple(builtins.slice(None) if k == axis else 0 for k in range(index.ndim))]
+
+
+def _met(index: np.ndarray, axis: int) -> tuple[builtins.slice, ...]:
+    """The part of the input that an index reaches: all along `axis`, as much as the index's own size elsewhere."""
+    return tuple(builtins.slice(None) if k == axis else builtins.slice(n) for k, n in enumerate(index.shape))
+
+
 def _gather_ref(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
-    return x[_places(index, x.shape[axis], axis, "gather")]
+    line = _line(index, axis)
+    if line is None:
+        return x[_places(index, x.shape[axis], axis, "gather")]
+    return np.take(x[_met(index, axis)], _in_range(line, x.shape[axis], axis, "gather"), axis)
 
 
 def _inside(place: Expr, size: int) -> Expr:
@@ -84,9 +100,19 @@ def _scatter_infer(base: TensorType, index: TensorType, src: TensorType, axis: i
     return base
 
 
+_LONG = 64
+"""From how many elements a row on one addition a row is faster than NumPy's loop over elements."""
+
+
 def _scatter_ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int) -> np.ndarray:
     out = base.copy()
-    np.add.at(out, _places(index, base.shape[axis], axis, "scatter_add"), src)
+    line = _line(index, axis)
+    if line is None or src.size < _LONG * len(line):
+        np.add.at(out, _places(index, base.shape[axis], axis, "scatter_add"), src)
+        return out
+    rows = np.moveaxis(out[_met(index, axis)], axis, 0)
+    for place, row in zip(_in_range(line, base.shape[axis], axis, "scatter_add"), np.moveaxis(src, axis, 0)):
+        rows[place] += row
     return out
 
 
@@ -130,7 +156,12 @@ def _writing(name: str) -> Any:
 
 def _update_ref(base: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int) -> np.ndarray:
     out = base.copy()
-    out[_places(index, base.shape[axis], axis, "scatter")] = src
+    line = _line(index, axis)
+    if line is None:
+        out[_places(index, base.shape[axis], axis, "scatter")] = src
+    else:
+        rows = np.moveaxis(out[_met(index, axis)], axis, 0)
+        rows[_in_range(line, base.shape[axis], axis, "scatter")] = np.moveaxis(src, axis, 0)
     return out
 
 
@@ -171,14 +202,14 @@ def _type(x: Any) -> TensorType:
 
 def _mul_base_vjp(ct: Any, base: Any, indices: Any, src: Any, axis: int) -> Any:
     """The product of the sources of each place."""
-    return ct * scatter_mul(full(_type(base), 1, base), indices, src, axis)
+    return ct * scatter_mul(full(_type(base), 1, base), indices, conjugate(src), axis)
 
 
 def _mul_src_vjp(ct: Any, base: Any, indices: Any, src: Any, axis: int) -> Any:
     """What a place holds without the source: divided by it, or by what else is zero in the place if it is zero itself."""
-    nonzero, zero = _one_where_zero(src)
+    nonzero, zero = _one_where_zero(conjugate(src))
     zeros = scatter_add(full(_type(base), 0, base), indices, cast(zero, src.dtype), axis)
-    rest = gather(ct * scatter_mul(base, indices, nonzero, axis), indices, axis) / nonzero
+    rest = gather(ct * scatter_mul(conjugate(base), indices, nonzero, axis), indices, axis) / nonzero
     others = gather(zeros, indices, axis) - cast(zero, src.dtype)
     return where(eq(others, full(_type(src), 0, src)), rest, full(_type(src), 0, src))
 
