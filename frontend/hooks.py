@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -36,11 +37,26 @@ class Hooks(dict[int, Callable[..., Any]]):
 
     __slots__ = ("__weakref__",)
 
-    def add(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Hang a hook on; the handle takes it off."""
+    def add(self, hook: Any, prepend: bool = False) -> RemovableHandle:
+        """Hang a hook on, after the others or before them; the handle takes it off."""
         handle = RemovableHandle(self)
+        others = dict(self) if prepend else {}
+        if prepend:
+            self.clear()
         self[handle.id] = hook
+        self.update(others)
         return handle
 
     def __reduce__(self) -> Any:
         return Hooks, (dict(self),)
+
+
+class _SavedHooks(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = []
+        self.refused: str | None = None
+
+
+saved_hooks = _SavedHooks()
+"""The calling thread's hooks on tensors that the tape saves: pairs (pack, unpack), the innermost last. `refused` is what to
+say where hooks are not allowed."""

@@ -72,13 +72,7 @@ class ModuleHooks:
 
     def _register(self, kind: str, hook: Any, prepend: bool) -> RemovableHandle:
         home: Hooks = self.__dict__[kind]
-        handle = home.add(hook)
-        if prepend:
-            others = [(k, v) for k, v in home.items() if k != handle.id]
-            for key, _ in others:
-                del home[key]
-            home.update(others)
-        return handle
+        return home.add(hook, prepend)
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         own = self.__dict__
@@ -112,10 +106,15 @@ class ModuleHooks:
 class _Pass(Function):
     """Tensors as they are, through one node of the graph: its hooks see all their gradients together."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(t.detach() for t in tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from graphc.frontend.optim import lr_scheduler
+from graphc.frontend.optim import lr_scheduler, swa_utils
 from graphc.frontend.optim.adam import Adam, AdamW
 from graphc.frontend.optim.adaptive import ASGD, Adadelta, Adafactor, Adagrad, Adamax, NAdam, RAdam, RMSprop, Rprop
 from graphc.frontend.optim.lbfgs import LBFGS
+from graphc.frontend.optim.muon import Muon
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.optim.sgd import SGD
 
 __all__ = [
-    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam",
-    "RMSprop", "Rprop", "lr_scheduler",
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
 ]

@@ -337,12 +337,12 @@ class Adafactor(_Counting):
             rows = self._new_state(state, "row_var", lambda: zeros((*shape[:-1], 1), dtype=parameter.dtype))
             columns = self._new_state(state, "col_var", lambda: zeros((*shape[:-2], 1, shape[-1]), dtype=parameter.dtype))
             squares = grad * grad
-            rows.lerp_(mean(squares, -1, keepdim=True), share)
-            columns.lerp_(mean(squares, -2, keepdim=True), share)
+            rows.add_((mean(squares, -1, keepdim=True) - rows) * share)
+            columns.add_((mean(squares, -2, keepdim=True) - columns) * share)
             estimate = rows @ columns / clamp(mean(rows, -2, keepdim=True), min=floor)
         else:
             variance = self._zeros(state, "variance", parameter)
-            variance.lerp_(grad * grad, share)
+            variance.add_((grad * grad - variance) * share)
             estimate = variance
         update = rsqrt(clamp(estimate, min=floor * floor)) * grad
         excess = clamp(_size(update) / group["d"], min=1.0)

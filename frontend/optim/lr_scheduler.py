@@ -23,6 +23,8 @@ __all__ = [
 
 Schedule = Callable[[int], float]
 
+_LRScheduler = LRScheduler  # the name by which older programs derive from it
+
 
 def _functions(given: Any, groups: int, name: str) -> list[Schedule]:
     if not isinstance(given, (list, tuple)):

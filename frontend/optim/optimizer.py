@@ -7,18 +7,42 @@ function: a learning rate that a scheduler changes causes no retrace.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from graphc.errors import ArgumentError, ArgumentTypeError
+from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend.creation import zeros_like
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.nn.module import clear_grad, clock
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active, suspended
+
+
+def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A `step` that calls the optimizer's hooks before and after."""
+
+    @functools.wraps(step)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        optimizer = args[0]
+        if type(optimizer).step is not call:  # a subclass's step has called the hooks, and now calls this one
+            return step(*args, **kwargs)
+        for hook in optimizer._hooks["pre"].values():
+            changed = hook(optimizer, args, kwargs)
+            if changed is not None:
+                if not isinstance(changed, tuple) or len(changed) != 2:
+                    raise GraphcError("a step pre hook must return None or a tuple of (new_args, new_kwargs)",
+                                      got=type(changed).__name__)
+                args, kwargs = changed
+        result = step(*args, **kwargs)
+        for hook in optimizer._hooks["post"].values():
+            hook(optimizer, args, kwargs)
+        return result
+
+    return call
 
 
 class Optimizer:
@@ -37,7 +61,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        self._hooks = {kind: Hooks() for kind in ("pre", "post", "state", "load")}
+        self._hooks = {kind: Hooks() for kind in ("pre", "post", "state_pre", "state", "load", "loaded")}
         groups = list(params)
         if not groups:
             raise ArgumentError("optimizer got an empty parameter list")
@@ -88,10 +112,13 @@ class Optimizer:
             for parameter in group["params"]:
                 clear_grad(parameter, set_to_none)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in cls.__dict__:
+            cls.step = _with_hooks(cls.step)  # type: ignore[method-assign]
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient. A closure computes loss and gradients anew; its value is returned."""
-        for hook in self._hooks["pre"].values():
-            hook(self, (closure,) if closure is not None else (), {})
         loss = None
         if closure is not None:
             with enable_grad():
@@ -99,8 +126,6 @@ class Optimizer:
         with no_grad():
             for group in self.param_groups:
                 self._step_group(group)
-        for hook in self._hooks["post"].values():
-            hook(self, (closure,) if closure is not None else (), {})
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
@@ -130,6 +155,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """The state and the groups, with parameters replaced by their numbers."""
+        for hook in self._hooks["state_pre"].values():
+            hook(self)
         numbers = {id(p): i for i, p in enumerate(itertools.chain.from_iterable(g["params"] for g in self.param_groups))}
         packed = {
             "state": {numbers[id(p)] if isinstance(p, Tensor) else p: s for p, s in self.state.items()},
@@ -166,24 +193,34 @@ class Optimizer:
                 continue
             self.state[parameter] = {name: _converted(name, value, parameter) for name, value in values.items()}
         self._changed()
+        for hook in self._hooks["loaded"].values():
+            hook(self)
 
     # Hooks
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call `hook(optimizer, args, kwargs)` before each step."""
+        """Call `hook(optimizer, args, kwargs)` before each step; a result (args, kwargs) replaces them."""
         return self._hooks["pre"].add(hook)
 
     def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(optimizer, args, kwargs)` after each step."""
         return self._hooks["post"].add(hook)
 
-    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call `hook(optimizer, state_dict)` after state_dict(); a result replaces it."""
-        return self._hooks["state"].add(hook)
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(optimizer)` before state_dict()."""
+        return self._hooks["state_pre"].add(hook, prepend)
 
-    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(optimizer, state_dict)` after state_dict(); a result replaces it."""
+        return self._hooks["state"].add(hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call `hook(optimizer, state_dict)` before loading; a result replaces it."""
-        return self._hooks["load"].add(hook)
+        return self._hooks["load"].add(hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(optimizer)` after loading."""
+        return self._hooks["loaded"].add(hook, prepend)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -217,3 +254,6 @@ def check_positive(name: str, value: Any) -> None:
     """ArgumentError for a negative number: "Invalid learning rate: -1"."""
     if not isinstance(value, Tensor) and not value >= 0.0:
         raise ArgumentError(f"Invalid {name}: {value}")
+
+
+Optimizer.step = _with_hooks(Optimizer.step)  # type: ignore[method-assign]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend.optim.optimizer import Optimizer
-from graphc.frontend.optim.schedule import for_each
+from graphc.frontend.optim.schedule import LRScheduler, for_each
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(LRScheduler):
     """Times `factor` when a metric has not improved for more than `patience` epochs."""
 
     def __init__(self, optimizer: Optimizer, mode: Literal["min", "max"] = "min", factor: float = 0.1, patience: int = 10,
                  threshold: float = 1e-4, threshold_mode: Literal["rel", "abs"] = "rel", cooldown: int = 0,
                  min_lr: Any = 0, eps: float = 1e-8, verbose: bool = False) -> None:
+        # the base's own beginning sets the rate for epoch 0, and does not fit: there is no schedule by epoch
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentTypeError(f"{type(optimizer).__name__} is not an Optimizer")
         if factor >= 1.0:
             raise ArgumentError("Factor should be < 1.0.")
         if mode not in ("min", "max"):
@@ -44,7 +47,7 @@ class ReduceLROnPlateau:
             return a < best - self.threshold if self.mode == "min" else a > best + self.threshold
         return a < best * (1.0 - self.threshold) if self.mode == "min" else a > best * (self.threshold + 1.0)
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:
+    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Look at the metric of an epoch."""
         current = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch

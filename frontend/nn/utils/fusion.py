@@ -1,0 +1,74 @@
+"""Folding a batch normalisation that is no longer trained into the layer before it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+from graphc.errors import GraphcError
+from graphc.frontend.creation import ones_like, zeros_like
+from graphc.frontend.movement import reshape
+from graphc.frontend.nn.module import Module
+from graphc.frontend.nn.parameter import Parameter
+from graphc.frontend.pointwise import rsqrt
+from graphc.frontend.tensor import Tensor
+
+M = TypeVar("M", bound=Module)
+
+
+def _scale_and_shift(bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, weight: Tensor | None,
+                     shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """By what the layer's weight is multiplied, and its new bias."""
+    scale = rsqrt(var + eps) * (ones_like(mean) if weight is None else weight)
+    bias = zeros_like(mean) if bias is None else bias
+    return scale, (bias - mean) * scale + (zeros_like(mean) if shift is None else shift)
+
+
+def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
+                         bn_w: Tensor | None, bn_b: Tensor | None, transpose: bool = False) -> tuple[Parameter, Parameter]:
+    """Weight and bias of the convolution that does what a convolution and a batch normalisation do one after the other."""
+    scale, bias = _scale_and_shift(conv_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
+    ones = (1,) * (conv_w.dim() - 2)
+    shape = (1, -1, *ones) if transpose else (-1, 1, *ones)
+    weight = (conv_w * reshape(scale, shape)).to(conv_w.dtype)
+    return (Parameter(weight.detach(), conv_w.requires_grad),
+            Parameter(bias.to(conv_w.dtype if conv_b is None else conv_b.dtype).detach(),
+                      conv_w.requires_grad if conv_b is None else conv_b.requires_grad))
+
+
+def fuse_conv_bn_eval(conv: M, bn: Module, transpose: bool = False) -> M:
+    """A copy of a convolution that also does what the batch normalisation after it does; both in eval mode."""
+    fused, norm = _evaluated(conv, bn)
+    fused.weight, fused.bias = fuse_conv_bn_weights(
+        fused.weight, fused.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose)
+    return fused
+
+
+def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
+                           bn_w: Tensor | None, bn_b: Tensor | None) -> tuple[Parameter, Parameter]:
+    """Weight and bias of the linear layer that does what a linear layer and a batch normalisation do one after the other."""
+    scale, bias = _scale_and_shift(linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
+    weight = linear_w * reshape(scale, (-1, 1))
+    return (Parameter(weight.to(linear_w.dtype).detach(), linear_w.requires_grad),
+            Parameter(bias.to(linear_w.dtype if linear_b is None else linear_b.dtype).detach(),
+                      linear_w.requires_grad if linear_b is None else linear_b.requires_grad))
+
+
+def fuse_linear_bn_eval(linear: M, bn: Module) -> M:
+    """A copy of a linear layer that also does what the batch normalisation after it does; both in eval mode."""
+    fused, norm = _evaluated(linear, bn)
+    if fused.out_features != norm.num_features and norm.num_features != 1:
+        raise GraphcError("To fuse, linear.out_features == bn.num_features or bn.num_features == 1",
+                          got=f"{fused.out_features} and {norm.num_features}")
+    fused.weight, fused.bias = fuse_linear_bn_weights(
+        fused.weight, fused.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    return fused
+
+
+def _evaluated(layer: M, norm: Module) -> tuple[Any, Any]:
+    """A copy of the layer, and the norm; an error unless both are in eval mode."""
+    if layer.training or norm.training:
+        raise GraphcError("Fusion only for eval!", hint="call eval() on both")
+    if norm.running_mean is None or norm.running_var is None:
+        raise GraphcError("fusion: the batch normalisation has no running statistics", hint="track_running_stats=True")
+    return copy.deepcopy(layer), norm
