@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.frontend import creation, joining, matrices
+from graphc.frontend import creation, exchange, joining, matrices, ranges, triangles
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend.autograd import (
@@ -32,7 +32,11 @@ from graphc.parse import parse_graph as parse_ir
 from graphc.threads import get_num_threads, set_num_threads
 from graphc.types import (
     DType,
+    bfloat16,
     bool_,
+    complex32,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -42,6 +46,7 @@ from graphc.types import (
     int64,
     promote_types,
     uint8,
+    uint16,
     uint32,
     uint64,
 )
@@ -54,9 +59,10 @@ contiguous_format, preserve_format, channels_last = "contiguous_format", "preser
 
 short, int, long = int16, int32, int64
 half, float, double = float16, float32, float64
+chalf, cfloat, cdouble = complex32, complex64, complex128
 bool = bool_
 
-_OUT_ELSEWHERE = {creation, _random}
+_OUT_ELSEWHERE = {creation, exchange, ranges, triangles, _random}
 """Whose functions have an out= argument of their own, or none."""
 _WITHOUT_TENSOR = {"broadcast_shapes", "broadcast_tensors", "can_cast"}
 
@@ -108,7 +114,7 @@ def hint(name: str) -> str:
 
 
 _NOT_PUBLIC = {
-    "ALIASES", "Any", "FAMILIES", "annotations", "creation", "hint", "joining", "math", "matrices", "names", "public",
-    "with_out",
+    "ALIASES", "Any", "FAMILIES", "annotations", "creation", "exchange", "hint", "joining", "math", "matrices", "names",
+    "public", "ranges", "triangles", "with_out",
 }
 __all__ = sorted(name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC)

@@ -3,16 +3,20 @@ number, several or none."""
 
 from __future__ import annotations
 
+import builtins
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, DimError, GraphcError
 from graphc.frontend.dispatch import lower
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.ops import normalize_axis
-from graphc.types import DType, TensorType, dtype_of, result_type
+from graphc.types import DType, Scalar, TensorType, bool_, complex128, dtype_of, float64, int64, result_type
 
 emit = Tensor.__graphc_emitter__.emit
 
@@ -30,6 +34,49 @@ def integer(value: Any, what: str) -> int:
         return operator.index(value)
     except TypeError:
         raise ArgumentTypeError(f"{what}: not an integer", expected="an int", got=type(value).__name__) from None
+
+
+_PYTHON = {builtins.bool: bool_, builtins.int: int64, builtins.float: float64, builtins.complex: complex128}
+
+
+def given_dtype(dtype: Any, function: str) -> DType | None:
+    """The `dtype` argument of a function: one of graphc's dtypes, or Python's bool, int, float or complex; None as it is."""
+    if dtype is None or isinstance(dtype, DType):
+        return dtype
+    found = _PYTHON.get(dtype) if isinstance(dtype, type) else None
+    if found is None:
+        raise ArgumentTypeError(f"{function}(): argument 'dtype' must be graphc.dtype, not {type(dtype).__name__}",
+                                expected="such as graphc.float32", got=repr(dtype))
+    return found
+
+
+_SPELLED = {"int32": "int", "float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16"}
+
+
+def check_fits(value: Scalar, dtype: DType, spelled: str | None = None) -> None:
+    """GraphcError unless a Python number can be converted to the dtype: a fraction is cut off, and unsigned dtypes take
+    negative numbers of their size, but nothing may overflow."""
+    if dtype.kind == "bool" or isinstance(value, bool):
+        return
+    fits = True
+    if isinstance(value, complex):
+        if dtype.is_complex:
+            parts: tuple[Any, ...] = (value.real, value.imag)
+        else:
+            parts, fits = (value.real,), value.imag == 0
+    else:
+        parts = (value,)
+    for part in parts:
+        if dtype.kind in ("int", "uint"):
+            high = (1 << (dtype.bits - (dtype.kind == "int"))) - 1
+            fits = fits and math.isfinite(part) and -high - (dtype.kind == "int") <= part <= high
+        elif math.isfinite(part):
+            with np.errstate(all="ignore"):
+                limit = np.float64(part).astype(dtype.to_real().numpy)
+            fits = fits and math.isfinite(float(limit))
+    if not fits:
+        name = spelled or _SPELLED.get(dtype.name) or (f"{dtype.name}_t" if dtype.kind in ("int", "uint") else dtype.name)
+        raise GraphcError(f"value cannot be converted to type {name} without overflow", got=str(value))
 
 
 def axes(dim: Any, ndim: int) -> tuple[int, ...]:
@@ -55,7 +102,7 @@ def described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return TensorType(value.dtype, value._data.shape)
     found = lower(value)
-    return found if isinstance(found, (bool, int, float)) else TensorType(dtype_of(found.dtype), found.shape)
+    return found if isinstance(found, (bool, int, float, complex)) else TensorType(dtype_of(found.dtype), found.shape)
 
 
 def promoted(*values: Any) -> DType:
@@ -65,9 +112,20 @@ def promoted(*values: Any) -> DType:
 
 def as_operand(value: Any) -> Any:
     """A tensor or a Python number; NumPy's arrays and scalars become tensors."""
-    if isinstance(value, (Tensor, bool, int, float)):
+    if isinstance(value, (Tensor, bool, int, float, complex)):
         return value
     return wrap(lower(value))
+
+
+_SCALAR_TYPES = {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
+                 "float16": "Half", "float32": "Float", "float64": "Double", "bfloat16": "BFloat16", "uint16": "UInt16",
+                 "uint32": "UInt32", "uint64": "UInt64", "complex32": "ComplexHalf", "complex64": "ComplexFloat",
+                 "complex128": "ComplexDouble"}
+
+
+def scalar_type(dtype: DType) -> str:
+    """The dtype's name in PyTorch's error messages: Float, Long, Half."""
+    return _SCALAR_TYPES[dtype.name]
 
 
 def need_tensor(value: Any, function: str, name: str = "input") -> Tensor:

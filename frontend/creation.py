@@ -1,54 +1,53 @@
-"""Making tensors: from values, from NumPy, and from nothing. Inside a trace constants become nodes of the graph."""
+"""Making tensors: from values, and from nothing. Inside a trace constants become nodes of the graph."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc import ops
-from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError
+from graphc import ops, types
+from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend.arguments import emit, sizes
-from graphc.frontend.dispatch import number
+from graphc.frontend.arguments import check_fits, given_dtype, sizes
+from graphc.frontend.dispatch import forget_promotions, number
+from graphc.frontend.exchange import from_numpy
 from graphc.frontend.inplace import write_out
 from graphc.frontend.movement import expand
-from graphc.frontend.pointwise import cast, pow, trunc, where
-from graphc.frontend.tape import named
+from graphc.frontend.pointwise import cast
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
-from graphc.types import DType, TensorType, bool_, float32, float64, int64, scalar_dtype
+from graphc.types import DType, TensorType, bool_, convert, get_default_dtype, promote_types, scalar_dtype
 
 FUNCTIONS = """
-    arange as_tensor asarray empty empty_like eye from_numpy full full_like get_default_dtype linspace logspace ones
-    ones_like scalar_tensor tensor tril triu zeros zeros_like
+    as_tensor asarray empty empty_like empty_permuted empty_strided full full_like get_default_dtype ones ones_like
+    scalar_tensor tensor zeros zeros_like
 """
-METHODS = "new_empty new_full new_ones new_tensor new_zeros tril triu"
-IN_PLACE = "tril triu"
+METHODS = "new new_empty new_empty_strided new_full new_ones new_tensor new_zeros"
 
-Device = str | devices.device | None
-
-_default = float32
-
-
-def get_default_dtype() -> DType:
-    """The dtype of floating-point tensors made from Python numbers: float32 unless changed."""
-    return _default
+Device = str | int | devices.device | None
 
 
 def set_default_dtype(dtype: DType) -> None:
     """Change the dtype of floating-point tensors made from Python numbers."""
-    global _default  # noqa: PLW0603  (one setting of the process, with this one writer)
-    if not dtype.is_floating_point:
-        raise DTypeError("only floating-point types are supported as the default type", got=dtype.name)
-    _default = dtype
+    if not isinstance(dtype, DType) or not dtype.is_floating_point:
+        raise ArgumentTypeError("only floating-point types are supported as the default type",
+                                expected="float32, float64, float16 or bfloat16", got=repr(dtype))
+    types.set_default_dtype(dtype)
+    forget_promotions()
 
 
-def _made(tensor: Tensor, requires_grad: bool, device: Device) -> Tensor:
+def finished(tensor: Tensor, out: Tensor | None, requires_grad: bool, device: Device) -> Tensor:
+    """A new tensor as it was asked for: written into `out`, requiring grad."""
     devices.check(device)
-    return tensor.requires_grad_() if requires_grad else tensor
+    if out is not None:
+        tensor = write_out(tensor, out)
+    if not requires_grad:
+        return tensor
+    if not tensor.dtype.is_differentiable:
+        raise AutogradError("Only Tensors of floating point and complex dtype can require gradients", got=tensor.dtype.name)
+    return tensor.requires_grad_()
 
 
 # From values
@@ -57,35 +56,80 @@ def _made(tensor: Tensor, requires_grad: bool, device: Device) -> Tensor:
 def _array(data: Any, dtype: DType | None) -> np.ndarray:
     """A new array of the data; Python numbers get the dtypes of PyTorch."""
     if isinstance(data, (np.ndarray, np.generic)):
-        found = np.array(data)
-        chosen = dtype or as_dtype(found.dtype)
+        found = np.asarray(data)
+        chosen = dtype or _supported(found.dtype)
     else:
         nested = _plain(data)
         _check_even(nested)
-        try:
-            found = np.array(nested)
-        except ValueError as error:
-            raise ArgumentError(f"tensor: the data is not a regular array ({error})") from None
-        if found.dtype.kind not in "biuf":
-            raise ArgumentTypeError(f"tensor: could not infer dtype of {type(_first(nested)).__name__}",
-                                    expected="numbers, or nested lists of numbers")
-        if dtype is None and isinstance(_first(nested), (np.ndarray, np.generic)):
-            dtype = as_dtype(found.dtype)
-        chosen = dtype or {"f": _default, "b": bool_}.get(found.dtype.kind, int64)
-    with np.errstate(all="ignore"):
-        if chosen.kind == "bool":
-            return found.astype(bool)
-        return np.ascontiguousarray(found.astype(chosen.numpy)).reshape(found.shape)
+        first = _first(nested)
+        found = _joined(nested, first)
+        if dtype is not None:
+            chosen = dtype
+            _check_numbers(found, chosen)
+        elif isinstance(first, np.ndarray):
+            chosen = _promoted(nested)
+        else:
+            chosen = {"f": get_default_dtype(), "c": get_default_dtype().to_complex(), "b": bool_}.get(
+                found.dtype.kind, types.int64) if found.size else get_default_dtype()
+    return np.ascontiguousarray(convert(found, chosen)).reshape(found.shape)
+
+
+def _joined(nested: Any, first: Any) -> np.ndarray:
+    try:
+        found = np.array(nested)
+    except OverflowError:
+        raise ArgumentError("Overflow when unpacking long long: an integer does not fit into 64 bits") from None
+    except ValueError as error:
+        raise ArgumentError(f"tensor: the data is not a regular array ({error})") from None
+    except TypeError:
+        found = np.array(None)
+    if found.dtype.kind in "biufcV":
+        if found.dtype.kind == "u" and not isinstance(first, np.ndarray):
+            raise ArgumentError("Overflow when unpacking long long: an integer does not fit into 64 bits")
+        return found
+    if found.dtype.kind in "US":
+        raise ArgumentTypeError("new(): invalid data type 'str'", expected="numbers, or nested lists of numbers")
+    strange = next((x for x in _leaves(nested) if not isinstance(x, (bool, int, float, complex, np.ndarray))), None)
+    if strange is None and found.dtype.kind == "O" and found.size:
+        raise ArgumentError("Overflow when unpacking long long: an integer does not fit into 64 bits")
+    raise ArgumentTypeError(f"Could not infer dtype of {type(strange).__name__}",
+                            expected="numbers, or nested lists of numbers")
+
+
+def _supported(dtype: np.dtype) -> DType:
+    try:
+        return as_dtype(dtype)
+    except DTypeError:
+        raise ArgumentTypeError(
+            f"can't convert np.ndarray of type {dtype.type.__module__}.{dtype.type.__name__}. The only supported types are: "
+            f"{', '.join(d.name for d in types.DTYPES.values() if d.name != 'complex32')}.") from None
+
+
+def _check_numbers(found: np.ndarray, dtype: DType) -> None:
+    """Numbers of a list must fit the dtype that was asked for."""
+    if found.dtype.kind == "c" and not dtype.is_complex:
+        raise ArgumentTypeError("must be real number, not complex", hint="give a complex dtype, or the real parts")
+    if dtype.kind in ("int", "uint") and found.dtype.kind in "iuf" and found.size:
+        for extreme in (found.min(), found.max()):
+            check_fits(extreme.item(), dtype, dtype.name)
 
 
 def _plain(data: Any) -> Any:
-    """The data with tensors and arrays inside lists made into Python numbers and arrays."""
+    """The data with tensors and NumPy's scalars inside lists as arrays without dimensions."""
     if isinstance(data, Tensor):
-        return data._array("tensor(data)")
+        array = data._array("tensor(data)")
+        if array.size != 1:
+            raise ArgumentError("only one element tensors can be converted to Python scalars", got=f"shape {list(array.shape)}",
+                                hint="stack() joins tensors of one shape")
+        return array.reshape(())
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
     if isinstance(data, range):
         return list(data)
+    if isinstance(data, np.generic):
+        return np.asarray(data)
+    if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+        return [_plain(item) for item in data]
     return data
 
 
@@ -93,6 +137,24 @@ def _first(nested: Any) -> Any:
     while isinstance(nested, list) and nested:
         nested = nested[0]
     return nested
+
+
+def _leaves(nested: Any) -> Iterator[Any]:
+    if isinstance(nested, list):
+        for item in nested:
+            yield from _leaves(item)
+    else:
+        yield nested
+
+
+def _promoted(nested: Any) -> DType:
+    """The dtype of lists with arrays in them."""
+    found: DType | None = None
+    for leaf in _leaves(nested):
+        dtype = _supported(leaf.dtype) if isinstance(leaf, np.ndarray) else scalar_dtype(leaf)
+        found = dtype if found is None else promote_types(found, dtype)
+    assert found is not None
+    return found
 
 
 def _check_even(nested: Any) -> None:
@@ -109,54 +171,55 @@ def _check_even(nested: Any) -> None:
                 got = len(item) if isinstance(item, list) else "a number"
                 raise ArgumentError(f"expected sequence of length {size} at dim {depth} (got {got})")
         level = [x for item in level for x in item]
+    if any(isinstance(item, list) for item in level):
+        raise ArgumentTypeError("'list' object cannot be interpreted as a number", expected="lists of one depth")
 
 
-def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
     """A new tensor with a copy of the data: a number, nested lists, an array.
 
-    Python floats give the default dtype (float32), ints int64, bools bool; arrays keep their dtype.
+    Python floats give the default dtype (float32), ints int64, bools bool, complex numbers complex64; arrays keep their
+    dtype.
     """
+    dtype = given_dtype(dtype, "tensor")
     if isinstance(data, Tensor):
         made = data.detach().clone() if dtype is None else data.detach().to(dtype, copy=True)
-        return _made(made, requires_grad, device)
+        return finished(made, None, requires_grad, device)
     devices.check(device)
-    return _made(wrap(_array(data, dtype)), requires_grad, None)
+    return finished(wrap(_array(data, dtype)), None, requires_grad, None)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
     """The data as a tensor, sharing memory where that is possible."""
     devices.check(device)
+    dtype = given_dtype(dtype, "as_tensor")
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
     if isinstance(data, np.ndarray) and data.dtype.isnative and (dtype is None or dtype.numpy == data.dtype):
+        _supported(data.dtype)
         return from_numpy(data)
     return wrap(_array(data, dtype))
 
 
 def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
-    """`as_tensor`, or `tensor` with copy=True."""
-    made = tensor(obj, dtype=dtype, device=device) if copy else as_tensor(obj, dtype, device)
-    return made.requires_grad_() if requires_grad else made
+    """The object as a tensor: a copy with copy=True, on its own memory or an error with copy=False, else shared if it can
+    be."""
+    if copy:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
+    if copy is False and not isinstance(obj, (Tensor, np.ndarray)):
+        raise ArgumentError("can't alias arbitrary sequence into a tensor.", hint="copy=None makes a copy where it has to")
+    made = as_tensor(obj, dtype, device)
+    if copy is False and dtype is not None and made is not obj and dtype is not _supported(np.asarray(obj).dtype):
+        raise ArgumentError(f"can't alias tensor with dtype '{as_dtype(np.asarray(obj).dtype).name}' into dtype '{dtype.name}'.")
+    return finished(made.detach() if isinstance(obj, Tensor) and requires_grad else made, None, requires_grad, None)
 
 
-def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the memory of an array: changes of one show in the other."""
-    if not isinstance(array, np.ndarray):
-        raise ArgumentTypeError(f"expected np.ndarray (got {type(array).__name__})")
-    if not array.dtype.isnative:
-        raise ArgumentError("from_numpy: the array has a byte order that is not this machine's",
-                            hint="array.astype(array.dtype.newbyteorder('='))")
-    as_dtype(array.dtype)
-    if any(stride % array.itemsize for stride in array.strides):
-        raise ArgumentError("from_numpy: the array's elements do not lie at multiples of their size",
-                            expected=f"strides that {array.itemsize} divides", got=str(array.strides), hint="array.copy()")
-    return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))
-
-
-def scalar_tensor(value: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
+                  layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor without dimensions, of the default dtype."""
-    return full((), value, dtype=dtype or _default, device=device, requires_grad=requires_grad)
+    return full((), s, dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
 
 
 # From nothing
@@ -166,7 +229,7 @@ def _constant(shape: tuple[Any, ...], value: Any, dtype: DType) -> Tensor:
     if active() is not None:
         return ops.full(TensorType(dtype, shape), number(value, dtype).item(), like=Tensor)
     _check_shape(shape)
-    if value == 0 and not isinstance(value, Tensor):
+    if value == 0 and type(value) is int:  # -0.0 is equal to it, and another number
         return wrap(np.zeros(shape, dtype.numpy))
     return wrap(np.full(shape, number(value, dtype), dtype.numpy))
 
@@ -174,218 +237,196 @@ def _constant(shape: tuple[Any, ...], value: Any, dtype: DType) -> Tensor:
 def _check_shape(shape: tuple[Any, ...]) -> None:
     for size in shape:
         if size < 0:
-            raise GraphcError(f"Trying to create tensor with negative dimension {size}: {list(shape)}")
+            raise GraphcError(f"Trying to create tensor with negative dimension {size}: {list(shape)}. "
+                              "Dimension size must be non-negative.")
 
 
-def _into(out: Tensor | None, made: Tensor) -> Tensor:
-    if out is None:
-        return made
-    return write_out(made, out)
-
-
-def given_size(args: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
+def given_size(args: tuple[Any, ...], size: Any, function: str) -> tuple[Any, ...]:
     """A shape that was written as `f(2, 3)`, `f((2, 3))` or `f(size=(2, 3))`."""
-    return sizes(args if size is None else (size,), "size")
+    if size is None and not args:
+        raise ArgumentTypeError(f'{function}() missing 1 required positional arguments: "size"')
+    return sizes(args if size is None else (size,), f"{function}(): argument 'size' must be tuple of ints")
 
 
-def _kept(dtype: DType | None, out: Tensor | None) -> DType:
+def _kept(dtype: DType | None, out: Tensor | None, function: str) -> DType:
     """The dtype of a new tensor: that of `out=`, where there is one."""
-    return dtype or (_default if out is None else out.dtype)
+    return given_dtype(dtype, function) or (get_default_dtype() if out is None else out.dtype)
 
 
 def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return _into(out, _made(_constant(given_size(args, size), 0, _kept(dtype, out)), requires_grad, device))
+    return finished(_constant(given_size(args, size, "zeros"), 0, _kept(dtype, out, "zeros")), out, requires_grad, device)
 
 
 def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of ones."""
-    return _into(out, _made(_constant(given_size(args, size), 1, _kept(dtype, out)), requires_grad, device))
+    return finished(_constant(given_size(args, size, "ones"), 1, _kept(dtype, out, "ones")), out, requires_grad, device)
 
 
 def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False,
           memory_format: object = None) -> Tensor:
     """A tensor of numbers that are whatever they are."""
-    shape = given_size(args, size)
+    shape = given_size(args, size, "empty")
+    chosen = _kept(dtype, out, "empty")
     devices.check(device)
     if active() is not None:
-        made = _constant(shape, 0, _kept(dtype, out))
+        made = _constant(shape, 0, chosen)
     else:
         _check_shape(shape)
-        made = wrap(np.empty(shape, _kept(dtype, out).numpy))
-    return _into(out, _made(made, requires_grad, None))
+        made = wrap(np.empty(shape, chosen.numpy))
+    return finished(made, out, requires_grad, None)
+
+
+def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
+                  layout: object = None, pin_memory: bool = False) -> Tensor:
+    """An uninitialised tensor whose position in memory grows by `stride` elements along each dimension."""
+    shape, steps = sizes((size,), "size"), sizes((stride,), "stride")
+    chosen = given_dtype(dtype, "empty_strided") or get_default_dtype()
+    if len(shape) != len(steps):
+        raise GraphcError(f"dimensionality of sizes ({len(shape)}) must match dimensionality of strides ({len(steps)})")
+    _check_shape(shape)
+    if any(step < 0 for step in steps):
+        raise GraphcError(f"empty_strided: negative strides are not supported, sizes={list(shape)} and strides={list(steps)}")
+    if active() is not None:
+        return finished(_constant(shape, 0, chosen), None, requires_grad, device)
+    length = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, steps))
+    memory = np.empty(length, chosen.numpy)
+    array = np.ndarray(shape, chosen.numpy, memory, 0, tuple(step * chosen.itemsize for step in steps))
+    return finished(wrap(array), None, requires_grad, device)
+
+
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = None, device: Device = None,
+                   requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+    """An uninitialised tensor without gaps whose dimensions lie in memory in the order `physical_layout`."""
+    shape, order = sizes((size,), "size"), sizes((physical_layout,), "physical_layout")
+    if len(shape) != len(order):
+        raise GraphcError("Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = "
+                          f"{len(shape)} is not equal to len(physical_layout) = {len(order)}")
+    if any(not 0 <= d < len(shape) for d in order):
+        raise GraphcError(f"Dimension out of range (expected to be between 0 and {len(shape) - 1}, but got {list(order)})")
+    if len(set(order)) != len(order):
+        raise GraphcError("Duplicate dim not allowed")
+    strides, step = [0] * len(shape), 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return empty_strided(shape, strides, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor with one number everywhere; the number decides the dtype unless one is given."""
+    if not isinstance(size, (tuple, list)):
+        raise ArgumentTypeError(f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}")
     shape = sizes((size,), "size")
+    chosen = given_dtype(dtype, "full")
     if isinstance(fill_value, Tensor):
-        return _made(expand(cast(fill_value, dtype or fill_value.dtype), shape).clone(), requires_grad, device)
-    chosen = dtype or _scalar_dtype(fill_value)
-    return _into(out, _made(_constant(shape, fill_value, chosen), requires_grad, device))
+        if fill_value._data.shape:
+            raise ArgumentTypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor",
+                                    got=f"shape {list(fill_value.shape)}")
+        return finished(expand(cast(fill_value, chosen or fill_value.dtype), shape).clone(), out, requires_grad, device)
+    if isinstance(fill_value, np.generic):
+        fill_value = fill_value.item()
+    if not isinstance(fill_value, (bool, int, float, complex)):
+        raise ArgumentTypeError("full(): argument 'fill_value' (position 2) must be Number, not "
+                                f"{type(fill_value).__name__}")
+    chosen = chosen or (scalar_dtype(fill_value) if out is None else out.dtype)
+    check_fits(fill_value, chosen)
+    return finished(_constant(shape, fill_value, chosen), out, requires_grad, device)
 
 
-def _scalar_dtype(value: Any) -> DType:
-    return _default if isinstance(value, float) else scalar_dtype(value)
+# Like another tensor
+
+
+def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object, requires_grad: bool, device: Device,
+          function: str) -> Tensor:
+    """One number everywhere in the shape of the input, its dimensions in memory in the same order."""
+    if not isinstance(input, Tensor):
+        raise ArgumentTypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+    chosen = given_dtype(dtype, function) or input.dtype
+    data = input._data
+    if active() is not None or type(data) is not np.ndarray:
+        made = _constant(tuple(data.shape), 0 if value is None else value, chosen)
+    else:
+        array = np.empty_like(data, chosen.numpy, order="C" if memory_format == "contiguous_format" else "K")
+        if memory_format == "channels_last" and data.ndim == 4:
+            array = np.empty([data.shape[i] for i in (0, 2, 3, 1)], chosen.numpy).transpose(0, 3, 1, 2)
+        if value is not None:
+            array[...] = number(value, chosen)
+        made = wrap(array)
+    return finished(made, None, requires_grad, device)
 
 
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
-               layout: object = None, memory_format: object = None) -> Tensor:
+               layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """Zeros of the input's shape and dtype."""
-    return _made(_constant(tuple(input._data.shape), 0, dtype or input.dtype), requires_grad, device)
+    return _like(input, 0, dtype, memory_format, requires_grad, device, "zeros_like")
 
 
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
-              layout: object = None, memory_format: object = None) -> Tensor:
+              layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """Ones of the input's shape and dtype."""
-    return _made(_constant(tuple(input._data.shape), 1, dtype or input.dtype), requires_grad, device)
+    return _like(input, 1, dtype, memory_format, requires_grad, device, "ones_like")
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
-              requires_grad: bool = False, layout: object = None, memory_format: object = None) -> Tensor:
+              requires_grad: bool = False, layout: object = None, memory_format: object = None,
+              pin_memory: bool = False) -> Tensor:
     """One number everywhere, in the input's shape and dtype."""
-    return full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    if isinstance(fill_value, Tensor):
+        made = full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device)
+        return finished(made, None, requires_grad, None)
+    check_fits(fill_value, given_dtype(dtype, "full_like") or input.dtype)
+    return _like(input, fill_value, dtype, memory_format, requires_grad, device, "full_like")
 
 
 def empty_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
-               layout: object = None, memory_format: object = None) -> Tensor:
+               layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor of the input's shape and dtype."""
-    return empty(tuple(input._data.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return _like(input, None, dtype, memory_format, requires_grad, device, "empty_like")
 
 
-def new_zeros(input: Tensor, *size: Any, dtype: DType | None = None, device: Device = None,
-              requires_grad: bool = False) -> Tensor:
+def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
+    """The old constructor: uninitialised of a shape given as separate numbers, or a copy of data, in the input's dtype."""
+    if all(isinstance(arg, int) for arg in args):
+        return empty(args if args else (0,), dtype=dtype or input.dtype, device=device)
+    return tensor(args[0], dtype=dtype or input.dtype, device=device)
+
+
+def new_zeros(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
+              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Zeros of the input's dtype."""
-    return zeros(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return zeros(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def new_ones(input: Tensor, *size: Any, dtype: DType | None = None, device: Device = None,
-             requires_grad: bool = False) -> Tensor:
+def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
+             requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Ones of the input's dtype."""
-    return ones(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return ones(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def new_empty(input: Tensor, *size: Any, dtype: DType | None = None, device: Device = None,
-              requires_grad: bool = False) -> Tensor:
+def new_empty(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
+              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor of the input's dtype."""
-    return empty(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return empty(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+
+
+def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None,
+                      requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+    """`empty_strided` in the input's dtype."""
+    return empty_strided(size, stride, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
-             requires_grad: bool = False) -> Tensor:
+             requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """One number everywhere, in the input's dtype."""
     return full(size, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def new_tensor(input: Tensor, data: Any, *, dtype: DType | None = None, device: Device = None,
-               requires_grad: bool = False) -> Tensor:
+def new_tensor(input: Tensor, data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
+               layout: object = None, pin_memory: bool = False) -> Tensor:
     """A copy of the data in the input's dtype."""
     return tensor(data, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
-
-
-# Ranges
-
-
-def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
-           device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """The numbers from `start` up to but not including `end`, `step` apart; int64 if all three are ints."""
-    if end is None:
-        start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
-    if dtype is None:
-        dtype = _default if any(isinstance(x, float) for x in (start, end, step)) else int64
-    if step == 0:
-        raise GraphcError("step must be nonzero")
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise GraphcError(f"unsupported range: {start} -> {end}")
-    if (end - start) * step < 0:
-        raise GraphcError("upper bound and lower bound inconsistent with step sign", got=f"{start}, {end}, {step}")
-    if not dtype.is_floating_point:
-        start, end, step = int(start), int(end), int(step)
-    exact = all(isinstance(x, int) for x in (start, end, step))
-    count = len(range(start, end, step)) if exact else math.ceil((end - start) / step)
-    wide = float64 if dtype.is_floating_point else int64
-    made = _counted(count, wide)
-    if step != 1 or isinstance(step, float):
-        made = made * (step if dtype.is_floating_point else int(step))
-    if start != 0:
-        made = made + (start if dtype.is_floating_point else int(start))
-    return _into(out, _made(cast(made, dtype), requires_grad, device))
-
-
-def _counted(count: int, dtype: DType) -> Tensor:
-    if active() is not None:
-        return ops.iota(shape=(count,), axis=0, dtype=dtype, like=Tensor)
-    return wrap(np.arange(count, dtype=dtype.numpy))
-
-
-def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: DType | None = None,
-             device: Device = None, requires_grad: bool = False) -> Tensor:
-    """`steps` numbers at equal distances, the first `start` and the last `end`."""
-    if steps < 0:
-        raise GraphcError("number of steps must be non-negative")
-    low, high = (cast(x, float64) if isinstance(x, Tensor) else float(x) for x in (start, end))
-    place = _counted(steps, float64)
-    if steps == 1:
-        made = place + low
-    else:
-        # from both ends towards the middle, so that both are hit exactly
-        gap = (high - low) / max(steps - 1, 1)
-        made = where(place < steps / 2, low + place * gap, high - (steps - 1 - place) * gap)
-    chosen = dtype or _default
-    made = cast(made if chosen.is_floating_point else trunc(made), chosen)
-    return _into(out, _made(made, requires_grad, device))
-
-
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None,
-             dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
-    """`steps` powers of `base` whose exponents are at equal distances."""
-    made = cast(pow(float(base), linspace(start, end, steps, dtype=float64)), dtype or _default)
-    return _into(out, _made(made, requires_grad, device))
-
-
-def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
-        requires_grad: bool = False) -> Tensor:
-    """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
-    columns = n if m is None else m
-    if n < 0 or columns < 0:
-        raise GraphcError(f"n and m must be greater or equal to 0, got {n} and {columns}")
-    if active() is None:
-        made = wrap(np.eye(n, columns, dtype=(dtype or _default).numpy))
-    else:
-        shape = (n, columns)
-        row = ops.iota(shape=shape, axis=0, dtype=int64, like=Tensor)
-        made = emit(ops.cast, (row == ops.iota(shape=shape, axis=1, dtype=int64, like=Tensor),),
-                    {"dtype": dtype or _default})
-    return _into(out, _made(made, requires_grad, device))
-
-
-def tril_mask(shape: Sequence[int], diagonal: int) -> Tensor:
-    """Where column - row <= diagonal, in the last two dimensions."""
-    row = _grid(shape, len(shape) - 2)
-    column = _grid(shape, len(shape) - 1)
-    return column - row <= diagonal
-
-
-def _grid(shape: Sequence[int], along: int) -> Tensor:
-    return ops.iota(shape=tuple(shape), axis=along, dtype=int64, like=Tensor)
-
-
-def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
-    """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal."""
-    return _triangle(input, "tril", lambda: tril_mask(input._data.shape, diagonal or k))
-
-
-def triu(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
-    """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal."""
-    return _triangle(input, "triu", lambda: ~tril_mask(input._data.shape, (diagonal or k) - 1))
-
-
-def _triangle(input: Tensor, name: str, mask: Any) -> Tensor:
-    if len(input._data.shape) < 2:
-        raise GraphcError(f"{name}: input tensor must have at least 2 dimensions")
-    return named(where(mask(), input, False if input.dtype.kind == "bool" else 0), name.capitalize())

@@ -15,12 +15,14 @@ from types import ModuleType
 from graphc.frontend import (
     activations,
     adaptive_pooling,
+    complex_numbers,
     conversion,
     convolution,
     creation,
     cumulative,
     diagonals,
     elementary,
+    exchange,
     grid_sampling,
     indexing,
     inplace,
@@ -33,12 +35,14 @@ from graphc.frontend import (
     pointwise,
     pooling,
     random,
+    ranges,
     recurrent,
     reductions,
     sharing,
     sorting,
     splitting,
     statistics,
+    triangles,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (

@@ -23,8 +23,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphc import types
 from graphc.backend import ABSENT, ANYTHING, Guard
-from graphc.frontend import creation
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.tensor import Meta, Tensor
@@ -282,7 +282,7 @@ class _Survey:
 
     def default_dtype(self) -> None:
         """Note the dtype that new tensors have, which is no state of the user's code."""
-        self._guard("item", "the default dtype", vars(creation), "_default", creation.get_default_dtype())
+        self._guard("item", "the default dtype", vars(types), "_default", types.get_default_dtype())
 
     def _tensor_hooks(self, tensor: Tensor, name: _Name) -> None:
         """The hooks of a leaf, which a backward pass within the function calls."""

@@ -8,12 +8,12 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
-from graphc.frontend.creation import eye
 from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangles import eye
 from graphc.types import bool_, broadcast_shapes, int64
 
 FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot"

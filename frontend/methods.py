@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontend import conversion, creation, elementary, indexing, inplace, movement, pointwise, printing
+from graphc.frontend import (
+    complex_numbers,
+    conversion,
+    creation,
+    elementary,
+    indexing,
+    inplace,
+    movement,
+    pointwise,
+    printing,
+)
 from graphc.frontend.autograd import backward
 from graphc.frontend.families import ALIASES, FAMILIES, names
 from graphc.frontend.tensor import Tensor
@@ -26,7 +36,7 @@ OPERATORS = {
 }
 COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
 
-_OPERAND = (Tensor, int, float, bool, np.ndarray, np.generic)
+_OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic)
 
 
 def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,8 +113,10 @@ def _attach() -> None:
         "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
         "__setitem__": indexing.setitem, "where": pointwise.where_method,
         "polygamma": elementary.polygamma_method, "polygamma_": inplace.in_place(elementary.polygamma_method, "polygamma_"),
-        "T": property(_reversed), "H": property(functions["t"]),
-        "mT": property(functions["adjoint"]), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,
+        "T": property(_reversed), "H": property(complex_numbers.conjugated_matrix),
+        "mT": property(complex_numbers.swapped_matrices), "mH": property(complex_numbers.conjugated_matrices),
+        "real": property(complex_numbers.real, complex_numbers.set_real),
+        "imag": property(complex_numbers.imag, complex_numbers.set_imag), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,
     }
     for name, value in special.items():
         setattr(Tensor, name, value)

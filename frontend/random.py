@@ -18,14 +18,14 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend.arguments import emit, sizes
-from graphc.frontend.creation import get_default_dtype, given_size
+from graphc.frontend.creation import given_size
 from graphc.frontend.inplace import assign, refuse, write_out
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import part, reshape
 from graphc.frontend.pointwise import cast, cos, log, sqrt
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.ops.random import blocks
-from graphc.types import DType, broadcast_shapes, float32, float64, int64
+from graphc.types import DType, broadcast_shapes, float32, float64, get_default_dtype, int64
 
 FUNCTIONS = """
     bernoulli get_rng_state initial_seed manual_seed multinomial normal rand rand_like randint randint_like randn
@@ -200,7 +200,7 @@ def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: 
          pin_memory: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
     devices.check(device)
-    return _finished(_unit(given_size(args, size), _floating(dtype, "rand"), generator), out, requires_grad)
+    return _finished(_unit(given_size(args, size, "rand"), _floating(dtype, "rand"), generator), out, requires_grad)
 
 
 def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
@@ -208,7 +208,7 @@ def randn(*args: Any, size: Any = None, generator: Generator | None = None, out:
           pin_memory: bool = False) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
     devices.check(device)
-    return _finished(_gaussian(given_size(args, size), _floating(dtype, "randn"), generator), out, requires_grad)
+    return _finished(_gaussian(given_size(args, size, "randn"), _floating(dtype, "randn"), generator), out, requires_grad)
 
 
 def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,

@@ -18,6 +18,7 @@ from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, narrow, reshape, squeeze, unsqueeze
+from graphc.frontend.ranges import linspace
 from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, lerp, round, sqrt, where
 from graphc.frontend.reductions import any as any_of
 from graphc.frontend.reductions import argmax, max, min, sum

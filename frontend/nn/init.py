@@ -7,10 +7,10 @@ import warnings
 from typing import Any
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import eye
 from graphc.frontend.modes import no_grad
 from graphc.frontend.pointwise import where
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangles import eye
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:

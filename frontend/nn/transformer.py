@@ -9,7 +9,7 @@ from typing import Any
 
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend.activations import gelu, relu
-from graphc.frontend.creation import full, triu
+from graphc.frontend.creation import full
 from graphc.frontend.nn import init
 from graphc.frontend.nn.attention import MultiheadAttention
 from graphc.frontend.nn.containers import ModuleList
@@ -18,6 +18,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.normalization import LayerNorm
 from graphc.frontend.nn.regularization import Dropout
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangles import triu
 from graphc.types import DType
 
 Activation = str | Callable[[Tensor], Tensor]

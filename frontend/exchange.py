@@ -1,0 +1,91 @@
+"""Tensors on memory that others own: NumPy's arrays, objects of the DLPack protocol, buffers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError
+from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.types import DType
+
+FUNCTIONS = "from_dlpack from_numpy frombuffer to_dlpack"
+
+
+def from_numpy(ndarray: np.ndarray, /) -> Tensor:
+    """A tensor on the memory of an array: changes of one show in the other."""
+    array = ndarray
+    if not isinstance(array, np.ndarray):
+        raise ArgumentTypeError(f"expected np.ndarray (got {type(array).__name__})")
+    if not array.dtype.isnative:
+        raise ArgumentError("given numpy array has byte order different from the native byte order. Conversion between byte "
+                            "orders is currently not supported.", hint="array.astype(array.dtype.newbyteorder('='))")
+    try:
+        as_dtype(array.dtype)
+    except DTypeError as error:
+        raise ArgumentTypeError(f"can't convert np.ndarray of type numpy.{array.dtype.type.__name__}", expected=error.expected,
+                                got=error.got) from None
+    if any(stride % array.itemsize for stride in array.strides):
+        raise ArgumentError("from_numpy: the array's elements do not lie at multiples of their size",
+                            expected=f"strides that {array.itemsize} divides", got=str(array.strides), hint="array.copy()")
+    return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))
+
+
+class _Capsule:
+    """A bare DLPack capsule in CPU memory, as an object that hands it out once."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor on the memory of another library's tensor or array, or of a DLPack capsule in CPU memory.
+
+    A copy with copy=True; a BufferError where copy=False and the memory cannot be shared.
+    """
+    if isinstance(ext_tensor, Tensor) and not copy:
+        return ext_tensor.detach()
+    source = ext_tensor if hasattr(ext_tensor, "__dlpack__") else _Capsule(ext_tensor)
+    if isinstance(source, _Capsule) and type(ext_tensor).__name__ != "PyCapsule":
+        raise ArgumentTypeError("from_dlpack(): the object does not follow the DLPack protocol",
+                                expected="an object with __dlpack__ and __dlpack_device__, or a capsule",
+                                got=type(ext_tensor).__name__)
+    options: dict[str, Any] = {} if copy is None else {"copy": copy}
+    return wrap(np.from_dlpack(source, **options))
+
+
+def to_dlpack(tensor: Tensor) -> Any:
+    """A DLPack capsule of the tensor's memory, which one consumer may take."""
+    return tensor.__dlpack__()
+
+
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A tensor of one dimension on the memory of an object of the buffer protocol, such as bytes or an array.
+
+    `count` elements (-1: all) from `offset`, in bytes, on.
+    """
+    memory = memoryview(buffer).cast("B")
+    size = dtype.itemsize
+    if not len(memory):
+        raise ArgumentError("both buffer length (0) and count (-1) must not be 0")
+    if not 0 <= offset < len(memory):
+        raise ArgumentError(f"offset ({offset} bytes) must be non-negative and no greater than buffer length "
+                            f"({len(memory)} bytes) minus 1")
+    if count < 0 and (len(memory) - offset) % size:
+        raise ArgumentError(f"buffer length ({len(memory) - offset} bytes) after offset ({offset} bytes) must be a multiple of "
+                            f"element size ({size})")
+    if count > 0 and offset + count * size > len(memory):
+        raise ArgumentError(f"requested buffer length ({count} * {size} bytes) after offset ({offset} bytes) must not be "
+                            f"greater than actual buffer length ({len(memory)} bytes)")
+    if memory.readonly:
+        warnings.warn("The given buffer is not writable, and neither is the tensor.", UserWarning, stacklevel=2)
+    made = wrap(np.frombuffer(memory, dtype.numpy, count, offset))
+    return made.requires_grad_() if requires_grad else made

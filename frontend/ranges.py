@@ -1,0 +1,148 @@
+"""Tensors of numbers at equal distances, and of powers at equal distances of their exponents."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import ArgumentTypeError, DTypeError, GraphcError
+from graphc.frontend.arguments import integer
+from graphc.frontend.creation import Device, finished, given_dtype
+from graphc.frontend.pointwise import cast, pow, trunc, where
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import active
+from graphc.types import DType, complex128, float64, get_default_dtype, int64
+
+FUNCTIONS = "arange linspace logspace range"
+
+
+def _number(value: Any, function: str, name: str) -> Any:
+    """A Python number, out of one or of a 0-d tensor."""
+    if isinstance(value, Tensor):
+        if value._data.shape and function != "arange":
+            raise GraphcError(f"{function} only supports 0-dimensional start and end tensors, but got {name} with "
+                              f"{value.dim()} dimension(s).")
+        return value.item()
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, (int, float, complex)):
+        raise ArgumentTypeError(f"{function}(): argument '{name}' must be Number, not {type(value).__name__}")
+    return value
+
+
+def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
+           device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+    """The numbers from `start` up to but not including `end`, `step` apart; int64 if all three are ints."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (_number(x, "arange", name) for x, name in ((start, "start"), (end, "end"), (step, "step")))
+    dtype = given_dtype(dtype, "arange") or (None if out is None else out.dtype)
+    if dtype is None:
+        dtype = get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else int64
+    if dtype.is_complex or dtype.kind == "bool":
+        raise DTypeError(f"\"arange_cpu\" not implemented for {dtype.name}", expected="an integer or floating-point dtype")
+    if step == 0:
+        raise GraphcError("step must be nonzero")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise GraphcError(f"unsupported range: {start} -> {end}")
+    if (end - start) * step < 0:
+        raise GraphcError("upper bound and lower bound inconsistent with step sign", got=f"{start}, {end}, {step}")
+    if not dtype.is_floating_point:
+        start, end, step = int(start), int(end), int(step)
+    exact = all(isinstance(x, int) for x in (start, end, step))
+    count = len(_integers(start, end, step)) if exact else math.ceil((end - start) / step)
+    return finished(_progression(count, start, step, dtype), out, requires_grad, device)
+
+
+_integers = range
+
+
+def range(start: float = 0, end: float | None = None, step: float = 1, *, out: Tensor | None = None,
+          dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
+    """The numbers from `start` to `end`, which is included: the old form of `arange`."""
+    warnings.warn("range is deprecated: its behavior is inconsistent with Python's range builtin. Use arange, which does not "
+                  "include the end.", UserWarning, stacklevel=2)
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise GraphcError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise GraphcError("upper bound and lower bound inconsistent with step sign", got=f"{start}, {end}, {step}")
+    made = _progression(math.floor((end - start) / step) + 1, start, step, given_dtype(dtype, "range") or get_default_dtype())
+    return finished(made, out, requires_grad, device)
+
+
+def _progression(count: Any, start: Any, step: Any, dtype: DType) -> Tensor:
+    made = _counted(count, float64 if dtype.is_floating_point else int64)
+    if not dtype.is_floating_point:
+        start, step = int(start), int(step)
+    if step != 1 or isinstance(step, float):
+        made = made * step
+    if start != 0:
+        made = made + start
+    return cast(made, dtype)
+
+
+def _counted(count: int, dtype: DType) -> Tensor:
+    if active() is not None:
+        return ops.iota(shape=(count,), axis=0, dtype=dtype, like=Tensor)
+    return wrap(np.arange(count, dtype=dtype.numpy))
+
+
+def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: DType | None = None,
+             device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+    """`steps` numbers at equal distances, the first `start` and the last `end`."""
+    chosen = _spaced_dtype("linspace", start, end, dtype, out)
+    made = _spaced("linspace", start, end, integer(steps, "linspace(): argument 'steps'"), chosen)
+    made = made if chosen.is_differentiable else trunc(made)
+    return finished(_wrapped(made, chosen), out, requires_grad, device)
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: DType | None = None,
+             device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
+    """`steps` powers of `base` whose exponents are at equal distances."""
+    chosen = _spaced_dtype("logspace", start, end, dtype, out)
+    exponents = _spaced("logspace", start, end, integer(steps, "logspace(): argument 'steps'"), chosen)
+    return finished(_wrapped(pow(complex(base) if chosen.is_complex else float(base), exponents), chosen), out,
+                    requires_grad, device)
+
+
+def _spaced_dtype(function: str, start: Any, end: Any, dtype: DType | None, out: Tensor | None) -> DType:
+    chosen = given_dtype(dtype, function) or (None if out is None else out.dtype)
+    if any((x.is_complex() if isinstance(x, Tensor) else isinstance(x, complex)) for x in (start, end)):
+        chosen = chosen or get_default_dtype().to_complex()
+        if not chosen.is_complex:
+            raise GraphcError(f"{function}(): inferred dtype {get_default_dtype().to_complex().name} can't be safely cast to "
+                              f"passed dtype {chosen.name}")
+    return chosen or get_default_dtype()
+
+
+def _spaced(function: str, start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
+    """Numbers at equal distances, in double precision."""
+    if steps < 0:
+        raise GraphcError("number of steps must be non-negative")
+    wide = complex128 if dtype.is_complex else float64
+    low, high = (cast(_no_dimensions(x, function, name), wide) if isinstance(x, Tensor) else _number(x, function, name)
+                 for x, name in ((start, "start"), (end, "end")))
+    place = _counted(steps, float64)
+    if steps == 1:
+        return cast(place, wide) + low
+    # from both ends towards the middle, so that both are hit exactly
+    gap = (high - low) / max(steps - 1, 1)
+    return where(place < steps / 2, low + place * gap, high - (steps - 1 - place) * gap)
+
+
+def _no_dimensions(x: Tensor, function: str, name: str) -> Tensor:
+    if x._data.shape:
+        raise GraphcError(f"{function} only supports 0-dimensional start and end tensors, but got {name} with "
+                          f"{x.dim()} dimension(s).")
+    return x
+
+
+def _wrapped(made: Tensor, dtype: DType) -> Tensor:
+    # negative numbers wrap around in unsigned dtypes by way of the signed ones
+    return cast(cast(made, int64) if dtype.kind == "uint" else made, dtype)
