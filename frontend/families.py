@@ -46,8 +46,8 @@ from graphc.frontend import (
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
-    pointwise, elementary, logic, reductions, movement, joining, indexing, matrices, activations,
-    creation, random, conversion, inplace,
+    pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
+    creation, ranges, triangles, exchange, random, conversion, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals,
     convolution, pooling, adaptive_pooling, padding, grid_sampling, patches, 
     sharing,
