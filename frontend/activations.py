@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.movement import reshape
 from graphc.frontend.pointwise import abs, cast, clamp, erf, exp, expm1, log, log1p, sigmoid, tanh, where
@@ -55,6 +56,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     return _written(input, inplace, lambda x: named(_open_clamp(x, min_val, max_val), "Hardtanh"))
 
 
+@composite
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel."""
     if approximate == "none":
@@ -67,16 +69,19 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return named(out, "Gelu")
 
 
+@composite
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
     return _written(input, inplace, lambda x: named(x * sigmoid(x), "Silu"))
 
 
+@composite
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
     return _written(input, inplace, lambda x: named(x * tanh(softplus(x)), "Mish"))
 
 
+@composite
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold."""
     scaled = input if beta == 1 else input * beta
@@ -84,11 +89,13 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return named(where(scaled > threshold, input, smooth if beta == 1 else smooth / beta), "Softplus")
 
 
+@composite
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     return named(input / (abs(input) + 1), "Div")
 
 
+@composite
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha (exp(x) - 1)."""
     return _written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0), "Elu"))
@@ -99,6 +106,7 @@ def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
     return where(x > 0, x if scale == 1 else x * scale, low)
 
 
+@composite
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017)."""
     return _written(input, inplace, lambda x: named(_elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), "Selu"))
@@ -109,6 +117,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0 / alpha), "Celu"))
 
 
+@composite
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x."""
     return _written(input, inplace, lambda x: named(where(x > 0, x, x * negative_slope), "LeakyRelu"))
@@ -147,6 +156,7 @@ def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
     return where((x > low) & (x < high), x, where(x >= high, high, where(x != x, x, low)))
 
 
+@composite
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * min(max(x + 3, 0), 6) / 6."""
     return _written(input, inplace, lambda x: named(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), "Hardswish"))
@@ -170,6 +180,7 @@ def tanhshrink(input: Tensor) -> Tensor:
     return named(input - tanh(input), "Sub")
 
 
+@composite
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x))."""
     return named(-log1p_exp_of_negative(input), "LogSigmoid")
@@ -181,6 +192,7 @@ def log1p_exp_of_negative(input: Tensor) -> Tensor:
     return top + log1p(exp(-input - top) + expm1(-top))
 
 
+@composite
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half times the sigmoid of the second half."""
     size = input.size(dim)
@@ -212,6 +224,7 @@ def _shifted(input: Tensor, dim: int | None, name: str, dtype: DType | None) -> 
     return input - (ops.keepdims(top, shape, axes) if axes else top), axes
 
 
+@composite
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along a dimension."""
     shifted, axes = _shifted(input, dim, "softmax", dtype)
@@ -220,6 +233,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     return named(powers / (ops.keepdims(total, input._data.shape, axes) if axes else total), "Softmax")
 
 
+@composite
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """log(softmax(x)) along a dimension."""
     shifted, axes = _shifted(input, dim, "log_softmax", dtype)

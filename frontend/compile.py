@@ -22,6 +22,7 @@ from graphc.compiler import executable
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
+from graphc.frontend.composite import Traced
 from graphc.frontend.entry import Constant, Given, Output, Plan, Same, entry_spec
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed, strides_of
 from graphc.frontend.guards import Snapshot, is_known
@@ -152,6 +153,7 @@ class Compiled:
         forward = len(trace.builder.nodes)
         self.freed = [j for j, leaf in seeds if is_freed(leaf)]
         live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
+        self.node_name = live[0][1]._node.name() if live and live[0][1]._node is not None else ""
         if live:
             self._differentiate(trace, outputs, live, forward)
         else:
@@ -189,7 +191,7 @@ class Compiled:
         self.inputs = inputs
         whole = _subgraph(trace, values, outputs, forward)
         self.graph, backward, kept, taken = partition(
-            trace.builder, forward, values, outputs, cotangents, grads, self.visible
+            trace.builder, forward, values, outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
         )
         function = ArrayFunction(backward, self.backend)
         self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], kept, taken)
@@ -316,6 +318,21 @@ class Compiled:
             self.entry = self.compiled().entry(spec)
             if self.entry is not None and self.mismatch(arguments) is not None:
                 self.entry = None  # another thread has changed something since the spec was made
+
+
+def trace_once(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:
+    """The graph of a call that returns one new tensor and looks at nothing but its arguments; None for any other."""
+    leaves, _ = flatten((args, kwargs))
+    traced = Compiled(function, function.__name__, args, kwargs, None)
+    sources = [lifted.source for lifted in traced.inputs]
+    ordinary = (
+        traced.structure.kind == "leaf" and traced.results == [Output(0)] and not traced.freed
+        and not traced.updates and not traced.grads and not traced.grad_guards
+    )  # fmt: skip
+    if not ordinary or not all(isinstance(source, Argument) for source in sources):
+        return None
+    inputs = [leaves[source.index] for source in sources if isinstance(source, Argument)]
+    return Traced(traced.graph, inputs, traced.differentiable, traced.node_name)
 
 
 def _owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:

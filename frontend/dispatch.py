@@ -138,6 +138,7 @@ def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> N
 _functions: dict[OpDef, Any] = {}
 _plans: dict[Any, Any] = {}
 _NUMBERS = (float, int, bool, complex)
+_REAL = (float, int, bool)
 
 
 def _function(record: OpDef) -> Any:
@@ -149,8 +150,10 @@ def _function(record: OpDef) -> Any:
 def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     arrays: list[Any] = []
     watched = False
-    same = None  # the dtype, as long as all operands are tensors of one floating-point dtype
+    same = None  # the dtype, as long as all tensors are of one floating-point dtype
     plain = True
+    numbers = False  # whether NumPy is given real numbers, to which it gives the dtype of the arrays beside them
+    function = _functions.get(record) or _function(record)
     for arg in args:
         if type(arg) is Tensor or isinstance(arg, Tensor):
             array = arg._data
@@ -166,13 +169,15 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
                     plain = False
         elif type(arg) in _NUMBERS:
             array = arg
-            plain = False
+            if type(arg) in _REAL and type(function) is np.ufunc and not record.keeps:
+                numbers = True
+            else:
+                plain = False
         else:
             array = lower(arg)
             plain = False
         arrays.append(array)
-    narrow = not plain and _promote(record, arrays)
-    function = _functions.get(record) or _function(record)
+    narrow = (not plain or (numbers and same is None)) and _promote(record, arrays)
     try:
         if record.costly and max(a.size for a in arrays) >= COSTLY:
             result = compiler.run_op(record, [np.asarray(a) for a in np.broadcast_arrays(*arrays)], {})

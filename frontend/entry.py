@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from graphc.backend import ArrayInput, EntrySpec, Executable, NumberInput, ResultLeaf, TensorCheck, TensorClass, ValueCheck
+from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, ValueCheck
 from graphc.frontend import tracer
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
+from graphc.frontend.native import TENSORS
 from graphc.frontend.pytree import Structure, unflatten
-from graphc.frontend.tensor import Meta, Tensor, Version, View
+from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Argument, Captured, Lifted, Number
-
-TENSORS = TensorClass(
-    tensor=Tensor, data="_data", node="_node", metadata="_meta",
-    metadata_class=Meta, requires_grad="requires_grad", grad="grad", version="version", view="view",
-    counter_class=Version, count="count",
-    view_class=View, base="_base", tracked="tracked", seen="seen",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,24 +120,6 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
         leaves=tuple(_leaf(plan, leaf) for leaf in plan.results),
         result=result,
     )
-
-
-def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
-    """A graph as a function of arrays, in the graph's order, of the types and layouts that it was compiled for, which is not
-    checked. It returns a tuple of new arrays."""
-    spec = EntrySpec(
-        tensors=TENSORS, thread=(), arguments=tuple(ArrayInput(i, i) for i in range(len(code.inputs))), held=(), numbers=(),
-        guards=(), identities=(), updates=(), grads=(), no_grads=(),
-        leaves=tuple(ResultLeaf("array", j) for j in range(len(code.outputs))), result="tuple",
-    )  # fmt: skip
-    entry = code.entry(spec)
-
-    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
-        code.run(arrays, outputs)
-        return tuple(outputs)
-
-    return run if entry is None else entry.bind(run)
 
 
 def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:

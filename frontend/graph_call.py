@@ -12,8 +12,8 @@ import numpy as np
 from graphc.autodiff import vjp_graph
 from graphc.backend import Layout
 from graphc.compiler import executable
-from graphc.frontend.entry import array_function
 from graphc.frontend.modes import mode
+from graphc.frontend.native import array_function
 from graphc.frontend.node import Node, edge_to
 from graphc.frontend.tape import Saved, freed_error, modified_error
 from graphc.frontend.tensor import Tensor, Version, wrap

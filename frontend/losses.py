@@ -10,8 +10,9 @@ from graphc import ops
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
 from graphc.frontend.activations import log1p_exp_of_negative, log_softmax
 from graphc.frontend.arguments import emit
-from graphc.frontend.movement import broadcast_tensors, expand, movedim, reshape, squeeze, unsqueeze
+from graphc.frontend.composite import composite
 from graphc.frontend.logic import ne
+from graphc.frontend.movement import broadcast_tensors, expand, movedim, reshape, squeeze, unsqueeze
 from graphc.frontend.pointwise import abs, clamp, exp, log, log1p, where
 from graphc.frontend.reductions import mean, sum
 from graphc.frontend.tape import named
@@ -40,6 +41,7 @@ def _pair(input: Tensor, target: Tensor, function: str) -> tuple[Tensor, Tensor]
     return input, target
 
 
+@composite
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
     """(input - target)^2."""
@@ -53,6 +55,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return reduced(squares, reduction, "MseLoss")
 
 
+@composite
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
     """|input - target|."""
@@ -65,6 +68,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     return reduced(distances, reduction)
 
 
+@composite
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                    beta: float = 1.0) -> Tensor:
     """Quadratic where |input - target| < beta, linear beyond."""
@@ -77,6 +81,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     return reduced(where(distance < beta, distance * distance * (0.5 / beta), distance - 0.5 * beta), reduction, "SmoothL1Loss")
 
 
+@composite
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """Half the square where |input - target| < delta, linear beyond."""
@@ -92,6 +97,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     return reduced(loss, reduction, "HuberLoss")
 
 
+@composite
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100."""
@@ -108,6 +114,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return reduced(loss, reduction, "BinaryCrossEntropy")
 
 
+@composite
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                                      reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
@@ -140,6 +147,7 @@ def _class_last(input: Tensor, target: Tensor, function: str) -> Tensor:
     return movedim(input, 1, -1) if ndim > 2 else input
 
 
+@composite
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
              ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-weight[target] * input[target], for log-probabilities [N, C, ...] and class indices [N, ...].
@@ -178,6 +186,7 @@ def _check_targets(target: Tensor, classes: Any, ignore_index: int) -> None:
         raise DimError(f"Target {array[wrong].reshape(-1)[0]} is out of bounds.", expected=f"0 <= target < {classes}")
 
 
+@composite
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                   ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
@@ -231,6 +240,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return reduced(losses, reduction)
 
 
+@composite
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:
     """target * (log target - input), for log-probabilities; "batchmean" divides the sum by the batch size."""

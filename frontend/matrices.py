@@ -8,6 +8,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import sum
@@ -28,6 +29,7 @@ def _product(x: Tensor, y: Tensor) -> Tensor:
     return emit(ops.matmul, (x, y), {})
 
 
+@composite
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The product of matrices, of batches of them (which stretch to each other), or of vectors.
 
@@ -156,6 +158,7 @@ def _plus(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> T
     return named((input if beta == 1 else input * beta) + scaled, name)
 
 
+@composite
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * mat1 @ mat2."""
     return _plus("Addmm", input, mm(mat1, mat2), beta, alpha)
@@ -189,6 +192,7 @@ def trace(input: Tensor) -> Tensor:
     return named(sum(where(eye(rows, columns, dtype=bool_), input, False if input.dtype is bool_ else 0)), "Trace")
 
 
+@composite
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias, over the last dimension of the input."""
     if len(weight._data.shape) == 1:

@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import reshape
@@ -79,6 +80,7 @@ def _not_last(last: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
                       f"but got input of size{list(shape)}")
 
 
+@composite
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016)."""
@@ -97,6 +99,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return named(out, "NativeLayerNorm")
 
 
+@composite
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over groups of channels (Wu and He 2018)."""
@@ -142,6 +145,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     return out
 
 
+@composite
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang and Sennrich 2019)."""

@@ -11,10 +11,11 @@ from graphc.errors import DimError, DTypeError, GraphcError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit
 from graphc.frontend.arguments import axis as one_axis
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
 from graphc.frontend.joining import cat
-from graphc.frontend.movement import reshape, squeeze, unsqueeze
 from graphc.frontend.logic import isnan, ne
+from graphc.frontend.movement import reshape, squeeze, unsqueeze
 from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, pow, sqrt, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
@@ -37,6 +38,7 @@ def _reduced(record: Any, input: Tensor, dims: tuple[int, ...], keepdim: bool) -
     return ops.keepdims(out, input._data.shape, dims) if keepdim and dims else out
 
 
+@composite
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None, axis: Dims = None) -> Tensor:
     """The sum over all dimensions, or over `dim`. Integers and bools are summed as int64."""
     if dtype is not None:
@@ -64,6 +66,7 @@ def _need_floating(input: Tensor, function: str) -> None:
             got=input.dtype.name, hint=f"x.float().{function}(), or {function}(dtype=graphc.float32)")
 
 
+@composite
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None, axis: Dims = None) -> Tensor:
     """The mean over all dimensions, or over `dim`."""
     if dtype is not None:
@@ -100,12 +103,14 @@ def _moments(input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: b
     return variance, centre
 
 
+@composite
 def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
     """The variance: the sum of squared deviations from the mean over n - correction (1 unless given)."""
     return named(_moments(input, dim, unbiased, correction, keepdim)[0], "Var")
 
 
+@composite
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
     """The standard deviation, the square root of `var`."""
@@ -262,6 +267,7 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     return sum(ne(input, 0), dim)
 
 
+@composite
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over `dim`, without overflow."""
     if not input.dtype.is_floating_point:

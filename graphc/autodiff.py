@@ -6,11 +6,15 @@ comes out is a graph like any other, and can be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import graphc.ops as ops
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import apply_vjp, vjp_rule
+
+
+_MOST_AGAIN = 30.0
+"""Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
 
 
 def pullback(
@@ -111,33 +115,50 @@ def partition(
     cotangents: Sequence[Value],
     results: Sequence[Value],
     lasting: int,
+    changed: Collection[int] = (),
 ) -> tuple[Graph, Graph, list[int], list[int]]:
     """Cut what has been built into two graphs: the first `forward` nodes, and the rest.
 
     The forward graph takes `inputs` and returns `outputs`, then what the backward needs besides. The backward graph takes
     outputs of the forward graph (their numbers are the third result), those of `inputs` that it needs itself (their
     numbers are the fourth), and `cotangents`; it returns `results`. Of `outputs` the first `lasting` ones may be kept
-    for the backward as they are.
+    for the backward as they are; inputs with numbers in `changed` will be something else by then.
     """
     ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     builder.abandon()
-    before = {r for node in ahead for r in node.results}
-    # constants and counters are made again rather than carried over
-    remade = [node for node in ahead if not node.operands]
-    cheap = {r for node in remade for r in node.results}
+    known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
+    lost = {inputs[i] for i in changed}
+    remade = _remade(ahead, [value for value in inputs if value not in lost], set(known))
+    again = {r for node in remade for r in node.results}
     live = set(results)
-    for node in reversed(behind):
+    for node in reversed([*remade, *behind]):
         if any(r in live for r in node.results):
             live.update(node.operands)
-    residuals = [r for node in ahead for r in node.results if r in live and r in before - cheap]
-    taken = [i for i, value in enumerate(inputs) if value in live]
-    known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
+    residuals = [r for node in ahead for r in node.results if r in live and r not in again]
+    residuals += [value for value in inputs if value in live and value in lost]
+    taken = [i for i, value in enumerate(inputs) if value in live and value not in lost]
     returned = [*outputs, *(r for r in residuals if r not in known)]
     known |= {value: j for j, value in enumerate(returned) if j >= len(outputs)}
     forward_graph = _extract(builder.name, inputs, ahead, returned)
     given = [*residuals, *(inputs[i] for i in taken), *cotangents]
     backward_graph = _extract(f"{builder.name}.backward", given, [*remade, *behind], results)
     return forward_graph, backward_graph, [known[r] for r in residuals], taken
+
+
+def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) -> list[Node]:
+    """The nodes that a backward pass computes again rather than have their results carried over: constants, counters, and
+    what is made of the inputs element by element in little time. It takes more time to write and read memory."""
+    nanoseconds = dict.fromkeys(inputs, 0.0)
+    remade = []
+    for node in nodes:
+        if any(r in kept for r in node.results) or not (node.op.pointwise or not node.operands):
+            continue
+        if all(v in nanoseconds for v in node.operands):
+            total = sum(nanoseconds[v] for v in dict.fromkeys(node.operands)) + node.op.nanoseconds
+            if total <= _MOST_AGAIN:
+                remade.append(node)
+                nanoseconds |= dict.fromkeys(node.results, total)
+    return remade
 
 
 def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:

@@ -62,6 +62,8 @@ class Config:
     """`GRAPHC_CPU`: generate code for this CPU ("native", "x86-64", "haswell", ...)."""
     verify: bool
     """`GRAPHC_VERIFY=1`: verify the graph after every pass."""
+    fuse_eager: bool
+    """`GRAPHC_FUSE_EAGER=0`: have functions such as softmax run op by op eagerly, however often they are called."""
 
 
 def _from_environment() -> Config:
@@ -72,6 +74,7 @@ def _from_environment() -> Config:
         cache_size=_integer("GRAPHC_CACHE_SIZE", 1 << 30),
         cpu=os.environ.get("GRAPHC_CPU") or "native",
         verify=bool(_integer("GRAPHC_VERIFY", 0)),
+        fuse_eager=bool(_integer("GRAPHC_FUSE_EAGER", 1)),
     )
 
 

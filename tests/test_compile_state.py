@@ -177,3 +177,20 @@ def test_hooks_of_parameters_that_come_and_go(calls: int) -> None:
     handle.remove()
     compiled()
     assert layer.weight.grad.tolist() == [[1.0, 1.0]]
+
+
+def test_gradients_of_what_an_input_was_before_it_changed() -> None:
+    w = graphc.tensor([2.0, 3.0])
+
+    def f(x):
+        y = (x * w.clone()).exp() * w.clone()
+        w.add_(1)
+        return y
+
+    compiled = graphc.compile(f)
+    for _ in range(3):
+        before = w.clone()
+        x = graphc.tensor([0.5, -0.5], requires_grad=True)
+        compiled(x).sum().backward()
+        np.testing.assert_allclose(x.grad, (before * before * (x * before).exp()).detach(), rtol=1e-5)
+        np.testing.assert_allclose(w, before + 1)

@@ -1,0 +1,141 @@
+"""Functions made of several ops that run as one native function, eagerly too.
+
+A composite is an ordinary pure function of tensors and plain values. Called outside a trace, it is traced for its
+arguments' types and compiled once that pays: at once where the tensors are large, and otherwise when it has been called
+with such arguments many times. Until then, and wherever anything is out of the ordinary, its ops run one by one; the
+last bits of the numbers may differ. On the tape it is one node, whose backward is one native function too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from graphc.config import config
+from graphc.errors import GraphcError
+from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable
+from graphc.frontend.modes import mode
+from graphc.frontend.node import node_class
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import _state as trace_state
+from graphc.ir import Graph
+from graphc.types import DType
+
+LARGE = 1 << 14
+"""Elements of a tensor for which code is made at the first call: so many take NumPy longer than its calls do."""
+OFTEN = 40
+"""Calls with arguments of the same types that make up for making code, however small the tensors."""
+_MOST = 256
+"""Combinations of types that one function has code for. With more, sizes seem to change from call to call."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PLAIN = frozenset((int, float, bool, str, type(None), tuple, DType))
+"""Types of arguments that the trace may take as they are."""
+
+
+class Traced(NamedTuple):
+    """The graph of a call."""
+
+    graph: Graph
+    inputs: list[Tensor]
+    """The arguments that its inputs are."""
+    differentiable: Differentiable | None
+    name: str
+    """What the last node is called on the tape."""
+
+
+class _Form:
+    """A composite for arguments of certain types."""
+
+    __slots__ = ("arguments", "differentiable", "function", "node")
+
+    def __init__(self, traced: Traced, tensors: list[Tensor]) -> None:
+        self.function = ArrayFunction(traced.graph)
+        places = {id(tensor): i for i, tensor in reversed(list(enumerate(tensors)))}
+        self.arguments = [places[id(tensor)] for tensor in traced.inputs]
+        self.differentiable = traced.differentiable
+        self.node = node_class(traced.name, CompiledBackward)
+
+    def __call__(self, tensors: list[Tensor]) -> Tensor:
+        inputs = [tensors[i] for i in self.arguments]
+        arrays = self.function(*[tensor._data for tensor in inputs])
+        out = wrap(arrays[0])
+        if self.differentiable is not None:
+            self.node(self.differentiable, inputs, arrays, (out,))
+        return out
+
+
+def composite(function: F) -> F:
+    """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns one tensor."""
+    forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if trace_state.tracer is not None or mode.inference:
+            return function(*args, **kwargs)
+        key: list[Any] = []
+        tensors: list[Tensor] = []
+        grad = mode.grad
+        for arg in args if not kwargs else (*args, *kwargs.values()):
+            if isinstance(arg, Tensor):
+                array = arg._data
+                if type(array) is not np.ndarray:
+                    return function(*args, **kwargs)
+                meta = arg._meta
+                key += (array.dtype, array.shape, array.strides,
+                        grad and (arg._node is not None or (meta is not None and arg.requires_grad)))
+                tensors.append(arg)
+            elif type(arg) in _PLAIN:
+                key += (type(arg), arg)
+            else:
+                return function(*args, **kwargs)
+        if kwargs:
+            key.append(tuple(kwargs))
+        if len(tensors) > 1:
+            ids = [id(tensor) for tensor in tensors]
+            if len(set(ids)) < len(ids):
+                key += map(ids.index, ids)
+        try:
+            form = forms.get(signature := tuple(key))
+        except TypeError:  # a tuple of something that has no hash
+            return function(*args, **kwargs)
+        if type(form) is _Form:
+            return form(tensors)
+        if form is not None or signature not in forms:
+            made = _consider(forms, signature, form, tensors, function, args, kwargs)
+            if made is not None:
+                return made(tensors)
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def _consider(
+    forms: dict[Any, Any], signature: Any, calls: int | None, tensors: list[Tensor], function: Callable[..., Any],
+    args: tuple[Any, ...], kwargs: dict[str, Any],
+) -> _Form | None:
+    """Count a call, and make code if that pays."""
+    if not config.fuse_eager:
+        return None
+    calls = (calls or 0) + 1
+    large = any(tensor._data.size >= LARGE for tensor in tensors)
+    forms[signature] = calls
+    if not large and calls < OFTEN:
+        return None
+    forms[signature] = None
+    if len(forms) > _MOST:
+        return None
+    from graphc.frontend.compile import trace_once  # it stands above the functions that are composites
+
+    try:
+        traced = trace_once(function, args, kwargs)
+    except GraphcError:
+        return None  # the function itself, which is called now, says what is wrong
+    if traced is None:
+        return None
+    form = forms[signature] = _Form(traced, tensors)
+    return form

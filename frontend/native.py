@@ -1,0 +1,35 @@
+"""What native code knows of tensors, and graphs as native functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorClass
+from graphc.frontend.tensor import Meta, Tensor, Version, View
+
+TENSORS = TensorClass(
+    tensor=Tensor, data="_data", node="_node", metadata="_meta",
+    metadata_class=Meta, requires_grad="requires_grad", grad="grad", version="version", view="view",
+    counter_class=Version, count="count",
+    view_class=View, base="_base", tracked="tracked", seen="seen",
+)  # fmt: skip
+
+
+def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
+    """A graph as a function of arrays, in the graph's order, of the types and layouts that it was compiled for, which is not
+    checked. It returns a tuple of new arrays."""
+    spec = EntrySpec(
+        tensors=TENSORS, thread=(), arguments=tuple(ArrayInput(i, i) for i in range(len(code.inputs))), held=(), numbers=(),
+        guards=(), identities=(), updates=(), grads=(), no_grads=(),
+        leaves=tuple(ResultLeaf("array", j) for j in range(len(code.outputs))), result="tuple",
+    )  # fmt: skip
+    entry = code.entry(spec)
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        code.run(arrays, outputs)
+        return tuple(outputs)
+
+    return run if entry is None else entry.bind(run)
