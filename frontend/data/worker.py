@@ -22,7 +22,7 @@ from graphc.frontend.data.fetch import Fetching
 from graphc.frontend.random import manual_seed
 from graphc.threads import set_num_threads
 
-_PARENT_CHECK = 5.0
+_PARENT_CHECK = 1.0
 """Seconds between looks at whether the main process is still there."""
 
 
