@@ -151,9 +151,8 @@ def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) ->
     nanoseconds = dict.fromkeys(inputs, 0.0)
     remade = []
     for node in nodes:
-        if any(r in kept for r in node.results) or not (node.op.pointwise or not node.operands):
-            continue
-        if all(v in nanoseconds for v in node.operands):
+        easy = node.op.pointwise or node.op.only_moves or not node.operands
+        if easy and not any(r in kept for r in node.results) and all(v in nanoseconds for v in node.operands):
             total = sum(nanoseconds[v] for v in dict.fromkeys(node.operands)) + node.op.nanoseconds
             if total <= _MOST_AGAIN:
                 remade.append(node)
