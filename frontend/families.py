@@ -38,6 +38,7 @@ from graphc.frontend import (
     ranges,
     recurrent,
     reductions,
+    scattering,
     sharing,
     sorting,
     splitting,
@@ -48,7 +49,7 @@ from graphc.frontend import (
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
     creation, ranges, triangles, exchange, random, conversion, inplace,
-    sorting, cumulative, recurrent, statistics, splitting, diagonals,
+    sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering,
     convolution, pooling, adaptive_pooling, padding, grid_sampling, patches, 
     sharing,
 )  # fmt: skip

@@ -13,11 +13,11 @@ from graphc.frontend import (
     conversion,
     creation,
     elementary,
-    indexing,
     inplace,
     movement,
     pointwise,
     printing,
+    subscript,
 )
 from graphc.frontend.autograd import backward
 from graphc.frontend.families import ALIASES, FAMILIES, names
@@ -107,11 +107,11 @@ def _attach() -> None:
         otherwise = {"eq": False, "ne": True}.get(name, NotImplemented)
         setattr(Tensor, f"__{name}__", _comparison(functions[name], otherwise))
     special: dict[str, Any] = {
-        "__abs__": functions["abs"], "__getitem__": indexing.getitem, "__invert__": functions["bitwise_not"],
+        "__abs__": functions["abs"], "__getitem__": subscript.getitem, "__invert__": functions["bitwise_not"],
         "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": functions["positive"],
         "__rdiv__": _reflected(functions["div"]),
         "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
-        "__setitem__": indexing.setitem, "where": pointwise.where_method,
+        "__setitem__": subscript.setitem, "where": pointwise.where_method,
         "polygamma": elementary.polygamma_method, "polygamma_": inplace.in_place(elementary.polygamma_method, "polygamma_"),
         "T": property(_reversed), "H": property(complex_numbers.conjugated_matrix),
         "mT": property(complex_numbers.swapped_matrices), "mH": property(complex_numbers.conjugated_matrices),

@@ -9,9 +9,9 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
-from graphc.frontend.indexing import scatter, scatter_add
 from graphc.frontend.movement import reshape, unsqueeze
 from graphc.frontend.pointwise import abs, cast, div, maximum, where
+from graphc.frontend.scattering import scatter, scatter_add
 from graphc.frontend.spatial import Ints, batched, constant, places, spread, unbatched
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

@@ -125,7 +125,6 @@ def test_values_stretch_to_their_place(shape: tuple[int, ...]) -> None:
     (slice(None, None, 0), ValueError, "step must be greater than zero"),
     (1.0, IndexError, "only integers"),
     ("a", IndexError, "only integers"),
-    ((..., ...), IndexError, "Ellipsis"),
     ([3], IndexError, "out of bounds"),
     ([0.5], IndexError, "must be long"),
     (([0, 1], [0, 1, 2]), IndexError, "could not be broadcast"),

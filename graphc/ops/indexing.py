@@ -35,7 +35,8 @@ def _check(name: str, x: TensorType, index: TensorType, axis: int) -> None:
 
 def _in_range(index: np.ndarray, size: int, axis: int, name: str) -> np.ndarray:
     if index.size and (index.min() < 0 or index.max() >= size):
-        raise DimError(f"{name}: index {index.min() if index.min() < 0 else index.max()} is out of bounds",
+        wrong = index.min() if index.min() < 0 else index.max()
+        raise DimError(f"{name}: index {wrong} is out of bounds for dimension {axis} with size {size}",
                        expected=f"0 <= index < {size} along dimension {axis}")
     return index
 

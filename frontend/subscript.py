@@ -1,0 +1,305 @@
+"""`x[...]` and `x[...] = value`: integers, slices, masks and index tensors, as NumPy and PyTorch understand them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
+from graphc.frontend.arguments import emit, integer
+from graphc.frontend.creation import as_tensor
+from graphc.frontend.inplace import assign, refuse
+from graphc.frontend.movement import expand, reshape
+from graphc.frontend.pointwise import cast
+from graphc.frontend.pointwise import where as choose
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import active
+from graphc.types import bool_, broadcast_shapes, int32, int64, uint8
+
+_NESTED = (list, tuple, slice, Tensor, np.ndarray, type(None), type(Ellipsis))
+
+
+def _items(index: Any) -> list[Any]:
+    """The index of each dimension. A list that holds more than numbers stands for a tuple, as in old NumPy."""
+    several = isinstance(index, tuple) or (isinstance(index, list) and any(isinstance(i, _NESTED) for i in index))
+    return [_item(i) for i in (index if several else [index])]
+
+
+def _item(item: Any) -> Any:
+    """Lists and arrays as tensors; a 0-d array of integers is a number."""
+    if isinstance(item, (list, range)):
+        return as_tensor(list(item), dtype=None if len(item) else int64)
+    if isinstance(item, np.ndarray) and not (item.ndim == 0 and item.dtype.kind in "iu"):
+        return as_tensor(item)
+    return item
+
+
+def _is_mask(item: Any) -> bool:
+    return isinstance(item, bool) or (isinstance(item, Tensor) and item.dtype in (bool_, uint8))
+
+
+def _is_places(item: Any) -> bool:
+    return isinstance(item, Tensor) and not _is_mask(item) and (item.ndim > 0 or active() is not None)
+
+
+class Basic:
+    """An index of integers, slices, None and Ellipsis, worked out against a shape: a slice, then a reshape.
+
+    Index tensors stand aside: `places` are (dimension of the result, tensor) pairs.
+    """
+
+    def __init__(self, items: Sequence[Any], shape: tuple[Any, ...]) -> None:
+        used = sum(1 for i in items if i is not None and i is not Ellipsis and not isinstance(i, bool)
+                   and not (_is_mask(i) and i.ndim == 0)) + sum(i.ndim - 1 for i in items if isinstance(i, Tensor)
+                                                                and _is_mask(i) and i.ndim > 0)
+        if used > len(shape):
+            if not shape:
+                raise DimError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python")
+            raise DimError(f"too many indices for tensor of dimension {len(shape)}", got=f"{used} indices")
+        self.starts: list[Any] = []
+        self.stops: list[Any] = []
+        self.steps: list[int] = []
+        self.shape: list[Any] = []
+        self.places: list[tuple[int, Tensor]] = []
+        self.trivial = True
+        self._input = shape
+        rest = len(shape) - used
+        for item in items if any(i is Ellipsis for i in items) else [*items, Ellipsis]:
+            self._add(item, rest)
+            if item is Ellipsis:
+                rest = 0  # further ones stand for no dimension
+
+    def _add(self, item: Any, rest: int) -> None:
+        at = len(self.starts)
+        if item is None:
+            self.shape.append(1)
+        elif item is Ellipsis:
+            for _ in range(rest):
+                self._keep(self._input[len(self.starts)])
+        elif isinstance(item, slice):
+            self._slice(item, at)
+        elif isinstance(item, bool) or (_is_mask(item) and item.ndim == 0):
+            self.places.append((len(self.shape), as_tensor(item) if isinstance(item, bool) else item))
+            self.shape.append(1)
+        elif isinstance(item, Tensor) and (_is_mask(item) or _is_places(item)):
+            count = item.ndim if _is_mask(item) else 1
+            self.places.append((len(self.shape), item))
+            for _ in range(count):
+                self._keep(self._input[len(self.starts)])
+        else:
+            self._number(item, at)
+
+    def _keep(self, size: Any) -> None:
+        self.starts.append(0)
+        self.stops.append(size)
+        self.steps.append(1)
+        self.shape.append(size)
+
+    def _slice(self, item: slice, at: int) -> None:
+        size = self._input[at]
+        step = 1 if item.step is None else integer(item.step, "slice step")
+        if step <= 0:
+            raise ArgumentError("step must be greater than zero", hint="flip() turns a tensor round")
+        if not isinstance(size, int):
+            start, stop = self._symbolic(item, size)
+        else:
+            start, stop, step = slice(None if item.start is None else integer(item.start, "slice start"),
+                                      None if item.stop is None else integer(item.stop, "slice stop"), step).indices(size)
+            stop = max(start, stop)
+        if not (start == 0 and stop == size and step == 1):
+            self.trivial = False
+        self.starts.append(start)
+        self.stops.append(stop)
+        self.steps.append(step)
+        self.shape.append(-(-(stop - start) // step) if isinstance(stop, int) else ops.movement.slice_length(start, stop, step))
+
+    def _symbolic(self, item: slice, size: Any) -> tuple[Any, Any]:
+        start = 0 if item.start is None else item.start
+        stop = size if item.stop is None else item.stop
+        return (size + start if isinstance(start, int) and start < 0 else start,
+                size + stop if isinstance(stop, int) and stop < 0 else stop)
+
+    def _number(self, item: Any, at: int) -> None:
+        if isinstance(item, (float, str)) or not (isinstance(item, int) or hasattr(item, "__index__")):
+            raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+                           f"(got {type(item).__name__})")
+        place, size = integer(item, "index"), self._input[at]
+        if isinstance(size, int) and not -size <= place < size:
+            raise DimError(f"index {place} is out of bounds for dimension {at} with size {size}")
+        place = place + size if place < 0 else place
+        self.trivial = False
+        self.starts.append(place)
+        self.stops.append(place + 1)
+        self.steps.append(1)
+
+    def view(self, input: Tensor) -> Tensor:
+        """The part of the tensor that integers and slices choose, as a view."""
+        out = input
+        if not self.trivial:
+            out = named(emit(ops.slice, (input,), {
+                "starts": tuple(self.starts), "stops": tuple(self.stops), "steps": tuple(self.steps)}), "Slice")
+        if out is input or tuple(self.shape) != tuple(out._data.shape):
+            name = "Select" if len(self.shape) < len(self._input) else "Slice" if out is not input else "Alias"
+            out = named(emit(ops.reshape, (out,), {"shape": tuple(self.shape)}), name)
+        return out
+
+
+def getitem(self: Tensor, index: Any) -> Tensor:
+    """`self[index]`: a view for integers, slices, None and Ellipsis; a copy for masks, lists and index tensors."""
+    basic = Basic(_items(index), self._data.shape)
+    part = basic.view(self) if not (basic.places and basic.trivial and len(basic.shape) == self.ndim) else self
+    if not basic.places:
+        return part
+    return named(Advanced(part, basic.places).get(), "Index")
+
+
+def setitem(self: Tensor, index: Any, value: Any) -> None:
+    """`self[index] = value`, in place; the value is stretched to the shape of the place."""
+    refuse(self)
+    basic = Basic(_items(index), self._data.shape)
+    new = value if isinstance(value, Tensor) else as_tensor(value, dtype=self.dtype)
+    if len(basic.places) == 1 and _is_mask(basic.places[0][1]) and new.numel() == 1 and basic.places[0][1].ndim:
+        # one number for all places needs no list of the places, which a trace could not have
+        part = basic.view(self)
+        refuse(part)
+        assign(part, cast(choose(_mask_over(part, *basic.places[0]), reshape(new, ()), part), part.dtype))
+        return
+    if not basic.places:
+        part = basic.view(self)
+        refuse(part)
+        assign(part, _fitted(new, part._data.shape))
+        return
+    if new.dtype is not self.dtype:
+        raise DTypeError(f"Index put requires the source and destination dtypes match, got {self.dtype.name} for the "
+                         f"destination and {new.dtype.name} for the source.", hint="convert the value with .to(dtype)")
+    part = basic.view(self)
+    refuse(part)
+    assign(part, Advanced(part, basic.places).put(new, accumulate=False))
+
+
+def _mask_over(part: Tensor, at: int, mask: Tensor) -> Tensor:
+    """A mask of dimensions from `at` on, as it stretches over the tensor."""
+    Advanced._check_mask(mask, part, at)
+    shape = (*(1,) * at, *mask._data.shape, *(1,) * (part.ndim - at - mask.ndim))
+    return reshape(mask if mask.dtype is bool_ else cast(mask, bool_), shape)
+
+
+def _fitted(new: Tensor, shape: Any) -> Tensor:
+    """A value without the leading ones that the place does not have, as PyTorch lets it be assigned."""
+    own = tuple(new._data.shape)
+    while len(own) > len(shape) and own[0] == 1:
+        own = own[1:]
+    fits = len(own) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(own), reversed(tuple(shape))))
+    if not fits:
+        raise ShapeError(f"shape mismatch: value tensor of shape {list(new.shape)} cannot be broadcast to indexing result of "
+                         f"shape {list(shape)}")
+    return new if own == tuple(new._data.shape) else reshape(new, own)
+
+
+class Advanced:
+    """Index tensors applied to dimensions of a tensor: those dimensions become one, which is read by a flat index."""
+
+    def __init__(self, input: Tensor, places: Sequence[tuple[int, Tensor]]) -> None:
+        dims: list[int] = []
+        indices: list[Tensor] = []
+        for at, item in places:
+            if _is_mask(item):
+                self._check_mask(item, input, at)
+                found = nonzero_places(item) if item.ndim else (wrap(np.zeros(int(bool(item)), np.int64)),)
+                dims += range(at, at + len(found))
+                indices += found
+            else:
+                if item.dtype not in (int32, int64):
+                    raise DimError("tensors used as indices must be long, int, byte or bool tensors", got=item.dtype.name)
+                dims.append(at)
+                indices.append(cast(item, int64))
+        self.input = input
+        self.dims = dims
+        shape = broadcast_indices([i._data.shape for i in indices])
+        self.together = dims == list(range(dims[0], dims[0] + len(dims)))
+        sizes = [input._data.shape[d] for d in dims]
+        self._check_bounds(indices, sizes, dims)
+        flat: Tensor | None = None
+        for index, size in zip(indices, sizes):
+            positive = choose(index < 0, index + size, index)
+            flat = positive if flat is None else flat * size + positive
+        assert flat is not None
+        self.index = reshape(expand(flat, shape), (-1,)) if tuple(flat._data.shape) != tuple(shape) else reshape(flat, (-1,))
+        self.index_shape = tuple(shape)
+        self.front = (self.together and dims[0]) or 0
+        """Where the dimensions of the index come in the result: in place, or in front where they stand apart."""
+        rest = [d for d in range(input.ndim) if d not in dims]
+        self.order = [*rest[: self.front], *dims, *rest[self.front :]]
+        self.lead = tuple(input._data.shape[d] for d in rest[: self.front])
+        self.tail = tuple(input._data.shape[d] for d in rest[self.front :])
+        self.count = math.prod(sizes)
+
+    @staticmethod
+    def _check_mask(mask: Tensor, input: Tensor, at: int) -> None:
+        for i, size in enumerate(mask._data.shape):
+            if size != input._data.shape[at + i]:
+                raise DimError(f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape of the indexed "
+                               f"tensor {list(input.shape)} at index {at + i}")
+
+    @staticmethod
+    def _check_bounds(indices: Sequence[Tensor], sizes: Sequence[Any], dims: Sequence[int]) -> None:
+        for index, size, dim in zip(indices, sizes, dims):
+            array = index._known()
+            if array is not None and isinstance(size, int):
+                low, high = array.min(), array.max()
+                if low < -size or high >= size:
+                    wrong = low if low < -size else high
+                    raise DimError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
+
+    def _flat(self, x: Tensor) -> Tensor:
+        if self.order != list(range(len(self.order))):
+            x = emit(ops.permute, (x,), {"order": tuple(self.order)})
+        return reshape(x, (*self.lead, self.count, *self.tail))
+
+    def _unflat(self, x: Tensor) -> Tensor:
+        shape = tuple(self.input._data.shape[d] for d in self.order)
+        x = reshape(x, shape)
+        if self.order != list(range(len(self.order))):
+            x = emit(ops.permute, (x,), {"order": ops.inverse_permutation(tuple(self.order))})
+        return x
+
+    def _index(self) -> Tensor:
+        """The flat index stretched along all other dimensions."""
+        at = len(self.lead)
+        ones = (*(1,) * at, -1, *(1,) * len(self.tail))
+        n = self.index._data.shape[0]
+        return expand(reshape(self.index, ones), (*self.lead, n, *self.tail))
+
+    def get(self) -> Tensor:
+        picked = emit(ops.gather, (self._flat(self.input), self._index()), {"axis": len(self.lead)})
+        return reshape(picked, (*self.lead, *self.index_shape, *self.tail))
+
+    def put(self, new: Tensor, accumulate: bool) -> Tensor:
+        """The input with `new` at the places, or added to what is there."""
+        new = cast(_fitted(new, (*self.lead, *self.index_shape, *self.tail)), self.input.dtype)
+        new = expand(new, (*self.lead, *self.index_shape, *self.tail))
+        flat, index, at = self._flat(self.input), self._index(), len(self.lead)
+        new = reshape(new, (*self.lead, index._data.shape[at], *self.tail))
+        if accumulate:
+            return self._unflat(emit(ops.scatter_add, (flat, index, new), {"axis": at}))
+        return self._unflat(emit(ops.scatter_update, (flat, index, new), {"axis": at}))
+
+
+def nonzero_places(input: Tensor) -> tuple[Tensor, ...]:
+    """The places of the elements that are not zero, a vector a dimension."""
+    found = np.nonzero(input._array("nonzero()").reshape(input._data.shape or (1,)))
+    return tuple(wrap(part.astype(np.int64, copy=False)) for part in found)
+
+
+def broadcast_indices(shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """The shape that index tensors stretch to; DimError where they do not fit."""
+    try:
+        return broadcast_shapes(*map(tuple, shapes))
+    except ShapeError:
+        raise DimError("shape mismatch: indexing tensors could not be broadcast together with shapes "
+                       f"{', '.join(str(list(s)) for s in shapes)}") from None
