@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.frontend import creation, exchange, joining, matrices, ranges, triangles
+from graphc.frontend import conversion, creation, exchange, joining, matrices, ranges, triangles
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend.autograd import (
@@ -22,6 +22,16 @@ from graphc.frontend.device import device
 from graphc.frontend.export import Program, export
 from graphc.frontend.export import trace as _trace
 from graphc.frontend.families import ALIASES, FAMILIES, names
+from graphc.frontend.formats import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
+)
+from graphc.frontend.limits import finfo, iinfo
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.public import public, with_out
 from graphc.frontend.random import Generator, default_generator, fork_rng
@@ -54,8 +64,6 @@ from graphc.types import (
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 newaxis = None
 dtype = DType
-strided = "graphc.strided"
-contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
 
 short, int, long = int16, int32, int64
 half, float, double = float16, float32, float64
@@ -74,6 +82,7 @@ for _family in FAMILIES:
         elif _family not in _OUT_ELSEWHERE and _name not in _WITHOUT_TENSOR:
             _function = public(_function, _name)
         globals()[_name] = _function
+globals().update(conversion.TYPED)
 for _name, _known in ALIASES.items():
     if _known in globals():
         globals()[_name] = globals()[_known]
@@ -114,7 +123,7 @@ def hint(name: str) -> str:
 
 
 _NOT_PUBLIC = {
-    "ALIASES", "Any", "FAMILIES", "annotations", "creation", "exchange", "hint", "joining", "math", "matrices", "names",
+    "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "exchange", "hint", "joining", "math", "matrices", "names",
     "public", "ranges", "triangles", "with_out",
 }
 __all__ = sorted(name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC)

@@ -1,20 +1,28 @@
-"""Tensors in other dtypes and on other devices."""
+"""Tensors in other dtypes, in other memory formats and on other devices."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from graphc.errors import ArgumentTypeError
+from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend.movement import clone
+from graphc.frontend.arguments import given_dtype
+from graphc.frontend.creation import empty, tensor
+from graphc.frontend.formats import channels_last_order, contiguous_format
+from graphc.frontend.movement import clone, permute
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import (
     DTYPES,
     DType,
+    bfloat16,
     bool_,
+    complex32,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -25,10 +33,32 @@ from graphc.types import (
     uint8,
 )
 
-METHODS = "cpu cuda to type type_as"
+METHODS = "cpu cuda pin_memory to type type_as"
 
-_CLASSES = {"bool": "BoolTensor", "uint8": "ByteTensor", "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor",
-            "int64": "LongTensor", "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor"}
+_type = type  # the name is a method here
+
+_CLASSES = {
+    "bool": "BoolTensor", "uint8": "ByteTensor", "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor",
+    "int64": "LongTensor", "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor",
+    "bfloat16": "BFloat16Tensor", "uint16": "UInt16Tensor", "uint32": "UInt32Tensor", "uint64": "UInt64Tensor",
+    "complex32": "ComplexHalfTensor", "complex64": "ComplexFloatTensor", "complex128": "ComplexDoubleTensor",
+}  # fmt: skip
+
+
+def _converted(self: Tensor, dtype: DType, memory_format: object = None) -> Tensor:
+    if self.dtype.is_complex and not dtype.is_complex and dtype is not bool_:
+        warnings.warn("Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3)
+    return _laid_out(cast(self, dtype), memory_format)
+
+
+def _laid_out(self: Tensor, memory_format: object) -> Tensor:
+    """The tensor with its dimensions in another order in memory; the tensor itself where they are in that order."""
+    if memory_format is contiguous_format:
+        return self.contiguous()
+    order = channels_last_order(memory_format, self.dim())
+    if order is None or self.is_contiguous(memory_format):
+        return self
+    return permute(permute(self, order).contiguous(), tuple(order.index(d) for d in range(len(order))))
 
 
 def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False,
@@ -37,53 +67,64 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
 
     The tensor itself if nothing has to change, unless `copy`.
     """
-    for arg in args:
-        if isinstance(arg, DType):
-            dtype = arg
-        elif isinstance(arg, (str, devices.device)):
+    flags = [arg for arg in args if isinstance(arg, bool)]
+    if len(flags) > 1:
+        copy = flags[1]
+    for position, arg in enumerate(args):
+        if isinstance(arg, (DType, _type)):
+            dtype = given_dtype(arg, "to")
+        elif isinstance(arg, (str, devices.device)) or (isinstance(arg, int) and not isinstance(arg, bool)):
             device = arg
-        elif isinstance(arg, Tensor):
+        elif isinstance(arg, Tensor) and position == 0:
             dtype = arg.dtype
-        elif arg is not None and not isinstance(arg, (bool, int)):
+        elif arg is not None and not isinstance(arg, bool):
             raise ArgumentTypeError("to() received an invalid combination of arguments",
-                                    expected="a dtype, a device or a tensor", got=type(arg).__name__)
+                                    expected="a dtype, a device or a tensor", got=_type(arg).__name__)
     devices.check(device)
-    if dtype is not None and dtype is not self.dtype:
-        return cast(self, dtype)
-    return named(clone(self), "ToCopy") if copy else self
+    wanted = given_dtype(dtype, "to") or self.dtype
+    if wanted is not self.dtype:
+        return _converted(self, wanted, memory_format)
+    return _laid_out(named(clone(self), "ToCopy") if copy else self, memory_format)
 
 
-def type(self: Tensor, dtype: DType | str | None = None, non_blocking: bool = False) -> Any:
+def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The old name of the tensor's class, such as "graphc.FloatTensor"; or the tensor in another dtype."""
     if dtype is None:
         return f"graphc.{_CLASSES[self.dtype.name]}"
     if isinstance(dtype, str):
         wanted = dtype.rpartition(".")[2]
-        dtype = next((DTYPES[name] for name, spelled in _CLASSES.items() if spelled == wanted), DTYPES.get(wanted))
-    if not isinstance(dtype, DType):
-        raise ArgumentTypeError("type(): not a dtype", expected="a dtype such as graphc.float32", got=repr(dtype))
-    return cast(self, dtype)
+        chosen = next((DTYPES[name] for name, spelled in _CLASSES.items() if spelled == wanted), None)
+        if chosen is None:
+            raise ArgumentError(f"invalid type: {dtype!r}", expected="such as 'graphc.FloatTensor'")
+    else:
+        chosen = dtype.dtype if isinstance(dtype, TypedTensor) else given_dtype(dtype, "type")
+    return _converted(self, chosen)
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """The tensor in the dtype of `other`."""
-    return cast(self, other.dtype)
+    return _converted(self, other.dtype)
 
 
 def cpu(self: Tensor, memory_format: object = None) -> Tensor:
     """The tensor in CPU memory, where it is already."""
-    return self
+    return _laid_out(self, memory_format)
 
 
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: object = None) -> Tensor:
     """The tensor on a GPU: an error where there is none."""
     devices.check("cuda")
     return self
 
 
-def _converter(name: str, dtype: DType) -> Callable[[Tensor], Tensor]:
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor in memory that a GPU can read directly: an error where there is none."""
+    raise GraphcError("Cannot access accelerator device when none is available.", hint="leave pin_memory away on the CPU")
+
+
+def _converter(name: str, dtype: DType) -> Callable[..., Tensor]:
     def convert(self: Tensor, memory_format: object = None) -> Tensor:
-        return cast(self, dtype)
+        return _converted(self, dtype, memory_format)
 
     convert.__name__ = convert.__qualname__ = name
     convert.__doc__ = f"The tensor as {dtype.name}."
@@ -94,7 +135,33 @@ CONVERTERS = {
     name: _converter(name, dtype)
     for name, dtype in {
         "bool": bool_, "byte": uint8, "char": int8, "short": int16, "int": int32, "long": int64, "half": float16,
-        "float": float32, "double": float64,
+        "bfloat16": bfloat16, "float": float32, "double": float64, "chalf": complex32, "cfloat": complex64,
+        "cdouble": complex128,
     }.items()
 }
 """The conversion methods by name: float, long, ..."""
+
+
+class TypedTensor:
+    """The old class of tensors of one dtype: `FloatTensor(2, 3)` is uninitialised, `FloatTensor([1, 2])` holds the numbers,
+    and isinstance(x, FloatTensor) asks for the dtype."""
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+        self.__name__ = _CLASSES[dtype.name]
+        self.__doc__ = f"Tensors of {dtype.name}: the old way to make them."
+
+    def __call__(self, *args: Any) -> Tensor:
+        if len(args) == 1 and not isinstance(args[0], int):
+            return tensor(args[0], dtype=self.dtype) if not isinstance(args[0], Tensor) else cast(args[0], self.dtype)
+        return empty(args or (0,), dtype=self.dtype)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance.dtype is self.dtype
+
+    def __repr__(self) -> str:
+        return f"<class 'graphc.{self.__name__}'>"
+
+
+TYPED = {name: TypedTensor(DTYPES[dtype]) for dtype, name in _CLASSES.items()}
+"""The old classes by name: FloatTensor, LongTensor, ..."""

@@ -13,6 +13,7 @@ from graphc.frontend import device as devices
 from graphc.frontend.arguments import check_fits, given_dtype, sizes
 from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.exchange import from_numpy
+from graphc.frontend.formats import channels_last_order, contiguous_format
 from graphc.frontend.inplace import write_out
 from graphc.frontend.movement import expand
 from graphc.frontend.pointwise import cast
@@ -227,7 +228,8 @@ def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, 
 
 def _constant(shape: tuple[Any, ...], value: Any, dtype: DType) -> Tensor:
     if active() is not None:
-        return ops.full(TensorType(dtype, shape), number(value, dtype).item(), like=Tensor)
+        # a tensor of its own, not a view of one number
+        return wrap(ops.full(TensorType(dtype, shape), number(value, dtype).item(), like=Tensor)._data)
     _check_shape(shape)
     if value == 0 and type(value) is int:  # -0.0 is equal to it, and another number
         return wrap(np.zeros(shape, dtype.numpy))
@@ -351,9 +353,9 @@ def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object,
     if active() is not None or type(data) is not np.ndarray:
         made = _constant(tuple(data.shape), 0 if value is None else value, chosen)
     else:
-        array = np.empty_like(data, chosen.numpy, order="C" if memory_format == "contiguous_format" else "K")
-        if memory_format == "channels_last" and data.ndim == 4:
-            array = np.empty([data.shape[i] for i in (0, 2, 3, 1)], chosen.numpy).transpose(0, 3, 1, 2)
+        array = np.empty_like(data, chosen.numpy, order="C" if memory_format is contiguous_format else "K")
+        if (order := channels_last_order(memory_format, data.ndim)) is not None:
+            array = np.empty([data.shape[d] for d in order], chosen.numpy).transpose(np.argsort(order))
         if value is not None:
             array[...] = number(value, chosen)
         made = wrap(array)

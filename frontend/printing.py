@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError
 from graphc.frontend.tensor import Tensor
-from graphc.types import bool_, int64
+from graphc.types import bool_, get_default_dtype, int64
 
 
 class _Options(threading.local):
@@ -67,7 +67,7 @@ class _Formatter:
     """How the numbers of one tensor are written: all with the same width and notation."""
 
     def __init__(self, shown: np.ndarray) -> None:
-        self.floating = shown.dtype.kind == "f"
+        self.floating = shown.dtype.kind in "fV"
         self.integral = True
         self.scientific = False
         self.width = 1
@@ -97,6 +97,22 @@ class _Formatter:
         return self._text(value).rjust(self.width)
 
 
+class _ComplexFormatter:
+    """How complex numbers are written: real and imaginary parts each in a width and notation of their own."""
+
+    def __init__(self, shown: np.ndarray) -> None:
+        self.real, self.imaginary = _Formatter(shown.real), _Formatter(shown.imag)
+        self.width = self.real.width + self.imaginary.width + 1  # the parts and a j; the sign has no place of its own
+
+    def __call__(self, value: complex) -> str:
+        imaginary = self.imaginary(value.imag).lstrip()
+        return f"{self.real(value.real)}{'' if imaginary.startswith('-') else '+'}{imaginary}j"
+
+
+def _formatter(shown: np.ndarray) -> Any:
+    return _ComplexFormatter(shown) if shown.dtype.kind == "c" else _Formatter(shown)
+
+
 def _edges(array: np.ndarray) -> np.ndarray:
     """The elements that a summary shows."""
     edge = options.edgeitems
@@ -106,7 +122,7 @@ def _edges(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _vector(array: np.ndarray, indent: int, summarise: bool, formatter: _Formatter) -> str:
+def _vector(array: np.ndarray, indent: int, summarise: bool, formatter: Any) -> str:
     # a number takes its width and ", "
     per_line = max(1, (options.linewidth - indent) // (formatter.width + 2))
     values = array.tolist()
@@ -121,9 +137,9 @@ def _vector(array: np.ndarray, indent: int, summarise: bool, formatter: _Formatt
     return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
 
 
-def _nested(array: np.ndarray, indent: int, summarise: bool, formatter: _Formatter) -> str:
+def _nested(array: np.ndarray, indent: int, summarise: bool, formatter: Any) -> str:
     if array.ndim == 0:
-        return formatter(array.item())
+        return formatter(array.tolist())
     if array.ndim == 1:
         return _vector(array, indent, summarise, formatter)
     edge = options.edgeitems
@@ -141,17 +157,20 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
     data = self._data
     if not isinstance(data, np.ndarray) and data.builder is not None:
         return f"tensor(..., size={tuple(data.shape)}, dtype={self.dtype!r}, traced as {data!r})"
-    array = self._array("printing")
+    array = self._known_to_python("printing")
     notes: list[str] = []
     if array.size == 0:
         contents = "[]"
         if array.ndim != 1:
             notes.append(f"size={tuple(array.shape)}")
-        named_dtype = self.dtype.name != "float32"
+        named_dtype = self.dtype is not get_default_dtype()
     else:
         summarise = array.size > options.threshold
-        contents = _nested(array, len(prefix), summarise, _Formatter(_edges(array) if summarise else array))
-        named_dtype = self.dtype not in (int64, bool_) and self.dtype.name != "float32"
+        contents = _nested(array, len(prefix), summarise, _formatter(_edges(array) if summarise else array))
+        default = get_default_dtype()
+        named_dtype = self.dtype not in (int64, bool_, default, default.to_complex())
+        if not options.edgeitems:  # a summary would say nothing of the size
+            notes.append(f"size={tuple(array.shape)}")
     if named_dtype:
         notes.append(f"dtype={self.dtype!r}")
     node = self.grad_fn

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, user_location
 from graphc.frontend.device import CPU, device
+from graphc.frontend.formats import channels_last_order, contiguous_format, layout, strided
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.meta import Meta, Size, Version, View
 from graphc.frontend.modes import enable_grad, mode
@@ -170,8 +171,32 @@ class Tensor:
         return True
 
     @property
-    def layout(self) -> str:
-        return "graphc.strided"
+    def layout(self) -> layout:
+        return strided
+
+    @property
+    def is_sparse(self) -> bool:
+        return False
+
+    @property
+    def is_quantized(self) -> bool:
+        return False
+
+    @property
+    def is_meta(self) -> bool:
+        return False
+
+    def get_device(self) -> int:
+        """The number of the GPU that the tensor lives on; -1 for the CPU."""
+        return -1
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """Whether the memory is page-locked for a GPU."""
+        return False
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether another tensor has the same shape."""
+        return self._data.shape == other._data.shape
 
     # Memory
 
@@ -184,9 +209,18 @@ class Tensor:
             strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
         return strides if dim is None else strides[normalize_axis(dim, len(strides))]
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in memory in row-major order without gaps."""
-        return not isinstance(self._data, np.ndarray) or self._data.flags.c_contiguous
+    def is_contiguous(self, memory_format: object = None) -> bool:
+        """Whether the elements lie in memory in row-major order without gaps, or so in another memory format."""
+        data = self._data
+        if memory_format is None or memory_format is contiguous_format:
+            return not isinstance(data, np.ndarray) or data.flags.c_contiguous
+        order = channels_last_order(memory_format, len(data.shape))
+        return order is not None and isinstance(data, np.ndarray) and data.transpose(order).flags.c_contiguous
+
+    def dim_order(self) -> tuple[int, ...]:
+        """The dimensions in the order of memory, the one with the longest steps first."""
+        strides = self.stride()
+        return tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
 
     def data_ptr(self) -> int:
         """The address of the first element."""
