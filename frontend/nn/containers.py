@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from graphc.errors import ArgumentTypeError
+from graphc.errors import ArgumentError, ArgumentTypeError, DimError
 from graphc.frontend.nn.module import Module, _indented
 from graphc.frontend.nn.parameter import Parameter
 from graphc.frontend.tensor import Tensor
@@ -18,6 +18,14 @@ def _place(index: Any, count: int) -> int:
     if not -count <= place < count:
         raise IndexError(f"index {place} is out of range")
     return place % count
+
+
+def _times(count: Any) -> int:
+    if not isinstance(count, int):
+        raise ArgumentTypeError(f"unsupported operand type(s) for *: Sequential and {type(count).__name__}")
+    if count <= 0:
+        raise ArgumentError(f"Non-positive multiplication factor {count} for {Sequential}")
+    return count
 
 
 class Sequential(Module):
@@ -67,6 +75,19 @@ class Sequential(Module):
             raise ArgumentTypeError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
         return Sequential(*self, *other)
 
+    def __iadd__(self, other: Sequential) -> Self:
+        if not isinstance(other, Sequential):
+            raise ArgumentTypeError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+        return self.extend(list(other))
+
+    def __mul__(self, other: int) -> Sequential:
+        return Sequential(*(list(self) * _times(other)))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, other: int) -> Self:
+        return self.extend(list(self) * (_times(other) - 1))
+
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
         self.add_module(str(len(self)), module)
@@ -74,6 +95,10 @@ class Sequential(Module):
 
     def insert(self, index: int, module: Module) -> Self:
         """Add a module before the one at `index`."""
+        if not isinstance(module, Module):
+            raise ArgumentTypeError(f"{type(module).__name__} is not a Module subclass")
+        if not -len(self) <= index <= len(self):
+            raise DimError(f"Index out of range: {index}")
         modules = list(self._modules.values())
         modules.insert(index, module)
         self._renumber(modules)
@@ -226,8 +251,25 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add modules under their keys."""
-        for key, module in modules.items() if isinstance(modules, Mapping) else modules:
+        for key, module in _pairs("ModuleDict.update", modules):
             self[key] = module
+
+
+def _pairs(function: str, given: Any) -> list[Any]:
+    """Keys and values of a mapping, or of a sequence of pairs."""
+    if isinstance(given, (Mapping, ModuleDict, ParameterDict)):
+        return list(given.items())
+    if not isinstance(given, Iterable):
+        raise ArgumentTypeError(f"{function} should be called with an iterable of key/value pairs, but got "
+                                f"{type(given).__name__}")
+    pairs = []
+    for i, pair in enumerate(given):
+        if not isinstance(pair, Sequence):
+            raise ArgumentTypeError(f"{function}: element #{i} of the sequence should be Iterable; is {type(pair).__name__}")
+        if len(pair) != 2:
+            raise ArgumentError(f"{function}: element #{i} of the sequence has length {len(pair)}; 2 is required")
+        pairs.append(pair)
+    return pairs
 
 
 def _as_parameter(value: Any) -> Any:
@@ -268,23 +310,20 @@ class ParameterList(Module):
 
     def extend(self, values: Iterable[Any]) -> Self:
         """Add parameters at the end."""
+        if not isinstance(values, Iterable):
+            raise ArgumentTypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
         for value in values:
             self.append(value)
         return self
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({i}): {_described(value)}" for i, value in enumerate(self))
-
-    def __repr__(self) -> str:
-        lines = self.extra_repr().split("\n") if len(self) else []
-        return f"{self._get_name()}(" + "".join(f"\n    {line}" for line in lines) + ("\n)" if lines else ")")
+        return "\n".join(f"  ({i}): {_described(value, repr(getattr(value, 'dtype', '')))}" for i, value in enumerate(self))
 
 
-def _described(value: Any) -> str:
+def _described(value: Any, kind: str) -> str:
     if isinstance(value, Tensor):
-        kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
-        shape = "x".join(map(str, value.shape))
-        return f"{kind} containing: [{value.dtype!r} of size {shape}]"
+        name = "Parameter" if isinstance(value, Parameter) else "Tensor"
+        return f"{name} containing: [{kind} of size {'x'.join(map(str, value.shape))}]"
     return f"Object of type: {type(value).__name__}"
 
 
@@ -298,12 +337,10 @@ class ParameterDict(Module):
             self.update(parameters)
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._keys:
-            raise KeyError(key)
-        return getattr(self, key)
+        return getattr(self, _text_key(key))
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._keys[key] = None
+        self._keys[_text_key(key)] = None
         setattr(self, key, _as_parameter(value))
 
     def __delitem__(self, key: str) -> None:
@@ -335,11 +372,43 @@ class ParameterDict(Module):
         """The parameter, or a default."""
         return getattr(self, key) if key in self._keys else default
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The parameter, which becomes `default` if there is none."""
+        if key not in self._keys:
+            self[key] = default
+        return self[key]
+
     def pop(self, key: str) -> Any:
         """Take a parameter out."""
         value = self[key]
         del self[key]
         return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take the parameter out that came last; its key and itself."""
+        key = next(reversed(self._keys))
+        return key, self.pop(key)
+
+    def copy(self) -> ParameterDict:
+        """Another dictionary of the same parameters."""
+        return ParameterDict(dict(self.items()))
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A dictionary of other keys that all have one value."""
+        return ParameterDict(dict.fromkeys(keys, default))
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._keys))
+
+    def __or__(self, other: ParameterDict) -> ParameterDict:
+        return ParameterDict({**dict(self.items()), **dict(other.items())})
+
+    def __ror__(self, other: ParameterDict) -> ParameterDict:
+        return ParameterDict({**dict(other.items()), **dict(self.items())})
+
+    def __ior__(self, other: ParameterDict) -> Self:
+        self.update(other)
+        return self
 
     def clear(self) -> None:
         """Take all parameters out."""
@@ -347,10 +416,23 @@ class ParameterDict(Module):
             del self[key]
 
     def update(self, parameters: Any) -> None:
-        """Add parameters under their keys."""
-        for key, value in parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters:
+        """Add parameters under their keys; those of a plain dict in the order of the keys."""
+        pairs = _pairs("ParameterDict.update", parameters)
+        if isinstance(parameters, Mapping) and not isinstance(parameters, OrderedDict):
+            pairs.sort(key=operator.itemgetter(0))
+        for key, value in pairs:
             self[key] = value
 
-    def __repr__(self) -> str:
-        lines = [f"({key}): {_described(value)}" for key, value in self.items()]
-        return f"{self._get_name()}(" + "".join(f"\n    {line}" for line in lines) + ("\n)" if lines else ")")
+    def extra_repr(self) -> str:
+        return "\n".join(f"  ({key}): {_described(value, _type_name(value))}" for key, value in self.items())
+
+
+def _text_key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise ArgumentTypeError("Index given to ParameterDict cannot be used as a key as it is not a string (type is "
+                                f"'{type(key).__name__}').")
+    return key
+
+
+def _type_name(value: Any) -> str:
+    return value.type() if isinstance(value, Tensor) else ""

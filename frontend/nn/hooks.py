@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.errors import GraphcError
 from graphc.frontend.autograd.function import Function
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.tensor import Tensor
@@ -63,8 +64,12 @@ class ModuleHooks:
         return self._register("_state_dict_pre_hooks", hook, False)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call `hook(module, state_dict, prefix, local_metadata, strict, missing, unexpected, errors)` before loading."""
-        return self._register("_load_state_dict_pre_hooks", hook, False)
+        """Call `hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)` before
+        loading."""
+        return self._register("_load_state_dict_pre_hooks", (hook, True), False)
+
+    def _register_load_state_dict_pre_hook(self, hook: Callable[..., Any], with_module: bool = False) -> RemovableHandle:
+        return self._register("_load_state_dict_pre_hooks", (hook, with_module), False)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(module, incompatible_keys)` after loading."""
@@ -80,6 +85,9 @@ class ModuleHooks:
             if with_kwargs:
                 result = hook(self, args, kwargs)
                 if result is not None:
+                    if not isinstance(result, tuple) or len(result) != 2:
+                        raise GraphcError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got "
+                                          f"{result}.")
                     args, kwargs = result
                 continue
             result = hook(self, args)

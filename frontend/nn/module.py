@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
-from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
+from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend import device as devices
-from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.creation import empty_like
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nn.hooks import ModuleHooks
 from graphc.frontend.nn.parameter import Buffer, Parameter
+from graphc.frontend.nn.state import ModuleState
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, float16, float32, float64
-
-T = TypeVar("T")
-_missing = object()
-
-
-class LoadResult(NamedTuple):
-    """What `load_state_dict` found: names that the module has and the state lacks, and the other way round."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"LoadResult(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+from graphc.types import DType, bfloat16, float16, float32, float64
 
 
 class _Clock:
@@ -42,14 +26,14 @@ clock = _Clock()
 """`clock.ticks` grows with every change of an attribute of any module, and `module._version` with those of one."""
 
 
-class Module(ModuleHooks):
+class Module(ModuleHooks, ModuleState):
     """A layer or a model. Subclasses call `super().__init__()`, assign their parts to attributes, and define `forward`.
 
     Parameters, buffers and modules among the attributes are found by `parameters()`, `state_dict()`, `to()` and so on.
     """
 
     training: bool
-    _version = 0
+    _version = 1
 
     def __init__(self) -> None:
         own = self.__dict__
@@ -74,6 +58,8 @@ class Module(ModuleHooks):
             if "_parameters" not in own:
                 raise AttributeError("cannot assign parameters before Module.__init__() call")
             self._forget(name, "_parameters")
+            if hasattr(type(self), name):  # something that would hide the parameter, such as a property
+                raise KeyError(f"attribute '{name}' already exists")
             own["_parameters"][name] = value
             return
         if isinstance(value, Module):
@@ -92,7 +78,7 @@ class Module(ModuleHooks):
             if registered is not None and name in registered:
                 if value is not None and not (kind == "_buffers" and isinstance(value, Tensor)):
                     what = {"_parameters": "parameter", "_modules": "child module", "_buffers": "buffer"}[kind]
-                    raise TypeError(f"cannot assign '{type(value).__name__}' as {what} '{name}' "
+                    raise TypeError(f"cannot assign '{_type_name(value)}' as {what} '{name}' "
                                     f"({accepted.replace('torch', 'graphc')} expected)")
                 registered[name] = value
                 return
@@ -128,9 +114,9 @@ class Module(ModuleHooks):
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under a name; None reserves the name."""
-        self._check_name(name, "parameter", self._parameters)
+        self._check_name(name, "parameter", "_parameters")
         if param is not None and not isinstance(param, Parameter):
-            raise ArgumentTypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+            raise ArgumentTypeError(f"cannot assign '{_type_name(param)}' object to parameter '{name}' "
                                     "(graphc.nn.Parameter or None required)")
         if param is not None and not param.is_leaf:
             raise ArgumentError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created "
@@ -140,9 +126,9 @@ class Module(ModuleHooks):
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is part of the state but not trained; with persistent=False it is left out of state_dict."""
-        self._check_name(name, "buffer", self._buffers)
+        self._check_name(name, "buffer", "_buffers")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise ArgumentTypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
+            raise ArgumentTypeError(f"cannot assign '{_type_name(tensor)}' object to buffer '{name}' "
                                     "(graphc.Tensor or None required)")
         self._changed()
         self._buffers[name] = tensor
@@ -152,7 +138,7 @@ class Module(ModuleHooks):
         """Add a child module under a name."""
         if module is not None and not isinstance(module, Module):
             raise ArgumentTypeError(f"{type(module).__name__} is not a Module subclass")
-        self._check_name(name, "module", self._modules)
+        self._check_name(name, "module", "_modules")
         self._changed()
         self._modules[name] = module
 
@@ -162,7 +148,7 @@ class Module(ModuleHooks):
         clock.ticks += 1
         self.__dict__["_version"] = self.__dict__.get("_version", 0) + 1
 
-    def _check_name(self, name: str, kind: str, home: Mapping[str, Any]) -> None:
+    def _check_name(self, name: str, kind: str, home: str) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if not isinstance(name, str):
@@ -171,7 +157,7 @@ class Module(ModuleHooks):
             raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if not name:
             raise KeyError(f'{kind} name can\'t be empty string ""')
-        if hasattr(self, name) and name not in home:
+        if hasattr(self, name) and name not in self.__dict__[home]:
             raise KeyError(f"attribute '{name}' already exists")
 
     def get_submodule(self, target: str) -> Module:
@@ -185,10 +171,27 @@ class Module(ModuleHooks):
                 raise AttributeError(f"`{part}` is not an nn.Module")
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module at a dotted path, in the place of the one that is there; if `strict`, one has to be."""
+        path, _, name = target.rpartition(".")
+        if not name:
+            raise ArgumentError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ArgumentError(f"`module` is not an nn.Module, found {type(module)}")
+        owner = self.get_submodule(path)
+        if strict and not hasattr(owner, name):
+            raise AttributeError(f"{owner._get_name()} has no attribute `{name}`")
+        if hasattr(owner, name) and not isinstance(getattr(owner, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(owner, name, module)
+
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a dotted path."""
         path, _, name = target.rpartition(".")
-        found = getattr(self.get_submodule(path), name)
+        owner = self.get_submodule(path)
+        if not hasattr(owner, name):
+            raise AttributeError(f"{owner._get_name()} has no attribute `{name}`")
+        found = getattr(owner, name)
         if not isinstance(found, Parameter):
             raise AttributeError(f"`{name}` is not an nn.Parameter")
         return found
@@ -197,6 +200,8 @@ class Module(ModuleHooks):
         """The buffer at a dotted path."""
         path, _, name = target.rpartition(".")
         owner = self.get_submodule(path)
+        if not hasattr(owner, name):
+            raise AttributeError(f"{owner._get_name()} has no attribute `{name}`")
         if name not in owner._buffers:
             raise AttributeError(f"`{name}` is not a buffer")
         return owner._buffers[name]
@@ -332,10 +337,11 @@ class Module(ModuleHooks):
         devices.check(where)
         if dtype is None:
             return self
-        if not dtype.is_floating_point:
+        if not dtype.is_differentiable:
             raise ArgumentTypeError("nn.Module.to only accepts floating point or complex dtypes, but got desired "
                                     f"dtype={dtype}")
-        return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
+        wanted = dtype
+        return self._apply(lambda t: t.to(wanted) if t.dtype.is_differentiable else t)
 
     def type(self, dst_type: DType) -> Self:
         """Convert all parameters and buffers."""
@@ -353,6 +359,15 @@ class Module(ModuleHooks):
         """Floating-point parameters and buffers as float16."""
         return self.to(float16)
 
+    def bfloat16(self) -> Self:
+        """Floating-point parameters and buffers as bfloat16."""
+        return self.to(bfloat16)
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Move to a device without the numbers: every parameter and buffer is new memory that means nothing."""
+        devices.check(device)
+        return self._apply(empty_like, recurse)
+
     def cpu(self) -> Self:
         """Move to CPU memory, where everything is already."""
         return self
@@ -365,111 +380,6 @@ class Module(ModuleHooks):
     def share_memory(self) -> Self:
         """Put all parameters and buffers where other processes can see them."""
         return self._apply(lambda t: t.share_memory_())
-
-    # State
-
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """All parameters and persistent buffers by their dotted names. The tensors share memory with the module's."""
-        state = OrderedDict() if destination is None else destination
-        for hook in self._state_dict_pre_hooks.values():
-            hook(self, prefix, keep_vars)
-        self._save_to_state_dict(state, prefix, keep_vars)
-        for name, module in self._modules.items():
-            if module is not None:
-                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        for hook in self._state_dict_hooks.values():
-            result = hook(self, state, prefix, {})
-            if result is not None:
-                state = result
-        return state
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                destination[prefix + name] = parameter if keep_vars else parameter.detach()
-        for name, buffer in self._buffers.items():
-            if buffer is not None and name not in self._unsaved_buffers:
-                destination[prefix + name] = buffer if keep_vars else buffer.detach()
-        if type(self).get_extra_state is not Module.get_extra_state:
-            destination[f"{prefix}_extra_state"] = self.get_extra_state()
-
-    def get_extra_state(self) -> Any:
-        """What a subclass wants in state_dict besides its tensors."""
-        raise NotImplementedError("get_extra_state is not defined for this module")
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take back what `get_extra_state` gave."""
-        raise NotImplementedError("set_extra_state is not defined for this module")
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadResult:
-        """Copy tensors by name into parameters and buffers; with `assign`, take the tensors themselves.
-
-        Names that are missing or not known are errors if `strict`; shapes that differ always are.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise ArgumentTypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        state = dict(state_dict)
-        missing: list[str] = []
-        unexpected = set(state)
-        problems: list[str] = []
-        for prefix, module in list(self.named_modules(remove_duplicate=False)):
-            dotted = f"{prefix}." if prefix else ""
-            for hook in module._load_state_dict_pre_hooks.values():
-                hook(module, state, dotted, {}, strict, missing, [], problems)
-                unexpected = set(state) - (set(state_dict) - unexpected)
-            module._load_from_state_dict(state, dotted, assign, missing, unexpected, problems)
-        result = LoadResult(missing, [key for key in state if key in unexpected])
-        for module in self.modules():
-            for hook in module._load_state_dict_post_hooks.values():
-                hook(module, result)
-        if strict:
-            if result.unexpected_keys:
-                problems.insert(0, "Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in result.unexpected_keys)
-                                + ". ")
-            if missing:
-                problems.insert(0, "Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
-        if problems:
-            raise GraphcError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems))
-        return result
-
-    def _load_from_state_dict(
-        self, state: Mapping[str, Any], prefix: str, assign: bool, missing: list[str], unexpected: set[str],
-        problems: list[str],
-    ) -> None:
-        saved = [(n, b) for n, b in self._buffers.items() if n not in self._unsaved_buffers]
-        for name, own in itertools.chain(self._parameters.items(), saved):
-            key = prefix + name
-            if own is None:
-                continue
-            if key not in state:
-                missing.append(key)
-                continue
-            unexpected.discard(key)
-            self._load_one(name, own, key, state[key], assign, problems)
-        key = f"{prefix}_extra_state"
-        if type(self).set_extra_state is not Module.set_extra_state:
-            if key in state:
-                unexpected.discard(key)
-                self.set_extra_state(state[key])
-            else:
-                missing.append(key)
-
-    def _load_one(self, name: str, own: Tensor, key: str, new: Any, assign: bool, problems: list[str]) -> None:
-        if not isinstance(new, Tensor):
-            problems.append(f'While copying the parameter named "{key}", expected graphc.Tensor or Tensor-like object from '
-                            f"checkpoint but received {type(new)}")
-            return
-        if own.shape != new.shape and not (own.shape == () and new.shape == (1,)):
-            problems.append(f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, the shape in "
-                            f"current model is {own.shape}.")
-            return
-        if not assign:
-            with no_grad():
-                own.copy_(new if own.shape == new.shape else new[0])
-        elif isinstance(own, Parameter):
-            setattr(self, name, new if isinstance(new, Parameter) else Parameter(new, requires_grad=own.requires_grad))
-        else:
-            setattr(self, name, new)
 
     # Calling
 
@@ -505,6 +415,10 @@ class Module(ModuleHooks):
         object.__setattr__(self, "forward", compile(type(self).forward.__get__(self), **options))
 
 
+def _type_name(value: Any) -> str:
+    return value.type() if isinstance(value, Tensor) else type(value).__name__
+
+
 def _indented(text: str) -> str:
     first, *rest = text.split("\n")
     return "\n".join([first, *("  " + line for line in rest)])
@@ -522,6 +436,3 @@ def clear_grad(parameter: Tensor, set_to_none: bool) -> None:
         else:
             grad.requires_grad_(False)
         grad.zero_()
-
-
-__all__ = ["Hooks", "LoadResult", "Module", "RemovableHandle", "clear_grad", "clock"]
