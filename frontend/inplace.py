@@ -11,21 +11,18 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import AutogradError, DTypeError, GraphcError, ShapeError
-from graphc.frontend.arguments import emit
+from graphc.frontend.arguments import emit, scalar_type
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
-from graphc.frontend.node import edge_to, node_class
+from graphc.frontend.node import Node, edge_to, next_sequence, node_class
 from graphc.frontend.pointwise import cast
-from graphc.frontend.tape import CopySlices, ZeroNode
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tape import CopySlices, OpNode, Saved, ZeroNode
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
 from graphc.types import DType
 
 METHODS = "copy_ detach_ fill_ zero_"
-
-_SPELLED = {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
-            "float16": "Half", "float32": "Float", "float64": "Double"}
 
 
 def refuse(tensor: Tensor) -> None:
@@ -56,8 +53,7 @@ def refuse(tensor: Tensor) -> None:
 def check_castable(result: DType, own: DType) -> None:
     """DTypeError where a result must not be written into memory of another dtype: floats into integers, say."""
     if result.category > own.category:
-        raise DTypeError(f"result type {_SPELLED.get(result.name, result.name)} can't be cast to the desired output type "
-                         f"{_SPELLED.get(own.name, own.name)}",
+        raise DTypeError(f"result type {scalar_type(result)} can't be cast to the desired output type {scalar_type(own)}",
                          hint="use the operation without the trailing underscore, or convert the tensor first")
 
 
@@ -71,10 +67,19 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
     if new.dtype is not target.dtype:
         new = cast(new, target.dtype)
     tracer = active()
-    if tracer is not None:
-        tracer.write(target, tracer.value(new))
-    else:
+    if tracer is None:
         _copy(target._data, new._data)
+    else:
+        base = target._base
+        outside = not tracer.records(target if base is None else base)
+        if outside and edge_to(new) is not None:
+            raise AutogradError(
+                "in-place operation that would mutate a captured Tensor: a tensor from outside of a function that is being "
+                "transformed by grad, vjp or jvp cannot take a value that depends on what is differentiated by",
+                hint="pass the tensor to the function as an argument, and return the new value")
+        tracer.write(target, tracer.value(new))
+        if outside:
+            return target  # its history is kept where it comes from
     bump(target)
     _adopt(target, new)
     return target
@@ -102,15 +107,16 @@ def _adopt(target: Tensor, new: Tensor) -> None:
     view = meta.view
     base = None if view is None else view.base
     if view is not None and base is not None and view.tracked:
-        if not (new.requires_grad or base.requires_grad):
-            return
         new_edge, base_edge = edge_to(new), edge_to(base)
+        if new_edge is None and base_edge is None:
+            return
         base._node = CopySlices(view, base_edge, new_edge)
         base._state().index = 0
         return  # the view's own history is read off the base's when somebody asks
-    if view is not None and not view.tracked and not new.requires_grad:
+    new_edge = edge_to(new)
+    if view is not None and not view.tracked and new_edge is None:
         return
-    if new.requires_grad:
+    if new_edge is not None:
         node = new.grad_fn
         if node is None:  # a leaf was copied in
             with_node = emit(ops.cast, (new,), {"dtype": new.dtype})
@@ -126,7 +132,10 @@ def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor
     @functools.wraps(function)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         refuse(self)
+        start = next_sequence()
         new = function(self, *args, **kwargs)
+        if new._node is not None:
+            _keep_old(self, new._node, start)
         check_castable(new.dtype, self.dtype)
         if new._data.shape != self._data.shape:
             raise ShapeError(f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(new.shape)}",
@@ -136,6 +145,25 @@ def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`{function.__name__}`, written into the tensor itself."
     return method
+
+
+def _keep_old(target: Tensor, node: Node, start: int) -> None:
+    """Let what was recorded from `start` on, down from a node, keep a copy where it has saved what is to be overwritten."""
+    old: Saved | None = None
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        pending += [edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node)
+                    and edge[0].sequence > start]
+        if not isinstance(node, OpNode) or not node.saved:
+            continue
+        for i, kept in node.saved.items():
+            if isinstance(kept, Saved) and kept.tensor is target:
+                if old is None:
+                    copy = wrap(emit(ops.cast, (target,), {"dtype": target.dtype})._data)
+                    copy._node, copy._state().index = target.grad_fn, target.output_nr
+                    old = Saved(copy)
+                node.saved[i] = old
 
 
 def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Callable[..., Tensor]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.tracer import active
 
 if TYPE_CHECKING:
     from graphc.frontend.tensor import Tensor
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 Edge: TypeAlias = "tuple[Node | Tensor, int] | None"
 """Where a cotangent goes: to an output of a node, or to a leaf tensor; None where nobody asks for it."""
 
-_sequence = itertools.count().__next__
+next_sequence = itertools.count().__next__
+"""Numbers for nodes: a node made later has a larger one."""
 
 
 class Node:
@@ -27,7 +29,7 @@ class Node:
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
-        self.sequence = _sequence()
+        self.sequence = next_sequence()
         """Grows with every node: of the nodes that are ready, backward() runs the youngest first."""
         self.hooks: Hooks | None = None
         self.prehooks: Hooks | None = None
@@ -149,7 +151,17 @@ def node_class(name: str, base: type[N]) -> type[N]:
 
 
 def edge_to(tensor: Tensor) -> Edge:
-    """Where the cotangent of a tensor goes; None if it does not require grad."""
+    """Where the cotangent of an operand goes; None if it does not require grad, or is a constant to the running transform."""
+    edge = history(tensor)
+    if edge is not None:
+        tracer = active()
+        if tracer is not None and not tracer.records(tensor):
+            return None
+    return edge
+
+
+def history(tensor: Tensor) -> Edge:
+    """What a tensor was made by, or the tensor itself if it is a leaf that requires grad."""
     node = tensor._node if tensor._meta is None else tensor.grad_fn
     if node is not None:
         return node, (0 if tensor._meta is None else tensor._meta.index)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
-from graphc.errors import _INTERNAL, AutogradError, FreedGraphError, Location
-from graphc.frontend.modes import mode
+from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
+from graphc.frontend.hooks import saved_hooks
+from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.node import Edge, Node, edge_to, node_class
 from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
 from graphc.op import OpDef, vjp_rule
@@ -72,9 +74,9 @@ def _plan(record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> _Plan:
 
 
 class Saved:
-    """A tensor kept for the backward pass, with the version that it had."""
+    """A tensor kept for the backward pass, with the version that it had; or what a hook made of it."""
 
-    __slots__ = ("count", "tensor", "version")
+    __slots__ = ("count", "edge", "tensor", "unpack_hook", "version")
 
     def __init__(self, tensor: Tensor) -> None:
         meta = tensor._meta
@@ -89,13 +91,55 @@ class Saved:
                          "inference_mode()")
             if meta.version is not None:
                 self.version, self.count = meta.version, meta.version.count
+        self.unpack_hook: Any = None
+        if saved_hooks.stack:
+            pack, self.unpack_hook = saved_hooks.stack[-1]
+            self.edge = edge_to(tensor)
+            self.tensor = _packed(tensor, pack)
 
     def unpack(self, node: Node) -> Tensor:
         """The tensor; an error if it was changed in place since."""
+        if self.unpack_hook is not None:
+            return _unpacked(self.tensor, self.unpack_hook, self.edge)
         now = self.tensor._version if self.version is None else self.version.count
         if now != self.count:
             raise modified_error(node, self.tensor, now, self.count)
         return self.tensor
+
+
+def _packed(tensor: Tensor, pack: Any) -> Any:
+    """What a hook makes of a tensor that is saved."""
+    before = tensor._version
+    with no_hooks(), no_grad():
+        made = pack(tensor.detach())
+    if tensor._version != before:
+        raise AutogradError("A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook "
+                            "can not be modified by in-place operations as this can lead to unexpected side-effects. Please "
+                            "open an issue if you need to perform in-place operations on the input to a pack hook.")
+    return made
+
+
+def _unpacked(packed: Any, unpack: Any, edge: Edge) -> Tensor:
+    """The tensor again, out of what the hook made of it, with the history that it had."""
+    tensor = unpack(packed)
+    if not isinstance(tensor, Tensor):
+        raise ArgumentTypeError("Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+                                f"{type(tensor).__name__}")
+    if edge is None or not mode.grad:
+        return tensor
+    known = wrap(tensor._data)
+    known._node, known._state().index = edge if isinstance(edge[0], Node) else (AliasNode((edge,)), 0)
+    return known
+
+
+@contextmanager
+def no_hooks() -> Iterator[None]:
+    """What runs inside saves its tensors as they are: a hook is no business of another hook's."""
+    before, saved_hooks.stack = saved_hooks.stack, []
+    try:
+        yield
+    finally:
+        saved_hooks.stack = before
 
 
 def modified_error(node: Node, tensor: Tensor, now: int, expected: int) -> AutogradError:
@@ -140,10 +184,14 @@ class OpNode(Node):
 
     def _kept(self, out: Any) -> Any:
         # the tensor itself would be a reference to this node: only what it holds is kept, and its version
-        return out._data, out._version_counter()
+        return Saved(wrap(out._data)) if saved_hooks.stack else out._data, out._version_counter()
 
     def _result(self, data: Any, version: Version) -> Tensor:
         """The result, made again of what was kept of it."""
+        if type(data) is Saved:
+            out = wrap(data.unpack(self)._data)
+            out._node = self
+            return out
         out = wrap(data)
         out._node = self
         out._state().version = version
@@ -207,7 +255,7 @@ class OpNode(Node):
             if wanted == "result" and self.plan.saves_out:
                 if self.out is None:
                     raise freed_error(self.name())
-                return wrap(self.out[0])
+                return self.out[0].unpack(self) if type(self.out[0]) is Saved else wrap(self.out[0])
             if wanted in self.record.attrs:
                 return self.attrs[wanted]
             names = [f"_saved_{operand}" for operand in self.record.operands]
@@ -227,7 +275,7 @@ class SeveralNode(OpNode):
     __slots__ = ("outputs",)
 
     def _kept(self, out: Any) -> Any:
-        return [(result._data, result._version_counter()) for result in out]
+        return [OpNode._kept(self, result) for result in out]
 
     def _given(self, cotangents: list[Any]) -> tuple[Any, Any]:
         results = None
@@ -236,6 +284,15 @@ class SeveralNode(OpNode):
             for index, result in enumerate(results):
                 result._state().index = index
         return tuple(cotangents), results
+
+
+class AliasNode(Node):
+    """The same tensor once more."""
+
+    __slots__ = ()
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        return cotangents
 
 
 class ZeroNode(Node):

@@ -179,6 +179,10 @@ class Trace:
             "function (with or without fullgraph, branches on data run eagerly only)",
         )
 
+    def records(self, tensor: Tensor) -> bool:
+        """All tensors may have a history within the trace."""
+        return True
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
         known = self._scalars.get((id(mapping), key))

@@ -1,7 +1,7 @@
-"""The trace that is running in this thread, if any, and what the front end asks of it.
+"""The trace that is running in this thread, or the level of a transform such as vmap, and what the front end asks of it.
 
-Everything that reads or writes a tensor asks `active()` first. The tracer itself is `graphc.frontend.trace`; it stands
-above the tensor, which is why the question "is anybody tracing?" has a file of its own.
+Everything that reads or writes a tensor asks `active()` first. The tracers are `graphc.frontend.trace`, and the
+levels of `graphc.frontend.level`; they stand above the tensor, which is why the question "is anybody tracing?" has a file of its own.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Tracer(Protocol):
 
     def concrete(self, tensor: Tensor, what: str) -> Any:
         """The tensor's array, where Python needs numbers; a TraceError naming the user's line where there are none yet."""
+        ...
+
+    def records(self, tensor: Tensor) -> bool:
+        """Whether the tensor's history is kept here: to the levels of vmap and grad, tensors from outside are constants."""
         ...
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:

@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
 _MODULES = frozenset((
-    "autograd", "cuda", "data", "multiprocessing", "nn", "optim", "random", "return_types", "special",
+    "autograd", "cuda", "data", "func", "multiprocessing", "nn", "optim", "random", "return_types", "special",
     "utils",
 ))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""

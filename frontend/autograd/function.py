@@ -301,9 +301,12 @@ class Function(metaclass=_Named):
         return ctx
 
 
+_signature = functools.lru_cache(maxsize=256)(inspect.signature)
+
+
 def _bound(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """The arguments by position, defaults filled in."""
-    bound = inspect.signature(forward).bind(*args, **kwargs)
+    bound = _signature(forward).bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.args
 
