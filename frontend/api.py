@@ -8,6 +8,7 @@ from typing import Any
 from graphc.frontend import conversion, creation, exchange, joining, matrices, ranges, triangles
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
+from graphc.frontend import windows as _windows
 from graphc.frontend.autograd import (
     enable_grad,
     inference_mode,
@@ -70,9 +71,9 @@ half, float, double = float16, float32, float64
 chalf, cfloat, cdouble = complex32, complex64, complex128
 bool = bool_
 
-_OUT_ELSEWHERE = {creation, exchange, ranges, triangles, _random}
+_OUT_ELSEWHERE = {creation, exchange, ranges, triangles, _random, _windows}
 """Whose functions have an out= argument of their own, or none."""
-_WITHOUT_TENSOR = {"broadcast_shapes", "broadcast_tensors", "can_cast"}
+_WITHOUT_TENSOR = {"broadcast_shapes", "broadcast_tensors", "can_cast", "chain_matmul", "einsum"}
 
 for _family in FAMILIES:
     for _name in names(_family, "FUNCTIONS"):

@@ -25,7 +25,13 @@ def sizes(given: Sequence[Any], what: str = "shape") -> tuple[Any, ...]:
     """A shape that was written as `f(2, 3)`, `f((2, 3))` or `f([2, 3])`."""
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = given[0]
-    return tuple(s if type(s) is int or isinstance(s, Dim) else integer(s, what) for s in given)
+    return tuple(s if type(s) is int or isinstance(s, Dim) else _size(s, what) for s in given)
+
+
+def _size(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ArgumentTypeError(f"{what} must be tuple of ints, not {type(value).__name__}", got=repr(value))
+    return operator.index(value)
 
 
 def integer(value: Any, what: str) -> int:
@@ -33,7 +39,7 @@ def integer(value: Any, what: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ArgumentTypeError(f"{what}: not an integer", expected="an int", got=type(value).__name__) from None
+        raise ArgumentTypeError(f"{what} must be int, not {type(value).__name__}", got=repr(value)) from None
 
 
 _PYTHON = {builtins.bool: bool_, builtins.int: int64, builtins.float: float64, builtins.complex: complex128}

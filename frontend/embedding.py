@@ -11,10 +11,11 @@ from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError
 from graphc.frontend.arguments import emit
 from graphc.frontend.creation import ones_like, zeros
 from graphc.frontend.inplace import assign
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import expand, part, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, clamp_min, minimum, where
-from graphc.frontend.reductions import max, norm, sum
+from graphc.frontend.reductions import max, sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32, int32, int64

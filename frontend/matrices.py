@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import Any
 
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
-from graphc.frontend.arguments import emit
+from graphc.frontend.arguments import emit, scalar_type
 from graphc.frontend.composite import composite
 from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, where
@@ -17,8 +18,8 @@ from graphc.frontend.tensor import Tensor
 from graphc.frontend.triangles import eye
 from graphc.types import bool_, broadcast_shapes, int64
 
-FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot"
-METHODS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace"
+FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot vdot"
+METHODS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace vdot"
 IN_PLACE = "addbmm addmm addmv addr baddbmm"
 ALIASES = {"ger": "outer"}
 
@@ -98,10 +99,15 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
         raise ShapeError(f"inconsistent tensor size, expected tensor [{a[0]}] and src [{b[0]}] to have the same number of "
                          f"elements, but got {a[0]} and {b[0]} elements respectively")
     if input.dtype is not tensor.dtype:
-        raise DTypeError(f"dot : expected both vectors to have same dtype, but found {input.dtype.name} and "
-                         f"{tensor.dtype.name}")
+        raise DTypeError(f"dot : expected both vectors to have same dtype, but found {scalar_type(input.dtype)} and "
+                         f"{scalar_type(tensor.dtype)}")
     out = _product(reshape(input, (1, a[0])), reshape(tensor, (a[0], 1)))
     return named(reshape(out, ()), "Dot")
+
+
+def vdot(input: Tensor, other: Tensor) -> Tensor:
+    """The sum of the products of one vector's conjugates with the other's elements."""
+    return dot(ops.conjugate(input), other)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
@@ -128,9 +134,15 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     if isinstance(dims, int):
         if dims < 0:
             raise GraphcError(f"tensordot expects dims >= 0, but got dims={dims}")
+        if dims > min(a.ndim, b.ndim):
+            raise GraphcError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}")
         left, right = list(range(a.ndim - dims, a.ndim)), list(range(dims))
     else:
         left, right = ([d] if isinstance(d, int) else list(d) for d in dims)
+    if len(left) != len(right):
+        raise GraphcError("both dimension lists should have same length", got=f"{left} and {right}")
+    if a.dtype is not b.dtype:
+        raise DTypeError("both inputs should have same dtype", got=f"{a.dtype.name} and {b.dtype.name}")
     left = [ops.normalize_axis(d, a.ndim) for d in left]
     right = [ops.normalize_axis(d, b.ndim) for d in right]
     for i, j in zip(left, right, strict=True):
@@ -142,7 +154,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         if a._data.shape[i] != b._data.shape[j]:
             raise ShapeError(f"contracted dimensions need to match, but first has size {a._data.shape[i]} in dim {i} and "
                              f"second has size {b._data.shape[j]} in dim {j}")
-    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    letters = iter(string.ascii_letters)
     names_a = [next(letters) for _ in range(a.ndim)]
     names_b = [names_a[left[right.index(j)]] if j in right else next(letters) for j in range(b.ndim)]
     out = [n for i, n in enumerate(names_a) if i not in left] + [n for j, n in enumerate(names_b) if j not in right]

@@ -162,7 +162,7 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """x / max(norm(x), eps) along a dimension."""
-    from graphc.frontend.reductions import norm
+    from graphc.frontend.linalg_norms import norm
 
     length = norm(input, p, dim, keepdim=True)
     return input / length.clamp_min(eps).expand_as(input)

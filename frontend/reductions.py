@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from graphc import ops
-from graphc.errors import DimError, DTypeError, GraphcError
+from graphc.errors import DimError, DTypeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit
 from graphc.frontend.arguments import axis as one_axis
@@ -16,17 +16,17 @@ from graphc.frontend.creation import full
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, pow, sqrt, where
+from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, sqrt, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, float32, int64
 
 FUNCTIONS = """
-    all amax amin aminmax any argmax argmin count_nonzero dist logsumexp max mean min nanmean nansum norm prod std
+    all amax amin aminmax any argmax argmin count_nonzero logsumexp max mean min nanmean nansum prod std
     std_mean sum var var_mean
 """
 METHODS = """
-    all amax amin aminmax any argmax argmin count_nonzero dist logsumexp max mean min nanmean nansum norm prod std
+    all amax amin aminmax any argmax argmin count_nonzero logsumexp max mean min nanmean nansum prod std
     sum var
 """
 
@@ -279,36 +279,3 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     if not keepdim:
         out = reshape(out, tuple(s for i, s in enumerate(input._data.shape) if i not in dims))
     return named(out, "Logsumexp")
-
-
-def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, *,
-         dtype: DType | None = None) -> Tensor:
-    """The p-norm of the elements over `dim`: 2 ("fro") unless given, inf for the largest, 0 for the count of nonzeros."""
-    if dtype is not None:
-        input = cast(input, dtype)
-    if not input.dtype.is_floating_point:
-        raise DTypeError(f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {input.dtype.name}")
-    if isinstance(p, str) and p != "fro":
-        raise GraphcError(f"norm: order {p!r} is for matrices", hint="use linalg.matrix_norm")
-    order = 2.0 if p is None or p == "fro" else float(p)
-    dims = axes(dim, len(input._data.shape))
-    if order == 2:
-        squares = _reduced(ops.sum, input * input, dims, keepdim)
-        zero = squares == 0
-        out = where(zero, 0.0, sqrt(where(zero, 1.0, squares)))  # the slope at zero is zero
-    elif order == 1:
-        out = _reduced(ops.sum, abs(input), dims, keepdim)
-    elif order == math.inf:
-        out = _reduced(ops.amax, abs(input), dims, keepdim)
-    elif order == -math.inf:
-        out = _reduced(ops.amin, abs(input), dims, keepdim)
-    elif order == 0:
-        out = _reduced(ops.sum, cast(ne(input, 0), input.dtype), dims, keepdim)
-    else:
-        out = pow(_reduced(ops.sum, pow(abs(input), order), dims, keepdim), 1 / order)
-    return named(out, "LinalgVectorNorm")
-
-
-def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
-    """The p-norm of input - other."""
-    return norm(input - other, p)

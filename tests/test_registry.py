@@ -46,11 +46,12 @@ class Case:
         return Case(self.record, replace(self.sample, attrs=wide), arrays)
 
     def differentiable(self) -> list[int]:
-        """The operands that the result has a derivative by."""
+        """The operands that the result has a derivative by; none where one of the derivatives is not written down."""
         if not any(value.dtype.is_differentiable for value in self.graph().outputs):
             return []
         floating = (i for i, a in enumerate(self.arrays) if a.dtype.kind in "fc")
-        return [i for i in floating if vjp_rule(self.record, i) is not None]
+        rules = {i: rule for i in floating if (rule := vjp_rule(self.record, i)) is not None}
+        return [] if any(isinstance(rule.rule, Undefined) for rule in rules.values()) else list(rules)
 
     def graph(self) -> Graph:
         """A graph of this one call."""

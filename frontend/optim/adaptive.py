@@ -11,9 +11,10 @@ import numpy as np
 
 from graphc.errors import ArgumentError
 from graphc.frontend.creation import full_like, tensor, zeros
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.optim.optimizer import Optimizer, check_positive, hyperparameter
 from graphc.frontend.pointwise import abs, clamp, maximum, rsqrt, sign, sqrt, where
-from graphc.frontend.reductions import mean, norm
+from graphc.frontend.reductions import mean
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
 from graphc.types import float32, float64

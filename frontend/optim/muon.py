@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.matrices import addmm
 from graphc.frontend.optim.optimizer import Optimizer, hyperparameter
 from graphc.frontend.pointwise import cast, clamp, lerp
-from graphc.frontend.reductions import norm
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32
 

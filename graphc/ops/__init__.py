@@ -80,7 +80,7 @@ from graphc.ops.elementwise import (
 )
 from graphc.ops.fft import fft_c2c, fft_c2r, fft_r2c
 from graphc.ops.indexing import gather, in_range, scatter_add, scatter_max, scatter_min, scatter_mul, scatter_update
-from graphc.ops.lapack import cholesky, lu_factor, permutation, qr, take_rows
+from graphc.ops.lapack import cholesky, geqrf, ldl_factor, ldl_solve, lu_factor, permutation, qr, take_rows
 from graphc.ops.least_squares import lstsq
 from graphc.ops.linalg import adjoint, contract, matmul, transpose_last
 from graphc.ops.matrices import lower_triangle, upper_triangle
@@ -130,4 +130,5 @@ from graphc.ops.special import (
     y1,
     zeta,
 )
+from graphc.ops.strided import as_strided, diagonal, diagonal_update
 from graphc.ops.systems import solve, triangular_solve

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AutogradError
-from graphc.op import Sample, not_differentiable, op
+from graphc.op import Sample, Undefined, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import zeros_like
 from graphc.ops.elementwise import where
 from graphc.ops.indexing import gather
@@ -30,7 +31,7 @@ from graphc.ops.matrices import (
     upper_triangle,
 )
 from graphc.ops.movement import broadcast_to, concat
-from graphc.ops.systems import solve_left, solve_right
+from graphc.ops.systems import check_sides, solve_left, solve_right
 from graphc.types import Size, TensorType, float32, float64, int32, int64
 
 _square = TensorType(float32, (4, 4))
@@ -232,3 +233,76 @@ qr = op("qr", "x", "mode", infer=_qr_infer, ref=_qr_ref, vjp=_qr_vjp, **LAPACK,
                  Sample((_tall,), {"mode": "reduced"}), Sample((_wide,), {"mode": "reduced"})))
 """Q with orthonormal columns and R upper triangular, Q R = x. The mode is "reduced" (Q has min(m, n) columns), "complete"
 (m columns), or "r" (Q has no columns)."""
+
+
+def _geqrf_infer(x: TensorType) -> tuple[TensorType, TensorType]:
+    return x, x.with_shape((*x.shape[:-2], lesser(x)))
+
+
+def _geqrf_ref(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    packed, tau = np.linalg.qr(x, "raw")
+    return packed.swapaxes(-1, -2), tau
+
+
+geqrf = op("geqrf", "x", infer=_geqrf_infer, ref=_geqrf_ref, vjp=Undefined("torch.geqrf"), **LAPACK,
+           samples=(Sample((_tall,)), Sample((_batch,))))
+"""R, below it the vectors of Householder's reflections, and the factors tau of the reflections."""
+
+# LDL: A = L D L^T, or L D L^H
+
+
+def _ldl_infer(x: TensorType, hermitian: bool, check: bool) -> tuple[TensorType, ...]:
+    need_square("ldl_factor", x)
+    return x, TensorType(int32, x.shape[:-1], x.device), TensorType(int32, x.shape[:-2], x.device)
+
+
+def _symmetric(name: str, x: np.ndarray, hermitian: bool) -> Any:
+    """LAPACK's function for symmetric or for Hermitian matrices: sytrf, hetrf and the like."""
+    from scipy.linalg.lapack import get_lapack_funcs
+
+    return get_lapack_funcs((("he" if hermitian and x.dtype.kind == "c" else "sy") + name,), (x,))[0]
+
+
+def _ldl_ref(x: np.ndarray, hermitian: bool, check: bool) -> tuple[np.ndarray, ...]:
+    out, pivots, info = x.copy(), np.zeros(x.shape[:-1], np.int32), np.zeros(x.shape[:-2], np.int32)
+    if x.size:
+        factor = _symmetric("trf", x, hermitian)
+        each_matrix(lambda a: factor(a, lower=1), (x,), (out, pivots, info))
+    if check and info.any():
+        raise failure("torch.linalg.ldl_factor", info, "The diagonal element {info} of D is zero.")
+    return out, pivots, info
+
+
+ldl_factor = op("ldl_factor", "x", "hermitian check", infer=_ldl_infer, ref=_ldl_ref, **LAPACK,
+                vjp=Undefined("torch.linalg.ldl_factor"),
+                samples=(Sample((_square,), {"hermitian": False, "check": True}),))
+"""LAPACK's packed form of L and D, its pivots, and its error codes. Only the lower triangle of x is read."""
+
+
+def _ldl_solve_infer(ld: TensorType, pivots: TensorType, b: TensorType, hermitian: bool) -> TensorType:
+    need_square("ldl_solve", ld)
+    check_sides("ldl_solve", ld, b)
+    return b
+
+
+def _ldl_solve_ref(ld: np.ndarray, pivots: np.ndarray, b: np.ndarray, hermitian: bool) -> np.ndarray:
+    out = b.copy()
+    if b.size:
+        solve = _symmetric("trs", ld, hermitian)
+        for index in np.ndindex(ld.shape[:-2]):
+            out[index] = solve(ld[index], pivots[index], b[index], lower=1)[0]
+    return out
+
+
+def _ldl_solve_vjp(ct: Any, ld: Any, pivots: Any, hermitian: bool) -> Any:
+    # the adjoint of a symmetric matrix is its conjugate, that of a Hermitian one itself
+    turned = ct if hermitian else conjugate(ct)
+    solved = ldl_solve(ld, pivots, turned, hermitian=hermitian)
+    return solved if hermitian else conjugate(solved)
+
+
+_ld, _pivots = np.float32([[2, 0, 0], [0.5, 3, 0], [0.2, 0.5, 4]]), np.int32([1, 2, 3])
+ldl_solve = op("ldl_solve", "ld pivots b", "hermitian", infer=_ldl_solve_infer, ref=_ldl_solve_ref, **LAPACK,
+               vjp=(Undefined("torch.linalg.ldl_solve"), None, _ldl_solve_vjp),
+               samples=(Sample((_ld, _pivots, TensorType(float32, (3, 2))), {"hermitian": False}),))
+"""X with A X = B, of the L and D that `ldl_factor` has made of A."""

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from graphc.errors import GraphcError
 from graphc.frontend.creation import tensor
 from graphc.frontend.joining import stack
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.logic import isfinite
 from graphc.frontend.modes import no_grad
 from graphc.frontend.pointwise import clamp_max
-from graphc.frontend.reductions import norm
 from graphc.frontend.tensor import Tensor
 
 Tensors = Tensor | Iterable[Tensor]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.errors import ArgumentError
 from graphc.frontend.creation import empty
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.matrices import mv
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import movedim, reshape
@@ -11,7 +12,7 @@ from graphc.frontend.nn.conv import ConvTranspose1d, ConvTranspose2d, ConvTransp
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.utils.parametrize import register_parametrization
 from graphc.frontend.normalization import normalize
-from graphc.frontend.reductions import norm, sum
+from graphc.frontend.reductions import sum
 from graphc.frontend.tensor import Tensor
 
 

@@ -1,0 +1,242 @@
+"""Factorisations of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc import ops
+from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
+from graphc.frontend import return_types
+from graphc.frontend.arguments import emit, need_tensor, scalar_type
+from graphc.frontend.creation import zeros
+from graphc.frontend.linalg_checks import matrices, need_matrices, squares
+from graphc.frontend.matrices import matmul
+from graphc.frontend.movement import narrow, unsqueeze
+from graphc.frontend.pointwise import cast
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangles import eye
+
+# Cholesky
+
+
+def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
+    """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive."""
+    made = emit(ops.cholesky, (squares(A, "linalg.cholesky"),), {"upper": upper, "check": check_errors})
+    return return_types.linalg_cholesky_ex(*made)
+
+
+def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
+    """The lower triangle L with L L^H = A, for Hermitian positive-definite matrices; with `upper` L^H.
+
+    Only the lower (upper) triangle of A is read. LinAlgError where a matrix is not positive definite.
+    """
+    return cholesky_ex(A, upper=upper, check_errors=True)[0]
+
+
+# LU
+
+
+def _need_pivot(pivot: bool, name: str) -> None:
+    if not pivot:
+        raise GraphcError(f"{name}: LU without pivoting is not implemented on the CPU", hint="leave out pivot=False")
+
+
+def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, Tensor, Tensor]:
+    need_tensor(A, name, "A")
+    if A.ndim < 2:
+        raise ShapeError(f"{name}: Expected tensor with 2 or more dimensions. Got size: {list(A.shape)} instead")
+    return emit(ops.lu_factor, (matrices(A, name),), {"check": check})
+
+
+def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
+    """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero."""
+    _need_pivot(pivot, "linalg.lu_factor")
+    return return_types.linalg_lu_factor_ex(*_lu(A, "torch.lu_factor", check_errors))
+
+
+def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
+    """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1."""
+    return return_types.linalg_lu_factor(*lu_factor_ex(A, pivot=pivot, check_errors=True)[:2])
+
+
+def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
+    """P, L and U of what `lu_factor` returns."""
+    need_matrices(LU_data, "lu_unpack", "LU_data")
+    if unpack_pivots and LU_pivots.dtype.name != "int32":
+        raise DTypeError("torch.lu_unpack: LU_pivots is expected to be a contiguous tensor of torch.int32 dtype. Note: this "
+                         "function is intended to be used with the output produced by torch.linalg.lu_factor",
+                         got=scalar_type(LU_pivots.dtype))
+    rows, columns = LU_data._data.shape[-2:]
+    k = min(rows, columns)
+    P, L, U = (zeros(0, dtype=LU_data.dtype) for _ in range(3))
+    if unpack_data:
+        left, top = narrow(LU_data, -1, 0, k), narrow(LU_data, -2, 0, k)
+        L = named(ops.lower_triangle(left, -1) + eye(rows, k, dtype=LU_data.dtype), "LuUnpack")
+        U = named(ops.upper_triangle(top), "LuUnpack")
+    if unpack_pivots:
+        order = emit(ops.permutation, (LU_pivots,), {"size": rows, "inverse": True})
+        places = ops.iota(shape=(rows,), axis=0, dtype=order.dtype, like=order)
+        P = cast(unsqueeze(order, -1) == places, LU_data.dtype)
+    return return_types.lu_unpack(P, L, U)
+
+
+def lu(A: Tensor, *, pivot: bool = True) -> Any:
+    """A permutation matrix P, a lower triangle L with ones on its diagonal, and an upper one U, with P L U = A."""
+    _need_pivot(pivot, "linalg.lu")
+    factors, pivots, _ = _lu(A, "linalg.lu", False)
+    return return_types.linalg_lu(*lu_unpack(factors, pivots))
+
+
+# LDL
+
+
+def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
+    """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero."""
+    made = emit(ops.ldl_factor, (squares(A, "torch.linalg.ldl_factor_ex"),), {"hermitian": hermitian, "check": check_errors})
+    return return_types.linalg_ldl_factor_ex(*made)
+
+
+def ldl_factor(A: Tensor, *, hermitian: bool = False) -> Any:
+    """L D L^T of symmetric matrices (L D L^H of Hermitian ones) as `ldl_solve` takes it: LAPACK's packed form, and pivots.
+
+    The lower triangle of A is read. There is no derivative, as in PyTorch.
+    """
+    return return_types.linalg_ldl_factor(*ldl_factor_ex(A, hermitian=hermitian, check_errors=True)[:2])
+
+
+# QR
+
+
+def qr(A: Tensor, mode: str = "reduced") -> Any:
+    """Q with orthonormal columns, and R upper triangular, with Q R = A.
+
+    Q has min(m, n) columns, or m in the mode "complete"; in the mode "r" it is empty.
+    """
+    need_matrices(A, "linalg.qr")
+    if mode not in ("reduced", "complete", "r"):
+        raise GraphcError(f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'")
+    Q, R = emit(ops.qr, (matrices(A, "linalg.qr"),), {"mode": mode})
+    return return_types.linalg_qr(zeros(0, dtype=A.dtype) if mode == "r" else Q, R)
+
+
+def geqrf(input: Tensor) -> Any:
+    """The QR factorisation as LAPACK leaves it: R, below it the Householder vectors, and their factors tau.
+
+    `householder_product` makes Q of it. There is no derivative, as in PyTorch.
+    """
+    return return_types.geqrf(*emit(ops.geqrf, (matrices(input, "torch.geqrf"),), {}))
+
+
+def _reflectors(A: Any, tau: Any, name: str) -> tuple[Tensor, Tensor]:
+    """V and T with H_1 H_2 ... H_k = I - V T V^H (Puglisi 1992, "Modification of the Householder method based on the compact
+    WY representation"): the columns of V are the vectors, and T^-1 is diag(1 / tau) plus what V^H V has above its diagonal."""
+    need_tensor(A, name, "input")
+    need_tensor(tau, name, "tau")
+    if A.ndim < 2:
+        raise ShapeError(f"{name}: input must have at least 2 dimensions.")
+    rows, columns = A._data.shape[-2:]
+    if rows < columns:
+        raise ShapeError(f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1]")
+    if columns < tau._data.shape[-1]:
+        raise ShapeError(f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]")
+    if A.ndim - tau.ndim != 1:
+        raise ShapeError(f"{name}: Expected tau to have one dimension less than input, but got tau.ndim equal to {tau.ndim} "
+                         f"and input.ndim is equal to {A.ndim}")
+    if A._data.shape[:-2] != tau._data.shape[:-1]:
+        raise ShapeError(f"{name}: Expected batch dimensions of tau to be equal to input.shape[:-2], but got "
+                         f"{list(tau.shape[:-1])}")
+    if A.dtype is not tau.dtype:
+        raise DTypeError(f"{name}: tau dtype {scalar_type(tau.dtype)} does not match input dtype {scalar_type(A.dtype)}")
+    matrices(A, name)
+    k = tau._data.shape[-1]
+    V = ops.lower_triangle(narrow(A, -1, 0, k), -1) + eye(rows, k, dtype=A.dtype)
+    scale = unsqueeze(tau, -1)
+    unit = scale * ops.upper_triangle(ops.adjoint(V) @ V, 1)
+    T = emit(ops.triangular_solve, (unit, scale * eye(k, dtype=A.dtype)), {"upper": True, "unit": True})
+    return V, T
+
+
+def householder_product(A: Tensor, tau: Tensor) -> Tensor:
+    """The first n columns of the product of Householder reflections I - tau v v^H.
+
+    The vectors v are what A, of shape [..., m, n], has below its diagonal, with a one there; tau is of shape [..., k].
+    """
+    V, T = _reflectors(A, tau, "torch.linalg.householder_product")
+    rows, columns = A._data.shape[-2:]
+    rest = matmul(V, matmul(T, ops.adjoint(narrow(V, -2, 0, columns))))
+    return named(eye(rows, columns, dtype=A.dtype) - rest, "LinalgHouseholderProduct")
+
+
+def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
+    """The product of the reflections of `householder_product`, all m columns of it, with a matrix.
+
+    Q @ other, other @ Q if not `left`, and with Q^H in Q's place if `transpose`.
+    """
+    V, T = _reflectors(input, tau, "torch.ormqr")
+    size, wanted = other._data.shape[-2 if left else -1], input._data.shape[-2]
+    if size != wanted:
+        raise ShapeError(f"torch.ormqr: other.shape[{-2 if left else -1}] must be equal to input.shape[-2]",
+                         expected=str(wanted), got=str(size))
+    turned = ops.adjoint(T) if transpose else T
+    if left:
+        return other - matmul(V, matmul(turned, matmul(ops.adjoint(V), other)))
+    return other - matmul(matmul(matmul(other, V), turned), ops.adjoint(V))
+
+
+# Eigenvalues
+
+
+def _is_upper(UPLO: str) -> bool:
+    if not isinstance(UPLO, str) or UPLO.upper() not in ("L", "U"):
+        raise ArgumentError(f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}")
+    return UPLO.upper() == "U"
+
+
+def eigh(A: Tensor, UPLO: str = "L") -> Any:
+    """The eigenvalues of Hermitian matrices, ascending, and the eigenvectors as columns: A = V diag(w) V^H.
+
+    Only the lower triangle of A is read, or the upper one (UPLO="U"). The eigenvectors' gradients are not finite where
+    eigenvalues are equal, and what is differentiated must not depend on the vectors' phases.
+    """
+    return return_types.linalg_eigh(*emit(ops.eigh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}))
+
+
+def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+    """The eigenvalues of Hermitian matrices, ascending."""
+    return emit(ops.eigvalsh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)})
+
+
+def eig(A: Tensor) -> Any:
+    """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex."""
+    return return_types.linalg_eig(*emit(ops.eig, (squares(A, "linalg.eig"),), {}))
+
+
+def eigvals(A: Tensor) -> Tensor:
+    """The eigenvalues of square matrices in no particular order; complex."""
+    return emit(ops.eigvals, (squares(A, "linalg.eigvals"),), {})
+
+
+# Singular values
+
+
+def _check_driver(driver: str | None) -> None:
+    if driver is not None:
+        raise GraphcError("linalg.svd: keyword argument `driver=` is only supported on CUDA inputs with cuSOLVER backend.")
+
+
+def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> Any:
+    """U, the singular values in descending order, and V^H, with U diag(S) V^H = A.
+
+    U is [..., m, m] and V^H [..., n, n], or with full_matrices=False [..., m, k] and [..., k, n], k = min(m, n). The
+    vectors' gradients are not finite where singular values are equal, and what is differentiated must not depend on the
+    vectors' signs or phases.
+    """
+    _check_driver(driver)
+    return return_types.linalg_svd(*emit(ops.svd, (matrices(A, "linalg.svd"),), {"full": full_matrices}))
+
+
+def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
+    """The singular values in descending order."""
+    _check_driver(driver)
+    return emit(ops.svdvals, (matrices(A, "linalg.svd"),), {})

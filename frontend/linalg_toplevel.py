@@ -1,0 +1,160 @@
+"""Functions on matrices by their older names, outside of `linalg`, which take their arguments a little differently."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from graphc import ops
+from graphc.errors import GraphcError, ShapeError
+from graphc.frontend import linalg_factors, linalg_products, linalg_solvers, return_types
+from graphc.frontend.arguments import need_tensor
+from graphc.frontend.creation import zeros
+from graphc.frontend.linalg_checks import need_matrices, need_numbers, need_square, one_batch, one_dtype, squares
+from graphc.frontend.linalg_factors import geqrf, lu_unpack, ormqr
+from graphc.frontend.linalg_products import det, logdet, matrix_exp, matrix_power
+from graphc.frontend.linalg_solvers import solve_triangular
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.triangles import eye
+
+FUNCTIONS = """
+    chain_matmul cholesky cholesky_inverse cholesky_solve det eig geqrf inverse logdet lstsq lu lu_solve lu_unpack
+    matrix_exp matrix_power matrix_rank orgqr ormqr pinverse qr slogdet solve svd symeig triangular_solve
+"""
+METHODS = """
+    cholesky cholesky_inverse cholesky_solve det eig geqrf inverse logdet lstsq lu lu_solve matrix_exp matrix_power orgqr
+    ormqr pinverse qr slogdet solve svd symeig triangular_solve
+"""
+
+__all__ = ["det", "geqrf", "logdet", "lu_unpack", "matrix_exp", "matrix_power", "ormqr"]  # public as they are
+
+
+def cholesky(input: Tensor, upper: bool = False) -> Tensor:
+    """`linalg.cholesky`."""
+    return linalg_factors.cholesky(input, upper=upper)
+
+
+def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
+    """X with A X = B, of the Cholesky factor of A: L with L L^H = A, or U with U^H U = A if `upper`."""
+    name = "cholesky_solve"
+    for x, what in ((B, "b"), (L, "u")):
+        need_tensor(x, name, what)
+        if x.ndim < 2:
+            raise ShapeError(f"{what} should have at least 2 dimensions, but has {x.ndim} dimensions instead")
+    need_square(L, name)
+    one_dtype(B, L, name, ("b", "A"))
+    need_numbers(B, name)
+    if B._data.shape[-2] != L._data.shape[-1]:
+        raise ShapeError(f"Incompatible matrix sizes for {name}: each A matrix is {L.shape[-1]} by {L.shape[-1]} but each b "
+                         f"matrix is {B.shape[-2]} by {B.shape[-1]}")
+    L, B = one_batch(L, B)
+    first, second = (ops.adjoint(L), L) if upper else (L, ops.adjoint(L))
+    return solve_triangular(second, solve_triangular(first, B, upper=False), upper=True)
+
+
+def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+    """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`."""
+    size = squares(L, "cholesky_inverse")._data.shape[-1]
+    return named(cholesky_solve(eye(size, dtype=L.dtype), L, upper), "CholeskyInverse")
+
+
+def triangular_solve(b: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
+    """X with A X = b (A^T X = b if `transpose`) for triangular matrices A, and a copy of A."""
+    name = "triangular_solve"
+    need_matrices(b, name, "b")
+    need_square(A, name)
+    if b._data.shape[-2] != A._data.shape[-1]:
+        raise ShapeError(f"Incompatible matrix sizes for triangular_solve: each A matrix is {A.shape[-1]} by {A.shape[-1]} but "
+                         f"each b matrix is {b.shape[-2]} by {b.shape[-1]}")
+    A, b = one_batch(A, b)
+    turned, above = (ops.transpose_last(A), not upper) if transpose else (A, upper)
+    return return_types.triangular_solve(solve_triangular(turned, b, upper=above, unitriangular=unitriangular), A.clone())
+
+
+def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]:
+    """L and U in one matrix, as `linalg.lu_factor` returns them, the pivots, and with `get_infos` LAPACK's error codes."""
+    factors, pivots, info = linalg_factors.lu_factor_ex(A, pivot=pivot, check_errors=not get_infos)
+    return (factors, pivots, info) if get_infos else (factors, pivots)
+
+
+def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    """X with A X = b, of what `lu` has made of A."""
+    return linalg_solvers.lu_solve(LU_data, LU_pivots, b)
+
+
+def qr(input: Tensor, some: bool = True) -> Any:
+    """`linalg.qr`; with some=False in the mode "complete"."""
+    return return_types.qr(*linalg_factors.qr(input, "reduced" if some else "complete"))
+
+
+def orgqr(input: Tensor, tau: Tensor) -> Tensor:
+    """`linalg.householder_product`."""
+    return linalg_factors.householder_product(input, tau)
+
+
+def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
+    """`linalg.svd` with V in place of V^H: input = U diag(S) V^H. With compute_uv=False U and V are zeros."""
+    if not compute_uv:
+        rows, columns = need_matrices(input, "linalg.svd")._data.shape[-2:]
+        batch = tuple(input._data.shape[:-2])
+        U, V = (zeros((*batch, n, n), dtype=input.dtype) for n in (rows, columns))
+        return return_types.svd(U, linalg_factors.svdvals(input), V)
+    U, S, Vh = linalg_factors.svd(input, full_matrices=not some)
+    return return_types.svd(U, S, ops.adjoint(Vh))
+
+
+def slogdet(input: Tensor) -> Any:
+    """`linalg.slogdet`."""
+    return return_types.slogdet(*linalg_products.slogdet(input))
+
+
+def inverse(input: Tensor) -> Tensor:
+    """`linalg.inv`."""
+    return linalg_solvers.inv(input)
+
+
+def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
+    """`linalg.pinv`."""
+    return linalg_solvers.pinv(input, rcond)
+
+
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """`linalg.multi_dot` of matrices given one by one."""
+    given = matrices[0] if len(matrices) == 1 and isinstance(matrices[0], (tuple, list)) else matrices
+    for x in given:
+        if need_tensor(x, "chain_matmul").ndim != 2:
+            raise ShapeError(f"chain_matmul: Tensor dimension is {x.ndim}, expected 2 instead")
+    return given[0] if len(given) == 1 else linalg_products.multi_dot(given)
+
+
+# What PyTorch took away in favour of functions in `linalg`
+
+
+def _removed(name: str, instead: str) -> NoReturn:
+    raise GraphcError(f"This function was deprecated since version 1.9 and is now removed. `torch.{name}` is deprecated in "
+                      f"favor of `torch.linalg.{instead}`.", hint=f"use graphc.linalg.{instead}")
+
+
+def eig(input: Tensor, eigenvectors: bool = False) -> NoReturn:
+    """Removed: `linalg.eig` is what to use."""
+    _removed("eig", "eig")
+
+
+def symeig(input: Tensor, eigenvectors: bool = False, upper: bool = True) -> NoReturn:
+    """Removed: `linalg.eigh` is what to use."""
+    _removed("symeig", "eigh")
+
+
+def solve(input: Tensor, A: Tensor) -> NoReturn:
+    """Removed: `linalg.solve`, which takes A first, is what to use."""
+    _removed("solve", "solve")
+
+
+def lstsq(input: Tensor, A: Tensor) -> NoReturn:
+    """Removed: `linalg.lstsq`, which takes A first, is what to use."""
+    _removed("lstsq", "lstsq")
+
+
+def matrix_rank(input: Tensor, tol: float | None = None, symmetric: bool = False) -> NoReturn:
+    """Removed: `linalg.matrix_rank` is what to use."""
+    _removed("matrix_rank", "matrix_rank")
