@@ -73,7 +73,9 @@ bool = bool_
 
 _OUT_ELSEWHERE = {creation, exchange, ranges, triangles, _random, _windows}
 """Whose functions have an out= argument of their own, or none."""
-_WITHOUT_TENSOR = {"broadcast_shapes", "broadcast_tensors", "can_cast", "chain_matmul", "einsum"}
+_WITHOUT_TENSOR = {
+    "block_diag", "broadcast_shapes", "broadcast_tensors", "can_cast", "cartesian_prod", "chain_matmul", "einsum", "meshgrid",
+}
 
 for _family in FAMILIES:
     for _name in names(_family, "FUNCTIONS"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc import ops
-from graphc.errors import ArgumentTypeError, DimError, GraphcError, ShapeError
+from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.movement import clone, part, reshape, unsqueeze
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 
-FUNCTIONS = "atleast_1d atleast_2d cat column_stack dstack hstack roll stack vstack"
+FUNCTIONS = "atleast_1d atleast_2d atleast_3d cat column_stack dstack hstack roll stack vstack"
 METHODS = "roll"
 ALIASES = {"concat": "cat", "concatenate": "cat"}
 
@@ -22,10 +22,12 @@ def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
         raise ArgumentTypeError(f"{function}(): argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
     for i, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
-            raise ArgumentTypeError(f"{function}: expected Tensor as element {i} in argument 0, but got "
+            raise ArgumentTypeError(f"{function}(): expected Tensor as element {i} in argument 0, but got "
                                     f"{type(tensor).__name__}")
     if not tensors:
-        raise GraphcError(f"{function}(): expected a non-empty list of Tensors")
+        if function == "cat":
+            raise ArgumentError("torch.cat(): expected a non-empty list of Tensors")
+        raise GraphcError(f"{function} expects a non-empty TensorList")
     return list(tensors)
 
 
@@ -64,13 +66,24 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers as vectors of one element."""
     out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors))
-    return out if len(out) > 1 or _listed(tensors) else out[0]
+    return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
 def atleast_2d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers and vectors as matrices of one row."""
     out = tuple(map(_as_matrix, _several(tensors)))
-    return out if len(out) > 1 or _listed(tensors) else out[0]
+    return out if len(out) != 1 or _listed(tensors) else out[0]
+
+
+def atleast_3d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Numbers, vectors and matrices with three dimensions: a vector lies along the second, a matrix along the first two."""
+    out = tuple(map(_as_block, _several(tensors)))
+    return out if len(out) != 1 or _listed(tensors) else out[0]
+
+
+def _as_block(x: Tensor) -> Tensor:
+    flat = _as_matrix(x)
+    return flat if flat.ndim > 2 else unsqueeze(flat, 2)
 
 
 def _as_matrix(x: Tensor) -> Tensor:
@@ -98,11 +111,7 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """Along dimension 2."""
-    given = []
-    for x in _sequence(tensors, "dstack"):
-        flat = _as_matrix(x)
-        given.append(flat if flat.ndim > 2 else unsqueeze(flat, 2))
-    return cat(given, 2)
+    return cat([_as_block(x) for x in _sequence(tensors, "dstack")], 2)
 
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -112,20 +121,20 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along the dimensions; what leaves at the end comes in at the start."""
-    if dims is None:
-        if not isinstance(shifts, int):
-            raise GraphcError("roll: several shifts need dims")
-        return reshape(roll(reshape(input, (-1,)), shifts, 0), input.shape)
     steps = [shifts] if isinstance(shifts, int) else list(shifts)
-    along = [dims] if isinstance(dims, int) else list(dims)
+    along = [] if dims is None else [dims] if isinstance(dims, int) else list(dims)
+    if not steps:
+        raise GraphcError("`shifts` required")
+    if not along and len(steps) == 1:
+        return reshape(roll(reshape(input, (-1,)), steps[0], 0), input._data.shape)
     if len(steps) != len(along):
         raise GraphcError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(along)}")
-    out = input
     if not input._data.shape:
-        raise DimError("roll: Dimension specified as 0 but tensor has no dimensions")
+        raise DimError(f"Dimension specified as {along[0]} but tensor has no dimensions")
+    out = input
     for shift, dim in zip(steps, along):
         at = axis(dim, len(input._data.shape))
-        size = input._data.shape[at] if input._data.shape else 0
+        size = input._data.shape[at]
         if size and shift % size:
             cut = size - shift % size
             out = cat((part(out, at, cut, size), part(out, at, 0, cut)), at)
