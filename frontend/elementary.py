@@ -7,7 +7,7 @@ import math
 from graphc import ops
 from graphc.errors import GraphcError
 from graphc.frontend.arguments import emit
-from graphc.frontend.pointwise import as_floating, clamp, log, sin, where
+from graphc.frontend.pointwise import as_floating, cast, clamp, log, sin, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 
@@ -84,9 +84,16 @@ def rad2deg(input: Tensor) -> Tensor:
 
 def sinc(input: Tensor) -> Tensor:
     """sin(pi x) / (pi x), and 1 at 0."""
-    zero = input == 0
-    angle = where(zero, 1.0, as_floating(input)) * math.pi
-    return named(where(zero, 1.0, sin(angle) / angle), "Sinc")
+    return named(sin_ratio(as_floating(input) * math.pi), "Sinc")
+
+
+def sin_ratio(angle: Tensor) -> Tensor:
+    """sin(a) / a, and 1 at 0: near zero by its series, whose derivatives are right there too."""
+    square = angle * angle
+    near = square < 1e-3
+    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
+    divisor = where(near, 1.0, angle)
+    return where(near, series, sin(divisor) / divisor)
 
 
 # Powers and logarithms
@@ -112,7 +119,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     x = as_floating(input)
     if eps is not None:
         return named(log((kept := clamp(x, eps, 1 - eps)) / (1 - kept)), "Logit")
-    x = x * where((x < 0) | (x > 1), math.nan, 1.0)  # neither a value nor a slope
+    x = x * cast(where((x < 0) | (x > 1), math.nan, 1.0), x.dtype)  # neither a value nor a slope
     return named(log(x / (1 - x)), "Logit")
 
 

@@ -6,7 +6,7 @@ import builtins
 import math
 from typing import Any
 
-import numpy as np
+import ml_dtypes
 
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
@@ -88,14 +88,17 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 
 
 def _scaled(name: str, input: Any, other: Any, alpha: Number) -> Any:
-    if isinstance(alpha, float) and not promoted(input, other).is_floating_point:
+    dtype = promoted(input, other)
+    if isinstance(alpha, bool) and dtype is not bool_:
+        raise GraphcError("Boolean alpha only supported for Boolean results.")
+    if isinstance(alpha, (float, complex)) and not dtype.is_differentiable:
         raise GraphcError(f"{name}: For integral input tensors, argument alpha must not be a floating point number.")
-    return other * alpha
+    return other * (bool(alpha) if dtype is bool_ else alpha)
 
 
 def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     """other - alpha * input."""
-    return named(sub(other, input if alpha == 1 else input * alpha), "Rsub")
+    return named(sub(other, input if alpha == 1 else _scaled("rsub", other, input, alpha)), "Rsub")
 
 
 def mul(input: Operand, other: Operand) -> Tensor:
@@ -181,12 +184,14 @@ def reciprocal(input: Tensor) -> Tensor:
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
     product = tensor1 * tensor2
+    if isinstance(value, float) and not promoted(input, product).is_differentiable:
+        value = int(value)
     return named(input + (product if value == 1 else product * value), "Addcmul")
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
-    if not promoted(tensor1, tensor2).is_floating_point:
+    if not promoted(tensor1, tensor2).is_differentiable:
         raise GraphcError("Integer division with addcdiv is no longer supported", hint="convert the operands to a float dtype")
     quotient = (tensor1 if value == 1 else tensor1 * value) / tensor2
     return named(input + quotient, "Addcdiv")
@@ -267,7 +272,6 @@ def expm1(input: Tensor) -> Tensor:
     return emit(ops.expm1, (input,), {})
 
 
-
 def log(input: Tensor) -> Tensor:
     """The natural logarithm."""
     return emit(ops.log, (input,), {})
@@ -276,8 +280,6 @@ def log(input: Tensor) -> Tensor:
 def log1p(input: Tensor) -> Tensor:
     """log(1 + input), exact for small input."""
     return emit(ops.log1p, (input,), {})
-
-
 
 
 def sqrt(input: Tensor) -> Tensor:
@@ -298,9 +300,6 @@ def sin(input: Tensor) -> Tensor:
 def cos(input: Tensor) -> Tensor:
     """The cosine."""
     return emit(ops.cos, (input,), {})
-
-
-
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -331,7 +330,6 @@ def relu(input: Tensor) -> Tensor:
 def erf(input: Tensor) -> Tensor:
     """The error function."""
     return emit(ops.erf, (input,), {})
-
 
 
 def abs(input: Tensor) -> Tensor:
@@ -396,23 +394,21 @@ def trunc(input: Tensor) -> Tensor:
 
 def frac(input: Tensor) -> Tensor:
     """What trunc() takes away."""
+    if not input.dtype.is_floating_point:
+        raise DTypeError(f"frac is not implemented for {input.dtype.name}", expected="a floating-point dtype")
     return named(input - trunc(input), "Frac")
 
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to the nearest integer, halves to the even one; or to a number of decimals."""
-    if not input.dtype.is_floating_point:
-        return input.clone()
     if decimals == 0:
         return emit(ops.round, (input,), {})
+    if not input.dtype.is_floating_point:
+        raise DTypeError(f"round with decimals is not implemented for {input.dtype.name}", expected="a floating-point dtype")
     scale = 10.0 ** builtins.abs(decimals)
-    if decimals > 0:
-        return named(emit(ops.round, (input * scale,), {}) / scale, "Round")
-    return named(emit(ops.round, (input / scale,), {}) * scale, "Round")
-
-
-
-
+    x = cast(input, input.dtype.computes_in)
+    out = emit(ops.round, (x * scale,), {}) / scale if decimals > 0 else emit(ops.round, (x / scale,), {}) * scale
+    return named(cast(out, input.dtype), "Round")
 
 
 # Choosing
@@ -453,10 +449,15 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     input = cast(input, dtype)
     out = input
     if min is not None:
-        out = where(input < min, min, out)
+        out = where(input < min, min, out) if _is_number(min) else where((out >= min) | (out != out), out, min)
     if max is not None:
-        out = where(out > max, max, out)
+        out = where(out > max, max, out) if _is_number(max) else where((out <= max) | (out != out), out, max)
     return named(out, "Clamp")
+
+
+def _is_number(end: Operand) -> bool:
+    """Whether an end is known not to be nan, which everything is clamped to."""
+    return not isinstance(end, Tensor) and end == end
 
 
 def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
@@ -476,12 +477,15 @@ def clamp_max(input: Tensor, max: Operand) -> Tensor:
 
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """Numbers in the place of nan and the infinities: by default 0 and the largest and least of the dtype."""
+    if input.dtype.is_complex:
+        parts = (nan_to_num(emit(part, (input,), {}), nan, posinf, neginf) for part in (ops.real, ops.imag))
+        return named(emit(ops.complex, tuple(parts), {}), "NanToNum")
     if not input.dtype.is_floating_point:
         return input.clone()
-    limits = np.finfo(input.dtype.numpy)
+    largest = float(ml_dtypes.finfo(input.dtype.numpy).max)
     out = where(input != input, 0.0 if nan is None else nan, input)
-    out = where(input == math.inf, float(limits.max) if posinf is None else posinf, out)
-    return named(where(input == -math.inf, float(limits.min) if neginf is None else neginf, out), "NanToNum")
+    out = where(input == math.inf, largest if posinf is None else posinf, out)
+    return named(where(input == -math.inf, -largest if neginf is None else neginf, out), "NanToNum")
 
 
 def result_type(tensor1: Operand, tensor2: Operand) -> DType:

@@ -15,7 +15,7 @@ from graphc.frontend import activations, elementary, pointwise, reductions
 from graphc.frontend.arguments import emit
 from graphc.frontend.logic import isinf
 from graphc.frontend.movement import expand
-from graphc.frontend.pointwise import Operand, as_floating, as_one_dtype, sin, where
+from graphc.frontend.pointwise import Operand, as_floating, as_one_dtype, where
 from graphc.frontend.public import public
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
@@ -193,9 +193,8 @@ def scaled_modified_bessel_k1(input: Tensor) -> Tensor:
 def spherical_bessel_j0(input: Tensor) -> Tensor:
     """sin(x) / x, and 1 at 0: the spherical Bessel function of the first kind, of order 0."""
     x = as_floating(input)
-    special = (x == 0) | isinf(x)
-    inside = where(special, 1.0, x)
-    return named(where(special, pointwise.cast(x == 0, x.dtype), sin(inside) / inside), "SpecialSphericalBesselJ0")
+    infinite = isinf(x)
+    return named(where(infinite, 0.0, elementary.sin_ratio(where(infinite, 1.0, x))), "SpecialSphericalBesselJ0")
 
 
 @_public

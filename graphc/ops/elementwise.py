@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DivisionByZeroError, DTypeError
-from graphc.op import Sample, not_differentiable, op
+from graphc.errors import DivisionByZeroError, DTypeError, UnsupportedDTypeError
+from graphc.op import OpDef, Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.creation import zeros_like
 from graphc.types import DType, TensorType, bool_, complex64, convert, float32, float64, int32, int64, uint8, widened
@@ -39,8 +39,8 @@ def _only(name: str, allowed: str, *kinds: str) -> Callable[..., TensorType]:
 
     def infer(x: TensorType, *_: TensorType) -> TensorType:
         if x.dtype.kind not in kinds:
-            raise DTypeError(f"{name} is not supported for {_described(x.dtype)} tensors: it is not implemented for "
-                             f"{x.dtype.name}", expected=allowed, got=str(x))
+            raise UnsupportedDTypeError(f"{name} is not supported for {_described(x.dtype)} tensors: it is not implemented for "
+                                        f"{x.dtype.name}", expected=allowed, got=str(x))
         return x
 
     return infer
@@ -225,10 +225,16 @@ relu = op("relu", "x", infer=_only("relu", "a numeric dtype that is not complex"
 
 # Rounding: their derivative is zero wherever they have one
 
-floor = op("floor", "x", infer=_real("floor"), ref=np.floor, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-ceil = op("ceil", "x", infer=_real("ceil"), ref=np.ceil, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-trunc = op("trunc", "x", infer=_real("trunc"), ref=np.trunc, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
-round = op("round", "x", infer=_real("round"), ref=np.rint, elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)),))
+
+def _rounding(name: str, ref: Callable[..., Any]) -> OpDef:
+    return op(name, "x", infer=_only(name, "a numeric dtype that is not complex", "int", "uint", "float"), ref=ref,
+              elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)), Sample((_i,))))
+
+
+floor = _rounding("floor", np.floor)
+ceil = _rounding("ceil", np.ceil)
+trunc = _rounding("trunc", np.trunc)
+round = _rounding("round", lambda x: x.copy() if x.dtype.kind in "iu" else np.rint(x))
 
 # Choosing
 

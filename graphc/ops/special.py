@@ -81,13 +81,13 @@ def _polygamma_infer(x: TensorType, n: int) -> TensorType:
 
 
 def _incomplete(name: str, small: float, large: float) -> Any:
-    """An incomplete gamma function: `small` where a is infinite, `large` where x is, even next to a nan, as PyTorch has it."""
+    """An incomplete gamma function: `small` where a is infinite or x is 0, `large` where x is infinite, even next to a nan."""
 
     def function(a: np.ndarray, x: np.ndarray) -> Any:
         import scipy.special
 
         value = getattr(scipy.special, name)(a, x)
-        value = np.where((a == np.inf) & ~(x < 0) & (x != np.inf), small, value)
+        value = np.where(((a == np.inf) & ~(x < 0) & (x != np.inf)) | ((x == 0) & (a != 0) & ~(a < 0)), small, value)
         return np.where((x == np.inf) & ~(a < 0) & (a != np.inf), large, value)
 
     return _single_at_least(function)

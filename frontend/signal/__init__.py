@@ -1,0 +1,3 @@
+"""`graphc.signal`: signal processing."""
+
+from graphc.frontend.signal import windows as windows
