@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 
 METHODS = "is_shared share_memory_"
@@ -75,13 +76,19 @@ def is_shared(self: Tensor) -> bool:
 def share_memory_(self: Tensor) -> Tensor:
     """Move the tensor to memory that other processes see when it is sent to them; returns the tensor itself.
 
-    All of the memory that it lies in moves, and with a view the tensor that it is a view of. Other views, and arrays that
-    `numpy()` has given before, stay on the old memory. Where the tensor is shared already, nothing happens.
+    All of the memory that it lies in moves, and with a view the tensor that it is a view of. Other views stay on the old
+    memory until they are shared too, and arrays that `numpy()` has given for good. Where the tensor is shared already,
+    nothing happens.
     """
     import graphc.frontend.multiprocessing  # noqa: F401  (from now on the memory is sent, not a copy of the numbers)
 
     array = self._array("share_memory_()")
     if segment_of(array) is not None:
+        return self
+    base = self._base
+    if base is not None and self._meta is not None and self._meta.view is not None and is_shared(base):
+        with no_grad():
+            self._data = self._meta.view.read(base)._data
         return self
     owner = memory_of(array)
     if not (owner.flags.c_contiguous or owner.flags.f_contiguous):
@@ -89,7 +96,6 @@ def share_memory_(self: Tensor) -> Tensor:
         self._data = array
     segment = Segment.create(owner.nbytes)
     np.ndarray(owner.shape, owner.dtype, segment, strides=owner.strides)[...] = owner
-    base = self._base
     for tensor in (self,) if base is None else (self, base):
         old = tensor._data
         if memory_of(old) is owner:

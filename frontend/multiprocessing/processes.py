@@ -77,6 +77,8 @@ class ProcessContext:
         If one has failed, the others are ended, after `grace_period` seconds for doing so themselves, and its error is raised:
         ProcessRaisedException with the traceback, or ProcessExitedException with the signal or the status.
         """
+        if not self.sentinels:
+            return True  # wait() would wait for nothing for ever
         for sentinel in wait(list(self.sentinels), timeout):
             index = self.sentinels.pop(sentinel)  # type: ignore[call-overload]  # wait() returns what it was given
             process = self.processes[index]
