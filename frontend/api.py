@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.frontend import conversion, creation, exchange, joining, matrices, ranges, triangles
+from graphc.frontend import conversion, creation, exchange, joining, matrices, queries, ranges, triangles
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend import windows as _windows
@@ -18,8 +18,9 @@ from graphc.frontend.autograd import (
     set_grad_enabled,
 )
 from graphc.frontend.compile import compile
+from graphc.frontend.conversion import set_default_tensor_type
 from graphc.frontend.creation import set_default_dtype
-from graphc.frontend.device import device
+from graphc.frontend.device import device, get_default_device, set_default_device
 from graphc.frontend.export import Program, export
 from graphc.frontend.export import trace as _trace
 from graphc.frontend.families import ALIASES, FAMILIES, names
@@ -71,7 +72,7 @@ half, float, double = float16, float32, float64
 chalf, cfloat, cdouble = complex32, complex64, complex128
 bool = bool_
 
-_OUT_ELSEWHERE = {creation, exchange, ranges, triangles, _random, _windows}
+_OUT_ELSEWHERE = {creation, exchange, queries, ranges, triangles, _random, _windows}
 """Whose functions have an out= argument of their own, or none."""
 _WITHOUT_TENSOR = {
     "block_diag", "broadcast_shapes", "broadcast_tensors", "can_cast", "cartesian_prod", "chain_matmul", "einsum", "meshgrid",
@@ -127,6 +128,6 @@ def hint(name: str) -> str:
 
 _NOT_PUBLIC = {
     "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "exchange", "hint", "joining", "math", "matrices", "names",
-    "public", "ranges", "triangles", "with_out",
+    "public", "queries", "ranges", "triangles", "with_out",
 }
 __all__ = sorted(name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC)

@@ -103,6 +103,11 @@ def axis(dim: Any, ndim: int) -> int:
     return normalize_axis(dim if type(dim) is int else integer(dim, "dim"), ndim)
 
 
+def wrapped(value: Scalar, dtype: DType) -> Scalar:
+    """A Python number as an integer dtype holds it: without its fraction, and wrapped around."""
+    return dtype.numpy.type(np.int64(int(value.real)).astype(dtype.numpy)).item()
+
+
 def described(value: Any) -> Any:
     """An operand as promotion sees it: a TensorType, or the Python number itself."""
     if isinstance(value, Tensor):

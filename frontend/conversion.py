@@ -9,9 +9,9 @@ from typing import Any
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend.arguments import given_dtype
-from graphc.frontend.creation import empty, tensor
-from graphc.frontend.formats import channels_last_order, contiguous_format
-from graphc.frontend.movement import clone, permute
+from graphc.frontend.creation import empty, set_default_dtype, tensor
+from graphc.frontend.formats import preserve_format
+from graphc.frontend.movement import clone, contiguous
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
@@ -52,13 +52,7 @@ def _converted(self: Tensor, dtype: DType, memory_format: object = None) -> Tens
 
 
 def _laid_out(self: Tensor, memory_format: object) -> Tensor:
-    """The tensor with its dimensions in another order in memory; the tensor itself where they are in that order."""
-    if memory_format is contiguous_format:
-        return self.contiguous()
-    order = channels_last_order(memory_format, self.dim())
-    if order is None or self.is_contiguous(memory_format):
-        return self
-    return permute(permute(self, order).contiguous(), tuple(order.index(d) for d in range(len(order))))
+    return self if memory_format is None or memory_format is preserve_format else contiguous(self, memory_format)
 
 
 def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False,
@@ -97,7 +91,7 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         if chosen is None:
             raise ArgumentError(f"invalid type: {dtype!r}", expected="such as 'graphc.FloatTensor'")
     else:
-        chosen = dtype.dtype if isinstance(dtype, TypedTensor) else given_dtype(dtype, "type")
+        chosen = dtype.dtype if isinstance(dtype, TypedTensor) else given_dtype(dtype, "type") or self.dtype
     return _converted(self, chosen)
 
 
@@ -161,6 +155,14 @@ class TypedTensor:
 
     def __repr__(self) -> str:
         return f"<class 'graphc.{self.__name__}'>"
+
+
+def set_default_tensor_type(t: TypedTensor | str) -> None:
+    """The old way to change the default dtype: `set_default_tensor_type(graphc.DoubleTensor)`."""
+    found = TYPED.get(t.rpartition(".")[2]) if isinstance(t, str) else t
+    if not isinstance(found, TypedTensor):
+        raise ArgumentTypeError("invalid type object", expected="such as graphc.DoubleTensor", got=repr(t))
+    set_default_dtype(found.dtype)
 
 
 TYPED = {name: TypedTensor(DTYPES[dtype]) for dtype, name in _CLASSES.items()}

@@ -90,10 +90,10 @@ def _joined(nested: Any, first: Any) -> np.ndarray:
         return found
     if found.dtype.kind in "US":
         raise ArgumentTypeError("new(): invalid data type 'str'", expected="numbers, or nested lists of numbers")
-    strange = next((x for x in _leaves(nested) if not isinstance(x, (bool, int, float, complex, np.ndarray))), None)
-    if strange is None and found.dtype.kind == "O" and found.size:
+    strange = [x for x in _leaves(nested) if not isinstance(x, (bool, int, float, complex, np.ndarray))]
+    if not strange:
         raise ArgumentError("Overflow when unpacking long long: an integer does not fit into 64 bits")
-    raise ArgumentTypeError(f"Could not infer dtype of {type(strange).__name__}",
+    raise ArgumentTypeError(f"Could not infer dtype of {type(strange[0]).__name__}",
                             expected="numbers, or nested lists of numbers")
 
 
@@ -247,7 +247,7 @@ def given_size(args: tuple[Any, ...], size: Any, function: str) -> tuple[Any, ..
     """A shape that was written as `f(2, 3)`, `f((2, 3))` or `f(size=(2, 3))`."""
     if size is None and not args:
         raise ArgumentTypeError(f'{function}() missing 1 required positional arguments: "size"')
-    return sizes(args if size is None else (size,), f"{function}(): argument 'size' must be tuple of ints")
+    return sizes(args if size is None else (size,), f"{function}(): argument 'size' (position 1)")
 
 
 def _kept(dtype: DType | None, out: Tensor | None, function: str) -> DType:
@@ -353,7 +353,7 @@ def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object,
     if active() is not None or type(data) is not np.ndarray:
         made = _constant(tuple(data.shape), 0 if value is None else value, chosen)
     else:
-        array = np.empty_like(data, chosen.numpy, order="C" if memory_format is contiguous_format else "K")
+        array = np.empty_like(data, chosen.numpy, order="C" if memory_format is contiguous_format or 0 in data.strides else "K")
         if (order := channels_last_order(memory_format, data.ndim)) is not None:
             array = np.empty([data.shape[d] for d in order], chosen.numpy).transpose(np.argsort(order))
         if value is not None:

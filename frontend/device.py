@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import TracebackType
 
 from graphc.errors import ArgumentTypeError, BackendError, GraphcError
 
@@ -10,7 +11,10 @@ _KINDS = ("cpu", "cuda", "meta")
 
 
 class device:
-    """A device by its kind and, where there are several, its index: `device("cpu")`, `device("cuda:0")`."""
+    """A device by its kind and, where there are several, its index: `device("cpu")`, `device("cuda:0")`.
+
+    As a context manager it is the device on which the functions of creation make tensors inside the block.
+    """
 
     __slots__ = ("index", "type")
 
@@ -18,19 +22,26 @@ class device:
     index: int | None
 
     def __init__(self, type: str | int | device, index: int | None = None) -> None:
-        if isinstance(type, int):
+        if isinstance(type, int) and not isinstance(type, bool):
             index, type = type, "cuda"
         name = str(type) if isinstance(type, (str, device)) else None
         if name is None:
-            raise ArgumentTypeError("device: not a device", expected="a name such as 'cpu' or 'cuda:0'", got=repr(type))
-        match = re.fullmatch(r"([a-z]+)(?::(\d+))?", name)
-        if match is None or match[1] not in _KINDS or (match[2] is not None and index is not None):
+            raise ArgumentTypeError("device() received an invalid combination of arguments",
+                                    expected="a name such as 'cpu' or 'cuda:0'", got=repr(type))
+        kind, colon, number = name.partition(":")
+        if kind not in _KINDS:
             raise GraphcError(
                 f"Expected one of {', '.join(_KINDS)} device type at start of device string: {name}",
                 expected="'cpu', 'cuda' or 'cuda:<index>'", got=repr(name),
             )
-        self.type = match[1]
-        self.index = int(match[2]) if match[2] is not None else index
+        if colon and not re.fullmatch(r"0|[1-9]\d*", number):
+            raise GraphcError(f"Invalid device string: '{name}'", expected="'cpu', 'cuda' or 'cuda:<index>'")
+        if colon and index is not None:
+            raise GraphcError(f"type (string) must not include an index because index was passed explicitly: {name}")
+        if index is not None and index < 0:
+            raise GraphcError("Device index must not be negative", got=str(index))
+        self.type = kind
+        self.index = int(number) if colon else index
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
@@ -48,7 +59,17 @@ class device:
     def __reduce__(self) -> tuple[object, ...]:
         return device, (self.type, self.index)
 
+    def __enter__(self) -> device:
+        check(self)
+        return self
 
+    def __exit__(
+        self, kind: builtin_type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+builtin_type = type
 CPU = device("cpu")
 
 
@@ -61,3 +82,13 @@ def check(where: str | int | device | None) -> None:
         raise BackendError(f"{chosen}: no CUDA device can be used here",
                            hint="choose the device with graphc.cuda.is_available(), as in "
                                 "device('cuda' if graphc.cuda.is_available() else 'cpu')")
+
+
+def get_default_device() -> device:
+    """The device on which tensors are made where none is named."""
+    return CPU
+
+
+def set_default_device(device: str | device | None) -> None:
+    """Choose the device on which tensors are made: there is only the CPU, and an error for another one."""
+    check(device)

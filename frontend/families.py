@@ -41,6 +41,7 @@ from graphc.frontend import (
     pointwise,
     pooling,
     products,
+    queries,
     random,
     ranges,
     recurrent,
@@ -57,7 +58,7 @@ from graphc.frontend import (
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
-    creation, ranges, triangles, exchange, random, conversion, inplace,
+    creation, ranges, triangles, exchange, random, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
     convolution, pooling, adaptive_pooling, padding, grid_sampling, patches, windows,
     einsum, linalg_norms, linalg_toplevel, spectral,

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import AutogradError, DTypeError, GraphcError, ShapeError
-from graphc.frontend.arguments import emit, scalar_type
+from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
@@ -236,6 +236,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         if value._data.shape:
             raise GraphcError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.dim()} dimensions.")
         return assign(self, value)
+    check_fits(value, self.dtype)
+    if self.dtype.kind in ("int", "uint"):
+        value = wrapped(value, self.dtype)
     return assign(self, ops.full(_type(self), value, like=Tensor))
 
 

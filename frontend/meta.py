@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import GraphcError
+from graphc.errors import ArgumentTypeError, GraphcError
 
 if TYPE_CHECKING:
     from graphc.frontend.hooks import Hooks
@@ -14,10 +15,19 @@ if TYPE_CHECKING:
     from graphc.op import OpDef
 
 
+def _size(size: Any) -> Any:
+    if isinstance(size, (float, complex, str)):
+        raise ArgumentTypeError(f"Size() takes an iterable of 'int', and one is {type(size).__name__!r}", got=repr(size))
+    return size.__index__() if hasattr(size, "__index__") else size
+
+
 class Size(tuple[int, ...]):
     """A shape: a tuple of sizes that can count its elements."""
 
     __slots__ = ()
+
+    def __new__(cls, sizes: Iterable[Any] = ()) -> Size:
+        return tuple.__new__(cls, [s if type(s) is int else _size(s) for s in sizes])
 
     def numel(self) -> int:
         """How many elements a tensor of this shape has."""

@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, integer, sizes
 from graphc.frontend.dispatch import finish
+from graphc.frontend.formats import channels_last_order
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.tracer import active
@@ -259,17 +260,22 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 
 def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
     """A copy that the gradient flows through."""
+    if memory_format is not None and not input.is_contiguous(memory_format):
+        return contiguous(input, memory_format)
     return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
 
 
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
-    """The tensor itself if it lies in row-major order without gaps, else a copy that does."""
-    if input.is_contiguous():
+    """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does."""
+    order = channels_last_order(memory_format, input.ndim)
+    if input.is_contiguous(None if order is None else memory_format):
         return input
+    if order is not None:
+        return permute(contiguous(permute(input, order)), tuple(order.index(d) for d in range(len(order))))
     if active() is not None:
         return clone(input)
     array = np.ascontiguousarray(input._data)
-    return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_floating_point), "Clone")
+    return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_differentiable), "Clone")
 
 
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentTypeError, DTypeError, GraphcError
+from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import integer
 from graphc.frontend.creation import Device, finished, given_dtype
 from graphc.frontend.pointwise import cast, pow, trunc, where
@@ -44,7 +44,7 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None
     if dtype is None:
         dtype = get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else int64
     if dtype.is_complex or dtype.kind == "bool":
-        raise DTypeError(f"\"arange_cpu\" not implemented for {dtype.name}", expected="an integer or floating-point dtype")
+        raise UnsupportedDTypeError(f'"arange" not implemented for {dtype.name}', expected="an integer or floating-point dtype")
     if step == 0:
         raise GraphcError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from graphc.op import Emitter
 
 _new = object.__new__
+_new_tuple = tuple.__new__
 _DTYPES = {d.numpy: d for d in DTYPES.values()}
+
+
+_REDUCTIONS = frozenset((np.all, np.any, np.amax, np.amin, np.max, np.mean, np.min, np.prod, np.ptp, np.std, np.sum, np.var))
 
 
 def as_dtype(dtype: Any) -> DType:
@@ -68,6 +72,8 @@ class Tensor:
         dtype = get_default_dtype().numpy
         if len(args) == 1 and isinstance(args[0], Tensor):
             self._data = args[0]._data
+        elif len(args) == 1 and isinstance(args[0], (float, complex)):
+            raise ArgumentTypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
         elif len(args) == 1 and not isinstance(args[0], int):
             self._data = np.array(args[0], dtype) if not isinstance(args[0], Size) else np.zeros(args[0], dtype)
         else:
@@ -95,7 +101,7 @@ class Tensor:
     @property
     def shape(self) -> Size:
         """The sizes of the dimensions."""
-        return Size(self._data.shape)
+        return _new_tuple(Size, self._data.shape)
 
     @property
     def dtype(self) -> DType:
@@ -179,6 +185,10 @@ class Tensor:
         return False
 
     @property
+    def is_mkldnn(self) -> bool:
+        return False
+
+    @property
     def is_quantized(self) -> bool:
         return False
 
@@ -197,6 +207,11 @@ class Tensor:
     def is_same_size(self, other: Tensor) -> bool:
         """Whether another tensor has the same shape."""
         return self._data.shape == other._data.shape
+
+    def is_set_to(self, tensor: Tensor) -> bool:
+        """Whether another tensor is the same piece of the same memory, in the same shape."""
+        own, other = self._array("is_set_to()"), tensor._array("is_set_to()")
+        return own.ctypes.data == other.ctypes.data and own.shape == other.shape and own.strides == other.strides
 
     # Memory
 
@@ -463,6 +478,12 @@ class Tensor:
         # what NumPy's functions make of tensors is a tensor
         return wrap(np.asarray(array))
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        # reductions would call the tensor's own methods, which are called with other arguments
+        if function in _REDUCTIONS:
+            return function(*(a.numpy() if isinstance(a, Tensor) else a for a in args), **kwargs)
+        return function._implementation(*args, **kwargs)
+
     def _known_to_python(self, what: str) -> np.ndarray:
         """The numbers, in a dtype that Python has a type for."""
         array = self._array(what)
@@ -526,7 +547,11 @@ class Tensor:
                               f"{type(element)}.")
         return bool((self == element).any())
 
-    __hash__ = object.__hash__
+    def __reversed__(self) -> Tensor:
+        return self.flip(0) if self._data.shape else self
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __format__(self, spec: str) -> str:
         if not spec:
@@ -548,7 +573,7 @@ class Tensor:
             raise AutogradError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol",
                                 hint="deepcopy x.detach()", at=user_location())
         copy = _new(type(self))
-        copy._data = self._array("deepcopy()").copy()
+        copy._data = self._array("deepcopy()").copy(order="K")
         copy._node = copy._meta = None
         copy.__dict__.update(self.__dict__)
         if self.requires_grad:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import DTypeError, GraphcError
+from graphc.errors import GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import Device, finished, given_dtype
 from graphc.frontend.pointwise import where
@@ -85,6 +85,6 @@ def _indices(name: str, function: Any, row: int, col: int, offset: int, dtype: D
             raise GraphcError(f"{what} must be non-negative, got {size}")
     chosen = given_dtype(dtype, name) or int64
     if chosen not in (int64, int32):
-        raise DTypeError(f'"{name}" not implemented for {chosen.name}', expected="int64 or int32")
+        raise UnsupportedDTypeError(f'"{name}" not implemented for {chosen.name}', expected="int64 or int32")
     places = np.stack(function(row, offset, col)).astype(chosen.numpy)
     return finished(wrap(places), None, False, device)

@@ -90,6 +90,10 @@ class DTypeError(GraphcError):
     """Operands whose dtypes do not fit the operation."""
 
 
+class UnsupportedDTypeError(DTypeError, NotImplementedError):
+    """Operands of a dtype that the operation does not exist for."""
+
+
 class DimError(GraphcError, IndexError):
     """A dimension or an index that the tensor does not have."""
 

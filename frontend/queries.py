@@ -1,0 +1,37 @@
+"""Questions about tensors that are functions."""
+
+from __future__ import annotations
+
+from graphc.errors import GraphcError
+from graphc.frontend.arguments import need_tensor
+from graphc.frontend.tensor import Storage, Tensor
+
+FUNCTIONS = "is_nonzero is_same_size is_storage typename"
+METHODS = "is_nonzero"
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the one element is not zero."""
+    if need_tensor(input, "is_nonzero").numel() == 0:
+        raise GraphcError("Boolean value of Tensor with no values is ambiguous", expected="one element")
+    return bool(input)
+
+
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape."""
+    return need_tensor(input, "is_same_size").is_same_size(need_tensor(other, "is_same_size", "other"))
+
+
+def is_storage(obj: object) -> bool:
+    """Whether an object is the memory of a tensor."""
+    return isinstance(obj, Storage)
+
+
+def typename(obj: object) -> str:
+    """The old name of a tensor's class, such as "graphc.FloatTensor"; of another object its class with its module."""
+    if isinstance(obj, Tensor):
+        return str(obj.type())
+    named = obj if hasattr(obj, "__qualname__") else type(obj)
+    module = getattr(named, "__module__", "")
+    name = named.__qualname__
+    return name if module in ("", "builtins", None) else f"{module}.{name}"
