@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from graphc import ops
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend import linalg_factors, linalg_products, linalg_solvers, return_types
-from graphc.frontend.arguments import need_tensor
+from graphc.frontend.arguments import emit, need_tensor
 from graphc.frontend.creation import zeros
 from graphc.frontend.linalg_checks import need_matrices, need_numbers, need_square, one_batch, one_dtype, squares
 from graphc.frontend.linalg_factors import geqrf, lu_unpack, ormqr
@@ -47,9 +47,7 @@ def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     if B._data.shape[-2] != L._data.shape[-1]:
         raise ShapeError(f"Incompatible matrix sizes for {name}: each A matrix is {L.shape[-1]} by {L.shape[-1]} but each b "
                          f"matrix is {B.shape[-2]} by {B.shape[-1]}")
-    L, B = one_batch(L, B)
-    first, second = (ops.adjoint(L), L) if upper else (L, ops.adjoint(L))
-    return solve_triangular(second, solve_triangular(first, B, upper=False), upper=True)
+    return emit(ops.cholesky_solve, one_batch(L, B), {"upper": upper})
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:

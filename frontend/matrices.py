@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Callable
 from typing import Any
 
 from graphc import ops
@@ -16,7 +17,7 @@ from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.triangles import eye
-from graphc.types import bool_, broadcast_shapes, int64
+from graphc.types import bool_, broadcast_shapes, float32, int64
 
 FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot vdot"
 METHODS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer trace vdot"
@@ -161,8 +162,15 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     return emit(ops.contract, (a, b), {"spec": f"{''.join(names_a)},{''.join(names_b)}->{''.join(out)}"})
 
 
-def _plus(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
-    if not product.dtype.is_floating_point:
+def _plus(name: str, input: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor,
+          beta: Any, alpha: Any) -> Tensor:
+    """beta * input + alpha * the product of left and right; of half precision rounded once, at the end."""
+    dtype = input.dtype
+    if dtype.is_floating_point and dtype.bits < 32 and dtype is left.dtype is right.dtype:
+        wide = (cast(x, float32) for x in (input, left, right))
+        return named(cast(_plus(name, next(wide), multiply, next(wide), next(wide), beta, alpha), dtype), name)
+    product = multiply(left, right)
+    if not product.dtype.is_differentiable:
         beta, alpha = int(beta), int(alpha)  # as PyTorch: the factors take the dtype of the tensors
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
@@ -173,27 +181,27 @@ def _plus(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> T
 @composite
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * mat1 @ mat2."""
-    return _plus("Addmm", input, mm(mat1, mat2), beta, alpha)
+    return _plus("Addmm", input, mm, mat1, mat2, beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * mat @ vec."""
-    return _plus("Addmv", input, mv(mat, vec), beta, alpha)
+    return _plus("Addmv", input, mv, mat, vec, beta, alpha)
 
 
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * outer(vec1, vec2)."""
-    return _plus("Addr", input, outer(vec1, vec2), beta, alpha)
+    return _plus("Addr", input, outer, vec1, vec2, beta, alpha)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * batch1 @ batch2, matrix by matrix."""
-    return _plus("Baddbmm", input, bmm(batch1, batch2), beta, alpha)
+    return _plus("Baddbmm", input, bmm, batch1, batch2, beta, alpha)
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
-    return _plus("Addbmm", input, sum(bmm(batch1, batch2), 0), beta, alpha)
+    return _plus("Addbmm", input, lambda x, y: sum(bmm(x, y), 0), batch1, batch2, beta, alpha)
 
 
 def trace(input: Tensor) -> Tensor:

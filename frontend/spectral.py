@@ -117,9 +117,8 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     batched = x.ndim == 3
     spectra = transpose(x if batched else unsqueeze(x, 0), -2, -1)
     norm = "ortho" if normalized else "backward"
-    frames = fft.irfft(spectra, n_fft, norm=norm) if half else fft.ifft(spectra, norm=norm)
-    if not half and not return_complex:
-        frames = emit(ops.real, (frames,), {})
+    # of a whole spectrum, too, the half that real signals have is all that is looked at
+    frames = fft.ifft(spectra, norm=norm) if return_complex else fft.irfft(spectra, n_fft, norm=norm)
     shape = _window(window, n_fft, width, x.dtype.to_real())
     count = frames._data.shape[1]
     total = n_fft + hop * (count - 1)

@@ -43,7 +43,7 @@ class Sample:
 
     `low` and `high` bound the numbers drawn for floating-point operands, so that they stay inside the op's domain and
     away from its kinks. A `hermitian` sample's first operand is made a positive-definite matrix, or a batch of them, and
-    varied among Hermitian ones only.
+    varied among Hermitian ones only; that of a `triangular` one is a lower triangle, and varied among such.
     """
 
     operands: tuple[Any, ...]
@@ -51,6 +51,7 @@ class Sample:
     low: float = -2.0
     high: float = 2.0
     hermitian: bool = False
+    triangular: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,6 +80,8 @@ def draw(record: OpDef, number: int, sample: Sample) -> Case:
     if sample.hermitian:
         size = arrays[0].shape[-1]
         arrays[0] = (arrays[0] @ arrays[0].swapaxes(-1, -2) + np.eye(size)).astype(arrays[0].dtype)
+    if sample.triangular:
+        arrays[0] = np.tril(arrays[0], -1) + np.eye(arrays[0].shape[-1], dtype=arrays[0].dtype) * 2
     return Case(record, sample, tuple(arrays))
 
 
@@ -206,7 +208,7 @@ def seeds(rng: np.random.Generator, graph: Graph) -> list[np.ndarray]:
     return [normal(rng, v) for v in graph.outputs if v.dtype.is_differentiable]
 
 
-def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int, hermitian: bool = False) -> None:
+def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int, sample: Sample) -> None:
     """The graph's vector-Jacobian product along a random direction, then that of the product itself."""
     rng = np.random.default_rng(order)
     backward = vjp_graph(graph)
@@ -214,19 +216,21 @@ def check_derivative(graph: Graph, arrays: list[np.ndarray], order: int, hermiti
     found = interpret(backward, [*arrays, *cotangents])
     floating = [i for i, a in enumerate(arrays) if a.dtype.kind in "fc"]
     direction = {i: normal(rng, arrays[i]) for i in floating}
-    if hermitian:
+    if sample.hermitian:
         direction[0] = direction[0] + direction[0].conj().swapaxes(-1, -2)
+    if sample.triangular:
+        direction[0] = np.tril(direction[0])
     expected = slope(graph, arrays, direction, cotangents)
     got = sum(inner(g, direction[i]) for i, g in zip(floating, found, strict=True))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     if order > 1:
-        check_derivative(backward, [*arrays, *cotangents], order - 1, hermitian)
+        check_derivative(backward, [*arrays, *cotangents], order - 1, sample)
 
 
 @differentiable_case
 def test_derivative_agrees_with_finite_differences(case: Case) -> None:
     wide = case.in_float64()
-    check_derivative(wide.graph(), list(wide.arrays), ORDER, wide.sample.hermitian)
+    check_derivative(wide.graph(), list(wide.arrays), ORDER, wide.sample)
 
 
 @differentiable_case

@@ -131,4 +131,4 @@ from graphc.ops.special import (
     zeta,
 )
 from graphc.ops.strided import as_strided, diagonal, diagonal_update
-from graphc.ops.systems import solve, triangular_solve
+from graphc.ops.systems import cholesky_solve, solve, triangular_solve

@@ -71,6 +71,38 @@ def solve_right(b: Any, a: Any, *, upper: bool, unit: bool = False) -> Any:
     return adjoint(triangular_solve(adjoint(a), adjoint(b), upper=not upper, unit=unit))
 
 
+# By a Cholesky factor
+
+
+def _cholesky_infer(factor: TensorType, b: TensorType, upper: bool) -> TensorType:
+    need_square("cholesky_solve", factor)
+    check_sides("cholesky_solve", factor, b)
+    return b
+
+
+def _cholesky_ref(factor: np.ndarray, b: np.ndarray, upper: bool) -> np.ndarray:
+    from scipy.linalg.lapack import get_lapack_funcs
+
+    out = np.empty_like(b)
+    if b.size:
+        (potrs,) = get_lapack_funcs(("potrs",), (factor, b))
+        each_matrix(lambda f, b: potrs(f, b, lower=not upper)[:1], (factor, b), (out,))
+    return out
+
+
+def _cholesky_factor_vjp(ct: Any, factor: Any, out: Any, upper: bool) -> Any:
+    """-(G_B X^H + X G_B^H) L: that of L L^H, as if all of L were read, as in PyTorch."""
+    product = matmul(cholesky_solve(factor, ct, upper=upper), adjoint(out))
+    both = -(product + adjoint(product))
+    return matmul(factor, both) if upper else matmul(both, factor)
+
+
+cholesky_solve = op("cholesky_solve", "factor b", "upper", infer=_cholesky_infer, ref=_cholesky_ref, **LAPACK,
+                    vjp=(_cholesky_factor_vjp, lambda ct, factor, upper: cholesky_solve(factor, ct, upper=upper)),
+                    samples=(Sample((_a, _b), {"upper": False}, triangular=True),
+                             Sample((_stack, _right), {"upper": False}, triangular=True)))
+"""X with L L^H X = B, or U^H U X = B if `upper`. The other triangle of the factor is not read."""
+
 # Square
 
 
