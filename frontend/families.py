@@ -34,6 +34,7 @@ from graphc.frontend import (
     linalg_norms,
     linalg_toplevel,
     logic,
+    losses,
     matrices,
     movement,
     padding,
@@ -60,7 +61,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
     creation, ranges, triangles, exchange, random, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
-    convolution, pooling, adaptive_pooling, padding, grid_sampling, patches, windows,
+    convolution, pooling, adaptive_pooling, losses, padding, grid_sampling, patches, windows,
     einsum, linalg_norms, linalg_toplevel, spectral,
     sharing,
 )  # fmt: skip
