@@ -7,14 +7,13 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis
-from graphc.frontend.creation import zeros
 from graphc.frontend.indexing import index_select
 from graphc.frontend.linalg_norms import vector_norm
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, transpose, unsqueeze
 from graphc.frontend.pointwise import sqrt, where
 from graphc.frontend.reductions import sum
-from graphc.frontend.tape import named
+from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
 from graphc.types import broadcast_shapes
 
@@ -51,13 +50,14 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
     batch = broadcast_shapes(x1._data.shape[:-2], x2._data.shape[:-2], op="cdist")
     x, y = (expand(z, (*batch, *z._data.shape[-2:])) for z in (x1, x2))
     if columns[0] == 0:
-        return zeros((*batch, x._data.shape[-2], y._data.shape[-2]), dtype=x1.dtype)
+        return named(sum(x, -1, keepdim=True) + unsqueeze(sum(y, -1), -2), "Cdist")
     by_product = _MODES[compute_mode or "use_mm_for_euclid_dist_if_necessary"]
     if by_product is None:
         by_product = max(x._data.shape[-2], y._data.shape[-2]) > _FEW
     if p == 2 and by_product:
         return named(_euclidean(x, y), "Cdist")
-    return named(vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1), "Cdist")
+    out = vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1)
+    return named(out, "Cdist") if p else without_slope(out, (x1, x2), "Cdist")
 
 
 def _euclidean(x: Tensor, y: Tensor) -> Tensor:
@@ -76,9 +76,9 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
         raise GraphcError("pdist only supports non-negative p values", got=str(p))
     count, columns = input._data.shape
     first, second = (ops.constant(value=places.astype(np.int64), like=Tensor) for places in np.triu_indices(count, 1))
-    if columns == 0:
-        return zeros(first._data.shape[0], dtype=input.dtype)
-    return named(vector_norm(index_select(input, 0, first) - index_select(input, 0, second), p, -1), "Pdist")
+    difference = index_select(input, 0, first) - index_select(input, 0, second)
+    out = sum(difference, -1) if columns == 0 else vector_norm(difference, p, -1)
+    return named(out, "Pdist") if p else without_slope(out, (input,), "Pdist")
 
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:

@@ -16,7 +16,9 @@ from graphc.frontend.creation import zeros
 from graphc.frontend.indexing import index_select
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.movement import expand, reshape, swapaxes
+from graphc.frontend.pointwise import cast
 from graphc.frontend.tensor import Tensor
+from graphc.types import int64
 
 FUNCTIONS = "block_diag cartesian_prod combinations meshgrid unravel_index"
 
@@ -102,4 +104,5 @@ def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, 
     lengths = sizes((shape,), "shape") if isinstance(shape, (tuple, list)) else (shape,)
     if any(n < 0 for n in lengths):
         raise GraphcError(f"'shape' cannot have negative values, but got {lengths}")
+    indices = cast(indices, int64)
     return tuple(indices // max(math.prod(lengths[i + 1 :]), 1) % max(n, 1) for i, n in enumerate(lengths))

@@ -18,7 +18,7 @@ from graphc.frontend.movement import expand, part, reshape
 from graphc.frontend.pointwise import cast
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.subscript import broadcast_indices, getitem, nonzero_places
-from graphc.frontend.tape import named
+from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import bool_, int32, int64
 
@@ -146,9 +146,9 @@ def _lifted(value: Any) -> Any:
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] along dimension 0, and so on."""
     at = axis(dim, input.ndim)
-    index = check_index("gather", index)
     if 0 in index._data.shape:
-        return zeros(tuple(index._data.shape), dtype=input.dtype)
+        return without_slope(zeros(tuple(index._data.shape), dtype=input.dtype), (input,), "Gather")
+    index = check_index("gather", index)
     if input.ndim != index.ndim:
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor",
                          got=f"{index.ndim} and {input.ndim}")

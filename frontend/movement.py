@@ -25,7 +25,7 @@ FUNCTIONS = """
 """
 METHODS = """
     adjoint as_strided broadcast_to clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow
-    narrow_copy permute ravel repeat reshape reshape_as rot90 select squeeze sum_to_size swapaxes t tile transpose
+    narrow_copy permute ravel repeat reshape reshape_as rot90 select squeeze swapaxes t tile transpose
     unflatten unfold unsqueeze view view_as
 """
 ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
@@ -395,16 +395,6 @@ def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """`repeat`, where missing times count as 1 in front."""
     times = sizes(args if dims is None else (dims,), "dims")
     return repeat(input, (1,) * (len(input._data.shape) - len(times)) + times)
-
-
-def sum_to_size(input: Tensor, *size: Any) -> Tensor:
-    """The sum over the dimensions along which a tensor of that size was stretched to this one."""
-    wanted = sizes(size, "size")
-    shape = tuple(input._data.shape)
-    own = shape[len(shape) - len(wanted) :]
-    if len(wanted) > len(shape) or any(s not in (1, n) for s, n in zip(wanted, own)):
-        raise ShapeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
-    return ops.unbroadcast(input, wanted)
 
 
 def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:

@@ -7,19 +7,18 @@ import math
 from typing import Any
 
 from graphc import ops
-from graphc.errors import DimError, DTypeError
+from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.frontend import return_types
-from graphc.frontend.arguments import axes, emit
+from graphc.frontend.arguments import axes, emit, sizes
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
-from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, sqrt, where
+from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, sqrt, square, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, bool_, float32, int64
+from graphc.types import DType, bool_, float32, int64, uint8
 
 FUNCTIONS = """
     all amax amin aminmax any argmax argmin count_nonzero logsumexp max mean min nanmean nansum prod std
@@ -27,7 +26,7 @@ FUNCTIONS = """
 """
 METHODS = """
     all amax amin aminmax any argmax argmin count_nonzero logsumexp max mean min nanmean nansum prod std
-    sum var
+    sum sum_to_size var
 """
 
 Dims = int | tuple[int, ...] | list[int] | None
@@ -43,7 +42,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType 
     """The sum over all dimensions, or over `dim`. Integers and bools are summed as int64."""
     if dtype is not None:
         input = cast(input, dtype)
-    elif not input.dtype.is_floating_point:
+    elif not input.dtype.is_differentiable:
         input = cast(input, int64)
     dims = axes(dim if axis is None else axis, len(input._data.shape))
     return named(_reduced(ops.sum, input, dims, keepdim), "Sum")
@@ -51,7 +50,22 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType 
 
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum of what is not nan."""
+    if input.dtype.is_complex:
+        raise DTypeError("nansum on CPU does not support complex inputs")
     return named(sum(where(isnan(input), 0, input), dim, keepdim, dtype=dtype), "Nansum")
+
+
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """The sum over the dimensions along which a tensor of that size was stretched to this one."""
+    wanted = sizes(size, "size")
+    shape = tuple(input._data.shape)
+    own = shape[len(shape) - len(wanted) :]
+    if len(wanted) > len(shape) or builtins.any(s not in (1, n) for s, n in zip(wanted, own)):
+        raise ShapeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
+    if wanted == shape:
+        return input
+    offset = len(shape) - len(wanted)
+    return reshape(sum(input, [i for i, n in enumerate(shape) if i < offset or wanted[i - offset] != n]), wanted)
 
 
 def _count(input: Tensor, dims: tuple[int, ...]) -> Any:
@@ -59,11 +73,11 @@ def _count(input: Tensor, dims: tuple[int, ...]) -> Any:
     return math.prod(shape[d] for d in dims)
 
 
-def _need_floating(input: Tensor, function: str) -> None:
-    if not input.dtype.is_floating_point:
+def _need_differentiable(input: Tensor, function: str) -> None:
+    if not input.dtype.is_differentiable:
         raise DTypeError(
-            f"{function}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype.",
-            got=input.dtype.name, hint=f"x.float().{function}(), or {function}(dtype=graphc.float32)")
+            f"{function}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
+            f"Got: {input.dtype.name}", hint=f"x.float().{function}(), or {function}(dtype=graphc.float32)")
 
 
 @composite
@@ -71,15 +85,19 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
     """The mean over all dimensions, or over `dim`."""
     if dtype is not None:
         input = cast(input, dtype)
-    _need_floating(input, "mean")
+    _need_differentiable(input, "mean")
     dims = axes(dim if axis is None else axis, len(input._data.shape))
     return named(_reduced(ops.sum, input, dims, keepdim) / _count(input, dims), "Mean")
 
 
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean of what is not nan."""
+    if not input.dtype.is_differentiable:
+        raise DTypeError("nanmean(): expected input to have floating point or complex dtype but got "
+                         f"{input.dtype.name}")
     count = sum(~isnan(input), dim, keepdim)
-    return named(nansum(input, dim, keepdim, dtype=dtype) / count, "Nanmean")
+    total = sum(where(isnan(input), 0, input), dim, keepdim, dtype=dtype)
+    return named(total / count, "Nanmean")
 
 
 def _moments(input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -88,12 +106,13 @@ def _moments(input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: b
         dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None or unbiased else 0
-    _need_floating(input, "var")
+    if not input.dtype.is_differentiable:
+        raise DTypeError("std and var only support floating point and complex dtypes", got=input.dtype.name)
     dims = axes(dim, len(input._data.shape))
     count = _count(input, dims)
     centre = _reduced(ops.sum, input, dims, True) / count
     spread = input - centre
-    squares = _reduced(ops.sum, spread * spread, dims, keepdim)
+    squares = _reduced(ops.sum, square(abs(spread)) if input.dtype.is_complex else spread * spread, dims, keepdim)
     left = count - correction
     # no degrees of freedom: nan of 0 / 0, inf of a positive number
     variance = squares / (left if not isinstance(left, (int, float)) or left > 0 else 0)
@@ -114,7 +133,13 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
     """The standard deviation, the square root of `var`."""
-    return named(sqrt(_moments(input, dim, unbiased, correction, keepdim)[0]), "Std")
+    return named(_root(_moments(input, dim, unbiased, correction, keepdim)[0]), "Std")
+
+
+def _root(variance: Tensor) -> Tensor:
+    """The square root; its slope at zero counts as zero, as in PyTorch."""
+    zero = variance == 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, variance)))
 
 
 def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
@@ -127,37 +152,23 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean."""
     variance, centre = _moments(input, dim, unbiased, correction, keepdim)
-    return sqrt(variance), centre
+    return _root(variance), centre
 
 
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """The product over all dimensions, or over one."""
+    """The product over all dimensions, or over one. Integers and bools are multiplied as int64. The gradient is exact where
+    elements are zero."""
     if dtype is not None:
         input = cast(input, dtype)
-    elif not input.dtype.is_floating_point:
+    elif not input.dtype.is_differentiable:
         input = cast(input, int64)
-    shape = input._data.shape
-    flat = reshape(input, (-1,)) if dim is None else input
-    at = 0 if dim is None else one_axis(dim, len(shape))
-    if not flat._data.shape:
-        return flat
-    out = _halved_product(flat, at)
-    if dim is not None and not keepdim:
-        out = squeeze(out, at)
-    elif dim is None:
-        out = reshape(out, ())
-    return named(out, "Prod")
-
-
-def _halved_product(input: Tensor, at: int) -> Tensor:
-    """The product along a dimension, which stays with size 1: halves are multiplied until one is left."""
-    while (size := input._data.shape[at]) != 1:
-        if size == 0:
-            return sum(input, at, keepdim=True, dtype=input.dtype) + 1  # of nothing, but still in the graph
-        half = size // 2
-        product = input.narrow(at, 0, half) * input.narrow(at, half, half)
-        input = cat((product, input.narrow(at, 2 * half, 1)), at) if size % 2 else product
-    return input
+    if dim is None:
+        return named(emit(ops.prod, (reshape(input, (-1,)),), {"axis": 0}), "Prod")
+    at = one_axis(dim, len(input._data.shape))
+    if not input._data.shape:
+        return input.clone()
+    out = emit(ops.prod, (input,), {"axis": at})
+    return named(unsqueeze(out, at) if keepdim else out, "Prod")
 
 
 def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
@@ -178,24 +189,27 @@ def _extreme(record: Any, name: str, input: Tensor, dims: tuple[int, ...], keepd
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The least and the largest element."""
+    """The least and the largest element, of all or along `dim`."""
+    shape = input._data.shape
+    if 0 in (shape if dim is None else shape[dim : dim + 1 or None]):
+        raise DimError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.")
     dims: Dims = () if dim is None else dim
     return return_types.aminmax(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The largest element; along `dim` with its index; or, given a second tensor, the larger of each two elements."""
-    if isinstance(dim, Tensor):
-        return maximum(input, dim)
+    if isinstance(dim, Tensor) or other is not None:
+        return maximum(input, dim if other is None else other)
     if dim is None:
         return named(_extreme(ops.amax, "Max", input, tuple(range(len(input._data.shape))), False), "Max")
     return return_types.max(*_with_index(ops.argmax, "Max", input, dim, keepdim))
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The least element; along `dim` with its index; or, given a second tensor, the smaller of each two elements."""
-    if isinstance(dim, Tensor):
-        return minimum(input, dim)
+    if isinstance(dim, Tensor) or other is not None:
+        return minimum(input, dim if other is None else other)
     if dim is None:
         return named(_extreme(ops.amin, "Min", input, tuple(range(len(input._data.shape))), False), "Min")
     return return_types.min(*_with_index(ops.argmin, "Min", input, dim, keepdim))
@@ -205,8 +219,10 @@ def _with_index(record: Any, name: str, input: Tensor, dim: int, keepdim: bool) 
     """The element that an index op finds along a dimension, and the index."""
     at = one_axis(dim, len(input._data.shape))
     if not input._data.shape:
-        index = emit(record, (reshape(input, (1,)),), {"axis": 0})
-        return input.clone(), index
+        index = emit(record, (_ordered(reshape(input, (1,))),), {"axis": 0})
+        return input.clone(), reshape(index, ())
+    if input._data.shape[at] == 0:
+        raise DimError(f"{name.lower()}(): Expected reduction dim {at} to have non-zero size.")
     index = unsqueeze(emit(record, (_ordered(input),), {"axis": at}), at)
     value = named(emit(ops.gather, (input, index), {"axis": at}), name)
     return (value, index) if keepdim else (named(squeeze(value, at), name), squeeze(index, at))
@@ -255,11 +271,13 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def _logical(record: Any, input: Tensor, dim: Dims, keepdim: bool, empty: bool) -> Tensor:
     truth = input if input.dtype is bool_ else ne(input, 0)
     shape = truth._data.shape
-    dims = axes(dim, len(shape))
+    dims = () if isinstance(dim, (tuple, list)) and not dim else axes(dim, len(shape))
     if builtins.any(shape[d] == 0 for d in dims):
         left = tuple(1 if i in dims else s for i, s in enumerate(shape) if keepdim or i not in dims)
-        return full(left, empty)
-    return _reduced(record, truth, dims, keepdim)
+        out = full(left, empty, dtype=bool_)
+    else:
+        out = _reduced(record, truth, dims, keepdim)
+    return cast(out, uint8) if input.dtype is uint8 else out  # as PyTorch has it, from before there were bools
 
 
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
@@ -270,10 +288,13 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 @composite
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over `dim`, without overflow."""
-    if not input.dtype.is_floating_point:
+    if not input.dtype.is_differentiable:
         input = cast(input, float32)
-    dims = axes(dim, len(input._data.shape))
-    top = _reduced(ops.amax, input.detach(), dims, True)
+    shape = input._data.shape
+    dims = axes(dim, len(shape))
+    if builtins.any(shape[d] == 0 for d in dims):
+        return named(log(_reduced(ops.sum, exp(input), dims, keepdim)), "Logsumexp")
+    top = _reduced(ops.amax, ops.real(input.detach()) if input.dtype.is_complex else input.detach(), dims, True)
     top = where(abs(top) == math.inf, 0.0, top)
     out = log(_reduced(ops.sum, exp(input - top), dims, True)) + top
     if not keepdim:

@@ -8,10 +8,12 @@ import numpy as np
 
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import bitwise_or, cast, eq, ne, where
 from graphc.ops.movement import broadcast_to, check_axis, concat, flip, reshape, slice
 from graphc.ops.scan import products_before, wider
+from graphc.ops.sort import comparable
 from graphc.types import Shape, TensorType, bool_, complex64, float32, int64
 
 _t = TensorType(float32, (2, 3, 4))
@@ -59,8 +61,6 @@ sum = op("sum", "x", "axes", infer=_sum_infer, ref=_sum_ref, reduction="sum",
 
 def _prod_infer(x: TensorType, axis: int) -> TensorType:
     check_axis("prod", axis, x)
-    if x.dtype is bool_:
-        raise DTypeError("prod: bool has no product of its own", expected="a numeric dtype", hint="cast it first")
     return _without(x, (axis,))
 
 
@@ -91,12 +91,14 @@ def _prod_decompose(x: Any, axis: int) -> Any:
 
 def _prod_vjp(ct: Any, x: Any, axis: int) -> Any:
     """The product of all others: of those before times those after, as nothing may be divided by zero."""
+    x = conjugate(x)
     after = flip(products_before(flip(x, (axis,)), axis), (axis,))
     return expand(ct, x.shape, (axis,)) * (products_before(x, axis) * after)
 
 
 prod = op("prod", "x", "axis", infer=_prod_infer, ref=_prod_ref, decompose=_prod_decompose, vjp=_prod_vjp,
           samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}),
+                   Sample((TensorType(complex64, (3, 2)),), {"axis": 0}),
                    Sample((np.array([[1.5, 0.0, -2.0], [0.0, 2.0, 0.0]], np.float32),), {"axis": 1})))
 
 
@@ -108,6 +110,8 @@ def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
                          expected="reduced dimensions of size 1 or more")
+    if x.dtype.is_complex:
+        raise DTypeError("amax/amin: complex numbers have no order", got=str(x))
     return _without(x, axes)
 
 
@@ -141,9 +145,9 @@ def _arg_decompose(extreme: Any) -> Any:
     return decompose
 
 
-argmax = op("argmax", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmax(x, axis).astype(np.int64),
+argmax = op("argmax", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmax(comparable(x), axis).astype(np.int64),
             decompose=_arg_decompose(amax), vjp=not_differentiable,
             samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
-argmin = op("argmin", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmin(x, axis).astype(np.int64),
+argmin = op("argmin", "x", "axis", infer=_arg_infer, ref=lambda x, axis: np.argmin(comparable(x), axis).astype(np.int64),
             decompose=_arg_decompose(amin), vjp=not_differentiable,
             samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 1}, 0, 3)))
