@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +33,29 @@ BOTH = frozenset((
 """Functions of two tensors."""
 
 
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+"""What NumPy calls arguments: PyTorch takes these names too."""
+
+
+def with_numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with NumPy's names beside its own for the arguments that say which dimensions are meant."""
+    own = inspect.signature(function).parameters
+    others = {other: name for other, name in NUMPY_NAMES.items() if name in own and other not in own}
+    if not others:
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for other in others.keys() & kwargs.keys():
+            kwargs[others[other]] = kwargs.pop(other)
+        return function(*args, **kwargs)
+
+    return call
+
+
 def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The function with an `out=` argument for the tensor to write into; ArgumentTypeError for what is no tensor."""
+    function = with_numpy_names(function)
     either, numbers, both = name in EITHER, name in NUMBERS, name in BOTH
 
     @functools.wraps(function)
@@ -54,6 +76,7 @@ def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with an `out=` argument; for functions whose first argument is not a tensor."""
+    function = with_numpy_names(function)
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
