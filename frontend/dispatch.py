@@ -187,6 +187,9 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         # NumPy's message names neither the op nor the dimension
         broadcast_shapes(*(np.shape(a) for a in arrays), op=record.name)
         raise
+    except TypeError:
+        record.infer(*(TensorType(as_dtype(np.asarray(a).dtype), ()) for a in arrays))  # says what the op is defined on
+        raise
     if type(result) is not np.ndarray:
         result = np.asarray(result)
     if narrow:

@@ -71,14 +71,14 @@ def add(input: Operand, other: Operand, *more: Operand, alpha: Number = 1) -> Te
     """input + alpha * other."""
     if more:  # the order of old: add(input, alpha, other)
         other, alpha = more[0], other  # type: ignore[assignment]
-    if alpha != 1:
+    if alpha != 1 or alpha is True:
         other = _scaled("add", input, other, alpha)
     return emit(ops.add, (input, other), {})
 
 
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other."""
-    if alpha != 1:
+    if alpha != 1 or alpha is True:
         other = _scaled("sub", input, other, alpha)
     try:
         return emit(ops.sub, (input, other), {})
@@ -183,8 +183,9 @@ def reciprocal(input: Tensor) -> Tensor:
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
-    product = tensor1 * tensor2
-    if isinstance(value, float) and not promoted(input, product).is_differentiable:
+    dtype = promoted(input, tensor1, tensor2)
+    product = cast(tensor1, dtype) * cast(tensor2, dtype)
+    if isinstance(value, float) and not dtype.is_differentiable:
         value = int(value)
     return named(input + (product if value == 1 else product * value), "Addcmul")
 
@@ -193,6 +194,8 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
     """input + value * tensor1 / tensor2."""
     if not promoted(tensor1, tensor2).is_differentiable:
         raise GraphcError("Integer division with addcdiv is no longer supported", hint="convert the operands to a float dtype")
+    dtype = promoted(input, tensor1, tensor2)
+    tensor1, tensor2 = cast(tensor1, dtype), cast(tensor2, dtype)
     quotient = (tensor1 if value == 1 else tensor1 * value) / tensor2
     return named(input + quotient, "Addcdiv")
 
