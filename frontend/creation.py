@@ -10,7 +10,7 @@ import numpy as np
 from graphc import ops, types
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend.arguments import check_fits, given_dtype, sizes
+from graphc.frontend.arguments import check_fits, given_dtype, scalar_type, sizes
 from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.exchange import from_numpy
 from graphc.frontend.formats import channels_last_order, contiguous_format
@@ -212,8 +212,9 @@ def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy
     if copy is False and not isinstance(obj, (Tensor, np.ndarray)):
         raise ArgumentError("can't alias arbitrary sequence into a tensor.", hint="copy=None makes a copy where it has to")
     made = as_tensor(obj, dtype, device)
-    if copy is False and dtype is not None and made is not obj and dtype is not _supported(np.asarray(obj).dtype):
-        raise ArgumentError(f"can't alias tensor with dtype '{as_dtype(np.asarray(obj).dtype).name}' into dtype '{dtype.name}'.")
+    own = obj.dtype if isinstance(obj, Tensor) else _supported(obj.dtype) if isinstance(obj, np.ndarray) else made.dtype
+    if copy is False and made.dtype is not own:
+        raise ArgumentError(f"can't alias tensor with dtype '{own.name}' into dtype '{made.dtype.name}'.")
     return finished(made.detach() if isinstance(obj, Tensor) and requires_grad else made, None, requires_grad, None)
 
 
@@ -250,21 +251,26 @@ def given_size(args: tuple[Any, ...], size: Any, function: str) -> tuple[Any, ..
     return sizes(args if size is None else (size,), f"{function}(): argument 'size' (position 1)")
 
 
-def _kept(dtype: DType | None, out: Tensor | None, function: str) -> DType:
+def kept_dtype(dtype: DType | None, out: Tensor | None, function: str) -> DType:
     """The dtype of a new tensor: that of `out=`, where there is one."""
-    return given_dtype(dtype, function) or (get_default_dtype() if out is None else out.dtype)
+    chosen = given_dtype(dtype, function)
+    if out is None:
+        return chosen or get_default_dtype()
+    if chosen is not None and chosen is not out.dtype:
+        raise GraphcError(f"dtype {scalar_type(chosen)} does not match dtype of out parameter ({scalar_type(out.dtype)})")
+    return out.dtype
 
 
 def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of zeros."""
-    return finished(_constant(given_size(args, size, "zeros"), 0, _kept(dtype, out, "zeros")), out, requires_grad, device)
+    return finished(_constant(given_size(args, size, "zeros"), 0, kept_dtype(dtype, out, "zeros")), out, requires_grad, device)
 
 
 def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of ones."""
-    return finished(_constant(given_size(args, size, "ones"), 1, _kept(dtype, out, "ones")), out, requires_grad, device)
+    return finished(_constant(given_size(args, size, "ones"), 1, kept_dtype(dtype, out, "ones")), out, requires_grad, device)
 
 
 def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
@@ -272,7 +278,7 @@ def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
           memory_format: object = None) -> Tensor:
     """A tensor of numbers that are whatever they are."""
     shape = given_size(args, size, "empty")
-    chosen = _kept(dtype, out, "empty")
+    chosen = kept_dtype(dtype, out, "empty")
     devices.check(device)
     if active() is not None:
         made = _constant(shape, 0, chosen)
@@ -394,7 +400,7 @@ def empty_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
 def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
     """The old constructor: uninitialised of a shape given as separate numbers, or a copy of data, in the input's dtype."""
     if all(isinstance(arg, int) for arg in args):
-        return empty(args if args else (0,), dtype=dtype or input.dtype, device=device)
+        return empty(args or (0,), dtype=dtype or input.dtype, device=device)
     return tensor(args[0], dtype=dtype or input.dtype, device=device)
 
 

@@ -27,6 +27,7 @@ from graphc.frontend import (
     einsum,
     elementary,
     exchange,
+    filling,
     grid_sampling,
     grids,
     indexing,
@@ -61,7 +62,7 @@ from graphc.frontend import (
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
-    creation, ranges, triangles, exchange, random, conversion, queries, inplace,
+    creation, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
     convolution, pooling, adaptive_pooling, losses, margin_losses, ctc, padding, grid_sampling, patches, windows,
     einsum, linalg_norms, linalg_toplevel, spectral,

@@ -1,385 +1,366 @@
-"""Random tensors. The stream is a function of the seed and the position alone: the same eagerly and compiled.
-
-A generator's state is a tensor int64[2], the seed and the number of Philox blocks used (see `graphc.ops.random`). A draw
-reads bits from it and moves it on in place, so inside a trace the state is lifted, changed and written back like any
-buffer.
-"""
+"""Random tensors. The stream is a function of the seed and the position alone: the same eagerly and compiled."""
 
 from __future__ import annotations
 
 import math
-import os
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentTypeError, GraphcError
-from graphc.frontend import device as devices
-from graphc.frontend.arguments import emit, sizes
-from graphc.frontend.creation import given_size
-from graphc.frontend.inplace import assign, refuse, write_out
+from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
+from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type, sizes
+from graphc.frontend.creation import Device, finished, given_size, kept_dtype
+from graphc.frontend.generator import (
+    Generator,
+    bits,
+    default_generator,
+    fork_rng,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import part, reshape
 from graphc.frontend.pointwise import cast, cos, log, sqrt
+from graphc.frontend.tape import without_slope
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.ops.random import blocks
-from graphc.types import DType, broadcast_shapes, float32, float64, get_default_dtype, int64
+from graphc.types import DType, broadcast_shapes, float32, float64, int64, uint64
 
 FUNCTIONS = """
-    bernoulli get_rng_state initial_seed manual_seed multinomial normal rand rand_like randint randint_like randn
-    randn_like randperm seed set_rng_state
+    bernoulli binomial get_rng_state initial_seed manual_seed multinomial normal poisson rand rand_like randint
+    randint_like randn randn_like randperm seed set_rng_state
 """
-METHODS = "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_"
+METHODS = "bernoulli multinomial"
 
-Device = str | devices.device | None
-
-
-class Generator:
-    """A stream of random numbers of its own."""
-
-    def __init__(self, device: Device = "cpu") -> None:
-        devices.check(device)
-        self._state = wrap(np.array([_DEFAULT_SEED, 0], np.int64))
-
-    @property
-    def device(self) -> devices.device:
-        """Where the generator lives."""
-        return devices.CPU
-
-    def manual_seed(self, seed: int) -> Generator:
-        """Start the stream of a seed from its beginning; returns the generator."""
-        value = int(seed)
-        if not -(1 << 63) <= value < 1 << 64:
-            raise GraphcError("Overflow when unpacking long: the seed does not fit into 64 bits", got=str(seed))
-        with no_grad():
-            fresh = np.array([value - (1 << 64) if value >= 1 << 63 else value, 0], np.int64)
-            assign(self._state, wrap(fresh))
-        return self
-
-    def seed(self) -> int:
-        """Start a stream from a seed that the operating system gives; returns it."""
-        value = int.from_bytes(os.urandom(7), "little")
-        self.manual_seed(value)
-        return value
-
-    def initial_seed(self) -> int:
-        """The seed of the stream."""
-        return int(self._state._array("initial_seed()")[0]) & 0xFFFFFFFFFFFFFFFF
-
-    def get_state(self) -> Tensor:
-        """The state as a tensor of bytes."""
-        return wrap(self._state._array("get_state()").copy().view(np.uint8))
-
-    def set_state(self, new_state: Tensor) -> None:
-        """Go back to a state that `get_state` gave."""
-        array = new_state._array("set_state()")
-        if array.dtype != np.uint8 or array.shape != (16,):
-            raise GraphcError("RNG state must be the 16 bytes that get_state() returns", got=f"{new_state.dtype.name}"
-                              f"{list(new_state.shape)}")
-        with no_grad():
-            assign(self._state, wrap(array.copy().view(np.int64)))
-
-    def clone_state(self) -> Generator:
-        """Another generator at the same place of the same stream."""
-        other = Generator()
-        other.set_state(self.get_state())
-        return other
-
-    def __reduce__(self) -> Any:
-        return _restore, (self.get_state().numpy(),)
+__all__ = [
+    "Generator", "bernoulli", "binomial", "default_generator", "dropout_mask", "fork_rng", "get_rng_state", "initial_seed",
+    "manual_seed", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
+    "randperm", "seed", "set_rng_state",
+]  # fmt: skip
 
 
-def _restore(state: np.ndarray) -> Generator:
-    generator = Generator()
-    generator.set_state(wrap(state))
-    return generator
+# What every draw is made of
 
 
-_DEFAULT_SEED = 67280421310721
-"""The seed of a generator that nobody seeded."""
-
-default_generator = Generator()
-"""What draws without a generator of their own come from."""
-
-
-def manual_seed(seed: int) -> Generator:
-    """Seed the default generator."""
-    return default_generator.manual_seed(seed)
-
-
-def seed() -> int:
-    """Seed the default generator from the operating system; returns the seed."""
-    return default_generator.seed()
-
-
-def initial_seed() -> int:
-    """The default generator's seed."""
-    return default_generator.initial_seed()
-
-
-def get_rng_state() -> Tensor:
-    """The default generator's state, as bytes."""
-    return default_generator.get_state()
-
-
-def set_rng_state(new_state: Tensor) -> None:
-    """Go back to a state of the default generator."""
-    default_generator.set_state(new_state)
-
-
-@contextmanager
-def fork_rng(devices: Any = (), enabled: bool = True) -> Any:
-    """A block after which the default generator is where it was before."""
-    if not enabled:
-        yield
-        return
-    before = get_rng_state()
-    try:
-        yield
-    finally:
-        set_rng_state(before)
-
-
-# Draws
-
-
-def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
-    """Random words, uint32; moves the generator on."""
-    state = (generator or default_generator)._state
-    with no_grad():
-        words = emit(ops.random_bits, (state,), {"shape": shape})
-        used = np.array([0, blocks(math.prod(shape))], np.int64)
-        assign(state, emit(ops.add, (state, used), {}))
-    return words
-
-
-def _unit(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> Tensor:
-    """Uniform on [0, 1): 24 random bits for float32 and narrower, 53 for float64."""
+def unit(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> Tensor:
+    """Uniform on [0, 1): 24 random bits for float32, 53 for float64, 11 and fewer for narrower dtypes; of complex dtypes
+    both parts are."""
+    if dtype.is_complex:
+        real, imaginary = (unit(shape, dtype.to_real(), generator) for _ in range(2))
+        return emit(ops.complex, (real, imaginary), {})
     if dtype is float64:
         words = bits((2, *shape), generator)
         high, low = (cast(reshape(part(words, 0, i, i + 1), shape), float64) for i in (0, 1))
         # 27 bits of one word above 26 of the other
         return (_floor_divide(high, 32) * 67108864.0 + _floor_divide(low, 64)) * 2.0**-53
     word = bits(shape, generator)
-    unit = cast(emit(ops.shift_right, (word, 8), {}), float32) * 2.0**-24
+    found = cast(emit(ops.shift_right, (word, 8), {}), float32) * 2.0**-24
     if dtype is float32:
-        return unit
-    # fewer bits, cut off so that nothing is rounded up to 1
-    return cast(emit(ops.floor, (unit * 2048.0,), {}) * 2.0**-11, dtype)
+        return found
+    # as many bits as the dtype has, cut off so that nothing is rounded up to 1
+    steps = 2.0 ** (11 if dtype.name == "float16" else 8)
+    return cast(emit(ops.floor, (found * steps,), {}) / steps, dtype)
 
 
 def _floor_divide(x: Tensor, divisor: int) -> Tensor:
     return emit(ops.floor, (x * (1 / divisor),), {})
 
 
-def _gaussian(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> Tensor:
-    """Standard normal, by the transformation of Box and Muller (1958) from two uniform numbers each."""
+def gaussian(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> Tensor:
+    """Standard normal, by the transformation of Box and Muller (1958) from two uniform numbers each. The parts of complex
+    numbers have half the variance each."""
+    if dtype.is_complex:
+        real, imaginary = (gaussian(shape, dtype.to_real(), generator) * math.sqrt(0.5) for _ in range(2))
+        return emit(ops.complex, (real, imaginary), {})
     wide = float64 if dtype is float64 else float32
-    pair = _unit((2, *shape), wide, generator)
+    pair = unit((2, *shape), wide, generator)
     radius, angle = (reshape(part(pair, 0, i, i + 1), shape) for i in (0, 1))
     return cast(sqrt(-2.0 * log(1.0 - radius)) * cos(angle * (2 * math.pi)), dtype)
 
 
-def _finished(made: Tensor, out: Tensor | None, requires_grad: bool) -> Tensor:
-    if out is not None:
-        return write_out(made, out)
-    return made.requires_grad_() if requires_grad else made
+def integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator | None) -> Tensor:
+    """Integers from low up to high - 1, as int64."""
+    if low >= high:
+        raise GraphcError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    span = high - low
+    if span <= 1 << 48:
+        fraction = unit(shape, float64, generator)
+        return cast(emit(ops.floor, (fraction * float(span),), {}), int64) + low
+    words = cast(bits((2, *shape), generator), uint64)
+    above, below = (reshape(part(words, 0, i, i + 1), shape) for i in (0, 1))
+    word = emit(ops.bitwise_or, (emit(ops.shift_left, (above, 32), {}), below), {})
+    if span < 1 << 64:
+        word = emit(ops.remainder, (word, span), {})
+    return cast(word, int64) + low
 
 
-def _floating(dtype: DType | None, function: str) -> DType:
-    chosen = dtype or get_default_dtype()
-    if not chosen.is_floating_point:
-        raise GraphcError(f'"{function}" is not implemented for {chosen.name}', expected="a floating-point dtype")
-    return chosen
+_C_NAMES = {
+    "bool": "bool", "uint8": "unsigned char", "int8": "signed char", "int16": "short", "int32": "int", "int64": "long int",
+    "float16": "c10::Half", "bfloat16": "c10::BFloat16", "float32": "float", "float64": "double",
+}  # fmt: skip
+
+
+def check_bounds(low: int, high: int, dtype: DType) -> None:
+    """GraphcError unless all integers from low to high - 1 fit the dtype."""
+    if dtype.is_complex:
+        raise GraphcError("check_random_bounds handles only integral, floating-point and boolean types", got=dtype.name)
+    if low >= high:
+        raise GraphcError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    least, most = integer_limits(dtype)
+    for name, value in (("from", low), ("to - 1", high - 1)):
+        if not least <= value <= most:
+            raise GraphcError(f"{name} is out of bounds for {_C_NAMES.get(dtype.name, dtype.name)}", got=str(value),
+                              expected=f"{least} to {most}")
+
+
+def integer_limits(dtype: DType) -> tuple[float, float]:
+    """The least and the largest number of a dtype."""
+    if dtype.kind == "bool":
+        return 0, 1
+    if dtype.is_floating_point:
+        return finfo(dtype).min, finfo(dtype).max
+    found = np.iinfo(dtype.numpy)
+    return int(found.min), int(found.max)
+
+
+def check_continuous(dtype: DType, function: str) -> None:
+    """UnsupportedDTypeError for integers and bools."""
+    if not dtype.is_differentiable:
+        raise UnsupportedDTypeError(f'"{function}" not implemented for \'{scalar_type(dtype)}\'',
+                                    expected="a floating-point or complex dtype")
+
+
+# Tensors of a shape
 
 
 def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
          dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
          pin_memory: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
-    devices.check(device)
-    return _finished(_unit(given_size(args, size, "rand"), _floating(dtype, "rand"), generator), out, requires_grad)
+    chosen = kept_dtype(dtype, out, "rand")
+    check_continuous(chosen, "rand")
+    return finished(unit(given_size(args, size, "rand"), chosen, generator), out, requires_grad, device)
 
 
 def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
           dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
           pin_memory: bool = False) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    devices.check(device)
-    return _finished(_gaussian(given_size(args, size, "randn"), _floating(dtype, "randn"), generator), out, requires_grad)
+    chosen = kept_dtype(dtype, out, "randn")
+    check_continuous(chosen, "randn")
+    return finished(gaussian(given_size(args, size, "randn"), chosen, generator), out, requires_grad, device)
 
 
 def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
-              generator: Generator | None = None, memory_format: object = None) -> Tensor:
+              generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
     """Uniform on [0, 1), in the input's shape and dtype."""
-    return rand(tuple(input._data.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad,
-                generator=generator)
+    return rand(tuple(need_tensor(input, "rand_like")._data.shape), dtype=dtype or input.dtype, device=device,
+                requires_grad=requires_grad, generator=generator)
 
 
 def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
-               generator: Generator | None = None, memory_format: object = None) -> Tensor:
+               generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
     """Standard normal, in the input's shape and dtype."""
-    return randn(tuple(input._data.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad,
-                 generator=generator)
-
-
-def _integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator | None) -> Tensor:
-    """Integers from low up to high - 1, as int64: a 53-bit fraction of the range."""
-    if low >= high:
-        raise GraphcError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    unit = _unit(shape, float64, generator)
-    return cast(emit(ops.floor, (unit * float(high - low),), {}), int64) + low
+    return randn(tuple(need_tensor(input, "randn_like")._data.shape), dtype=dtype or input.dtype, device=device,
+                 requires_grad=requires_grad, generator=generator)
 
 
 def randint(*args: Any, low: int | None = None, high: int | None = None, size: Any = None,
             generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
-            device: Device = None, requires_grad: bool = False, layout: object = None) -> Tensor:
+            device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Integers from `low` (0 unless given) up to but not including `high`: randint(low, high, size) or randint(high, size)."""
     given = list(args)
     if size is None:
         if not given:
-            raise ArgumentTypeError("randint: the size is missing", expected="randint(low, high, size) or randint(high, size)")
+            raise ArgumentTypeError('randint() missing 1 required positional arguments: "size"',
+                                    expected="randint(low, high, size) or randint(high, size)")
         size = given.pop()
+        if not isinstance(size, (tuple, list)):
+            raise ArgumentTypeError("randint(): argument 'size' must be tuple of ints, not "
+                                    f"{type(size).__name__}", expected="randint(low, high, size) or randint(high, size)")
+    low, high = _ends("randint", given, low, high)
+    chosen = int64 if dtype is None and out is None else kept_dtype(dtype, out, "randint")
+    check_bounds(low, high, chosen)
+    drawn = integers(low, high, sizes((size,), "randint(): argument 'size'"), generator)
+    return finished(cast(drawn, chosen), out, requires_grad, device)
+
+
+def _ends(function: str, given: list[Any], low: Any, high: Any) -> tuple[int, int]:
+    """Both ends of a range, of which the lower may have been left away."""
     if given:
         high = given.pop()
     if given:
         low = given.pop()
     if high is None:
-        raise ArgumentTypeError("randint: the upper end is missing", expected="randint(low, high, size) or randint(high, size)")
-    devices.check(device)
-    drawn = _integers(low or 0, high, sizes((size,), "size"), generator)
-    return _finished(cast(drawn, dtype or int64), out, requires_grad)
+        raise ArgumentTypeError(f'{function}() missing 1 required positional arguments: "high"')
+    return (integer(0 if low is None else low, f"{function}(): argument 'low'"),
+            integer(high, f"{function}(): argument 'high'"))
 
 
-def randint_like(input: Tensor, *args: int, low: int | None = None, high: int | None = None, dtype: DType | None = None,
-                 device: Device = None, requires_grad: bool = False) -> Tensor:
+def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | None = None, dtype: DType | None = None,
+                 device: Device = None, requires_grad: bool = False, generator: Generator | None = None,
+                 layout: object = None, memory_format: object = None) -> Tensor:
     """`randint` in the input's shape and dtype."""
-    return randint(*args, tuple(input._data.shape), low=low, high=high, dtype=dtype or input.dtype, device=device,
-                   requires_grad=requires_grad)
+    low, high = _ends("randint_like", list(args), low, high)
+    return randint(low, high, tuple(need_tensor(input, "randint_like")._data.shape), dtype=dtype or input.dtype,
+                   device=device, requires_grad=requires_grad, generator=generator)
 
 
 def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """The numbers from 0 to n - 1 in random order: the order of n random 64-bit keys."""
-    devices.check(device)
-    keys = bits((2, n), generator)._array("randperm()").astype(np.uint64)
+    count = integer(n, "randperm(): argument 'n' (position 1)")
+    chosen = int64 if dtype is None and out is None else kept_dtype(dtype, out, "randperm")
+    if chosen.is_complex or chosen.kind == "bool":
+        raise UnsupportedDTypeError(f'"randperm" not implemented for \'{scalar_type(chosen)}\'')
+    check_count(count, chosen)
+    keys = bits((2, count), generator)._array("randperm()").astype(np.uint64)
     order = np.argsort((keys[0] << np.uint64(32)) | keys[1], kind="stable").astype(np.int64)
-    return _finished(cast(wrap(order), dtype or int64), out, requires_grad)
+    return finished(cast(wrap(order), chosen), out, requires_grad, device)
+
+
+def check_count(count: int, dtype: DType) -> None:
+    """GraphcError unless all numbers below `count` can be told apart in the dtype."""
+    if dtype.is_floating_point:
+        exact = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
+        if count > (1 << exact) + 1:
+            raise GraphcError(f"n cannot be greater than {(1 << exact) + 1} for {scalar_type(dtype)} type.", got=str(count))
+    elif count - 1 > np.iinfo(dtype.numpy).max:
+        raise GraphcError(f"value cannot be converted to type {dtype.name}_t without overflow", got=str(count))
+
+
+# Tensors of parameters, element by element
+
+
+def _probabilities(input: Tensor) -> None:
+    """GraphcError unless the elements are probabilities, as far as they are known."""
+    known = input._known()
+    if known is not None:
+        low, high = known.min(), known.max()
+        if not (low >= 0 and high <= 1):
+            raise GraphcError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.", expected="probabilities",
+                              got=f"numbers from {low} to {high}")
+
+
+def below(shape: tuple[Any, ...], p: Any, generator: Generator | None) -> Tensor:
+    """True with probability p: a number for all elements, or a tensor of one for each."""
+    if isinstance(p, Tensor):
+        if not p.dtype.is_floating_point:
+            raise UnsupportedDTypeError(f'"bernoulli_tensor_cpu_p_" not implemented for \'{scalar_type(p.dtype)}\'')
+        _probabilities(p)
+    elif not 0 <= p <= 1:
+        raise GraphcError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+    with no_grad():
+        return unit(shape, float32, generator) < p
 
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None,
               out: Tensor | None = None) -> Tensor:
     """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype."""
-    chance: Any = input if p is None else p
-    known = input._known()
-    if p is None and known is not None:
-        low, high = known.min(), known.max()
-        if not (low >= 0 and high <= 1):
-            raise GraphcError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.", expected="probabilities",
-                              got=f"numbers from {low} to {high}")
-    with no_grad():
-        drawn = _unit(tuple(input._data.shape), float32, generator) < chance
-    return _finished(cast(drawn, input.dtype), out, False)
+    if input.dtype.is_complex:
+        raise UnsupportedDTypeError(f'"bernoulli_scalar_cpu_" not implemented for \'{scalar_type(input.dtype)}\'')
+    drawn = cast(below(tuple(input._data.shape), input if p is None else p, generator), input.dtype)
+    return finished(without_slope(drawn, (input,), "Bernoulli"), out, False, None)
 
 
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
-           dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
+           dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
+           pin_memory: bool = False) -> Tensor:
     """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element."""
-    if not isinstance(std, Tensor) and std < 0:
-        raise GraphcError(f"normal expects std >= 0.0, but found std {std}")
-    if isinstance(std, Tensor) and (known := std._known()) is not None and (known < 0).any():
+    parameters = [x for x in (mean, std) if isinstance(x, Tensor)]
+    if not isinstance(std, Tensor):
+        check_std("normal", std)
+    elif std.dtype.is_complex:
+        raise GraphcError("normal expects standard deviation to be non-complex")
+    elif (known := std._known()) is not None and (known < 0).any():
         raise GraphcError("normal expects all elements of std >= 0.0")
     if size is not None:
-        shape = sizes((size,), "size")
+        shape = sizes((size,), "normal(): argument 'size'")
+    elif parameters:
+        shape = broadcast_shapes(*(tuple(x._data.shape) for x in parameters), op="normal")
     else:
-        shapes = [x._data.shape for x in (mean, std) if isinstance(x, Tensor)]
-        if not shapes:
-            raise ArgumentTypeError("normal: with two numbers the size is needed", expected="normal(mean, std, size)")
-        shape = broadcast_shapes(*map(tuple, shapes))
-    chosen = dtype or next((x.dtype for x in (mean, std) if isinstance(x, Tensor)), get_default_dtype())
-    return _finished(_gaussian(shape, chosen, generator) * std + mean, out, requires_grad)
+        raise ArgumentTypeError("normal() received an invalid combination of arguments: with two numbers the size is needed",
+                                expected="normal(mean, std, size)")
+    chosen = kept_dtype(dtype, out, "normal") if not parameters else parameters[0].dtype
+    check_continuous(chosen, "normal_kernel_cpu")
+    with no_grad():
+        drawn = cast(gaussian(shape, chosen, generator) * std + mean, chosen)
+    return finished(without_slope(drawn, parameters, "Normal"), out, requires_grad, device)
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+def check_std(function: str, std: Any) -> None:
+    """GraphcError for a negative standard deviation."""
+    if std < 0:
+        raise GraphcError(f"{function} expects std >= 0.0, but found std {std:g}")
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,
+                out: Tensor | None = None) -> Tensor:
     """Indices drawn with the weights that each row gives, with or without putting them back."""
+    count = integer(num_samples, "multinomial(): argument 'num_samples' (position 2)")
+    if input.ndim not in (1, 2):
+        raise GraphcError("prob_dist must be 1 or 2 dim", got=f"shape {list(input.shape)}")
     if not input.dtype.is_floating_point:
-        raise GraphcError(f"multinomial only supports floating-point dtypes for input, got: {input.dtype.name}")
+        raise GraphcError("multinomial only supports floating-point dtypes for input, got: " + scalar_type(input.dtype))
+    if count <= 0:
+        raise GraphcError("cannot sample n_sample <= 0 samples")
+    if not replacement and count > input.size(-1):
+        raise GraphcError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
     weights = input._array("multinomial()").astype(np.float64)
-    rows = weights.reshape(-1, weights.shape[-1])
+    rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
     if (rows < 0).any() or not np.isfinite(rows).all():
         raise GraphcError("probability tensor contains either `inf`, `nan` or element < 0")
     if (rows.sum(1) <= 0).any():
         raise GraphcError("invalid multinomial distribution (sum of probabilities <= 0)")
-    if num_samples <= 0:
-        raise GraphcError("cannot sample n_sample <= 0 samples")
     if replacement:
-        unit = _unit((len(rows), num_samples), float64, generator)._array("multinomial()")
+        fractions = unit((len(rows), count), float64, generator)._array("multinomial()")
         edges = np.cumsum(rows / rows.sum(1, keepdims=True), 1)
         edges /= edges[:, -1:]
-        drawn = np.stack([np.searchsorted(e, u, side="right") for e, u in zip(edges, unit)])
+        drawn = np.empty(fractions.shape, np.int64)
+        for row, (edge, fraction) in enumerate(zip(edges, fractions)):
+            drawn[row] = np.searchsorted(edge, fraction, side="right")
     else:
-        if num_samples > rows.shape[1]:
-            raise GraphcError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         # the order of exponential waiting times, weights as rates, is that of drawing without replacement
-        unit = _unit(rows.shape, float64, generator)._array("multinomial()")
+        fractions = unit(rows.shape, float64, generator)._array("multinomial()")
         with np.errstate(divide="ignore"):
-            waits = -np.log1p(-unit) / rows
-        drawn = np.argsort(waits, 1, kind="stable")[:, :num_samples]
-    return wrap(drawn.astype(np.int64).reshape(*weights.shape[:-1], num_samples))
+            waits = -np.log1p(-fractions) / rows
+        drawn = np.argsort(waits, 1, kind="stable")[:, :count]
+    return finished(wrap(drawn.astype(np.int64).reshape(*weights.shape[:-1], count)), out, False, None)
 
 
-# In place
+def _library(generator: Generator | None, what: str) -> np.random.Generator:
+    """NumPy's generator, seeded by the next words of ours."""
+    return np.random.Generator(np.random.Philox(bits((4,), generator)._array(what)))
 
 
-def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with numbers uniform on [a, b)."""
-    refuse(self)
-    if a > b:
-        raise GraphcError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
-    unit = _unit(tuple(self._data.shape), _floating(self.dtype, "uniform_"), generator)
-    return assign(self, unit * (b - a) + a)
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson-distributed numbers with the rates that the elements give, in the input's dtype."""
+    if not input.dtype.is_floating_point:
+        raise UnsupportedDTypeError(f'"poisson_cpu" not implemented for \'{scalar_type(input.dtype)}\'')
+    rates = input._array("poisson()").astype(np.float64)
+    if (rates < 0).any():
+        raise GraphcError("invalid Poisson rate, expected rate to be non-negative")
+    drawn = _library(generator, "poisson()").poisson(rates).astype(input.dtype.numpy)
+    return without_slope(wrap(np.asarray(drawn)), (input,), "Poisson")
 
 
-def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with normal numbers."""
-    refuse(self)
-    if std < 0:
-        raise GraphcError(f"normal expects std >= 0.0, but found std {std}")
-    return assign(self, _gaussian(tuple(self._data.shape), _floating(self.dtype, "normal_"), generator) * std + mean)
-
-
-def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with ones of probability p, and zeros."""
-    refuse(self)
-    drawn = _unit(tuple(self._data.shape), float32, generator) < p
-    return assign(self, cast(drawn, self.dtype))
-
-
-def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with integers from `from_` up to but not including `to`; `random_(to)` starts at 0."""
-    refuse(self)
-    if to is None and from_:
-        from_, to = 0, from_
-    if to is None:
-        kind = self.dtype
-        to = 2 if kind.kind == "bool" else (1 << {16: 11, 32: 24, 64: 53}[kind.bits]) + 1 if kind.is_floating_point \
-            else int(np.iinfo(kind.numpy).max)
-    return assign(self, _integers(from_, to, tuple(self._data.shape), generator))
-
-
-def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with exponentially distributed numbers of rate lambd."""
-    refuse(self)
-    if lambd <= 0:
-        raise GraphcError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
-    unit = _unit(tuple(self._data.shape), _floating(self.dtype, "exponential_"), generator)
-    return assign(self, log(1.0 - unit) * (-1.0 / lambd))
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """How many of `count` trials succeed that do so with probability `prob`, in the dtype of `count`."""
+    if not count.dtype.is_floating_point or count.dtype is not prob.dtype:
+        raise GraphcError("binomial only supports floating-point dtypes for count and prob, and equal ones",
+                          got=f"{count.dtype.name} and {prob.dtype.name}")
+    _probabilities(prob)
+    trials = count._array("binomial()").astype(np.int64)
+    chances = prob._array("binomial()").astype(np.float64)
+    drawn = _library(generator, "binomial()").binomial(trials, chances).astype(count.dtype.numpy)
+    return without_slope(wrap(np.asarray(drawn)), (count, prob), "Binomial")
 
 
 def dropout_mask(shape: tuple[int, ...], p: float) -> Tensor:
     """True with probability 1 - p."""
     with no_grad():
-        return _unit(shape, float32, None) >= p
-
+        return unit(shape, float32, None) >= p

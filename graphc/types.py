@@ -307,9 +307,8 @@ def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
                 out[i] = size
             elif size not in (1, out[i]):
                 raise ShapeError(
-                    f"{op}: the size of tensor a ({out[i]}) must match the size of tensor b ({size}) "
-                    f"at non-singleton dimension {i}",
+                    f"The size of tensor a ({out[i]}) must match the size of tensor b ({size}) at non-singleton dimension {i}",
                     expected="shapes that broadcast: equal sizes, or 1, counted from the right",
-                    got=" and ".join(str(list(s)) for s in shapes),
+                    got=f"{op} of {' and '.join(str(list(s)) for s in shapes)}",
                 )
     return tuple(out)

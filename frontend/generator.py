@@ -1,0 +1,159 @@
+"""Generators of random numbers, and the default one.
+
+A generator's state is a tensor int64[2], the seed and the number of Philox blocks used (see `graphc.ops.random`). A draw
+reads bits from it and moves it on in place, so inside a trace the state is lifted, changed and written back like any
+buffer.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
+from graphc.frontend import device as devices
+from graphc.frontend.arguments import emit
+from graphc.frontend.inplace import assign
+from graphc.frontend.modes import no_grad
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.ops.random import blocks
+
+Device = str | int | devices.device | None
+
+
+class Generator:
+    """A stream of random numbers of its own."""
+
+    def __init__(self, device: Device = "cpu") -> None:
+        devices.check(device)
+        self._state = wrap(np.array([_DEFAULT_SEED, 0], np.int64))
+
+    @property
+    def device(self) -> devices.device:
+        """Where the generator lives."""
+        return devices.CPU
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream of a seed from its beginning; returns the generator."""
+        try:
+            value = operator.index(seed)
+        except TypeError:
+            raise GraphcError(f"manual_seed expected a long, but got {type(seed).__name__}") from None
+        if not -(1 << 63) <= value < 1 << 64:
+            raise ArgumentError("Overflow when unpacking long long: the seed does not fit into 64 bits", got=str(seed))
+        with no_grad():
+            fresh = np.array([value - (1 << 64) if value >= 1 << 63 else value, 0], np.int64)
+            assign(self._state, wrap(fresh))
+        return self
+
+    def seed(self) -> int:
+        """Start a stream from a seed that the operating system gives; returns it."""
+        value = int.from_bytes(os.urandom(7), "little")
+        self.manual_seed(value)
+        return value
+
+    def initial_seed(self) -> int:
+        """The seed of the stream."""
+        return int(self._state._array("initial_seed()")[0]) & 0xFFFFFFFFFFFFFFFF
+
+    def get_state(self) -> Tensor:
+        """The state as a tensor of bytes."""
+        return wrap(self._state._array("get_state()").copy().view(np.uint8))
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Go back to a state that `get_state` gave."""
+        if not isinstance(new_state, Tensor):
+            raise ArgumentTypeError(f"expected a graphc.ByteTensor, but got {type(new_state).__name__}")
+        array = new_state._array("set_state()")
+        if array.dtype != np.uint8:
+            raise ArgumentTypeError("RNG state must be a graphc.ByteTensor", got=new_state.dtype.name)
+        if array.shape != (16,):
+            raise GraphcError("RNG state is wrong size: it must be the 16 bytes that get_state() returns",
+                              got=f"shape {list(new_state.shape)}")
+        with no_grad():
+            assign(self._state, wrap(array.copy().view(np.int64)))
+
+    def clone_state(self) -> Generator:
+        """Another generator at the same place of the same stream."""
+        other = Generator()
+        other.set_state(self.get_state())
+        return other
+
+    def __reduce__(self) -> Any:
+        return _restore, (self.get_state().numpy(),)
+
+
+def _restore(state: np.ndarray) -> Generator:
+    generator = Generator()
+    generator.set_state(wrap(state))
+    return generator
+
+
+_DEFAULT_SEED = 67280421310721
+"""The seed of a generator that nobody seeded."""
+
+default_generator = Generator()
+"""What draws without a generator of their own come from."""
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seed the default generator from the operating system; returns the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The default generator's seed."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state, as bytes."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Go back to a state of the default generator."""
+    default_generator.set_state(new_state)
+
+
+@contextmanager
+def fork_rng(devices: Any = (), enabled: bool = True) -> Iterator[None]:
+    """A block after which the default generator is where it was before."""
+    if not enabled:
+        yield
+        return
+    before = get_rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)
+
+
+def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
+    """Random words, uint32; moves the generator on."""
+    if generator is None:
+        generator = default_generator
+    elif not isinstance(generator, Generator):
+        raise ArgumentTypeError("generator: not a Generator", expected="graphc.Generator() or None",
+                                got=type(generator).__name__)
+    for size in shape:
+        if isinstance(size, int) and size < 0:
+            raise GraphcError(f"Trying to create tensor with negative dimension {size}: {list(shape)}")
+    state = generator._state
+    with no_grad():
+        words = emit(ops.random_bits, (state,), {"shape": shape})
+        used = np.array([0, blocks(math.prod(shape))], np.int64)
+        assign(state, emit(ops.add, (state, used), {}))
+    return words
