@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 from graphc import ops
-from graphc.errors import ArgumentError, GraphcError
+from graphc.errors import ArgumentError, DTypeError, GraphcError, UnsupportedError
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit
 from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign, refuse
-from graphc.frontend.movement import reshape
+from graphc.frontend.modes import no_grad
+from graphc.frontend.movement import reshape, unsqueeze
 from graphc.frontend.pointwise import abs, cast, clamp, erf, exp, expm1, log, log1p, sigmoid, tanh, where
 from graphc.frontend.pointwise import relu as _relu
-from graphc.frontend.random import dropout_mask
+from graphc.frontend.random import rand
 from graphc.frontend.splitting import chunk
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType
+from graphc.types import DType, bool_, int64
 
-FUNCTIONS = "log_softmax softmax dropout selu celu prelu threshold"
-METHODS = "log_softmax softmax"
+FUNCTIONS = """
+    celu celu_ hardshrink log_softmax prelu relu_ rrelu rrelu_ selu selu_ softmax threshold threshold_
+"""
+METHODS = "hardshrink log_softmax prelu softmax"
 
 
-def _written(input: Tensor, inplace: bool, compute: object) -> Tensor:
+def written(input: Tensor, inplace: bool, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """The result of `compute(input)`, written into the input if asked to."""
     if not inplace:
-        return compute(input)  # type: ignore[operator]
+        return compute(input)
     refuse(input)
-    return assign(input, compute(input))  # type: ignore[operator]
+    return assign(input, compute(input))
+
+
+def _floating(input: Tensor, kernel: str) -> None:
+    if not input.dtype.is_floating_point:
+        raise UnsupportedError(f'"{kernel}" not implemented for {input.dtype.name}', expected="a floating-point dtype",
+                               hint="input.float()")
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x)."""
-    return _written(input, inplace, _relu)
+    if input.dtype is bool_:
+        raise GraphcError("Boolean inputs not supported for relu")
+    return written(input, inplace, _relu)
 
 
 def relu_(input: Tensor) -> Tensor:
@@ -52,13 +64,14 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     if min_val > max_val:
         raise ArgumentError("min_val cannot be greater than max_val")
     if not input.dtype.is_floating_point:
-        return _written(input, inplace, lambda x: clamp(x, int(min_val), int(max_val)))
-    return _written(input, inplace, lambda x: named(_open_clamp(x, min_val, max_val), "Hardtanh"))
+        return written(input, inplace, lambda x: clamp(x, int(min_val), int(max_val)))
+    return written(input, inplace, lambda x: named(_open_clamp(x, min_val, max_val), "Hardtanh"))
 
 
 @composite
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel."""
+    _floating(input, "GeluKernelImpl")
     if approximate == "none":
         out = input * 0.5 * (1.0 + erf(input * math.sqrt(0.5)))
     elif approximate == "tanh":
@@ -72,18 +85,21 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 @composite
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
-    return _written(input, inplace, lambda x: named(x * sigmoid(x), "Silu"))
+    _floating(input, "silu_cpu")
+    return written(input, inplace, lambda x: named(x * sigmoid(x), "Silu"))
 
 
 @composite
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
-    return _written(input, inplace, lambda x: named(x * tanh(softplus(x)), "Mish"))
+    _floating(input, "mish_cpu")
+    return written(input, inplace, lambda x: named(x * tanh(softplus(x)), "Mish"))
 
 
 @composite
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold."""
+    _floating(input, "softplus_cpu")
     scaled = input if beta == 1 else input * beta
     smooth = log1p(exp(where(scaled > threshold, 0.0, scaled)))
     return named(where(scaled > threshold, input, smooth if beta == 1 else smooth / beta), "Softplus")
@@ -98,7 +114,8 @@ def softsign(input: Tensor) -> Tensor:
 @composite
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha (exp(x) - 1)."""
-    return _written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0), "Elu"))
+    _floating(input, "elu_cpu")
+    return written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0), "Elu"))
 
 
 def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
@@ -109,22 +126,42 @@ def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
 @composite
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017)."""
-    return _written(input, inplace, lambda x: named(_elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), "Selu"))
+    _floating(input, "elu_cpu")
+    return written(input, inplace, lambda x: named(_elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), "Selu"))
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
-    return _written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0 / alpha), "Celu"))
+    if alpha == 0:
+        raise GraphcError("ZeroDivisionError: alpha cannot be 0 for CELU")
+    _floating(input, "elu_cpu")
+    return written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0 / alpha), "Celu"))
 
 
 @composite
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x."""
-    return _written(input, inplace, lambda x: named(where(x > 0, x, x * negative_slope), "LeakyRelu"))
+    _floating(input, "leaky_relu_cpu")
+    return written(input, inplace, lambda x: named(where(x > 0, x, x * negative_slope), "LeakyRelu"))
+
+
+def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
+          inplace: bool = False) -> Tensor:
+    """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two."""
+    _floating(input, "rrelu_with_noise_cpu" if training else "leaky_relu_cpu")
+    if lower > upper:
+        raise GraphcError("Lower bound should be less than or equal to the upper bound", got=f"{lower} and {upper}")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    with no_grad():
+        slopes = rand(tuple(input._data.shape), dtype=input.dtype) * (upper - lower) + lower
+    return written(input, inplace, lambda x: named(where(x > 0, x, x * slopes), "RreluWithNoise"))
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x, with a weight a channel or one for all."""
+    if weight.dtype is not input.dtype:
+        raise DTypeError(f"prelu: Type promoting not supported. Got {input.dtype.name} and {weight.dtype.name}")
     if weight.ndim > 1:
         raise GraphcError(f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.ndim}")
     if weight.numel() == 1:
@@ -143,12 +180,17 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where it is over the threshold, else the value."""
-    return _written(input, inplace, lambda x: named(where(x > threshold, x, value), "Threshold"))
+    return _threshold(input, threshold, value, inplace)
+
+
+def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> Tensor:
+    return written(input, inplace, lambda x: named(where(x > threshold, x, value), "Threshold"))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6."""
-    return _written(input, inplace, lambda x: named(_open_clamp(x + 3.0, 0.0, 6.0) / 6.0, "Hardsigmoid"))
+    _floating(input, "hardsigmoid_cpu")
+    return written(input, inplace, lambda x: named(_open_clamp(x + 3.0, 0.0, 6.0) / 6.0, "Hardsigmoid"))
 
 
 def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
@@ -159,16 +201,19 @@ def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
 @composite
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * min(max(x + 3, 0), 6) / 6."""
-    return _written(input, inplace, lambda x: named(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), "Hardswish"))
+    _floating(input, "hardswish_cpu")
+    return written(input, inplace, lambda x: named(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), "Hardswish"))
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0."""
+    _floating(input, "hardshrink_cpu")
     return named(where((input >= -lambd) & (input <= lambd), 0.0, input), "Hardshrink")
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd."""
+    _floating(input, "softshrink_cpu")
     if lambd < 0:
         raise GraphcError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
     out = where(input > lambd, input - lambd, where(input < -lambd, input + lambd, where(input != input, input, 0.0)))
@@ -183,6 +228,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 @composite
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x))."""
+    _floating(input, "log_sigmoid_cpu")
     return named(-log1p_exp_of_negative(input), "LogSigmoid")
 
 
@@ -195,6 +241,8 @@ def log1p_exp_of_negative(input: Tensor) -> Tensor:
 @composite
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half times the sigmoid of the second half."""
+    if not input.dim():
+        raise GraphcError("glu does not support scalars because halving size must be even")
     size = input.size(dim)
     if size % 2:
         raise GraphcError(f"Halving dimension must be even, but dimension {dim} is size {size}")
@@ -246,45 +294,61 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     return softmax(-input, dim, dtype=dtype)
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Each element zeroed with probability p, the others scaled by 1 / (1 - p); the input itself when not training."""
-    if p < 0.0 or p > 1.0:
-        raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or p == 0:
-        return input
-    return _written(input, inplace, lambda x: named(_dropped(x, p, tuple(x._data.shape)), "Mul"))
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """softmax((logits + Gumbel noise) / tau): a sample that has a gradient (Jang et al. 2017). `hard` makes it one-hot, with
+    the gradient of the soft one."""
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    with no_grad():
+        # a uniform number of 0 stands for those up to 2^-24
+        waiting = clamp(-log1p(-rand(tuple(logits._data.shape), dtype=logits.dtype)), min=2.0**-25)
+        noise = -log(waiting)
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    flat = soft.detach()
+    at = one_axis(dim, max(flat.dim(), 1))
+    shape = tuple(flat._data.shape)
+    if not shape:
+        return soft
+    largest = unsqueeze(emit(ops.argmax, (flat,), {"axis": at}), at)
+    one_hot = cast(ops.iota(shape=shape, axis=at, dtype=int64, like=Tensor) == largest, flat.dtype)
+    return one_hot - flat + soft
 
 
-def _dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
-    if p == 1:
-        return x * 0.0
-    return where(dropout_mask(shape, p), x * (1 / (1 - p)), 0.0)
+# In place
 
 
-def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, dims: int) -> Tensor:
-    """Whole channels of [N, C, ...] or [C, ...] zeroed together."""
-    if p < 0.0 or p > 1.0:
-        raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
-    shape = tuple(input._data.shape)
-    if len(shape) not in (dims + 1, dims + 2):
-        raise GraphcError(f"dropout{dims}d: Expected {dims + 1}D or {dims + 2}D input, but received a {len(shape)}D input")
-    if not training or p == 0:
-        return input
-    channels = (*shape[: len(shape) - dims], *(1,) * dims)
-    return _written(input, inplace, lambda x: named(_dropped(x, p, channels), "Mul"))
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`celu`, in place."""
+    return celu(input, alpha, True)
 
 
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, L] or [C, L]."""
-    return _channel_dropout(input, p, training, inplace, 1)
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`elu`, in place."""
+    return elu(input, alpha, True)
 
 
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, H, W] or [C, H, W]."""
-    return _channel_dropout(input, p, training, inplace, 2)
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """`hardtanh`, in place."""
+    return hardtanh(input, min_val, max_val, True)
 
 
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
-    return _channel_dropout(input, p, training, inplace, 3)
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """`leaky_relu`, in place."""
+    return leaky_relu(input, negative_slope, True)
 
+
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+    """`rrelu`, in place."""
+    return rrelu(input, lower, upper, training, True)
+
+
+def selu_(input: Tensor) -> Tensor:
+    """`selu`, in place."""
+    return selu(input, True)
+
+
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """`threshold`, in place."""
+    return _threshold(input, threshold, value, True)

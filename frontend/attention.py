@@ -6,10 +6,13 @@ import math
 
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
-from graphc.frontend.activations import dropout, softmax
+from graphc.frontend.activations import softmax
+from graphc.frontend.autocast import lowered
 from graphc.frontend.creation import zeros
+from graphc.frontend.dropout import dropout
 from graphc.frontend.joining import cat
 from graphc.frontend.matrices import linear, matmul
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, part, permute, reshape, squeeze, transpose, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import amax, any, mean
@@ -29,6 +32,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     query that may look at no key gets zeros. `is_causal` lets query i look at the keys up to i. With `enable_gqa` there
     may be fewer heads (dimension -3) of keys and values than of queries, each of which then serves several of them.
     """
+    if mode.autocast is not None:
+        query, key, value = lowered(query, mode.autocast), lowered(key, mode.autocast), lowered(value, mode.autocast)
+        attn_mask = lowered(attn_mask, mode.autocast)
     _check_attention(query, key, value)
     if attn_mask is not None:
         if is_causal:

@@ -1,4 +1,4 @@
-"""Batch, layer and group normalisation."""
+"""Batch, layer, group and local response normalisation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,36 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentError, GraphcError, ShapeError
+from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
 from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign
+from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad
-from graphc.frontend.movement import reshape
-from graphc.frontend.pointwise import rsqrt
+from graphc.frontend.movement import clone, reshape
+from graphc.frontend.pointwise import cast, div, rsqrt
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
+from graphc.types import float32
+
+FUNCTIONS = "batch_norm group_norm instance_norm layer_norm rms_norm"
+
+
+def _wide(input: Tensor, kernel: str) -> Tensor:
+    """The input as it is computed with: 16-bit numbers in single precision."""
+    if not input.dtype.is_floating_point:
+        raise UnsupportedError(f'"{kernel}" not implemented for {input.dtype.name}', expected="a floating-point dtype",
+                               hint="input.float()")
+    return cast(input, float32) if input.dtype.bits == 16 else input
+
+
+def _affine(out: Tensor, weight: Tensor | None, bias: Tensor | None, input: Tensor, name: str) -> Tensor:
+    """out * weight + bias, in the dtype of the input."""
+    if weight is not None:
+        out = out * weight
+    if bias is not None:
+        out = out + bias
+    return named(cast(out, input.dtype), name)
 
 
 def _moments(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Any]:
@@ -43,36 +64,39 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Training takes mean and variance from the batch, and moves the running ones towards them by `momentum`; otherwise the
     running ones are taken.
     """
-    ndim = len(input._data.shape)
+    x = _wide(input, "batch_norm")
+    shape = tuple(input._data.shape)
+    ndim = len(shape)
+    if training and ndim and math.prod(shape[:1] + shape[2:]) == 1:
+        raise ArgumentError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+    if 0 in shape:
+        return clone(input)
     if ndim < 2:
-        raise ShapeError(f"batch_norm: expected an input of at least 2 dimensions, got {list(input.shape)}")
-    axes = (0, *range(2, ndim))
+        raise DimError("Dimension out of range (expected to be in range of [-1, 0], but got 1)",
+                       expected="an input [N, C] or [N, C, ...]", got=str(list(shape)))
+    if not training and (running_mean is None or running_var is None):
+        raise GraphcError("running_mean must be defined in evaluation mode" if running_mean is None else
+                          "running_var must be defined in evaluation mode")
+    for name, given in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+        if given is not None and given.numel() != shape[1]:
+            raise ShapeError(f"{name} should contain {shape[1]} elements not {given.numel()}")
     if training:
-        size = math.prod(input._data.shape[a] for a in axes)
-        if size == 1:
-            raise ArgumentError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
-        mean, variance, count = _moments(input, axes)
+        mean, variance, count = _moments(x, (0, *range(2, ndim)))
         if running_mean is not None and running_var is not None:
             with no_grad():
-                flat = tuple(running_mean._data.shape)
-                seen = reshape(mean.detach(), flat)
-                spread = reshape(variance.detach(), flat) * (count / (count - 1))
-                assign(running_mean, running_mean * (1 - momentum) + seen * momentum)
-                assign(running_var, running_var * (1 - momentum) + spread * momentum)
+                _track(running_mean, reshape(mean.detach(), (shape[1],)), momentum)
+                _track(running_var, reshape(variance.detach(), (shape[1],)) * (count / (count - 1)), momentum)
     else:
-        if running_mean is None or running_var is None:
-            raise GraphcError("Expected running_mean and running_var to be defined when training=False")
-        for name, x in (("running_mean", running_mean), ("weight", weight)):
-            if x is not None and x.numel() != input._data.shape[1]:
-                raise ShapeError(f"{name} should contain {input._data.shape[1]} elements not {x.numel()}")
-        mean, variance = _along(running_mean, ndim), _along(running_var, ndim)
+        mean, variance = _along(running_mean, ndim), _along(running_var, ndim)  # type: ignore[arg-type]
     scale = rsqrt(variance + eps)
     if weight is not None:
         scale = scale * _along(weight, ndim)
-    out = (input - mean) * scale
-    if bias is not None:
-        out = out + _along(bias, ndim)
-    return named(out, "NativeBatchNorm")
+    return _affine((x - mean) * scale, None, None if bias is None else _along(bias, ndim), input, "NativeBatchNorm")
+
+
+def _track(running: Tensor, seen: Tensor, momentum: float | Tensor) -> None:
+    """Move a running statistic towards what a batch has shown."""
+    assign(running, running * (1 - momentum) + seen * momentum)
 
 
 def _not_last(last: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
@@ -90,13 +114,17 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
         raise GraphcError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element")
     if shape[len(shape) - len(last) :] != last:
         raise _not_last(last, shape)
-    mean, variance, _ = _moments(input, tuple(range(len(shape) - len(last), len(shape))))
-    out = (input - mean) * rsqrt(variance + eps)
-    if weight is not None:
-        out = out * weight
-    if bias is not None:
-        out = out + bias
-    return named(out, "NativeLayerNorm")
+    _check_affine(last, weight, bias)
+    x = _wide(input, "LayerNormKernelImpl")
+    mean, variance, _ = _moments(x, tuple(range(len(shape) - len(last), len(shape))))
+    return _affine((x - mean) * rsqrt(variance + eps), weight, bias, input, "NativeLayerNorm")
+
+
+def _check_affine(last: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> None:
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given is not None and tuple(given._data.shape) != last:
+            raise ShapeError(f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+                             f"{list(given.shape)} and normalized_shape = {list(last)}")
 
 
 @composite
@@ -106,17 +134,22 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     shape = tuple(input._data.shape)
     if len(shape) < 2:
         raise GraphcError(f"Expected at least 2 dimensions for input tensor but received {len(shape)}")
-    if shape[1] % num_groups:
+    if num_groups < 1 or shape[1] % num_groups:
         raise GraphcError(f"Expected number of channels in input to be divisible by num_groups, but got input of shape "
                           f"{list(shape)} and num_groups={num_groups}")
-    x = reshape(input, (shape[0], num_groups, -1))
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given is not None and tuple(given._data.shape) != (shape[1],):
+            raise ShapeError(f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} "
+                             f"of shape {list(given.shape)} and input of shape {list(shape)}")
+    if shape[0] * (shape[1] // num_groups) * math.prod(shape[2:]) == 1:
+        raise ArgumentError("Expected more than 1 value per channel when training, got input size "
+                            f"{[shape[0] * shape[1] // num_groups, num_groups, *shape[2:]]}")
+    x = _wide(input, "GroupNormKernelImpl")
+    x = reshape(x, (shape[0], num_groups, shape[1] // num_groups * math.prod(shape[2:])))
     mean, variance, _ = _moments(x, (2,))
     out = reshape((x - mean) * rsqrt(variance + eps), shape)
-    if weight is not None:
-        out = out * _along(weight, len(shape))
-    if bias is not None:
-        out = out + _along(bias, len(shape))
-    return named(out, "NativeGroupNorm")
+    weight, bias = (None if given is None else _along(given, len(shape)) for given in (weight, bias))
+    return _affine(out, weight, bias, input, "NativeGroupNorm")
 
 
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
@@ -124,25 +157,23 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """Batch normalisation of every sample by itself (Ulyanov et al. 2016)."""
     shape = tuple(input._data.shape)
-    axes = tuple(range(2, len(shape)))
+    if (running_mean is None) != (running_var is None):
+        raise ArgumentError("running_mean and running_var must either both be None or neither be None")
     if not use_input_stats:
+        if running_mean is None:
+            raise GraphcError("Expected running_mean and running_var to be defined when use_input_stats is false")
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if math.prod(shape[2:]) == 1:
         raise ArgumentError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
-    mean, variance, count = _moments(input, axes)
+    x = _wide(input, "batch_norm")
+    mean, variance, count = _moments(x, tuple(range(2, len(shape))))
     if running_mean is not None and running_var is not None:
         with no_grad():
             flat = (shape[0], shape[1])
-            seen = reshape(mean.detach(), flat).mean(0)
-            spread = (reshape(variance.detach(), flat) * (count / (count - 1))).mean(0)
-            assign(running_mean, running_mean * (1 - momentum) + seen * momentum)
-            assign(running_var, running_var * (1 - momentum) + spread * momentum)
-    out = (input - mean) * rsqrt(variance + eps)
-    if weight is not None:
-        out = out * _along(weight, len(shape))
-    if bias is not None:
-        out = out + _along(bias, len(shape))
-    return out
+            _track(running_mean, reshape(mean.detach(), flat).mean(0), momentum)
+            _track(running_var, (reshape(variance.detach(), flat) * (count / (count - 1))).mean(0), momentum)
+    weight, bias = (None if given is None else _along(given, len(shape)) for given in (weight, bias))
+    return _affine((x - mean) * rsqrt(variance + eps), weight, bias, input, "NativeBatchNorm")
 
 
 @composite
@@ -153,19 +184,35 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     shape = tuple(input._data.shape)
     if shape[len(shape) - len(last) :] != last:
         raise _not_last(last, shape)
+    _check_affine(last, weight, None)
+    x = _wide(input, "rms_norm")
     axes = tuple(range(len(shape) - len(last), len(shape)))
-    mean = emit(ops.sum, (input * input,), {"axes": axes}) / math.prod(last)
-    floor = float(np.finfo(input.dtype.numpy).eps) if eps is None else eps
-    out = input * rsqrt(ops.keepdims(mean, shape, axes) + floor)
-    return out if weight is None else out * weight
+    mean = emit(ops.sum, (x * x,), {"axes": axes}) / math.prod(last)
+    floor = float(np.finfo(x.dtype.numpy).eps) if eps is None else eps
+    return _affine(x * rsqrt(ops.keepdims(mean, shape, axes) + floor), weight, None, input, "FusedRmsNorm")
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """x / max(norm(x), eps) along a dimension."""
-    from graphc.frontend.linalg_norms import norm
-
     length = norm(input, p, dim, keepdim=True)
     return input / length.clamp_min(eps).expand_as(input)
 
 
+@composite
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta, for [N, C, ...]; outside are zeros.
 
+    Krizhevsky et al. 2012, with the mean in place of the sum.
+    """
+    shape = tuple(input._data.shape)
+    if len(shape) < 3:
+        raise ArgumentError(f"Expected 3D or higher dimensionality input (got {len(shape)} dimensions)")
+    if 0 in shape:
+        return input
+    low = (0, size // 2, *(0,) * (len(shape) - 2))
+    high = (0, (size - 1) // 2, *(0,) * (len(shape) - 2))
+    squares = emit(ops.pad, (input * input,), {"low": low, "high": high, "value": 0})
+    windows = emit(ops.window, (squares,), {"axis": 1, "size": size, "step": 1, "dilation": 1})
+    total = emit(ops.sum, (windows,), {"axes": (len(shape),)})
+    mean = total / size if input.dtype.is_floating_point else div(total, size, rounding_mode="trunc")
+    return input / (mean * alpha + k) ** beta

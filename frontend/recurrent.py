@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.errors import GraphcError
-from graphc.frontend.activations import dropout
+from graphc.frontend.composite import composite
+from graphc.frontend.dropout import dropout
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.matrices import linear
 from graphc.frontend.movement import part, transpose
@@ -58,33 +59,54 @@ class Cell:
         return linear(input, weights.ih, bias)
 
 
-def _simple(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(x: Tensor, state: State, weights: Weights) -> State:
-        return (activation(x + linear(state[0], weights.hh)),)
+@composite
+def _gates(x: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    return x + linear(h, weight)
 
-    return step
+
+@composite
+def _tanh_step(x: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    return tanh(x + linear(h, weight))
+
+
+@composite
+def _relu_step(x: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    return relu(x + linear(h, weight))
+
+
+@composite
+def _next_cell(gates: Tensor, c: Tensor) -> Tensor:
+    enter, keep, new, _ = chunk(gates, 4, -1)
+    return sigmoid(keep) * c + sigmoid(enter) * tanh(new)
+
+
+@composite
+def _next_hidden(gates: Tensor, c: Tensor) -> Tensor:
+    size = c._data.shape[-1]
+    return sigmoid(part(gates, gates.dim() - 1, 3 * size, 4 * size)) * tanh(c)
 
 
 def _lstm_step(x: Tensor, state: State, weights: Weights) -> State:
     h, c = state
-    enter, keep, new, leave = chunk(x + linear(h, weights.hh), 4, -1)
-    c = sigmoid(keep) * c + sigmoid(enter) * tanh(new)
-    h = sigmoid(leave) * tanh(c)
+    gates = _gates(x, h, weights.hh)
+    c = _next_cell(gates, c)
+    h = _next_hidden(gates, c)
     return (h if weights.hr is None else linear(h, weights.hr)), c
 
 
-def _gru_step(x: Tensor, state: State, weights: Weights) -> State:
-    (h,) = state
+@composite
+def _gru_step(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x_reset, x_update, x_new = chunk(x, 3, -1)
-    h_reset, h_update, h_new = chunk(linear(h, weights.hh, weights.bias_hh), 3, -1)
+    h_reset, h_update, h_new = chunk(linear(h, weight, bias), 3, -1)
     new = tanh(x_new + sigmoid(x_reset + h_reset) * h_new)
-    return (new + sigmoid(x_update + h_update) * (h - new),)
+    return new + sigmoid(x_update + h_update) * (h - new)
 
 
-RNN_TANH = Cell(1, _simple(tanh))
-RNN_RELU = Cell(1, _simple(relu))
+RNN_TANH = Cell(1, lambda x, state, weights: (_tanh_step(x, state[0], weights.hh),))
+RNN_RELU = Cell(1, lambda x, state, weights: (_relu_step(x, state[0], weights.hh),))
 LSTM = Cell(4, _lstm_step)
-GRU = Cell(3, _gru_step, joined_biases=False)  # its reset gate multiplies a part of bias_hh
+GRU = Cell(3, lambda x, state, weights: (_gru_step(x, state[0], weights.hh, weights.bias_hh),),
+           joined_biases=False)  # the reset gate multiplies a part of bias_hh
 
 
 def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: State, layers: Sequence[Sequence[Weights]],

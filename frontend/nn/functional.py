@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from graphc.frontend.activations import (
     celu,
-    dropout,
-    dropout1d,
-    dropout2d,
-    dropout3d,
+    celu_,
     elu,
+    elu_,
     gelu,
     glu,
+    gumbel_softmax,
     hardshrink,
     hardsigmoid,
     hardswish,
     hardtanh,
+    hardtanh_,
     leaky_relu,
+    leaky_relu_,
     log_softmax,
     logsigmoid,
     mish,
@@ -23,7 +24,10 @@ from graphc.frontend.activations import (
     relu,
     relu6,
     relu_,
+    rrelu,
+    rrelu_,
     selu,
+    selu_,
     silu,
     softmax,
     softmin,
@@ -32,6 +36,7 @@ from graphc.frontend.activations import (
     softsign,
     tanhshrink,
     threshold,
+    threshold_,
 )
 from graphc.frontend.adaptive_pooling import (
     adaptive_avg_pool1d,
@@ -60,6 +65,14 @@ from graphc.frontend.distance_matrices import pdist
 from graphc.frontend.distances import (
     cosine_similarity,
     pairwise_distance,
+)
+from graphc.frontend.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
 )
 from graphc.frontend.embedding import embedding, embedding_bag, one_hot
 from graphc.frontend.grid_sampling import (
@@ -92,7 +105,15 @@ from graphc.frontend.margin_losses import (
     triplet_margin_with_distance_loss,
 )
 from graphc.frontend.matrices import bilinear, linear
-from graphc.frontend.normalization import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
+from graphc.frontend.normalization import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    normalize,
+    rms_norm,
+)
 from graphc.frontend.padding import pad
 from graphc.frontend.patches import (
     channel_shuffle,
@@ -138,6 +159,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "affine_grid",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -146,6 +168,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "celu_",
     "channel_shuffle",
     "conv1d",
     "conv2d",
@@ -163,8 +186,10 @@ __all__ = [
     "dropout2d",
     "dropout3d",
     "elu",
+    "elu_",
     "embedding",
     "embedding_bag",
+    "feature_alpha_dropout",
     "fold",
     "fractional_max_pool2d",
     "fractional_max_pool3d",
@@ -173,10 +198,12 @@ __all__ = [
     "glu",
     "grid_sample",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hardtanh_",
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
@@ -185,8 +212,10 @@ __all__ = [
     "l1_loss",
     "layer_norm",
     "leaky_relu",
+    "leaky_relu_",
     "linear",
     "linear_cross_entropy",
+    "local_response_norm",
     "log_sigmoid",
     "log_softmax",
     "logsigmoid",
@@ -224,8 +253,11 @@ __all__ = [
     "relu6",
     "relu_",
     "rms_norm",
+    "rrelu",
+    "rrelu_",
     "scaled_dot_product_attention",
     "selu",
+    "selu_",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
@@ -239,6 +271,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "threshold_",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",

@@ -53,6 +53,18 @@ class Dropout3d(_Dropout):
     _function = staticmethod(F.dropout3d)
 
 
+class AlphaDropout(_Dropout):
+    """Dropout for networks of SELU: mean and variance stay what they are."""
+
+    _function = staticmethod(F.alpha_dropout)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """AlphaDropout of whole channels of [N, C, ...]."""
+
+    _function = staticmethod(F.feature_alpha_dropout)
+
+
 class Flatten(Module):
     """The dimensions from start_dim to end_dim as one."""
 

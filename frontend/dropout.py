@@ -1,0 +1,143 @@
+"""Dropout: elements or whole channels taken away at random in training."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+from graphc.errors import ArgumentError, DTypeError, GraphcError
+from graphc.frontend.activations import written
+from graphc.frontend.pointwise import where
+from graphc.frontend.random import dropout_mask
+from graphc.frontend.tape import named
+from graphc.frontend.tensor import Tensor
+
+FUNCTIONS = """
+    alpha_dropout alpha_dropout_ dropout dropout_ feature_alpha_dropout feature_alpha_dropout_ feature_dropout
+    feature_dropout_
+"""
+
+_FLOOR = 1.7580993408473766
+"""-lim selu(x) for x to -inf: where alpha dropout puts what it takes away."""
+
+
+def _idle(input: Tensor, p: float, training: bool) -> bool:
+    """Whether there is nothing to do."""
+    if p < 0.0 or p > 1.0:
+        raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0 or 0 in input._data.shape:
+        return True
+    if not input.dtype.is_differentiable:
+        raise DTypeError(f"result type Float can't be cast to the desired output type {input.dtype.name.capitalize()}",
+                         expected="a floating-point input", hint="input.float()")
+    return False
+
+
+def _dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
+    if p == 1:
+        return x * 0.0
+    return where(dropout_mask(shape, p), x * (1 / (1 - p)), 0.0)
+
+
+def _alpha_dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
+    """Klambauer et al. 2017, appendix: mean and variance of what selu makes stay what they are."""
+    if p == 1:
+        return x * 0.0
+    scale = 1 / math.sqrt((_FLOOR * _FLOOR * p + 1) * (1 - p))
+    return where(dropout_mask(shape, p), x, -_FLOOR) * scale + _FLOOR * scale * p
+
+
+def _channels(input: Tensor) -> tuple[int, ...]:
+    """The shape of one number for each channel of [N, C, ...]."""
+    shape = tuple(input._data.shape)
+    if len(shape) < 2:
+        raise GraphcError("Feature dropout requires at least 2 dimensions in the input", got=str(list(shape)))
+    return (*shape[:2], *(1,) * (len(shape) - 2))
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element zeroed with probability p, the others scaled by 1 / (1 - p); the input itself when not training."""
+    if _idle(input, p, training):
+        return input
+    return written(input, inplace, lambda x: named(_dropped(x, p, tuple(x._data.shape)), "Mul"))
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Dropout for networks of selu: what is taken away becomes selu's lowest value, and mean and variance are restored."""
+    if _idle(input, p, training):
+        return input
+    return written(input, inplace, lambda x: named(_alpha_dropped(x, p, tuple(x._data.shape)), "Add"))
+
+
+def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, ...]."""
+    if _idle(input, p, training):
+        return input
+    return written(input, inplace, lambda x: named(_dropped(x, p, _channels(x)), "Mul"))
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Alpha dropout of whole channels of [N, C, ...]."""
+    if _idle(input, p, training):
+        return input
+    return written(input, inplace, lambda x: named(_alpha_dropped(x, p, _channels(x)), "Add"))
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, L] or [C, L]."""
+    if input.dim() not in (2, 3):
+        raise GraphcError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note that dropout1d "
+                          "exists to provide channel-wise dropout on inputs with 1 spatial dimension")
+    return _of_channels(input, p, training, inplace, 1 if input.dim() == 2 else 2)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, H, W]."""
+    if input.dim() not in (3, 4):
+        _warn("dropout2d", input)
+    elif input.dim() == 3:
+        warnings.warn("dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is "
+                      "desired - input is interpreted as shape (N, C, L), where C is the channel dim. For [C, H, W] use "
+                      "dropout2d on input.unsqueeze(0).", stacklevel=2)
+    return feature_dropout(input, p, training, inplace)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
+    if input.dim() not in (4, 5):
+        _warn("dropout3d", input)
+    return _of_channels(input, p, training, inplace, 2 if input.dim() == 5 else 1)
+
+
+def _warn(name: str, input: Tensor) -> None:
+    warnings.warn(f"{name}: Received a {input.dim()}-D input to {name}, which is deprecated and will result in an error in a "
+                  "future release.", stacklevel=3)
+
+
+def _of_channels(input: Tensor, p: float, training: bool, inplace: bool, lead: int) -> Tensor:
+    """Dropout of all that lies at one place of the first `lead` dimensions."""
+    if _idle(input, p, training):
+        return input
+    shape = tuple(input._data.shape)
+    channels = (*shape[:lead], *(1,) * (len(shape) - lead))
+    return written(input, inplace, lambda x: named(_dropped(x, p, channels), "Mul"))
+
+
+def dropout_(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """`dropout`, in place."""
+    return dropout(input, p, training, True)
+
+
+def alpha_dropout_(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
+    """`alpha_dropout`, in place."""
+    return alpha_dropout(input, p, training, True)
+
+
+def feature_dropout_(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """`feature_dropout`, in place."""
+    return feature_dropout(input, p, training, True)
+
+
+def feature_alpha_dropout_(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
+    """`feature_alpha_dropout`, in place."""
+    return feature_alpha_dropout(input, p, training, True)
