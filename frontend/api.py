@@ -9,6 +9,7 @@ from graphc.frontend import conversion, creation, exchange, joining, matrices, q
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend import windows as _windows
+from graphc.frontend.autocast import autocast, get_autocast_dtype, is_autocast_cpu_enabled, is_autocast_enabled
 from graphc.frontend.autograd import (
     enable_grad,
     inference_mode,

@@ -443,7 +443,7 @@ class CompiledFunction:
         return self if instance is None else functools.partial(self, instance)
 
     def _key(self, leaves: Sequence[Any], structure: Structure) -> Any:
-        return (structure, mode.grad, mode.inference, _repeats(leaves), *map(_leaf_key, leaves))
+        return (structure, mode.grad, mode.inference, mode.autocast, _repeats(leaves), *map(_leaf_key, leaves))
 
     def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
         with self._lock:

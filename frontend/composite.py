@@ -77,7 +77,7 @@ def composite(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         if trace_state.tracer is not None or mode.inference:
             return function(*args, **kwargs)
-        key: list[Any] = []
+        key: list[Any] = [mode.autocast]
         tensors: list[Tensor] = []
         grad = mode.grad
         for arg in args if not kwargs else (*args, *kwargs.values()):

@@ -8,6 +8,8 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import lowered
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
 from graphc.frontend.pointwise import cast
 from graphc.frontend.spatial import Ints, batched, spread, unbatched
@@ -75,6 +77,8 @@ def _same_padding(kernel: Sequence[int], stride: Sequence[int], dilation: Sequen
 def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Any, dilation: Ints, groups: int,
           dims: int) -> Tensor:
     function = f"conv{dims}d"
+    if mode.autocast is not None:
+        input, weight, bias = lowered(input, mode.autocast), lowered(weight, mode.autocast), lowered(bias, mode.autocast)
     input, alone = batched(input, dims, function)
     steps, gaps = _checked(function, weight, stride, dilation, groups, dims)
     if isinstance(padding, str):
@@ -125,6 +129,8 @@ def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tenso
 def _conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, output_padding: Ints,
                     groups: int, dilation: Ints, dims: int) -> Tensor:
     function = f"conv_transpose{dims}d"
+    if mode.autocast is not None:
+        input, weight, bias = lowered(input, mode.autocast), lowered(weight, mode.autocast), lowered(bias, mode.autocast)
     input, alone = batched(input, dims, function)
     steps, gaps = _checked(function, weight, stride, dilation, groups, dims)
     edges, extra = _padding(padding, dims), spread(output_padding, dims, "output_padding")

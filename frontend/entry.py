@@ -108,7 +108,8 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     result: Any = {"leaf": "one"}.get(kind, kind) if flat else functools.partial(unflatten, plan.structure)
     return EntrySpec(
         tensors=TENSORS,
-        thread=((tracer._state, "tracer", None), (mode, "grad", mode.grad), (mode, "inference", False)),
+        thread=((tracer._state, "tracer", None), (mode, "grad", mode.grad), (mode, "inference", False),
+                (mode, "autocast", mode.autocast)),
         arguments=tuple(checks),
         held=tuple(held),
         numbers=tuple(numbers),

@@ -10,7 +10,9 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, scalar_type
+from graphc.frontend.autocast import lowered
 from graphc.frontend.composite import composite
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.reductions import sum
@@ -37,6 +39,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
     A vector on the left is a row, one on the right a column; its dimension is dropped from the result.
     """
+    if mode.autocast is not None:
+        input, other = lowered(input, mode.autocast), lowered(other, mode.autocast)
     left, right = input._data.shape, other._data.shape
     if not left or not right:
         raise GraphcError("both arguments to matmul need to be at least 1D, but they are "
@@ -69,6 +73,8 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
         raise GraphcError("self must be a matrix", got=str(list(input.shape)))
     if len(mat2._data.shape) != 2:
         raise GraphcError("mat2 must be a matrix", got=str(list(mat2.shape)))
+    if mode.autocast is not None:
+        input, mat2 = lowered(input, mode.autocast), lowered(mat2, mode.autocast)
     return named(_product(input, mat2), "Mm")
 
 
@@ -81,6 +87,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
         a, b = list(input.shape), list(mat2.shape)
         raise ShapeError(f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but got: "
                          f"[{b[0]}, {b[1]}].")
+    if mode.autocast is not None:
+        input, mat2 = lowered(input, mode.autocast), lowered(mat2, mode.autocast)
     return named(_product(input, mat2), "Bmm")
 
 
@@ -165,6 +173,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
 def _plus(name: str, input: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor,
           beta: Any, alpha: Any) -> Tensor:
     """beta * input + alpha * the product of left and right; of half precision rounded once, at the end."""
+    if mode.autocast is not None:
+        input, left, right = lowered(input, mode.autocast), lowered(left, mode.autocast), lowered(right, mode.autocast)
     dtype = input.dtype
     if dtype.is_floating_point and dtype.bits < 32 and dtype is left.dtype is right.dtype:
         wide = (cast(x, float32) for x in (input, left, right))
@@ -221,6 +231,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out = matmul(input, ops.transpose_last(weight))
     if bias is None:
         return out
+    if mode.autocast is not None:
+        bias = lowered(bias, mode.autocast)
     return named(emit(ops.add, (out, bias), {}), "Addmm" if len(input._data.shape) == 2 else "View")
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from graphc.errors import ArgumentTypeError
+from graphc.types import DType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,10 +17,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Mode(threading.local):
     grad = True
     inference = False
+    autocast: DType | None = None
 
 
 mode = _Mode()
-"""The calling thread's state. `grad`: whether operations are recorded; `inference`: whether inference_mode is on."""
+"""The calling thread's state. `grad`: whether operations are recorded; `inference`: whether inference_mode is on; `autocast`:
+the dtype of products under `graphc.autocast`."""
+
+
+class _Anomaly:
+    enabled = False
+    check_nan = True
+
+
+anomaly = _Anomaly()
+"""Whether nodes remember the calls that made them, and whether gradients are searched for NaNs; for all threads."""
 
 
 def is_grad_enabled() -> bool:

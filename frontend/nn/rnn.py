@@ -11,6 +11,7 @@ from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeEr
 from graphc.frontend import recurrent
 from graphc.frontend.creation import empty, zeros
 from graphc.frontend.indexing import index_select
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import squeeze, transpose, unsqueeze
 from graphc.frontend.nn import init
 from graphc.frontend.nn.module import Module
@@ -154,7 +155,7 @@ class RNNBase(Module):
         if shape[0] == 0:
             raise ShapeError("Expected sequence length to be larger than 0 in RNN")
         weight = self.weight_ih_l0
-        if sequence.dtype is not weight.dtype:
+        if sequence.dtype is not weight.dtype and mode.autocast is None:
             raise ArgumentError(f"RNN input dtype ({sequence.dtype}) does not match weight dtype ({weight.dtype}). Convert "
                                 f"input: input.to({weight.dtype}), or convert model: model.to({sequence.dtype})")
 
