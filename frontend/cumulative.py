@@ -12,7 +12,7 @@ from graphc.frontend.arguments import axis, emit
 from graphc.frontend.creation import zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import logical_xor
-from graphc.frontend.movement import clone, narrow, reshape, select
+from graphc.frontend.movement import check_distinct, clone, narrow, reshape, select
 from graphc.frontend.pointwise import Number, cast
 from graphc.frontend.reductions import sum
 from graphc.frontend.sorting import picked
@@ -176,8 +176,7 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: int | Sequence[int] | N
         raise GraphcError("torch.gradient only supports edge_order=1 and edge_order=2.", got=str(edge_order))
     dims = range(input.ndim) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     along = [axis(d, input.ndim) for d in dims]
-    if len(set(along)) != len(along):
-        raise GraphcError(f"dim {next(d for d in along if along.count(d) > 1)} appears multiple times in the list of dims")
+    check_distinct(along)
     steps = list(spacing) if isinstance(spacing, (tuple, list)) else [1 if spacing is None else spacing] * len(along)
     if len(steps) != len(along):
         raise GraphcError("torch.gradient expected spacing to be unspecified, a scalar or it's spacing and dim arguments to "

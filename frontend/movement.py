@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError
+from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, integer, sizes
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
@@ -29,6 +29,13 @@ METHODS = """
     unflatten unfold unsqueeze view view_as
 """
 ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
+
+
+def check_distinct(dims: Sequence[int]) -> None:
+    """An error where a dimension, counted from the left, is named twice."""
+    for i, dim in enumerate(dims):
+        if dim in dims[:i]:
+            raise GraphcError(f"dim {dim} appears multiple times in the list of dims")
 
 
 def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -79,6 +86,15 @@ def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
 def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
     if dtype is input.dtype:
         return input
+    own, wanted, shape = input.dtype.itemsize, dtype.itemsize, input._data.shape
+    if wanted != own and not shape:
+        raise ShapeError(f"self.dim() cannot be 0 to view {input.dtype.name} as {dtype.name} (different element sizes)")
+    if wanted > own and shape[-1] % (wanted // own):
+        raise ShapeError(f"self.size(-1) must be divisible by {wanted // own} to view {input.dtype.name} as {dtype.name} "
+                         f"(different element sizes), but got {shape[-1]}")
+    if wanted != own and input.stride(-1) != 1:
+        raise ShapeError(f"self.stride(-1) must be 1 to view {input.dtype.name} as {dtype.name} (different element sizes), but "
+                         f"got {input.stride(-1)}")
     return wrap(input._array("view(dtype)").view(dtype.numpy))
 
 
@@ -197,6 +213,7 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None)
         chosen = range(len(shape))
     else:
         chosen = [axis(d, len(shape)) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]  # type: ignore[assignment]
+        check_distinct(chosen)
     return named(_reshape(input, tuple(s for i, s in enumerate(shape) if i not in chosen or s != 1)), "Squeeze")
 
 
@@ -226,7 +243,7 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
                 raise ShapeError(f"expand: The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
                                  f"dimension {i}")
             s = own
-        elif own is not None and own not in (1, s):
+        elif (isinstance(s, int) and s < 0) or (own is not None and own not in (1, s)):
             raise ShapeError(
                 f"The expanded size of the tensor ({s}) must match the existing size ({own}) at non-singleton dimension {i}.  "
                 f"Target sizes: {list(wanted)}.  Tensor sizes: {list(shape)}")
@@ -282,8 +299,9 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy in reversed order along the dimensions."""
     chosen = _listed(args, dims)
     found = tuple(axis(d, len(input._data.shape)) for d in chosen)
-    if len(set(found)) != len(found):
-        raise GraphcError("flip: dim appears multiple times in the list of dims", got=str(tuple(chosen)))
+    check_distinct(found)
+    if not input._data.shape:
+        return clone(input)
     return named(contiguous(emit(ops.flip, (input,), {"axes": found})), "Flip")
 
 
@@ -378,6 +396,8 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """The tensor set side by side, so many times along each dimension."""
+    if not args and repeats is None:
+        raise ArgumentTypeError('repeat() missing 1 required positional arguments: "repeats"')
     times = sizes(args if repeats is None else (repeats,), "repeats")
     shape = (1,) * (len(times) - len(input._data.shape)) + tuple(input._data.shape)
     if len(times) < len(shape):

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from graphc import ops
-from graphc.errors import DimError, DTypeError, ShapeError
+from graphc.errors import ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit, sizes
 from graphc.frontend.arguments import axis as one_axis
@@ -57,6 +57,8 @@ def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DTy
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """The sum over the dimensions along which a tensor of that size was stretched to this one."""
+    if not size:
+        raise ArgumentTypeError('sum_to_size() missing 1 required positional arguments: "size"')
     wanted = sizes(size, "size")
     shape = tuple(input._data.shape)
     own = shape[len(shape) - len(wanted) :]
@@ -244,17 +246,19 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 def _arg(record: Any, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     shape = input._data.shape
+    if input.dtype is bool_:
+        raise DTypeError(f"{record.name}(): does not support bool input", hint="convert it with .int()")
     if dim is None or not shape:
         if dim is not None:
             one_axis(dim, 0)
         if 0 in shape:
             raise DimError(f"{record.name}(): Expected reduction dim to be specified for input.numel() == 0.")
-        out = emit(record, (_ordered(reshape(input, (-1,))),), {"axis": 0})
+        out = emit(record, (reshape(input, (-1,)),), {"axis": 0})
         return reshape(out, (1,) * len(shape)) if keepdim else out
     at = one_axis(dim, len(shape))
     if shape[at] == 0:
         raise DimError(f"{record.name}(): Expected reduction dim {at} to have non-zero size.")
-    out = emit(record, (_ordered(input),), {"axis": at})
+    out = emit(record, (input,), {"axis": at})
     return unsqueeze(out, at) if keepdim else out
 
 

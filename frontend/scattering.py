@@ -159,7 +159,10 @@ def _rows(function: str, input: Tensor, at: int, index: Tensor, source: Tensor) 
                          f"and (source) {source.dtype.name}")
     if not source._data.shape:
         source = reshape(source, (1,) * input.ndim)
-    count, given = index._data.shape[0], tuple(source._data.shape)
+    count = index._data.shape[0]
+    if len(given := tuple(source._data.shape)) != input.ndim and function != "index_add":
+        raise DimError(f"{function}_(): When source and destination are not scalars, their dimensionality must match. Source "
+                       f"dimensionality ({len(given)}), destination dimensionality ({input.ndim})")
     beside = [tuple(s for i, s in enumerate(x) if i != at) for x in (input._data.shape, given)]
     if len(given) != input.ndim or beside[0] != beside[1]:
         raise ShapeError("source tensor shape must match self tensor shape, excluding the specified dimension. Got "
@@ -198,17 +201,21 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
     return named(_reduced(input, at, index, source, reduce, include_self), "IndexReduce")
 
 
-@flat_scalars
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """input with one number in the rows (along `dim`) that index lists; negative places count from the end."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise ShapeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+                         f"{value.ndim} dimension(s).")
+    return _index_filled(input, dim, index, value)
+
+
+@flat_scalars
+def _index_filled(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     at = axis(dim, input.ndim)
     if index.ndim > 1:
         raise ShapeError("Index has to be a vector/scalar", got=str(list(index.shape)))
     if index.dtype is not int64:
         raise DimError("index_fill_(): Expected dtype int64 for index.", got=index.dtype.name)
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ShapeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
-                         f"{value.ndim} dimension(s).")
     size = input._data.shape[at]
     check_bounds(index, size, at, negative=True)
     places = along(choose(index < 0, index + size, index), at, input._data.shape)

@@ -125,6 +125,8 @@ class Basic:
                 size + stop if isinstance(stop, int) and stop < 0 else stop)
 
     def _number(self, item: Any, at: int) -> None:
+        if isinstance(item, Tensor) and item.dtype.kind not in ("int", "uint"):
+            raise DimError("tensors used as indices must be long, int, byte or bool tensors", got=item.dtype.name)
         if isinstance(item, (float, str)) or not (isinstance(item, int) or hasattr(item, "__index__")):
             raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
                            f"(got {type(item).__name__})")
