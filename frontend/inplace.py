@@ -15,13 +15,14 @@ from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
-from graphc.frontend.pointwise import cast
-from graphc.frontend.tape import CopySlices, OpNode, Saved, ZeroNode
+from graphc.frontend.pointwise import cast, where
+from graphc.frontend.tape import CopySlices, OpNode, Saved, ZeroNode, named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
-from graphc.types import DType
+from graphc.types import DType, TensorType, bool_
 
+FUNCTIONS = "fill"
 METHODS = "copy_ detach_ fill_ zero_"
 
 
@@ -232,25 +233,31 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Overwrite every element with one number."""
     refuse(self)
+    return assign(self, _one(value, self.dtype))
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """One number everywhere, in the input's shape and dtype."""
+    shape = tuple(input._data.shape)
+    every = ops.full(TensorType(bool_, shape), True, like=Tensor)
+    return named(where(every, _one(value, input.dtype), input), "Fill")
+
+
+def _one(value: Any, dtype: DType) -> Tensor:
+    """The number to fill with as a 0-d tensor."""
     if isinstance(value, Tensor):
         if value._data.shape:
             raise GraphcError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.dim()} dimensions.")
-        return assign(self, value)
-    check_fits(value, self.dtype)
-    if self.dtype.kind in ("int", "uint"):
-        value = wrapped(value, self.dtype)
-    return assign(self, ops.full(_type(self), value, like=Tensor))
+        return cast(value, dtype)
+    check_fits(value, dtype)
+    if dtype.kind in ("int", "uint"):
+        value = wrapped(value, dtype)
+    return ops.full(TensorType(dtype, ()), value, like=Tensor)
 
 
 def zero_(self: Tensor) -> Tensor:
     """Overwrite every element with zero."""
     return fill_(self, 0)
-
-
-def _type(tensor: Tensor) -> Any:
-    from graphc.types import TensorType
-
-    return TensorType(tensor.dtype, tuple(tensor._data.shape))
 
 
 def detach_(self: Tensor) -> Tensor:
