@@ -17,7 +17,7 @@ from graphc.frontend.logic import ne
 from graphc.frontend.movement import movedim, reshape, unsqueeze
 from graphc.frontend.pointwise import abs, cast, maximum, pow, sqrt, square, where
 from graphc.frontend.reductions import amax, amin, sum
-from graphc.frontend.tape import named
+from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, float32
 
@@ -81,7 +81,7 @@ def _vector_norm(x: Tensor, order: float, dims: tuple[int, ...], keepdim: bool) 
         zero = total == 0
         return where(zero, 0.0, sqrt(where(zero, 1.0, total)))
     if order == 0:
-        return over(ops.sum, cast(ne(x, 0), x.dtype.to_real()))
+        return without_slope(over(ops.sum, cast(ne(x, 0), x.dtype.to_real())), (x,), "LinalgVectorNorm")
     sizes = abs(x)
     if order == 1:
         return over(ops.sum, sizes)

@@ -78,7 +78,7 @@ def matrix_exp(A: Tensor) -> Tensor:
     return named(emit(ops.matrix_exp, (squares(A, "linalg.matrix_exp"),), {}), "LinalgMatrixExp")
 
 
-def vander(x: Tensor, N: int | None = None) -> Tensor:
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """The powers x^0 ... x^(N-1) of each element, along a new last dimension; N is the last size of x if it is not given."""
     need_tensor(x, "linalg.vander", "x")
     if x.dtype is bool_ or (x.dtype.is_differentiable and x.dtype.to_real().bits < 32):

@@ -268,6 +268,7 @@ def _ldl_ref(x: np.ndarray, hermitian: bool, check: bool) -> tuple[np.ndarray, .
     if x.size:
         factor = _symmetric("trf", x, hermitian)
         each_matrix(lambda a: factor(a, lower=1), (x,), (out, pivots, info))
+        out = np.tril(out)
     if check and info.any():
         raise failure("torch.linalg.ldl_factor", info, "The diagonal element {info} of D is zero.")
     return out, pivots, info

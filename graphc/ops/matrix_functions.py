@@ -9,11 +9,14 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
-from graphc.ops.creation import zeros_like
+from graphc.ops.creation import full, zeros_like
+from graphc.ops.eigen import svd
+from graphc.ops.elementwise import cast, where
 from graphc.ops.linalg import adjoint, matmul, transpose_last
-from graphc.ops.matrices import LAPACK, as_column, each_matrix, failure, need_square, part
-from graphc.ops.movement import concat
+from graphc.ops.matrices import LAPACK, as_column, as_row, each_matrix, failure, need_square, on_diagonal, part
+from graphc.ops.movement import broadcast_to, concat, flip
 from graphc.ops.reduce import sum
+from graphc.ops.scan import cumprod
 from graphc.types import TensorType, float32, float64, int32
 
 _square = TensorType(float32, (4, 4))
@@ -126,8 +129,11 @@ def _det_infer(x: TensorType) -> TensorType:
 
 det = op("det", "x", infer=_det_infer, ref=lambda x: np.asarray(np.linalg.det(x)), **LAPACK,
          vjp=lambda ct, x: _over(ct) * conjugate(cofactor(x)),
-         samples=(Sample((_square,)), Sample((_batch,)), Sample((np.diag([2.0, 3.0, 0.5]).astype(np.float32),))))
+         samples=(Sample((_square,)), Sample((_batch,)), Sample((np.float32([[1, 2], [2, 4]]),))))
 """The determinants. The derivative is the matrix of cofactors, so it is exact for singular matrices too."""
+
+
+_rank_two = np.float32([[1, 2, 3], [2, 4, 6], [1, 0, 1]])
 
 
 def _cofactor_infer(x: TensorType) -> TensorType:
@@ -144,16 +150,37 @@ def _cofactor_ref(x: np.ndarray) -> np.ndarray:
     return turn[..., None, None] * ((left.conj() * (before * after)[..., None, :]) @ right.conj())
 
 
-def _cofactor_vjp(ct: Any, x: Any, out: Any) -> Any:
-    """From C = det(A) A^-T: of invertible matrices only, as PyTorch's second derivative of det."""
-    inverse = conjugate(transpose_last(inv(x, check=False)[0]))
-    other = conjugate(out)
-    n = len(x.shape)
-    return inverse * _over(sum(other * ct, (n - 2, n - 1))) - matmul(matmul(other, transpose_last(ct)), inverse)
+def _cofactor_vjp(ct: Any, x: Any) -> Any:
+    """With A = U S V^H, dA = U E V^H and P_ij the product of the singular values but s_i and s_j, the cofactors of S + E
+    change by sum_j P_ij E_jj on the diagonal and by -P_ij E_ji beside it. Of singular matrices too."""
+    left, values, right = svd(x, full=True)
+    turn = conjugate(_over(det(left) * det(right)))
+    given = turn * matmul(matmul(transpose_last(left), ct), transpose_last(right))
+    products = _cast_like(_products_but_two(values), given)
+    diagonal = on_diagonal(given)
+    traces = matmul(products, as_column(sum(where(diagonal, given, 0.0), (len(x.shape) - 1,))))
+    inner = where(diagonal, traces, 0.0) - products * transpose_last(given)
+    return matmul(matmul(left, inner), right)
+
+
+def _cast_like(x: Any, like: Any) -> Any:
+    return x if x.dtype is like.dtype else cast(x, like.dtype)
+
+
+def _products_but_two(values: Any) -> Any:
+    """For each i and j the product of all values but those two; zero where i is j."""
+    n, axis = values.shape[-1], len(values.shape)
+    square = broadcast_to(as_row(values), (*values.shape, n))
+    others = where(on_diagonal(square), 1.0, square)
+    edge = full(TensorType(values.dtype, (*values.shape, 1)), 1.0, values)
+    before = cumprod(part(concat(edge, others, axis=axis), (0, n), (0, n)), axis=axis)
+    turned = flip(others, axes=(axis,))
+    after = flip(cumprod(part(concat(edge, turned, axis=axis), (0, n), (0, n)), axis=axis), axes=(axis,))
+    return where(on_diagonal(square), 0.0, before * after)
 
 
 cofactor = op("cofactor", "x", infer=_cofactor_infer, ref=_cofactor_ref, vjp=_cofactor_vjp, **LAPACK,
-              samples=(Sample((_square,)), Sample((_batch,))))
+              samples=(Sample((_square,)), Sample((_batch,)), Sample((_rank_two,))))
 """The cofactors, det(A) A^-T, of singular matrices too: with A = U S V^H they are det(U V^H) times those of S between the
 conjugates of U and V^H, and a cofactor of S is the product of the other singular values (Stewart 1998, "On the adjugate
 matrix")."""
