@@ -11,7 +11,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
 _MODULES = frozenset((
-    "amp", "autograd", "cuda", "data", "fft", "func", "linalg", "multiprocessing", "nn", "optim", "random", "return_types",
-    "signal", "special", "utils",
+    "amp", "as_torch", "autograd", "cuda", "data", "fft", "func", "linalg", "multiprocessing", "nn", "optim", "random",
+    "return_types", "signal", "special", "utils",
 ))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""
-_MOVED = {"utils.data": "data"}
+_MOVED = {"utils.checkpoint": "checkpoint", "utils.data": "data"}
 """Those that are public under another name too."""
 
 
@@ -54,6 +54,14 @@ class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             raise
         self._specs[spec.name] = module.__spec__
         return module
+
+    def get_code(self, name: str) -> CodeType | None:
+        """What `python -m` runs."""
+        import importlib.util
+
+        spec = self.find_spec(name)
+        loader = None if spec is None else importlib.util.find_spec(str(spec.origin)).loader  # type: ignore[union-attr]
+        return loader.get_code(loader.name) if isinstance(loader, importlib.machinery.SourceFileLoader) else None
 
     def exec_module(self, module: ModuleType) -> None:
         # the import system has just given the module the alias's spec: it keeps its own
