@@ -92,6 +92,14 @@ for _name, _known in ALIASES.items():
     if _known in globals():
         globals()[_name] = globals()[_known]
 
+_IN_PLACE = """
+    abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clamp_max clamp_min clip
+    cos cosh deg2rad detach erf erfc exp exp2 expm1 fill fix floor frac gcd i0 lcm ldexp log log10 log1p log2 logit
+    nan_to_num neg negative rad2deg reciprocal round rsqrt sigmoid sin sinc sinh sqrt square tan tanh trunc xlogy zero
+"""
+for _name in _IN_PLACE.split():  # methods that are functions too: abs_(x) is x.abs_()
+    globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
+
 
 def trace(function: Any, example_inputs: Any = None) -> Any:
     """The graph of a function, traced on example inputs; or, given a matrix alone, the sum of its diagonal."""

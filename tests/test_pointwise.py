@@ -350,3 +350,9 @@ def test_aliases() -> None:
         assert getattr(graphc, other) is getattr(graphc, name)
         assert getattr(graphc.Tensor, other) is getattr(graphc.Tensor, name)
     assert graphc.Tensor.arccosh_ is graphc.Tensor.acosh_
+
+
+def test_functions_that_change_their_argument() -> None:
+    x = graphc.tensor([0.25, 4.0])
+    assert graphc.sqrt_(x) is x and x.tolist() == [0.5, 2]
+    assert graphc.clamp_(x, max=1) is x and x.tolist() == [0.5, 1]
