@@ -36,7 +36,8 @@ def sample_graph(record: OpDef, sample: Sample, arrays: list[np.ndarray]) -> Gra
     b = Builder(record.name)
     values = [b.input(None, TensorType(dtype_of(a.dtype), a.shape)) for a in arrays]
     like = values[0] if values else b.input("like", TensorType(float32, ()))
-    return b.finish([record(*values, like=like, **sample.attrs)])
+    made = record(*values, like=like, **sample.attrs)
+    return b.finish(made if isinstance(made, tuple) else [made])
 
 
 def check(graph: Graph, arrays: list[np.ndarray], tolerance: float = 1e-5) -> list[Loops | Gemm]:

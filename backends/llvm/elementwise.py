@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import frexp
 from typing import TypeAlias
 
 from graphc.backends.llvm import math
@@ -25,12 +26,13 @@ REGISTER = {
 @dataclass(frozen=True)
 class Registers:
     """Emits instructions on registers of `width` numbers of one dtype. `constants` are the operands' values, where the
-    code generator knows them."""
+    code generator knows them, and `uniform` the operands as scalars, where they are the same in all lanes."""
 
     f: Function
     dtype: DType
     width: int
     constants: tuple[Scalar | None, ...] = ()
+    uniform: tuple[str | None, ...] = ()
 
     @property
     def scalar(self) -> str:
@@ -77,6 +79,20 @@ class Registers:
         """A binary instruction on masks."""
         return self.f.value(f"{instruction} {self.mask_type} {x}, {y}")
 
+    def bits(self, x: str) -> str:
+        """Floating-point numbers as integers."""
+        return self.f.value(f"bitcast {self.type} {x} to {vector(f'i{self.dtype.bits}', self.width)}")
+
+    def integer(self, instruction: str, x: str, number: int) -> str:
+        """A binary instruction on integers of the dtype's width and a constant."""
+        scalar = f"i{self.dtype.bits}"
+        text = str(number) if self.width == 1 else f"splat ({scalar} {number})"
+        return self.f.value(f"{instruction} {vector(scalar, self.width)} {x}, {text}")
+
+    def compare_bits(self, predicate: str, x: str, number: int) -> str:
+        """Compare integers of the dtype's width with a constant."""
+        return self.integer(f"icmp {predicate}", x, number)
+
     def negative(self, x: str) -> str:
         """Which integers are below zero."""
         return self.compare("slt", x, self.number(0))
@@ -95,13 +111,14 @@ def render(
     *,
     result: DType,
     constants: tuple[Scalar | None, ...] = (),
+    uniform: tuple[str | None, ...] = (),
 ) -> str:
     """Emit the op `name` into f on registers of `width` numbers.
 
     `dtype` is that of the operands (the condition of `where` is boolean), `result` the op's own. Half precision is
     computed in single precision and rounded after each op, as NumPy does.
     """
-    registers = Registers(f, dtype, width, constants)
+    registers = Registers(f, dtype, width, constants, uniform)
     if name == "cast":
         return cast(registers, operands[0], result)
     if name not in RULES:
@@ -297,6 +314,54 @@ def any_lane(f: Function, mask: str, width: int) -> str:
     return f.call("i1", name, (type_, mask))
 
 
+# Division
+
+_SAFE_EXPONENT = {"float32": 60, "float64": 500}
+"""Between two to this power and its inverse, nothing in `_float_divide` leaves the range of normal numbers."""
+
+
+def _float_divide(v: Registers, x: str, y: str) -> str:
+    """x / y. By a number that is the same in all lanes, vectors are multiplied with its reciprocal, and the quotient is
+    corrected by the exact remainder, twice: that is the quotient rounded once, in a fraction of a division's time.
+
+    Markstein: "Computation of elementary functions on the IBM RISC System/6000 processor" (1990), theorem 8.4.
+    """
+    divisor = v.uniform[1] if len(v.uniform) == 2 else None
+    number = v.constants[1] if v.constants else None
+    exponent = _SAFE_EXPONENT.get(v.dtype.name)
+    power = isinstance(number, float) and number != 0 and frexp(number)[0] in (0.5, -0.5)
+    if v.width == 1 or divisor is None or v.uniform[0] is not None or exponent is None or power or not v.f.module.has_fma:
+        return v.do("fdiv", x, y)
+    f, one, wide = v.f, replace(v, width=1), v
+    fast, slow, done = f.label("by_reciprocal"), f.label("by_division"), f.label("divided")
+    near = _in_range(one, divisor, exponent)
+    nothing = wide.compare_bits("eq", wide.bits(x), 0)
+    inside = wide.mask("or", _in_range(wide, x, exponent), nothing)
+    outside = any_lane(f, wide.mask("xor", inside, "splat (i1 true)"), v.width)
+    f.branch(f.value(f"select i1 {near}, i1 {outside}, i1 true"), slow, fast)
+    f.enter(fast)
+    reciprocal = f.splat(v.scalar, one.do("fdiv", one.number(1.0), divisor), v.width)
+    negative = f.splat(v.scalar, f.value(f"fneg {v.scalar} {divisor}"), v.width)
+    quotient = v.do("fmul", x, reciprocal)
+    for _ in range(2):
+        remainder = v.intrinsic("llvm.fma", negative, quotient, x)
+        quotient = v.intrinsic("llvm.fma", remainder, reciprocal, quotient)
+    f.jump(done)
+    f.enter(slow)
+    exact = v.do("fdiv", x, y)
+    f.jump(done)
+    f.enter(done)
+    return f.value(f"phi {v.type} [ {quotient}, %{fast} ], [ {exact}, %{slow} ]")
+
+
+def _in_range(v: Registers, x: str, exponent: int) -> str:
+    """Whether the magnitude is between 2 to the power of -exponent and of exponent."""
+    mantissa, bias = {"float32": (23, 127), "float64": (52, 1023)}[v.dtype.name]
+    magnitude = v.integer("and", v.bits(x), (1 << (v.dtype.bits - 1)) - 1)
+    above = v.integer("sub", magnitude, (bias - exponent) << mantissa)
+    return v.compare_bits("ult", above, 2 * exponent << mantissa)
+
+
 # Shifts: by as many bits as there are, or by a negative number, shifts everything out
 
 
@@ -395,7 +460,7 @@ RULES: dict[str, Rule] = {
     "add": _by_kind(float="fadd", int="add", bool="or"),
     "sub": _by_kind(float="fsub", int="sub"),
     "mul": _by_kind(float="fmul", int="mul", bool="and"),
-    "div": _by_kind(float="fdiv"),
+    "div": _by_kind(float=_float_divide),
     "neg": _negative,
     "abs": _by_kind(float=_intrinsic("llvm.fabs"), int=_absolute_integer, uint=_itself),
     "pow": _by_kind(float=_float_power, int=_integer_power),

@@ -146,6 +146,13 @@ class Evaluator:
             raise ValueError(f"{expr} differs from lane to lane")
         return value.operand
 
+    def first(self, expr: Expr) -> str:
+        """The operand of an index at the first lane; a ValueError if it is not known to grow evenly from there."""
+        value = self.evaluate(expr)
+        if isinstance(value, Varying):
+            raise ValueError(f"{expr} has no first lane")
+        return (value.base if isinstance(value, Linear) else value).operand
+
     def vector(self, expr: Expr) -> str:
         """The operand of type vector(REGISTER[dtype], width), whatever the form is."""
         if self.width == 1:
@@ -240,7 +247,10 @@ class Evaluator:
             dtype = int32
         else:
             operands = [self.vector(arg) for arg in e.args]
-        return Varying(elementwise.render(self.f, e.op, dtype, self.width, operands, result=e.dtype, constants=constants))
+        uniform = tuple(v.operand if isinstance(v, Uniform) else None for v in values)
+        return Varying(elementwise.render(
+            self.f, e.op, dtype, self.width, operands, result=e.dtype, constants=constants, uniform=uniform
+        ))  # fmt: skip
 
     def _is_narrow(self, expr: Expr) -> bool:
         """Whether an int64 is known to fit an int32."""

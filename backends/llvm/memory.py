@@ -10,6 +10,9 @@ from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.types import DType, bool_
 
+LINE_BYTES = 64
+"""What is fetched from memory at once."""
+
 
 def memory_type(dtype: DType) -> str:
     """The LLVM type of an element in memory."""
@@ -123,6 +126,14 @@ def scatter(
     value = _to_memory(f, dtype, width, value)
     lanes = (mask_type, mask or "splat (i1 true)")
     f.call("void", name, (type_, value), (pointers, places), ("i32", str(dtype.itemsize)), lanes)
+
+
+def prefetch(f: Function, place: str, nbytes: int, level: int = 1) -> None:
+    """Have some bytes from an address on fetched into a level of cache. The address may be any."""
+    callee = f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+    for start in range(0, nbytes, LINE_BYTES):
+        at = f.value(f"getelementptr i8, ptr {place}, i64 {start}")
+        f.call("void", callee, ("ptr", at), ("i32", "0"), ("i32", str(4 - level)), ("i32", "1"))
 
 
 def reverse(f: Function, scalar: str, width: int, operand: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from graphc.backends.llvm.builder import Function, Module, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.integers import Integers
-from graphc.backends.llvm.memory import load_consecutive, store_consecutive
+from graphc.backends.llvm.memory import LINE_BYTES, load_consecutive, prefetch, store_consecutive
 from graphc.backends.llvm.target import Target
 from graphc.types import DType, bool_, float16, float32, int32
 
@@ -27,12 +27,10 @@ _MOST_VECTORS = 8
 _CALL = 20  # cycles to call a kernel and store its tile
 
 _FETCH_DIVISOR = 32  # a row of the result is fetched every so many parts of the steps, if there are so many steps
-_LINE_BYTES = 64
 _AHEAD = 24
 """How many steps before they are needed the operands are fetched: hardware that fetches ahead stops where a page ends,
 and starts too late on what another core has just packed. Two threads win 6% by it on a product of 1024 by 1024."""
 _READS_PER_CYCLE = 2  # loads or prefetches, at most
-_LEVEL_1, _LEVEL_2 = 3, 2  # of the caches, as `llvm.prefetch` counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,8 @@ class Tile:
         """How many lines of the left and of the right operand are fetched at each step, for a later one: none where there
         is no time for it beside the loads. Rows that are read on and on need it least."""
         lines = (
-            -(-self.rows * self.dtype.itemsize // _LINE_BYTES) if self.row_stride == 1 else 0,
-            -(-self.columns * self.dtype.itemsize // _LINE_BYTES),
+            -(-self.rows * self.dtype.itemsize // LINE_BYTES) if self.row_stride == 1 else 0,
+            -(-self.columns * self.dtype.itemsize // LINE_BYTES),
         )
         reads = self.rows + self.vectors + sum(lines)
         return lines if reads <= _READS_PER_CYCLE * self.rows * self.vectors / PER_CYCLE else (0, 0)
@@ -175,14 +173,7 @@ def _prefetch_row(f: Function, tile: Tile, row: str) -> None:
     """Have the lines of a row of the result fetched; past the last row, something is fetched to no effect."""
     scalar = REGISTER[tile.dtype.name]
     start = f.value(f"getelementptr {scalar}, ptr %c, i64 {f.value(f'mul i64 %c_step, {row}')}")
-    _prefetch(f, start, -(-tile.columns * tile.dtype.itemsize // _LINE_BYTES), _LEVEL_2)
-
-
-def _prefetch(f: Function, place: str, lines: int, level: int) -> None:
-    prefetch = f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-    for line in range(lines):
-        at = f.value(f"getelementptr i8, ptr {place}, i64 {line * _LINE_BYTES}")
-        f.call("void", prefetch, ("ptr", at), ("i32", "0"), ("i32", str(level)), ("i32", "1"))
+    prefetch(f, start, tile.columns * tile.dtype.itemsize, level=2)
 
 
 def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequence[str]]) -> None:
@@ -194,7 +185,7 @@ def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequ
     for pointer, step, lines in zip((a, b), ("%a_step", "%b_step"), tile.fetched, strict=True):
         if lines:
             later = f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {f.value(f'mul i64 {step}, {_AHEAD}')}")
-            _prefetch(f, later, lines, _LEVEL_1)
+            prefetch(f, later, lines * LINE_BYTES)
     columns: list[str] = []
     for v in range(tile.vectors):
         place = f.value(f"getelementptr {scalar}, ptr {b}, i64 {v * tile.width}")

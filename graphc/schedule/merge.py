@@ -34,7 +34,7 @@ def merge_kernels(
     merged: list[Kernel] = []
     run: _Run | None = None
     for current in kernels:
-        if run is not None and run.take(current):
+        if run is not None and (run.take(current) or run.take(_row_by_row(current, run.grid))):
             continue
         if run is not None:
             merged.append(run.kernel())
@@ -44,6 +44,19 @@ def merge_kernels(
     if run is not None:
         merged.append(run.kernel())
     return _make_local(merged, temporaries)
+
+
+def _row_by_row(kernel: Kernel, grid: Sequence[Axis]) -> Kernel:
+    """A kernel that computes a few numbers for each step of a grid, all of them in one loop, with a step for each: so it can
+    stand between the kernels before and after it, which take longer. Any other kernel as it is."""
+    if not isinstance(kernel, Loops) or kernel.grid or len(kernel.body) != 1 or len(grid) != 1:
+        return kernel
+    (loop,) = kernel.body
+    if not isinstance(loop, Loop) or loop.limit is not None or loop.axis.extent != grid[0].extent:
+        return kernel
+    if not all(isinstance(statement, Store) for statement in loop.body):
+        return kernel
+    return Loops(kernel.name, (loop.axis,), loop.body, kernel.cost * max(1, loop.lanes) / loop.axis.extent)
 
 
 @dataclass
