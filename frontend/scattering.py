@@ -17,7 +17,8 @@ from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.movement import clone, expand, reshape
 from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
-from graphc.frontend.subscript import Advanced, Basic, broadcast_indices
+from graphc.frontend.subscript import Basic, broadcast_indices
+from graphc.frontend.subscript import put as put_at
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, int64
@@ -232,10 +233,7 @@ def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, a
     basic = Basic(items, input._data.shape)
     if not basic.places:
         raise ArgumentTypeError("index_put: no index tensors among the indices")
-    if values.dtype is not input.dtype:
-        raise DTypeError(f"Index put requires the source and destination dtypes match, got {input.dtype.name} for the "
-                         f"destination and {values.dtype.name} for the source.")
-    return named(Advanced(input, basic.places).put(values, accumulate), "IndexPut")
+    return named(put_at(input, basic.places, values, accumulate), "IndexPut")
 
 
 def index_put_(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.movement import expand, reshape
-from graphc.frontend.pointwise import cast
+from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
@@ -165,30 +165,48 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     refuse(self)
     basic = Basic(_items(index), self._data.shape)
     new = value if isinstance(value, Tensor) else as_tensor(value, dtype=self.dtype)
-    if len(basic.places) == 1 and _is_mask(basic.places[0][1]) and new.numel() == 1 and basic.places[0][1].ndim:
-        # one number for all places needs no list of the places, which a trace could not have
-        part = basic.view(self)
-        refuse(part)
-        assign(part, cast(choose(_mask_over(part, *basic.places[0]), reshape(new, ()), part), part.dtype))
-        return
-    if not basic.places:
-        part = basic.view(self)
-        refuse(part)
-        assign(part, _fitted(new, part._data.shape))
-        return
-    if new.dtype is not self.dtype:
-        raise DTypeError(f"Index put requires the source and destination dtypes match, got {self.dtype.name} for the "
-                         f"destination and {new.dtype.name} for the source.", hint="convert the value with .to(dtype)")
     part = basic.view(self)
     refuse(part)
-    assign(part, Advanced(part, basic.places).put(new, accumulate=False))
+    if not basic.places:
+        assign(part, _fitted(new, part._data.shape))
+        return
+    if new.numel() == 1 and len(basic.places) == 1 and _is_mask(basic.places[0][1]):
+        new = cast(new, self.dtype)  # PyTorch fills by a mask, with a number of any dtype
+    assign(part, put(part, basic.places, new, accumulate=False))
 
 
-def _mask_over(part: Tensor, at: int, mask: Tensor) -> Tensor:
-    """A mask of dimensions from `at` on, as it stretches over the tensor."""
-    Advanced._check_mask(mask, part, at)
-    shape = (*(1,) * at, *mask._data.shape, *(1,) * (part.ndim - at - mask.ndim))
-    return reshape(mask if mask.dtype is bool_ else cast(mask, bool_), shape)
+def put(input: Tensor, places: Sequence[tuple[int, Tensor]], new: Tensor, accumulate: bool) -> Tensor:
+    """The input with `new` at the places, pairs of a dimension and an index tensor, or added to what is there."""
+    if new.dtype is not input.dtype:
+        raise DTypeError(f"Index put requires the source and destination dtypes match, got {input.dtype.name} for the "
+                         f"destination and {new.dtype.name} for the source.", hint="convert the value with .to(dtype)")
+    if len(places) == 1 and _is_mask(places[0][1]) and places[0][1].ndim:
+        written = _put_by_mask(input, *places[0], new, accumulate)
+        if written is not None:
+            return written
+    return Advanced(input, places).put(new, accumulate)
+
+
+def _put_by_mask(input: Tensor, at: int, mask: Tensor, new: Tensor, accumulate: bool) -> Tensor | None:
+    """What is put without a list of the places, which a trace could not have; None where such a list is better."""
+    Advanced._check_mask(mask, input, at)
+    lead, tail = tuple(input._data.shape[:at]), tuple(input._data.shape[at + mask.ndim :])
+    own = tuple(new._data.shape)
+    own = (*(1,) * (len(lead) + 1 + len(tail) - len(own)), *own)
+    count = own[at] if len(own) == len(lead) + 1 + len(tail) else 0
+    if count != 1 and (active() is None or count == 0):
+        return None
+    new = reshape(new, own)
+    if count != 1:
+        rank = clamp(emit(ops.cumsum, (cast(reshape(mask, (-1,)), int64),), {"axis": 0}) - 1, min=0, max=count - 1)
+        new = expand(new, (*lead, count, *tail))
+        index = expand(reshape(rank, (-1, *(1,) * len(tail))), (*lead, rank._data.shape[0], *tail))
+        new = reshape(emit(ops.gather, (new, index), {"axis": at}), input._data.shape)
+    else:
+        new = reshape(new, (*own[:at], *(1,) * mask.ndim, *own[at + 1 :]))
+    over = reshape(cast(mask, bool_), (*(1,) * at, *mask._data.shape, *(1,) * len(tail)))
+    new = expand(new, input._data.shape)
+    return choose(over, input + new if accumulate else new, input)
 
 
 def _fitted(new: Tensor, shape: Any) -> Tensor:
