@@ -105,11 +105,17 @@ class Hardsigmoid(_InPlace):
 
     _function = staticmethod(F.hardsigmoid)
 
+    def extra_repr(self) -> str:
+        return ""  # as PyTorch has it
+
 
 class Hardswish(_InPlace):
     """x * min(max(x + 3, 0), 6) / 6."""
 
     _function = staticmethod(F.hardswish)
+
+    def extra_repr(self) -> str:
+        return ""  # as PyTorch has it
 
 
 class _Settings(Module):

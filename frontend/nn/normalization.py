@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ class _BatchNorm(Module):
             init.ones_(self.weight)
         if self.bias is not None:
             init.zeros_(self.bias)
+
+    def _channel_dim(self, input: Tensor) -> int:
+        return 1
 
     def _check_input(self, input: Tensor) -> None:
         if input.dim() not in self._ranks:
@@ -143,10 +147,21 @@ class _InstanceNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
-        alone = input.dim() == min(self._ranks)
+        at = self._channel_dim(input)
+        if input.size(at) != self.num_features:
+            problem = (f"expected input's size at dim={at} to match num_features ({self.num_features}), but got: "
+                       f"{input.size(at)}.")
+            if self.affine:
+                raise ArgumentError(problem)
+            warnings.warn(f"input's size at dim={at} does not match num_features. You can silence this warning by not passing "
+                          "in num_features, which is not used because affine=False", stacklevel=2)
+        alone = at == 0
         out = F.instance_norm(input[None] if alone else input, self.running_mean, self.running_var, self.weight, self.bias,
                               self.training or not self.track_running_stats, self.momentum or 0.0, self.eps)
         return out[0] if alone else out
+
+    def _channel_dim(self, input: Tensor) -> int:
+        return 0 if input.dim() == min(self._ranks) else 1
 
 
 class InstanceNorm1d(_InstanceNorm):
