@@ -121,7 +121,7 @@ def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -
         return vector_norm(A, 2, (rows, columns), keepdim)
     if isinstance(ord, str) or math.fabs(ord) == 2:
         values = svdvals(movedim(A, (rows, columns), (-2, -1)))
-        out = sum(values, -1) if ord == "nuc" else _extreme(values, -1, ord)
+        out = sum(values, -1) if ord == "nuc" else _extreme(values, -1, float(ord))
         if keepdim:
             for d in sorted((rows, columns)):
                 out = unsqueeze(out, d)
@@ -152,7 +152,7 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim
             raise GraphcError(f"linalg.matrix_norm: Order {p} not supported.", expected="'fro', 'nuc' or a number")
         chosen = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
         return matrix_norm(input, p, chosen, keepdim, dtype=dtype)
-    return vector_norm(input, 2.0 if p is None or p == "fro" else p, dim, keepdim, dtype=dtype)
+    return vector_norm(input, 2.0 if p is None or p == "fro" else float(p), dim, keepdim, dtype=dtype)
 
 
 def linalg_norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,

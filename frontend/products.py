@@ -41,5 +41,5 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
         raise GraphcError("N must be non-negative.", got=str(count))
     if count < 2:
         return ones(x._data.shape[0], count, dtype=x.dtype if x.dtype.is_differentiable else int64)
-    powers = linalg_products.vander(x, count)
+    powers = linalg_products.vander(x, N=count)
     return powers if increasing else flip(powers, 1)

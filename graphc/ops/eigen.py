@@ -114,7 +114,7 @@ eigvalsh = op("eigvalsh", "x", "upper", infer=_eigvalsh_infer, ref=_eigvalsh_ref
 # All matrices: A V = V diag(w)
 
 
-_apart = np.diag(np.float32([1, 3, -2, 6])) + np.float32(0.3)
+_apart = np.diag(np.array([1, 3, -2, 6], np.float32)) + np.float32(0.3)
 """A sample with real eigenvalues: vectors of complex ones can be turned by any angle, which finite differences see."""
 
 

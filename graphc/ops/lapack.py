@@ -186,9 +186,10 @@ def _qr_infer(x: TensorType, mode: str) -> tuple[TensorType, TensorType]:
 
 
 def _qr_ref(x: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    factor: Any = np.linalg.qr
     if mode == "r":
-        return np.empty((*x.shape[:-1], 0), x.dtype), np.linalg.qr(x, "r")
-    q, r = np.linalg.qr(x, mode)
+        return np.empty((*x.shape[:-1], 0), x.dtype), factor(x, "r")
+    q, r = factor(x, mode)
     return q, r
 
 
@@ -302,7 +303,7 @@ def _ldl_solve_vjp(ct: Any, ld: Any, pivots: Any, hermitian: bool) -> Any:
     return solved if hermitian else conjugate(solved)
 
 
-_ld, _pivots = np.float32([[2, 0, 0], [0.5, 3, 0], [0.2, 0.5, 4]]), np.int32([1, 2, 3])
+_ld, _pivots = np.array([[2, 0, 0], [0.5, 3, 0], [0.2, 0.5, 4]], np.float32), np.array([1, 2, 3], np.int32)
 ldl_solve = op("ldl_solve", "ld pivots b", "hermitian", infer=_ldl_solve_infer, ref=_ldl_solve_ref, **LAPACK,
                vjp=(Undefined("torch.linalg.ldl_solve"), None, _ldl_solve_vjp),
                samples=(Sample((_ld, _pivots, TensorType(float32, (3, 2))), {"hermitian": False}),))

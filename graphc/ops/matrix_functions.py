@@ -129,11 +129,11 @@ def _det_infer(x: TensorType) -> TensorType:
 
 det = op("det", "x", infer=_det_infer, ref=lambda x: np.asarray(np.linalg.det(x)), **LAPACK,
          vjp=lambda ct, x: _over(ct) * conjugate(cofactor(x)),
-         samples=(Sample((_square,)), Sample((_batch,)), Sample((np.float32([[1, 2], [2, 4]]),))))
+         samples=(Sample((_square,)), Sample((_batch,)), Sample((np.array([[1, 2], [2, 4]], np.float32),))))
 """The determinants. The derivative is the matrix of cofactors, so it is exact for singular matrices too."""
 
 
-_rank_two = np.float32([[1, 2, 3], [2, 4, 6], [1, 0, 1]])
+_rank_two = np.array([[1, 2, 3], [2, 4, 6], [1, 0, 1]], np.float32)
 
 
 def _cofactor_infer(x: TensorType) -> TensorType:
