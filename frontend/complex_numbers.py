@@ -13,7 +13,7 @@ from graphc.frontend.movement import transpose
 from graphc.frontend.pointwise import atan2, cast, cos, sin, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import bool_, float16, float32, float64, get_default_dtype
+from graphc.types import TensorType, bool_, float16, float32, float64, get_default_dtype
 
 FUNCTIONS = """
     angle complex conj conj_physical imag is_complex is_conj is_neg is_signed polar real resolve_conj resolve_neg
@@ -86,7 +86,8 @@ def angle(input: Tensor) -> Tensor:
     x = input if input.dtype.is_floating_point else cast(input, get_default_dtype())
     if input.dtype is bool_:
         return x * 0
-    return named(where(isnan(x), x, where(x < 0, math.pi, 0.0)), "Angle")
+    half_turn = ops.full(TensorType(x.dtype, ()), math.pi, like=x)  # in full precision, which a Python number has not
+    return named(where(isnan(x), x, where(x < 0, half_turn, 0.0)), "Angle")
 
 
 def view_as_real(input: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def sinc(input: Tensor) -> Tensor:
 def sin_ratio(angle: Tensor) -> Tensor:
     """sin(a) / a, and 1 at 0: near zero by its series, whose derivatives are right there too."""
     square = angle * angle
-    near = square < 1e-3
+    near = (abs(square) if angle.dtype.is_complex else square) < 1e-3
     series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
     divisor = where(near, 1.0, angle)
     return where(near, series, sin(divisor) / divisor)

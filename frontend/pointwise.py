@@ -14,7 +14,7 @@ from graphc.frontend import return_types
 from graphc.frontend.arguments import as_operand, emit, promoted
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, TensorType, bool_, float64, get_default_dtype, uint8
+from graphc.types import DType, TensorType, bool_, complex128, float64, get_default_dtype, uint8
 
 FUNCTIONS = """
     abs add addcdiv addcmul atan2 can_cast ceil clamp clamp_max clamp_min copysign cos div erf exp expm1 float_power floor
@@ -171,9 +171,10 @@ def square(input: Tensor) -> Tensor:
 
 
 def float_power(input: Operand, exponent: Operand) -> Tensor:
-    """input ** exponent, computed in float64."""
-    base = cast(input, float64) if isinstance(input, Tensor) else float(input)
-    return pow(base, cast(exponent, float64) if isinstance(exponent, Tensor) else float(exponent))
+    """input ** exponent, computed in float64, or in complex128 if one of them is complex."""
+    wide = complex128 if promoted(input, exponent).is_complex else float64
+    base, power = (cast(x, wide) if isinstance(x, Tensor) else wide.numpy.type(x).item() for x in (input, exponent))
+    return pow(base, power)
 
 
 def reciprocal(input: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.op import Sample, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.linalg import contract
 from graphc.ops.movement import flip, fold, pad, permute, reshape, slice, stack_operand, window
 from graphc.types import Size, TensorType, float32
@@ -285,16 +286,16 @@ def _shared(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 conv = op(
     "conv", "x w", _names, infer=_conv_infer, ref=_conv_ref, decompose=_conv, costly=True, batch=_conv_batch,
-    vjp=(lambda ct, w, x_type, attrs: conv_input_grad(ct, w, size=x_type.shape[2:], **_shared(attrs)),
-         lambda ct, x, w_type, attrs: conv_weight_grad(x, ct, kernel=w_type.shape[2:], **_shared(attrs))),
+    vjp=(lambda ct, w, x_type, attrs: conv_input_grad(ct, conjugate(w), size=x_type.shape[2:], **_shared(attrs)),
+         lambda ct, x, w_type, attrs: conv_weight_grad(conjugate(x), ct, kernel=w_type.shape[2:], **_shared(attrs))),
     samples=(Sample((_f(2, 3, 6, 5), _f(4, 3, 3, 2)), _plain), Sample((_f(2, 2, 6, 5), _f(3, 2, 3, 2)), _strided),
              Sample((_f(2, 4, 7), _f(6, 2, 3)), _in_groups)))
 
 conv_input_grad = op(
     "conv_input_grad", "g w", f"size {_names}", infer=_input_grad_infer, ref=_input_grad_ref, decompose=_input_grad,
     costly=True, batch=_input_grad_batch,
-    vjp=(lambda ct, w, g_type, attrs: _conv_first(ct, w, g_type, attrs),
-         lambda ct, g, w_type, attrs: conv_weight_grad(ct, g, kernel=w_type.shape[2:], **_shared(attrs))),
+    vjp=(lambda ct, w, g_type, attrs: _conv_first(ct, conjugate(w), g_type, attrs),
+         lambda ct, g, w_type, attrs: conv_weight_grad(ct, conjugate(g), kernel=w_type.shape[2:], **_shared(attrs))),
     samples=(Sample((_f(2, 4, 6, 5), _f(4, 3, 3, 2)), {"size": (6, 5), **_same}),
              Sample((_f(2, 3, 3, 5), _f(3, 2, 3, 2)), {"size": (6, 5), **_strided}),
              Sample((_f(2, 6, 3), _f(6, 2, 3)), {"size": (7,), **_in_groups}),
@@ -303,8 +304,8 @@ conv_input_grad = op(
 conv_weight_grad = op(
     "conv_weight_grad", "x g", f"kernel {_names}", infer=_weight_grad_infer, ref=_weight_grad_ref,
     decompose=_weight_grad, costly=True, batch=_weight_grad_batch,
-    vjp=(lambda ct, g, x_type, attrs: conv_input_grad(g, ct, size=x_type.shape[2:], **_shared(attrs)),
-         lambda ct, x, g_type, attrs: _conv_first(x, ct, g_type, attrs)),
+    vjp=(lambda ct, g, x_type, attrs: conv_input_grad(conjugate(g), ct, size=x_type.shape[2:], **_shared(attrs)),
+         lambda ct, x, g_type, attrs: _conv_first(conjugate(x), ct, g_type, attrs)),
     samples=(Sample((_f(2, 3, 6, 5), _f(2, 4, 6, 5)), {"kernel": (3, 2), **_same}),
              Sample((_f(2, 2, 6, 5), _f(2, 3, 3, 5)), {"kernel": (3, 2), **_strided}),
              Sample((_f(2, 4, 7), _f(2, 6, 3)), {"kernel": (3,), **_in_groups}),

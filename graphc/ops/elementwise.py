@@ -145,6 +145,8 @@ def _exponent_vjp(ct: Any, x: Any, y: Any, out: Any) -> Any:
         if isinstance(x, complex) or out.dtype.is_complex:
             return ct * conjugate(out * cmath.log(x))
         return ct * out * math.log(x) if x > 0 else ct * math.nan
+    if out.dtype.is_complex:
+        x = cast(x, out.dtype)  # a negative real base has a complex logarithm
     return where(eq(x, 0) & rising, 0.0, ct * conjugate(out * log(x)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DimError, DTypeError, ShapeError
+from graphc.errors import DimError, DTypeError, ShapeError, UnsupportedDTypeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
@@ -105,8 +105,8 @@ prod = op("prod", "x", "axis", infer=_prod_infer, ref=_prod_ref, decompose=_prod
 def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
     _check_axes("amax/amin", x, axes)
     if x.dtype.is_complex:
-        raise DTypeError(f"amax/amin is not implemented for {x.dtype.name}: complex numbers have no order",
-                         expected="a dtype that is not complex", got=str(x))
+        raise UnsupportedDTypeError(f"amax/amin is not implemented for {x.dtype.name}: complex numbers have no order",
+                                    expected="a dtype that is not complex", got=str(x))
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
                          expected="reduced dimensions of size 1 or more")
