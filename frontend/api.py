@@ -18,6 +18,7 @@ from graphc.frontend.autograd import (
     no_grad,
     set_grad_enabled,
 )
+from graphc.frontend.autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.frontend.compile import compile
 from graphc.frontend.conversion import set_default_tensor_type
 from graphc.frontend.creation import set_default_dtype
@@ -34,6 +35,7 @@ from graphc.frontend.formats import (
     preserve_format,
     strided,
 )
+from graphc.frontend.func.vmap import vmap
 from graphc.frontend.limits import finfo, iinfo
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.public import public, with_out

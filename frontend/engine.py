@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from graphc import ops
-from graphc.errors import AutogradError
-from graphc.frontend.modes import mode
+from graphc.errors import ArgumentTypeError, AutogradError
+from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
 from graphc.frontend.tape import match
 from graphc.frontend.tensor import Tensor, wrap
@@ -43,13 +45,32 @@ def run(
     captures: dict[tuple[Target, int], Tensor | None] = {} if inputs is None else {edge: None for edge in inputs if edge}
     before, mode.grad = mode.grad, create_graph
     try:
-        _Run(roots, keep_graph, captures if inputs is not None else None, accumulate).run()
+        this = Run(roots, keep_graph, captures if inputs is not None else None, accumulate)
+        _running.stack.append(this)
+        try:
+            this.run()
+        finally:
+            _running.stack.pop()
+            this.finish()
     finally:
         mode.grad = before
     return [captures[edge] if edge else None for edge in inputs] if inputs is not None else []
 
 
-class _Run:
+class _Running(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Run] = []
+
+
+_running = _Running()
+
+
+def running() -> Run:
+    """The run that calls a hook or the backward of a node; where runs are nested, the innermost."""
+    return _running.stack[-1]
+
+
+class Run:
     """One run of the engine."""
 
     def __init__(
@@ -62,16 +83,36 @@ class _Run:
         self.keep_graph = keep_graph
         self.captures = captures
         self.accumulate = accumulate
+        self._at_end: list[Callable[[], object]] = []
         self.ready: list[tuple[int, Node]] = []
         self.buffers: dict[Target, list[Tensor | None]] = {}
         starts = list(dict.fromkeys(edge[0] for edge, _ in roots if edge))
         self.pending = _dependencies(starts, None if captures is None else {target for target, _ in captures})
+        self._targets = self.pending.keys()
         for edge, ct in roots:
             if edge is not None and edge[0] in self.pending:
                 self._add(edge, ct)
         for target in starts:
             if self.pending.get(target) == 0:
                 self._arrived(target)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the gradients of some inputs alone are wanted, instead of those of all leaves."""
+        return self.captures is not None
+
+    def reaches(self, target: Target) -> bool:
+        """Whether gradients will come to a node or a leaf, or have come."""
+        return target in self._targets
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call a function when the run is over, however it ends."""
+        self._at_end.append(call)
+
+    def finish(self) -> None:
+        """The end of the run."""
+        for call in self._at_end:
+            call()
 
     def run(self) -> None:
         while self.ready:
@@ -98,8 +139,9 @@ class _Run:
         edges = node.edges
         results: list[Any] = [None] * len(edges)
         if cotangents is not None:
-            self._watchers(node, cotangents)
-            if any(edge is not None and edge[0] in self.pending for edge in edges):
+            goes_on = any(edge is not None and edge[0] in self.pending for edge in edges)
+            self._watchers(node, cotangents, goes_on)
+            if goes_on:
                 results = list(self._apply(node, cotangents))
         cotangents = None
         for i, edge in enumerate(edges):
@@ -116,21 +158,22 @@ class _Run:
     def _apply(self, node: Node, cotangents: list[Tensor | None]) -> Sequence[Any]:
         if node.prehooks:
             for hook in list(node.prehooks.values()):
-                changed = hook(tuple(cotangents))
-                if changed is not None:
-                    cotangents = list(changed) if isinstance(changed, (tuple, list)) else [changed]
-        results = node.apply(cotangents)
+                cotangents = _replaced(hook, hook(tuple(cotangents)), cotangents)
+        results = node.apply(cotangents) if not anomaly.enabled else _watched(node, cotangents)
         if not self.keep_graph:
             node.free()
         if node.hooks:
             for hook in list(node.hooks.values()):
-                changed = hook(tuple(results), tuple(cotangents))
-                if changed is not None:
-                    results = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+                results = _replaced(hook, hook(tuple(results), tuple(cotangents)), results)
         return results
 
-    def _watchers(self, node: Node, cotangents: list[Tensor | None]) -> None:
-        """Hooks, retained gradients and captures of the tensors that are outputs of the node."""
+    def _watchers(self, node: Node, cotangents: list[Tensor | None], goes_on: bool) -> None:
+        """Hooks, retained gradients and captures of the tensors that are outputs of the node.
+
+        As in PyTorch, what is captured on the way to other inputs is the gradient before the hooks have seen it.
+        """
+        if goes_on:
+            self._capture(node, cotangents)
         if node.tensor_prehooks is not None:
             for index, hooks in node.tensor_prehooks.items():
                 cotangents[index] = _hooked(hooks.values(), cotangents[index])
@@ -140,13 +183,14 @@ class _Run:
                 if tensor is not None and ct is not None:
                     old = tensor._get_grad()
                     tensor._set_grad(ct if old is None else ops.add(old, ct))
+        if not goes_on:
+            self._capture(node, cotangents)
+
+    def _capture(self, node: Node, cotangents: list[Tensor | None]) -> None:
         if self.captures is not None:
             for index, ct in enumerate(cotangents):
                 if (node, index) in self.captures:
                     self.captures[node, index] = ct
-                    if self.accumulate and ct is not None:
-                        raise AutogradError("One of the inputs of backward() is not a leaf",
-                                            hint="use autograd.grad, or retain_grad()")
 
     def _leaf(self, leaf: Tensor) -> None:
         buffer = self.buffers.pop(leaf, None)
@@ -162,6 +206,10 @@ class _Run:
                 self.captures[leaf, 0] = ct
             return
         ct = match(ct, leaf._data.shape, leaf._data.dtype)
+        accumulator = None if meta.accumulator is None else meta.accumulator()
+        if accumulator is not None:
+            for hook in list(accumulator.prehooks.values()):
+                (ct,) = _replaced(hook, hook((ct,)), [ct])
         old = leaf._get_grad()
         if old is None:
             leaf._set_grad(_owned(ct))
@@ -172,6 +220,43 @@ class _Run:
         if meta.post_hooks:
             for hook in list(meta.post_hooks.values()):
                 hook(leaf)
+        if accumulator is not None:
+            for hook in list(accumulator.hooks.values()):
+                hook((), (ct,))
+
+
+def _replaced(hook: Any, changed: Any, given: Sequence[Any]) -> Sequence[Any]:
+    """What a node's hook makes of gradients: what it returned, if anything."""
+    if changed is None:
+        return given
+    if len(given) == 1 and isinstance(changed, Tensor):
+        return [changed]
+    if not isinstance(changed, (tuple, list)):
+        raise ArgumentTypeError(f"expected tuple, but hook returned '{type(changed).__name__}'",
+                                expected=f"{len(given)} gradients, or None to leave them as they are")
+    if len(changed) != len(given):
+        raise AutogradError(f"hook '{getattr(hook, '__name__', hook)}' has returned an incorrect number of values (got "
+                            f"{len(changed)}, but expected {len(given)})")
+    return list(changed)
+
+
+def _watched(node: Node, cotangents: list[Tensor | None]) -> Sequence[Any]:
+    """What the node computes, in anomaly mode."""
+    try:
+        results = node.apply(cotangents)
+        for i, ct in enumerate(results):
+            if anomaly.check_nan and ct is not None and ct.dtype.is_differentiable:
+                known = ct._known()
+                if known is not None and np.isnan(known).any():
+                    raise AutogradError(f"Function '{node.name()}' returned nan values in its {i}th output.")
+    except Exception:
+        lines = "".join(node.metadata.get("traceback_", ()))
+        warnings.warn(
+            f"Error detected in {node.name()}. Traceback of forward call that caused the error:\n{lines}" if lines else
+            f"Error detected in {node.name()}. No forward pass information available. Enable detect anomaly during forward "
+            "pass for more information.", stacklevel=2)
+        raise
+    return results
 
 
 def _hooked(hooks: Iterable[Any], ct: Any) -> Any:
@@ -179,6 +264,8 @@ def _hooked(hooks: Iterable[Any], ct: Any) -> Any:
         for hook in list(hooks):
             changed = hook(ct)
             if changed is not None:
+                if not isinstance(changed, Tensor):
+                    raise ArgumentTypeError(f"expected Variable, but hook returned '{type(changed).__name__}'")
                 if changed._data.shape != ct._data.shape:
                     raise AutogradError("hook has changed the size of value", expected=str(ct.shape), got=str(changed.shape))
                 ct = changed

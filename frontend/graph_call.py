@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import vjp_graph
-from graphc.backend import Layout
+from graphc.backend import Executable, Layout
 from graphc.compiler import executable
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function
@@ -43,9 +43,12 @@ class ArrayFunction:
         key = tuple([array.strides for array in arrays])
         function = self._functions.get(key)
         if function is None:
-            layout = Layout(tuple(map(strides_of, arrays)))
-            function = self._functions[key] = array_function(executable(self._graph, layout, backend=self._backend))
+            function = self._functions[key] = array_function(self.executable(arrays))
         return function(*arrays)
+
+    def executable(self, arrays: Sequence[np.ndarray]) -> Executable:
+        """The code for arrays of these layouts."""
+        return executable(self._graph, Layout(tuple(map(strides_of, arrays))), backend=self._backend)
 
 
 @dataclass(eq=False)
@@ -184,7 +187,10 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
     """A graph as a differentiable function of tensors; within a trace, its nodes join the trace."""
     tracer = active()
     if tracer is not None:
-        return [wrap(v) for v in inline(graph, [tracer.value(t) for t in tensors])]
+        values = [tracer.value(t) for t in tensors]
+        if all(isinstance(v, Value) for v in values):
+            return [wrap(v) for v in inline(graph, values)]
+        return inline(graph, tensors)  # a level of vmap or grad
     outputs = [wrap(a) for a in _function(graph)(*(t._data for t in tensors))]
     wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
     if mode.grad and wanted:
@@ -196,8 +202,8 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
     return outputs
 
 
-def inline(graph: Graph, values: Sequence[Value]) -> list[Value]:
-    """Append the nodes of a graph to the graph that the values belong to."""
+def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
+    """Append the nodes of a graph to the graph that the values belong to; or apply them to tensors, one by one."""
     known = dict(zip(graph.inputs, values, strict=True))
     like = values[0]
     for node in graph.nodes:

@@ -16,7 +16,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
 from graphc.frontend.pointwise import cast, where
-from graphc.frontend.tape import CopySlices, OpNode, Saved, ZeroNode, named
+from graphc.frontend.tape import CopySlices, Saved, ZeroNode, named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
@@ -42,12 +42,14 @@ def refuse(tensor: Tensor) -> None:
     view = meta.view
     if view is None or view.base is None or not view.base.requires_grad:
         return
+    if view.refusal is not None:
+        raise AutogradError(view.refusal)
     if view.tracked:
         if view.base.is_leaf:
             raise AutogradError("a view of a leaf Variable that requires grad is being used in an in-place operation.",
                                 hint="update it under no_grad(), or change a clone() of it")
     elif not view.detached:
-        raise AutogradError("A view was created in no_grad mode and is being modified inplace with grad mode enabled",
+        raise AutogradError("A view was created in no_grad mode and is being modified inplace with grad mode enabled.",
                             hint="make the view outside no_grad(), or change it inside")
 
 
@@ -122,7 +124,11 @@ def _adopt(target: Tensor, new: Tensor) -> None:
         if node is None:  # a leaf was copied in
             with_node = emit(ops.cast, (new,), {"dtype": new.dtype})
             node = with_node._node
+        old, index = target._node, meta.index
         target._node, meta.index = node, new.output_nr
+        if old is not None and old.retains(index, target):  # the gradient to be kept is that of the new contents
+            old.retainers.pop(index)  # type: ignore[union-attr]
+            target.retain_grad()
     elif target.requires_grad:
         target._node, meta.index = node_class("ZeroBackward0", ZeroNode)((target,)), 0
 
@@ -156,15 +162,14 @@ def _keep_old(target: Tensor, node: Node, start: int) -> None:
         node = pending.pop()
         pending += [edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node)
                     and edge[0].sequence > start]
-        if not isinstance(node, OpNode) or not node.saved:
-            continue
-        for i, kept in node.saved.items():
+        saved: Any = getattr(node, "saved", None) or {}
+        for i, kept in list(saved.items() if isinstance(saved, dict) else enumerate(saved)):
             if isinstance(kept, Saved) and kept.tensor is target:
                 if old is None:
                     copy = wrap(emit(ops.cast, (target,), {"dtype": target.dtype})._data)
                     copy._node, copy._state().index = target.grad_fn, target.output_nr
                     old = Saved(copy)
-                node.saved[i] = old
+                saved[i] = old
 
 
 def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Callable[..., Tensor]:

@@ -67,7 +67,7 @@ class Version:
 class View:
     """How a tensor that shares another one's memory is made from it: a step from its base, or from another view."""
 
-    __slots__ = ("_base", "detached", "parent", "seen", "step", "tracked")
+    __slots__ = ("_base", "detached", "parent", "refusal", "seen", "step", "tracked")
 
     def __init__(
         self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | None, tracked: bool, detached: bool
@@ -81,6 +81,8 @@ class View:
         self.tracked = tracked
         """Whether the gradient of the view flows to the base: not for `detach`, `data` and views made under no_grad."""
         self.detached = detached
+        self.refusal: str | None = None
+        """Why a gradient cannot follow a change in place through this view."""
         self.seen = base._node if tracked else None
         """The base's history when the view's own was made; a change in place gives the base a new one."""
 

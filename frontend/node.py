@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from graphc.errors import ArgumentTypeError
+from graphc.errors import _INTERNAL, ArgumentTypeError
 from graphc.frontend.hooks import Hooks, RemovableHandle
+from graphc.frontend.modes import anomaly
 from graphc.frontend.tracer import active
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class Node:
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
+        if anomaly.enabled:
+            self.metadata["traceback_"] = traceback.format_list(user_stack())
         self.sequence = next_sequence()
         """Grows with every node: of the nodes that are ready, backward() runs the youngest first."""
         self.hooks: Hooks | None = None
@@ -60,7 +65,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """The nodes that the cotangents of the inputs go to, with the number of the output there."""
-        return tuple((None, 0) if edge is None else (_function(edge[0]), edge[1]) for edge in self.edges)
+        return tuple((None, 0) if edge is None else (function_of(edge[0]), edge[1]) for edge in self.edges)
 
     @property
     def metadata(self) -> dict[Any, Any]:
@@ -113,20 +118,37 @@ class Node:
 
 
 class AccumulateGrad:
-    """What stands at the end of the graph: a leaf that gradients are added up in."""
+    """What stands at the end of the graph: a leaf that gradients are added up in.
 
-    __slots__ = ("__weakref__", "variable")
+    Hooks are called as long as somebody holds it.
+    """
+
+    __slots__ = ("__weakref__", "hooks", "metadata", "prehooks", "variable")
     next_functions: ClassVar[tuple[()]] = ()
 
     def __init__(self, variable: Tensor) -> None:
         self.variable = variable
+        self.hooks = Hooks()
+        self.prehooks = Hooks()
+        self.metadata: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {id(self):#x}>"
 
     def name(self) -> str:
-        """AccumulateGrad."""
-        return "AccumulateGrad"
+        """The name that PyTorch gives it."""
+        return "torch::autograd::AccumulateGrad"
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook((), grad_outputs)` after a gradient has been added."""
+        return self.hooks.add(hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(grad_outputs)` before a gradient is added; a returned tuple replaces it."""
+        return self.prehooks.add(hook)
 
 
-def _function(target: Any) -> Any:
+def function_of(target: Any) -> Any:
     """A node as it is; a leaf as its AccumulateGrad, which is one object as long as somebody holds it."""
     if isinstance(target, Node):
         return target
@@ -136,6 +158,11 @@ def _function(target: Any) -> Any:
         known = AccumulateGrad(target)
         meta.accumulator = weakref.ref(known)
     return known
+
+
+def user_stack() -> list[traceback.FrameSummary]:
+    """The calls that led here, as far as they are the user's."""
+    return [f for f in traceback.extract_stack(sys._getframe(1)) if not f.filename.startswith(_INTERNAL)]
 
 
 N = TypeVar("N", bound=Node)

@@ -38,9 +38,19 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
                               f"dimension {at}), but got split_sizes={lengths}")
     pieces, start = [], 0
     for length in lengths:
-        pieces.append(named(part(input, at, start, start + length), "Split"))
+        pieces.append(_one_of_several(part(input, at, start, start + length), "Split", len(pieces)))
         start += length
     return tuple(pieces)
+
+
+def _one_of_several(piece: Tensor, name: str, index: int) -> Tensor:
+    """One of the views that a function returns. As in PyTorch, a gradient cannot follow changes in place through it."""
+    if piece._meta is not None and piece._meta.view is not None:
+        piece._meta.view.refusal = (
+            f"Output {index} of {name}Backward0 is a view and is being modified inplace. This view is the output of a function "
+            "that returns multiple views. Such functions do not allow the output views to be modified inplace. You should "
+            "replace the inplace operation by an out-of-place one.")
+    return named(piece, name)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -81,7 +91,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     at = axis(dim, len(input._data.shape))
     if not input._data.shape:
         raise DimError("Dimension specified as 0 but tensor has no dimensions")
-    return tuple(named(select(input, at, i), "Unbind") for i in range(input._data.shape[at]))
+    return tuple(_one_of_several(select(input, at, i), "Unbind", i) for i in range(input._data.shape[at]))
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:

@@ -111,10 +111,10 @@ def _packed(tensor: Tensor, pack: Any) -> Any:
     """What a hook makes of a tensor that is saved."""
     before = tensor._version
     with no_hooks(), no_grad():
-        made = pack(tensor.detach())
+        made = pack(tensor)
     if tensor._version != before:
         raise AutogradError("A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook "
-                            "can not be modified by in-place operations as this can lead to unexpected side-effects. Please "
+                            "cannot be modified by in-place operations as this can lead to unexpected side-effects. Please "
                             "open an issue if you need to perform in-place operations on the input to a pack hook.")
     return made
 

@@ -327,14 +327,17 @@ class Tensor:
     def grad(self, new: Tensor | None) -> None:
         if new is not None:
             if not isinstance(new, Tensor):
-                raise ArgumentTypeError("assigned grad is not a tensor", expected="a Tensor or None", got=type(new).__name__)
+                raise ArgumentTypeError("assigned grad expected to be a Tensor or None but got grad of type "
+                                        f"{type(new).__name__}")
             if new is self:
                 raise AutogradError("can't assign Variable as its own grad")
             if new._data.shape != self._data.shape:
-                raise AutogradError("assigned grad has data of a different size",
-                                    expected=str(self.shape), got=str(new.shape))
+                raise AutogradError(f"attempting to assign a gradient of size '{list(new.shape)}' to a tensor of size "
+                                    f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size")
             if new.dtype is not self.dtype:
-                raise AutogradError("assigned grad has data of a different type", expected=self.dtype.name, got=new.dtype.name)
+                raise AutogradError(f"attempting to assign a gradient with dtype '{new.dtype.name}' to a tensor with "
+                                    f"grad_dtype '{self.dtype.name}'. The gradient must match the tensor's grad_dtype "
+                                    "(defaults to the tensor's dtype).", hint=f"convert the gradient: .to({self.dtype.name})")
         self._set_grad(new)
 
     def _get_grad(self) -> Tensor | None:

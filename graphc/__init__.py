@@ -21,8 +21,8 @@ __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
 _MODULES = frozenset((
-    "amp", "as_torch", "autograd", "cuda", "data", "fft", "func", "linalg", "multiprocessing", "nn", "optim", "random",
-    "return_types", "signal", "special", "utils",
+    "amp", "as_torch", "autograd", "cuda", "data", "distributions", "fft", "func", "linalg", "multiprocessing", "nn",
+    "optim", "random", "return_types", "signal", "special", "utils",
 ))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""
 _MOVED = {"utils.checkpoint": "checkpoint", "utils.data": "data"}

@@ -55,7 +55,7 @@ FUNCTIONS = {
     "unfold": lambda x: x.unfold(1, 2, 1).pow(2),
     "pad": lambda x: graphc.nn.functional.pad(x, (1, 2, 0, 1)).exp(),
     "reflect": lambda x: graphc.nn.functional.pad(x[None], (2, 1), mode="reflect") ** 2,
-    "scatter": lambda x: x.scatter(1, graphc.tensor([[0, 0], [2, 1]]), x[:, 1:] * 3),
+    "scatter": lambda x: x.scatter(1, graphc.tensor([[0, 1], [2, 1]]), x[:, 1:] * 3),
     "index_put": lambda x: x.index_put((graphc.tensor([0, 0]), graphc.tensor([1, 1])), x[0, :2] ** 2, accumulate=True),
     "lerp": lambda x: x.lerp(x * x, x.sigmoid()),
     "layer_norm": lambda x: graphc.nn.functional.layer_norm(x, (3,)),
@@ -421,7 +421,6 @@ def test_freed_graphs_say_so() -> None:
     (lambda x: grad(x.sum(), leaf(1)), "allow_unused=True"),
     (lambda x: graphc.autograd.backward([x.sum()], [None, None]), "1 tensors and 2 gradients"),
     (lambda x: (x * 2).sum().backward(inputs=[]), "cannot be empty"),
-    (lambda x: (x * 2).sum().backward(inputs=[x * 1]), "not a leaf"),
 ])
 def test_misuse_is_named(call: Callable[[graphc.Tensor], object], message: str) -> None:
     with pytest.raises(AutogradError, match=message):

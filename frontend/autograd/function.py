@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class FunctionNode(FunctionCtx, Node):
     """The node of one call of a Function, which is also its ctx."""
 
     __slots__ = ("__dict__",)
-    function: type[Function]
+    _function: type[Function]
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         Node.__init__(self, edges)
@@ -144,6 +145,8 @@ class FunctionNode(FunctionCtx, Node):
                 out._node = self
                 if i or out._meta is not None:
                     out._state().index = i
+                if view is not None and id(out) not in dirty:
+                    view.refusal = _OVERRIDES.format(f"Output {i} of {self.name()}")
             self._types.append((out._data.shape, out._data.dtype))
             placed.append(out)
         return placed
@@ -156,7 +159,7 @@ class FunctionNode(FunctionCtx, Node):
                 if cotangents[i] is None and described is not None:
                     shape, dtype = described
                     cotangents[i] = ops.full(TensorType(as_dtype(dtype), shape), 0, like=Tensor)
-        results = self.function.backward(self, *cotangents)
+        results = self._function.backward(self, *cotangents)
         results = list(results) if isinstance(results, (tuple, list)) else [results]
         count = len(self.edges)
         while len(results) > count and results[-1] is None:
@@ -173,7 +176,7 @@ class FunctionNode(FunctionCtx, Node):
         if not isinstance(ct, Tensor):
             raise ArgumentTypeError(f"expected Variable or None (got {type(ct).__name__})", got=f"from {self.name()}")
         if self._arguments[i] is None:
-            raise AutogradError(f"function {self.name()} returned a gradient different from None at position {i + 1}, but the "
+            raise AutogradError(f"function {self.name()} returned a gradient different than None at position {i + 1}, but the "
                                 "corresponding forward input was not a Variable")
         if self.edges[i] is None:
             return None
@@ -188,10 +191,18 @@ class FunctionNode(FunctionCtx, Node):
         self._saved = None
 
 
+_OVERRIDES = (
+    "{} is a view and is being modified inplace. This view was created inside a custom Function (or because an input was "
+    "returned as-is) and the autograd logic to handle view+inplace would override the custom backward associated with the "
+    "custom Function, leading to incorrect gradients. This behavior is forbidden. You can fix this by cloning the output of "
+    "the custom Function."
+)
+
+
 def _check_dirty(out: Tensor) -> None:
     meta = out._meta
     if meta is not None and meta.requires_grad and out._node is None and mode.grad:
-        raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.",
+        raise AutogradError("a leaf Variable that requires grad has been used in an in-place operation.",
                             hint="change a clone() of it")
 
 
@@ -207,7 +218,7 @@ class _Named(type):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
         super().__init__(name, bases, namespace)
-        cls._node_class = type(f"{name}Backward", (FunctionNode,), {"__slots__": (), "function": cls})
+        cls._node_class = type(f"{name}Backward", (FunctionNode,), {"__slots__": (), "_function": cls})
         if "vjp" in namespace and "backward" not in namespace:
             cls.backward = namespace["vjp"]
 
@@ -227,6 +238,11 @@ class Function(metaclass=_Named):
     generate_vmap_rule = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you should "
+                      "invoke them on the class itself. Instantiating an autograd function will raise an error in a future "
+                      "version of PyTorch.", DeprecationWarning, stacklevel=2)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise AutogradError("Legacy autograd function with non-static forward method is deprecated. Please use new-style "
                             "autograd function with static forward method.", hint=f"{type(self).__name__}.apply(...)")
 
@@ -265,7 +281,7 @@ class Function(metaclass=_Named):
         if cls.is_separate():
             args = _bound(cls.forward, args, kwargs)
         elif kwargs:
-            raise ArgumentTypeError("apply() takes no keyword arguments", hint="with setup_context, it takes those of forward")
+            args = _bound(cls.forward, (None, *args), kwargs)[1:]
         level = active()
         if isinstance(level, Level):
             if not cls.is_separate():

@@ -1,0 +1,51 @@
+"""Looking for the operation whose backward fails: each remembers where it was called from."""
+
+from __future__ import annotations
+
+import warnings
+
+from graphc.frontend.modes import anomaly
+
+
+class set_detect_anomaly:
+    """Switch anomaly mode on or off; as a `with` block, until its end. See detect_anomaly."""
+
+    def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        self._before = anomaly.enabled, anomaly.check_nan
+        anomaly.enabled, anomaly.check_nan = bool(mode), check_nan
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        anomaly.enabled, anomaly.check_nan = self._before
+
+
+class detect_anomaly:
+    """A block in which an error in backward() tells, in a warning, which line of the forward pass it belongs to.
+
+    check_nan
+        A gradient that holds a NaN is an error, too.
+    """
+
+    def __init__(self, check_nan: bool = True) -> None:
+        self._wanted = True, check_nan
+        warnings.warn("Anomaly Detection has been enabled. This mode will increase the runtime and should only be enabled for "
+                      "debugging.", stacklevel=2)
+
+    def __enter__(self) -> None:
+        self._before = anomaly.enabled, anomaly.check_nan
+        anomaly.enabled, anomaly.check_nan = self._wanted
+
+    def __exit__(self, *exception: object) -> None:
+        anomaly.enabled, anomaly.check_nan = self._before
+
+
+def is_anomaly_enabled() -> bool:
+    """Whether anomaly mode is on."""
+    return anomaly.enabled
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    """Whether anomaly mode looks for NaNs."""
+    return anomaly.check_nan

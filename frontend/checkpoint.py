@@ -1,0 +1,243 @@
+"""Checkpointing: a part of the forward pass keeps only its inputs, and runs once more when the backward pass needs the rest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from graphc.errors import ArgumentError, AutogradError
+from graphc.frontend import engine
+from graphc.frontend.autograd.derivatives import backward
+from graphc.frontend.autograd.function import Function
+from graphc.frontend.autograd.graph import saved_tensors_hooks
+from graphc.frontend.hooks import saved_hooks
+from graphc.frontend.modes import enable_grad, no_grad
+from graphc.frontend.random import default_generator
+from graphc.frontend.tensor import Tensor
+
+__all__ = [
+    "CheckpointError", "CheckpointFunction", "checkpoint", "checkpoint_sequential", "noop_context_fn",
+    "set_checkpoint_early_stop",
+]
+
+
+class CheckpointError(AutogradError):
+    """A part that computed something else when it ran again."""
+
+
+class _Settings:
+    early_stop: bool | None = None
+
+
+class set_checkpoint_early_stop:
+    """A block in which checkpoint() goes on to the end of the part, or stops where nothing is missing any more."""
+
+    def __init__(self, enable: bool) -> None:
+        self.enable = enable
+
+    def __enter__(self) -> None:
+        self._before, _Settings.early_stop = _Settings.early_stop, self.enable
+
+    def __exit__(self, *exception: object) -> None:
+        _Settings.early_stop = self._before
+
+
+def noop_context_fn() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Two contexts that do nothing."""
+    return nullcontext(), nullcontext()
+
+
+def checkpoint(
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: bool | None = None,
+    context_fn: Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]] = noop_context_fn,
+    determinism_check: str = "default",
+    debug: bool = False,
+    early_stop: bool = True,
+    **kwargs: Any,
+) -> Any:
+    """`function(*args, **kwargs)`, of which nothing is kept for the backward pass but the arguments: it runs again then.
+
+    use_reentrant
+        False: what the backward pass needs is computed when it asks for it. True, the older way: the backward pass of the
+        part is one of its own, and the arguments that gradients go to have to be tensors among `args`. Should be given.
+    preserve_rng_state
+        Whether the second run draws the same random numbers; True unless given.
+    context_fn
+        Returns two contexts, one for the first run and one for the second.
+    determinism_check
+        "none" leaves out the check that the second run computes tensors of the same shapes and dtypes.
+    early_stop
+        Whether the second run ends where nothing is missing any more.
+    """
+    if use_reentrant is None:
+        warnings.warn("torch.utils.checkpoint: the use_reentrant parameter should be passed explicitly. use_reentrant=False is "
+                      "recommended, but if you need to preserve the current default behavior, you can pass use_reentrant=True.",
+                      stacklevel=2)
+        use_reentrant = True
+    preserve = kwargs.pop("preserve_rng_state", True)
+    if use_reentrant:
+        if kwargs:
+            raise ArgumentError("Unexpected keyword arguments: " + ", ".join(kwargs), hint="pass use_reentrant=False")
+        if context_fn is not noop_context_fn or debug:
+            raise ArgumentError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
+        if not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
+        return CheckpointFunction.apply(function, preserve, *args)
+    if determinism_check not in ("default", "none"):
+        raise ArgumentError(f"determinism_check should be one of ['default', 'none'] but got {determinism_check}")
+    stop = early_stop if _Settings.early_stop is None else _Settings.early_stop
+    forward_context, recompute_context = context_fn()
+    part = _Part(lambda: function(*args, **kwargs), preserve, recompute_context, determinism_check == "default", stop)
+    with saved_tensors_hooks(part.pack, part.unpack), forward_context:
+        return function(*args, **kwargs)
+
+
+def checkpoint_sequential(
+    functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any
+) -> Any:
+    """The functions (or the modules of a Sequential) one after the other, in `segments` checkpoints.
+
+    The last segment runs as it is: the backward pass begins with it.
+    """
+    if use_reentrant is None:
+        warnings.warn("torch.utils.checkpoint.checkpoint_sequential: the use_reentrant parameter should be passed explicitly. "
+                      "use_reentrant=False is recommended, but if you need to preserve the current default behavior, you can "
+                      "pass use_reentrant=True.", stacklevel=2)
+        use_reentrant = True
+    preserve = kwargs.pop("preserve_rng_state", True)
+    if kwargs:
+        raise ArgumentError("Unexpected keyword arguments: " + ", ".join(kwargs))
+    steps: Sequence[Callable[..., Any]] = list(functions)
+    size = len(steps) // segments
+
+    def run(first: int, last: int) -> Callable[[Any], Any]:
+        def segment(x: Any) -> Any:
+            for step in steps[first:last]:
+                x = step(x)
+            return x
+
+        return segment
+
+    end = 0
+    for start in range(0, size * (segments - 1), size) if size else ():
+        end = start + size
+        input = checkpoint(run(start, end), input, use_reentrant=use_reentrant, preserve_rng_state=preserve)
+    return run(end, len(steps))(input)
+
+
+class _Random:
+    """The state of the default generator at one time."""
+
+    def __init__(self) -> None:
+        with no_grad():
+            self.state = default_generator._state.clone()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw from there inside; afterwards the generator goes on where it was."""
+        now = _Random()
+        with no_grad():
+            default_generator._state.copy_(self.state)
+        try:
+            yield
+        finally:
+            with no_grad():
+                default_generator._state.copy_(now.state)
+
+
+class _Enough(Exception):
+    """Raised where the second run has computed all that is missing."""
+
+
+class _Part:
+    """A part of the forward pass. In the place of tensors the tape keeps their numbers, in the order of saving."""
+
+    def __init__(
+        self, run: Callable[[], Any], preserve: bool, context: AbstractContextManager[Any], check: bool, stop: bool
+    ) -> None:
+        self.run, self.context, self.check, self.stop = run, context, check, stop
+        self.random = _Random() if preserve else None
+        self.types: list[tuple[Any, Any]] = []
+        self.again: dict[int, Tensor] = {}
+        """What the second run computed, as long as nobody has asked for it."""
+
+    def pack(self, tensor: Tensor) -> int:
+        self.types.append((tensor.shape, tensor.dtype))
+        return len(self.types) - 1
+
+    def unpack(self, number: int) -> Tensor:
+        if number not in self.again:
+            self._recompute()
+        return self.again.pop(number)
+
+    def _recompute(self) -> None:
+        found: list[Tensor] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            if len(found) == len(self.types):
+                raise CheckpointError("torch.utils.checkpoint: trying to save more tensors during recomputation than during "
+                                      "the original forward pass.", expected=str(len(self.types)))
+            found.append(tensor.detach())
+            if self.stop and len(found) == len(self.types):
+                raise _Enough
+            return tensor
+
+        before, saved_hooks.stack = saved_hooks.stack, []  # hooks of the backward pass are not those of the part
+        try:
+            random = nullcontext() if self.random is None else self.random.again()
+            with random, saved_tensors_hooks(pack, lambda tensor: tensor), enable_grad(), self.context:
+                self.run()
+        except _Enough:
+            pass
+        finally:
+            saved_hooks.stack = before
+        self._compare(found)
+        self.again = dict(enumerate(found))
+
+    def _compare(self, found: Sequence[Tensor]) -> None:
+        if len(found) != len(self.types):
+            raise CheckpointError("torch.utils.checkpoint: A different number of tensors was saved during the original forward "
+                                  f"and recomputation.\nNumber of tensors saved during forward: {len(self.types)}\nNumber of "
+                                  f"tensors saved during recomputation: {len(found)}.")
+        if not self.check:
+            return
+        for i, ((shape, dtype), tensor) in enumerate(zip(self.types, found)):
+            if (tensor.shape, tensor.dtype) != (shape, dtype):
+                raise CheckpointError("torch.utils.checkpoint: Recomputed values for the following tensors have different "
+                                      f"metadata than during the forward pass.\ntensor at position {i}",
+                                      expected=f"{dtype.name}{list(shape)}", got=f"{tensor.dtype.name}{list(tensor.shape)}")
+
+
+class CheckpointFunction(Function):
+    """A part whose backward runs it again, recorded, and sends the gradients through."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        ctx.function = function
+        ctx.random = _Random() if preserve else None
+        ctx.others = [None if isinstance(a, Tensor) else a for a in args]
+        ctx.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+        ctx.save_for_backward(*(args[i] for i in ctx.places))
+        return function(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        if engine.running().is_partial:
+            raise CheckpointError("When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad() or passing an "
+                                  "`inputs` parameter to .backward(). To resolve this error, you can either set "
+                                  "use_reentrant=False, or call .backward() without passing the `inputs` argument.")
+        inputs = list(ctx.others)
+        for i, tensor in zip(ctx.places, ctx.saved_tensors):
+            inputs[i] = tensor.detach().requires_grad_(tensor.requires_grad)
+        with nullcontext() if ctx.random is None else ctx.random.again(), enable_grad():
+            outputs = ctx.function(*inputs)
+        pairs = [(y, ct) for y, ct in zip((outputs,) if isinstance(outputs, Tensor) else outputs, grads)
+                 if isinstance(y, Tensor) and y.requires_grad]
+        if not pairs:
+            raise AutogradError("none of output has requires_grad=True, this checkpoint() is not necessary")
+        backward([y for y, _ in pairs], [ct for _, ct in pairs])
+        return None, None, *(x.grad if isinstance(x, Tensor) else None for x in inputs)
