@@ -1,0 +1,180 @@
+"""Distributions of real numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from graphc.errors import ArgumentError
+from graphc.frontend.distributions.distribution import NOT_NEGATIVE, POSITIVE, REAL, Constraint, Distribution, together
+from graphc.frontend.random import rand, randn
+from graphc.frontend.tensor import Tensor
+
+
+class Normal(Distribution):
+    """Normal with mean `loc` and standard deviation `scale`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = together(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale**2
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.loc + randn(self._extended_shape(sample_shape), dtype=self.loc.dtype) * self.scale
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return -((value - self.loc) ** 2) / (2 * self.variance) - self.scale.log() - 0.5 * math.log(2 * math.pi)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return 0.5 * (1 + ((value - self.loc) / (self.scale * math.sqrt(2))).erf())
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return self.loc + self.scale * (2 * value - 1).erfinv() * math.sqrt(2)
+
+    def entropy(self) -> Tensor:
+        return 0.5 + 0.5 * math.log(2 * math.pi) + self.scale.log()
+
+
+class Laplace(Distribution):
+    """Laplace, or doubly exponential, with mean `loc` and scale `scale`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = together(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return 2 * self.scale**2
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        sides = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype) - 0.5
+        return self.loc - self.scale * sides.sign() * (-2 * sides.abs()).clamp(min=-1 + 1e-7).log1p()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return -(2 * self.scale).log() - (value - self.loc).abs() / self.scale
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return 0.5 - 0.5 * (value - self.loc).sign() * (-(value - self.loc).abs() / self.scale).expm1()
+
+    def entropy(self) -> Tensor:
+        return 1 + (2 * self.scale).log()
+
+
+class Uniform(Distribution):
+    """Uniform from `low` up to `high`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"low": REAL, "high": REAL}
+
+    def __init__(self, low: Tensor | float, high: Tensor | float, validate_args: bool | None = None) -> None:
+        self.low, self.high = together(low, high)
+        super().__init__(self.low.shape, validate_args=validate_args)
+        known = (self.high.detach() - self.low.detach())._known()
+        if self._validate and known is not None and not (known > 0).all():
+            raise ArgumentError(f"Uniform: low has to be less than high in {self!r}")
+
+    @property
+    def support(self) -> Constraint:
+        low, high = self.low.detach(), self.high.detach()
+        return Constraint("Interval(lower_bound=low, upper_bound=high)", lambda x: (x >= low) & (x <= high))
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.low + self.high) / 2
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.high - self.low) ** 2 / 12
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.low + rand(self._extended_shape(sample_shape), dtype=self.low.dtype) * (self.high - self.low)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        inside = (value >= self.low) & (value < self.high)
+        return inside.type_as(self.low).log() - (self.high - self.low).log()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return ((value - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return self.low + value * (self.high - self.low)
+
+    def entropy(self) -> Tensor:
+        return (self.high - self.low).log()
+
+
+class Exponential(Distribution):
+    """Exponential with mean 1 / `rate`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"rate": POSITIVE}
+
+    def __init__(self, rate: Tensor | float, validate_args: bool | None = None) -> None:
+        (self.rate,) = together(rate)
+        super().__init__(self.rate.shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> Constraint:
+        return NOT_NEGATIVE
+
+    @property
+    def mean(self) -> Tensor:
+        return 1 / self.rate
+
+    @property
+    def variance(self) -> Tensor:
+        return 1 / self.rate**2
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return -(-rand(self._extended_shape(sample_shape), dtype=self.rate.dtype)).log1p() / self.rate
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self.rate.log() - self.rate * value
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return -(-self.rate * value).expm1()
+
+    def entropy(self) -> Tensor:
+        return 1 - self.rate.log()

@@ -1,0 +1,163 @@
+"""Distributions against SciPy: densities, moments, entropies, divergences, draws and their gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import graphc
+from graphc import distributions as D
+
+PAIRS = [
+    (D.Normal(1.0, 2.0), scipy.stats.norm(1, 2)),
+    (D.Laplace(1.0, 2.0), scipy.stats.laplace(1, 2)),
+    (D.Uniform(-1.0, 3.0), scipy.stats.uniform(-1, 4)),
+    (D.Exponential(0.5), scipy.stats.expon(scale=2)),
+]
+VALUES = [0.0, 0.5, 2.5]
+
+
+@pytest.mark.parametrize("ours, theirs", PAIRS, ids=lambda d: type(d).__name__)
+def test_continuous_distributions(ours: Any, theirs: Any) -> None:
+    x = graphc.tensor(VALUES)
+    np.testing.assert_allclose(ours.log_prob(x), theirs.logpdf(VALUES), rtol=1e-5)
+    np.testing.assert_allclose(ours.cdf(x), theirs.cdf(VALUES), rtol=1e-5, atol=1e-6)
+    for name, their_name in {"mean": "mean", "stddev": "std", "variance": "var"}.items():
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, their_name)(), rtol=1e-5)
+    np.testing.assert_allclose(ours.entropy(), theirs.entropy(), rtol=1e-5)
+    np.testing.assert_allclose(ours.perplexity(), math.exp(theirs.entropy()), rtol=1e-5)
+    graphc.manual_seed(0)
+    drawn = ours.sample((20_000,))
+    assert drawn.shape == (20_000,) and scipy.stats.kstest(drawn.numpy(), theirs.cdf).pvalue > 1e-3
+
+
+def test_inverse_distribution_functions() -> None:
+    p = graphc.tensor([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(D.Normal(1.0, 2.0).icdf(p), scipy.stats.norm(1, 2).ppf(p.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(D.Uniform(-1.0, 3.0).icdf(p), [-0.6, 1, 2.6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{"probs": graphc.tensor([0.1, 0.5, 0.8])}, {"logits": graphc.tensor([-2.0, 0.0, 1.0])}])
+def test_bernoulli(given: dict[str, graphc.Tensor]) -> None:
+    d = D.Bernoulli(**given)
+    p = d.probs.numpy()
+    theirs = scipy.stats.bernoulli(p.astype(np.float64))
+    for x in (0.0, 1.0):
+        np.testing.assert_allclose(d.log_prob(graphc.tensor(x)), theirs.logpmf(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(d.entropy(), theirs.entropy(), rtol=1e-4)
+    np.testing.assert_allclose(d.variance, p * (1 - p), rtol=1e-6)
+    np.testing.assert_allclose(d.logits, np.log(p / (1 - p)), rtol=1e-4, atol=1e-6)
+    assert d.mode.tolist()[::2] == [0, 1] and math.isnan(d.mode[1].item()) and d.param_shape == (3,)
+    graphc.manual_seed(0)
+    np.testing.assert_allclose(d.sample((20_000,)).mean(0), p, atol=0.015)
+    assert d.enumerate_support().tolist() == [[0] * 3, [1] * 3]
+
+
+def test_categorical() -> None:
+    weights = graphc.tensor([[1.0, 3.0, 0.0], [2.0, 2.0, 4.0]])
+    d = D.Categorical(weights)
+    p = np.array([[0.25, 0.75, 0], [0.25, 0.25, 0.5]])
+    np.testing.assert_allclose(d.probs, p)
+    np.testing.assert_allclose(d.log_prob(graphc.tensor([1, 2])), np.log([0.75, 0.5]), rtol=1e-6)
+    np.testing.assert_allclose(d.log_prob(graphc.tensor([[0], [1]])), np.log([[0.25, 0.25], [0.75, 0.25]]), rtol=1e-6)
+    np.testing.assert_allclose(d.entropy(), [scipy.stats.entropy(row) for row in p], rtol=1e-5)
+    assert d.mode.tolist() == [1, 2] and d.batch_shape == (2,) and d.event_shape == () and d.mean.isnan().all()
+    graphc.manual_seed(0)
+    drawn = d.sample((20_000,))
+    assert drawn.shape == (20_000, 2) and d.sample().shape == (2,) and d.sample((2, 5)).shape == (2, 5, 2)
+    for i in range(2):
+        np.testing.assert_allclose(np.bincount(drawn[:, i].numpy(), minlength=3) / 20_000, p[i], atol=0.015)
+    assert d.enumerate_support().tolist() == [[0, 0], [1, 1], [2, 2]]
+    same = D.Categorical(logits=weights.clamp(min=1e-30).log() + 5)
+    np.testing.assert_allclose(same.probs, p, atol=1e-6)
+    assert D.Categorical(logits=graphc.tensor([0.0, -math.inf])).entropy().item() == 0
+
+
+def test_gradients_reach_the_parameters() -> None:
+    loc = graphc.tensor([0.5], requires_grad=True, dtype=graphc.float64)
+    scale = graphc.tensor([1.5], requires_grad=True, dtype=graphc.float64)
+    draw = D.Normal(loc, scale).rsample((7,))
+    draw.sum().backward()
+    assert loc.grad.item() == 7
+    np.testing.assert_allclose(scale.grad.item(), ((draw - loc) / scale).sum().item())
+    assert not D.Normal(loc, scale).sample().requires_grad
+    logits = graphc.tensor([0.3, -0.2], requires_grad=True)
+    D.Categorical(logits=logits).log_prob(graphc.tensor(0)).backward()
+    p = np.exp([0.3, -0.2]) / np.exp([0.3, -0.2]).sum()
+    np.testing.assert_allclose(logits.grad, np.array([1, 0]) - p, rtol=1e-5)
+    with pytest.raises(NotImplementedError):
+        D.Categorical(logits=logits).rsample()
+
+
+def test_independent_batches() -> None:
+    base = D.Normal(graphc.zeros(4, 3), graphc.ones(3))
+    d = D.Independent(base, 1)
+    x = graphc.randn(4, 3)
+    assert d.batch_shape == (4,) and d.event_shape == (3,) and d.sample((2,)).shape == (2, 4, 3) and d.has_rsample
+    np.testing.assert_allclose(d.log_prob(x), base.log_prob(x).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(d.entropy(), base.entropy().sum(1), rtol=1e-6)
+    assert repr(d).startswith("Independent(Normal(") and d.expand((2, 4)).batch_shape == (2, 4)
+    with pytest.raises(ValueError, match="reinterpreted_batch_ndims"):
+        D.Independent(base, 3)
+
+
+@pytest.mark.parametrize("p, q, support", [
+    (D.Normal(0.0, 1.0), D.Normal(1.0, 2.0), (-9, 9)), (D.Laplace(0.0, 1.0), D.Laplace(1.0, 2.0), (-30, 30)),
+    (D.Uniform(0.0, 1.0), D.Uniform(-1.0, 2.0), (0, 1 - 1e-6)), (D.Exponential(2.0), D.Exponential(0.5), (0, 15)),
+])  # fmt: skip
+def test_divergences_are_integrals(p: Any, q: Any, support: tuple[float, float]) -> None:
+    x = graphc.linspace(*support, 200_001, dtype=graphc.float64)
+    integrand = p.log_prob(x).exp() * (p.log_prob(x) - q.log_prob(x))
+    step = (support[1] - support[0]) / 200_000
+    np.testing.assert_allclose(D.kl_divergence(p, q).item(), integrand.sum().item() * step, rtol=1e-3)
+    assert D.kl_divergence(p, p).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_divergences_of_discrete_distributions() -> None:
+    a, b = np.array([0.2, 0.5, 0.3]), np.array([0.3, 0.3, 0.4])
+    ours = D.kl_divergence(D.Categorical(graphc.tensor(a)), D.Categorical(graphc.tensor(b)))
+    np.testing.assert_allclose(ours, scipy.stats.entropy(a, b))
+    ours = D.kl_divergence(D.Bernoulli(graphc.tensor(0.2)), D.Bernoulli(graphc.tensor(0.6)))
+    np.testing.assert_allclose(ours, scipy.stats.entropy([0.2, 0.8], [0.6, 0.4]), rtol=1e-5)
+    whole, part = D.Categorical(graphc.tensor([0.5, 0.5])), D.Categorical(graphc.tensor([1.0, 0.0]))
+    assert D.kl_divergence(whole, part).item() == math.inf
+    assert D.kl_divergence(part, whole).item() == pytest.approx(math.log(2), rel=1e-5)
+    assert D.kl_divergence(D.Uniform(0.0, 2.0), D.Uniform(0.0, 1.0)).item() == math.inf
+    p, q = (D.Independent(D.Normal(graphc.zeros(3), s), 1) for s in (1.0, 2.0))
+    np.testing.assert_allclose(D.kl_divergence(p, q), 3 * D.kl_divergence(D.Normal(0.0, 1.0), D.Normal(0.0, 2.0)), rtol=1e-6)
+    with pytest.raises(NotImplementedError, match=r"No KL\(p \|\| q\).*Normal.*Uniform"):
+        D.kl_divergence(D.Normal(0.0, 1.0), D.Uniform(0.0, 1.0))
+
+
+def test_shapes_and_texts() -> None:
+    d = D.Normal(graphc.zeros(2), 1.0)
+    assert d.batch_shape == (2,) and d.scale.shape == (2,) and d.sample((3,)).shape == (3, 2)
+    assert d.expand((4, 2)).loc.shape == (4, 2) and D.Bernoulli(0.5).expand((2,)).sample().shape == (2,)
+    assert repr(D.Normal(0.0, 1.0)) == "Normal(loc: 0.0, scale: 1.0)"
+    assert repr(d) == "Normal(loc: graphc.Size([2]), scale: graphc.Size([2]))"
+    assert repr(D.Categorical(graphc.ones(2, 3))) == "Categorical(probs: graphc.Size([2, 3]))"
+    assert repr(D.Bernoulli(logits=0.5)) == "Bernoulli(logits: 0.5)"
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: D.Normal(0.0, -1.0), r"(?s)Expected parameter scale \(Tensor of shape \(\)\).*GreaterThan.*found invalid values"),
+    (lambda: D.Bernoulli(1.5), "Expected parameter probs"),
+    (lambda: D.Categorical(graphc.tensor([-1.0, 2.0])), r"constraint Simplex\(\)"),
+    (lambda: D.Categorical(graphc.tensor(1.0)), "`probs` parameter must be at least one-dimensional"),
+    (lambda: D.Categorical(), "Either `probs` or `logits` must be specified, but not both"),
+    (lambda: D.Uniform(1.0, 0.0), "low has to be less than high"),
+    (lambda: D.Categorical(graphc.ones(3)).log_prob(graphc.tensor(3)), r"IntegerInterval\(lower_bound=0, upper_bound=2\)"),
+    (lambda: D.Bernoulli(0.5).log_prob(graphc.tensor(2.0)), r"support \(Boolean\(\)\)"),
+    (lambda: D.Normal(0.0, 1.0).log_prob(graphc.tensor(math.nan)), "within the support"),
+])  # fmt: skip
+def test_what_does_not_fit_is_named(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_checks_can_be_left_out() -> None:
+    assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1
