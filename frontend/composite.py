@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from graphc.backend import Entry, EntrySpec, ResultLeaf, ValueCheck
 from graphc.config import config
 from graphc.errors import GraphcError
 from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable
+from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
+from graphc.frontend.native import TENSORS, identities, tensor_check
 from graphc.frontend.node import node_class
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
@@ -30,6 +33,9 @@ OFTEN = 40
 """Calls with arguments of the same types that make up for making code, however small the tensors."""
 _MOST = 256
 """Combinations of types that one function has code for. With more, sizes seem to change from call to call."""
+
+_ENTRIES = 6
+"""How many of them can be called natively at a time."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +66,20 @@ class _Form:
         self.differentiable = traced.differentiable
         self.node = node_class(traced.name, CompiledBackward)
 
+    def entry(self, arguments: tuple[Any, ...]) -> Entry | None:
+        """A native way in for positional arguments such as these, of which none requires grad."""
+        places = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+        inputs = {places[i]: number for number, i in enumerate(self.arguments)}
+        checks = tuple(
+            tensor_check(argument, k, inputs.get(k), held=False) if isinstance(argument, Tensor) else ValueCheck(k, argument)
+            for k, argument in enumerate(arguments)
+        )
+        return self.function.executable([arguments[places[i]]._data for i in self.arguments]).entry(EntrySpec(
+            tensors=TENSORS, thread=((trace_state, "tracer", None), (mode, "inference", False)), arguments=checks, held=(),
+            numbers=(), guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
+            leaves=(ResultLeaf("output", 0),), result="one",
+        ))  # fmt: skip
+
     def __call__(self, tensors: list[Tensor]) -> Tensor:
         inputs = [tensors[i] for i in self.arguments]
         arrays = self.function(*[tensor._data for tensor in inputs])
@@ -72,12 +92,13 @@ class _Form:
 def composite(function: F) -> F:
     """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns one tensor."""
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
+    entries: list[Entry] = []
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if trace_state.tracer is not None or mode.inference:
+    def by_python(*args: Any, **kwargs: Any) -> Any:
+        nonlocal native
+        if trace_state.tracer is not None or mode.inference or saved_hooks.stack:
             return function(*args, **kwargs)
-        key: list[Any] = [mode.autocast]
+        key: list[Any] = []
         tensors: list[Tensor] = []
         grad = mode.grad
         for arg in args if not kwargs else (*args, *kwargs.values()):
@@ -103,13 +124,25 @@ def composite(function: F) -> F:
             form = forms.get(signature := tuple(key))
         except TypeError:  # a tuple of something that has no hash
             return function(*args, **kwargs)
-        if type(form) is _Form:
-            return form(tensors)
-        if form is not None or signature not in forms:
-            made = _consider(forms, signature, form, tensors, function, args, kwargs)
-            if made is not None:
-                return made(tensors)
-        return function(*args, **kwargs)
+        if form is None and signature in forms:
+            return function(*args, **kwargs)
+        if type(form) is not _Form:
+            form = _consider(forms, signature, form, tensors, function, args, kwargs)
+            if form is None:
+                return function(*args, **kwargs)
+            entry = None if kwargs or any(tensor.requires_grad for tensor in tensors) else form.entry(args)
+            if entry is not None:
+                entries.insert(0, entry)
+                del entries[_ENTRIES:]
+                native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
+        return form(tensors)
+
+    native: Callable[..., Any] = by_python
+    """The entries of the forms made last that need no tape, one behind the other, and last `by_python`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return native(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 

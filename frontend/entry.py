@@ -13,7 +13,7 @@ from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, Valu
 from graphc.frontend import tracer
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
-from graphc.frontend.native import TENSORS
+from graphc.frontend.native import TENSORS, identities, tensor_check
 from graphc.frontend.pytree import Structure, unflatten
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Argument, Captured, Lifted, Number
@@ -88,7 +88,7 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
         if isinstance(source, Argument):
             inputs[source.index] = i
         elif isinstance(source, Captured):
-            held.append(_tensor_check(source.tensor, None, i, held=True))
+            held.append(tensor_check(source.tensor, None, i, held=True))
         elif isinstance(source, Number) and _is_dict(source.mapping):
             numbers.append(NumberInput(source.mapping, source.key, i))
         else:
@@ -100,7 +100,7 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     checks: list[TensorCheck | ValueCheck] = []
     for k, argument in enumerate(arguments):
         if isinstance(argument, Tensor):
-            checks.append(_tensor_check(argument, k, inputs.get(k), held=k in plan.pinned))
+            checks.append(tensor_check(argument, k, inputs.get(k), held=k in plan.pinned))
         else:
             checks.append(ValueCheck(k, argument))
     kind = plan.structure.kind
@@ -114,7 +114,7 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
         held=tuple(held),
         numbers=tuple(numbers),
         guards=tuple(plan.snapshot.guards),
-        identities=_identities(arguments),
+        identities=identities(arguments),
         updates=tuple(plan.updates),
         grads=tuple((owner.tensor, j) for owner, j in plan.grads if isinstance(owner, Captured)),
         no_grads=tuple(owner.tensor for owner in plan.without_grad if isinstance(owner, Captured)),
@@ -125,23 +125,6 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
 
 def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
     return isinstance(mapping, dict) and type(mapping).__getitem__ is dict.__getitem__
-
-
-def _tensor_check(tensor: Tensor, argument: int | None, input_: int | None, *, held: bool) -> TensorCheck:
-    """What must be so of a tensor as it is now; if `held`, it must be this one, and if it is no argument, with its array."""
-    data = tensor._data
-    strides = None if data.flags.c_contiguous else tuple(s // data.itemsize for s in data.strides)
-    return TensorCheck(
-        argument=argument, tensor=tensor if held else None, type=type(tensor),
-        requires_grad=tensor._meta is not None and tensor._meta.requires_grad,
-        array=data if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
-    )  # fmt: skip
-
-
-def _identities(arguments: Sequence[Any]) -> tuple[tuple[int, int, bool], ...]:
-    """For each two tensors among the arguments, whether they are one."""
-    tensors = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
-    return tuple((j, k, arguments[j] is arguments[k]) for n, k in enumerate(tensors) for j in tensors[:n])
 
 
 def _leaf(plan: Plan, result: Output | Given | Same | Constant) -> ResultLeaf:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorClass
+from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorCheck, TensorClass
 from graphc.frontend.tensor import Meta, Tensor, Version, View
 
 TENSORS = TensorClass(
@@ -33,3 +34,20 @@ def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
         return tuple(outputs)
 
     return run if entry is None else entry.bind(run)
+
+
+def tensor_check(tensor: Tensor, argument: int | None, input_: int | None, *, held: bool) -> TensorCheck:
+    """What must be so of a tensor as it is now; if `held`, it must be this one, and if it is no argument, with its array."""
+    data = tensor._data
+    strides = None if data.flags.c_contiguous else tuple(s // data.itemsize for s in data.strides)
+    return TensorCheck(
+        argument=argument, tensor=tensor if held else None, type=type(tensor),
+        requires_grad=tensor._meta is not None and tensor._meta.requires_grad,
+        array=data if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
+    )  # fmt: skip
+
+
+def identities(arguments: Sequence[Any]) -> tuple[tuple[int, int, bool], ...]:
+    """For each two tensors among the arguments, whether they are one."""
+    tensors = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+    return tuple((j, k, arguments[j] is arguments[k]) for n, k in enumerate(tensors) for j in tensors[:n])
