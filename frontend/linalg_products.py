@@ -84,14 +84,12 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     if x.dtype is bool_ or (x.dtype.is_differentiable and x.dtype.to_real().bits < 32):
         raise DTypeError("linalg.vander supports floating point, complex, and integer tensors, but got "
                          f"{scalar_type(x.dtype)}")
-    if N is not None and N <= 1:
-        raise GraphcError(f"N must be greater than 1, but got {N}.")
-    count = x._data.shape[-1] if N is None else N
+    count = N if N is not None else x._data.shape[-1] if x.ndim else 0
+    if isinstance(count, int) and count <= 1:
+        raise GraphcError("N must be greater than 1.", got=str(count))
     shape = tuple(x._data.shape)
     dtype = x.dtype if x.dtype.is_differentiable else int64
     first = ones((*shape, 1), dtype=dtype)
-    if count == 1:
-        return first
     powers = cumprod(expand(unsqueeze(x, -1), (*shape, count - 1)), -1)
     return cat((first, powers), -1)
 
@@ -172,6 +170,8 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     if input.ndim != other.ndim:
         raise ShapeError("linalg.cross: inputs must have the same number of dimensions.",
                          got=f"{list(input.shape)} and {list(other.shape)}")
+    if input.dtype is not other.dtype:
+        raise DTypeError(f"expected scalar type {scalar_type(input.dtype)} but found {scalar_type(other.dtype)}")
     at = axis(dim, input.ndim)
     left, right = (x._data.shape[at] if x.ndim else 1 for x in (input, other))
     if left != 3 or right != 3:

@@ -37,9 +37,8 @@ def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = Fa
     """`solve`, and for each matrix an error code: 0, or which pivot is zero."""
     name = "linalg.solve"
     need_tensor(B, name, "B")
-    need_square(A, name)
+    squares(A, name)
     one_dtype(A, B, name)
-    need_numbers(A, name)
     vector = is_vector(A, B)
     if vector and not left:
         raise GraphcError("linalg.solve: Vector broadcasting of the left hand side is not supported for left=False. In this "
@@ -232,7 +231,9 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse of A as a map from its dimensions from `ind` on to those before it."""
     need_tensor(A, "tensorinv", "A")
     if ind <= 0:
-        raise GraphcError("Expected a strictly positive integer for 'ind'", got=str(ind))
+        raise GraphcError(f"Expected a strictly positive integer for 'ind', but got {ind}")
+    if ind > A.ndim:
+        raise ShapeError(f"tensorinv: there is no dimension {ind} to begin with", expected=f"at most {A.ndim}", got=str(ind))
     shape = tuple(A._data.shape)
     before, after = math.prod(shape[:ind]), math.prod(shape[ind:])
     if before != after:

@@ -177,14 +177,19 @@ def _plus(name: str, input: Tensor, multiply: Callable[[Tensor, Tensor], Tensor]
         input, left, right = lowered(input, mode.autocast), lowered(left, mode.autocast), lowered(right, mode.autocast)
     dtype = input.dtype
     if dtype.is_floating_point and dtype.bits < 32 and dtype is left.dtype is right.dtype:
-        wide = (cast(x, float32) for x in (input, left, right))
-        return named(cast(_plus(name, next(wide), multiply, next(wide), next(wide), beta, alpha), dtype), name)
-    product = multiply(left, right)
+        product = multiply(cast(left, float32), cast(right, float32))
+        return named(cast(_added(name, cast(input, float32), product, beta, alpha), dtype), name)
+    return _added(name, input, multiply(left, right), beta, alpha)
+
+
+def _added(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
     if not product.dtype.is_differentiable:
         beta, alpha = int(beta), int(alpha)  # as PyTorch: the factors take the dtype of the tensors
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
         return named(expand(scaled, product._data.shape), name)
+    if broadcast_shapes(input._data.shape, product._data.shape, op=name.lower()) != product._data.shape:
+        input = expand(input, product._data.shape)  # says that it does not stretch
     return named((input if beta == 1 else input * beta) + scaled, name)
 
 

@@ -332,3 +332,37 @@ def test_errors_of_compiled_functions() -> None:
     for _ in range(2):
         with pytest.raises(linalg.LinAlgError, match="singular"):
             compiled(graphc.ones(2, 2))
+
+
+MAPPED: dict[str, Callable[..., Any]] = {
+    "solve": linalg.solve,
+    "solve_triangular": lambda a, b: linalg.solve_triangular(a, b, upper=True),
+    "lu_solve": lambda a, b: linalg.lu_solve(*linalg.lu_factor(a), b),
+    "lstsq": lambda a, b: linalg.lstsq(a, b).solution,
+    "pinv": lambda a, b: linalg.pinv(a) @ b,
+    "svdvals": lambda a, b: linalg.svdvals(a) + b.sum(),
+    "cond": lambda a, b: linalg.cond(a, 1) + b.sum(),
+    "einsum": lambda a, b: graphc.einsum("ij,jk->ki", a, b),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+@pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)])
+def test_mapped_over_a_batch(name: str, dims: Any) -> None:
+    function = MAPPED[name]
+    a, b = (graphc.tensor(array(*shape)) for shape in ((4, 3, 3), (4, 3, 2)))
+    given = [x if d == 0 else x[0] for x, d in zip((a, b), dims)]
+    got = graphc.func.vmap(function, in_dims=dims)(*given)
+    expected = [function(*(x[i] if d == 0 else x for x, d in zip(given, dims))) for i in range(4)]
+    near(got, numpy(graphc.stack(expected)), 1e-9)
+
+
+def test_sums_of_products_stretch_to_the_product_alone() -> None:
+    for function, shapes in ((graphc.addmm, ((3,), (2, 3), (3, 2))), (graphc.addmv, ((3, 2), (2, 3), (3,))),
+                             (graphc.baddbmm, ((5, 2, 2, 2), (2, 2, 3), (2, 3, 2)))):
+        with pytest.raises(RuntimeError, match="size"):
+            function(*(graphc.ones(shape) for shape in shapes))
+    half = graphc.addmm(graphc.ones(2), graphc.ones(2, 300), graphc.full((300, 2), 7.0), beta=-2000.0, alpha=1.0)
+    got = graphc.addmm(*(x.to(graphc.bfloat16) for x in (graphc.ones(2), graphc.ones(2, 300), graphc.full((300, 2), 7.0))),
+                       beta=-2000.0)
+    assert got.tolist() == half.to(graphc.bfloat16).tolist() == [[100.0, 100.0], [100.0, 100.0]]
