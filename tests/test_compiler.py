@@ -170,3 +170,13 @@ def test_large_constants_are_told_apart_by_their_contents() -> None:
     assert len(str(graph(array).structure())) < 2000
     for constant in (array, other):
         np.testing.assert_array_equal(compile_graph(graph(constant))(array)[0], interpret(graph(constant), [array])[0])
+
+
+def test_a_number_of_a_row_is_read_after_it_is_written() -> None:
+    """A product with a vector and the copy of its result are one loop over rows."""
+    b = Builder("product", locations=False)
+    x, y = b.input("x", TensorType(float32, (7, 5))), b.input("y", TensorType(float32, (5, 1)))
+    graph = b.finish([ops.reshape(ops.matmul(x, y), (7,))])
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(t.shape).astype(np.float32) for t in (x.type, y.type)]
+    np.testing.assert_allclose(compile_graph(graph)(*arrays)[0], interpret(graph, arrays)[0], rtol=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import graphc.index as ix
 import graphc.kernel as kernel
@@ -59,6 +59,17 @@ def _row_by_row(kernel: Kernel, grid: Sequence[Axis]) -> Kernel:
     return Loops(kernel.name, (loop.axis,), loop.body, kernel.cost * max(1, loop.lanes) / loop.axis.extent)
 
 
+def _stores(statement: Statement) -> bool:
+    return isinstance(statement, Store)
+
+
+def _reads_from(later: Iterable[Statement], earlier: Iterable[Statement]) -> bool:
+    """Whether a store reads what another one writes: as neighbours they would take effect together."""
+    written = {store.buffer for store in earlier if isinstance(store, Store)}
+    roots = [root for store in later if isinstance(store, Store) for root in (store.offset, store.value, store.mask)]
+    return any(e.op == "load" and e.attr in written for root in roots if root is not None for e in root.walk())
+
+
 @dataclass
 class _Use:
     """The offsets at which a buffer is touched, and whether any of that is a store."""
@@ -90,6 +101,8 @@ class _Run:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
         kernel = Loops(kernel.name, self.grid, body, kernel.cost)
+        if _reads_from(takewhile(_stores, body), takewhile(_stores, reversed(self.members[-1].body))):
+            return False
         uses = self._uses_of(kernel)
         for buffer in uses.keys() & self._uses.keys():
             early, late = self._uses[buffer], uses[buffer]
