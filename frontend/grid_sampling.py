@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from graphc.frontend.composite import composite
 from graphc.frontend.indexing import gather
 from graphc.frontend.joining import stack
 from graphc.frontend.matrices import matmul
@@ -40,10 +41,15 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
         raise ArgumentError("nn.functional.grid_sample(): expected padding_mode to be 'zeros', 'border', or 'reflection', but "
                             f"got: '{padding_mode}'")
     _check_grid(input, grid, mode)
+    return _sampled(input, grid, mode, padding_mode, bool(align_corners))
+
+
+@composite
+def _sampled(input: Tensor, grid: Tensor, mode: str, padding_mode: str, aligned: bool) -> Tensor:
     sizes = tuple(input._data.shape[2:])
     # the last dimension's coordinate stands first
-    centres = [_unnormalized(select(grid, -1, len(sizes) - 1 - i), n, bool(align_corners)) for i, n in enumerate(sizes)]
-    read = _Reader(input, padding_mode, bool(align_corners))
+    centres = [_unnormalized(select(grid, -1, len(sizes) - 1 - i), n, aligned) for i, n in enumerate(sizes)]
+    read = _Reader(input, padding_mode, aligned)
     if mode == "bicubic":
         out = _bicubic(read, centres)
     else:

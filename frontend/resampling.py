@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, ShapeError, UnsupportedError
 from graphc.frontend.adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.indexing import index_select
 from graphc.frontend.movement import clone, expand, part, reshape, unflatten, unsqueeze
 from graphc.frontend.pointwise import cast, clamp, round
@@ -48,20 +49,23 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
                                expected="a floating-point dtype or uint8", hint="input.float()")
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[len(wanted) - 1](input, wanted)
+    if not mode.startswith("nearest"):
+        return _blended(input, wanted, tuple(scales), mode, bool(align_corners), antialias)
     x = input
-    if mode.startswith("nearest"):
-        for i, (want, scale) in enumerate(zip(wanted, scales)):
-            x = _nearest(x, 2 + i, want, scale, mode == "nearest-exact")
-    else:
-        # 16-bit numbers and bytes are summed in single precision and rounded once
-        x = cast(x, x.dtype if x.dtype is float64 else float32)
-        for i, (want, scale) in enumerate(zip(wanted, scales)):
-            x = _smooth(x, 2 + i, want, scale, mode, bool(align_corners), antialias)
-        if input.dtype is uint8:
-            x = clamp(round(x), 0, 255)
-        x = cast(x, input.dtype)
-    name = {"nearest": "Nearest", "nearest-exact": "NearestExact"}.get(mode, mode.capitalize())
-    return named(clone(x) if x is input else x, f"Upsample{name}{len(wanted)}D{'Aa' if antialias else ''}")
+    for i, (want, scale) in enumerate(zip(wanted, scales)):
+        x = _nearest(x, 2 + i, want, scale, mode == "nearest-exact")
+    return named(clone(x) if x is input else x, f"Upsample{'NearestExact' if 'exact' in mode else 'Nearest'}{len(wanted)}D")
+
+
+@composite
+def _blended(input: Tensor, wanted: tuple[int, ...], scales: tuple[float | None, ...], mode: str, aligned: bool,
+             antialias: bool) -> Tensor:
+    # 16-bit numbers and bytes are summed in single precision and rounded once
+    x = cast(input, float64 if input.dtype is float64 else float32)
+    for i, (want, scale) in enumerate(zip(wanted, scales)):
+        x = _smooth(x, 2 + i, want, scale, mode, aligned, antialias)
+    x = cast(clamp(round(x), 0, 255) if input.dtype is uint8 else x, input.dtype)
+    return named(clone(x) if x is input else x, f"Upsample{mode.capitalize()}{len(wanted)}D{'Aa' if antialias else ''}")
 
 
 def _check_mode(shape: tuple[Any, ...], mode: str, align_corners: bool | None, antialias: bool) -> None:
