@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import ArgumentError
+from graphc.frontend.linalg_factors import qr
 from graphc.frontend.modes import no_grad
-from graphc.frontend.pointwise import where
+from graphc.frontend.random import randperm
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.triangles import eye
 
@@ -59,22 +62,17 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator: Any = None) -> Tensor:
-    """Normal, cut off to [a, b] by the inverse of the distribution function, found by bisection."""
+    """Normal, cut off to [a, b], by the inverse of the distribution function."""
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
                       "incorrect.", stacklevel=2)
 
-    def below(x: Any) -> Any:
-        return (1.0 + math.erf((x - mean) / std / math.sqrt(2.0))) / 2.0
+    def quantile(x: float) -> float:
+        return math.erf((x - mean) / std / math.sqrt(2.0))
 
     with no_grad():
-        wanted = tensor.detach().clone().double().uniform_(below(a), below(b), generator=generator)
-        low, high = wanted * 0 + a, wanted * 0 + b
-        for _ in range(60):
-            middle = (low + high) * 0.5
-            under = (1.0 + ((middle - mean) * (1 / (std * math.sqrt(2.0)))).erf()) * 0.5 < wanted
-            low, high = where(under, middle, low), where(under, high, middle)
-        return tensor.copy_(((low + high) * 0.5).clamp(a, b))
+        tensor.uniform_(quantile(a), quantile(b), generator=generator)
+        return tensor.erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(a, b)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -145,3 +143,50 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """A random orthogonal matrix times gain (Saxe et al. 2013); further dimensions count as columns."""
+    if tensor.dim() < 2:
+        raise ArgumentError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0:
+        return tensor
+    rows = tensor._data.shape[0]
+    columns = tensor.numel() // rows
+    with no_grad():
+        drawn = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator)
+        q, r = qr(drawn.t() if rows < columns else drawn)
+        q = q * r.diagonal().sign()  # uniform over all orthogonal matrices
+        return tensor.copy_((q.t() if rows < columns else q).reshape(tensor.shape) * gain)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Normal, but for a share of zeros at random places of each column (Martens 2010)."""
+    if tensor.dim() != 2:
+        raise ArgumentError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor._data.shape
+    zeros = math.ceil(sparsity * rows)
+    with no_grad():
+        tensor.normal_(0, std, generator=generator)
+        for column in range(columns):
+            tensor[randperm(rows, generator=generator)[:zeros], column] = 0
+    return tensor
+
+
+def _older(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function under the name that it had before it got an underscore."""
+    name = function.__name__.rstrip("_")
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.", FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+uniform, normal, constant, dirac = _older(uniform_), _older(normal_), _older(constant_), _older(dirac_)
+xavier_uniform, xavier_normal = _older(xavier_uniform_), _older(xavier_normal_)
+kaiming_uniform, kaiming_normal = _older(kaiming_uniform_), _older(kaiming_normal_)
+orthogonal, sparse = _older(orthogonal_), _older(sparse_)

@@ -10,6 +10,7 @@ from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import movedim, reshape
 from graphc.frontend.nn.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from graphc.frontend.nn.module import Module
+from graphc.frontend.nn.utils.orthogonal import orthogonal
 from graphc.frontend.nn.utils.parametrize import register_parametrization
 from graphc.frontend.normalization import normalize
 from graphc.frontend.reductions import sum
@@ -134,3 +135,6 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
         raise ArgumentError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     norm_ = _SpectralNorm(weight, n_power_iterations, default_dim(module) if dim is None else dim, eps)
     return register_parametrization(module, name, norm_)
+
+
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
