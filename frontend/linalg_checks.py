@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import DTypeError, ShapeError
-from graphc.frontend.arguments import need_tensor, scalar_type
+from graphc.frontend.arguments import emit, need_tensor, scalar_type
 from graphc.frontend.movement import expand
+from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
+from graphc.op import OpDef
 from graphc.types import broadcast_shapes
+
+
+def several(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], name: str) -> tuple[Tensor, ...]:
+    """The results of an op that has several; on the tape it is called `name`."""
+    results = emit(record, args, attrs)
+    named(results[0], name)
+    return results
 
 
 def need_matrices(x: Any, name: str, what: str = "A") -> Tensor:

@@ -9,7 +9,7 @@ from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import emit, need_tensor, scalar_type
 from graphc.frontend.creation import zeros
-from graphc.frontend.linalg_checks import matrices, need_matrices, squares
+from graphc.frontend.linalg_checks import matrices, need_matrices, several, squares
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import narrow, unsqueeze
 from graphc.frontend.pointwise import cast
@@ -22,7 +22,7 @@ from graphc.frontend.triangles import eye
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
     """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive."""
-    made = emit(ops.cholesky, (squares(A, "linalg.cholesky"),), {"upper": upper, "check": check_errors})
+    made = several(ops.cholesky, (squares(A, "linalg.cholesky"),), {"upper": upper, "check": check_errors}, "LinalgCholeskyEx")
     return return_types.linalg_cholesky_ex(*made)
 
 
@@ -46,7 +46,7 @@ def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, Tensor, Tensor]:
     need_tensor(A, name, "A")
     if A.ndim < 2:
         raise ShapeError(f"{name}: Expected tensor with 2 or more dimensions. Got size: {list(A.shape)} instead")
-    return emit(ops.lu_factor, (matrices(A, name),), {"check": check})
+    return several(ops.lu_factor, (matrices(A, name),), {"check": check}, "LinalgLuFactorEx")
 
 
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
@@ -93,7 +93,8 @@ def lu(A: Tensor, *, pivot: bool = True) -> Any:
 
 def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
     """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero."""
-    made = emit(ops.ldl_factor, (squares(A, "torch.linalg.ldl_factor_ex"),), {"hermitian": hermitian, "check": check_errors})
+    attrs = {"hermitian": hermitian, "check": check_errors}
+    made = several(ops.ldl_factor, (squares(A, "torch.linalg.ldl_factor_ex"),), attrs, "LinalgLdlFactorEx")
     return return_types.linalg_ldl_factor_ex(*made)
 
 
@@ -116,7 +117,7 @@ def qr(A: Tensor, mode: str = "reduced") -> Any:
     need_matrices(A, "linalg.qr")
     if mode not in ("reduced", "complete", "r"):
         raise GraphcError(f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'")
-    Q, R = emit(ops.qr, (matrices(A, "linalg.qr"),), {"mode": mode})
+    Q, R = several(ops.qr, (matrices(A, "linalg.qr"),), {"mode": mode}, "LinalgQr")
     return return_types.linalg_qr(zeros(0, dtype=A.dtype) if mode == "r" else Q, R)
 
 
@@ -125,7 +126,7 @@ def geqrf(input: Tensor) -> Any:
 
     `householder_product` makes Q of it. There is no derivative, as in PyTorch.
     """
-    return return_types.geqrf(*emit(ops.geqrf, (matrices(input, "torch.geqrf"),), {}))
+    return return_types.geqrf(*several(ops.geqrf, (matrices(input, "torch.geqrf"),), {}, "Geqrf"))
 
 
 def _reflectors(A: Any, tau: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -199,22 +200,22 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
     Only the lower triangle of A is read, or the upper one (UPLO="U"). The eigenvectors' gradients are not finite where
     eigenvalues are equal, and what is differentiated must not depend on the vectors' phases.
     """
-    return return_types.linalg_eigh(*emit(ops.eigh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}))
+    return return_types.linalg_eigh(*several(ops.eigh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}, "LinalgEigh"))
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of Hermitian matrices, ascending."""
-    return emit(ops.eigvalsh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)})
+    return named(emit(ops.eigvalsh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}), "LinalgEigh")
 
 
 def eig(A: Tensor) -> Any:
     """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex."""
-    return return_types.linalg_eig(*emit(ops.eig, (squares(A, "linalg.eig"),), {}))
+    return return_types.linalg_eig(*several(ops.eig, (squares(A, "linalg.eig"),), {}, "LinalgEig"))
 
 
 def eigvals(A: Tensor) -> Tensor:
     """The eigenvalues of square matrices in no particular order; complex."""
-    return emit(ops.eigvals, (squares(A, "linalg.eigvals"),), {})
+    return named(emit(ops.eigvals, (squares(A, "linalg.eigvals"),), {}), "LinalgEigvals")
 
 
 # Singular values
@@ -233,10 +234,10 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     vectors' signs or phases.
     """
     _check_driver(driver)
-    return return_types.linalg_svd(*emit(ops.svd, (matrices(A, "linalg.svd"),), {"full": full_matrices}))
+    return return_types.linalg_svd(*several(ops.svd, (matrices(A, "linalg.svd"),), {"full": full_matrices}, "LinalgSvd"))
 
 
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     """The singular values in descending order."""
     _check_driver(driver)
-    return emit(ops.svdvals, (matrices(A, "linalg.svd"),), {})
+    return named(emit(ops.svdvals, (matrices(A, "linalg.svd"),), {}), "LinalgSvd")

@@ -13,7 +13,7 @@ from graphc.frontend.arguments import axis, emit, need_tensor, scalar_type
 from graphc.frontend.creation import ones
 from graphc.frontend.cumulative import cumprod
 from graphc.frontend.joining import cat, roll
-from graphc.frontend.linalg_checks import need_numbers, need_square, one_dtype, squares
+from graphc.frontend.linalg_checks import need_numbers, need_square, one_dtype, several, squares
 from graphc.frontend.linalg_solvers import inv
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import clone, expand, reshape, unsqueeze
@@ -34,12 +34,12 @@ def det(A: Tensor) -> Tensor:
 
 def slogdet(A: Tensor) -> Any:
     """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|."""
-    return return_types.linalg_slogdet(*emit(ops.slogdet, (squares(A, "linalg.slogdet"),), {}))
+    return return_types.linalg_slogdet(*several(ops.slogdet, (squares(A, "linalg.slogdet"),), {}, "LinalgSlogdet"))
 
 
 def logdet(A: Tensor) -> Tensor:
     """The logarithm of the determinants: nan where they are negative, -inf where they are zero."""
-    sign, logarithm = emit(ops.slogdet, (squares(A, "logdet"),), {})
+    sign, logarithm = several(ops.slogdet, (squares(A, "logdet"),), {}, "LinalgSlogdet")
     if A.dtype.is_complex:
         return log(sign) + logarithm
     return where(sign == -1, float("nan"), logarithm)

@@ -21,6 +21,7 @@ from graphc.frontend.linalg_checks import (
     need_square,
     one_batch,
     one_dtype,
+    several,
     squares,
 )
 from graphc.frontend.matrices import matmul
@@ -47,7 +48,7 @@ def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = Fa
     _check_sides(A, sides, left, name)
     if not left:
         A, sides = ops.transpose_last(A), ops.transpose_last(sides)
-    result, info = emit(ops.solve, one_batch(A, sides), {"check": check_errors})
+    result, info = several(ops.solve, one_batch(A, sides), {"check": check_errors}, "LinalgSolveEx")
     result = squeeze(result, -1) if vector else result if left else ops.transpose_last(result)
     return return_types.linalg_solve_ex(result, info)
 
@@ -67,7 +68,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
     """`inv`, and for each matrix an error code: 0, or which pivot is zero."""
-    return return_types.linalg_inv_ex(*emit(ops.inv, (squares(A, "linalg.inv"),), {"check": check_errors}))
+    return return_types.linalg_inv_ex(*several(ops.inv, (squares(A, "linalg.inv"),), {"check": check_errors}, "LinalgInvEx"))
 
 
 def inv(A: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         raise ShapeError(f"{name}: input.size(-2) should match other.size(-{1 if vector else 2})")
     limit = float(np.finfo(A.dtype.to_real().numpy).eps) * max(rows, columns) if rcond is None else float(rcond)
     A, sides = one_batch(A, sides)
-    solution, rank, values = emit(ops.lstsq, (A, sides), {"rcond": limit, "driver": chosen})
+    solution, rank, values = several(ops.lstsq, (A, sides), {"rcond": limit, "driver": chosen}, "LinalgLstsq")
     residuals = zeros(0, dtype=A.dtype.to_real())
     if rows > columns and chosen != "gelsy" and (chosen == "gels" or bool((rank == columns).all())):
         residuals = sum(square(abs(matmul(A, solution) - sides)), -2)

@@ -263,3 +263,12 @@ def test_what_does_not_converge() -> None:
     for function in (linalg.svd, linalg.eigvals):
         with pytest.raises(linalg.LinAlgError, match="non-finite values"):
             function(graphc.full((2, 2), math.nan))
+
+
+@pytest.mark.parametrize(("function", "name"), [
+    (linalg.svd, "LinalgSvd"), (linalg.eigh, "LinalgEigh"), (linalg.qr, "LinalgQr"), (linalg.slogdet, "LinalgSlogdet"),
+])  # fmt: skip
+def test_names_on_the_tape(function: Any, name: str) -> None:
+    made = function(graphc.eye(2, requires_grad=True))
+    assert {result.grad_fn.name() for result in made} == {f"{name}Backward0"}
+    assert [result.output_nr for result in made] == list(range(len(made)))
