@@ -43,6 +43,8 @@ class _Module(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         full = f"{self.__name__}.{name}"
+        if name == "__all__":
+            return [name for name in dir(self) if name not in ("bool", "float", "int")]  # Python's own stay what they are
         if name.startswith("__"):
             raise AttributeError(full)
         for source in self._graphc_sources:

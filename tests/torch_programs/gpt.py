@@ -169,7 +169,7 @@ text = "to be, or not to be, that is the question: " * 200
 chars = sorted(list(set(text)))
 stoi = {ch: i for i, ch in enumerate(chars)}
 data = np.array([stoi[c] for c in text], dtype=np.uint16)
-block_size, batch_size = 32, 12
+block_size, batch_size = 32, 8
 
 
 def get_batch():
@@ -191,7 +191,7 @@ optimizer = model.configure_optimizers(1e-1, 3e-3, (0.9, 0.95), device_type)
 if ddp:
     model = DDP(model)
 raw_model = model.module if isinstance(model, DDP) else model
-max_iters, warmup_iters = 120, 10
+max_iters, warmup_iters = 80, 10
 t0 = time.time()
 for iter_num in range(max_iters):
     ratio = (iter_num - warmup_iters) / (max_iters - warmup_iters)
