@@ -11,15 +11,17 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
+from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full
 from graphc.ops.elementwise import eq, exp, where
 from graphc.ops.movement import check_axis, flip, pad, slice
 from graphc.ops.sort import comparable
-from graphc.types import TensorType, bool_, float32, float64, int64
+from graphc.types import TensorType, bool_, complex128, float32, int64
 
 _f = TensorType(float32, (3, 5))
 _t = TensorType(float32, (2, 4, 3))
 _i = TensorType(int64, (3, 5))
+_z = TensorType(complex128, (4, 2))
 
 _WIDER = {"bfloat16": np.float32, "float16": np.float32, "float32": np.float64, "complex64": np.complex128}
 
@@ -56,7 +58,8 @@ def _shifted(x: Any, axis: int, value: float) -> Any:
 
 cumsum = op("cumsum", "x", "axis", infer=_infer("cumsum"), ref=_accumulated(np.add), kernel="host",
             vjp=lambda ct, axis: flip(cumsum(flip(ct, (axis,)), axis), (axis,)),
-            samples=(Sample((_f,), {"axis": 1}), Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0})))
+            samples=(Sample((_f,), {"axis": 1}), Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}),
+                      Sample((_z,), {"axis": 0})))
 
 
 def _recurrence_infer(a: TensorType, b: TensorType, axis: int) -> TensorType:
@@ -76,23 +79,23 @@ def _recurrence_ref(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _backwards(a: Any, ct: Any, axis: int) -> Any:
-    """The cotangent of b: the recurrence read from the end, r[k] = ct[k] + a[k + 1] * r[k + 1]."""
-    factors = _shifted(flip(a, (axis,)), axis, 0)
+    """The cotangent of b: the recurrence read from the end, r[k] = ct[k] + conj(a[k + 1]) * r[k + 1]."""
+    factors = _shifted(flip(conjugate(a), (axis,)), axis, 0)
     return flip(linear_recurrence(factors, flip(ct, (axis,)), axis), (axis,))
 
 
 linear_recurrence = op(
     "linear_recurrence", "a b", "axis", infer=_recurrence_infer, ref=_recurrence_ref, kernel="host", nanoseconds=5,
-    vjp=(lambda ct, a, out, axis: _backwards(a, ct, axis) * _shifted(out, axis, 0),
+    vjp=(lambda ct, a, out, axis: _backwards(a, ct, axis) * _shifted(conjugate(out), axis, 0),
          lambda ct, a, axis: _backwards(a, ct, axis)),
-    samples=(Sample((_f, _f), {"axis": 1}), Sample((_t, _t), {"axis": 1})))
+    samples=(Sample((_f, _f), {"axis": 1}), Sample((_t, _t), {"axis": 1}), Sample((_z, _z), {"axis": 0})))
 """r[k] = a[k] * r[k - 1] + b[k] along a dimension, from r = 0. The derivatives of the other scans are made of it: they
 stay exact where elements are zero, because nothing is divided by."""
 
 
 def _cumprod_vjp(ct: Any, x: Any, axis: int) -> Any:
     """The product before the place, times what later places make of it: sum of ct[i] * x[k + 1] * ... * x[i]."""
-    return _backwards(x, ct, axis) * products_before(x, axis)
+    return _backwards(x, ct, axis) * products_before(conjugate(x), axis)
 
 
 def products_before(x: Any, axis: int) -> Any:
@@ -102,7 +105,7 @@ def products_before(x: Any, axis: int) -> Any:
 
 cumprod = op("cumprod", "x", "axis", infer=_infer("cumprod"), ref=_accumulated(np.multiply), kernel="host",
              vjp=_cumprod_vjp,
-             samples=(Sample((_f,), {"axis": 1}), Sample((_i,), {"axis": 0}),
+             samples=(Sample((_f,), {"axis": 1}), Sample((_i,), {"axis": 0}), Sample((_z,), {"axis": 0}),
                       Sample((np.array([[1.5, 0.0, -2.0, 0.5], [0.0, 2.0, 0.0, 3.0]], np.float32),), {"axis": 1})))
 
 
@@ -129,12 +132,12 @@ def _logcumsumexp_vjp(ct: Any, x: Any, out: Any, axis: int) -> Any:
     low = full(TensorType(out.dtype, tuple(out.shape)), -np.inf, out)
     before = _shifted(out, axis, -np.inf)
     decay = exp(where(eq(before, low), low, before - out))
-    return exp(where(eq(x, low), low, x - out)) * _backwards(decay, ct, axis)
+    return exp(conjugate(where(eq(x, low), low, x - out))) * _backwards(decay, ct, axis)
 
 
 logcumsumexp = op("logcumsumexp", "x", "axis", infer=_infer("logcumsumexp"), ref=_logcumsumexp_ref, kernel="host",
                   nanoseconds=20, vjp=_logcumsumexp_vjp,
-                  samples=(Sample((_f,), {"axis": 1}), Sample((TensorType(float64, (2, 4, 3)),), {"axis": 1})))
+                  samples=(Sample((_f,), {"axis": 1}), Sample((_z,), {"axis": 0})))
 
 
 def _argcum_infer(x: TensorType, axis: int) -> TensorType:
