@@ -42,7 +42,7 @@ def _need_pivot(pivot: bool, name: str) -> None:
         raise GraphcError(f"{name}: LU without pivoting is not implemented on the CPU", hint="leave out pivot=False")
 
 
-def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, ...]:
     need_tensor(A, name, "A")
     if A.ndim < 2:
         raise ShapeError(f"{name}: Expected tensor with 2 or more dimensions. Got size: {list(A.shape)} instead")

@@ -394,5 +394,5 @@ def named(result: Tensor, name: str) -> Tensor:
     """Give the node that made `result` the name of the public function that was called: `grad_fn=<MeanBackward0>`."""
     node = result._node
     if node is not None and isinstance(node, OpNode):
-        node.__class__ = node_class(f"{name}Backward0", type(node).__base__)
+        node.__class__ = node_class(f"{name}Backward0", type(node).__base__)  # type: ignore[arg-type]  # it has one
     return result
