@@ -15,7 +15,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Meta, Tensor, View, as_dtype, wrap
 from graphc.frontend.tracer import active
-from graphc.op import OpDef, common_dtype
+from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import (
     DType,
     TensorType,
@@ -24,8 +24,6 @@ from graphc.types import (
     complex32,
     complex64,
     convert,
-    float16,
-    float32,
     scalar_dtype,
 )
 
@@ -177,7 +175,9 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
             array = lower(arg)
             plain = False
         arrays.append(array)
-    narrow = (not plain or (numbers and same is None)) and _promote(record, arrays)
+    narrow = None
+    if not plain or (numbers and (same is None or same.itemsize == 2)):
+        narrow = _promote(record, arrays)
     try:
         if record.costly and max(a.size for a in arrays) >= COSTLY:
             result = compiler.run_op(record, [np.asarray(a) for a in np.broadcast_arrays(*arrays)], {})
@@ -192,8 +192,8 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         raise
     if type(result) is not np.ndarray:
         result = np.asarray(result)
-    if narrow:
-        result = _narrowed(result)
+    if narrow is not None:
+        result = _narrowed(result, narrow)
     out = _new(Tensor)
     out._data = result
     out._node = None
@@ -205,10 +205,10 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     return out
 
 
-def _promote(record: OpDef, arrays: list[Any]) -> bool:
+def _promote(record: OpDef, arrays: list[Any]) -> DType | None:
     """Convert the operands to the dtype that PyTorch's rules give; NumPy's own never come to act.
 
-    True where that is complex32, which NumPy does not compute in: the operands are wider then.
+    The dtype to which the result has to be rounded, where the operands are wider.
     """
     key: list[Any] = [record.name]
     for array in arrays:
@@ -233,25 +233,21 @@ def _promote(record: OpDef, arrays: list[Any]) -> bool:
     return narrow
 
 
-_NARROW = {complex64.numpy: complex32, float32.numpy: float16}
+def _narrowed(wide: np.ndarray, dtype: DType) -> np.ndarray:
+    """What was computed in a wider dtype, rounded; booleans, and parts of complex numbers, as such."""
+    if wide.dtype.kind not in DIFFERENTIABLE:
+        return wide
+    return convert(wide, dtype if wide.dtype.kind == "c" else dtype.to_real())
 
 
-def _narrowed(wide: np.ndarray) -> np.ndarray:
-    """What was computed for complex32."""
-    dtype = _NARROW.get(wide.dtype)
-    return wide if dtype is None else convert(wide, dtype)
-
-
-def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[tuple[int, DType | None], ...], bool]:
+def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[tuple[int, DType | None], ...], DType | None]:
     """Which operands need another dtype for these dtypes; the type rule refuses those that the op is not defined on.
 
     None stands for a Python number that NumPy itself gives the floating-point dtype of the array beside it.
     """
     described = [TensorType(as_dtype(a.dtype), a.shape) if type(a) is np.ndarray else a for a in arrays]
-    dtype = common_dtype(record, described)
-    narrow = dtype is complex32
-    if narrow:
-        dtype = complex64
+    common = common_dtype(record, described)
+    dtype = working_dtype(record, described, common)
     function = _function(record)
     weak = dtype.kind == "float" and dtype is not bfloat16 and (isinstance(function, np.ufunc) or function is np.where) and any(
         isinstance(t, TensorType) for t, name in zip(described, record.operands) if name not in record.keeps)
@@ -268,7 +264,7 @@ def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[tuple[int, DTy
         elif operand.dtype is not target:
             wanted.append((i, target))
     record.infer(*types)
-    return tuple(wanted), narrow
+    return tuple(wanted), None if dtype is common else common
 
 
 def forget_promotions() -> None:
@@ -328,9 +324,9 @@ def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any
     result = _quiet.run(_call, record.ref, arrays, attrs)
     if type(result) is tuple:
         results = tuple(map(np.asarray, result))
-        return tuple(map(_narrowed, results)) if narrow else results
+        return tuple(_narrowed(r, complex32) for r in results) if narrow else results
     result = result if type(result) is np.ndarray else np.asarray(result)
-    return _narrowed(result) if narrow else result
+    return _narrowed(result, complex32) if narrow else result
 
 
 def _call(ref: Any, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Any:

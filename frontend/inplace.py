@@ -180,7 +180,8 @@ def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Cal
     @functools.wraps(general)
     def method(self: Tensor, other: Any, **kwargs: Any) -> Tensor:
         own = self._data
-        if not kwargs and active() is None and type(own) is np.ndarray and own.dtype.kind == "f" and own.flags.writeable:
+        in_full = type(own) is np.ndarray and own.dtype.kind == "f" and own.itemsize > 2
+        if in_full and not kwargs and active() is None and own.flags.writeable:
             operand = other._data if isinstance(other, Tensor) else other if type(other) in (int, float) else None
             plain = not mode.grad or (_unwatched(self) and not (isinstance(other, Tensor) and other.requires_grad))
             same = type(operand) in (int, float) or (

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
-from graphc.op import OPS, OpDef, common_dtype, emit
+from graphc.op import OPS, OpDef, common_dtype, emit, working_dtype
 from graphc.operators import Operators
 from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of, scalar_array, scalar_dtype
 
@@ -245,11 +245,13 @@ class Builder:
 
     def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         """Append a node for the op, with the casts, broadcasts and constants that it needs."""
-        operands = self._broadcast(record, args) if record.elementwise else tuple(map(self.lift, args))
+        operands, narrow = self._broadcast(record, args) if record.elementwise else (tuple(map(self.lift, args)), None)
         inferred = record.infer(*(v.type for v in operands), **attrs)
         several = isinstance(inferred, tuple)
         location = self.location or (user_location() if self._locations else None)
         node = self.append(record, operands, attrs, inferred if several else (inferred,), location)
+        if narrow is not None and node.results[0].dtype.is_differentiable:
+            return emit(OPS["cast"], node.results[0], dtype=narrow if node.results[0].dtype.is_complex else narrow.to_real())
         return node.results if several else node.results[0]
 
     def lift(self, arg: Any) -> Value:
@@ -282,11 +284,13 @@ class Builder:
             self._scalars[key] = result
         return result
 
-    def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[Value, ...]:
-        """The operands of an elementwise op, cast to one dtype and broadcast to one shape."""
+    def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[tuple[Value, ...], DType | None]:
+        """The operands of an elementwise op, cast to one dtype and broadcast to one shape; and the dtype that the result is
+        to be cast to, where that is another one."""
         values = [arg if isinstance(arg, (bool, int, float, complex)) else self.lift(arg) for arg in args]
         described = [v.type if isinstance(v, Value) else v for v in values]
-        dtype = common_dtype(record, described)
+        common = common_dtype(record, described)
+        dtype = working_dtype(record, described, common)
         shape = broadcast_shapes(*(t.shape if isinstance(t, TensorType) else () for t in described), op=record.name)
         out = []
         for i, value in enumerate(values):
@@ -295,7 +299,7 @@ class Builder:
             if value.dtype is not dtype and record.operands[i] not in record.keeps:
                 value = emit(OPS["cast"], value, dtype=dtype)
             out.append(value if value.shape == shape else self._stretch(value, shape))
-        return tuple(out)
+        return tuple(out), None if dtype is common else common
 
     def _stretch(self, value: Value, shape: tuple[Size, ...]) -> Value:
         return emit(OPS["broadcast_to"], value, shape=shape)

@@ -78,6 +78,7 @@ class OpDef:
     taps: Callable[..., int] | None
     index_operand: int | None
     costly: bool
+    exact_numbers: bool
     batch: Callable[..., Any] | Literal["leading"] | None
     samples: tuple[Sample, ...]
 
@@ -150,6 +151,7 @@ def op(
     taps: Callable[..., int] | None = None,
     index_operand: int | None = None,
     costly: bool = False,
+    exact_numbers: bool = False,
     batch: Callable[..., Any] | Literal["leading"] | None = None,
     samples: tuple[Sample, ...],
 ) -> OpDef:
@@ -197,6 +199,8 @@ def op(
         Which operand holds places along the dimension `axis` of the first operand.
     costly
         NumPy is slow at it: eager calls run the op's own compiled kernel.
+    exact_numbers
+        A Python float beside float16 or bfloat16 is not rounded to it first, as in PyTorch: the op is computed in float32.
     batch
         How the op is applied to a batch at once, for vmap: "leading" where it takes leading dimensions as they come, or
         `batch(size, batched, *operands, **attrs)`, where `batched` says which operands have the batch, of `size`, as
@@ -213,7 +217,7 @@ def op(
     record = OpDef(
         name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
         view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps,
-        index_operand, costly, batch, samples,
+        index_operand, costly, exact_numbers, batch, samples,
     )
     OPS[name] = record
     return record
@@ -223,6 +227,14 @@ def common_dtype(record: OpDef, operands: Sequence[TensorType | Scalar]) -> DTyp
     """The dtype that the operands of an elementwise op are converted to."""
     dtype = result_type([t for t, name in zip(operands, record.operands) if name not in record.keeps])
     return get_default_dtype() if record.floating and not dtype.is_differentiable else dtype
+
+
+def working_dtype(record: OpDef, operands: Sequence[TensorType | Scalar], dtype: DType) -> DType:
+    """The dtype that an elementwise op computes in for operands whose common dtype is `dtype`, to which the result is
+    rounded: another one for complex32, and for a half beside a Python float where the op is for `exact_numbers`."""
+    if dtype.is_complex or (record.exact_numbers and any(isinstance(x, float) for x in operands)):
+        return dtype.computes_in
+    return dtype
 
 
 def _rule(rule: Callable[..., Any]) -> Vjp:

@@ -94,8 +94,9 @@ def test_results_have_the_dtype_of_the_type_rule(dtype: graphc.DType) -> None:
     floating = dtype if dtype.is_floating_point else graphc.float32
     assert x.exp().dtype is floating and x.sqrt().dtype is floating and (x / x).dtype is floating
     assert x.sum().dtype is (dtype if dtype.is_floating_point else graphc.int64)
-    assert (x > 0).dtype is graphc.bool and x.argmax().dtype is graphc.int64
+    assert (x > 0).dtype is graphc.bool
     if dtype.kind != "bool":
+        assert x.argmax().dtype is graphc.int64
         for result in (-x, x.abs(), x.sign(), x.relu(), x // x, x % x, x**2, x.max(), x.min()):
             assert result.dtype is dtype
 

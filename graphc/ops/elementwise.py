@@ -77,15 +77,16 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # Arithmetic
 
-add = op("add", "x y", infer=same, ref=_quiet(np.add), elementwise=True,
+add = op("add", "x y", infer=same, ref=_quiet(np.add), elementwise=True, exact_numbers=True,
          vjp=(lambda ct: ct, lambda ct: ct),
          samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b)), Sample((_z, _z))))
-sub = op("sub", "x y", infer=_numeric("sub"), ref=_quiet(np.subtract),
-         elementwise=True, vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_z, _z))))
-mul = op("mul", "x y", infer=same, ref=_quiet(np.multiply), elementwise=True,
+sub = op("sub", "x y", infer=_numeric("sub"), ref=_quiet(np.subtract), elementwise=True, exact_numbers=True,
+         vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_z, _z))))
+mul = op("mul", "x y", infer=same, ref=_quiet(np.multiply), elementwise=True, exact_numbers=True,
          vjp=(lambda ct, y: ct * conjugate(y), lambda ct, x: ct * conjugate(x)),
          samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b)), Sample((_z, _z))))
 div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, nanoseconds=2.3, floating=True,
+         exact_numbers=True,
          vjp=(lambda ct, y: ct / conjugate(y), lambda ct, y, out: -ct * conjugate(out / y)),
          samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5), Sample((_z, _z), low=0.5)))
 neg = op("neg", "x", infer=_numeric("neg"), ref=np.negative, elementwise=True,
@@ -168,8 +169,8 @@ def _no_integer_by_zero(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 floor_divide = op("floor_divide", "x y", infer=_only("floor_divide", "a numeric dtype", "int", "uint", "float"),
-                  ref=_no_integer_by_zero(np.floor_divide), elementwise=True, nanoseconds=20, vjp=not_differentiable,
-                  samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
+                  ref=_no_integer_by_zero(np.floor_divide), elementwise=True, nanoseconds=20, exact_numbers=True,
+                  vjp=not_differentiable, samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 remainder = op("remainder", "x y", infer=_only("remainder", "a numeric dtype", "int", "uint", "float"),
                ref=_no_integer_by_zero(np.remainder), elementwise=True, nanoseconds=20,
                vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
