@@ -244,3 +244,17 @@ def test_a_constant_of_another_byte_order() -> None:
 def test_python_numbers_have_their_own_dtypes() -> None:
     b = Builder("numbers")
     assert [b.constant(value).dtype for value in (True, 3, 0.5)] == [bool_, int64, float32]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 1), (7, 129), (300, 1)])
+def test_rows_divided_by_their_own_number(shape: tuple[int, int], dtype: type) -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, shape).astype(dtype)
+
+    def function(x: Value) -> list[Value]:
+        total = ops.broadcast_to(ops.reshape(ops.sum(x, (1,)) + 1.0, (shape[0], 1)), shape)
+        return [x / total, ops.exp(x) / total]
+
+    graph = graph_of(function, [x])
+    for got, want in zip(compile_graph(graph)(x), interpret(graph, [x]), strict=True):
+        np.testing.assert_allclose(got, want, rtol=4e-3 if dtype is np.float16 else 1e-5)

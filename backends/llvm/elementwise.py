@@ -126,7 +126,7 @@ def render(
                            hint="give its record a scalar form: `scalar=` in terms of other ops")
     if dtype is not float16 or name == "where":
         return RULES[name](registers, *operands)
-    single = registers.of(float32)
+    single = replace(registers, dtype=float32, uniform=())
     value = RULES[name](single, *(registers.convert("fpext", operand, float32) for operand in operands))
     return single.convert("fptrunc", value, float16) if result is float16 else value
 

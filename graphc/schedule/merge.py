@@ -52,7 +52,7 @@ def _row_by_row(kernel: Kernel, grid: Sequence[Axis]) -> Kernel:
     if not isinstance(kernel, Loops) or kernel.grid or len(kernel.body) != 1 or len(grid) != 1:
         return kernel
     (loop,) = kernel.body
-    if not isinstance(loop, Loop) or loop.limit is not None or loop.axis.extent != grid[0].extent:
+    if not isinstance(loop, Loop) or loop.limit is not None or not 0 < loop.axis.extent == grid[0].extent:
         return kernel
     if not all(isinstance(statement, Store) for statement in loop.body):
         return kernel
