@@ -14,7 +14,7 @@ from graphc.frontend.tensor import Tensor
 
 FUNCTIONS = "atleast_1d atleast_2d atleast_3d cat column_stack dstack hstack roll stack vstack"
 METHODS = "roll"
-ALIASES = {"concat": "cat", "concatenate": "cat"}
+ALIASES = {"concat": "cat", "concatenate": "cat", "row_stack": "vstack"}
 
 
 def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:

@@ -27,7 +27,7 @@ from graphc.frontend.tensor import Tensor
 ARITHMETIC = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div}
 """In-place methods that need no memory besides where no gradient is wanted."""
 
-TURNED = "squeeze swapaxes t transpose unsqueeze"
+TURNED = "as_strided squeeze swapaxes t transpose unsqueeze"
 """In-place methods that leave the memory where it is."""
 
 OPERATORS = {
