@@ -36,7 +36,8 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         if sum(lengths) != size:
             raise GraphcError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
                               f"dimension {at}), but got split_sizes={lengths}")
-    pieces, start = [], 0
+    pieces: list[Tensor] = []
+    start = 0
     for length in lengths:
         pieces.append(_one_of_several(part(input, at, start, start + length), "Split", len(pieces)))
         start += length

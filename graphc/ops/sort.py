@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
@@ -53,7 +55,7 @@ def _search_infer(sequence: TensorType, values: TensorType, right: bool) -> Tens
 
 def _search_ref(sequence: np.ndarray, values: np.ndarray, right: bool) -> np.ndarray:
     sequence, values = comparable(sequence), comparable(values)
-    side = "right" if right else "left"
+    side: Literal["left", "right"] = "right" if right else "left"
     if sequence.ndim == 1:
         return np.searchsorted(sequence, values, side).astype(np.int64, copy=False)
     found = np.zeros(values.shape, np.int64)
