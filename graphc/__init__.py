@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _FRONTEND = "graphc.frontend."
 _MODULES = frozenset((
-    "amp", "as_torch", "autograd", "cuda", "data", "distributions", "fft", "func", "linalg", "multiprocessing", "nn",
+    "amp", "as_torch", "autograd", "cuda", "data", "distributions", "fft", "func", "jit", "linalg", "multiprocessing", "nn",
     "optim", "random", "return_types", "signal", "special", "utils",
 ))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""

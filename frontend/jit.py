@@ -1,0 +1,110 @@
+"""`torch.jit`'s part of PyTorch: functions and modules that are recorded once, saved, and run without their code.
+
+New code says `graphc.compile` and `graphc.export`; what is here does that under the names that older code knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphc.errors import ArgumentTypeError
+from graphc.frontend.compile import compile
+from graphc.frontend.export import Program, export
+from graphc.frontend.serialization import load as load_any
+from graphc.frontend.serialization import save as save_any
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import active
+from graphc.ir import Graph
+
+
+class TracedFunction:
+    """What `trace` makes: the function compiled, and its program for the example's types, which can be saved."""
+
+    def __init__(self, function: Callable[..., Any], example_inputs: tuple[Any, ...]) -> None:
+        self._compiled: Callable[..., Any] = compile(function)
+        self.program = export(function, example_inputs)
+        self.original_name = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function; arguments of other sizes than the example's are compiled for anew."""
+        return self._compiled(*args, **kwargs)
+
+    @property
+    def graph(self) -> Graph:
+        """What was recorded."""
+        return self.program.graph
+
+    @property
+    def code(self) -> str:
+        """What was recorded, as text."""
+        return str(self.graph)
+
+    def save(self, f: Any) -> None:
+        """Write the program to a file, as `jit.save` does."""
+        self.program.save(f)
+
+    def eval(self) -> TracedFunction:
+        """Nothing changes: whether a module was training when it was recorded is part of what was recorded."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"TracedFunction({self.original_name}): {self.program.signature}"
+
+
+def trace(func: Callable[..., Any], example_inputs: Any = None, **options: Any) -> TracedFunction:
+    """Record a function or a module for example inputs: a tensor, or a tuple of the arguments.
+
+    Of the options, `example_kwarg_inputs` is not taken; those about checking the trace mean nothing here, where a branch on a
+    tensor's value is an error rather than a path that is chosen for ever.
+
+    >>> import graphc
+    >>> double = graphc.jit.trace(lambda x: x * 2, graphc.ones(3))
+    >>> double(graphc.tensor([1.0, 2.0, 3.0]))
+    tensor([2., 4., 6.])
+    """
+    unknown = set(options) - {"optimize", "check_trace", "check_inputs", "check_tolerance", "strict", "_force_outplace"}
+    if unknown:
+        raise ArgumentTypeError(f"jit.trace() does not take {min(unknown)!r}", hint="give positional example_inputs")
+    args = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if not all(isinstance(arg, Tensor) for arg in args):
+        raise ArgumentTypeError("jit.trace(): example_inputs must be tensors", got=", ".join(type(a).__name__ for a in args))
+    return TracedFunction(func, tuple(args))
+
+
+def script(obj: Callable[..., Any], *_: Any, **__: Any) -> Any:
+    """The function or module compiled. It is recorded when it is called, and its Python is not translated."""
+    return compile(obj)
+
+
+def save(m: TracedFunction | Program, f: Any) -> None:
+    """Write what was traced to a `.gcz` file, which `jit.load` and `graphc.load` read, and `graphc.runtime` too."""
+    if not isinstance(m, (TracedFunction, Program)):
+        raise ArgumentTypeError("jit.save() writes what jit.trace() has made", got=type(m).__name__,
+                                hint="graphc.save() writes state dicts")
+    save_any(m.program if isinstance(m, TracedFunction) else m, f)
+
+
+def load(f: Any, map_location: Any = None) -> Any:
+    """Read a program back; it is called with tensors like the example's."""
+    del map_location  # there is one place where it can run
+    return load_any(f)
+
+
+def is_tracing() -> bool:
+    """Whether this code is being recorded."""
+    return active() is not None
+
+
+def is_scripting() -> bool:
+    """False: Python is not translated here, it is run and recorded."""
+    return False
+
+
+def ignore(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it is: there is nothing that scripting could not take."""
+    return function
+
+
+unused = ignore
+ScriptModule = ScriptFunction = TracedFunction
