@@ -7,9 +7,10 @@ tape of its own. That is why transforms nest in any order, and why they can be t
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphc.errors import GraphcError
 from graphc.frontend import inplace
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
     from graphc.frontend.autograd.function import Function
 
 
+class Key:
+    """What the tensors of a level have in common."""
+
+    __slots__ = ("has_tape",)
+
+    def __init__(self, has_tape: bool) -> None:
+        self.has_tape = has_tape
+
+
 class Inner:
     """What a tensor of a level holds in the place of an array: the tensor outside that it stands for."""
 
     __slots__ = ("batched", "dtype", "key", "own", "shape", "value")
 
-    def __init__(self, key: object, value: Tensor, batched: bool = False, own: bool = False) -> None:
+    def __init__(self, key: Key, value: Tensor, batched: bool = False, own: bool = False) -> None:
         self.key = key
         self.value = value
         self.batched = batched
@@ -38,6 +48,15 @@ class Inner:
         """Whether the level has made the value, so that nobody outside knows it."""
         self.shape: tuple[Any, ...] = value._data.shape[1:] if batched else value._data.shape
         self.dtype: DType = value.dtype
+
+    def __repr__(self) -> str:
+        if not self.batched and not self.key.has_tape:
+            return repr(self.value)
+        depth, data = 1, self.value._data
+        while isinstance(data, Inner):
+            depth, data = depth + 1, data.value._data
+        kind = f"BatchedTensor(lvl={depth}, bdim=0" if self.batched else f"GradTrackingTensor(lvl={depth}"
+        return f"{kind}, value=\n" + textwrap.indent(repr(self.value), "    ") + "\n)"
 
     @property
     def __graphc_emitter__(self) -> Any:
@@ -51,8 +70,10 @@ class Level:
     Tensors belong to the level by its key, so that what was recorded in one run is known to a later one with the same key.
     """
 
-    def __init__(self, key: object | None = None) -> None:
-        self.key = object() if key is None else key
+    has_tape: ClassVar[bool] = False
+
+    def __init__(self, key: Key | None = None) -> None:
+        self.key = Key(self.has_tape) if key is None else key
         self.around: Any = None
         """The level or the trace outside; None for eager execution."""
         self._written: dict[int, Tensor] = {}
@@ -161,7 +182,9 @@ class Level:
 class GradLevel(Level):
     """A level with a tape: what grad, vjp and jvp run a function on."""
 
-    def __init__(self, key: object | None = None) -> None:
+    has_tape = True
+
+    def __init__(self, key: Key | None = None) -> None:
         super().__init__(key)
         self.pulling = False
         """Whether the tape is run backwards by the transform itself, which is no matter of the code outside."""
@@ -203,5 +226,5 @@ class GradLevel(Level):
         given = {id(x): a for x, a in zip(operands, args) if isinstance(a, Tensor)}
         outputs = result if isinstance(result, tuple) else (result,)
         # an input that comes back as it went in has been changed in place
-        inside = tuple(given.get(id(o)) or self.enter(o) if isinstance(o, Tensor) else o for o in outputs)
+        inside = tuple(given[id(o)] if id(o) in given else self.enter(o) if isinstance(o, Tensor) else o for o in outputs)
         return function.record(args, inside if isinstance(result, tuple) else inside[0])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError
+from graphc.frontend.level import Inner
 from graphc.frontend.tensor import Tensor
 from graphc.types import bool_, get_default_dtype, int64
 
@@ -155,6 +156,8 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
     """The tensor as print() shows it."""
     prefix = "tensor("
     data = self._data
+    if isinstance(data, Inner):
+        return repr(data)
     if not isinstance(data, np.ndarray) and data.builder is not None:
         return f"tensor(..., size={tuple(data.shape)}, dtype={self.dtype!r}, traced as {data!r})"
     array = self._known_to_python("printing")

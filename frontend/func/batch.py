@@ -13,7 +13,7 @@ from graphc.batching import apply_batched
 from graphc.errors import AutogradError, GraphcError
 from graphc.frontend import inplace
 from graphc.frontend.autograd.function import Function, VmapInfo
-from graphc.frontend.level import Inner, Level
+from graphc.frontend.level import Inner, Key, Level
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.op import OpDef
 from graphc.ops.movement import stack_operand
@@ -23,7 +23,7 @@ from graphc.ops.random import blocks
 class BatchLevel(Level):
     """One run of a function under vmap. The batch is dimension 0 of the tensors outside."""
 
-    def __init__(self, size: Any, randomness: str, key: object | None = None) -> None:
+    def __init__(self, size: Any, randomness: str, key: Key | None = None) -> None:
         super().__init__(key)
         self.size = size
         self.randomness = randomness
