@@ -16,7 +16,7 @@ from graphc.frontend.formats import channels_last_order
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.tracer import active
-from graphc.types import DType
+from graphc.types import DType, int64
 from graphc.types import broadcast_shapes as common_shape
 
 FUNCTIONS = """
@@ -338,11 +338,16 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
-    """The `length` elements from `start` along a dimension, as a view."""
+    """The `length` elements from `start` along a dimension, as a view; in a trace, from a `start` that is a tensor, a copy."""
     shape = input._data.shape
     if not shape:
         raise GraphcError("narrow() cannot be applied to a 0-dim tensor.")
     at = axis(dim, len(shape))
+    if isinstance(start, Tensor) and active() is not None:
+        along = tuple(length if i == at else 1 for i in range(len(shape)))
+        place = ops.iota(shape=along, axis=at, dtype=int64, like=Tensor) + (start + (start < 0) * shape[at])
+        index = expand(place, tuple(length if i == at else s for i, s in enumerate(shape)))
+        return named(emit(ops.gather, (input, index), {"axis": at}), "Slice")
     first = integer(start, "start")
     if isinstance(shape[at], int):
         if not -shape[at] <= first <= shape[at]:

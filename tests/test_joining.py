@@ -238,3 +238,12 @@ def test_renorm() -> None:
 def test_what_is_refused(call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call(graphc.ones(2, 3))
+
+
+def test_a_start_that_is_a_tensor_can_be_traced() -> None:
+    x = graphc.arange(20.0).reshape(4, 5)
+    compiled = graphc.compile(lambda x, start: x.narrow(1, start, 2) * 2)
+    for start in (0, 3, -2):
+        np.testing.assert_array_equal(compiled(x, graphc.tensor(start)).numpy(), x.narrow(1, start, 2).numpy() * 2)
+    with pytest.raises(IndexError, match="out of bounds"):
+        compiled(x, graphc.tensor(4))
