@@ -51,6 +51,12 @@ _LITERALS = frozenset((
 """Instructions whose argument is the value."""
 
 
+_DAMAGE = (
+    zipfile.BadZipFile, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError,
+)
+"""What reading bytes that make no sense ends with, in this file and in the standard library."""
+
+
 class _Refused(Exception):
     """What is wrong with a file, without its name."""
 
@@ -89,10 +95,9 @@ def read_pt_file(source: str | os.PathLike[str] | io.BytesIO, name: str) -> Any:
             return _Reader(archive).read()
     except _Refused as refused:
         raise PackageError(f"{name}: {refused.reason}", hint=refused.hint) from None
-    except (zipfile.BadZipFile, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        if isinstance(error, GraphcError):
-            raise
-        raise PackageError(f"{name}: a damaged file of PyTorch ({type(error).__name__}: {error})") from None
+    except _DAMAGE as error:
+        said = error.problem if isinstance(error, GraphcError) else f"{type(error).__name__}: {error}"
+        raise PackageError(f"{name}: a damaged file of PyTorch ({said})") from None
 
 
 def old_format(start: bytes) -> str | None:
@@ -202,8 +207,8 @@ class _Machine:
         if name == "MARK":
             self._marks.append(len(stack))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            stack[-count:] = [tuple(stack[-count:])]
+            items = [stack.pop() for _ in range(int(name[-1]))]
+            stack.append(tuple(reversed(items)))
         elif name in ("TUPLE", "LIST", "FROZENSET"):
             items = self._since_mark()
             stack.append({"TUPLE": tuple, "LIST": list, "FROZENSET": frozenset}[name](items))
