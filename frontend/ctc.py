@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.cumulative import cumsum
 from graphc.frontend.indexing import gather
@@ -29,6 +30,7 @@ _NEVER = -1e30
 """The logarithm of a probability of zero: finite, so that differences of two of them are no nan."""
 
 
+@full_precision
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequence[int], target_lengths: Tensor | Sequence[int],
              blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
     """-log of the probability of the labels, summed over all their alignments.

@@ -11,6 +11,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.activations import log1p_exp_of_negative, log_softmax
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import full_like
 from graphc.frontend.distances import held_above
@@ -65,6 +66,7 @@ def _pair(input: Tensor, target: Tensor, function: str) -> tuple[Tensor, Tensor]
     return input, target
 
 
+@full_precision
 @composite
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
@@ -76,6 +78,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return reduced(squares, chosen, "MseLoss") if weight is None else _weighted(squares, weight, chosen)
 
 
+@full_precision
 @composite
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
@@ -86,6 +89,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     return reduced(distances, chosen) if weight is None else _weighted(distances, weight, chosen)
 
 
+@full_precision
 @composite
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                    beta: float = 1.0) -> Tensor:
@@ -100,6 +104,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     return reduced(where(distance < beta, distance * distance * (0.5 / beta), distance - 0.5 * beta), reduction, "SmoothL1Loss")
 
 
+@full_precision
 @composite
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
@@ -112,6 +117,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     return reduced(loss, reduction, "HuberLoss") if weight is None else _weighted(loss, weight, reduction)
 
 
+@full_precision
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100, and their slopes no more than 1e12."""
@@ -144,6 +150,7 @@ def _bounded(logarithm: Callable[[Tensor], Tensor], x: Tensor, pole: int) -> Ten
     return where(near, bound, logarithm(where(near, 1.0 - pole, x)))
 
 
+@full_precision
 @composite
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                                      reduce: Any = None, reduction: str = "mean",
@@ -161,6 +168,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return reduced(loss, legacy(reduction, size_average, reduce), "BinaryCrossEntropyWithLogits")
 
 
+@full_precision
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
              ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-weight[target] * input[target], for log-probabilities [N, C, ...] and class indices [N, ...].
@@ -218,6 +226,7 @@ def _nll_loss(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index
     return reduced(losses, reduction, "NllLoss")
 
 
+@full_precision
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                   ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
@@ -307,6 +316,7 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
                          reduction=reduction, label_smoothing=label_smoothing)
 
 
+@full_precision
 @composite
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:
@@ -321,6 +331,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     return reduced(loss, legacy(reduction, size_average, reduce))
 
 
+@full_precision
 @composite
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, size_average: Any = None,
                      eps: float = 1e-8, reduce: Any = None, reduction: str = "mean") -> Tensor:

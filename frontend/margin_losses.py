@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.activations import log1p_exp_of_negative, logsigmoid
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.distances import pairwise_distance
 from graphc.frontend.indexing import gather
@@ -23,6 +24,7 @@ from graphc.types import float32, int64
 FUNCTIONS = "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss triplet_margin_loss"
 
 
+@full_precision
 @composite
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -33,6 +35,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
     return reduced(clamp_min(-target * (input1 - input2) + margin, 0), legacy(reduction, size_average, reduce))
 
 
+@full_precision
 @composite
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None, reduce: Any = None,
                          reduction: str = "mean") -> Tensor:
@@ -41,6 +44,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
     return reduced(apart + where(target != -1, input, 0), legacy(reduction, size_average, reduce))
 
 
+@full_precision
 @composite
 def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
@@ -48,6 +52,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
     return reduced(log1p_exp_of_negative(target * input), legacy(reduction, size_average, reduce), "SoftMarginLoss")
 
 
+@full_precision
 @composite
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                           reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -77,6 +82,7 @@ def _rows(input: Tensor, function: str) -> Tensor:
     return input if ndim == 2 else reshape(input, (1, -1))
 
 
+@full_precision
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """The sum over wrong classes of max(0, margin - right score + score)^p / C, for scores [N, C] and class indices [N]."""
@@ -113,6 +119,7 @@ def _multi_margin_loss(x: Tensor, target: Tensor, p: int, margin: float, weight:
     return sum(where(places(range(classes)) == place, 0.0, excess), 1) / classes
 
 
+@full_precision
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                            reduction: str = "mean") -> Tensor:
     """The sum over right classes i and wrong ones j of max(0, 1 - x[i] + x[j]) / C, for scores [N, C].
@@ -159,6 +166,7 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 # Triplets
 
 
+@full_precision
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
                         reduction: str = "mean") -> Tensor:
