@@ -35,7 +35,7 @@ from graphc.frontend.formats import (
     preserve_format,
     strided,
 )
-from graphc.frontend.func.vmap import vmap
+from graphc.frontend.func.vectorize import vmap
 from graphc.frontend.limits import finfo, iinfo
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.public import public, with_out

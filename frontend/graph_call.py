@@ -112,7 +112,8 @@ class CompiledBackward(Node):
         return wrap(np.zeros(type_.shape, type_.dtype.numpy))
 
     def free(self) -> None:
-        self.kept = self.saved = None
+        if self.how.kept or self.how.taken:  # else nothing is missing for another run, as with a node of one op
+            self.kept = self.saved = None
 
     @property
     def is_freed(self) -> bool:

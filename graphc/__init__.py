@@ -68,6 +68,10 @@ class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         alias = module.__spec__
         if alias is not None:
             module.__spec__ = self._specs.pop(alias.name)
+            # so are its parts: importing one later must not put it in the place of the function that has its name
+            own = f"{module.__name__}."
+            for name in [name for name in sys.modules if name.startswith(own)]:
+                sys.modules.setdefault(f"{alias.name}.{name.removeprefix(own)}", sys.modules[name])
 
     def __init__(self) -> None:
         self._specs: dict[str, importlib.machinery.ModuleSpec | None] = {}

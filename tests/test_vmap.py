@@ -252,7 +252,8 @@ def test_an_ensemble() -> None:
 
 
 def test_gradients_for_each_example() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 3))
+    layers = nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 3)
+    model = nn.Sequential(*layers)
     parameters = dict(model.named_parameters())
     x, y = draw(5, 2, 6, 6).float(), graphc.tensor([0, 1, 2, 1, 0])
 

@@ -9,7 +9,7 @@ from typing import Any
 from graphc.errors import ArgumentError, AutogradError
 from graphc.frontend.func.batch import from_front
 from graphc.frontend.func.gradients import Argnums, assigned, check_argnums, pullback, pushforward
-from graphc.frontend.func.vmap import vmap
+from graphc.frontend.func.vectorize import vmap
 from graphc.frontend.movement import part, reshape
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor
