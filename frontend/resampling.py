@@ -120,7 +120,7 @@ def _step(size: int, want: int, factor: float | None, aligned: bool, kind: Any) 
 
 def _nearest(x: Tensor, at: int, want: int, factor: float | None, exact: bool) -> Tensor:
     size = x._data.shape[at]
-    kind = np.float64 if x.dtype is float64 else np.float32
+    kind: Any = np.float64 if x.dtype is float64 else np.float32
     where = np.arange(want, dtype=kind) + kind(0.5 if exact else 0)
     table = np.minimum(np.floor(where * _step(size, want, factor, False, kind)).astype(np.int64), size - 1)
     if want == size and (table == np.arange(size)).all():

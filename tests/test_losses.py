@@ -366,3 +366,27 @@ def test_errors_of_ctc(change: dict[str, Any], message: str) -> None:
                  "target_lengths": (2,)}
     with pytest.raises(RuntimeError, match=message):
         F.ctc_loss(**{**arguments, **change})
+
+
+# Very many classes
+
+
+def test_adaptive_softmax() -> None:
+    layer = nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 12], div_value=2.0, head_bias=True).double()
+    assert [tuple(p.shape) for p in layer.parameters()] == [(7, 8), (7,), (4, 8), (7, 4), (2, 8), (8, 2)]
+    x, target = graphc.tensor(draw(6, 8)), graphc.tensor([0, 4, 5, 11, 12, 19])
+    scores = layer.log_prob(x).detach().numpy()
+    np.testing.assert_allclose(np.exp(scores).sum(1), 1)
+    head = log_softmax((x @ layer.head.weight.T + layer.head.bias).detach().numpy(), 1)
+    rare = log_softmax(layer.tail[1](x).detach().numpy(), 1)
+    np.testing.assert_allclose(scores[:, 12:], head[:, 6:] + rare)
+    output, loss = layer(x, target)
+    np.testing.assert_allclose(output.detach().numpy(), scores[np.arange(6), target.numpy()])
+    assert loss.item() == pytest.approx(-output.mean().item())
+    assert layer(x[0], target[0]).output.shape == () and layer.predict(x).tolist() == scores.argmax(1).tolist()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
+    with pytest.raises(ValueError, match="sorted in an increasing order"):
+        nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 5])
+    with pytest.raises(RuntimeError, match="Target values should be in"):
+        layer(x, target + 1)

@@ -34,6 +34,9 @@ from graphc.frontend.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from graphc.frontend.nn.adaptive import (
+    AdaptiveLogSoftmaxWithLoss,
+)
 from graphc.frontend.nn.attention import MultiheadAttention
 from graphc.frontend.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from graphc.frontend.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -180,6 +183,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",

@@ -155,8 +155,10 @@ class _ConvTranspose(_Conv):
         if len(wanted) != dims:
             raise ArgumentError(f"ConvTranspose{dims}D: for {input.dim()}D input, output_size must have {dims} or "
                                 f"{lead + dims} elements (got {len(output_size)})")
-        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in
-                 zip(input.shape[lead:], self.stride, self.padding, self.dilation, self.kernel_size)]
+        sizes: tuple[int, ...] = tuple(input.shape[lead:])
+        padding = self._edges()[::-2]  # one number a dimension, in their order
+        settings = zip(sizes, self.stride, padding, self.dilation, self.kernel_size)
+        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in settings]
         if any(not low <= want < low + s for want, low, s in zip(wanted, least, self.stride)):
             most = [low + s - 1 for low, s in zip(least, self.stride)]
             raise ArgumentError(f"requested an output size of {list(wanted)}, but valid sizes range from {least} to {most} "

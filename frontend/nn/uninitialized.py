@@ -27,7 +27,7 @@ class _Uninitialized(Tensor):
             self.requires_grad_()
 
     @property
-    def _data(self) -> Any:  # type: ignore[override]
+    def _data(self) -> Any:
         raise ArgumentError(
             "Attempted to use an uninitialized parameter. This error happens when you are using a `LazyModule` or explicitly "
             "manipulating an uninitialized parameter or buffer",
@@ -51,7 +51,7 @@ class _Uninitialized(Tensor):
         return as_dtype(_slot.__get__(self).dtype)
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         """The tensor itself."""
         return self
 
