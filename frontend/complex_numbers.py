@@ -7,7 +7,7 @@ import math
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError
-from graphc.frontend.arguments import emit, need_tensor
+from graphc.frontend.arguments import emit, need_tensor, scalar_type
 from graphc.frontend.logic import isnan
 from graphc.frontend.movement import transpose
 from graphc.frontend.pointwise import atan2, cast, cos, sin, where
@@ -40,10 +40,10 @@ def _parts(function: str, first: Tensor, second: Tensor, name: str) -> tuple[Ten
                                 hint="make one with graphc.tensor(...)")
     if any(x.dtype not in (float16, float32, float64) for x in (first, second)):
         raise GraphcError("Expected both inputs to be Half, Float or Double tensors but got "
-                          f"{first.dtype.name} and {second.dtype.name}")
+                          f"{scalar_type(first.dtype)} and {scalar_type(second.dtype)}")
     if first.dtype is not second.dtype:
-        raise GraphcError(f"Expected object of scalar type {first.dtype.name} but got scalar type {second.dtype.name} for "
-                          "second argument", hint="convert one with .to(dtype)")
+        raise GraphcError(f"Expected object of scalar type {scalar_type(first.dtype)} but got scalar type "
+                          f"{scalar_type(second.dtype)} for second argument", hint="convert one with .to(dtype)")
     return first, second
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from typing import Any
 
@@ -33,17 +34,34 @@ def from_numpy(ndarray: np.ndarray, /) -> Tensor:
     return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))
 
 
-class _Capsule:
-    """A bare DLPack capsule in CPU memory, as an object that hands it out once."""
+_capsule_name = ctypes.pythonapi.PyCapsule_GetName
+_capsule_name.restype, _capsule_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 
-    def __init__(self, capsule: Any) -> None:
-        self._capsule = capsule
+
+class _Source:
+    """What NumPy is given to take a capsule from: an object of the protocol, or a bare capsule in CPU memory."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.is_silent = False
+        """Whether the capsule is of the old kind, which does not say if the memory may be written to."""
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self._capsule
+        capsule = self._source.__dlpack__(**options) if hasattr(self._source, "__dlpack__") else self._source
+        self.is_silent = _capsule_name(capsule) == b"dltensor"
+        return capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 1, 0
+        device = self._source.__dlpack_device__() if hasattr(self._source, "__dlpack_device__") else (1, 0)
+        return int(device[0]), int(device[1])
+
+
+class _Writable:
+    """The memory of a read-only array as one that may be written to."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
 
 
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -53,13 +71,16 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     """
     if isinstance(ext_tensor, Tensor) and not copy:
         return ext_tensor.detach()
-    source = ext_tensor if hasattr(ext_tensor, "__dlpack__") else _Capsule(ext_tensor)
-    if isinstance(source, _Capsule) and type(ext_tensor).__name__ != "PyCapsule":
+    if not hasattr(ext_tensor, "__dlpack__") and type(ext_tensor).__name__ != "PyCapsule":
         raise ArgumentTypeError("from_dlpack(): the object does not follow the DLPack protocol",
                                 expected="an object with __dlpack__ and __dlpack_device__, or a capsule",
                                 got=type(ext_tensor).__name__)
+    source = _Source(ext_tensor)
     options: dict[str, Any] = {} if copy is None else {"copy": copy}
-    return wrap(np.from_dlpack(source, **options))
+    array = np.from_dlpack(source, **options)
+    if source.is_silent and not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return wrap(array)
 
 
 def to_dlpack(tensor: Tensor) -> Any:

@@ -73,3 +73,30 @@ def test_every_shape_and_dtype_prints(shape: tuple[int, ...], dtype: graphc.DTyp
 
 def test_views_print_their_own_elements() -> None:
     assert repr(graphc.from_numpy(np.arange(6).reshape(2, 3).T[::2])) == "tensor([[0, 3],\n        [2, 5]])"
+
+
+@pytest.mark.parametrize("text, values", [
+    ("tensor([[ 1.0000+2.0000e+00j, -3.5000+1.0000e-05j]])", [[1 + 2j, -3.5 + 1e-5j]]),
+    ("tensor([nan+1.j, inf-0.j])", [complex(float("nan"), 1), complex(float("inf"), -0.0)]),
+    ("tensor([1.0000e+10+1.j, 2.0000e+00+0.j])", [1e10 + 1j, 2]),
+    ("tensor(1.5000-2.j)", 1.5 - 2j),
+    ("tensor([0.+1.j, -0.-2.j])", [1j, -2j]),
+])
+def test_complex_numbers(text: str, values: object) -> None:
+    assert repr(graphc.tensor(values)) == text
+    assert repr(graphc.tensor(values, dtype=graphc.complex128)) == text[:-1] + ", dtype=graphc.complex128)"
+
+
+def test_other_dtypes_are_named() -> None:
+    assert repr(graphc.tensor([1.5, 2.0], dtype=graphc.bfloat16)) == "tensor([1.5000, 2.0000], dtype=graphc.bfloat16)"
+    assert repr(graphc.zeros(1, dtype=graphc.complex32)) == "tensor([0.+0.j], dtype=graphc.complex32)"
+    assert repr(graphc.zeros(0, dtype=graphc.complex64)) == "tensor([], dtype=graphc.complex64)"
+    assert repr(graphc.tensor([1j], requires_grad=True)) == "tensor([0.+1.j], requires_grad=True)"
+
+
+def test_nothing_at_the_edges() -> None:
+    graphc.set_printoptions(edgeitems=0, threshold=2)
+    try:
+        assert repr(graphc.ones(3, 3)) == "tensor([...], size=(3, 3))"
+    finally:
+        graphc.set_printoptions(profile="default")

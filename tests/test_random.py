@@ -135,3 +135,91 @@ def test_dropout_keeps_the_mean(p: float) -> None:
 def test_impossible_parameters_are_refused(bad) -> None:
     with pytest.raises((RuntimeError, ValueError)):
         bad()
+
+
+# More distributions
+
+
+@pytest.mark.parametrize("dtype", [graphc.float16, graphc.bfloat16, graphc.float32, graphc.float64])
+@pytest.mark.parametrize("name, args, median", [
+    ("uniform_", (2, 4), 3), ("normal_", (1, 2), 1), ("exponential_", (0.5,), 2 * math.log(2)), ("cauchy_", (3, 0.5), 3),
+    ("log_normal_", (0.5, 1), math.exp(0.5)), ("geometric_", (0.3,), 2), ("bernoulli_", (0.8,), 1), ("random_", (2, 9), 5),
+])  # fmt: skip
+def test_medians(name: str, args: tuple[float, ...], median: float, dtype: graphc.DType) -> None:
+    draw = getattr(graphc.empty(20000, dtype=dtype), name)(*args, generator=graphc.Generator().manual_seed(1)).double().numpy()
+    assert not np.isnan(draw).any() and np.median(draw) == pytest.approx(median, rel=0.05)
+    if name in ("exponential_", "log_normal_", "geometric_"):
+        assert draw.min() > 0
+
+
+def test_complex_draws_have_unit_variance_and_independent_parts() -> None:
+    g = graphc.Generator().manual_seed(0)
+    z = graphc.randn(20000, dtype=graphc.complex64, generator=g).numpy()
+    assert np.mean(abs(z) ** 2) == pytest.approx(1, rel=0.05) and abs(np.mean(z.real * z.imag)) < 0.02
+    u = graphc.empty(20000, dtype=graphc.complex128).uniform_(-1, 1, generator=g).numpy()
+    assert abs(u.mean()) < 0.05 and u.real.min() < -0.99 < 0.99 < u.imag.max()
+
+
+def test_counts() -> None:
+    g = graphc.Generator().manual_seed(2)
+    rates = graphc.tensor([0.0, 2.0, 30.0]).repeat(5000, 1)
+    assert graphc.poisson(rates, generator=g).mean(0).numpy() == pytest.approx([0, 2, 30], rel=0.05)
+    trials = graphc.full((5000,), 10.0)
+    assert graphc.binomial(trials, trials * 0.03, generator=g).mean().item() == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("low, high", [(-(2**63), 2**63 - 1), (0, 2**60), (2**62, 2**62 + 2), (-3, 4)])
+def test_wide_ranges_of_integers(low: int, high: int) -> None:
+    draw = graphc.randint(low, high, (2000,), generator=graphc.Generator().manual_seed(4)).tolist()
+    assert low <= min(draw) and max(draw) < high
+    assert (max(draw) - min(draw)) > 0.9 * (high - low - 1)
+    if high - low > 2000:
+        assert len(set(draw)) == 2000 and {x & 1 for x in draw} == {0, 1}
+
+
+def test_random_fills_what_a_dtype_holds() -> None:
+    for dtype in (graphc.bool, graphc.uint8, graphc.int8, graphc.int64):
+        draw = graphc.empty(500, dtype=dtype).random_(generator=graphc.Generator().manual_seed(5))
+        top = 1 if dtype is graphc.bool else graphc.iinfo(dtype).max
+        assert draw.min().item() >= 0 and draw.max().item() > 0.9 * top
+    assert graphc.empty(100, dtype=graphc.float16).random_().max().item() <= 2048
+    assert graphc.empty(9).random_(**{"from": 3, "to": 4}).tolist() == [3.0] * 9 == graphc.empty(9).random_(3, 4).tolist()
+
+
+@pytest.mark.parametrize("draw, words", [
+    (lambda: graphc.randint(0, 300, (2,), dtype=graphc.uint8), "to - 1 is out of bounds for unsigned char"),
+    (lambda: graphc.randint(-1, 3, (2,), dtype=graphc.uint8), "from is out of bounds for unsigned char"),
+    (lambda: graphc.randint(5, 2, (2,)), "'from' to be less than 'to'"),
+    (lambda: graphc.rand(2, dtype=graphc.int64), "not implemented"), (lambda: graphc.normal(0.0, -1.0, (2,)), "std >= 0.0"),
+    (lambda: graphc.empty(2).cauchy_(0, 0), "expects sigma > 0.0"), (lambda: graphc.empty(2).geometric_(1.5), "to be in"),
+    (lambda: graphc.empty(2).log_normal_(0, -1), "expects std > 0.0"),
+    (lambda: graphc.empty(2).exponential_(0), "lambda > 0.0"),
+    (lambda: graphc.empty(2, dtype=graphc.int64).cauchy_(), "continuous probability distribution"),
+    (lambda: graphc.empty(2).bernoulli_(2), "p to be in"), (lambda: graphc.poisson(-graphc.ones(2)), "non-negative"),
+    (lambda: graphc.randperm(300, dtype=graphc.uint8), "without overflow"), (lambda: graphc.randperm(-1), "negative dimension"),
+    (lambda: graphc.multinomial(graphc.rand(2, 3, 4), 1), "must be 1 or 2 dim"),
+    (lambda: graphc.Generator().manual_seed(1.5), "expected a long"),  # type: ignore[arg-type]
+])  # fmt: skip
+def test_parameters_that_are_refused(draw, words: str) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        draw()
+
+
+def test_draws_have_no_slope() -> None:
+    mean = graphc.zeros(3, requires_grad=True)
+    graphc.normal(mean, 1.0).sum().backward()
+    assert mean.grad.tolist() == [0.0] * 3
+    x = graphc.ones(3, requires_grad=True) * 2
+    assert x.uniform_().requires_grad and x.grad_fn.name().startswith("Uniform")
+
+
+@pytest.mark.parametrize("dtype", [graphc.float32, graphc.bfloat16, graphc.complex64])
+def test_compiled_draws_are_the_eager_ones(dtype: graphc.DType) -> None:
+    def draw() -> graphc.Tensor:
+        return graphc.randn(5, dtype=dtype) + graphc.empty(5, dtype=dtype).uniform_(1, 2)
+
+    graphc.manual_seed(7)
+    expected = draw()
+    graphc.manual_seed(7)
+    found = graphc.compile(draw)()
+    np.testing.assert_allclose(*(x.to(graphc.complex64).numpy() for x in (found, expected)), rtol=1e-2)

@@ -52,10 +52,10 @@ def _complex_ref(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 complex = op("complex", "x y", infer=_complex_infer, ref=_complex_ref, elementwise=True, kernel="host",
              vjp=(lambda ct: real(ct), lambda ct: imag(ct)), samples=(Sample((_f, _f)),))
 real = op("real", "x", infer=lambda x: _need_complex("real", x).with_dtype(x.dtype.to_real()), ref=_part("real"),
-          kernel="host", view=lambda base, new: complex(new, imag(base)),
+          kernel="host", view=lambda base, new: complex(new, imag(base)), batch="leading",
           vjp=lambda ct: complex(ct, zeros_like(ct)), samples=(Sample((_z,)),))
 imag = op("imag", "x", infer=lambda x: _need_complex("imag", x).with_dtype(x.dtype.to_real()), ref=_part("imag"),
-          kernel="host", view=lambda base, new: complex(real(base), new),
+          kernel="host", view=lambda base, new: complex(real(base), new), batch="leading",
           vjp=lambda ct: complex(zeros_like(ct), ct), samples=(Sample((_z,)),))
 
 
@@ -94,8 +94,8 @@ def _joined_ref(x: np.ndarray) -> np.ndarray:
     return x.view(dtype_of(x.dtype).to_complex().numpy)[..., 0]
 
 
-view_as_real = op("view_as_real", "x", infer=_pairs_infer, ref=_pairs_ref, kernel="host",
+view_as_real = op("view_as_real", "x", infer=_pairs_infer, ref=_pairs_ref, kernel="host", batch="leading",
                   view=lambda base, new: view_as_complex(new), vjp=lambda ct: view_as_complex(ct), samples=(Sample((_z,)),))
-view_as_complex = op("view_as_complex", "x", infer=_joined_infer, ref=_joined_ref, kernel="host",
+view_as_complex = op("view_as_complex", "x", infer=_joined_infer, ref=_joined_ref, kernel="host", batch="leading",
                      view=lambda base, new: view_as_real(new), vjp=lambda ct: view_as_real(ct),
                      samples=(Sample((TensorType(float32, (3, 2)),)),))

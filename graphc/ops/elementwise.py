@@ -39,8 +39,8 @@ def _only(name: str, allowed: str, *kinds: str) -> Callable[..., TensorType]:
 
     def infer(x: TensorType, *_: TensorType) -> TensorType:
         if x.dtype.kind not in kinds:
-            raise UnsupportedDTypeError(f"{name} is not supported for {_described(x.dtype)} tensors: it is not implemented for "
-                                        f"{x.dtype.name}", expected=allowed, got=str(x))
+            raise UnsupportedDTypeError(f"{name} is not supported for {_described(x.dtype)} inputs: not implemented for "
+                                        f"'{x.dtype.name}'", expected=allowed, got=str(x))
         return x
 
     return infer

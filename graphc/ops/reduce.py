@@ -105,7 +105,7 @@ prod = op("prod", "x", "axis", infer=_prod_infer, ref=_prod_ref, decompose=_prod
 def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
     _check_axes("amax/amin", x, axes)
     if x.dtype.is_complex:
-        raise UnsupportedDTypeError(f"amax/amin is not implemented for {x.dtype.name}: complex numbers have no order",
+        raise UnsupportedDTypeError(f"amax/amin is not implemented for '{x.dtype.name}': complex numbers have no order",
                                     expected="a dtype that is not complex", got=str(x))
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
