@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from types import TracebackType
 
 from graphc.errors import ArgumentTypeError, BackendError, GraphcError
 
@@ -63,13 +62,10 @@ class device:
         check(self)
         return self
 
-    def __exit__(
-        self, kind: builtin_type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
-builtin_type = type
 CPU = device("cpu")
 
 

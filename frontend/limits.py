@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphc.errors import ArgumentTypeError
@@ -11,7 +13,8 @@ from graphc.types import DType, bfloat16, get_default_dtype
 class finfo:
     """The limits of a floating-point dtype, or of the parts of a complex one.
 
-    >>> finfo(graphc.float32).eps
+    >>> import graphc
+    >>> graphc.finfo(graphc.float32).eps
     1.1920928955078125e-07
     """
 
@@ -24,7 +27,7 @@ class finfo:
         if real is bfloat16:
             import ml_dtypes
 
-            found = ml_dtypes.finfo(real.numpy)
+            found: Any = ml_dtypes.finfo(real.numpy)
             self.resolution = 0.01
         else:
             found = np.finfo(real.numpy)
@@ -50,7 +53,8 @@ class finfo:
 class iinfo:
     """The limits of an integer dtype.
 
-    >>> iinfo(graphc.int8).max
+    >>> import graphc
+    >>> graphc.iinfo(graphc.int8).max
     127
     """
 

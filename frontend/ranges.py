@@ -107,8 +107,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tenso
     """`steps` powers of `base` whose exponents are at equal distances."""
     chosen = _spaced_dtype("logspace", start, end, dtype, out)
     exponents = _spaced("logspace", start, end, integer(steps, "logspace(): argument 'steps'"), chosen)
-    return finished(_wrapped(pow(complex(base) if chosen.is_complex else float(base), exponents), chosen), out,
-                    requires_grad, device)
+    return finished(_wrapped(pow(float(base), exponents), chosen), out, requires_grad, device)
 
 
 def _spaced_dtype(function: str, start: Any, end: Any, dtype: DType | None, out: Tensor | None) -> DType:
