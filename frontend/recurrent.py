@@ -122,7 +122,7 @@ def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: 
     for depth, directions in enumerate(layers):
         if depth > 0 and dropout_p > 0.0:
             sequence = dropout(sequence, dropout_p)
-        outputs = []
+        outputs: list[Tensor] = []
         for weights in directions:
             start = tuple(s[len(lasts)] for s in starts)
             backwards = len(outputs) == 1
@@ -172,9 +172,9 @@ def grouped(weights: Sequence[Tensor], has_biases: bool, num_layers: int, bidire
                           expected=f"{each} for each of {num_layers} layers in {directions} directions")
 
     def one(i: int) -> Weights:
-        mine = list(weights[i * each : (i + 1) * each])
-        biases = mine[2:4] if has_biases else [None, None]
-        return Weights(mine[0], mine[1], *biases, hr=mine[-1] if projected else None)
+        mine = weights[i * each : (i + 1) * each]
+        bias_ih, bias_hh = mine[2:4] if has_biases else (None, None)
+        return Weights(mine[0], mine[1], bias_ih, bias_hh, mine[-1] if projected else None)
 
     return [[one(layer * directions + d) for d in range(directions)] for layer in range(num_layers)]
 

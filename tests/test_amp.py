@@ -92,6 +92,11 @@ def test_what_cannot_be_is_switched_off_with_a_warning() -> None:
         assert (X @ X).dtype is graphc.float32
     with pytest.warns(UserWarning, match="not supported"), autocast("cpu", graphc.float64):
         assert (X @ X).dtype is graphc.float32
+    with pytest.warns(UserWarning, match="CUDA is not available"), graphc.cuda.amp.autocast():
+        assert (X @ X).dtype is graphc.float32
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        assert not graphc.cuda.amp.GradScaler().is_enabled()
+    assert not graphc.cuda.amp.GradScaler(enabled=False).is_enabled()
     with pytest.raises(RuntimeError, match="unsupported autocast device_type"):
         autocast("tpu")
 

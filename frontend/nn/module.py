@@ -204,7 +204,8 @@ class Module(ModuleHooks, ModuleState):
             raise AttributeError(f"{owner._get_name()} has no attribute `{name}`")
         if name not in owner._buffers:
             raise AttributeError(f"`{name}` is not a buffer")
-        return owner._buffers[name]
+        found: Any = owner._buffers[name]
+        return found
 
     # Walking
 
@@ -315,9 +316,9 @@ class Module(ModuleHooks, ModuleState):
                     continue
                 with no_grad():
                     parameter.data = fn(parameter.data)
-                    if parameter._get_grad() is not None:
-                        grad = fn(parameter._get_grad())
-                        parameter._set_grad(grad)
+                    grad = parameter._get_grad()
+                    if grad is not None:
+                        parameter._set_grad(fn(grad))
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = fn(buffer)

@@ -128,12 +128,12 @@ class RNNBase(Module):
         out, last = recurrent.run(CELLS[self.mode], sequence, sizes, state, layers, self.dropout if self.training else 0.0)
         if packed:
             last = tuple(_reordered(s, input.unsorted_indices) for s in last)
-            out = PackedSequence(out, input.batch_sizes, order, input.unsorted_indices)
+            made: Any = PackedSequence(out, input.batch_sizes, order, input.unsorted_indices)
         elif alone:
-            out, last = squeeze(out, 1), tuple(squeeze(s, 1) for s in last)
-        elif self.batch_first:
-            out = transpose(out, 0, 1)
-        return out, (last if pair else last[0])
+            made, last = squeeze(out, 1), tuple(squeeze(s, 1) for s in last)
+        else:
+            made = transpose(out, 0, 1) if self.batch_first else out
+        return made, (last if pair else last[0])
 
     def _given(self, state: tuple[Tensor, ...], alone: bool, packed: bool) -> tuple[Tensor, ...]:
         """States with a batch dimension."""
@@ -251,14 +251,15 @@ class RNNCellBase(Module):
         """The next states of an input [N, input_size] or [input_size], from states of as many dimensions, or zeros."""
         if input.dim() not in (1, 2):
             raise ArgumentError(f"{self._get_name()}: Expected input to be 1D or 2D, got {input.dim()}D instead")
-        for state in states or ():
-            if state.dim() not in (1, 2):
-                raise ArgumentError(f"{self._get_name()}: Expected hidden to be 1D or 2D, got {state.dim()}D instead")
+        for s in states or ():
+            if s.dim() not in (1, 2):
+                raise ArgumentError(f"{self._get_name()}: Expected hidden to be 1D or 2D, got {s.dim()}D instead")
         alone = input.dim() == 1
         x = unsqueeze(input, 0) if alone else input
         rows, width = x._data.shape
         if width != self.input_size:
             raise ShapeError(f"input has inconsistent input_size: got {width} expected {self.input_size}")
+        state: tuple[Tensor, ...]
         if states is None:
             state = (zeros(rows, self.hidden_size, dtype=input.dtype),) * count
         else:

@@ -15,11 +15,15 @@ from graphc.frontend.tensor import Tensor
 EXTRA = "_extra_state"
 
 
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` found: names that the module has and the state lacks, and the other way round."""
-
+class _Keys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class IncompatibleKeys(_Keys):
+    """What `load_state_dict` found: names that the module has and the state lacks, and the other way round."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
@@ -44,14 +48,15 @@ class ModuleState:
     _unsaved_buffers: set[str]
     _state_dict_hooks: Hooks
     _state_dict_pre_hooks: Hooks
-    _load_state_dict_pre_hooks: Hooks
+    _load_state_dict_pre_hooks: Any
     _load_state_dict_post_hooks: Hooks
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """All parameters and persistent buffers by their dotted names. The tensors share memory with the module's, and are
         detached unless `keep_vars`."""
         if args:  # as older programs give them
-            destination, prefix, keep_vars = (*args, *(destination, prefix, keep_vars)[len(args) :])
+            given: tuple[Any, ...] = (*args, *(destination, prefix, keep_vars)[len(args) :])
+            destination, prefix, keep_vars = given
         if destination is None:
             destination = _State()
             destination._metadata = {}
@@ -113,7 +118,7 @@ class ModuleState:
         metadata = dict(notes.get(prefix[:-1], {}))
         if assign:
             metadata["assign_to_params_buffers"] = True
-        self._load_from_state_dict(state, prefix, metadata, True, *result, problems)
+        self._load_from_state_dict(state, prefix, metadata, True, result.missing_keys, result.unexpected_keys, problems)
         for name, module in self._modules.items():
             if module is not None:
                 inner = f"{prefix}{name}."

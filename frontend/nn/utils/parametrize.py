@@ -175,9 +175,9 @@ def _has_own_class(module: Module) -> bool:
 
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    cls = type(self)
+    cls: type = type(self)
     own = type(cls.__name__, cls.__bases__, {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")})
-    made = own.__new__(own)
+    made: Any = object.__new__(own)
     memo[id(self)] = made
     made.__dict__.update(copy.deepcopy(self.__dict__, memo))
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import BackendError
+from graphc.frontend.cuda import amp as amp
 
 
 def is_available() -> bool:
