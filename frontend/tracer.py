@@ -1,7 +1,8 @@
 """The trace that is running in this thread, or the level of a transform such as vmap, and what the front end asks of it.
 
-Everything that reads or writes a tensor asks `active()` first. The tracers are `graphc.frontend.trace`, and the
-levels of `graphc.frontend.level`; they stand above the tensor, which is why the question "is anybody tracing?" has a file of its own.
+Everything that reads or writes a tensor asks `active()` first. The tracers are `graphc.frontend.trace` and the
+levels of `graphc.frontend.level`; they stand above the tensor, which is why the question "is anybody tracing?" has a file
+of its own.
 """
 
 from __future__ import annotations
@@ -13,22 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from graphc.frontend.tensor import Tensor
-    from graphc.ir import Value
     from graphc.op import OpDef
 
 
 class Tracer(Protocol):
     """What a running trace does for the tensors that are used inside it."""
 
-    def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Value | tuple[Value, ...]:
-        """Append a node; `args` are tensors, Python numbers and arrays."""
+    def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        """Append a node; `args` are tensors, Python numbers and arrays. Returns what the result holds, a graph's value."""
         ...
 
-    def value(self, tensor: Tensor) -> Value:
+    def value(self, tensor: Tensor) -> Any:
         """The tensor's contents as they are at this point of the trace."""
         ...
 
-    def write(self, tensor: Tensor, value: Value) -> None:
+    def write(self, tensor: Tensor, value: Any) -> None:
         """The tensor holds `value` from here on, and so do its views and its base."""
         ...
 

@@ -20,7 +20,7 @@ SIZE = 3
 
 def draw(record: OpDef, sample: Sample, seed: str) -> list[np.ndarray]:
     rng = np.random.default_rng(zlib.crc32(seed.encode()))
-    arrays = []
+    arrays: list[np.ndarray] = []
     for operand in sample.operands:
         if not isinstance(operand, TensorType):
             arrays.append(np.asarray(operand))  # numbers that the op may need to be just these
@@ -33,6 +33,9 @@ def draw(record: OpDef, sample: Sample, seed: str) -> list[np.ndarray]:
             if operand.dtype.is_complex:
                 numbers = numbers + 1j * rng.uniform(sample.low, sample.high, operand.shape)
             arrays.append(numbers.astype(operand.dtype.numpy))
+    if sample.hermitian:
+        x = arrays[0]
+        arrays[0] = x @ x.conj().swapaxes(-1, -2) + 0.5 * np.eye(x.shape[-1], dtype=x.dtype)
     return arrays
 
 

@@ -20,15 +20,22 @@ from graphc.frontend.tracer import active
 from graphc.types import TensorType
 
 
-class FunctionCtx:
-    """What forward and backward of a Function see as `ctx`: a place for what the backward pass needs."""
+class FunctionNode(Node):
+    """The node of one call of a Function; it is also the `ctx` that forward and backward see."""
 
-    __slots__ = ()
-    needs_input_grad: tuple[bool, ...]
-    materialize_grads: bool
-    _to_save: tuple[Tensor | None, ...]
-    _non_differentiable: tuple[Tensor, ...]
-    _dirty: tuple[Tensor, ...]
+    _function: type[Function]
+
+    def __init__(self, edges: tuple[Edge, ...]) -> None:
+        Node.__init__(self, edges)
+        self.outputs = 1  # type: ignore[misc]
+        self.needs_input_grad: tuple[bool, ...] = ()
+        self.materialize_grads = True
+        self._to_save: tuple[Tensor | None, ...] = ()
+        self._saved: tuple[Any, ...] | None = ()
+        self._non_differentiable: tuple[Tensor, ...] = ()
+        self._dirty: tuple[Tensor, ...] = ()
+        self._types: list[tuple[Any, Any] | None] = []
+        self._arguments: list[Any] = []
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for backward, which finds them in `ctx.saved_tensors`."""
@@ -53,25 +60,6 @@ class FunctionCtx:
     def set_materialize_grads(self, value: bool) -> None:
         """Whether gradients that are missing come to backward as zeros (the default) or as None."""
         self.materialize_grads = value
-
-
-class FunctionNode(FunctionCtx, Node):
-    """The node of one call of a Function, which is also its ctx."""
-
-    __slots__ = ("__dict__",)
-    _function: type[Function]
-
-    def __init__(self, edges: tuple[Edge, ...]) -> None:
-        Node.__init__(self, edges)
-        self.outputs = 1  # type: ignore[misc]
-        self.needs_input_grad = ()
-        self.materialize_grads = True
-        self._to_save = ()
-        self._saved: tuple[Any, ...] | None = ()
-        self._non_differentiable = ()
-        self._dirty = ()
-        self._types: list[tuple[Any, Any] | None] = []
-        self._arguments: list[Any] = []
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -190,6 +178,9 @@ class FunctionNode(FunctionCtx, Node):
     def free(self) -> None:
         self._saved = None
 
+
+FunctionCtx = FunctionNode
+"""The name that code for PyTorch knows the type of `ctx` by."""
 
 _OVERRIDES = (
     "{} is a view and is being modified inplace. This view was created inside a custom Function (or because an input was "

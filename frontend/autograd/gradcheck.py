@@ -133,7 +133,7 @@ def _differentiable(result: Any) -> list[Tensor]:
 
 
 def _random_like(y: Tensor, strided: bool) -> Tensor:
-    numbers = np.random.default_rng(0).uniform(-1, 1, (*y.shape, 2) if strided else tuple(y.shape))
+    numbers: Any = np.random.default_rng(0).uniform(-1, 1, (*y.shape, 2) if strided else tuple(y.shape))
     if y.dtype.is_complex:
         numbers = numbers * (1 + 0.5j)
     array = numbers.astype(y.dtype.numpy)

@@ -38,7 +38,7 @@ def vmap(
     """
     if randomness not in ("error", "different", "same"):
         raise GraphcError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
-    if chunk_size is not None and not (chunk_size == "auto" or chunk_size > 0):
+    if chunk_size is not None and chunk_size <= 0:
         raise ArgumentError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
     name = _name(func)
     for dim in flatten(out_dims)[0]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
-from graphc.ops.movement import check_axis
-from graphc.types import TensorType, bool_, float32, float64, int64
+from graphc.ops.movement import check_axis, reshape, stack_operand
+from graphc.types import Size, TensorType, bool_, float32, float64, int64
 
 _f = TensorType(float32, (3, 5))
 _i = TensorType(int64, (2, 3, 4))
@@ -64,8 +65,18 @@ def _search_ref(sequence: np.ndarray, values: np.ndarray, right: bool) -> np.nda
     return found
 
 
+def _search_batch(size: Size, batched: tuple[bool, bool], sequence: Any, values: Any, right: bool) -> Any:
+    if not batched[0] and len(sequence.shape) == 1:
+        return searchsorted(sequence, values, right)
+    sequence, values = (stack_operand(x, size, own) for x, own in zip((sequence, values), batched))
+    if len(sequence.shape) > 2:
+        return searchsorted(sequence, values, right)
+    rows = reshape(values, (size, math.prod(tuple(values.shape)[1:])))
+    return reshape(searchsorted(sequence, rows, right), tuple(values.shape))
+
+
 searchsorted = op("searchsorted", "sequence values", "right", infer=_search_infer, ref=_search_ref, kernel="host",
-                  nanoseconds=50, vjp=not_differentiable,
+                  nanoseconds=50, batch=_search_batch, vjp=not_differentiable,
                   samples=(Sample((np.array([-1.0, 0.0, 0.0, 1.5]), TensorType(float64, (3, 5))), {"right": False}),
                            Sample((np.array([[1, 3, 3], [0, 2, 4]]), TensorType(int64, (2, 4))), {"right": True}, 0, 4)))
 """Where values would be put into a sorted sequence, before their equals or after them. A sequence of several dimensions

@@ -14,7 +14,7 @@ from graphc.op import Sample, op
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import where
 from graphc.ops.indexing import scatter_add, scatter_update
-from graphc.ops.movement import Index, Ints, Types, check_axis, reshape
+from graphc.ops.movement import Index, Ints, Types, check_axis, reshape, stack_operand
 from graphc.types import Shape, Size, TensorType, float32, int64
 
 _f = TensorType(float32, (3, 5))
@@ -56,6 +56,7 @@ diagonal = op("diagonal", "x", "offset row column", infer=_diagonal_infer, ref=_
               nanoseconds=0,
               vjp=lambda ct, x_type, offset, row, column: diagonal_update(full(x_type, 0, ct), ct, offset, row, column),
               view=lambda base, new, offset, row, column: diagonal_update(base, new, offset, row, column),
+              batch=lambda size, batched, x, offset, row, column: diagonal(x, offset, row + 1, column + 1),
               samples=(Sample((_f,), {"offset": 1, "row": 0, "column": 1}),
                        Sample((_t,), {"offset": -1, "row": 2, "column": 0}),
                        Sample((_f,), {"offset": -9, "row": 0, "column": 1})))
@@ -86,8 +87,15 @@ def _update_base_vjp(ct: Any, new_type: TensorType, offset: int, row: int, colum
     return diagonal_update(ct, full(new_type, 0, ct), offset, row, column)
 
 
+def _update_batch(
+    size: Size, batched: tuple[bool, bool], base: Any, new: Any, offset: int, row: int, column: int
+) -> Any:
+    base, new = (stack_operand(x, size, own) for x, own in zip((base, new), batched))
+    return diagonal_update(base, new, offset, row + 1, column + 1)
+
+
 diagonal_update = op("diagonal_update", "base new", "offset row column", infer=_update_infer, ref=_update_ref,
-                     lower=_update_lower,
+                     lower=_update_lower, batch=_update_batch,
                      vjp=(_update_base_vjp, lambda ct, offset, row, column: diagonal(ct, offset, row, column)),
                      samples=(Sample((_f, TensorType(float32, (3,))), {"offset": 1, "row": 0, "column": 1}),
                               Sample((_t, TensorType(float32, (3, 2))), {"offset": -1, "row": 2, "column": 0})))
@@ -137,8 +145,14 @@ def _strided_write(base: Any, new: Any, shape: Shape, strides: Ints, offset: int
     return scatter_update(base, places, reshape(new, tuple(places.shape)), 0)
 
 
+def _strided_batch(size: Any, batched: Any, x: Any, shape: Shape, strides: Ints, offset: int) -> Any:
+    """The vectors behind each other, and a stride from one to the next."""
+    length = x.shape[1]
+    return as_strided(reshape(x, (size * length,)), (size, *shape), (length, *strides), offset)
+
+
 as_strided = op("as_strided", "x", "shape strides offset", infer=_strided_infer, ref=_strided_ref, lower=_strided_lower,
-                nanoseconds=0, vjp=_strided_vjp, view=_strided_write,
+                nanoseconds=0, vjp=_strided_vjp, view=_strided_write, batch=_strided_batch,
                 samples=(Sample((TensorType(float32, (12,)),), {"shape": (3, 2), "strides": (3, 2), "offset": 1}),
                          Sample((TensorType(float32, (7,)),), {"shape": (5, 3), "strides": (1, 1), "offset": 0})))
 """The element at an index is that of the vector at offset + index * strides. Elements may be met several times."""
