@@ -20,7 +20,7 @@ from graphc.frontend.random import rand
 from graphc.frontend.splitting import chunk
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, bool_, int64
+from graphc.types import DType, bool_, float16, float32, int64
 
 FUNCTIONS = """
     celu celu_ hardshrink log_softmax prelu relu_ rrelu rrelu_ selu selu_ softmax threshold threshold_
@@ -36,10 +36,14 @@ def written(input: Tensor, inplace: bool, compute: Callable[[Tensor], Tensor]) -
     return assign(input, compute(input))
 
 
-def _floating(input: Tensor, kernel: str) -> None:
+def _computed(input: Tensor, kernel: str, name: str, compute: Callable[[Tensor], Tensor], inplace: bool = False) -> Tensor:
+    """`written` for floating-point numbers: those of 16 bits are computed in single precision and rounded once."""
     if not input.dtype.is_floating_point:
         raise UnsupportedError(f'"{kernel}" not implemented for {input.dtype.name}', expected="a floating-point dtype",
                                hint="input.float()")
+    if input.dtype.bits > 16:
+        return written(input, inplace, lambda x: named(compute(x), name))
+    return written(input, inplace, lambda x: named(cast(compute(cast(x, float32)), x.dtype), name))
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -71,38 +75,42 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 @composite
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel."""
-    _floating(input, "GeluKernelImpl")
-    if approximate == "none":
-        out = input * 0.5 * (1.0 + erf(input * math.sqrt(0.5)))
-    elif approximate == "tanh":
-        inner = math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input))
-        out = 0.5 * input * (1.0 + tanh(inner))
-    else:
+    if approximate not in ("none", "tanh"):
         raise GraphcError("approximate argument must be either none or tanh.", got=repr(approximate))
-    return named(out, "Gelu")
+    return _computed(input, "GeluKernelImpl", "Gelu", _gelu if approximate == "none" else _tanh_gelu)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+    return 0.5 * x * (1.0 + tanh(inner))
 
 
 @composite
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
-    _floating(input, "silu_cpu")
-    return written(input, inplace, lambda x: named(x * sigmoid(x), "Silu"))
+    return _computed(input, "silu_cpu", "Silu", lambda x: x * sigmoid(x), inplace)
 
 
 @composite
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
-    _floating(input, "mish_cpu")
-    return written(input, inplace, lambda x: named(x * tanh(softplus(x)), "Mish"))
+    return _computed(input, "mish_cpu", "Mish", lambda x: x * tanh(softplus(x)), inplace)
 
 
 @composite
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold."""
-    _floating(input, "softplus_cpu")
-    scaled = input if beta == 1 else input * beta
-    smooth = log1p(exp(where(scaled > threshold, 0.0, scaled)))
-    return named(where(scaled > threshold, input, smooth if beta == 1 else smooth / beta), "Softplus")
+
+    def compute(x: Tensor) -> Tensor:
+        scaled = x if beta == 1 else x * beta
+        smooth = log1p(exp(where(scaled > threshold, 0.0, scaled)))
+        return where(scaled > threshold, x, smooth if beta == 1 else smooth / beta)
+
+    return _computed(input, "softplus_cpu", "Softplus", compute)
 
 
 @composite
@@ -114,48 +122,43 @@ def softsign(input: Tensor) -> Tensor:
 @composite
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha (exp(x) - 1)."""
-    _floating(input, "elu_cpu")
-    return written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0), "Elu"))
+    return _computed(input, "elu_cpu", "Elu", lambda x: _elu(x, alpha, 1.0, 1.0), inplace)
 
 
 def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
-    low = expm1(where(x > 0, 0.0, x) * input_scale) * (alpha * scale)
-    return where(x > 0, x if scale == 1 else x * scale, low)
+    low = expm1(where(x <= 0, x, 0.0) * input_scale) * (alpha * scale)
+    return where(x <= 0, low, x if scale == 1 else x * scale)
 
 
 @composite
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017)."""
-    _floating(input, "elu_cpu")
-    return written(input, inplace, lambda x: named(_elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), "Selu"))
+    return _computed(input, "elu_cpu", "Selu", lambda x: _elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
     if alpha == 0:
         raise GraphcError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    _floating(input, "elu_cpu")
-    return written(input, inplace, lambda x: named(_elu(x, alpha, 1.0, 1.0 / alpha), "Celu"))
+    return _computed(input, "elu_cpu", "Celu", lambda x: _elu(x, alpha, 1.0, 1.0 / alpha), inplace)
 
 
 @composite
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x."""
-    _floating(input, "leaky_relu_cpu")
-    return written(input, inplace, lambda x: named(where(x > 0, x, x * negative_slope), "LeakyRelu"))
+    return _computed(input, "leaky_relu_cpu", "LeakyRelu", lambda x: where(x > 0, x, x * negative_slope), inplace)
 
 
 def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
     """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two."""
-    _floating(input, "rrelu_with_noise_cpu" if training else "leaky_relu_cpu")
     if lower > upper:
         raise GraphcError("Lower bound should be less than or equal to the upper bound", got=f"{lower} and {upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     with no_grad():
         slopes = rand(tuple(input._data.shape), dtype=input.dtype) * (upper - lower) + lower
-    return written(input, inplace, lambda x: named(where(x > 0, x, x * slopes), "RreluWithNoise"))
+    return _computed(input, "rrelu_with_noise_cpu", "RreluWithNoise", lambda x: where(x > 0, x, x * slopes), inplace)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -184,13 +187,12 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 
 def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> Tensor:
-    return written(input, inplace, lambda x: named(where(x > threshold, x, value), "Threshold"))
+    return written(input, inplace, lambda x: named(where(x <= threshold, value, x), "Threshold"))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6."""
-    _floating(input, "hardsigmoid_cpu")
-    return written(input, inplace, lambda x: named(_open_clamp(x + 3.0, 0.0, 6.0) / 6.0, "Hardsigmoid"))
+    return _computed(input, "hardsigmoid_cpu", "Hardsigmoid", lambda x: _open_clamp(x + 3.0, 0.0, 6.0) / 6.0, inplace)
 
 
 def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
@@ -201,23 +203,26 @@ def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
 @composite
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * min(max(x + 3, 0), 6) / 6."""
-    _floating(input, "hardswish_cpu")
-    return written(input, inplace, lambda x: named(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), "Hardswish"))
+    return _computed(input, "hardswish_cpu", "Hardswish", _hardswish, inplace)
+
+
+def _hardswish(x: Tensor) -> Tensor:
+    low, high = x <= -3, x >= 3
+    middle = where(low | high, 0.0, x)
+    return where(low, 0.0, where(high, x, middle * (middle + 3) / 6))
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0."""
-    _floating(input, "hardshrink_cpu")
-    return named(where((input >= -lambd) & (input <= lambd), 0.0, input), "Hardshrink")
+    return _computed(input, "hardshrink_cpu", "Hardshrink", lambda x: where((x >= -lambd) & (x <= lambd), 0.0, x))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd."""
-    _floating(input, "softshrink_cpu")
     if lambd < 0:
         raise GraphcError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    out = where(input > lambd, input - lambd, where(input < -lambd, input + lambd, where(input != input, input, 0.0)))
-    return named(out, "Softshrink")
+    return _computed(input, "softshrink_cpu", "Softshrink", lambda x: where(
+        x > lambd, x - lambd, where(x < -lambd, x + lambd, where(x != x, x, 0.0))))
 
 
 def tanhshrink(input: Tensor) -> Tensor:
@@ -228,14 +233,14 @@ def tanhshrink(input: Tensor) -> Tensor:
 @composite
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x))."""
-    _floating(input, "log_sigmoid_cpu")
-    return named(-log1p_exp_of_negative(input), "LogSigmoid")
+    return _computed(input, "log_sigmoid_cpu", "LogSigmoid", lambda x: -log1p_exp_of_negative(x))
 
 
 def log1p_exp_of_negative(input: Tensor) -> Tensor:
-    """log(1 + exp(-x)) for any x: with m = max(-x, 0), m + log(exp(-m) + exp(-x - m)), whose slope in m is zero."""
-    top = clamp(-input.detach(), min=0)
-    return top + log1p(exp(-input - top) + expm1(-top))
+    """log(1 + exp(-x)) for any x; where exp(-x) would be too large it is -x, to the last bit or so."""
+    bound = -10.0 if input.dtype is float16 else -50.0
+    steep = input < bound
+    return where(steep, -input, log1p(exp(-where(steep, 0.0, input))))
 
 
 @composite
@@ -257,12 +262,14 @@ def _softmax_dim(name: str, ndim: int) -> int:
 
 
 def _shifted(input: Tensor, dim: int | None, name: str, dtype: DType | None) -> tuple[Tensor, tuple[int, ...]]:
-    """The input less its maximum, which changes nothing and keeps exp from overflowing."""
+    """The input less its maximum, which changes nothing and keeps exp from overflowing. 16-bit numbers become float32."""
     if dtype is not None:
         input = cast(input, dtype)
     elif not input.dtype.is_floating_point:
-        raise GraphcError(f'"{name}_lastdim_kernel_impl" not implemented for {input.dtype.name}',
-                          expected="a floating-point dtype, or dtype=float32", got=input.dtype.name)
+        raise UnsupportedError(f'"{name}_lastdim_kernel_impl" not implemented for {input.dtype.name}',
+                               expected="a floating-point dtype, or dtype=float32", got=input.dtype.name)
+    if input.dtype.bits == 16:
+        input = cast(input, float32)
     shape = input._data.shape
     at = one_axis(_softmax_dim(name, len(shape)) if dim is None else dim, len(shape))
     axes = (at,) if shape else ()
@@ -278,7 +285,8 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     shifted, axes = _shifted(input, dim, "softmax", dtype)
     powers = exp(shifted)
     total = emit(ops.sum, (powers,), {"axes": axes})
-    return named(powers / (ops.keepdims(total, input._data.shape, axes) if axes else total), "Softmax")
+    out = powers / (ops.keepdims(total, input._data.shape, axes) if axes else total)
+    return named(cast(out, dtype or input.dtype), "Softmax")
 
 
 @composite
@@ -286,7 +294,8 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
     """log(softmax(x)) along a dimension."""
     shifted, axes = _shifted(input, dim, "log_softmax", dtype)
     total = log(emit(ops.sum, (exp(shifted),), {"axes": axes}))
-    return named(shifted - (ops.keepdims(total, input._data.shape, axes) if axes else total), "LogSoftmax")
+    out = shifted - (ops.keepdims(total, input._data.shape, axes) if axes else total)
+    return named(cast(out, dtype or input.dtype), "LogSoftmax")
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
