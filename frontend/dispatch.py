@@ -47,7 +47,7 @@ class _Quiet(threading.local):
             self.run = contextvars.copy_context().run
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
 
 
 class TensorEmitter:
@@ -140,7 +140,7 @@ _REAL = (float, int, bool)
 
 
 def _function(record: OpDef) -> Any:
-    """What computes the op under `_quiet`, which has silenced the warnings already: the ufunc itself, where it is one."""
+    """What computes the op under `quiet`, which has silenced the warnings already: the ufunc itself, where it is one."""
     found = _functions[record] = getattr(record.ref, "ufunc", record.ref)
     return found
 
@@ -182,7 +182,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         if record.costly and max(a.size for a in arrays) >= COSTLY:
             result = compiler.run_op(record, [np.asarray(a) for a in np.broadcast_arrays(*arrays)], {})
         else:
-            result = _quiet.run(function, *arrays)
+            result = quiet.run(function, *arrays)
     except ValueError:
         # NumPy's message names neither the op nor the dimension
         broadcast_shapes(*(np.shape(a) for a in arrays), op=record.name)
@@ -229,7 +229,7 @@ def _promote(record: OpDef, arrays: list[Any]) -> DType | None:
         elif target.is_complex or array.dtype.kind in "cV":
             arrays[i] = convert(array, target)
         else:
-            arrays[i] = _quiet.run(array.astype, target.numpy)
+            arrays[i] = quiet.run(array.astype, target.numpy)
     return narrow
 
 
@@ -283,7 +283,7 @@ def _new_number(value: Any, dtype: DType) -> np.ndarray:
     if dtype.is_complex:
         return convert(np.asarray(value, np.complex128), dtype)
     try:
-        return _quiet.run(np.asarray, value, dtype.numpy)
+        return quiet.run(np.asarray, value, dtype.numpy)
     except OverflowError:
         return np.asarray(int(value) & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(dtype.numpy)
 
@@ -321,7 +321,7 @@ def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any
     narrow = record.nanoseconds and record.view is None and any(a.dtype == _HALVES for a in arrays)
     if narrow:
         arrays = [convert(a, complex64) if a.dtype == _HALVES else a for a in arrays]
-    result = _quiet.run(_call, record.ref, arrays, attrs)
+    result = quiet.run(_call, record.ref, arrays, attrs)
     if type(result) is tuple:
         results = tuple(map(np.asarray, result))
         return tuple(_narrowed(r, complex32) for r in results) if narrow else results

@@ -136,30 +136,38 @@ class Run:
 
     def _visit(self, node: Node) -> None:
         cotangents = self.buffers.pop(node, None)
-        edges = node.edges
-        results: list[Any] = [None] * len(edges)
+        edges, pending = node.edges, self.pending
+        results: list[Any] | None = None
         if cotangents is not None:
-            goes_on = any(edge is not None and edge[0] in self.pending for edge in edges)
-            self._watchers(node, cotangents, goes_on)
+            goes_on = False
+            for edge in edges:
+                if edge is not None and edge[0] in pending:
+                    goes_on = True
+                    break
+            if self.captures is not None or node.tensor_prehooks is not None or node.retainers is not None:
+                self._watchers(node, cotangents, goes_on)
             if goes_on:
                 results = list(self._apply(node, cotangents))
         cotangents = None
         for i, edge in enumerate(edges):
-            if edge is None or edge[0] not in self.pending:
+            if edge is None:
                 continue
             target = edge[0]
-            if results[i] is not None:
+            left = pending.get(target)
+            if left is None:
+                continue
+            if results is not None and results[i] is not None:
                 self._add(edge, results[i])
                 results[i] = None  # so that a leaf can tell whether it is the only owner
-            self.pending[target] -= 1
-            if not self.pending[target]:
+            pending[target] = left - 1
+            if left == 1:
                 self._arrived(target)
 
     def _apply(self, node: Node, cotangents: list[Tensor | None]) -> Sequence[Any]:
         if node.prehooks:
             for hook in list(node.prehooks.values()):
-                cotangents = _replaced(hook, hook(tuple(cotangents)), cotangents)
-        results = node.apply(cotangents) if not anomaly.enabled else _watched(node, cotangents)
+                cotangents = list(_replaced(hook, hook(tuple(cotangents)), cotangents))
+        results: Sequence[Any] = _watched(node, cotangents) if anomaly.enabled else node.apply(cotangents)
         if not self.keep_graph:
             node.free()
         if node.hooks:
@@ -298,8 +306,21 @@ def _owned(ct: Any) -> Tensor:
 
 def _dependencies(starts: Sequence[Target], wanted: set[Target] | None) -> dict[Target, int]:
     """How many edges lead into each target that is to be visited. With `wanted`, only what leads to those."""
-    reached: dict[Target, list[Target]] = {}
     stack: list[Target] = list(starts)
+    if wanted is None:
+        counts = dict.fromkeys(starts, 0)
+        while stack:
+            target = stack.pop()
+            for edge in target.edges if isinstance(target, Node) else ():
+                if edge is not None:
+                    child = edge[0]
+                    if child in counts:
+                        counts[child] += 1
+                    else:
+                        counts[child] = 1
+                        stack.append(child)
+        return counts
+    reached: dict[Target, list[Target]] = {}
     while stack:
         target = stack.pop()
         if target in reached:
@@ -307,13 +328,12 @@ def _dependencies(starts: Sequence[Target], wanted: set[Target] | None) -> dict[
         children = [edge[0] for edge in target.edges if edge is not None] if isinstance(target, Node) else []
         reached[target] = children
         stack.extend(children)
-    if wanted is not None:
-        keep: set[Target] = set()
-        # inputs were made before what was computed from them: by age, each node comes after its children
-        for target in sorted(reached, key=lambda t: t.sequence if isinstance(t, Node) else -1):
-            if target in wanted or any(child in keep for child in reached[target]):
-                keep.add(target)
-        reached = {target: [c for c in children if c in keep] for target, children in reached.items() if target in keep}
+    keep: set[Target] = set()
+    # inputs were made before what was computed from them: by age, each node comes after its children
+    for target in sorted(reached, key=lambda t: t.sequence if isinstance(t, Node) else -1):
+        if target in wanted or any(child in keep for child in reached[target]):
+            keep.add(target)
+    reached = {target: [c for c in children if c in keep] for target, children in reached.items() if target in keep}
     counts = dict.fromkeys(reached, 0)
     for children in reached.values():
         for child in children:

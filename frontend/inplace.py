@@ -12,6 +12,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import AutogradError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
+from graphc.frontend.dispatch import quiet
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
@@ -188,8 +189,7 @@ def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Cal
                 type(operand) is np.ndarray and operand.dtype is own.dtype and operand.shape == own.shape)
             if plain and same:
                 refuse(self)
-                with np.errstate(all="ignore"):
-                    ufunc(own, operand, out=own)
+                quiet.run(ufunc, own, operand, own)
                 bump(self)
                 return self
         return general(self, other, **kwargs)

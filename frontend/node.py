@@ -27,8 +27,13 @@ next_sequence = itertools.count().__next__
 class Node:
     """One recorded operation. Subclasses say in `apply` how cotangents of the outputs become those of the inputs."""
 
-    __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "prehooks", "retainers", "sequence", "tensor_prehooks")
+    __slots__ = ("__dict__", "__weakref__", "edges", "sequence")
     outputs: ClassVar[int] = 1
+    # what few nodes have is no slot: a node is made with every operation, and each slot takes time to fill
+    hooks: Hooks | None = None
+    prehooks: Hooks | None = None
+    tensor_prehooks: dict[int, Hooks] | None = None
+    retainers: dict[int, weakref.ref[Tensor]] | None = None
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
@@ -36,10 +41,6 @@ class Node:
             self.metadata["traceback_"] = traceback.format_list(user_stack())
         self.sequence = next_sequence()
         """Grows with every node: of the nodes that are ready, backward() runs the youngest first."""
-        self.hooks: Hooks | None = None
-        self.prehooks: Hooks | None = None
-        self.tensor_prehooks: dict[int, Hooks] | None = None
-        self.retainers: dict[int, weakref.ref[Tensor]] | None = None
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         """The cotangents of the inputs, one for each edge (None: no gradient), given those of the outputs."""
@@ -179,7 +180,17 @@ def node_class(name: str, base: type[N]) -> type[N]:
 
 def edge_to(tensor: Tensor) -> Edge:
     """Where the cotangent of an operand goes; None if it does not require grad, or is a constant to the running transform."""
-    edge = history(tensor)
+    meta = tensor._meta
+    if meta is None or meta.view is None:  # what `history` comes to, most often
+        node = tensor._node
+        if node is not None:
+            edge: Edge = (node, 0 if meta is None else meta.index)
+        elif meta is not None and meta.requires_grad:
+            edge = (tensor, 0)
+        else:
+            return None
+    else:
+        edge = history(tensor)
     if edge is not None:
         tracer = active()
         if tracer is not None and not tracer.records(tensor):

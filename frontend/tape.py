@@ -63,13 +63,19 @@ def _source(record: OpDef, need: str) -> tuple[str, Any]:
     return "attribute", need
 
 
-_plans: dict[tuple[str, tuple[int, ...]], _Plan] = {}
+_plans: dict[tuple[OpDef, int], _Plan] = {}
 
 
-def _plan(record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> _Plan:
-    found = _plans.get((record.name, wanted))
+def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> _Plan:
+    """What is done for operands of which those with edges are wanted."""
+    wanted = 0
+    for i, edge in enumerate(edges):
+        if edge is not None:
+            wanted |= 1 << i
+    found = _plans.get((record, wanted))
     if found is None:
-        found = _plans[record.name, wanted] = _Plan(record, wanted, base)
+        numbers = tuple(i for i, edge in enumerate(edges) if edge is not None)
+        found = _plans[record, wanted] = _Plan(record, numbers, base)
     return found
 
 
@@ -128,7 +134,11 @@ def _unpacked(packed: Any, unpack: Any, edge: Edge) -> Tensor:
     if edge is None or not mode.grad:
         return tensor
     known = wrap(tensor._data)
-    known._node, known._state().index = edge if isinstance(edge[0], Node) else (AliasNode((edge,)), 0)
+    target, index = edge
+    if isinstance(target, Node):
+        known._node, known._state().index = target, index
+    else:
+        known._node = AliasNode((edge,))
     return known
 
 
@@ -171,7 +181,9 @@ class OpNode(Node):
         self.plan = plan
         self.record = record
         self.attrs = attrs
-        self.types = [_described(arg) for arg in args]
+        self.types = [
+            (arg._data.shape, arg._data.dtype) if isinstance(arg, Tensor) else _described(arg) for arg in args
+        ]
         self.saved: dict[int, Any] | None = None
         self.out: Any = None
         self._code: CodeType | None = None
@@ -346,12 +358,24 @@ def match(ct: Any, shape: Any, dtype: Any) -> Any:
     return ct if ct._data.dtype == dtype or ct.dtype is as_dtype(dtype) else ops.cast(ct, dtype=as_dtype(dtype))
 
 
+_MOST_CODE = 1 << 12
+_own_code: dict[CodeType, bool] = {}
+"""Whether code belongs to the package, for what has been met on the way to the user's."""
+
+
 def _user_code() -> tuple[CodeType, int]:
     """The code object and instruction of the innermost frame outside the package: a line is made of them if need be."""
     frame: Any = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+    while True:
+        code = frame.f_code
+        own = _own_code.get(code)
+        if own is None:
+            if len(_own_code) > _MOST_CODE:
+                _own_code.clear()
+            own = _own_code[code] = code.co_filename.startswith(_INTERNAL)
+        if not own or frame.f_back is None:
+            return code, frame.f_lasti
         frame = frame.f_back
-    return frame.f_code, frame.f_lasti
 
 
 def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], out: Tensor) -> None:
@@ -359,20 +383,16 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
 
     The caller has seen that grad mode is on and that `out` is of a floating-point dtype.
     """
-    edges = tuple(edge_to(arg) if isinstance(arg, Tensor) else None for arg in args)
-    wanted = tuple(i for i, edge in enumerate(edges) if edge is not None)
-    if not wanted:
-        return
-    plan = _plan(record, wanted, OpNode)
-    if not plan.rules:
-        return
-    out._node = plan.cls(plan, record, edges, args, dict(attrs), out)
+    edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
+    plan = _plan(record, edges, OpNode)
+    if plan.rules:
+        out._node = plan.cls(plan, record, edges, args, dict(attrs), out)
 
 
 def record_several(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], outs: tuple[Tensor, ...]) -> None:
     """`record_op` for an op with several results."""
-    edges = tuple(edge_to(arg) if isinstance(arg, Tensor) else None for arg in args)
-    plan = _plan(record, tuple(i for i, edge in enumerate(edges) if edge is not None), SeveralNode)
+    edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
+    plan = _plan(record, edges, SeveralNode)
     if not plan.rules or not any(out.dtype.is_differentiable for out in outs):
         return
     node = plan.cls(plan, record, edges, args, dict(attrs), outs)

@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError
 from graphc.frontend import engine
 from graphc.frontend.autograd.graph import GradientEdge
 from graphc.frontend.node import Edge, history
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import TensorType
 
 Differentiated = Tensor | GradientEdge
@@ -179,6 +181,9 @@ def _root(i: int, tensor: Any, ct: Tensor | None) -> tuple[Any, Tensor]:
         if tensor.dtype.is_complex:
             raise AutogradError("grad can be implicitly created only for real scalar outputs but got complex",
                                 hint="pass a gradient")
+        data = tensor._data
+        if type(data) is np.ndarray:
+            return edge, wrap(np.ones(shape, data.dtype))
         ct = ops.full(TensorType(tensor.dtype, shape), 1, like=tensor)
     elif not isinstance(ct, Tensor):
         raise ArgumentTypeError(f"gradients can be either Tensors or None, but got {type(ct).__name__}")
