@@ -11,6 +11,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type, sizes
 from graphc.frontend.creation import Device, finished, given_size, kept_dtype
+from graphc.frontend.cumulative import cumsum
 from graphc.frontend.generator import (
     Generator,
     bits,
@@ -24,8 +25,9 @@ from graphc.frontend.generator import (
 )
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
-from graphc.frontend.movement import part, reshape
-from graphc.frontend.pointwise import cast, cos, log, sqrt
+from graphc.frontend.movement import contiguous, narrow, part, reshape
+from graphc.frontend.pointwise import cast, cos, log, log1p, sqrt
+from graphc.frontend.sorting import argsort, searchsorted
 from graphc.frontend.tape import without_slope
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import DType, broadcast_shapes, float32, float64, int64, uint64
@@ -90,12 +92,17 @@ def integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator |
     if span <= 1 << 48:
         fraction = unit(shape, float64, generator)
         return cast(emit(ops.floor, (fraction * float(span),), {}), int64) + low
-    words = cast(bits((2, *shape), generator), uint64)
-    above, below = (reshape(part(words, 0, i, i + 1), shape) for i in (0, 1))
-    word = emit(ops.bitwise_or, (emit(ops.shift_left, (above, 32), {}), below), {})
+    word = _words(shape, generator)
     if span < 1 << 64:
         word = emit(ops.remainder, (word, span), {})
     return cast(word, int64) + low
+
+
+def _words(shape: tuple[Any, ...], generator: Generator | None) -> Tensor:
+    """Random words, uint64."""
+    words = cast(bits((2, *shape), generator), uint64)
+    above, below = (reshape(part(words, 0, i, i + 1), shape) for i in (0, 1))
+    return emit(ops.bitwise_or, (emit(ops.shift_left, (above, 32), {}), below), {})
 
 
 _C_NAMES = {
@@ -218,9 +225,7 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     if chosen.is_complex or chosen.kind == "bool":
         raise UnsupportedDTypeError(f'"randperm" not implemented for \'{scalar_type(chosen)}\'')
     check_count(count, chosen)
-    keys = bits((2, count), generator)._array("randperm()").astype(np.uint64)
-    order = np.argsort((keys[0] << np.uint64(32)) | keys[1], kind="stable").astype(np.int64)
-    return finished(cast(wrap(order), chosen), out, requires_grad, device)
+    return finished(cast(argsort(_words((count,), generator), stable=True), chosen), out, requires_grad, device)
 
 
 def check_count(count: int, dtype: DType) -> None:
@@ -310,26 +315,23 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         raise GraphcError("cannot sample n_sample <= 0 samples")
     if not replacement and count > input.size(-1):
         raise GraphcError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-    weights = input._array("multinomial()").astype(np.float64)
-    rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
-    if (rows < 0).any() or not np.isfinite(rows).all():
-        raise GraphcError("probability tensor contains either `inf`, `nan` or element < 0")
-    if (rows.sum(1) <= 0).any():
-        raise GraphcError("invalid multinomial distribution (sum of probabilities <= 0)")
-    if replacement:
-        fractions = unit((len(rows), count), float64, generator)._array("multinomial()")
-        edges = np.cumsum(rows / rows.sum(1, keepdims=True), 1)
-        edges /= edges[:, -1:]
-        drawn = np.empty(fractions.shape, np.int64)
-        for row, (edge, fraction) in enumerate(zip(edges, fractions)):
-            drawn[row] = np.searchsorted(edge, fraction, side="right")
-    else:
-        # the order of exponential waiting times, weights as rates, is that of drawing without replacement
-        fractions = unit(rows.shape, float64, generator)._array("multinomial()")
-        with np.errstate(divide="ignore"):
-            waits = -np.log1p(-fractions) / rows
-        drawn = np.argsort(waits, 1, kind="stable")[:, :count]
-    return finished(wrap(drawn.astype(np.int64).reshape(*weights.shape[:-1], count)), out, False, None)
+    known = input._known()
+    if known is not None:
+        if (known < 0).any() or not np.isfinite(known).all():
+            raise GraphcError("probability tensor contains either `inf`, `nan` or element < 0")
+        if (known.sum(-1) <= 0).any():
+            raise GraphcError("invalid multinomial distribution (sum of probabilities <= 0)")
+    with no_grad():
+        weights = cast(input, float64)
+        if replacement:
+            edges = cumsum(weights, -1)
+            edges = edges / narrow(edges, -1, edges.size(-1) - 1, 1)
+            drawn = searchsorted(edges, unit((*input.shape[:-1], count), float64, generator), right=True)
+        else:
+            # the order of exponential waiting times, weights as rates, is that of drawing without replacement
+            waits = -log1p(-unit(tuple(input.shape), float64, generator)) / weights
+            drawn = contiguous(narrow(argsort(waits, -1, stable=True), -1, 0, count))
+    return finished(drawn, out, False, None)
 
 
 def _library(generator: Generator | None, what: str) -> np.random.Generator:
