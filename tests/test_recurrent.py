@@ -246,6 +246,19 @@ def test_packing_keeps_step_after_step() -> None:
     assert padded.tolist() == [[10, -1, -1, -1], [30, 31, 32, -1], [20, 21, -1, -1]] and lengths.tolist() == [1, 3, 2]
 
 
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+def test_packing_compiles_where_the_lengths_are_known(enforce_sorted: bool) -> None:
+    module, x = make("LSTM", 1, True), graphc.randn(4, 3, 3, dtype=graphc.float64)
+    lengths = [4, 3, 1] if enforce_sorted else [1, 4, 3]
+
+    def run(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        out, (h, _) = module(rnn.pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted))
+        return rnn.pad_packed_sequence(out)[0], h
+
+    for got, want in zip(graphc.compile(run)(x), run(x)):
+        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-10)
+
+
 def test_padding() -> None:
     rows = [graphc.ones(2, 2), graphc.ones(1, 2) * 2]
     assert rnn.pad_sequence(rows, batch_first=True).tolist() == [[[1, 1], [1, 1]], [[2, 2], [0, 0]]]

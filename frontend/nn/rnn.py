@@ -119,7 +119,7 @@ class RNNBase(Module):
             sequence = unsqueeze(sequence, 1)
         elif self.batch_first and not packed:
             sequence = transpose(sequence, 0, 1)
-        sizes = input.batch_sizes.tolist() if packed else None
+        sizes = input.sizes() if packed else None
         batch = sizes[0] if sizes is not None else sequence._data.shape[1]
         self._check_input(sequence, packed)
         state = self._start(given, batch, sequence, order)
@@ -128,7 +128,7 @@ class RNNBase(Module):
         out, last = recurrent.run(CELLS[self.mode], sequence, sizes, state, layers, self.dropout if self.training else 0.0)
         if packed:
             last = tuple(_reordered(s, input.unsorted_indices) for s in last)
-            made: Any = PackedSequence(out, input.batch_sizes, order, input.unsorted_indices)
+            made: Any = input.with_data(out)
         elif alone:
             made, last = squeeze(out, 1), tuple(squeeze(s, 1) for s in last)
         else:

@@ -43,7 +43,8 @@ class PackedSequence(_Fields):
         The order in which the sequences lie, and its inverse; None where they were sorted already.
     """
 
-    __slots__ = ()
+    _sizes: list[int] | None = None
+    """`batch_sizes` as numbers, where they are known: inside a trace the tensor's are not."""
 
     def __new__(cls, data: Tensor, batch_sizes: Tensor | None = None, sorted_indices: Tensor | None = None,
                 unsorted_indices: Tensor | None = None) -> PackedSequence:
@@ -55,10 +56,20 @@ class PackedSequence(_Fields):
             unsorted_indices = invert_permutation(sorted_indices)
         return super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
 
+    def with_data(self, data: Tensor) -> PackedSequence:
+        """Other data in the same order."""
+        made = type(self)(data, *self[1:])
+        made._sizes = self._sizes
+        return made
+
+    def sizes(self) -> list[int]:
+        """`batch_sizes` as numbers."""
+        return self.batch_sizes.tolist() if self._sizes is None else self._sizes
+
     def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
         """The same with the data converted as `Tensor.to` does."""
         data = self.data.to(*args, **kwargs)
-        return self if data is self.data else type(self)(data, *self[1:])
+        return self if data is self.data else self.with_data(data)
 
     def cpu(self) -> PackedSequence:
         """The same in CPU memory, where it is already."""
@@ -66,10 +77,10 @@ class PackedSequence(_Fields):
 
     def cuda(self, *args: Any, **kwargs: Any) -> PackedSequence:
         """The same on a GPU: an error where there is none."""
-        return type(self)(self.data.cuda(*args, **kwargs), *self[1:])
+        return self.with_data(self.data.cuda(*args, **kwargs))
 
     def _as(self, name: str) -> PackedSequence:
-        return type(self)(getattr(self.data, name)(), *self[1:])
+        return self.with_data(getattr(self.data, name)())
 
     def double(self) -> PackedSequence:
         """The same with float64 data."""
@@ -101,11 +112,14 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes another one; None for None."""
     if permutation is None:
         return None
-    order = permutation.tolist()
+    return tensor(_inverse(permutation.tolist()), dtype=int64)
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
     inverse = [0] * len(order)
     for place, i in enumerate(order):
         inverse[i] = place
-    return tensor(inverse, dtype=int64)
+    return inverse
 
 
 def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_first: bool = False,
@@ -116,10 +130,11 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_f
     `pad_packed_sequence`.
     """
     counts: list[int] = lengths.tolist() if isinstance(lengths, Tensor) else [int(n) for n in lengths]
-    order = None
+    order = back = None
     if not enforce_sorted:
         places = sorted(range(len(counts)), key=lambda i: -counts[i])
-        order, counts = tensor(places, dtype=int64), [counts[i] for i in places]
+        order, back = tensor(places, dtype=int64), tensor(_inverse(places), dtype=int64)
+        counts = [counts[i] for i in places]
         input = index_select(input, 0 if batch_first else 1, order)
     if batch_first:
         input = transpose(input, 0, 1)
@@ -142,7 +157,9 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_f
             blocks.append(reshape(block, ((end - begin) * present, *rest)))
             sizes += [present] * (end - begin)
             begin = end
-    return PackedSequence(cat(blocks), tensor(sizes, dtype=int64), order)
+    packed = PackedSequence(cat(blocks), tensor(sizes, dtype=int64), order, back)
+    packed._sizes = sizes
+    return packed
 
 
 def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0,
@@ -151,7 +168,7 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
 
     T is the longest length, or `total_length`.
     """
-    sizes = sequence.batch_sizes.tolist()
+    sizes = sequence.sizes()
     steps = len(sizes)
     if total_length is not None:
         if total_length < steps:
