@@ -386,3 +386,37 @@ def test_what_escapes_says_so() -> None:
     vmap(lambda x: kept.append(x * 2) or x)(draw(2, 3))  # type: ignore[func-returns-value]
     with pytest.raises(RuntimeError, match="after the function has returned"):
         kept[0] + 1
+
+
+def test_gradients_of_what_was_recorded_outside() -> None:
+    """The older way to a Jacobian: the backward pass for a batch of cotangents."""
+    x = draw(3).requires_grad_()
+    y = (x * x).cumsum(0)
+    rows = vmap(lambda v: graphc.autograd.grad(y, x, v, retain_graph=True)[0])(graphc.eye(3, dtype=x.dtype))
+    close(rows, graphc.func.jacrev(lambda x: (x * x).cumsum(0))(x.detach()))
+
+
+@pytest.mark.parametrize("make, shapes", [
+    (lambda: nn.LSTM(4, 5), [(6, 4)]), (lambda: nn.MultiheadAttention(8, 2), [(5, 8)] * 3),
+    (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2), [(2, 4, 4)]), (lambda: nn.GroupNorm(2, 4), [(1, 4, 5)]),
+    (lambda: nn.Bilinear(4, 4, 3), [(4,), (4,)]), (lambda: nn.PReLU(), [(4,)]),
+])
+def test_modules(make: Callable[[], nn.Module], shapes: Any) -> None:
+    graphc.manual_seed(0)
+    module = make()
+    inputs = [graphc.randn(3, *shape) for shape in shapes]
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+
+    def loss(parameters: Any, *args: graphc.Tensor) -> graphc.Tensor:
+        out = functional_call(module, parameters, args)
+        return ((out[0] if isinstance(out, tuple) else out) ** 2).sum()
+
+    dims = (None, *[0] * len(inputs))
+    close(vmap(loss, dims)(parameters, *inputs), graphc.stack([loss(parameters, *row) for row in zip(*inputs)]), 1e-4)
+    found = vmap(grad(loss), dims)(parameters, *inputs)
+    for i, row in enumerate(zip(*inputs)):
+        module.zero_grad()
+        loss(dict(module.named_parameters()), *row).backward()
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None
+            close(found[name][i], parameter.grad, 1e-3)
