@@ -227,7 +227,8 @@ def test_compiled_draws_are_the_eager_ones(dtype: graphc.DType) -> None:
 
 @pytest.mark.parametrize("draw", [
     lambda: graphc.randperm(20), lambda: graphc.multinomial(WEIGHTS, 3),
-    lambda: graphc.multinomial(WEIGHTS.repeat(2, 1), 9, True), lambda: graphc.randint(-5, 2**62, (4,)), lambda: graphc.bernoulli(WEIGHTS / 4), lambda: graphc.empty(4).geometric_(0.2),
+    lambda: graphc.multinomial(WEIGHTS.repeat(2, 1), 9, True), lambda: graphc.randint(-5, 2**62, (4,)),
+    lambda: graphc.bernoulli(WEIGHTS / 4), lambda: graphc.empty(4).geometric_(0.2),
 ])
 def test_draws_of_integers_are_the_same_compiled(draw) -> None:
     graphc.manual_seed(11)
