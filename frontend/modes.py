@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ class _Mode(threading.local):
     autocast: DType | None = None
 
 
-mode = _Mode()
+_now = mode = _Mode()
 """The calling thread's state. `grad`: whether operations are recorded; `inference`: whether inference_mode is on; `autocast`:
 the dtype of products under `graphc.autocast`."""
 
@@ -72,12 +74,45 @@ class _Switch:
             raise ArgumentTypeError(f"{type(self).__name__}: not a function", expected="a function to decorate",
                                     got=type(function).__name__)
 
+        if inspect.isclass(function):
+            warnings.warn("Decorating classes is deprecated and will be disabled in future versions. You should only decorate "
+                          "functions or methods. To preserve the current behavior of class decoration, you can directly "
+                          "decorate the `__init__` method and nothing else.", FutureWarning, stacklevel=2)
+        if inspect.isgeneratorfunction(function):
+            return self._around_steps(function)  # type: ignore[return-value]
+
         @functools.wraps(function)
         def inside(*args: Any, **kwargs: Any) -> Any:
             with self._clone():
                 return function(*args, **kwargs)
 
         return inside  # type: ignore[return-value]
+
+    def _around_steps(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+        """A generator function whose steps run inside, and what uses them outside."""
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            steps = function(*args, **kwargs)
+            step: Callable[..., Any] = functools.partial(next, steps)
+            while True:
+                try:
+                    with self._clone():
+                        made = step()
+                except StopIteration as end:
+                    return end.value
+                try:
+                    sent = yield made
+                except GeneratorExit:
+                    with self._clone():
+                        steps.close()
+                    raise
+                except BaseException as error:
+                    step = functools.partial(steps.throw, error)
+                else:
+                    step = functools.partial(steps.send, sent)
+
+        return inside
 
 
 class no_grad(_Switch):
@@ -99,36 +134,36 @@ class enable_grad(no_grad):
 class set_grad_enabled(_Switch):
     """Record or not, by a flag. Called plainly it stays in force; as a `with` block or decorator it is undone at the end."""
 
-    def __init__(self, mode_: bool) -> None:
+    def __init__(self, mode: bool) -> None:
         super().__init__()
-        self._grad = bool(mode_)
-        self._outside = (mode.grad, mode.inference)
-        mode.grad = self._grad
+        self._grad = bool(mode)
+        self._outside = (_now.grad, _now.inference)
+        _now.grad = self._grad
 
     def __enter__(self) -> None:
         self._before.append(self._outside)
-        mode.grad = self._grad
+        _now.grad = self._grad
 
     def _clone(self) -> _Switch:
         return set_grad_enabled(self._grad)
 
     def __call__(self, function: F) -> F:
-        mode.grad, mode.inference = self._outside
+        _now.grad, _now.inference = self._outside
         return super().__call__(function)
 
 
 class inference_mode(_Switch):
     """Record nothing, and mark the tensors made inside as ones that never take part in a gradient."""
 
-    def __init__(self, mode_: bool | Callable[..., Any] = True) -> None:
+    def __init__(self, mode: bool | Callable[..., Any] = True) -> None:
         super().__init__()
-        self._inference = bool(mode_)
+        self._inference = bool(mode)
 
-    def __new__(cls, mode_: bool | Callable[..., Any] = True) -> Any:
-        return super().__new__(cls) if isinstance(mode_, bool) else cls()(mode_)
+    def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
+        return super().__new__(cls) if isinstance(mode, bool) else cls()(mode)
 
     def __enter__(self) -> None:
-        self._grad = False if self._inference else mode.grad
+        self._grad = False if self._inference else _now.grad
         super().__enter__()
 
     def _clone(self) -> _Switch:

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,6 +379,55 @@ def test_modes_decorate_with_and_without_parentheses() -> None:
 
     assert not plain() and not called() and not switched() and inference()
     assert graphc.is_grad_enabled() and not graphc.is_inference_mode_enabled()
+
+
+def test_modes_take_their_flag_by_name() -> None:
+    with graphc.set_grad_enabled(mode=False):
+        assert not graphc.is_grad_enabled()
+    with graphc.inference_mode(mode=False):
+        assert not graphc.is_inference_mode_enabled()
+
+
+def test_modes_go_with_the_steps_of_a_generator() -> None:
+    @graphc.no_grad()
+    def steps() -> Any:
+        log.append(graphc.is_grad_enabled())
+        sent = yield 1
+        log.append(graphc.is_grad_enabled())
+        try:
+            yield sent
+        except KeyError:
+            log.append("caught")
+        return "end"
+
+    def outer() -> Any:
+        log.append((yield from made))
+
+    log: list[Any] = []
+    made = steps()
+    assert next(made) == 1
+    assert graphc.is_grad_enabled()
+    assert made.send(2) == 2
+    assert graphc.is_grad_enabled()
+    with pytest.raises(StopIteration) as end:
+        made.throw(KeyError())
+    assert end.value.value == "end"
+    made = steps()
+    list(outer())
+    assert log == [False, False, "caught", False, False, "end"]
+    closed = steps()
+    next(closed)
+    closed.close()
+    with pytest.raises(StopIteration):
+        next(closed)
+
+
+def test_modes_do_not_like_classes() -> None:
+    with pytest.warns(FutureWarning, match="Decorating classes is deprecated"):
+        made = graphc.no_grad()(type("Thing", (), {"__init__": lambda self: seen.append(graphc.is_grad_enabled())}))
+    seen: list[bool] = []
+    made()
+    assert seen == [False]
 
 
 def test_one_mode_object_nests() -> None:
