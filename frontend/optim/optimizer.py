@@ -18,6 +18,7 @@ from graphc.frontend.creation import zeros_like
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.nn.module import clear_grad, clock
+from graphc.frontend.optim import fused
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active, suspended
 
@@ -132,7 +133,9 @@ class Optimizer:
         for parameter in group["params"]:
             grad = parameter._get_grad()
             if grad is not None:
-                self._update(parameter, -grad if group.get("maximize") else grad, self.state[parameter], group)
+                grad, state = -grad if group.get("maximize") else grad, self.state[parameter]
+                if not fused.update(self, parameter, grad, state, group):
+                    self._update(parameter, grad, state, group)
 
     def _update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change one parameter in place. Runs outside the graph of gradients."""
