@@ -6,12 +6,11 @@ import builtins
 import math
 from typing import Any
 
-import ml_dtypes
-
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import as_operand, emit, promoted
+from graphc.frontend.limits import finfo
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, TensorType, bool_, complex128, float64, get_default_dtype, uint8
@@ -486,7 +485,7 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
         return named(emit(ops.complex, tuple(parts), {}), "NanToNum")
     if not input.dtype.is_floating_point:
         return input.clone()
-    largest = float(ml_dtypes.finfo(input.dtype.numpy).max)
+    largest = finfo(input.dtype).max
     out = where(input != input, 0.0 if nan is None else nan, input)
     out = where(input == math.inf, largest if posinf is None else posinf, out)
     return named(where(input == -math.inf, -largest if neginf is None else neginf, out), "NanToNum")

@@ -21,7 +21,7 @@ from graphc.frontend.meta import Meta, Size, Version, View
 from graphc.frontend.modes import enable_grad, mode
 from graphc.frontend.tracer import active
 from graphc.ops import normalize_axis
-from graphc.types import DTYPES, DType, complex32, complex64, convert, dtype_of, get_default_dtype
+from graphc.types import BY_NUMPY, DType, complex32, complex64, convert, dtype_of, get_default_dtype
 
 if TYPE_CHECKING:
     from graphc.frontend.node import Node
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _new = object.__new__
 _new_tuple = tuple.__new__
-_DTYPES = {d.numpy: d for d in DTYPES.values()}
 
 
 _REDUCTIONS = frozenset((np.all, np.any, np.amax, np.amin, np.max, np.mean, np.min, np.prod, np.ptp, np.std, np.sum, np.var))
@@ -37,7 +36,7 @@ _REDUCTIONS = frozenset((np.all, np.any, np.amax, np.amin, np.max, np.mean, np.m
 
 def as_dtype(dtype: Any) -> DType:
     """graphc's dtype for NumPy's; one of graphc's as it is."""
-    return dtype if type(dtype) is DType else _DTYPES.get(dtype) or dtype_of(dtype)
+    return dtype if type(dtype) is DType else BY_NUMPY.get(dtype) or dtype_of(dtype)
 
 
 def wrap(data: Any) -> Tensor:

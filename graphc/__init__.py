@@ -7,14 +7,15 @@ a program that only runs saved graphs never loads the front end. This is the one
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
-from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+    from typing import Any
+
     from graphc.frontend.api import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -29,7 +30,7 @@ _MOVED = {"utils.checkpoint": "checkpoint", "utils.data": "data"}
 """Those that are public under another name too."""
 
 
-class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Alias:
     """Makes `import graphc.nn.functional` the very module `graphc.frontend.nn.functional`."""
 
     def find_spec(
@@ -41,7 +42,7 @@ class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         for other, own in _MOVED.items():
             if f"{rest}.".startswith(f"{other}."):
                 rest = own + rest[len(other) :]
-        return importlib.machinery.ModuleSpec(fullname, self, origin=_FRONTEND + rest)
+        return importlib.machinery.ModuleSpec(fullname, self, origin=_FRONTEND + rest)  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         if spec.origin is None:
@@ -98,4 +99,5 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     api = importlib.import_module("graphc.frontend.api")
-    return sorted({*globals(), *api.__all__, *_MODULES})
+    helpers = {"TYPE_CHECKING", "annotations", "importlib", "sys"}
+    return sorted({*globals(), *api.__all__, *_MODULES} - helpers)

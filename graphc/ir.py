@@ -17,7 +17,6 @@ graph @double(%x: float32[2, 3]) -> float32[2, 3] {
 
 from __future__ import annotations
 
-import hashlib
 import re
 import types as python_types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -197,6 +196,8 @@ def attribute_key(attribute: Any) -> Any:
     if isinstance(attribute, np.ndarray):
         contents = attribute.tobytes()
         if len(contents) > _LONGEST_KEY:
+            import hashlib  # which loads OpenSSL
+
             contents = hashlib.blake2b(contents, digest_size=32).digest()
         return (attribute.dtype.str, attribute.shape, contents)
     if isinstance(attribute, tuple):

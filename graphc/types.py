@@ -121,16 +121,17 @@ DTYPES: dict[str, DType] = {
         complex64, complex128,
     )
 }  # fmt: skip
-_BY_NUMPY: dict[Any, DType] = {d.numpy: d for d in DTYPES.values() if d is not bfloat16}
+BY_NUMPY: dict[Any, DType] = {d.numpy: d for d in DTYPES.values() if d is not bfloat16}
+"""The DTypes by NumPy's native dtypes; bfloat16 is added when it is first met."""
 
 
 def dtype_of(numpy_dtype: np.dtype | type) -> DType:
     """The DType of a NumPy dtype; DTypeError where graphc has none."""
     native = np.dtype(numpy_dtype).newbyteorder("=")
-    found = _BY_NUMPY.get(native)
+    found = BY_NUMPY.get(native)
+    if found is None and native.name == "bfloat16":
+        found = BY_NUMPY[native] = bfloat16
     if found is None:
-        if native.name == "bfloat16":
-            return bfloat16
         raise DTypeError(f"dtype {np.dtype(numpy_dtype)} is not supported", expected=f"one of {', '.join(DTYPES)}")
     return found
 
