@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from typing import Any
 
 import numpy as np
 import pytest
+from op_samples import draw
 
 from graphc.batching import apply_batched
 from graphc.interpret import interpret
@@ -16,27 +16,6 @@ from graphc.op import OPS, OpDef, Sample, not_differentiable, op
 from graphc.types import TensorType, dtype_of, float32, float64
 
 SIZE = 3
-
-
-def draw(record: OpDef, sample: Sample, seed: str) -> list[np.ndarray]:
-    rng = np.random.default_rng(zlib.crc32(seed.encode()))
-    arrays: list[np.ndarray] = []
-    for operand in sample.operands:
-        if not isinstance(operand, TensorType):
-            arrays.append(np.asarray(operand))  # numbers that the op may need to be just these
-        elif operand.dtype.kind in ("int", "uint"):
-            arrays.append(rng.integers(int(sample.low), int(sample.high) + 1, operand.shape).astype(operand.dtype.numpy))
-        elif operand.dtype.kind == "bool":
-            arrays.append(rng.random(operand.shape) < 0.5)
-        else:
-            numbers = rng.uniform(sample.low, sample.high, operand.shape)
-            if operand.dtype.is_complex:
-                numbers = numbers + 1j * rng.uniform(sample.low, sample.high, operand.shape)
-            arrays.append(numbers.astype(operand.dtype.numpy))
-    if sample.hermitian:
-        x = arrays[0]
-        arrays[0] = x @ x.conj().swapaxes(-1, -2) + 0.5 * np.eye(x.shape[-1], dtype=x.dtype)
-    return arrays
 
 
 def run(record: OpDef, arrays: list[np.ndarray], batched: tuple[bool, ...] | None, attrs: Any) -> list[np.ndarray]:
@@ -60,7 +39,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_of_calls_is_one_call(name: str) -> None:
     record, sample = CASES[name]
-    calls = [draw(record, sample, f"{name}-{i}") for i in range(SIZE)]
+    calls = [draw(sample, f"{name}-{i}") for i in range(SIZE)]
     count = len(sample.operands)
     choices = [c for c in itertools.product((True, False), repeat=count) if any(c) and (count < 4 or sum(c) in (1, count))]
     for batched in choices:
@@ -77,7 +56,7 @@ def test_a_batch_of_calls_is_one_call(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_of_none(name: str) -> None:
     record, sample = CASES[name]
-    arrays = draw(record, sample, name)
+    arrays = draw(sample, name)
     empty = [np.zeros((0, *a.shape), a.dtype) for a in arrays]
     for whole, part in zip(run(record, empty, (True,) * len(arrays), sample.attrs), run(record, arrays, None, sample.attrs)):
         assert whole.shape == (0, *part.shape)

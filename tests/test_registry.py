@@ -6,24 +6,24 @@ its record is whole.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from op_samples import draw, graph_of
 
 import graphc
 from graphc.autodiff import vjp_graph
 from graphc.compiler import clear_cache, compile_graph
 from graphc.errors import GraphcError
 from graphc.interpret import interpret
-from graphc.ir import Builder, Graph
+from graphc.ir import Graph
 from graphc.op import OPS, OpDef, Sample, Undefined, Vjp, not_differentiable, op, vjp_rule
 from graphc.parse import parse_graph
 from graphc.text import print_graph
-from graphc.types import TensorType, dtype_of, float32, float64
+from graphc.types import TensorType, complex64, complex128, dtype_of, float32, float64
 from graphc.verify import verify
 
 ORDER = 2
@@ -40,7 +40,8 @@ class Case:
 
     def in_float64(self) -> Case:
         """The same call in double precision, where finite differences mean something."""
-        wide = {name: float64 if value is float32 else value for name, value in self.sample.attrs.items()}
+        widened: dict[Any, Any] = {float32: float64, complex64: complex128}
+        wide = {name: widened.get(value, value) for name, value in self.sample.attrs.items()}
         double = {np.dtype(np.float32): np.float64, np.dtype(np.complex64): np.complex128}
         arrays = tuple(a.astype(double.get(a.dtype, a.dtype)) for a in self.arrays)
         return Case(self.record, replace(self.sample, attrs=wide), arrays)
@@ -55,37 +56,15 @@ class Case:
 
     def graph(self) -> Graph:
         """A graph of this one call."""
-        builder = Builder(self.record.name)
-        operands = [builder.input(f"x{i}", TensorType(dtype_of(a.dtype), a.shape)) for i, a in enumerate(self.arrays)]
-        results = builder.emit(self.record, tuple(operands), dict(self.sample.attrs))
-        return builder.finish(results if isinstance(results, tuple) else [results])
+        return graph_of(self.record, self.sample, list(self.arrays))
 
 
-def draw(record: OpDef, number: int, sample: Sample) -> Case:
+def numbered(record: OpDef, number: int, sample: Sample) -> Case:
     """The same numbers in every run."""
-    rng = np.random.default_rng(zlib.crc32(f"{record.name}-{number}".encode()))
-    arrays = []
-    for operand in sample.operands:
-        if not isinstance(operand, TensorType):
-            arrays.append(np.asarray(operand))
-        elif operand.dtype.kind == "float":
-            arrays.append(np.asarray(rng.uniform(sample.low, sample.high, operand.shape), operand.dtype.numpy))
-        elif operand.dtype.kind == "complex":
-            real, imaginary = rng.uniform(sample.low, sample.high, (2, *operand.shape))
-            arrays.append(np.asarray(real + 1j * imaginary, operand.dtype.numpy))
-        elif operand.dtype.kind == "bool":
-            arrays.append(rng.random(operand.shape) < 0.5)
-        else:
-            arrays.append(rng.integers(int(sample.low), int(sample.high) + 1, operand.shape).astype(operand.dtype.numpy))
-    if sample.hermitian:
-        size = arrays[0].shape[-1]
-        arrays[0] = (arrays[0] @ arrays[0].swapaxes(-1, -2) + np.eye(size)).astype(arrays[0].dtype)
-    if sample.triangular:
-        arrays[0] = np.tril(arrays[0], -1) + np.eye(arrays[0].shape[-1], dtype=arrays[0].dtype) * 2
-    return Case(record, sample, tuple(arrays))
+    return Case(record, sample, tuple(draw(sample, f"{record.name}-{number}")))
 
 
-CASES = {f"{r.name}-{n}": draw(r, n, sample) for r in OPS.values() for n, sample in enumerate(r.samples)}
+CASES = {f"{r.name}-{n}": numbered(r, n, sample) for r in OPS.values() for n, sample in enumerate(r.samples)}
 
 every_op = pytest.mark.parametrize("record", OPS.values(), ids=list(OPS))
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
@@ -266,7 +245,7 @@ def test_tape_agrees_with_graph_derivative(case: Case) -> None:
 def check_record(record: OpDef) -> None:
     """All of the above, for an op that was defined after this file was read."""
     test_record_is_whole(record)
-    cases = [draw(record, n, sample) for n, sample in enumerate(record.samples)]
+    cases = [numbered(record, n, sample) for n, sample in enumerate(record.samples)]
     check_rules(record, cases)
     for case in cases:
         test_type_rule_agrees_with_definition(case)
