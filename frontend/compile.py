@@ -24,9 +24,10 @@ from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
 from graphc.frontend.composite import Traced
 from graphc.frontend.entry import Constant, Given, Output, Plan, Same, entry_spec
-from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed, strides_of
+from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
 from graphc.frontend.guards import Snapshot, is_known
 from graphc.frontend.modes import mode, no_grad
+from graphc.frontend.native import strides_of
 from graphc.frontend.nn.module import Module
 from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import Structure, flatten, unflatten
@@ -321,18 +322,20 @@ class Compiled:
 
 
 def trace_once(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:
-    """The graph of a call that returns one new tensor and looks at nothing but its arguments; None for any other."""
+    """The graph of a call that returns new tensors and looks at nothing but its arguments; None for any other."""
     leaves, _ = flatten((args, kwargs))
     traced = Compiled(function, function.__name__, args, kwargs, None)
     sources = [lifted.source for lifted in traced.inputs]
+    single_level = traced.structure.kind == "tuple" and all(child.kind == "leaf" for child in traced.structure.children)
     ordinary = (
-        traced.structure.kind == "leaf" and traced.results == [Output(0)] and not traced.freed
+        (traced.structure.kind == "leaf" or single_level) and not traced.freed
+        and traced.results == [Output(j) for j in range(len(traced.results))]
         and not traced.updates and not traced.grads and not traced.grad_guards
     )  # fmt: skip
     if not ordinary or not all(isinstance(source, Argument) for source in sources):
         return None
     inputs = [leaves[source.index] for source in sources if isinstance(source, Argument)]
-    return Traced(traced.graph, inputs, traced.differentiable, traced.node_name)
+    return Traced(len(traced.results) if single_level else 0, traced.graph, inputs, traced.differentiable, traced.node_name)
 
 
 def _owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:

@@ -46,6 +46,9 @@ _PLAIN = frozenset((int, float, bool, str, type(None), tuple, DType))
 class Traced(NamedTuple):
     """The graph of a call."""
 
+    results: int
+    """How many of its outputs are results; 0 for one that comes by itself, in no tuple."""
+
     graph: Graph
     inputs: list[Tensor]
     """The arguments that its inputs are."""
@@ -57,13 +60,14 @@ class Traced(NamedTuple):
 class _Form:
     """A composite for arguments of certain types."""
 
-    __slots__ = ("arguments", "differentiable", "function", "node")
+    __slots__ = ("arguments", "differentiable", "function", "node", "results")
 
     def __init__(self, traced: Traced, tensors: list[Tensor]) -> None:
         self.function = ArrayFunction(traced.graph)
         places = {id(tensor): i for i, tensor in reversed(list(enumerate(tensors)))}
         self.arguments = [places[id(tensor)] for tensor in traced.inputs]
         self.differentiable = traced.differentiable
+        self.results = traced.results
         self.node = node_class(traced.name, CompiledBackward)
 
     def entry(self, arguments: tuple[Any, ...]) -> Entry | None:
@@ -77,20 +81,21 @@ class _Form:
         return self.function.executable([arguments[places[i]]._data for i in self.arguments]).entry(EntrySpec(
             tensors=TENSORS, thread=((trace_state, "tracer", None), (mode, "inference", False)), arguments=checks, held=(),
             numbers=(), guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
-            leaves=(ResultLeaf("output", 0),), result="one",
+            leaves=tuple(ResultLeaf("output", j) for j in range(self.results or 1)), result="tuple" if self.results else "one",
         ))  # fmt: skip
 
-    def __call__(self, tensors: list[Tensor]) -> Tensor:
+    def __call__(self, tensors: list[Tensor]) -> Any:
         inputs = [tensors[i] for i in self.arguments]
         arrays = self.function(*[tensor._data for tensor in inputs])
-        out = wrap(arrays[0])
+        results = tuple([wrap(array) for array in arrays[: self.results or 1]])
         if self.differentiable is not None:
-            self.node(self.differentiable, inputs, arrays, (out,))
-        return out
+            self.node(self.differentiable, inputs, arrays, results)
+        return results if self.results else results[0]
 
 
 def composite(function: F) -> F:
-    """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns one tensor."""
+    """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns a tensor or a
+    tuple of tensors."""
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
     entries: list[Entry] = []
 

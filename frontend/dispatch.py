@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc import compiler
+from graphc.backend import Layout
+from graphc.config import config
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.modes import mode
+from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Meta, Tensor, View, as_dtype, wrap
 from graphc.frontend.tracer import active
+from graphc.ir import Builder
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import (
     DType,
@@ -29,6 +34,9 @@ from graphc.types import (
 
 COSTLY = 1 << 12
 """From how many elements on an op that NumPy is slow at runs compiled."""
+LARGE = 1 << 17
+"""From how many elements on any elementwise op does, when it is seen a second time: on several threads."""
+_MOST_NATIVE = 1 << 10
 
 DIFFERENTIABLE = "fcV"
 """The kinds of NumPy's dtypes that can have gradients: floating point, complex, and bfloat16."""
@@ -179,10 +187,11 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     if not plain or (numbers and (same is None or same.itemsize == 2)):
         narrow = _promote(record, arrays)
     try:
-        if record.costly and max(a.size for a in arrays) >= COSTLY:
-            result = compiler.run_op(record, [np.asarray(a) for a in np.broadcast_arrays(*arrays)], {})
-        else:
-            result = quiet.run(function, *arrays)
+        first = arrays[0] if type(arrays[0]) is np.ndarray else arrays[-1]
+        native = None
+        if first.size >= COSTLY and (record.costly or first.size >= LARGE):
+            native = _native(record, arrays)
+        result = quiet.run(function, *arrays) if native is None else native
     except ValueError:
         # NumPy's message names neither the op nor the dimension
         broadcast_shapes(*(np.shape(a) for a in arrays), op=record.name)
@@ -203,6 +212,35 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     if mode.inference:
         out._state().inference = True
     return out
+
+
+_natives: dict[Any, Callable[..., tuple[np.ndarray, ...]] | None] = {}  # None for what has been seen once
+
+
+def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
+    """The result by code of the op's own; None where there is none, or not yet. Python numbers get the dtype of the arrays."""
+    if record.kernel is not None or not config.fuse_eager:
+        return None
+    if not all(type(array) is np.ndarray for array in arrays):
+        dtypes = [a.dtype for a, name in zip(arrays, record.operands) if type(a) is np.ndarray and name not in record.keeps]
+        if not dtypes:
+            return None
+        arrays = [array if type(array) is np.ndarray else np.asarray(array, dtypes[0]) for array in arrays]
+    key = (record, *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
+    function = _natives.get(key)
+    if function is None:
+        if len(_natives) > _MOST_NATIVE:
+            _natives.clear()
+        if key not in _natives and not record.costly:
+            _natives[key] = None
+            return None
+        types = [TensorType(as_dtype(array.dtype), array.shape) for array in arrays]
+        if not all(type_.dtype.has_code for type_ in types):
+            return None
+        builder = Builder(record.name, locations=False)
+        graph = builder.finish([record(*[builder.input(None, type_) for type_ in types])])
+        function = _natives[key] = array_function(compiler.executable(graph, Layout(tuple(map(strides_of, arrays)))))
+    return function(*arrays)[0]
 
 
 def _promote(record: OpDef, arrays: list[Any]) -> DType | None:

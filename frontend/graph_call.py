@@ -13,19 +13,12 @@ from graphc.autodiff import vjp_graph
 from graphc.backend import Executable, Layout
 from graphc.compiler import executable
 from graphc.frontend.modes import mode
-from graphc.frontend.native import array_function
+from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.node import Node, edge_to
 from graphc.frontend.tape import Saved, freed_error, modified_error
 from graphc.frontend.tensor import Tensor, Version, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value
-
-
-def strides_of(array: np.ndarray) -> tuple[int, ...] | None:
-    """Strides in elements; None for row-major."""
-    if array.flags.c_contiguous:
-        return None
-    return tuple(s // array.itemsize for s in array.strides)
 
 
 class ArrayFunction:

@@ -51,3 +51,10 @@ def identities(arguments: Sequence[Any]) -> tuple[tuple[int, int, bool], ...]:
     """For each two tensors among the arguments, whether they are one."""
     tensors = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
     return tuple((j, k, arguments[j] is arguments[k]) for n, k in enumerate(tensors) for j in tensors[:n])
+
+
+def strides_of(array: np.ndarray) -> tuple[int, ...] | None:
+    """Strides in elements; None for row-major."""
+    if array.flags.c_contiguous:
+        return None
+    return tuple(s // array.itemsize for s in array.strides)

@@ -19,7 +19,7 @@ from graphc.frontend.movement import clone, reshape
 from graphc.frontend.pointwise import cast, div, rsqrt
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import float32
+from graphc.types import DType, float32
 
 FUNCTIONS = "batch_norm group_norm instance_norm layer_norm rms_norm"
 
@@ -43,12 +43,29 @@ def _affine(out: Tensor, weight: Tensor | None, bias: Tensor | None, input: Tens
 
 def _moments(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Any]:
     """Mean and (biased) variance over dimensions that stay with size 1, and the count of elements."""
+    return *_mean_and_variance(input, axes), math.prod(input._data.shape[a] for a in axes)
+
+
+@composite
+def _mean_and_variance(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     shape = input._data.shape
     count = math.prod(shape[a] for a in axes)
     mean = ops.keepdims(emit(ops.sum, (input,), {"axes": axes}) / count, shape, axes)
     spread = input - mean
     variance = ops.keepdims(emit(ops.sum, (spread * spread,), {"axes": axes}) / count, shape, axes)
-    return mean, variance, count
+    return mean, variance
+
+
+@composite
+def _normalized(
+    input: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: DType
+) -> Tensor:
+    """(input - mean) / sqrt(variance + eps) * weight + bias, all of one number of dimensions."""
+    scale = rsqrt(variance + eps)
+    if weight is not None:
+        scale = scale * weight
+    out = (input - mean) * scale
+    return named(cast(out if bias is None else out + bias, dtype), "NativeBatchNorm")
 
 
 def _along(x: Tensor, ndim: int) -> Tensor:
@@ -88,10 +105,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                 _track(running_var, reshape(variance.detach(), (shape[1],)) * (count / (count - 1)), momentum)
     else:
         mean, variance = _along(running_mean, ndim), _along(running_var, ndim)  # type: ignore[arg-type]
-    scale = rsqrt(variance + eps)
-    if weight is not None:
-        scale = scale * _along(weight, ndim)
-    return _affine((x - mean) * scale, None, None if bias is None else _along(bias, ndim), input, "NativeBatchNorm")
+    weight, bias = (None if given is None else _along(given, ndim) for given in (weight, bias))
+    return _normalized(x, mean, variance, weight, bias, eps, input.dtype)
 
 
 def _track(running: Tensor, seen: Tensor, momentum: float | Tensor) -> None:

@@ -14,7 +14,7 @@ from graphc.backend import Executable, Layout
 from graphc.compiler import executable
 from graphc.config import config
 from graphc.errors import GraphcError
-from graphc.frontend.graph_call import strides_of
+from graphc.frontend.native import strides_of
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Number, Trace
 from graphc.frontend.tracer import activated, active

@@ -1,0 +1,70 @@
+"""Elementwise ops on large tensors run by code of their own, eagerly: NumPy's numbers, dtypes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.config import override
+from graphc.frontend import dispatch
+
+RNG = np.random.default_rng(0)
+FLOATS = RNG.standard_normal((6, 10)).astype(np.float32)
+
+CASES: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda x, y: x + y, "number on the right": lambda x, y: x * 2.5, "number on the left": lambda x, y: 1.0 - x,
+    "integer beside floats": lambda x, y: x * 3, "stretched": lambda x, y: x + y[:1], "outer": lambda x, y: x[:, :1] * y[:1],
+    "strided": lambda x, y: x[::2, ::3] / y[1::2, ::3], "turned": lambda x, y: x.t() + y.t(), "reversed": lambda x, y: x.flip(0) * y,
+    "comparison": lambda x, y: x > y, "where": lambda x, y: graphc.where(x > 0, x, 0.0), "exp": lambda x, y: x.exp(),
+    "where of tensors": lambda x, y: graphc.where(x > 0, x, y), "relu": lambda x, y: x.relu(), "abs": lambda x, y: x.abs(),
+    "integers": lambda x, y: (x * 4).long() // 3, "mixed": lambda x, y: x.double() * y, "logic": lambda x, y: (x > 0) & (y > 0),
+    "half": lambda x, y: x.half() * y.half(), "half and number": lambda x, y: x.half() + 0.1, "0-d": lambda x, y: x * y[0, 0],
+    "complex": lambda x, y: graphc.complex(x, y) * 2j, "bfloat16": lambda x, y: x.bfloat16() * y.bfloat16(),
+    "pow": lambda x, y: x.abs() ** 1.5, "lerp": lambda x, y: graphc.lerp(x, y, 0.3), "clamp": lambda x, y: x.clamp(-0.5, 0.5),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LARGE", 1)
+    monkeypatch.setattr(dispatch, "COSTLY", 1)
+    monkeypatch.setattr(dispatch, "_natives", {})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_as_numpy(name: str) -> None:
+    x, y = graphc.tensor(FLOATS), graphc.tensor(FLOATS[::-1].copy())
+    with override(fuse_eager=False):
+        want = CASES[name](x, y)
+    for _ in range(3):
+        got = CASES[name](x, y)
+        assert got.dtype is want.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got.to(graphc.complex128).numpy(), want.to(graphc.complex128).numpy(), rtol=1e-6)
+
+
+def test_gradients_flow() -> None:
+    x = graphc.tensor(FLOATS, requires_grad=True)
+    for _ in range(3):
+        x.grad = None
+        (x * x + 2.0 * x).sum().backward()
+        np.testing.assert_allclose(x.grad, 2 * FLOATS + 2, rtol=1e-6)
+
+
+def test_code_is_made_at_the_second_sighting() -> None:
+    x = graphc.tensor(FLOATS)
+    for count in range(3):
+        x + x
+        assert sum(function is not None for function in dispatch._natives.values()) == min(count, 1)
+
+
+def test_errors_stay() -> None:
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="must match the size"):
+            graphc.tensor(FLOATS) + graphc.tensor(FLOATS[:, :3])
+        with pytest.raises(RuntimeError):
+            graphc.tensor(FLOATS) & graphc.tensor(FLOATS)
+    assert (graphc.tensor(FLOATS[:0]) + 1.0).shape == (0, 10)
