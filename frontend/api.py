@@ -138,7 +138,7 @@ def hint(name: str) -> str:
 
 
 _NOT_PUBLIC = {
-    "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "exchange", "hint", "joining", "math", "matrices", "names",
-    "public", "queries", "ranges", "triangles", "with_out",
+    "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "exchange", "hint", "joining", "math", "matrices",
+    "names", "public", "queries", "ranges", "triangles", "with_out",
 }
 __all__ = sorted(name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC)

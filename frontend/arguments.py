@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Dim
-from graphc.errors import ArgumentTypeError, DimError, GraphcError
+from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.dispatch import lower
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.ops import normalize_axis
@@ -144,8 +144,3 @@ def need_tensor(value: Any, function: str, name: str = "input") -> Tensor:
     if not isinstance(value, Tensor):
         raise ArgumentTypeError(f"{function}(): argument '{name}' must be Tensor, not {type(value).__name__}")
     return value
-
-
-def expect_range(low: int, high: int, got: int) -> DimError:
-    """The error of a dimension that is not there."""
-    return DimError(f"Dimension out of range (expected to be in range of [{low}, {high}], but got {got})")

@@ -14,10 +14,10 @@ from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
 from graphc.frontend.pointwise import cast, ceil, exp, log
-from graphc.frontend.random import below, check_bounds, check_continuous, check_std, gaussian, integer_limits, integers, unit
+from graphc.frontend.random import below, check_bounds, check_continuous, check_std, gaussian, integers, largest_exact, unit
 from graphc.frontend.tape import without_slope
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, float32, float64
+from graphc.types import float32, float64
 
 METHODS = "bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal_ random_ uniform_"
 
@@ -143,16 +143,9 @@ def random_(self: Tensor, *args: int | None, generator: Generator | None = None,
     low, high = _given("random_", args, ends, {"from": 0, "to": None})
     low = integer(low, "random_(): argument 'from'")
     if high is None:
-        high = _exact(self.dtype) + 1
+        high = largest_exact(self.dtype) + 1
     else:
         high = integer(high, "random_(): argument 'to'")
         check_bounds(low, high, self.dtype)
     with no_grad():
         return _filled(self, integers(low, high, _shape(self), generator), "Random")
-
-
-def _exact(dtype: DType) -> int:
-    """The largest integer up to which a dtype holds all."""
-    if dtype.is_floating_point:
-        return 1 << {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
-    return int(integer_limits(dtype)[1])

@@ -117,7 +117,8 @@ def _attach() -> None:
         "T": property(_reversed), "H": property(complex_numbers.conjugated_matrix),
         "mT": property(complex_numbers.swapped_matrices), "mH": property(complex_numbers.conjugated_matrices),
         "real": property(complex_numbers.real, complex_numbers.set_real),
-        "imag": property(complex_numbers.imag, complex_numbers.set_imag), "backward": _backward, "nelement": Tensor.numel, "ndimension": Tensor.dim,
+        "imag": property(complex_numbers.imag, complex_numbers.set_imag), "backward": _backward, "nelement": Tensor.numel,
+        "ndimension": Tensor.dim,
     }
     for name, value in special.items():
         setattr(Tensor, name, value)

@@ -134,6 +134,13 @@ def integer_limits(dtype: DType) -> tuple[float, float]:
     return int(found.min), int(found.max)
 
 
+def largest_exact(dtype: DType) -> int:
+    """The largest integer up to which a dtype holds all."""
+    if dtype.is_floating_point:
+        return 1 << {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
+    return int(integer_limits(dtype)[1])
+
+
 def check_continuous(dtype: DType, function: str) -> None:
     """UnsupportedDTypeError for integers and bools."""
     if not dtype.is_differentiable:
@@ -230,11 +237,10 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
 
 def check_count(count: int, dtype: DType) -> None:
     """GraphcError unless all numbers below `count` can be told apart in the dtype."""
-    if dtype.is_floating_point:
-        exact = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
-        if count > (1 << exact) + 1:
-            raise GraphcError(f"n cannot be greater than {(1 << exact) + 1} for {scalar_type(dtype)} type.", got=str(count))
-    elif count - 1 > np.iinfo(dtype.numpy).max:
+    most = largest_exact(dtype) + 1
+    if count > most and dtype.is_floating_point:
+        raise GraphcError(f"n cannot be greater than {most} for {scalar_type(dtype)} type.", got=str(count))
+    if count > most:
         raise GraphcError(f"value cannot be converted to type {dtype.name}_t without overflow", got=str(count))
 
 

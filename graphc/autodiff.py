@@ -12,7 +12,6 @@ import graphc.ops as ops
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import apply_vjp, vjp_rule
 
-
 _MOST_AGAIN = 30.0
 """Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
 
@@ -32,9 +31,9 @@ def pullback(
         cotangent = match(cotangent, value)
         known[value] = known[value] + cotangent if value in known else cotangent
 
-    for output, cotangent in zip(outputs, cotangents, strict=True):
+    for output, seed in zip(outputs, cotangents, strict=True):
         if output in wanted:
-            add(output, cotangent)
+            add(output, seed)
     for node in list(reversed(builder.nodes)):
         if not any(result in known for result in node.results):
             continue

@@ -47,7 +47,7 @@ def test_names_follow_the_nesting() -> None:
 def test_attributes_of_each_kind_replace_each_other() -> None:
     net = nn.Module()
     net.x = nn.Parameter(graphc.ones(1))
-    with pytest.raises(TypeError, match="cannot assign 'graphc.FloatTensor' as parameter 'x'"):
+    with pytest.raises(TypeError, match=r"cannot assign 'graphc\.FloatTensor' as parameter 'x'"):
         net.x = graphc.ones(1)
     net.x = nn.Identity()
     assert not list(net.parameters()) and list(dict(net.named_children())) == ["x"]

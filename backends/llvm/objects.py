@@ -61,7 +61,7 @@ class Unsupported(Exception):
 
 
 def address_of(function: Any) -> int:
-    """The address of a function of the C interface: `ctypes.pythonapi.<name>`."""
+    """The address of a C function, such as `ctypes.pythonapi.<name>`, or of a callback."""
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
     return address

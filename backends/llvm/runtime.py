@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import SupportsIndex
 
 from graphc.backends.llvm.jit import compile_module
+from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.target import Target
 from graphc.errors import ArgumentError, ArgumentTypeError
 
@@ -86,7 +87,7 @@ class ThreadPool:
         module = compile_module(
             runtime_text(target, parking),
             target,
-            imports={"start_workers": _address(self._start_callback)} | _system_functions(parking),
+            imports={"start_workers": address_of(self._start_callback)} | _system_functions(parking),
         )
         self.parallel_for = module.address("parallel_for")
         self._work = module.function("worker", None, ctypes.c_void_p)
@@ -201,7 +202,7 @@ def _system_functions(parking: str) -> dict[str, int]:
     if parking != "windows":
         return {}  # they are the C library's
     library = ctypes.CDLL("api-ms-win-core-synch-l1-2-0.dll")
-    return {name: _address(getattr(library, name)) for name in ("WaitOnAddress", "WakeByAddressAll")}
+    return {name: address_of(getattr(library, name)) for name in ("WaitOnAddress", "WakeByAddressAll")}
 
 
 def _interrupt_main_thread() -> None:
@@ -210,12 +211,6 @@ def _interrupt_main_thread() -> None:
         signal.pthread_kill(main, signal.SIGINT)
     else:
         _thread.interrupt_main()
-
-
-def _address(function: object) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
-    assert address is not None
-    return address
 
 
 def _default_threads() -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.target import Target
 from graphc.memory import ALIGNMENT
 
@@ -52,7 +53,7 @@ def run_program_address() -> int:
 
 @functools.cache
 def _module() -> NativeModule:
-    imports = {name: _function(name) for name in ("PyMem_RawMalloc", "PyMem_RawFree")}
+    imports = {name: address_of(getattr(ctypes.pythonapi, name)) for name in ("PyMem_RawMalloc", "PyMem_RawFree")}
     return compile_module(str(_render()), Target.host(), imports=imports)
 
 
@@ -85,12 +86,6 @@ def _render() -> Module:
     f.enter(exhausted)
     f.do(f"ret i32 {OUT_OF_MEMORY}")
     return module
-
-
-def _function(name: str) -> int:
-    address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
-    assert address is not None
-    return address
 
 
 def _address(array: np.ndarray) -> int:

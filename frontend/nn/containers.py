@@ -28,7 +28,27 @@ def _times(count: Any) -> int:
     return count
 
 
-class Sequential(Module):
+class _Numbered(Module):
+    """Modules whose names are their places: "0", "1", ..."""
+
+    def _renumber(self, modules: list[Any]) -> None:
+        self._changed()
+        self._modules.clear()
+        self._modules.update((str(i), module) for i, module in enumerate(modules))
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+
+class Sequential(_Numbered):
     """Modules one after the other: each gets the output of the one before."""
 
     def __init__(self, *args: Any) -> None:
@@ -59,17 +79,6 @@ class Sequential(Module):
             delattr(self, name)
         self._renumber(list(self._modules.values()))
 
-    def _renumber(self, modules: list[Any]) -> None:
-        self._changed()
-        self._modules.clear()
-        self._modules.update((str(i), module) for i, module in enumerate(modules))
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
     def __add__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
             raise ArgumentTypeError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
@@ -87,11 +96,6 @@ class Sequential(Module):
 
     def __imul__(self, other: int) -> Self:
         return self.extend(list(self) * (_times(other) - 1))
-
-    def append(self, module: Module) -> Self:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
 
     def insert(self, index: int, module: Module) -> Self:
         """Add a module before the one at `index`."""
@@ -117,7 +121,7 @@ class Sequential(Module):
         return module
 
 
-class ModuleList(Module):
+class ModuleList(_Numbered):
     """A list of modules, which are registered."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
@@ -138,17 +142,6 @@ class ModuleList(Module):
         del modules[index]
         self._renumber(modules)
 
-    def _renumber(self, modules: list[Any]) -> None:
-        self._changed()
-        self._modules.clear()
-        self._modules.update((str(i), module) for i, module in enumerate(modules))
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
     def __contains__(self, module: object) -> bool:
         return module in self._modules.values()
 
@@ -157,11 +150,6 @@ class ModuleList(Module):
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
-
-    def append(self, module: Module) -> Self:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add modules at the end."""

@@ -16,7 +16,6 @@ from graphc.ops.matrix_functions import pinv, pinv_slope
 from graphc.ops.systems import check_sides
 from graphc.types import TensorType, dtype_of, float32, int64
 
-
 DECOMPOSING = ("gelsd", "gelss")
 """The drivers that compute singular values."""
 
