@@ -512,3 +512,18 @@ def test_any_index(data):
         stores += [Store(y, at, place), Store(z, at, load(x, place))]
         memory |= {x: numbers(x.size), y: np.zeros(y.size, np.int64), z: np.zeros(z.size, np.float32)}
     check([Loops("k", (g,), (Loop(s, (Loop(i, tuple(stores), lanes),)),), 1.0)], memory)
+
+
+def test_rows_that_an_inner_loop_goes_through():
+    """Sums over columns, merged: what each reads has rows, but no single next row to fetch ahead."""
+    i, r, block = Axis("i", 320), Axis("r", 25), Axis("b", 2)
+    x = Buffer("x", float32, 25 * 640, "input")
+    at = index.ravel([r.value, block.value, i.value], [25, 2, 320])
+    body, memory = [], {x: numbers(x.size)}
+    for k in range(3):
+        y, total = Buffer(f"y{k}", float32, 640, "output"), Accumulator(f"a{k}", "sum", float32)
+        inner = (Reset(total), Loop(r, (Accumulate(total, load(x, at)),)),
+                 Store(y, block.value * 320 + i.value, total.value))
+        body.append(Loop(i, inner, 16))
+        memory[y] = np.zeros(640, np.float32)
+    check([Loops("k", (block,), tuple(body), 1.0)], memory)

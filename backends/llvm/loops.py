@@ -265,8 +265,11 @@ def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, int]]]:
         if not isinstance(loop, Loop) or loop.lanes < 2:
             continue
         loads = {e for root in _expressions(loop.body) for e in root.walk() if e.op == "load" and e.attr.role != "local"}
+        known = {loop.axis, *kernel.grid}
         for load in loads:
             offset, step = load.args[0], ix.stride(load.args[0], axes[-1])
+            if any(e.op == "axis" and e.attr not in known for e in offset.walk()):
+                continue  # a loop within this one goes through the rows
             adjacent = step == loop.axis.extent and ix.stride(offset, loop.axis) == 1
             if adjacent and step * load.dtype.itemsize >= _SHORTEST_ROW:
                 passes.setdefault((load.attr, step), []).append((loop, offset))
