@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import lowered
+from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
 from graphc.frontend.pointwise import cast
@@ -97,18 +98,21 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padd
     return named(unbatched(_run(ops.conv, input, weight, bias, attrs), alone), "Convolution")
 
 
+@composite
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, L] with weights [O, C / groups, K]."""
     return _conv(input, weight, bias, stride, padding, dilation, groups, 1)
 
 
+@composite
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, H, W] with weights [O, C / groups, K, K']."""
     return _conv(input, weight, bias, stride, padding, dilation, groups, 2)
 
 
+@composite
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, D, H, W] with weights [O, C / groups, K, K', K'']."""

@@ -9,6 +9,8 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import reshape, unsqueeze
 from graphc.frontend.pointwise import abs, cast, div, maximum, where
 from graphc.frontend.scattering import scatter, scatter_add
@@ -120,13 +122,18 @@ def positions(chosen: Tensor, kernel: Sequence[int], starts: Sequence[Sequence[i
     return flat
 
 
+@composite
 def _max_pool(function: str, input: Tensor, kernel: Ints, stride: Any, padding: Ints, dilation: Ints, ceil_mode: bool,
               return_indices: bool, dims: int) -> Any:
     pool = _Pool(function, input, dims, kernel, stride, padding, dilation, ceil_mode)
     if 0 in pool.input._data.shape[1:]:
         raise ShapeError(f"{function}: Expected input's non-batch dimensions to have positive length, but input has a shape of "
                          f"{list(input.shape)}")
-    largest, chosen = maxima(pool.windows(least(input)), dims)
+    windows = pool.windows(least(input))
+    if not return_indices and not (mode.grad and input.requires_grad):
+        largest = emit(ops.amax, (windows,), {"axes": tuple(range(2 + dims, 2 + 2 * dims))})
+        return named(unbatched(largest, pool.alone), f"MaxPool{dims}DWithIndices" if dims > 1 else "Squeeze")
+    largest, chosen = maxima(windows, dims)
     out = named(unbatched(largest, pool.alone), f"MaxPool{dims}DWithIndices" if dims > 1 else "Squeeze")
     if not return_indices:
         return out
@@ -239,6 +246,7 @@ def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any 
 # Means
 
 
+@composite
 def _avg_pool(function: str, input: Tensor, kernel: Ints, stride: Any, padding: Ints, ceil_mode: bool,
               count_include_pad: bool, divisor: int | None, dims: int) -> Tensor:
     if divisor == 0:
