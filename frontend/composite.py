@@ -98,6 +98,8 @@ def composite(function: F) -> F:
     tuple of tensors."""
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
     entries: list[Entry] = []
+    native: Callable[..., Any]
+    """The entries of the forms made last that need no tape, one behind the other, and last `by_python`."""
 
     def by_python(*args: Any, **kwargs: Any) -> Any:
         nonlocal native
@@ -131,7 +133,7 @@ def composite(function: F) -> F:
             return function(*args, **kwargs)
         if form is None and signature in forms:
             return function(*args, **kwargs)
-        if type(form) is not _Form:
+        if not isinstance(form, _Form):
             form = _consider(forms, signature, form, tensors, function, args, kwargs)
             if form is None:
                 return function(*args, **kwargs)
@@ -142,8 +144,7 @@ def composite(function: F) -> F:
                 native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
         return form(tensors)
 
-    native: Callable[..., Any] = by_python
-    """The entries of the forms made last that need no tape, one behind the other, and last `by_python`."""
+    native = by_python
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -38,7 +38,7 @@ _UNTYPED = "torch.storage.UntypedStorage"
 
 _TYPES = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
 
-_STACKED_TO = {
+_STACKED_TO: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set, "NONE": lambda: None,
     "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
 }
@@ -173,6 +173,7 @@ class _Machine:
 
     def run(self, program: bytes) -> Any:
         stack = self._stack
+        argument: Any  # what it is follows from the instruction
         for instruction, argument, _ in pickletools.genops(program):
             name = instruction.name
             if name == "STOP":

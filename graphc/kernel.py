@@ -31,7 +31,7 @@ import numpy as np
 from graphc.errors import Location, VerifyError
 from graphc.op import OpDef, common_dtype
 from graphc.operators import Operators
-from graphc.types import DType, Scalar, TensorType, bool_, dtype_of, int64, scalar_array
+from graphc.types import DType, Real, Scalar, TensorType, bool_, dtype_of, int64, scalar_array
 
 
 class Axis:
@@ -96,7 +96,7 @@ class Accumulator:
         self.value = Expr("accumulator", (), dtype, self)
 
     @property
-    def initial(self) -> Scalar:
+    def initial(self) -> Real:
         """The number that changes nothing."""
         if self.reduction == "sum":
             return 0

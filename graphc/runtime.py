@@ -22,7 +22,7 @@ from graphc.ir import Graph, Value
 from graphc.package import Entry, Limits, read_package, write_package
 from graphc.package.entry import prepare
 from graphc.package.structure import flatten, names_inputs, unflatten
-from graphc.types import TensorType, dtype_of
+from graphc.types import Scalar, TensorType, dtype_of, scalar_array, scalar_dtype
 from graphc.verify import verify
 
 MAIN = "forward"
@@ -216,10 +216,11 @@ class Program:
         return f"<Program {self.name}: {'; '.join(function.signature for function in self.functions.values())}>"
 
 
-def _scalar(where: str, type_: TensorType, given: bool | int | float) -> np.ndarray:
+def _scalar(where: str, type_: TensorType, given: Scalar) -> np.ndarray:
     """A Python number as a 0-d array, where nothing of it is lost but a float's precision."""
-    category = 0 if isinstance(given, bool) else 1 if isinstance(given, int) else 2
-    if category <= type_.dtype.category:
+    if scalar_dtype(given).category <= type_.dtype.category:
+        if type_.dtype.is_differentiable:
+            return scalar_array(given, type_.dtype)
         try:
             return np.asarray(given, type_.dtype.numpy)
         except OverflowError:

@@ -22,7 +22,8 @@ Size: TypeAlias = Any
 """An int, or a Dim that is not known yet. Any to type checkers, because the same code serves both: what works on graphs
 takes either, what comes after `bind_graph` knows that all are ints."""
 Shape: TypeAlias = tuple[Size, ...]
-Scalar: TypeAlias = bool | int | float | complex
+Real: TypeAlias = bool | int | float
+Scalar: TypeAlias = Real | complex
 
 
 _CATEGORIES = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}

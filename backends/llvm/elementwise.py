@@ -14,7 +14,7 @@ from typing import TypeAlias
 from graphc.backends.llvm import math
 from graphc.backends.llvm.builder import Function, literal, mangle, vector
 from graphc.errors import CompileError
-from graphc.types import DType, Scalar, bool_, float16, float32, float64, int32, int64
+from graphc.types import DType, Real, bool_, float16, float32, float64, int32, int64
 
 REGISTER = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32", "int64": "i64",
@@ -31,7 +31,7 @@ class Registers:
     f: Function
     dtype: DType
     width: int
-    constants: tuple[Scalar | None, ...] = ()
+    constants: tuple[Real | None, ...] = ()
     uniform: tuple[str | None, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ class Registers:
         """As many numbers of another dtype."""
         return replace(self, dtype=dtype)
 
-    def number(self, value: Scalar) -> str:
+    def number(self, value: Real) -> str:
         """A constant in each lane."""
         if isinstance(value, int) and not self.dtype.is_floating_point and value >> 63 == 1:
             value -= 1 << 64
@@ -110,7 +110,7 @@ def render(
     operands: Sequence[str],
     *,
     result: DType,
-    constants: tuple[Scalar | None, ...] = (),
+    constants: tuple[Real | None, ...] = (),
     uniform: tuple[str | None, ...] = (),
 ) -> str:
     """Emit the op `name` into f on registers of `width` numbers.

@@ -181,8 +181,8 @@ def _render_check(module: Module, slots: Slots) -> None:
 
     begin(Check.ARRAY)
     array, number = w.load_word("ptr", "%args", w.load_word("i64", code, 2)), w.load_word("i64", code, 3)
-    for part, content in ((0, w.load("ptr", array, objects.ARRAY_DATA)), (2, array)):
-        w.store_word("ptr", content, parts[part], number)
+    for kind, content in ((0, w.load("ptr", array, objects.ARRAY_DATA)), (2, array)):
+        w.store_word("ptr", content, parts[kind], number)
     w.next()
 
     begin(Check.SAME)

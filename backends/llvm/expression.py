@@ -27,7 +27,7 @@ from graphc.backends.llvm import elementwise, memory
 from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store
-from graphc.types import DType, Scalar, bool_, int32, int64
+from graphc.types import DType, Real, bool_, int32, int64
 
 _LONGEST_STRIDE = 4  # of what consecutive loads and shuffles are cheaper for than a gather
 _INDEX_OPS = frozenset(("add", "sub", "mul", "neg", "quotient", "modulo"))
@@ -41,7 +41,7 @@ class Uniform:
 
     operand: str
     divisor: int = 1
-    number: Scalar | None = None
+    number: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)

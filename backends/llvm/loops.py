@@ -268,7 +268,7 @@ def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, int]]]:
         known = {loop.axis, *kernel.grid}
         for load in loads:
             offset, step = load.args[0], ix.stride(load.args[0], axes[-1])
-            if any(e.op == "axis" and e.attr not in known for e in offset.walk()):
+            if step is None or any(e.op == "axis" and e.attr not in known for e in offset.walk()):
                 continue  # a loop within this one goes through the rows
             adjacent = step == loop.axis.extent and ix.stride(offset, loop.axis) == 1
             if adjacent and step * load.dtype.itemsize >= _SHORTEST_ROW:

@@ -97,6 +97,7 @@ class DataLoader:
         self, batch_size: int | None, shuffle: bool, sampler: Iterable[Any] | None,
         batch_sampler: Iterable[list[Any]] | None, drop_last: bool,
     ) -> None:
+        order: Iterable[Any]
         if isinstance(self.dataset, IterableDataset):
             given: dict[str, Any] = {"shuffle": shuffle or None, "sampler": sampler, "batch_sampler": batch_sampler}
             for option, value in given.items():
@@ -112,18 +113,19 @@ class DataLoader:
             batch_size = None
         elif batch_size is None and drop_last:
             raise ArgumentError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
-        if sampler is None:
-            if isinstance(self.dataset, IterableDataset):
-                sampler = _Endless()
-            elif shuffle:
-                sampler = RandomSampler(self.dataset, generator=self.generator)
-            else:
-                sampler = SequentialSampler(self.dataset)
+        if sampler is not None:
+            order = sampler
+        elif isinstance(self.dataset, IterableDataset):
+            order = _Endless()
+        elif shuffle:
+            order = RandomSampler(self.dataset, generator=self.generator)
+        else:
+            order = SequentialSampler(self.dataset)
         if batch_size is not None and batch_sampler is None:
-            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+            batch_sampler = BatchSampler(order, batch_size, drop_last)
         self.batch_size = batch_size
         self.drop_last = drop_last
-        self.sampler = sampler
+        self.sampler = order
         self.batch_sampler = batch_sampler
 
     def __setattr__(self, name: str, value: Any) -> None:

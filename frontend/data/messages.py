@@ -50,7 +50,7 @@ class _Pickler(ForkingPickler):
             return NotImplemented
         refuse_results(obj)
         array = np.ascontiguousarray(obj._array("sending it to another process"))
-        numbers = pickle.PickleBuffer(array.reshape(-1).view(np.uint8))
+        numbers = pickle.PickleBuffer(array.reshape(-1).view(np.uint8).data)
         return _tensor, (type(obj), numbers, obj.dtype.name, obj._data.shape, obj.requires_grad, obj.__dict__)
 
 

@@ -68,17 +68,17 @@ class WorkerPool:
         """
         sources: dict[Any, int] = {self._workers[i].answers: i for i in waiting}
         deaths: dict[Any, int] = {self._workers[i].process.sentinel: i for i in waiting}
-        ready = wait([*sources, *deaths], timeout or None)
+        ready = set(wait([*sources, *deaths], timeout or None))
         if not ready:
             self.close()
             raise GraphcError(f"DataLoader timed out after {timeout} seconds", hint="raise timeout, or add workers")
-        answers, dead = [], {deaths[source] for source in ready if source in deaths}
-        for source in ready:
-            if source in sources:
+        answers, dead = [], {worker for source, worker in deaths.items() if source in ready}
+        for source, worker in sources.items():
+            if source in ready:
                 try:
-                    answers.append(Answer(sources[source], *messages.receive(source)))
+                    answers.append(Answer(worker, *messages.receive(source)))
                 except (EOFError, ConnectionError):
-                    dead.add(sources[source])
+                    dead.add(worker)
         if not answers:
             raise self._loss(sorted(dead))
         return answers

@@ -79,8 +79,9 @@ class ProcessContext:
         """
         if not self.sentinels:
             return True  # wait() would wait for nothing for ever
-        for sentinel in wait(list(self.sentinels), timeout):
-            index = self.sentinels.pop(sentinel)  # type: ignore[call-overload]  # wait() returns what it was given
+        ended = set(wait(list(self.sentinels), timeout))
+        for sentinel in [sentinel for sentinel in self.sentinels if sentinel in ended]:
+            index = self.sentinels.pop(sentinel)
             process = self.processes[index]
             process.join()
             if process.exitcode != 0:
