@@ -74,8 +74,9 @@ def checkpoint(
         Whether the second run ends where nothing is missing any more.
     """
     if use_reentrant is None:
-        warnings.warn("torch.utils.checkpoint: the use_reentrant parameter should be passed explicitly. use_reentrant=False is "
-                      "recommended, but if you need to preserve the current default behavior, you can pass use_reentrant=True.",
+        warnings.warn("graphc.utils.checkpoint: the use_reentrant parameter should be passed explicitly. use_reentrant=False "
+                      "is recommended, but if you need to preserve the current default behavior, you can pass "
+                      "use_reentrant=True.",
                       stacklevel=2)
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
@@ -104,7 +105,7 @@ def checkpoint_sequential(
     The last segment runs as it is: the backward pass begins with it.
     """
     if use_reentrant is None:
-        warnings.warn("torch.utils.checkpoint.checkpoint_sequential: the use_reentrant parameter should be passed explicitly. "
+        warnings.warn("graphc.utils.checkpoint.checkpoint_sequential: the use_reentrant parameter should be passed explicitly. "
                       "use_reentrant=False is recommended, but if you need to preserve the current default behavior, you can "
                       "pass use_reentrant=True.", stacklevel=2)
         use_reentrant = True
@@ -179,7 +180,7 @@ class _Part:
 
         def pack(tensor: Tensor) -> Tensor:
             if len(found) == len(self.types):
-                raise CheckpointError("torch.utils.checkpoint: trying to save more tensors during recomputation than during "
+                raise CheckpointError("graphc.utils.checkpoint: trying to save more tensors during recomputation than during "
                                       "the original forward pass.", expected=str(len(self.types)))
             found.append(tensor.detach())
             if self.stop and len(found) == len(self.types):
@@ -200,14 +201,14 @@ class _Part:
 
     def _compare(self, found: Sequence[Tensor]) -> None:
         if len(found) != len(self.types):
-            raise CheckpointError("torch.utils.checkpoint: A different number of tensors was saved during the original forward "
-                                  f"and recomputation.\nNumber of tensors saved during forward: {len(self.types)}\nNumber of "
-                                  f"tensors saved during recomputation: {len(found)}.")
+            raise CheckpointError("graphc.utils.checkpoint: A different number of tensors was saved during the original "
+                                  f"forward and recomputation.\nNumber of tensors saved during forward: {len(self.types)}\n"
+                                  f"Number of tensors saved during recomputation: {len(found)}.")
         if not self.check:
             return
         for i, ((shape, dtype), tensor) in enumerate(zip(self.types, found)):
             if (tensor.shape, tensor.dtype) != (shape, dtype):
-                raise CheckpointError("torch.utils.checkpoint: Recomputed values for the following tensors have different "
+                raise CheckpointError("graphc.utils.checkpoint: Recomputed values for the following tensors have different "
                                       f"metadata than during the forward pass.\ntensor at position {i}",
                                       expected=f"{dtype.name}{list(shape)}", got=f"{tensor.dtype.name}{list(tensor.shape)}")
 
@@ -227,7 +228,7 @@ class CheckpointFunction(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         if engine.running().is_partial:
-            raise CheckpointError("When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad() or passing an "
+            raise CheckpointError("When use_reentrant=True, graphc.utils.checkpoint is incompatible with .grad() or passing an "
                                   "`inputs` parameter to .backward(). To resolve this error, you can either set "
                                   "use_reentrant=False, or call .backward() without passing the `inputs` argument.")
         inputs = list(ctx.others)

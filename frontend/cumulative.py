@@ -173,17 +173,18 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: int | Sequence[int] | N
         1 or 2: the order of the one-sided differences at the ends.
     """
     if edge_order not in (1, 2):
-        raise GraphcError("torch.gradient only supports edge_order=1 and edge_order=2.", got=str(edge_order))
+        raise GraphcError("graphc.gradient only supports edge_order=1 and edge_order=2.", got=str(edge_order))
     dims = range(input.ndim) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     along = [axis(d, input.ndim) for d in dims]
     check_distinct(along)
     steps = list(spacing) if isinstance(spacing, (tuple, list)) else [1 if spacing is None else spacing] * len(along)
     if len(steps) != len(along):
-        raise GraphcError("torch.gradient expected spacing to be unspecified, a scalar or it's spacing and dim arguments to "
+        raise GraphcError("graphc.gradient expected spacing to be unspecified, a scalar or it's spacing and dim arguments to "
                           f"have the same length, but got a spacing argument of length {len(steps)} and a dim argument of "
                           f"length {len(along)}.")
     if any(input._data.shape[at] < edge_order + 1 for at in along):
-        raise GraphcError("torch.gradient expected each dimension size to be at least edge_order+1", got=str(list(input.shape)))
+        raise GraphcError("graphc.gradient expected each dimension size to be at least edge_order+1",
+                          got=str(list(input.shape)))
     values = input if input.dtype.is_differentiable else cast(input, float32)
     return tuple(_slope(values, at, step, edge_order) for at, step in zip(along, steps))
 
@@ -193,7 +194,7 @@ def _slope(f: Tensor, at: int, step: Any, edge_order: int) -> Tensor:
     size = f._data.shape[at]
     if isinstance(step, Tensor) and step._data.shape:
         if step._data.shape != (size,):
-            raise GraphcError("torch.gradient expected each element of spacing to have one dimension, as many places as the "
+            raise GraphcError("graphc.gradient expected each element of spacing to have one dimension, as many places as the "
                               f"input has points along dimension {at}", expected=str([size]), got=str(list(step.shape)))
         widths = reshape(_differences(step, 0), tuple(-1 if i == at else 1 for i in range(f.ndim)))
         before, after = _neighbours(widths, at)

@@ -33,10 +33,10 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     if not given:
         raise GraphcError("meshgrid expects a non-empty TensorList")
     if indexing not in ("ij", "xy"):
-        raise GraphcError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+        raise GraphcError(f'graphc.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
     for x in given:
         if x.ndim > 1:
-            raise ShapeError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {list(x.shape)}")
+            raise ShapeError(f"graphc.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {list(x.shape)}")
         if x.dtype is not given[0].dtype:
             raise DTypeError("meshgrid expects all tensors to have the same dtype",
                              got=f"{given[0].dtype.name} and {x.dtype.name}")
@@ -82,7 +82,7 @@ def block_diag(*tensors: Any) -> Tensor:
     given = _listed(tensors)
     for i, x in enumerate(given):
         if x.ndim > 2:
-            raise ShapeError("torch.block_diag: Input tensors must have 2 or fewer dimensions. "
+            raise ShapeError("graphc.block_diag: Input tensors must have 2 or fewer dimensions. "
                              f"Input {i} has {x.ndim} dimensions")
     blocks = [x if x.ndim == 2 else reshape(x, (1, -1)) for x in given]
     if not blocks:

@@ -162,11 +162,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather`, with the other dimensions stretched to each other; of the flattened tensor without `dim`."""
     if indices.dtype is not int64:
-        raise DTypeError(f"torch.take_along_dim(): dtype of indices should be Long but got {indices.dtype.name}")
+        raise DTypeError(f"graphc.take_along_dim(): dtype of indices should be Long but got {indices.dtype.name}")
     if dim is None:
         return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
     if input.ndim != indices.ndim:
-        raise ShapeError("torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
+        raise ShapeError("graphc.take_along_dim(): input and indices should have the same number of dimensions, but got "
                          f"{input.ndim} dimensions for input, and {indices.ndim} dimensions for indices")
     at = axis(dim, input.ndim)
     shape = broadcast_indices([tuple(1 if i == at else s for i, s in enumerate(x._data.shape)) for x in (input, indices)])

@@ -26,7 +26,7 @@ def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
                                     f"{type(tensor).__name__}")
     if not tensors:
         if function == "cat":
-            raise ArgumentError("torch.cat(): expected a non-empty list of Tensors")
+            raise ArgumentError("graphc.cat(): expected a non-empty list of Tensors")
         raise GraphcError(f"{function} expects a non-empty TensorList")
     return list(tensors)
 

@@ -52,7 +52,7 @@ def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, ...]:
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero."""
     _need_pivot(pivot, "linalg.lu_factor")
-    return return_types.linalg_lu_factor_ex(*_lu(A, "torch.lu_factor", check_errors))
+    return return_types.linalg_lu_factor_ex(*_lu(A, "graphc.lu_factor", check_errors))
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
@@ -64,8 +64,8 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
     """P, L and U of what `lu_factor` returns."""
     need_matrices(LU_data, "lu_unpack", "LU_data")
     if unpack_pivots and LU_pivots.dtype.name != "int32":
-        raise DTypeError("torch.lu_unpack: LU_pivots is expected to be a contiguous tensor of torch.int32 dtype. Note: this "
-                         "function is intended to be used with the output produced by torch.linalg.lu_factor",
+        raise DTypeError("graphc.lu_unpack: LU_pivots is expected to be a contiguous tensor of graphc.int32 dtype. Note: this "
+                         "function is intended to be used with the output produced by graphc.linalg.lu_factor",
                          got=scalar_type(LU_pivots.dtype))
     rows, columns = LU_data._data.shape[-2:]
     k = min(rows, columns)
@@ -94,7 +94,7 @@ def lu(A: Tensor, *, pivot: bool = True) -> Any:
 def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
     """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero."""
     attrs = {"hermitian": hermitian, "check": check_errors}
-    made = several(ops.ldl_factor, (squares(A, "torch.linalg.ldl_factor_ex"),), attrs, "LinalgLdlFactorEx")
+    made = several(ops.ldl_factor, (squares(A, "graphc.linalg.ldl_factor_ex"),), attrs, "LinalgLdlFactorEx")
     return return_types.linalg_ldl_factor_ex(*made)
 
 
@@ -126,7 +126,7 @@ def geqrf(input: Tensor) -> Any:
 
     `householder_product` makes Q of it. There is no derivative, as in PyTorch.
     """
-    return return_types.geqrf(*several(ops.geqrf, (matrices(input, "torch.geqrf"),), {}, "Geqrf"))
+    return return_types.geqrf(*several(ops.geqrf, (matrices(input, "graphc.geqrf"),), {}, "Geqrf"))
 
 
 def _reflectors(A: Any, tau: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,7 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
 
     The vectors v are what A, of shape [..., m, n], has below its diagonal, with a one there; tau is of shape [..., k].
     """
-    V, T = _reflectors(A, tau, "torch.linalg.householder_product")
+    V, T = _reflectors(A, tau, "graphc.linalg.householder_product")
     rows, columns = A._data.shape[-2:]
     rest = matmul(V, matmul(T, ops.adjoint(narrow(V, -2, 0, columns))))
     return named(eye(rows, columns, dtype=A.dtype) - rest, "LinalgHouseholderProduct")
@@ -174,10 +174,10 @@ def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpos
 
     Q @ other, other @ Q if not `left`, and with Q^H in Q's place if `transpose`.
     """
-    V, T = _reflectors(input, tau, "torch.ormqr")
+    V, T = _reflectors(input, tau, "graphc.ormqr")
     size, wanted = other._data.shape[-2 if left else -1], input._data.shape[-2]
     if size != wanted:
-        raise ShapeError(f"torch.ormqr: other.shape[{-2 if left else -1}] must be equal to input.shape[-2]",
+        raise ShapeError(f"graphc.ormqr: other.shape[{-2 if left else -1}] must be equal to input.shape[-2]",
                          expected=str(wanted), got=str(size))
     turned = ops.adjoint(T) if transpose else T
     if left:

@@ -213,7 +213,7 @@ def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: An
     The tolerances are numbers, or tensors with one for each matrix; `tol` is an older name of atol, with rtol 0. By default
     rtol is the larger size times the precision of the dtype.
     """
-    name = "torch.linalg.matrix_rank"
+    name = "graphc.linalg.matrix_rank"
     (squares if hermitian else matrices)(need_matrices(A, name, "input"), name)
     if tol is not None:
         atol, rtol = tol, 0.0

@@ -107,7 +107,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     need_tensor(B, name, "B")
     one_dtype(need_square(LU, name, "LU"), B, name, ("LU", "B"))
     if pivots.dtype.name != "int32":
-        raise GraphcError(f"{name}: pivots should be a Tensor of scalar type torch.int32")
+        raise GraphcError(f"{name}: pivots should be a Tensor of scalar type graphc.int32")
     if pivots._data.shape != LU._data.shape[:-1]:
         raise ShapeError(f"{name}: Number of pivots per batch should be same as the dimension of the matrix",
                          expected=str(list(LU.shape[:-1])), got=str(list(pivots.shape)))
@@ -128,7 +128,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 
 def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False) -> Tensor:
     """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone."""
-    name = "torch.linalg.ldl_solve"
+    name = "graphc.linalg.ldl_solve"
     need_tensor(B, name, "B")
     one_dtype(need_square(LD, name, "LD"), B, name, ("LD", "B"))
     need_numbers(LD, name)
@@ -192,7 +192,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     with the drivers "gelsd" and "gelss", the rank with all but "gels", which takes full rank for granted. What is not
     there is an empty tensor. Singular values up to rcond times the largest one count as zero.
     """
-    name = "torch.linalg.lstsq"
+    name = "graphc.linalg.lstsq"
     need_tensor(A, name, "input")
     need_tensor(B, name, "other")
     if A.ndim < 2:

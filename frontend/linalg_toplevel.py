@@ -129,8 +129,8 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
 
 
 def _removed(name: str, instead: str) -> NoReturn:
-    raise GraphcError(f"This function was deprecated since version 1.9 and is now removed. `torch.{name}` is deprecated in "
-                      f"favor of `torch.linalg.{instead}`.", hint=f"use graphc.linalg.{instead}")
+    raise GraphcError(f"{name}: This function was deprecated since version 1.9 and is now removed, in PyTorch as here",
+                      hint=f"use graphc.linalg.{instead}")
 
 
 def eig(input: Tensor, eigenvectors: bool = False) -> NoReturn:

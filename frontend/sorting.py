@@ -112,19 +112,19 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
     sorted itself, as `argsort` gives it.
     """
     if side not in (None, "left", "right"):
-        raise GraphcError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+        raise GraphcError(f"graphc.searchsorted(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
-        raise GraphcError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right was "
+        raise GraphcError("graphc.searchsorted(): side and right can't be set to opposites, got side of left while right was "
                           "True")
     if sorter is not None:
         if sorter._data.shape != sorted_sequence._data.shape:
-            raise ShapeError("torch.searchsorted(): boundary and sorter must have the same size, but got boundary tensor "
+            raise ShapeError("graphc.searchsorted(): boundary and sorter must have the same size, but got boundary tensor "
                              f"{list(sorted_sequence.shape)} and got sorter tensor {list(sorter.shape)}")
         if sorter.dtype is not int64:
-            raise DTypeError("torch.searchsorted(): sorter must be a tensor of long dtype but got dtype "
+            raise DTypeError("graphc.searchsorted(): sorter must be a tensor of long dtype but got dtype "
                              f"{sorter.dtype.name}")
         sorted_sequence = picked(sorted_sequence, sorter, max(sorted_sequence.ndim - 1, 0))
-    return _searched("torch.searchsorted()", sorted_sequence, input, right or side == "right", out_int32)
+    return _searched("graphc.searchsorted()", sorted_sequence, input, right or side == "right", out_int32)
 
 
 def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
@@ -132,7 +132,7 @@ def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = F
     `right=True`, do not lie above it."""
     if boundaries.ndim != 1:
         raise ShapeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
-    return _searched("torch.bucketize()", boundaries, input, right, out_int32)
+    return _searched("graphc.bucketize()", boundaries, input, right, out_int32)
 
 
 def _searched(function: str, sequence: Tensor, input: Tensor | Number, right: bool, out_int32: bool) -> Tensor:

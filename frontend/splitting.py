@@ -132,7 +132,7 @@ def dsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Ten
 
 def _along(function: str, input: Tensor, where: int | Sequence[int], least: int, at: int) -> tuple[Tensor, ...]:
     if input.ndim < least:
-        raise ShapeError(f"torch.{function} requires a tensor with at least {least} dimension, but got a tensor with "
+        raise ShapeError(f"graphc.{function} requires a tensor with at least {least} dimension, but got a tensor with "
                          f"{input.ndim} dimensions!")
     if isinstance(where, (tuple, list)):
         return tensor_split(input, where, at)
@@ -141,6 +141,6 @@ def _along(function: str, input: Tensor, where: int | Sequence[int], least: int,
                                 expected="a number of sections, or a list of indices", got=type(where).__name__)
     size = input._data.shape[at]
     if where <= 0 or size % where:
-        raise GraphcError(f"torch.{function} attempted to split along dimension {at}, but the size of the dimension {size} is "
+        raise GraphcError(f"graphc.{function} attempted to split along dimension {at}, but the size of the dimension {size} is "
                           f"not divisible by the split_size {where}!")
     return tensor_split(input, where, at)

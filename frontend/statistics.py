@@ -18,8 +18,8 @@ from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, narrow, reshape, squeeze, unsqueeze
-from graphc.frontend.ranges import linspace
 from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, lerp, round, sqrt, where
+from graphc.frontend.ranges import linspace
 from graphc.frontend.reductions import any as any_of
 from graphc.frontend.reductions import argmax, max, min, sum
 from graphc.frontend.sorting import bucketize, order, picked, reduced_by
@@ -211,9 +211,9 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     _check_floating("histc", input)
     _check_bins([bins])
     if min > max:
-        raise GraphcError("torch.histc: max must be larger than min", got=f"{min} and {max}")
+        raise GraphcError("graphc.histc: max must be larger than min", got=f"{min} and {max}")
     flat = reshape(input.detach(), (-1,))
-    low, high = _outer_edges("torch.histc: range of", flat, (min, max) if min != max else None)
+    low, high = _outer_edges("graphc.histc: range of", flat, (min, max) if min != max else None)
     place = clamp(cast((flat - low) * bins / (high - low), int64), min=0, max=bins - 1)
     inside = cast((flat >= low) & (flat <= high), input.dtype)
     return emit(ops.scatter_add, (zeros(bins, dtype=input.dtype), place, inside), {"axis": 0})
@@ -248,7 +248,7 @@ def histogramdd(input: Tensor, bins: Any, range: Sequence[float] | None = None, 
     coordinate, and `bin_edges`, a tuple of vectors. See `histogram` for the arguments; `bins` are given for each
     coordinate, or as one number for all, and `range` as a lower and an upper end for each."""
     if input.ndim < 2:
-        raise ShapeError("torch.histogramdd: input tensor should have at least 2 dimensions", got=str(list(input.shape)))
+        raise ShapeError("graphc.histogramdd: input tensor should have at least 2 dimensions", got=str(list(input.shape)))
     _check_floating("histogramdd", input)
     count = input._data.shape[-1]
     each = [bins] * count if isinstance(bins, int) else list(bins)
@@ -256,10 +256,10 @@ def histogramdd(input: Tensor, bins: Any, range: Sequence[float] | None = None, 
         raise ShapeError("histogramdd: The size of bins must be equal to the innermost dimension of the input.",
                          expected=str(count), got=str(len(each)))
     if range is not None and len(range) != 2 * count:
-        raise ShapeError(f"torch.histogramdd: for a {count}-dimensional histogram range should have {2 * count} elements, but "
+        raise ShapeError(f"graphc.histogramdd: for a {count}-dimensional histogram range should have {2 * count} elements, but "
                          f"got {len(range)}")
     if weight is not None and tuple(weight._data.shape) != tuple(input._data.shape[:-1]):
-        raise ShapeError("torch.histogramdd: if weight tensor is provided it should have the same shape as the input tensor "
+        raise ShapeError("graphc.histogramdd: if weight tensor is provided it should have the same shape as the input tensor "
                          f"excluding its innermost dimension, but got input with shape {list(input.shape)} and weight with "
                          f"shape {list(weight.shape)}")
     points = reshape(input.detach(), (math.prod(input._data.shape[:-1]), count))
@@ -299,7 +299,7 @@ def _check_floating(function: str, input: Tensor) -> None:
 def _check_bins(counts: Sequence[Any]) -> None:
     for i, count in enumerate(counts):
         if not isinstance(count, Tensor) and integer(count, "bins") <= 0:
-            raise GraphcError(f"torch.histogram(): bins must be > 0, but got {count} for dimension {i}")
+            raise GraphcError(f"graphc.histogram(): bins must be > 0, but got {count} for dimension {i}")
 
 
 def _edges(points: Tensor, bins: Sequence[Any], range: Sequence[float] | None) -> tuple[Tensor, ...]:
@@ -309,18 +309,18 @@ def _edges(points: Tensor, bins: Sequence[Any], range: Sequence[float] | None) -
     for i, wanted in enumerate(bins):
         if isinstance(wanted, Tensor):
             if wanted.ndim != 1:
-                raise ShapeError(f"torch.histogramdd: bins tensor should have one dimension, but got {wanted.ndim} dimensions "
+                raise ShapeError(f"graphc.histogramdd: bins tensor should have one dimension, but got {wanted.ndim} dimensions "
                                  f"in the bins tensor for dimension {i}")
             if wanted.dtype is not points.dtype:
-                raise DTypeError("torch.histogramdd: input tensor and bins tensors should have the same dtype, but got input "
+                raise DTypeError("graphc.histogramdd: input tensor and bins tensors should have the same dtype, but got input "
                                  f"with dtype {points.dtype.name} and bins for dimension {i} with dtype {wanted.dtype.name}")
             lines.append(wanted)
             continue
         ends = None if range is None else (range[2 * i], range[2 * i + 1])
         if ends is not None and ends[0] > ends[1]:
-            raise GraphcError(f"torch.histogramdd: min should not exceed max, but got min {ends[0]} max {ends[1]} for "
+            raise GraphcError(f"graphc.histogramdd: min should not exceed max, but got min {ends[0]} max {ends[1]} for "
                               f"dimension {i}")
-        low, high = _outer_edges(f"torch.histogramdd: dimension {i}'s range", points[:, i], ends)
+        low, high = _outer_edges(f"graphc.histogramdd: dimension {i}'s range", points[:, i], ends)
         lines.append(linspace(low, high, wanted + 1, dtype=points.dtype))
     return tuple(lines)
 

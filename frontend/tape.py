@@ -120,8 +120,8 @@ def _packed(tensor: Tensor, pack: Any) -> Any:
         made = pack(tensor)
     if tensor._version != before:
         raise AutogradError("A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook "
-                            "cannot be modified by in-place operations as this can lead to unexpected side-effects. Please "
-                            "open an issue if you need to perform in-place operations on the input to a pack hook.")
+                            "cannot be modified by in-place operations as this can lead to unexpected side-effects.",
+                            hint="change a clone() of it, and return that")
     return made
 
 

@@ -87,7 +87,7 @@ def grad(
                             "allow_unused=False.")
     if not only_inputs:
         warnings.warn("only_inputs argument is deprecated and is ignored now (defaults to True). To accumulate gradient for "
-                      "other parts of the graph, please use torch.autograd.backward.", FutureWarning, stacklevel=2)
+                      "other parts of the graph, please use graphc.autograd.backward.", FutureWarning, stacklevel=2)
     wanted = _sequence(list(inputs.values()) if isinstance(inputs, Mapping) else inputs)
     if not wanted:
         raise AutogradError("`inputs` argument to `grad()` cannot be empty.")

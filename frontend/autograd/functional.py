@@ -75,11 +75,11 @@ def jacobian(
         raise NotImplementedError("Computing Jacobian using forward-AD or forward-over-reverse Hessian is only implemented for "
                                   "`vectorize=True`.")
     if strict and vectorize:
-        raise AutogradError("torch.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported "
+        raise AutogradError("graphc.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported "
                             "together. Please either set `strict=False` or `vectorize=False`.")
     if strict and strategy == "forward-mode":
-        raise AutogradError('torch.autograd.functional.jacobian: `strict=True` and `strategy="forward-mode"` are not supported '
-                            "together (yet).")
+        raise AutogradError('graphc.autograd.functional.jacobian: `strict=True` and `strategy="forward-mode"` are not '
+                            "supported together (yet).")
     run = _Run("jacobian", func, inputs, create_graph, strict)
     rows = []
     for i, y in enumerate(run.outputs):

@@ -275,8 +275,7 @@ class _Check:
             found = grad([y for y, _ in kept], wanted, [ct for _, ct in kept], retain_graph=True, allow_unused=True)
             if any(g is not None and np.any(_numbers(g) != 0) for g in found):
                 raise GradcheckError("Expected all input grads to be undefined or zero when all output grads are undefined or "
-                                     "zero. Please look at \"Notes about undefined output gradients\" in "
-                                     "\"tools/autograd/derivatives.yaml\"")
+                                     "zero: backward has to take None, where no gradient came, for zeros")
 
     def batched(self) -> None:
         """A batch of cotangents gives what each of them gives."""

@@ -72,14 +72,13 @@ class Module(ModuleHooks, ModuleState):
             self._forget(name, "_buffers")
             self.register_buffer(name, value, value.persistent)
             return
-        for kind, accepted in (("_parameters", "torch.nn.Parameter or None"), ("_modules", "torch.nn.Module or None"),
-                               ("_buffers", "torch.Tensor or None")):
+        for kind, accepted in (("_parameters", "nn.Parameter"), ("_modules", "nn.Module"), ("_buffers", "Tensor")):
             registered = own.get(kind)
             if registered is not None and name in registered:
                 if value is not None and not (kind == "_buffers" and isinstance(value, Tensor)):
                     what = {"_parameters": "parameter", "_modules": "child module", "_buffers": "buffer"}[kind]
                     raise TypeError(f"cannot assign '{_type_name(value)}' as {what} '{name}' "
-                                    f"({accepted.replace('torch', 'graphc')} expected)")
+                                    f"(graphc.{accepted} or None expected)")
                 registered[name] = value
                 return
         object.__setattr__(self, name, value)

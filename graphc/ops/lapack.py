@@ -107,7 +107,7 @@ def _lu_ref(x: np.ndarray, check: bool) -> tuple[np.ndarray, ...]:
         each_matrix(getrf, (x,), (out, pivots, info))
         pivots += 1
     if check and info.any():
-        raise failure("torch.linalg.lu_factor", info,
+        raise failure("graphc.linalg.lu_factor", info,
                       "U[{info},{info}] is zero and using it on lu_solve would result in a division by zero. If you still "
                       "want to perform the factorization, consider calling linalg.lu(A, pivot) or "
                       "linalg.lu_factor_ex(A, pivot)")
@@ -245,7 +245,7 @@ def _geqrf_ref(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return packed.swapaxes(-1, -2), tau
 
 
-geqrf = op("geqrf", "x", infer=_geqrf_infer, ref=_geqrf_ref, vjp=Undefined("torch.geqrf"), **LAPACK,
+geqrf = op("geqrf", "x", infer=_geqrf_infer, ref=_geqrf_ref, vjp=Undefined("graphc.geqrf"), **LAPACK,
            samples=(Sample((_tall,)), Sample((_batch,))))
 """R, below it the vectors of Householder's reflections, and the factors tau of the reflections."""
 
@@ -271,12 +271,12 @@ def _ldl_ref(x: np.ndarray, hermitian: bool, check: bool) -> tuple[np.ndarray, .
         each_matrix(lambda a: factor(a, lower=1), (x,), (out, pivots, info))
         out = np.tril(out)
     if check and info.any():
-        raise failure("torch.linalg.ldl_factor", info, "The diagonal element {info} of D is zero.")
+        raise failure("graphc.linalg.ldl_factor", info, "The diagonal element {info} of D is zero.")
     return out, pivots, info
 
 
 ldl_factor = op("ldl_factor", "x", "hermitian check", infer=_ldl_infer, ref=_ldl_ref, **LAPACK,
-                vjp=Undefined("torch.linalg.ldl_factor"),
+                vjp=Undefined("graphc.linalg.ldl_factor"),
                 samples=(Sample((_square,), {"hermitian": False, "check": True}),))
 """LAPACK's packed form of L and D, its pivots, and its error codes. Only the lower triangle of x is read."""
 
@@ -305,6 +305,6 @@ def _ldl_solve_vjp(ct: Any, ld: Any, pivots: Any, hermitian: bool) -> Any:
 
 _ld, _pivots = np.array([[2, 0, 0], [0.5, 3, 0], [0.2, 0.5, 4]], np.float32), np.array([1, 2, 3], np.int32)
 ldl_solve = op("ldl_solve", "ld pivots b", "hermitian", infer=_ldl_solve_infer, ref=_ldl_solve_ref, **LAPACK,
-               vjp=(Undefined("torch.linalg.ldl_solve"), None, _ldl_solve_vjp),
+               vjp=(Undefined("graphc.linalg.ldl_solve"), None, _ldl_solve_vjp),
                samples=(Sample((_ld, _pivots, TensorType(float32, (3, 2))), {"hermitian": False}),))
 """X with A X = B, of the L and D that `ldl_factor` has made of A."""

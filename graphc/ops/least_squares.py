@@ -48,7 +48,7 @@ def _lstsq_ref(a: np.ndarray, b: np.ndarray, rcond: float, driver: str) -> tuple
             taller[: len(b)] = b
             _, x, info = gels(a, taller)
             if info:
-                raise LinAlgError("torch.linalg.lstsq: The least squares solution could not be computed because the input "
+                raise LinAlgError("graphc.linalg.lstsq: The least squares solution could not be computed because the input "
                                   f"matrix does not have full rank (error code: {info}).",
                                   hint="use the driver 'gelsd', or 'gelsy'")
             return (x[:columns],)
