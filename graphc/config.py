@@ -63,7 +63,8 @@ class Config:
     verify: bool
     """`GRAPHC_VERIFY=1`: verify the graph after every pass."""
     fuse_eager: bool
-    """`GRAPHC_FUSE_EAGER=0`: have functions such as softmax run op by op eagerly, however often they are called."""
+    """`GRAPHC_FUSE_EAGER=0`: run eager code op by op: no native code for functions such as softmax, for elementwise ops on
+    large tensors and for the updates of optimizers."""
 
 
 def _from_environment() -> Config:

@@ -78,6 +78,14 @@ def test_floor_plan_is_that_of_the_layering_test() -> None:
     assert [f"graphc.{name}" for name in re.findall(r"^    (\w+)/? ", plan, re.MULTILINE)] == list(test_layering.FLOORS)
 
 
+def test_every_file_of_the_front_end_has_a_place() -> None:
+    """CONTRIBUTING.md lists them by what they are for: what is new has to be found there."""
+    plan = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("What is where in")[2].split("```")[1]
+    named = re.findall(r"\S+", re.sub(r"^ {4}.{24} ", "", plan, flags=re.MULTILINE))
+    paths = [p for p in (ROOT / "frontend").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    assert sorted(named) == sorted(f"{p.name}/" if p.is_dir() else p.stem for p in paths if p.name != "__init__.py")
+
+
 def test_files_that_are_named_exist() -> None:
     """A path in backticks, such as `graphc/ir.py`, is a file or a folder."""
     for document in DOCUMENTS:
