@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -221,8 +222,10 @@ def _erf(x: np.ndarray) -> Any:
 
 erf = op("erf", "x", infer=_real("erf"), ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
          vjp=lambda ct, x: ct * (2 / math.sqrt(math.pi)) * exp(-x * x), samples=(Sample((_f,)), Sample((_d,))))
+_zero = functools.lru_cache(functools.partial(np.zeros, ()))
+"""Nothing, in a dtype: NumPy takes an array sooner than a number."""
 relu = op("relu", "x", infer=_only("relu", "a numeric dtype that is not complex", "int", "uint", "float"),
-          ref=lambda x: np.maximum(x, x.dtype.type(0)), elementwise=True,
+          ref=lambda x: np.maximum(x, _zero(x.dtype)), elementwise=True,
           vjp=lambda ct, out: where(out > 0, ct, 0.0), samples=(Sample((_f,)), Sample((_i,))),
           scalar=lambda x: maximum(x, 0))
 
