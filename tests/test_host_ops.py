@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -170,6 +172,27 @@ def test_an_exception_comes_through_and_leaves_state_alone(failing: OpDef) -> No
         with pytest.raises(np.linalg.LinAlgError, match="negative"):
             f(bad)
         assert total.tolist() == before
+
+
+def test_an_exception_on_the_way_into_the_call(failing: OpDef, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a signal's handler runs where Python is entered: there nothing catches what it raises
+    f = compile_graph(graph_of(lambda x: failing(x) * 2.0, [np.ones(2, np.float32)]))
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    def interrupt(frame: FrameType, event: str, arg: Any) -> None:
+        if frame.f_code.co_name == "_host_call":
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            f(np.ones(2, np.float32))
+    finally:
+        sys.setprofile(before)
+    assert len(ignored) == 1
+    assert f(np.ones(2, np.float32))[0].tolist() == [4, 4]
 
 
 def test_state_is_untouched_where_an_op_fails_late(failing: OpDef) -> None:

@@ -11,6 +11,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +51,8 @@ class HostCalls:
 def take_error() -> BaseException:
     """The exception by which this thread's last run has failed."""
     error, _raised.error = _raised.error, None
-    assert error is not None
-    return error
+    # without one, a signal's handler has raised on the way into `_host_call`, where nothing can catch it
+    return KeyboardInterrupt() if error is None else error
 
 
 def render_call(context: Context, kernel: Call, name: str, number: int) -> None:
@@ -60,30 +61,34 @@ def render_call(context: Context, kernel: Call, name: str, number: int) -> None:
     f = context.module.function(name, [("ptr", "context")], "i32", linkage="internal")
     blocks = (*kernel.operands, *kernel.results)
     pointers = context.pointers(f, dict.fromkeys(block.buffer for block in blocks))
-    table = f.slot(f"[{max(1, len(blocks))} x ptr]")
+    table = f.slot(f"[{len(blocks) + 1} x ptr]")
     for i, block in enumerate(blocks):
         f.do(f"store ptr {pointers(block.buffer)}, ptr {f.value(f'getelementptr ptr, ptr {table}, i64 {i}')}")
-    callee = context.module.declare("host_call", "i32", ["ptr", "i64", "i64", "ptr"])
+    done = f.value(f"getelementptr ptr, ptr {table}, i64 {len(blocks)}")
+    f.do(f"store ptr null, ptr {done}")
+    callee = context.module.declare("host_call", "void", ["ptr", "i64", "i64", "ptr"])
     numbers = (("i64", str(number)), ("i64", str(len(blocks))))
-    f.do(f"ret i32 {f.call('i32', callee, ('ptr', context.host_key(f)), *numbers, ('ptr', table))}")
+    f.call("void", callee, ("ptr", context.host_key(f)), *numbers, ("ptr", table))
+    failed = f.value(f"icmp eq ptr {f.value(f'load ptr, ptr {done}')}, null")
+    f.do(f"ret i32 {f.value(f'select i1 {failed}, i32 {FAILED}, i32 0')}")
 
 
 def host_call_address() -> int:
-    """The address of `int32_t host_call(void *key, int64_t number, int64_t count, void **blocks)`."""
+    """The address of `void host_call(void *key, int64_t number, int64_t count, void **blocks)`, which puts something other
+    than null behind the blocks when it is done."""
     address = ctypes.cast(_host_call, ctypes.c_void_p).value
     assert address is not None
     return address
 
 
-@ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_size_t))
-def _host_call(key: int, number: int, count: int, blocks: Sequence[int]) -> int:
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_size_t))
+def _host_call(key: int, number: int, count: int, blocks: Any) -> None:
     try:
         _calls[key].run(number, [blocks[i] for i in range(count)])
+        blocks[count] = 1  # no result: it would mean nothing where a signal's handler has raised before the `try`
     except BaseException as error:
         # it cannot pass through native code: raised again when the program has returned
         _raised.error = error
-        return FAILED
-    return 0
 
 
 class _Memory:
