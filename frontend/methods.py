@@ -23,6 +23,7 @@ from graphc.frontend.autograd import backward
 from graphc.frontend.families import ALIASES, FAMILIES, names
 from graphc.frontend.public import with_numpy_names
 from graphc.frontend.tensor import Tensor
+from graphc.op import OpDef
 
 ARITHMETIC = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div}
 """In-place methods that need no memory besides where no gradient is wanted."""
@@ -35,6 +36,7 @@ OPERATORS = {
     "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift",
     "rshift": "bitwise_right_shift",
 }
+DIRECT = {"add": ops.add, "mul": ops.mul, "div": ops.div}
 COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
 
 _OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic)
@@ -43,6 +45,16 @@ _OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic)
 def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def operate(self: Tensor, other: Any) -> Any:
         return function(self, other) if isinstance(other, _OPERAND) else NotImplemented
+
+    return operate
+
+
+def _direct(record: OpDef) -> Callable[..., Any]:
+    """The operator of a function that is one op and nothing else: the functions on the way to it would take longer."""
+    emit = Tensor.__graphc_emitter__.emit
+
+    def operate(self: Tensor, other: Any) -> Any:
+        return emit(record, (self, other), {}) if isinstance(other, _OPERAND) else NotImplemented
 
     return operate
 
@@ -100,7 +112,7 @@ def _attach() -> None:
     for name, convert in conversion.CONVERTERS.items():
         setattr(Tensor, name, convert)
     for symbol, name in OPERATORS.items():
-        setattr(Tensor, f"__{symbol}__", _operator(functions[name]))
+        setattr(Tensor, f"__{symbol}__", _direct(DIRECT[name]) if name in DIRECT else _operator(functions[name]))
         setattr(Tensor, f"__r{symbol}__", _reflected(functions[name]))
         setattr(Tensor, f"__i{symbol}__", _operator(getattr(Tensor, f"{name}_")))
     for name in COMPARISONS:
