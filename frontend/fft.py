@@ -315,6 +315,7 @@ def ifftshift(input: Tensor, dim: Dims = None) -> Tensor:
     """`fftshift` undone."""
     return _shifted(input, dim, lambda size: (size + 1) // 2, "ifftshift")
 
+
 __all__ = [
     "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn", "ifft", "ifft2", "ifftn", "ifftshift", "ihfft",
     "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",

@@ -108,3 +108,8 @@ def ignore(function: Callable[..., Any]) -> Callable[..., Any]:
 
 unused = ignore
 ScriptModule = ScriptFunction = TracedFunction
+
+__all__ = [
+    "ScriptFunction", "ScriptModule", "TracedFunction", "ignore", "is_scripting", "is_tracing", "load", "save", "script",
+    "trace", "unused",
+]  # fmt: skip

@@ -87,6 +87,13 @@ def test_misuse(call, message: str) -> None:
         call()
 
 
-def test_older_names() -> None:
-    with pytest.warns(FutureWarning, match=r"deprecated in favor of `nn.init.constant_`"):
-        assert init.constant(graphc.empty(1), 3).item() == 3
+@pytest.mark.parametrize("name", [name for name in init.__all__ if f"{name}_" in init.__all__])
+def test_names_of_old_fill_the_tensor_and_warn(name: str) -> None:
+    shape = (2, 3, 3) if name == "dirac" else (2, 3)
+    given = {"constant": (2.0,), "sparse": (0.5,)}.get(name, ())
+    t = graphc.empty(shape)
+    graphc.manual_seed(1)
+    with pytest.warns(FutureWarning, match=f"nn.init.{name}_"):
+        assert getattr(init, name)(t, *given) is t
+    graphc.manual_seed(1)
+    assert graphc.equal(t, getattr(init, f"{name}_")(graphc.empty(shape), *given))

@@ -149,3 +149,8 @@ def _window(
     else:
         made = cast(formula(arange(M, dtype=float64), M - 1 if sym else M), dtype)
     return finished(made, None, requires_grad, device)
+
+__all__ = [
+    "bartlett", "blackman", "cosine", "exponential", "gaussian", "general_cosine", "general_hamming", "hamming", "hann",
+    "kaiser", "nuttall",
+]  # fmt: skip
