@@ -18,7 +18,8 @@ FLOATS = RNG.standard_normal((6, 10)).astype(np.float32)
 CASES: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y, "number on the right": lambda x, y: x * 2.5, "number on the left": lambda x, y: 1.0 - x,
     "integer beside floats": lambda x, y: x * 3, "stretched": lambda x, y: x + y[:1], "outer": lambda x, y: x[:, :1] * y[:1],
-    "strided": lambda x, y: x[::2, ::3] / y[1::2, ::3], "turned": lambda x, y: x.t() + y.t(), "reversed": lambda x, y: x.flip(0) * y,
+    "strided": lambda x, y: x[::2, ::3] / y[1::2, ::3], "turned": lambda x, y: x.t() + y.t(),
+    "reversed": lambda x, y: x.flip(0) * y,
     "comparison": lambda x, y: x > y, "where": lambda x, y: graphc.where(x > 0, x, 0.0), "exp": lambda x, y: x.exp(),
     "where of tensors": lambda x, y: graphc.where(x > 0, x, y), "relu": lambda x, y: x.relu(), "abs": lambda x, y: x.abs(),
     "integers": lambda x, y: (x * 4).long() // 3, "mixed": lambda x, y: x.double() * y, "logic": lambda x, y: (x > 0) & (y > 0),
@@ -44,6 +45,31 @@ def test_same_as_numpy(name: str) -> None:
         got = CASES[name](x, y)
         assert got.dtype is want.dtype and got.shape == want.shape
         np.testing.assert_allclose(got.to(graphc.complex128).numpy(), want.to(graphc.complex128).numpy(), rtol=1e-6)
+
+
+TURNED: dict[str, Callable[[Any, Any], Any]] = {
+    "number": lambda x, y: x.t() * 2, "both": lambda x, y: x.t() + y.t(), "one of two": lambda x, y: x.t() + y.t().contiguous(),
+    "row": lambda x, y: x.t() + y[:, 0], "stretched": lambda x, y: x.t() + y[:1, :1].expand(6, 10).t(),
+    "costly": lambda x, y: x.t().exp(), "channels last": lambda x, y: -x.reshape(1, 2, 3, 10).permute(0, 3, 1, 2),
+    "half": lambda x, y: x.half().t() + 1, "where": lambda x, y: graphc.where(x.t() > 0, x.t(), y.t()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_results_lie_in_memory_as_numpys_do(name: str) -> None:
+    x, y = graphc.tensor(FLOATS), graphc.tensor(FLOATS[::-1].copy())
+    with override(fuse_eager=False):
+        want = TURNED[name](x, y)
+    for _ in range(3):
+        got = TURNED[name](x, y)
+        assert got.stride() == want.stride()
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_the_dtype_is_infinite() -> None:
+    for _ in range(3):
+        assert (graphc.ones(4) * 1e40).tolist() == [float("inf")] * 4
 
 
 def test_gradients_flow() -> None:
