@@ -214,7 +214,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     return out
 
 
-_natives: dict[Any, Callable[..., tuple[np.ndarray, ...]] | None] = {}  # None for what has been seen once
+_natives: dict[Any, Callable[..., np.ndarray] | None] = {}  # None for what has been seen once
 
 
 def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
@@ -225,7 +225,8 @@ def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
         dtypes = [a.dtype for a, name in zip(arrays, record.operands) if type(a) is np.ndarray and name not in record.keeps]
         if not dtypes:
             return None
-        arrays = [array if type(array) is np.ndarray else np.asarray(array, dtypes[0]) for array in arrays]
+        dtype = as_dtype(dtypes[0])
+        arrays = [array if type(array) is np.ndarray else number(array, dtype) for array in arrays]
     key = (record, *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
     function = _natives.get(key)
     if function is None:
@@ -234,13 +235,40 @@ def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
         if key not in _natives and not record.costly:
             _natives[key] = None
             return None
-        types = [TensorType(as_dtype(array.dtype), array.shape) for array in arrays]
-        if not all(type_.dtype.has_code for type_ in types):
+        if not all(as_dtype(array.dtype).has_code for array in arrays):
             return None
-        builder = Builder(record.name, locations=False)
-        graph = builder.finish([record(*[builder.input(None, type_) for type_ in types])])
-        function = _natives[key] = array_function(compiler.executable(graph, Layout(tuple(map(strides_of, arrays)))))
-    return function(*arrays)[0]
+        function = _natives[key] = _made(record, arrays)
+    return function(*arrays)
+
+
+def _made(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
+    """Code for the op on arrays like these. Its results lie in memory as NumPy's do."""
+    order = _order(arrays)
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        if order is None or not array.ndim:
+            return array
+        return array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+
+    like = list(map(turned, arrays))
+    builder = Builder(record.name, locations=False)
+    inputs = [builder.input(None, TensorType(as_dtype(array.dtype), array.shape)) for array in like]
+    graph = builder.finish([record(*inputs)])
+    code = array_function(compiler.executable(graph, Layout(tuple(map(strides_of, like)))))
+    if order is None:
+        return lambda *arrays: code(*arrays)[0]
+    back = np.argsort(order)
+    return lambda *arrays: code(*map(turned, arrays))[0].transpose(back)
+
+
+def _order(arrays: list[np.ndarray]) -> tuple[int, ...] | None:
+    """The dimensions of NumPy's result from the outermost in memory to the innermost; None for row-major."""
+    if all(array.flags.c_contiguous for array in arrays):
+        return None
+    dtypes = [*(array.dtype for array in arrays), np.dtype(np.int8)]
+    result = np.nditer([*arrays, None], ["zerosize_ok"], op_dtypes=dtypes).operands[-1]
+    order = sorted(range(result.ndim), key=lambda axis: -abs(result.strides[axis]))
+    return None if order == sorted(order) else tuple(order)
 
 
 def _promote(record: OpDef, arrays: list[Any]) -> DType | None:
