@@ -10,7 +10,8 @@ from typing import Any
 
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.compile import compile
-from graphc.frontend.export import Program, export
+from graphc.frontend.export import Program
+from graphc.frontend.export import export as export_program
 from graphc.frontend.serialization import load as load_any
 from graphc.frontend.serialization import save as save_any
 from graphc.frontend.tensor import Tensor
@@ -23,7 +24,7 @@ class TracedFunction:
 
     def __init__(self, function: Callable[..., Any], example_inputs: tuple[Any, ...]) -> None:
         self._compiled: Callable[..., Any] = compile(function)
-        self.program = export(function, example_inputs)
+        self.program = export_program(function, example_inputs)
         self.original_name = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -101,15 +102,28 @@ def is_scripting() -> bool:
     return False
 
 
-def ignore(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as it is: there is nothing that scripting could not take."""
-    return function
+def export(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The method as it is: what is called is recorded, whatever it is called. `graphc.export` makes programs."""
+    return fn
 
 
-unused = ignore
+unused = export
+
+
+def ignore(drop: Any = False) -> Any:
+    """A decorator, with or without parentheses, that leaves a function as it is: there is nothing to be left out."""
+    return drop if callable(drop) else export
+
+
+def annotate(the_type: Any, the_value: Any) -> Any:
+    """The value as it is: Python's types are not looked at."""
+    del the_type
+    return the_value
+
+
 ScriptModule = ScriptFunction = TracedFunction
 
 __all__ = [
-    "ScriptFunction", "ScriptModule", "TracedFunction", "ignore", "is_scripting", "is_tracing", "load", "save", "script",
-    "trace", "unused",
+    "ScriptFunction", "ScriptModule", "TracedFunction", "annotate", "export", "ignore", "is_scripting", "is_tracing", "load",
+    "save", "script", "trace", "unused",
 ]  # fmt: skip

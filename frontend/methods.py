@@ -17,6 +17,7 @@ from graphc.frontend import (
     movement,
     pointwise,
     printing,
+    splitting,
     subscript,
 )
 from graphc.frontend.autograd import backward
@@ -124,7 +125,7 @@ def _attach() -> None:
         "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": functions["positive"],
         "__rdiv__": _reflected(functions["div"]),
         "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
-        "__setitem__": subscript.setitem, "where": pointwise.where_method,
+        "__setitem__": subscript.setitem, "where": pointwise.where_method, "split": splitting.split_method,
         "polygamma": elementary.polygamma_method, "polygamma_": inplace.in_place(elementary.polygamma_method, "polygamma_"),
         "T": property(_reversed), "H": property(complex_numbers.conjugated_matrix),
         "mT": property(complex_numbers.swapped_matrices), "mH": property(complex_numbers.conjugated_matrices),

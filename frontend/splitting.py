@@ -19,9 +19,9 @@ FUNCTIONS = """
 METHODS = FUNCTIONS
 
 
-def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
-    shape = input._data.shape
+    shape = tensor._data.shape
     at = axis(dim, len(shape))
     if not shape:
         raise GraphcError("split expects at least a 1-dimensional tensor")
@@ -39,9 +39,14 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     pieces: list[Tensor] = []
     start = 0
     for length in lengths:
-        pieces.append(_one_of_several(part(input, at, start, start + length), "Split", len(pieces)))
+        pieces.append(_one_of_several(part(tensor, at, start, start + length), "Split", len(pieces)))
         start += length
     return tuple(pieces)
+
+
+def split_method(self: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
+    return split(self, split_size, dim)
 
 
 def _one_of_several(piece: Tensor, name: str, index: int) -> Tensor:

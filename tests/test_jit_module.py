@@ -51,7 +51,11 @@ def test_script_is_compile() -> None:
         return x * 2 if graphc.jit.is_scripting() else x + 1
 
     assert f(graphc.ones(2)).tolist() == [2, 2] and not graphc.jit.is_tracing()
-    assert graphc.jit.ignore(model) is model
+
+
+def test_decorators_for_scripting_change_nothing() -> None:
+    assert graphc.jit.ignore(model) is graphc.jit.ignore(drop=True)(model) is model
+    assert graphc.jit.export(model) is graphc.jit.unused(model) is model and graphc.jit.annotate(list[int], [1]) == [1]
 
 
 def test_wrong_arguments() -> None:

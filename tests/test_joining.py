@@ -49,6 +49,8 @@ def test_pieces_at_indices() -> None:
     assert_same(x.dsplit([3]), np.dsplit(a, [3]))
     assert_same(x.hsplit(3), np.hsplit(a, 3))
     assert_same(x.split_with_sizes([1, 2], 1), np.split(a, [1], 1))
+    assert_same(x.split(split_size=[1, 2], dim=1), np.split(a, [1], 1))
+    assert_same(graphc.split(tensor=x, split_size_or_sections=[1, 2], dim=1), np.split(a, [1], 1))
     assert_same(x.unsafe_chunk(2, -1), np.split(a, 2, 2))
     assert_same(graphc.arange(6).hsplit((1, 3)), np.hsplit(np.arange(6), (1, 3)))
 

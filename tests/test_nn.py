@@ -40,6 +40,8 @@ def test_names_follow_the_nesting() -> None:
     assert [n for n, _ in net.named_parameters()] == NAMES
     assert "scratch" not in net.state_dict() and "seen" in net.state_dict()
     assert [n for n, _ in net.named_modules()] == ["", "conv", "norm", "parts", "parts.0", "parts.1"]
+    shared = nn.Sequential(net.conv, net.conv)
+    assert len(list(shared.modules())) == 2 and len(list(shared.modules(remove_duplicate=False))) == 3
     assert net.get_parameter("parts.1.bias") is net.parts[1].bias and net.get_submodule("parts.0") is net.parts[0]
     assert net.get_buffer("norm.running_var") is net.norm.running_var
 

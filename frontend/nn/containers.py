@@ -114,10 +114,10 @@ class Sequential(_Numbered):
             self.append(module)
         return self
 
-    def pop(self, index: int | slice) -> Any:
+    def pop(self, key: int | slice) -> Any:
         """Take a module out."""
-        module = self[index]
-        del self[index]
+        module = self[key]
+        del self[key]
         return module
 
 
@@ -165,10 +165,10 @@ class ModuleList(_Numbered):
         modules.insert(index, module)
         self._renumber(modules)
 
-    def pop(self, index: int | slice) -> Any:
+    def pop(self, key: int | slice) -> Any:
         """Take a module out."""
-        module = self[index]
-        del self[index]
+        module = self[key]
+        del self[key]
         return module
 
     def __repr__(self) -> str:
