@@ -93,6 +93,15 @@ class _Form:
         return results if self.results else results[0]
 
 
+_forgets: list[Callable[[], None]] = []
+
+
+def forget_forms() -> None:
+    """After the default dtype has changed, which results for integers have."""
+    for forget in _forgets:
+        forget()
+
+
 def composite(function: F) -> F:
     """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns a tensor or a
     tuple of tensors."""
@@ -144,7 +153,14 @@ def composite(function: F) -> F:
                 native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
         return form(tensors)
 
+    def forget() -> None:
+        nonlocal native
+        forms.clear()
+        entries.clear()
+        native = by_python
+
     native = by_python
+    _forgets.append(forget)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -11,6 +11,7 @@ from graphc import ops, types
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend.arguments import check_fits, given_dtype, scalar_type, sizes
+from graphc.frontend.composite import forget_forms
 from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.exchange import from_numpy
 from graphc.frontend.formats import channels_last_order, contiguous_format
@@ -37,6 +38,7 @@ def set_default_dtype(dtype: DType) -> None:
                                 expected="float32, float64, float16 or bfloat16", got=repr(dtype))
     types.set_default_dtype(dtype)
     forget_promotions()
+    forget_forms()
 
 
 def finished(tensor: Tensor, out: Tensor | None, requires_grad: bool, device: Device) -> Tensor:

@@ -44,19 +44,27 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
 
 
 def bind_attributes(attrs: Mapping[str, object], sizes: Mapping[str, int]) -> dict[str, object]:
-    """Attributes with numbers put in for symbolic sizes."""
+    """Attributes with numbers put in for symbolic sizes; ShapeError for a size that no input tells."""
 
     def bind(attribute: object) -> object:
         if isinstance(attribute, Dim):
+            if unknown := attribute.symbols() - sizes.keys():
+                raise ShapeError(f"the size {', '.join(sorted(unknown))} is not known", got=f"{attribute} among the attributes",
+                                 expected="sizes that are dimensions of the inputs")
             return attribute.bind(sizes)
         return tuple(map(bind, attribute)) if isinstance(attribute, tuple) else attribute
 
-    return {name: bind(attribute) for name, attribute in attrs.items()} if sizes else dict(attrs)
+    return {name: bind(attribute) for name, attribute in attrs.items()}
+
+
+def _is_symbolic(attribute: object) -> bool:
+    return isinstance(attribute, Dim) or (isinstance(attribute, tuple) and any(map(_is_symbolic, attribute)))
 
 
 def bind_graph(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """The graph with numbers put in for symbolic sizes; the graph itself if it has none."""
-    if all(value.type.is_static for value in graph.values()):
+    if all(value.type.is_static for value in graph.values()) and not any(
+            _is_symbolic(attribute) for node in graph.nodes for attribute in node.attrs.values()):
         return graph
     builder = Builder(graph.name, locations=False)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **v.info) for v in graph.inputs}

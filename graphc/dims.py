@@ -21,6 +21,12 @@ from graphc.errors import ShapeError
 Monomial: TypeAlias = tuple[str, ...]  # the symbols of a product, sorted, repeated for powers; () is the constant
 
 
+_MOST_TERMS = 256
+_MOST_FACTORS = 64
+"""What products of sizes may grow to: as many factors as a tensor has dimensions. Without a bound a few lines of a saved file,
+each of which squares the size before, would fill the memory."""
+
+
 class Dim:
     """An integer polynomial over named sizes. Immutable, hashable; every symbol stands for a size >= 0."""
 
@@ -62,6 +68,8 @@ class Dim:
     def __mul__(self, other: object) -> int | Dim:
         if (terms := _terms(other)) is None:
             return NotImplemented
+        if len(self.terms) * len(terms) > _MOST_TERMS**2:
+            raise _too_long()
         out: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in terms:
@@ -133,7 +141,14 @@ def _normal(terms: dict[Monomial, int]) -> int | Dim:
         return 0
     if set(known) == {()}:
         return known[()]
+    if len(known) > _MOST_TERMS or max(map(len, known)) > _MOST_FACTORS:
+        raise _too_long()
     return Dim(known)
+
+
+def _too_long() -> ShapeError:
+    return ShapeError("a symbolic size of too many parts",
+                      expected=f"at most {_MOST_TERMS} summands, of at most {_MOST_FACTORS} factors each")
 
 
 def _divide(dividend: Dim, divisor: object) -> int | Dim | None:

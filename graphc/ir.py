@@ -27,7 +27,18 @@ import numpy as np
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
 from graphc.op import OPS, OpDef, common_dtype, emit, working_dtype
 from graphc.operators import Operators
-from graphc.types import DType, Shape, Size, TensorType, broadcast_shapes, dtype_of, scalar_array, scalar_dtype
+from graphc.types import (
+    DType,
+    Shape,
+    Size,
+    TensorType,
+    broadcast_shapes,
+    complex32,
+    complex64,
+    dtype_of,
+    scalar_array,
+    scalar_dtype,
+)
 
 
 class Value(Operators):
@@ -246,14 +257,16 @@ class Builder:
 
     def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         """Append a node for the op, with the casts, broadcasts and constants that it needs."""
-        operands, narrow = self._broadcast(record, args) if record.elementwise else (tuple(map(self.lift, args)), None)
+        if record.elementwise:
+            operands, narrow = self._broadcast(record, args)
+        else:
+            operands, narrow = self._widen(record, tuple(map(self.lift, args)))
         inferred = record.infer(*(v.type for v in operands), **attrs)
         several = isinstance(inferred, tuple)
         location = self.location or (user_location() if self._locations else None)
         node = self.append(record, operands, attrs, inferred if several else (inferred,), location)
-        if narrow is not None and node.results[0].dtype.is_differentiable:
-            return emit(OPS["cast"], node.results[0], dtype=narrow if node.results[0].dtype.is_complex else narrow.to_real())
-        return node.results if several else node.results[0]
+        results = tuple(node.results) if narrow is None else tuple(_narrowed(value, narrow) for value in node.results)
+        return results if several else results[0]
 
     def lift(self, arg: Any) -> Value:
         """An argument as a value of this graph: a number or an array becomes a constant."""
@@ -302,6 +315,13 @@ class Builder:
             out.append(value if value.shape == shape else self._stretch(value, shape))
         return tuple(out), None if dtype is common else common
 
+    def _widen(self, record: OpDef, operands: tuple[Value, ...]) -> tuple[tuple[Value, ...], DType | None]:
+        """The operands of another op in dtypes that it computes in; and what the results are to be cast to, as above."""
+        if not record.computes or all(value.dtype is not complex32 for value in operands):
+            return operands, None
+        cast = OPS["cast"]
+        return tuple(emit(cast, v, dtype=complex64) if v.dtype is complex32 else v for v in operands), complex32
+
     def _stretch(self, value: Value, shape: tuple[Size, ...]) -> Value:
         return emit(OPS["broadcast_to"], value, shape=shape)
 
@@ -318,6 +338,13 @@ class Builder:
         for node in self.nodes:
             for value in node.results:
                 value.builder = None
+
+
+def _narrowed(value: Value, dtype: DType) -> Value:
+    """What was computed in a wider dtype, rounded; integers and booleans, and parts of complex numbers, as such."""
+    if not value.dtype.is_differentiable:
+        return value
+    return emit(OPS["cast"], value, dtype=dtype if value.dtype.is_complex else dtype.to_real())
 
 
 def rebuild(

@@ -105,6 +105,12 @@ class OpDef:
         """Whether each element of the result is one of the operand's, perhaps in another dtype."""
         return self.nanoseconds == 0 and len(self.operands) > 0
 
+    @property
+    def computes(self) -> bool:
+        """Whether numbers are computed with, and not only moved, read in parts or converted: complex32 ones are widened for
+        that."""
+        return self.nanoseconds > 0 and self.view is None
+
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.operands, *self.attrs))})>"
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  (registers the ops)
 from graphc.dims import Dim, parse_dim
-from graphc.errors import Location, ParseError
+from graphc.errors import Location, ParseError, ShapeError
 from graphc.ir import Builder, Graph, Value
 from graphc.op import OPS
 from graphc.types import DTYPES, DType, TensorType, complex32, convert
@@ -279,7 +279,10 @@ class _Reader:
         text = text.strip()
         if len(text) > _MAX_SIZE_LENGTH or not _SIZE.fullmatch(text):
             self._fail(token, Violation(f"{text[:40]!r} is not a size", expected="such as 8, N or 2*N + 1"))
-        return parse_dim(text)
+        try:
+            return parse_dim(text)
+        except ShapeError as error:
+            self._fail(token, Violation(error.problem, error.expected))
 
     def _attributes(self, syntax: Sequence[_Attribute], array_type: TensorType | None = None) -> dict[str, Any]:
         attributes: dict[str, Any] = {}

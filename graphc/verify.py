@@ -2,7 +2,7 @@
 
 Each operand is defined before it is used, in the same graph and once; each node has the operands and the attributes
 that its op's record names; the recorded types are those that the op's type rule gives; the operands of an elementwise
-op have one shape and one dtype; the names of inputs, and those of outputs, are different.
+op have one shape and one dtype, in which it is computed; the names of inputs, and those of outputs, are different.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.ir import Graph, Node, Value
 from graphc.op import OPS
 from graphc.text import print_attribute, print_node, print_types, value_names
-from graphc.types import DTYPES, DType, TensorType
+from graphc.types import DTYPES, DType, TensorType, complex32
 
 MAX_DIMENSIONS = 64  # NumPy's own limit
 MAX_BYTES = 2**63 - 1
@@ -66,7 +66,8 @@ def node_violation(node: Node) -> Violation | None:
     record = node.op
     if OPS.get(record.name) is not record:
         return Violation(f"{record.name!r} is not a registered op")
-    return _arity(node) or _attribute_names(node) or _attribute_values(node) or _elementwise(node) or _result_types(node)
+    rules = (_arity, _attribute_names, _attribute_values, _elementwise, _computed_in, _result_types)
+    return next((found for rule in rules if (found := rule(node))), None)
 
 
 def type_violation(type_: TensorType) -> Violation | None:
@@ -83,7 +84,10 @@ def type_violation(type_: TensorType) -> Violation | None:
         if not 0 <= number <= MAX_BYTES:
             return Violation(f"{size!r} is not a size", expected="an int from 0 to 2**63 - 1, or a symbolic size",
                              got=f"the shape {type_.shape}")
-    nbytes = type_.nbytes
+    try:
+        nbytes = type_.nbytes
+    except GraphcError as error:
+        return Violation(f"{error.problem} in the shape {type_.shape}", expected=error.expected)
     if isinstance(nbytes, int) and nbytes > MAX_BYTES:
         return Violation(f"{type_} is too large for any memory", expected="at most 2**63 - 1 bytes")
     if not _DEVICE.fullmatch(type_.device):
@@ -225,6 +229,19 @@ def _elementwise(node: Node) -> Violation | None:
     if len({type_.dtype for type_, name in zip(types, record.operands) if name not in record.keeps}) > 1:
         return Violation(f"{record.name}: the operands of an elementwise op differ in dtype", expected="equal dtypes",
                          got=print_types(types), hint="insert cast")
+    return None
+
+
+def _computed_in(node: Node) -> Violation | None:
+    """What is wrong with the dtypes of the operands, whatever the op is."""
+    record = node.op
+    for value, name in zip(node.operands, record.operands):
+        if record.floating and not value.dtype.is_differentiable and name not in record.keeps:
+            return Violation(f"{record.name} is not computed in {value.dtype.name}", expected="a floating-point dtype",
+                             got=print_types([v.type for v in node.operands]), hint="insert cast")
+    if record.computes and any(value.dtype is complex32 for value in node.operands):
+        return Violation(f"{record.name} is not computed in complex32", expected="complex64",
+                         got=print_types([v.type for v in node.operands]), hint="insert cast")
     return None
 
 

@@ -216,3 +216,14 @@ def test_several_threads() -> None:
     for thread in threads:
         thread.join(60)
     assert not wrong
+
+
+def test_the_default_dtype_may_change() -> None:
+    x = graphc.tensor([1, 2, 3])
+    try:
+        for dtype in (graphc.float32, graphc.float64) * 2:
+            graphc.set_default_dtype(dtype)
+            for _ in range(3):
+                assert graphc.nn.functional.softsign(x).dtype is dtype
+    finally:
+        graphc.set_default_dtype(graphc.float32)

@@ -147,6 +147,8 @@ def mutate(value: Any, choose: random.Random) -> Any:
         return (*value[:i], mutate(value[i], choose), *value[i + 1 :])
     if type(value) is int and choose.random() < 0.7:
         return choose.choice([value + 1, value - 1, -value, 7 * value, float(value), bool(value)])
+    if type(value) is bool and choose.random() < 0.5:
+        return not value
     return choose.choice(HOSTILE)
 
 
@@ -162,22 +164,24 @@ def test_attributes_that_pass_can_be_run(name: str) -> None:
 
 
 def run_mutated(record: OpDef, sample: Sample, arrays: list[np.ndarray], choose: random.Random) -> bool:
-    """Whether the changed node passed the verifier; then it must compute a result of the inferred type."""
+    """Whether the changed node passed the verifier; then it must compute results of the inferred types."""
     attrs = dict(sample.attrs)
     for _ in range(choose.choice((1, 1, 2))):
         changed = choose.choice(record.attrs)
-        attrs[changed] = mutate(attrs[changed], choose)
+        others = [other.attrs[changed] for other in record.samples]
+        attrs[changed] = choose.choice(others) if choose.random() < 0.2 else mutate(attrs[changed], choose)
     types = [TensorType(dtype_of(a.dtype), a.shape) for a in arrays]
     try:
-        inferred = record.infer(*types, **attrs)
+        found = record.infer(*types, **attrs)
     except Exception:  # whatever a type rule says of nonsense, the verifier makes a VerifyError of it
         return False
-    made = node(record, [Value(t, None, i) for i, t in enumerate(types)], [inferred], **attrs)
-    if node_violation(made) or not inferred.is_static or inferred.nbytes > 1 << 20:
+    inferred = list(found) if isinstance(found, tuple) else [found]
+    made = node(record, [Value(t, None, i) for i, t in enumerate(types)], inferred, **attrs)
+    if node_violation(made) or not all(type_.is_static and type_.nbytes <= 1 << 20 for type_ in inferred):
         return False
     try:
-        (result,) = interpret(Graph("f", made.operands, [made], made.results), arrays)
+        results = interpret(Graph("f", made.operands, [made], made.results), arrays)
     except (GraphcError, MemoryError):  # indices are data, and sizes inside an op may be huge: known at run time only
         return True
-    assert TensorType(dtype_of(result.dtype), result.shape) == inferred, attrs
+    assert [TensorType(dtype_of(result.dtype), result.shape) for result in results] == inferred, attrs
     return True

@@ -59,7 +59,8 @@ imag = op("imag", "x", infer=lambda x: _need_complex("imag", x).with_dtype(x.dty
           vjp=lambda ct: complex(zeros_like(ct), ct), samples=(Sample((_z,)),))
 
 
-conj = op("conj", "x", infer=lambda x: x, ref=np.conjugate, elementwise=True, vjp=lambda ct: conj(ct), scalar=lambda x: x,
+conj = op("conj", "x", infer=lambda x: x, ref=lambda x: np.conjugate(x) if x.dtype.kind == "c" else x, elementwise=True,
+          vjp=lambda ct: conj(ct), scalar=lambda x: x,
           samples=(Sample((_z,)), Sample((_f,))))
 
 

@@ -16,7 +16,7 @@ from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.elementwise import cast, where
 from graphc.ops.linalg import adjoint, matmul
-from graphc.ops.matrices import LAPACK, as_column, as_row, lesser, need_square, on_diagonal, part, total
+from graphc.ops.matrices import LAPACK, as_column, as_row, lesser, need_matrices, need_square, on_diagonal, part, total
 from graphc.ops.movement import broadcast_to
 from graphc.ops.systems import solve
 from graphc.types import DType, Size, TensorType, float32, float64
@@ -25,7 +25,7 @@ _square = TensorType(float32, (4, 4))
 _batch = TensorType(float64, (2, 3, 3))
 
 
-def _iterated(name: str, function: Callable[..., Any], x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+def iterated(name: str, function: Callable[..., Any], x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     """Call one of NumPy's iterative factorisations."""
     try:
         return function(x, *args, **kwargs)
@@ -70,7 +70,7 @@ def _eigh_infer(x: TensorType, upper: bool) -> tuple[TensorType, TensorType]:
 
 
 def _eigh_ref(x: np.ndarray, upper: bool) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = _iterated("linalg.eigh", np.linalg.eigh, x, "U" if upper else "L")
+    values, vectors = iterated("linalg.eigh", np.linalg.eigh, x, "U" if upper else "L")
     return values, vectors
 
 
@@ -98,7 +98,7 @@ def _eigvalsh_infer(x: TensorType, upper: bool) -> TensorType:
 
 
 def _eigvalsh_ref(x: np.ndarray, upper: bool) -> np.ndarray:
-    return _iterated("linalg.eigh", np.linalg.eigvalsh, x, "U" if upper else "L")
+    return iterated("linalg.eigh", np.linalg.eigvalsh, x, "U" if upper else "L")
 
 
 def _eigvalsh_vjp(ct: Any, x: Any, upper: bool) -> Any:
@@ -125,7 +125,7 @@ def _eig_infer(x: TensorType) -> tuple[TensorType, TensorType]:
 
 
 def _eig_ref(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = _iterated("linalg.eig", np.linalg.eig, x)
+    values, vectors = iterated("linalg.eig", np.linalg.eig, x)
     dtype = np.result_type(x.dtype, np.complex64)
     return values.astype(dtype, copy=False), vectors.astype(dtype, copy=False)
 
@@ -154,7 +154,7 @@ eig = op("eig", "x", infer=_eig_infer, ref=_eig_ref, vjp=_eig_vjp, **LAPACK, sam
 
 
 def _eigvals_ref(x: np.ndarray) -> np.ndarray:
-    return _iterated("linalg.eigvals", np.linalg.eigvals, x).astype(np.result_type(x.dtype, np.complex64), copy=False)
+    return iterated("linalg.eigvals", np.linalg.eigvals, x).astype(np.result_type(x.dtype, np.complex64), copy=False)
 
 
 def _eigvals_vjp(ct: Any, x: Any) -> Any:
@@ -171,6 +171,7 @@ eigvals = op("eigvals", "x", infer=lambda x: _eig_infer(x)[0], ref=_eigvals_ref,
 
 
 def _svd_infer(x: TensorType, full: bool) -> tuple[TensorType, ...]:
+    need_matrices("svd", x)
     rows, columns = x.shape[-2:]
     size = lesser(x)
     left, right = (rows, columns) if full else (size, size)
@@ -178,7 +179,7 @@ def _svd_infer(x: TensorType, full: bool) -> tuple[TensorType, ...]:
 
 
 def _svd_ref(x: np.ndarray, full: bool) -> tuple[np.ndarray, ...]:
-    left, values, right = _iterated("linalg.svd", np.linalg.svd, x, full_matrices=full)
+    left, values, right = iterated("linalg.svd", np.linalg.svd, x, full_matrices=full)
     return left, values, right
 
 
@@ -234,6 +235,6 @@ def svdvals_slope(ct: Any, x: Any) -> Any:
 
 
 svdvals = op("svdvals", "x", infer=_svdvals_infer, vjp=svdvals_slope, **LAPACK,
-             ref=lambda x: _iterated("linalg.svd", np.linalg.svd, x, compute_uv=False),
+             ref=lambda x: iterated("linalg.svd", np.linalg.svd, x, compute_uv=False),
              samples=(Sample((_square,)), Sample((TensorType(float32, (2, 3, 5)),))))
 """`svd` without the vectors."""

@@ -9,12 +9,11 @@ import numpy as np
 
 from graphc.errors import DTypeError
 from graphc.op import OpDef, Sample, not_differentiable, op
+from graphc.ops.checks import only, only_real
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import zeros_like
 from graphc.ops.elementwise import (
-    _only,
     _quiet,
-    _real,
     abs,
     eq,
     exp,
@@ -47,13 +46,13 @@ def _unary(name: str, ref: Any, vjp: Any, low: float = -2.0, high: float = 2.0, 
 def _binary(name: str, operands: str, ref: Any, vjp: Any, low: float = -2.0, high: float = 2.0, **more: Any) -> OpDef:
     """A function of two real numbers."""
     samples = (Sample((_f, _f), low=low, high=high), Sample((_d, _d), low=low, high=high))
-    settings: dict[str, Any] = {"infer": _real(name), "floating": True, **more}
+    settings: dict[str, Any] = {"infer": only_real(name), "floating": True, **more}
     return op(name, operands, ref=_quiet(ref), vjp=vjp, elementwise=True, nanoseconds=13.0, samples=samples, **settings)
 
 
 def _no_integers(name: str) -> dict[str, Any]:
     """For functions that are refused integers, instead of giving them another dtype."""
-    return {"floating": False, "infer": _only(name, "a floating-point dtype", "float")}
+    return {"floating": False, "infer": only(name, "a floating-point dtype", "float")}
 
 
 # Circles
@@ -121,7 +120,7 @@ def _entr(x: np.ndarray) -> Any:
     return np.where(x < 0, x.dtype.type(-np.inf), inside).astype(x.dtype, copy=False)
 
 
-entr = _unary("entr", _entr, lambda ct, x: ct * where(x < 0, math.nan, -log(x) - 1), low=0.5, infer=_real("entr"),
+entr = _unary("entr", _entr, lambda ct, x: ct * where(x < 0, math.nan, -log(x) - 1), low=0.5, infer=only_real("entr"),
               scalar=lambda x: where(x < 0, -math.inf, -x * log(where(x > 0, x, 1.0))))
 
 # The error function from the other side
@@ -131,7 +130,7 @@ def _erfc(x: np.ndarray) -> Any:
     return np.vectorize(math.erfc, otypes=[np.float64])(x).astype(x.dtype)
 
 
-erfc = _unary("erfc", _erfc, lambda ct, x: ct * (-2 / math.sqrt(math.pi)) * exp(-x * x), infer=_real("erfc"),
+erfc = _unary("erfc", _erfc, lambda ct, x: ct * (-2 / math.sqrt(math.pi)) * exp(-x * x), infer=only_real("erfc"),
               costly=True)
 
 # Lengths, signs and neighbours
@@ -158,7 +157,7 @@ def _signbit(x: np.ndarray) -> Any:
     return np.signbit(x) if x.dtype.kind not in "biu" else x < np.zeros((), x.dtype)
 
 
-signbit = op("signbit", "x", infer=lambda x: _real("signbit")(x).with_dtype(bool_), ref=_signbit, elementwise=True,
+signbit = op("signbit", "x", infer=lambda x: only_real("signbit")(x).with_dtype(bool_), ref=_signbit, elementwise=True,
              vjp=not_differentiable,
              samples=tuple(Sample((TensorType(dtype, (7,)),)) for dtype in (float32, float64, int64, bool_)))
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DivisionByZeroError, DTypeError, UnsupportedDTypeError
+from graphc.errors import DivisionByZeroError, DTypeError
 from graphc.op import OpDef, Sample, not_differentiable, op
+from graphc.ops.checks import only, only_numeric, only_real
 from graphc.ops.complex_numbers import conjugate, real
 from graphc.ops.creation import zeros_like
 from graphc.types import DType, TensorType, bool_, complex64, convert, float32, float64, int32, int64, uint8, widened
@@ -21,8 +22,6 @@ _d = TensorType(float64, (4,))
 _i = TensorType(int64, (7,))
 _b = TensorType(bool_, (7,))
 _z = TensorType(complex64, (3, 4))
-_REAL = ("bool", "int", "uint", "float")
-_NUMERIC = ("int", "uint", "float", "complex")
 
 
 def same(x: TensorType, *_: TensorType) -> TensorType:
@@ -35,33 +34,9 @@ def boolean(x: TensorType, *_: TensorType) -> TensorType:
     return x.with_dtype(bool_)
 
 
-def _only(name: str, allowed: str, *kinds: str) -> Callable[..., TensorType]:
-    """The type rule of an op that is defined on some kinds of dtype alone."""
-
-    def infer(x: TensorType, *_: TensorType) -> TensorType:
-        if x.dtype.kind not in kinds:
-            raise UnsupportedDTypeError(f"{name} is not supported for {_described(x.dtype)} inputs: not implemented for "
-                                        f"'{x.dtype.name}'", expected=allowed, got=str(x))
-        return x
-
-    return infer
-
-
-def _described(dtype: DType) -> str:
-    return {"bool": "bool", "complex": "complex", "float": "floating-point"}.get(dtype.kind, "integer")
-
-
-def _real(name: str) -> Callable[..., TensorType]:
-    return _only(name, "a dtype that is not complex", *_REAL)
-
-
-def _numeric(name: str) -> Callable[..., TensorType]:
-    return _only(name, "a numeric dtype", *_NUMERIC)
-
-
 def _ordered(name: str) -> Callable[..., TensorType]:
     """The type rule of a comparison by size, which complex numbers do not have."""
-    check = _real(name)
+    check = only_real(name)
     return lambda x, *_: check(x).with_dtype(bool_)
 
 
@@ -81,7 +56,7 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 add = op("add", "x y", infer=same, ref=_quiet(np.add), elementwise=True, exact_numbers=True,
          vjp=(lambda ct: ct, lambda ct: ct),
          samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b)), Sample((_z, _z))))
-sub = op("sub", "x y", infer=_numeric("sub"), ref=_quiet(np.subtract), elementwise=True, exact_numbers=True,
+sub = op("sub", "x y", infer=only_numeric("sub"), ref=_quiet(np.subtract), elementwise=True, exact_numbers=True,
          vjp=(lambda ct: ct, lambda ct: -ct), samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_z, _z))))
 mul = op("mul", "x y", infer=same, ref=_quiet(np.multiply), elementwise=True, exact_numbers=True,
          vjp=(lambda ct, y: ct * conjugate(y), lambda ct, x: ct * conjugate(x)),
@@ -90,7 +65,7 @@ div = op("div", "x y", infer=same, ref=_quiet(np.divide), elementwise=True, nano
          exact_numbers=True,
          vjp=(lambda ct, y: ct / conjugate(y), lambda ct, y, out: -ct * conjugate(out / y)),
          samples=(Sample((_f, _f), low=0.5), Sample((_d, _d), low=0.5), Sample((_z, _z), low=0.5)))
-neg = op("neg", "x", infer=_numeric("neg"), ref=np.negative, elementwise=True,
+neg = op("neg", "x", infer=only_numeric("neg"), ref=np.negative, elementwise=True,
          vjp=lambda ct: -ct, samples=(Sample((_f,)), Sample((_i,))))
 
 
@@ -98,7 +73,7 @@ def _sign(x: np.ndarray) -> Any:
     return np.subtract(x > 0, x < 0, dtype=np.int8).astype(x.dtype)  # of nan it is 0
 
 
-sign = op("sign", "x", infer=_only("sign", "a numeric dtype that is not complex", "int", "uint", "float"), ref=_sign,
+sign = op("sign", "x", infer=only("sign", "a numeric dtype that is not complex", "int", "uint", "float"), ref=_sign,
           elementwise=True,
           vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,), low=0.5), Sample((_i,))),
           scalar=lambda x: where(x > 0, 1, where(x < 0, -1, zeros_like(x))))
@@ -116,9 +91,9 @@ def _sgn_vjp(ct: Any, x: Any, out: Any) -> Any:
     return where(eq(length, 0), 0.0, scaled - real(scaled * conjugate(out)) * out)
 
 
-sgn = op("sgn", "x", infer=_only("sgn", "a complex dtype", "complex"), ref=_quiet(_sgn), elementwise=True, kernel="host",
+sgn = op("sgn", "x", infer=only("sgn", "a complex dtype", "complex"), ref=_quiet(_sgn), elementwise=True, kernel="host",
          vjp=_sgn_vjp, samples=(Sample((_z,), low=0.5),))
-abs = op("abs", "x", infer=lambda x: _numeric("abs")(x).with_dtype(x.dtype.to_real()), ref=np.abs, elementwise=True,
+abs = op("abs", "x", infer=lambda x: only_numeric("abs")(x).with_dtype(x.dtype.to_real()), ref=np.abs, elementwise=True,
          vjp=lambda ct, x: ct * (sgn(x) if x.dtype.is_complex else sign(x)),
          samples=(Sample((_f,), low=0.5), Sample((_i,)), Sample((_z,), low=0.5)))
 
@@ -152,7 +127,7 @@ def _exponent_vjp(ct: Any, x: Any, y: Any, out: Any) -> Any:
     return where(eq(x, 0) & rising, 0.0, ct * conjugate(out * log(x)))
 
 
-pow = op("pow", "x y", infer=_numeric("pow"), ref=_quiet(_pow),
+pow = op("pow", "x y", infer=only_numeric("pow"), ref=_quiet(_pow),
          elementwise=True, nanoseconds=25,
          vjp=(_base_vjp, _exponent_vjp),
          samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=0, high=5), Sample((_z, _z), low=0.5)))
@@ -169,14 +144,14 @@ def _no_integer_by_zero(function: Callable[..., Any]) -> Callable[..., Any]:
     return _quiet(ref)
 
 
-floor_divide = op("floor_divide", "x y", infer=_only("floor_divide", "a numeric dtype", "int", "uint", "float"),
+floor_divide = op("floor_divide", "x y", infer=only("floor_divide", "a numeric dtype", "int", "uint", "float"),
                   ref=_no_integer_by_zero(np.floor_divide), elementwise=True, nanoseconds=20, exact_numbers=True,
                   vjp=not_differentiable, samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
-remainder = op("remainder", "x y", infer=_only("remainder", "a numeric dtype", "int", "uint", "float"),
+remainder = op("remainder", "x y", infer=only("remainder", "a numeric dtype", "int", "uint", "float"),
                ref=_no_integer_by_zero(np.remainder), elementwise=True, nanoseconds=20,
                vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
                samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
-fmod = op("fmod", "x y", infer=_only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_no_integer_by_zero(np.fmod),
+fmod = op("fmod", "x y", infer=only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_no_integer_by_zero(np.fmod),
           elementwise=True, nanoseconds=20, vjp=(lambda ct: ct, lambda ct, x, y: -ct * trunc(x / y)),
           samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 
@@ -220,11 +195,11 @@ def _erf(x: np.ndarray) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
-erf = op("erf", "x", infer=_real("erf"), ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
+erf = op("erf", "x", infer=only_real("erf"), ref=_quiet(_erf), elementwise=True, nanoseconds=6.3, floating=True, costly=True,
          vjp=lambda ct, x: ct * (2 / math.sqrt(math.pi)) * exp(-x * x), samples=(Sample((_f,)), Sample((_d,))))
 _zero = functools.lru_cache(functools.partial(np.zeros, ()))
 """Nothing, in a dtype: NumPy takes an array sooner than a number."""
-relu = op("relu", "x", infer=_only("relu", "a numeric dtype that is not complex", "int", "uint", "float"),
+relu = op("relu", "x", infer=only("relu", "a numeric dtype that is not complex", "int", "uint", "float"),
           ref=lambda x: np.maximum(x, _zero(x.dtype)), elementwise=True,
           vjp=lambda ct, out: where(out > 0, ct, 0.0), samples=(Sample((_f,)), Sample((_i,))),
           scalar=lambda x: maximum(x, 0))
@@ -233,7 +208,7 @@ relu = op("relu", "x", infer=_only("relu", "a numeric dtype that is not complex"
 
 
 def _rounding(name: str, ref: Callable[..., Any]) -> OpDef:
-    return op(name, "x", infer=_only(name, "a numeric dtype that is not complex", "int", "uint", "float"), ref=ref,
+    return op(name, "x", infer=only(name, "a numeric dtype that is not complex", "int", "uint", "float"), ref=ref,
               elementwise=True, vjp=lambda ct: zeros_like(ct), samples=(Sample((_f,)), Sample((_i,))))
 
 
@@ -244,11 +219,11 @@ round = _rounding("round", lambda x: x.copy() if x.dtype.kind in "iu" else np.ri
 
 # Choosing
 
-maximum = op("maximum", "x y", infer=_real("maximum"), ref=np.maximum, elementwise=True,
+maximum = op("maximum", "x y", infer=only_real("maximum"), ref=np.maximum, elementwise=True,
              vjp=(lambda ct, x, y: where(x > y, ct, where(eq(x, y), ct * 0.5, 0.0)),
                   lambda ct, x, y: where(y > x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
-minimum = op("minimum", "x y", infer=_real("minimum"), ref=np.minimum, elementwise=True,
+minimum = op("minimum", "x y", infer=only_real("minimum"), ref=np.minimum, elementwise=True,
              vjp=(lambda ct, x, y: where(x < y, ct, where(eq(x, y), ct * 0.5, 0.0)),
                   lambda ct, x, y: where(y < x, ct, where(eq(x, y), ct * 0.5, 0.0))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
@@ -281,7 +256,7 @@ ge = op("ge", "x y", infer=_ordered("ge"), ref=np.greater_equal, **_compare)
 
 
 def _bitwise(name: str) -> Callable[..., TensorType]:
-    return _only(name, "bool or an integer dtype", "bool", "int", "uint")
+    return only(name, "bool or an integer dtype", "bool", "int", "uint")
 
 
 _bits: dict[str, Any] = {"elementwise": True, "vjp": not_differentiable, "samples": (Sample((_i, _i)), Sample((_b, _b)))}
@@ -291,8 +266,8 @@ bitwise_xor = op("bitwise_xor", "x y", infer=_bitwise("bitwise_xor"), ref=np.bit
 bitwise_not = op("bitwise_not", "x", infer=_bitwise("bitwise_not"), ref=np.bitwise_not, elementwise=True,
                  vjp=not_differentiable, samples=(Sample((_i,)), Sample((_b,))))
 _shift: dict[str, Any] = {"elementwise": True, "vjp": not_differentiable, "samples": (Sample((_i, _i), low=0, high=9),)}
-shift_left = op("shift_left", "x y", infer=_only("shift_left", "an integer dtype", "int", "uint"), ref=np.left_shift, **_shift)
-shift_right = op("shift_right", "x y", infer=_only("shift_right", "an integer dtype", "int", "uint"), ref=np.right_shift,
+shift_left = op("shift_left", "x y", infer=only("shift_left", "an integer dtype", "int", "uint"), ref=np.left_shift, **_shift)
+shift_right = op("shift_right", "x y", infer=only("shift_right", "an integer dtype", "int", "uint"), ref=np.right_shift,
                  **_shift)
 
 # Conversion

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.op import Sample, op
+from graphc.ops.checks import check_choice
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import cast, eq, where
 from graphc.ops.movement import check_axis, reshape
@@ -32,8 +33,9 @@ def _check(name: str, x: TensorType, axes: tuple[int, ...], scale: str, complex_
     if x.dtype not in ((complex64, complex128) if complex_ else (float32, float64)):
         raise DTypeError(f"{name}: Unsupported dtype {x.dtype.name}", got=str(x),
                          expected="complex64 or complex128" if complex_ else "float32 or float64")
-    if scale not in _FORWARD:
-        raise ArgumentError(f"{name}: no scale {scale!r}", expected=" or ".join(_FORWARD))
+    check_choice(name, "scale", scale, _FORWARD)
+    if len(set(axes)) != len(axes):
+        raise DimError(f"{name}: {axes} names a dimension twice", got=str(x))
     for axis in axes:
         check_axis(name, axis, x)
         if isinstance(x.shape[axis], int) and x.shape[axis] < 1:

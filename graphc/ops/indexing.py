@@ -41,7 +41,13 @@ def _in_range(index: np.ndarray, size: int, axis: int, name: str) -> np.ndarray:
     return index
 
 
-in_range = op("in_range", "index", "size axis name", infer=lambda index, **_: index, ref=_in_range, vjp=not_differentiable,
+def _in_range_infer(index: TensorType, size: int, axis: int, name: str) -> TensorType:
+    if index.dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"{name}: the index is not of an integer dtype", expected="int64", got=str(index))
+    return index
+
+
+in_range = op("in_range", "index", "size axis name", infer=_in_range_infer, ref=_in_range, vjp=not_differentiable,
               lower=lambda read, index, types, **_: read(0, index), pointwise=True, nanoseconds=0,
               samples=(Sample((_index,), {"size": 5, "axis": 1, "name": "gather"}),))
 """The index itself, if all places are below `size`. Passes put it before the ops that go by the index."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AutogradError
+from graphc.errors import ArgumentError, AutogradError, DTypeError, ShapeError
 from graphc.op import Sample, Undefined, not_differentiable, op
+from graphc.ops.checks import check_choice
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import zeros_like
 from graphc.ops.elementwise import where
@@ -24,6 +25,7 @@ from graphc.ops.matrices import (
     identity_like,
     lesser,
     lower_triangle,
+    need_matrices,
     need_square,
     on_diagonal,
     part,
@@ -93,6 +95,7 @@ cholesky = op("cholesky", "x", "upper check", infer=_cholesky_infer, ref=_choles
 
 
 def _lu_infer(x: TensorType, check: bool) -> tuple[TensorType, ...]:
+    need_matrices("lu_factor", x)
     size = lesser(x)
     return x, TensorType(int32, (*x.shape[:-2], size), x.device), TensorType(int32, x.shape[:-2], x.device)
 
@@ -149,10 +152,17 @@ after the other), and LAPACK's error codes. With `check` a zero on the diagonal 
 
 
 def _permutation_infer(pivots: TensorType, size: Size, inverse: bool) -> TensorType:
+    if pivots.dtype is not int32 or pivots.ndim < 1:
+        raise DTypeError("permutation: not the pivots of a factorisation", expected="int32[..., k]", got=str(pivots))
+    if isinstance(size, int) and isinstance(pivots.shape[-1], int) and size < pivots.shape[-1]:
+        raise ArgumentError(f"permutation: {pivots.shape[-1]} pivots of {size} rows", expected="as many rows, or more")
     return TensorType(int64, (*pivots.shape[:-1], size), pivots.device)
 
 
 def _permutation_ref(pivots: np.ndarray, size: int, inverse: bool) -> np.ndarray:
+    if pivots.size and (pivots.min() < 1 or pivots.max() > size):
+        raise ArgumentError("pivots passed to lu_unpack must be between 1 and LU.size(-2) inclusive. Did you properly pass the "
+                            "result of lu_factor?", got=f"pivots from {pivots.min()} to {pivots.max()} for {size} rows")
     order = np.broadcast_to(np.arange(size), (*pivots.shape[:-1], size)).copy()
     for i in range(pivots.shape[-1]):
         j = pivots[..., i : i + 1].astype(np.int64) - 1
@@ -178,6 +188,8 @@ def take_rows(x: Any, order: Any) -> Any:
 
 
 def _qr_infer(x: TensorType, mode: str) -> tuple[TensorType, TensorType]:
+    need_matrices("qr", x)
+    check_choice("qr", "mode", mode, ("reduced", "complete", "r"))
     rows, columns = x.shape[-2:]
     if mode == "complete":
         return _matrices(x, rows, rows), x
@@ -237,6 +249,7 @@ qr = op("qr", "x", "mode", infer=_qr_infer, ref=_qr_ref, vjp=_qr_vjp, **LAPACK,
 
 
 def _geqrf_infer(x: TensorType) -> tuple[TensorType, TensorType]:
+    need_matrices("geqrf", x)
     return x, x.with_shape((*x.shape[:-2], lesser(x)))
 
 
@@ -284,12 +297,32 @@ ldl_factor = op("ldl_factor", "x", "hermitian check", infer=_ldl_infer, ref=_ldl
 def _ldl_solve_infer(ld: TensorType, pivots: TensorType, b: TensorType, hermitian: bool) -> TensorType:
     need_square("ldl_solve", ld)
     check_sides("ldl_solve", ld, b)
+    if pivots.dtype is not int32 or pivots.shape != ld.shape[:-1]:
+        raise ShapeError("ldl_solve: the pivots do not fit the matrices", expected=f"int32{list(ld.shape[:-1])}",
+                         got=str(pivots))
     return b
+
+
+def _check_ldl_pivots(pivots: np.ndarray) -> None:
+    """ArgumentError where LAPACK, which checks nothing, would go beyond the matrix: for numbers of rows that there are not, and
+    for negative ones, which tell of blocks of two rows, that do not come in pairs."""
+    size = pivots.shape[-1]
+    halved = np.zeros(pivots.shape[:-1], np.bool_)
+    wrong = np.any((pivots == 0) | (pivots < -size) | (pivots > size))
+    for row in range(size):
+        second, negative = halved, pivots[..., row] < 0
+        wrong = wrong or np.any(second & ~negative)
+        halved = negative & ~second
+    if wrong or np.any(halved):
+        raise ArgumentError("torch.linalg.ldl_solve: the pivots are not those of a factorisation",
+                            expected=f"numbers from 1 to {size}, and negatives of these in pairs",
+                            hint="pass the result of ldl_factor")
 
 
 def _ldl_solve_ref(ld: np.ndarray, pivots: np.ndarray, b: np.ndarray, hermitian: bool) -> np.ndarray:
     out = b.copy()
     if b.size:
+        _check_ldl_pivots(pivots)
         solve = _symmetric("trs", ld, hermitian)
         for index in np.ndindex(ld.shape[:-2]):
             out[index] = solve(ld[index], pivots[index], b[index], lower=1)[0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from graphc.errors import LinAlgError
 from graphc.op import Sample, op
+from graphc.ops.checks import check_choice
 from graphc.ops.creation import full
 from graphc.ops.eigen import svdvals_slope
 from graphc.ops.linalg import adjoint, matmul
@@ -22,6 +23,7 @@ DECOMPOSING = ("gelsd", "gelss")
 
 def _lstsq_infer(a: TensorType, b: TensorType, rcond: float, driver: str) -> tuple[TensorType, ...]:
     check_sides("lstsq", a, b)
+    check_choice("lstsq", "driver", driver, ("gels", "gelsy", *DECOMPOSING))
     rows, columns = a.shape[-2:]
     batch = a.shape[:-2]
     return (

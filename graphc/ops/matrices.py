@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import LinAlgError, ShapeError
+from graphc.errors import DTypeError, LinAlgError, ShapeError
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import cast, eq, le, where
 from graphc.ops.movement import reshape, slice
-from graphc.types import Size, TensorType, int64
+from graphc.types import Size, TensorType, complex64, complex128, float32, float64, int64
 
 # Shapes
 
@@ -27,9 +27,19 @@ def lesser(x: TensorType) -> Size:
     return min(rows, columns)
 
 
+def need_matrices(name: str, x: TensorType) -> None:
+    """An error unless x holds matrices of a dtype that LAPACK has routines for."""
+    if x.dtype not in (float32, float64, complex64, complex128):
+        raise DTypeError(f"{name}: no matrices of {x.dtype.name}", expected="float32, float64, complex64 or complex128",
+                         got=str(x))
+    if x.ndim < 2:
+        raise ShapeError(f"{name}: expected matrices", expected="[..., m, n]", got=str(x))
+
+
 def need_square(name: str, x: TensorType) -> None:
-    """ShapeError unless x holds square matrices."""
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+    """An error unless x holds square matrices of a dtype that LAPACK has routines for."""
+    need_matrices(name, x)
+    if x.shape[-1] != x.shape[-2]:
         raise ShapeError(f"{name}: expected square matrices", expected="[..., n, n]", got=str(x))
 
 

@@ -10,10 +10,10 @@ from graphc.errors import ShapeError
 from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, zeros_like
-from graphc.ops.eigen import svd
+from graphc.ops.eigen import iterated, svd
 from graphc.ops.elementwise import cast, where
 from graphc.ops.linalg import adjoint, matmul, transpose_last
-from graphc.ops.matrices import LAPACK, as_column, as_row, each_matrix, failure, need_square, on_diagonal, part
+from graphc.ops.matrices import LAPACK, as_column, as_row, each_matrix, failure, need_matrices, need_square, on_diagonal, part
 from graphc.ops.movement import broadcast_to, concat, flip
 from graphc.ops.reduce import sum
 from graphc.ops.scan import cumprod
@@ -78,21 +78,20 @@ finite. The derivative is Giles's (2008, "An extended collection of matrix deriv
 
 
 def _pinv_infer(x: TensorType, atol: TensorType, rtol: TensorType, hermitian: bool) -> TensorType:
-    if hermitian:
-        need_square("pinv", x)
+    (need_square if hermitian else need_matrices)("pinv", x)
     for tolerance in (atol, rtol):
-        if tolerance.shape != x.shape[:-2]:
-            raise ShapeError("pinv: a tolerance is not a number for each matrix", expected=str(list(x.shape[:-2])),
-                             got=str(tolerance))
+        if tolerance.shape != x.shape[:-2] or tolerance.dtype is not x.dtype.to_real():
+            raise ShapeError("pinv: a tolerance is not a number for each matrix",
+                             expected=f"{x.dtype.to_real().name}{list(x.shape[:-2])}", got=str(tolerance))
     return x.with_shape((*x.shape[:-2], x.shape[-1], x.shape[-2]))
 
 
 def _pinv_ref(x: np.ndarray, atol: np.ndarray, rtol: np.ndarray, hermitian: bool) -> np.ndarray:
     if hermitian:
-        values, right = np.linalg.eigh(x)
+        values, right = iterated("linalg.pinv", np.linalg.eigh, x)
         left = right
     else:
-        left, values, right = np.linalg.svd(x, full_matrices=False)
+        left, values, right = iterated("linalg.pinv", np.linalg.svd, x, full_matrices=False)
         right = right.conj().swapaxes(-1, -2)
     sizes = np.abs(values)
     cutoff = np.maximum(atol, rtol * sizes.max(-1, initial=0))[..., None]
@@ -142,7 +141,7 @@ def _cofactor_infer(x: TensorType) -> TensorType:
 
 
 def _cofactor_ref(x: np.ndarray) -> np.ndarray:
-    left, values, right = np.linalg.svd(x)
+    left, values, right = iterated("linalg.det", np.linalg.svd, x)
     ones = np.ones_like(values[..., :1])
     before = np.concatenate([ones, np.cumprod(values[..., :-1], -1)], -1)[..., : values.shape[-1]]
     after = np.concatenate([np.cumprod(values[..., :0:-1], -1)[..., ::-1], ones], -1)[..., -values.shape[-1] or 1 :]

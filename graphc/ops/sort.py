@@ -48,6 +48,8 @@ def _search_infer(sequence: TensorType, values: TensorType, right: bool) -> Tens
     if sequence.ndim == 0 or (sequence.ndim > 1 and sequence.shape[:-1] != values.shape[:-1]):
         raise ShapeError("searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
                          "tensor and input value tensor must match", got=f"{sequence} and {values}")
+    if sequence.dtype.is_complex:
+        raise DTypeError("searchsorted: complex numbers have no order", got=str(sequence))
     if sequence.dtype is not values.dtype:
         raise DTypeError("searchsorted: boundary tensor and input value tensor should have same dtype",
                          got=f"{sequence} and {values}", hint="convert one with .to(dtype)")

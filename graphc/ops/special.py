@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, ShapeError
 from graphc.op import OpDef, Sample, Undefined, not_differentiable, op
+from graphc.ops.checks import check_choice, only, only_real
 from graphc.ops.elementary import xlogy
 from graphc.ops.elementwise import cast, eq, exp, sign, where
 from graphc.types import TensorType, float32, float64, int64
@@ -42,15 +43,15 @@ def _scipy(name: str) -> Any:
 def _unary(name: str, ref: Any, vjp: Any, low: float = -2.0, high: float = 2.0) -> OpDef:
     """A function of one real number; `low` and `high` bound the numbers it is tested on."""
     samples = tuple(Sample((TensorType(dtype, (6,)),), low=low, high=high) for dtype in (float32, float64))
-    return op(name, "x", infer=lambda x: x, ref=ref, vjp=vjp, elementwise=True, floating=True, kernel="host", nanoseconds=50.0,
-              samples=samples)
+    return op(name, "x", infer=only_real(name), ref=ref, vjp=vjp, elementwise=True, floating=True, kernel="host",
+              nanoseconds=50.0, samples=samples)
 
 
 def _binary(name: str, operands: str, ref: Any, vjp: Any, low: float, high: float) -> OpDef:
     """A function of two real numbers that is differentiated by the second alone, hence the integers in the samples."""
     whole = TensorType(int64, (6,))
     samples = tuple(Sample((whole, TensorType(dtype, (6,))), low=low, high=high) for dtype in (float32, float64))
-    return op(name, operands, infer=lambda x, y: x, ref=ref, vjp=vjp, elementwise=True, floating=True, kernel="host",
+    return op(name, operands, infer=only_real(name), ref=ref, vjp=vjp, elementwise=True, floating=True, kernel="host",
               nanoseconds=200.0, samples=samples)
 
 
@@ -75,6 +76,7 @@ def _polygamma(x: np.ndarray, n: int) -> Any:
 
 
 def _polygamma_infer(x: TensorType, n: int) -> TensorType:
+    only("polygamma", "a floating-point dtype", "float")(x)
     if n < 0:
         raise ArgumentError("polygamma(n, x) does not support negative n.", got=f"n = {n}")
     return x
@@ -162,20 +164,27 @@ POLYNOMIALS = {
 }
 """SciPy's names for the polynomials."""
 
+_HIGHEST = 1 << 24
+"""The degrees are counted up to one by one: no more of them than float32 tells apart, or it would never end."""
+
 
 @_single_at_least
 def _polynomial(x: np.ndarray, n: np.ndarray, kind: str) -> Any:
     import scipy.special
 
     degree = np.trunc(n).astype(np.int64)
+    if degree.max(initial=0) > _HIGHEST:
+        raise ArgumentError("a polynomial of too high a degree", expected=f"at most {_HIGHEST}", got=str(degree.max()))
     value = getattr(scipy.special, POLYNOMIALS[kind])(np.maximum(degree, 0), x.astype(np.float64))
     return np.where(degree < 0, 0.0, value)
 
 
 def _polynomial_infer(x: TensorType, n: TensorType, kind: str) -> TensorType:
-    if kind not in POLYNOMIALS:
-        raise ArgumentError(f"polynomial: there is no kind {kind!r}", expected=f"one of {', '.join(POLYNOMIALS)}")
-    return x
+    check_choice("polynomial", "kind", kind, POLYNOMIALS)
+    if n.shape != x.shape:
+        raise ShapeError("polynomial: degrees and places differ in shape", expected=str(list(x.shape)), got=str(n))
+    only_real("polynomial")(n)
+    return only("polynomial", "a floating-point dtype", "float")(x)
 
 
 polynomial = op("polynomial", "x n", "kind", infer=_polynomial_infer, ref=_polynomial, kernel="host", pointwise=True,

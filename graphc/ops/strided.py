@@ -39,6 +39,7 @@ def _diagonal_infer(x: TensorType, offset: int, row: int, column: int) -> Tensor
 
 
 def _diagonal_ref(x: np.ndarray, offset: int, row: int, column: int) -> np.ndarray:
+    offset = max(-x.shape[row], min(offset, x.shape[column]))  # beyond that nothing is left, whatever C's integers hold
     out = np.diagonal(x, offset, row, column)
     if x.flags.writeable:
         out.flags.writeable = True

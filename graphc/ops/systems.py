@@ -9,7 +9,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.linalg import adjoint, matmul
-from graphc.ops.matrices import LAPACK, each_matrix, failure, lower_triangle, need_square, upper_triangle
+from graphc.ops.matrices import LAPACK, each_matrix, failure, lower_triangle, need_matrices, need_square, upper_triangle
 from graphc.types import TensorType, float32, float64, int32
 
 _a = TensorType(float32, (4, 4))
@@ -20,6 +20,7 @@ _right = TensorType(float64, (2, 3, 1))
 
 def check_sides(name: str, a: TensorType, b: TensorType) -> None:
     """An error unless b holds right-hand sides of equations with the matrices a."""
+    need_matrices(name, a)
     if a.dtype is not b.dtype:
         raise DTypeError(f"{name}: Expected A and B to have the same dtype", got=f"{a} and {b}")
     if b.ndim != a.ndim or b.shape[:-1] != a.shape[:-1]:
