@@ -24,8 +24,6 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32, float64, int64
 
-FUNCTIONS = "ctc_loss"
-
 _NEVER = -1e30
 """The logarithm of a probability of zero: finite, so that differences of two of them are no nan."""
 

@@ -10,7 +10,7 @@ from graphc.frontend import linalg_factors, linalg_products, linalg_solvers, ret
 from graphc.frontend.arguments import emit, need_tensor
 from graphc.frontend.creation import zeros
 from graphc.frontend.linalg_checks import need_matrices, need_numbers, need_square, one_batch, one_dtype, squares
-from graphc.frontend.linalg_factors import geqrf, lu_unpack, ormqr
+from graphc.frontend.linalg_factors import geqrf, lu_unpack
 from graphc.frontend.linalg_products import det, logdet, matrix_exp, matrix_power
 from graphc.frontend.linalg_solvers import solve_triangular
 from graphc.frontend.tape import named
@@ -26,7 +26,7 @@ METHODS = """
     ormqr pinverse qr slogdet solve svd symeig triangular_solve
 """
 
-__all__ = ["det", "geqrf", "logdet", "lu_unpack", "matrix_exp", "matrix_power", "ormqr"]  # public as they are
+__all__ = ["det", "geqrf", "logdet", "lu_unpack", "matrix_exp", "matrix_power"]  # public as they are
 
 
 def cholesky(input: Tensor, upper: bool = False) -> Tensor:
@@ -34,37 +34,37 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
     return linalg_factors.cholesky(input, upper=upper)
 
 
-def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """X with A X = B, of the Cholesky factor of A: L with L L^H = A, or U with U^H U = A if `upper`."""
+def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
+    """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`."""
     name = "cholesky_solve"
-    for x, what in ((B, "b"), (L, "u")):
+    for x, what in ((input, "b"), (input2, "u")):
         need_tensor(x, name, what)
         if x.ndim < 2:
             raise ShapeError(f"{what} should have at least 2 dimensions, but has {x.ndim} dimensions instead")
-    need_square(L, name)
-    one_dtype(B, L, name, ("b", "A"))
-    need_numbers(B, name)
-    if B._data.shape[-2] != L._data.shape[-1]:
-        raise ShapeError(f"Incompatible matrix sizes for {name}: each A matrix is {L.shape[-1]} by {L.shape[-1]} but each b "
-                         f"matrix is {B.shape[-2]} by {B.shape[-1]}")
-    return emit(ops.cholesky_solve, one_batch(L, B), {"upper": upper})
+    need_square(input2, name)
+    one_dtype(input, input2, name, ("b", "A"))
+    need_numbers(input, name)
+    if input._data.shape[-2] != input2._data.shape[-1]:
+        raise ShapeError(f"Incompatible matrix sizes for {name}: each A matrix is {input2.shape[-1]} by {input2.shape[-1]} but "
+                         f"each b matrix is {input.shape[-2]} by {input.shape[-1]}")
+    return emit(ops.cholesky_solve, one_batch(input2, input), {"upper": upper})
 
 
-def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`."""
-    size = squares(L, "cholesky_inverse")._data.shape[-1]
-    return named(cholesky_solve(eye(size, dtype=L.dtype), L, upper), "CholeskyInverse")
+    size = squares(input, "cholesky_inverse")._data.shape[-1]
+    return named(cholesky_solve(eye(size, dtype=input.dtype), input, upper), "CholeskyInverse")
 
 
-def triangular_solve(b: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
-    """X with A X = b (A^T X = b if `transpose`) for triangular matrices A, and a copy of A."""
+def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
+    """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A."""
     name = "triangular_solve"
-    need_matrices(b, name, "b")
+    need_matrices(input, name, "b")
     need_square(A, name)
-    if b._data.shape[-2] != A._data.shape[-1]:
+    if input._data.shape[-2] != A._data.shape[-1]:
         raise ShapeError(f"Incompatible matrix sizes for triangular_solve: each A matrix is {A.shape[-1]} by {A.shape[-1]} but "
-                         f"each b matrix is {b.shape[-2]} by {b.shape[-1]}")
-    A, b = one_batch(A, b)
+                         f"each b matrix is {input.shape[-2]} by {input.shape[-1]}")
+    A, b = one_batch(A, input)
     turned, above = (ops.transpose_last(A), not upper) if transpose else (A, upper)
     return return_types.triangular_solve(solve_triangular(turned, b, upper=above, unitriangular=unitriangular), A.clone())
 
@@ -75,9 +75,9 @@ def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, 
     return (factors, pivots, info) if get_infos else (factors, pivots)
 
 
-def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
-    """X with A X = b, of what `lu` has made of A."""
-    return linalg_solvers.lu_solve(LU_data, LU_pivots, b)
+def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    """X with A X = input, of what `lu` has made of A."""
+    return linalg_solvers.lu_solve(LU_data, LU_pivots, input)
 
 
 def qr(input: Tensor, some: bool = True) -> Any:
@@ -85,9 +85,17 @@ def qr(input: Tensor, some: bool = True) -> Any:
     return return_types.qr(*linalg_factors.qr(input, "reduced" if some else "complete"))
 
 
-def orgqr(input: Tensor, tau: Tensor) -> Tensor:
-    """`linalg.householder_product`."""
-    return linalg_factors.householder_product(input, tau)
+def orgqr(input: Tensor, input2: Tensor) -> Tensor:
+    """`linalg.householder_product`; `input2` is tau."""
+    return linalg_factors.householder_product(input, input2)
+
+
+def ormqr(input: Tensor, input2: Tensor, input3: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
+    """The product of the reflections of `linalg.householder_product(input, input2)`, all m columns of it, with a matrix.
+
+    Q @ input3, input3 @ Q if not `left`, and with Q^H in Q's place if `transpose`.
+    """
+    return linalg_factors.ormqr(input, input2, input3, left, transpose)
 
 
 def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:

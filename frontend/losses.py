@@ -24,8 +24,6 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import int64, uint8
 
-FUNCTIONS = "binary_cross_entropy_with_logits kl_div poisson_nll_loss"
-
 
 def legacy(reduction: str, size_average: Any, reduce: Any) -> str:
     """The reduction that the two flags of old say, or the one given."""

@@ -21,8 +21,6 @@ from graphc.frontend.spatial import places
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32, int64
 
-FUNCTIONS = "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss triplet_margin_loss"
-
 
 @full_precision
 @composite

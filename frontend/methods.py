@@ -22,7 +22,7 @@ from graphc.frontend import (
 )
 from graphc.frontend.autograd import backward
 from graphc.frontend.families import ALIASES, FAMILIES, names
-from graphc.frontend.public import with_numpy_names
+from graphc.frontend.public import method
 from graphc.frontend.tensor import Tensor
 from graphc.op import OpDef
 
@@ -99,7 +99,7 @@ def _attach() -> None:
     for family in FAMILIES:
         for name in names(family, "METHODS"):
             functions[name] = getattr(family, name)
-            setattr(Tensor, name, with_numpy_names(functions[name]))
+            setattr(Tensor, name, method(functions[name]))
         for name in names(family, "IN_PLACE"):
             setattr(Tensor, f"{name}_", inplace.in_place(functions[name], f"{name}_"))
     for name, record in ARITHMETIC.items():

@@ -21,7 +21,7 @@ from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, float32
 
-FUNCTIONS = "batch_norm group_norm instance_norm layer_norm rms_norm"
+FUNCTIONS = "rms_norm"
 
 
 def _wide(input: Tensor, kernel: str) -> Tensor:

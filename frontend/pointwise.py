@@ -491,9 +491,9 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
     return named(where(input == -math.inf, -largest if neginf is None else neginf, out), "NanToNum")
 
 
-def result_type(tensor1: Operand, tensor2: Operand) -> DType:
+def result_type(tensor: Operand, other: Operand) -> DType:
     """The dtype that an operation on both would compute in."""
-    return promoted(tensor1, tensor2)
+    return promoted(tensor, other)
 
 
 def can_cast(from_: DType, to: DType) -> bool:

@@ -33,15 +33,25 @@ BOTH = frozenset((
 """Functions of two tensors."""
 
 
-NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
-"""What NumPy calls arguments: PyTorch takes these names too."""
+SETTINGS = (
+    ("axis", "dim"), ("keepdims", "keepdim"), ("sections", "indices_or_sections"), ("indices", "indices_or_sections"),
+    ("dim0", "axis0"), ("dim1", "axis1"), ("train", "training"),
+)
+"""Other names of arguments, NumPy's for the most part, that PyTorch takes too: (the other name, ours)."""
+
+OPERANDS = (("x", "input"), ("a", "input"), ("x1", "input"), ("x2", "other"), ("input", "A"), ("input", "x"))
+"""Other names of the tensors that functions are given; those of `linalg` are `A` in PyTorch's documents and `input` to it."""
 
 
-def with_numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with NumPy's names beside its own for the arguments that say which dimensions are meant."""
+def _other_names(function: Callable[..., Any], pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
     code = inspect.unwrap(function).__code__  # of hundreds of functions at import: inspect.signature() takes ten times as long
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    others = {other: name for other, name in NUMPY_NAMES.items() if name in own and other not in own}
+    return {other: name for other, name in pairs if name in own and other not in own}
+
+
+def method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a method, which takes the other names of its settings too."""
+    others = _other_names(function, SETTINGS)
     if not others:
         return function
 
@@ -56,11 +66,14 @@ def with_numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The function with an `out=` argument for the tensor to write into; ArgumentTypeError for what is no tensor."""
-    function = with_numpy_names(function)
+    others = _other_names(function, SETTINGS + OPERANDS)
     either, numbers, both = name in EITHER, name in NUMBERS, name in BOTH
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        if kwargs:
+            for other in others.keys() & kwargs.keys():
+                kwargs[others[other]] = kwargs.pop(other)
         if args and not isinstance(args[0], Tensor) and not (
             either and any(isinstance(a, Tensor) for a in (*args[1:], *kwargs.values()))
         ):
@@ -77,7 +90,7 @@ def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with an `out=` argument; for functions whose first argument is not a tensor."""
-    function = with_numpy_names(function)
+    function = method(function)
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:

@@ -242,9 +242,10 @@ class TensorType:
     __repr__ = __str__
 
 
-def promote_types(a: DType, b: DType) -> DType:
+def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width, and
     complex numbers over all, with parts as precise as those of both."""
+    a, b = type1, type2
     if a is b:
         return a
     if a.is_complex or b.is_complex:
