@@ -22,7 +22,7 @@ from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.linalg import contract
 from graphc.ops.movement import flip, fold, pad, permute, reshape, slice, stack_operand, window
-from graphc.types import Size, TensorType, float32
+from graphc.types import Size, TensorType, float32, widened
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -204,7 +204,7 @@ def _taps(x: np.ndarray, kernel: Ints, out: Ints, stride: Ints, dilation: Ints) 
     """Each place of the kernel, with the elements of the padded x ([..., *S]) that it meets ([..., prod(out)])."""
     for place in np.ndindex(*kernel):
         region = tuple(
-            builtins.slice(p * d, p * d + (n - 1) * s + 1, s) for p, n, s, d in zip(place, out, stride, dilation)
+            builtins.slice(p * d, p * d + max((n - 1) * s + 1, 0), s) for p, n, s, d in zip(place, out, stride, dilation)
         )
         yield place, x[_last(region)]
 
@@ -226,35 +226,35 @@ def _conv_ref(
     x: np.ndarray, w: np.ndarray, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> np.ndarray:
     out = tuple(map(_out_size, x.shape[2:], w.shape[2:], stride, padding, dilation))
-    xs, ws = _grouped(_pad_ref(x, padding), 1, groups), _grouped(w, 0, groups)
-    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out), x.dtype)
+    xs, ws = _grouped(_pad_ref(widened(x), padding), 1, groups), _grouped(widened(w), 0, groups)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out), xs.dtype)
     for place, seen in _taps(xs, w.shape[2:], out, stride, dilation):
         y += np.einsum("bzc...,zoc->bzo...", seen, ws[_last(place)])
-    return y.reshape(x.shape[0], w.shape[0], *out)
+    return y.reshape(x.shape[0], w.shape[0], *out).astype(x.dtype, copy=False)
 
 
 def _input_grad_ref(
     g: np.ndarray, w: np.ndarray, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> np.ndarray:
-    gs, ws = _grouped(g, 1, groups), _grouped(w, 0, groups)
+    gs, ws = _grouped(widened(g), 1, groups), _grouped(widened(w), 0, groups)
     padded = tuple(low + s + high for s, (low, high) in zip(size, padding))
-    dx = np.zeros((g.shape[0], groups, w.shape[1], *padded), g.dtype)
+    dx = np.zeros((g.shape[0], groups, w.shape[1], *padded), gs.dtype)
     for place, seen in _taps(dx, w.shape[2:], g.shape[2:], stride, dilation):
         seen += np.einsum("bzo...,zoc->bzc...", gs, ws[_last(place)])
     inner = tuple(builtins.slice(low, low + s) for s, (low, _) in zip(size, padding))
-    return np.ascontiguousarray(dx[_last(inner)]).reshape(g.shape[0], groups * w.shape[1], *size)
+    return np.ascontiguousarray(dx[_last(inner)], g.dtype).reshape(g.shape[0], groups * w.shape[1], *size)
 
 
 def _weight_grad_ref(
     x: np.ndarray, g: np.ndarray, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> np.ndarray:
-    xs, gs = _grouped(_pad_ref(x, padding), 1, groups), _grouped(g, 1, groups)
-    dw = np.zeros((groups, gs.shape[2], xs.shape[2], *kernel), x.dtype)
+    xs, gs = _grouped(_pad_ref(widened(x), padding), 1, groups), _grouped(widened(g), 1, groups)
+    dw = np.zeros((groups, gs.shape[2], xs.shape[2], *kernel), xs.dtype)
     count = math.prod(g.shape[2:])
     flat = gs.reshape(*gs.shape[:3], count)
     for place, seen in _taps(xs, kernel, g.shape[2:], stride, dilation):
         dw[_last(place)] = np.einsum("bzcp,bzop->zoc", seen.reshape(*xs.shape[:3], count), flat)
-    return dw.reshape(g.shape[1], xs.shape[2], *kernel)
+    return dw.reshape(g.shape[1], xs.shape[2], *kernel).astype(x.dtype, copy=False)
 
 
 # The records

@@ -26,13 +26,14 @@ _batch = TensorType(float64, (2, 3, 3))
 
 
 def iterated(name: str, function: Callable[..., Any], x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
-    """Call one of NumPy's iterative factorisations."""
+    """Call one of the iterative factorisations of NumPy or SciPy."""
+    failed = f"{name}: The algorithm failed to converge because the input matrix"
+    if not np.isfinite(x).all():  # of these LAPACK's iterations may never end
+        raise LinAlgError(f"{failed} contained non-finite values.")
     try:
         return function(x, *args, **kwargs)
     except np.linalg.LinAlgError:
-        why = "is ill-conditioned or has too many repeated eigenvalues" if np.isfinite(x).all() else (
-            "contained non-finite values")
-        raise LinAlgError(f"{name}: The algorithm failed to converge because the input matrix {why}.") from None
+        raise LinAlgError(f"{failed} is ill-conditioned or has too many repeated eigenvalues.") from None
 
 
 def _values(x: TensorType, size: Size) -> TensorType:

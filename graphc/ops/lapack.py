@@ -64,7 +64,7 @@ def _cholesky_ref(x: np.ndarray, upper: bool, check: bool) -> tuple[np.ndarray, 
         (potrf,) = get_lapack_funcs(("potrf",), (x,))
         out = np.empty_like(x)
         each_matrix(lambda a: potrf(a, lower=not upper), (x,), (out, info))
-    if check:
+    if check and info.any():
         raise failure("linalg.cholesky", info,
                       "The factorization could not be completed because the input is not positive-definite (the leading "
                       "minor of order {info} is not positive-definite).") from None

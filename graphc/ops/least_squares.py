@@ -10,7 +10,7 @@ from graphc.errors import LinAlgError
 from graphc.op import Sample, op
 from graphc.ops.checks import check_choice
 from graphc.ops.creation import full
-from graphc.ops.eigen import svdvals_slope
+from graphc.ops.eigen import iterated, svdvals_slope
 from graphc.ops.linalg import adjoint, matmul
 from graphc.ops.matrices import LAPACK, each_matrix, total
 from graphc.ops.matrix_functions import pinv, pinv_slope
@@ -41,6 +41,7 @@ def _lstsq_ref(a: np.ndarray, b: np.ndarray, rcond: float, driver: str) -> tuple
     )
     if not a.size or not b.size:
         return solution, rank, values
+    solve = scipy.linalg.lstsq
     if driver == "gels":
         (gels,) = scipy.linalg.get_lapack_funcs(("gels",), (a, b))
         columns = a.shape[-1]
@@ -59,14 +60,14 @@ def _lstsq_ref(a: np.ndarray, b: np.ndarray, rcond: float, driver: str) -> tuple
     elif driver == "gelsy":
 
         def pivoted(a: np.ndarray, b: np.ndarray) -> tuple[Any, ...]:
-            x, _, found, _ = scipy.linalg.lstsq(a, b, rcond, check_finite=False, lapack_driver=driver)
+            x, _, found, _ = solve(a, b, rcond, check_finite=False, lapack_driver=driver)
             return x, found
 
         each_matrix(pivoted, (a, b), (solution, rank))
     else:
 
         def decomposed(a: np.ndarray, b: np.ndarray) -> tuple[Any, ...]:
-            x, _, found, singular = scipy.linalg.lstsq(a, b, rcond, check_finite=False, lapack_driver=driver)
+            x, _, found, singular = iterated("linalg.lstsq", solve, a, b, rcond, check_finite=False, lapack_driver=driver)
             return x, found, singular
 
         each_matrix(decomposed, (a, b), (solution, rank, values))

@@ -56,7 +56,7 @@ def _inv_ref(x: np.ndarray, check: bool) -> tuple[np.ndarray, np.ndarray]:
 
     out = np.empty_like(x)
     each_matrix(inverted, (x,), (out, info))
-    if check:
+    if check and info.any():
         raise failure("linalg.inv", info, "The diagonal element {info} is zero, the inversion could not be completed because "
                                           "the input matrix is singular.")
     return out, info

@@ -128,7 +128,7 @@ def _solve_ref(a: np.ndarray, b: np.ndarray, check: bool) -> tuple[np.ndarray, n
 
     out = np.empty_like(b)
     each_matrix(solved, (a, b), (out, info))
-    if check:
+    if check and info.any():
         raise failure("graphc.linalg.solve", info, "The solver failed because the input matrix is singular.")
     return out, info
 

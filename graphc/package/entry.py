@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,6 +84,8 @@ def prepare(entry: Entry) -> tuple[Entry, dict[str, np.ndarray]]:
 
 
 def _constant_input(builder: Builder, array: np.ndarray, constants: dict[str, np.ndarray], taken: set[Any]) -> Value:
+    import hashlib  # which loads OpenSSL
+
     array = np.asarray(array, dtype_of(array.dtype).numpy, order="C")
     described = f"{array.dtype.str}{list(array.shape)}".encode()
     name = f"constant.{hashlib.sha256(described + array.tobytes()).hexdigest()[:16]}"

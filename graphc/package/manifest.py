@@ -6,7 +6,6 @@ two are compared.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -33,6 +32,8 @@ def is_entry_name(name: str) -> bool:
 
 def checksum(parts: Iterable[memoryview]) -> str:
     """SHA-256 of the parts, one after another."""
+    import hashlib  # which loads OpenSSL
+
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

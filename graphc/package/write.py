@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -49,7 +48,7 @@ def write_package(
             shutil.copyfileobj(scratch, target)
         return
     path = os.path.realpath(target)  # a link stays a link to the new file
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             write_archive(file, members)
