@@ -184,7 +184,7 @@ def _consider(
     forms[signature] = None
     if len(forms) > _MOST:
         return None
-    from graphc.frontend.compile import trace_once  # it stands above the functions that are composites
+    from graphc.frontend.compiled import trace_once  # it stands above the functions that are composites
 
     try:
         traced = trace_once(function, args, kwargs)

@@ -123,8 +123,26 @@ def partition(
     numbers are the fourth), and `cotangents`; it returns `results`. Of `outputs` the first `lasting` ones may be kept
     for the backward as they are; inputs with numbers in `changed` will be something else by then.
     """
-    ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
+    ahead = builder.nodes[:forward]
+    returned, backward_graph, kept, taken = divide(
+        builder, forward, inputs, outputs, cotangents, results, lasting, changed
+    )
     builder.abandon()
+    return extract(builder.name, inputs, ahead, returned), backward_graph, kept, taken
+
+
+def divide(
+    builder: Builder,
+    forward: int,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    cotangents: Sequence[Value],
+    results: Sequence[Value],
+    lasting: int,
+    changed: Collection[int] = (),
+) -> tuple[list[Value], Graph, list[int], list[int]]:
+    """`partition`, but for the forward graph: the values that it is to return come in its place."""
+    ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
     lost = {inputs[i] for i in changed}
     remade = _remade(ahead, [value for value in inputs if value not in lost], set(known))
@@ -138,10 +156,9 @@ def partition(
     taken = [i for i, value in enumerate(inputs) if value in live and value not in lost]
     returned = [*outputs, *(r for r in residuals if r not in known)]
     known |= {value: j for j, value in enumerate(returned) if j >= len(outputs)}
-    forward_graph = _extract(builder.name, inputs, ahead, returned)
     given = [*residuals, *(inputs[i] for i in taken), *cotangents]
-    backward_graph = _extract(f"{builder.name}.backward", given, [*remade, *behind], results)
-    return forward_graph, backward_graph, [known[r] for r in residuals], taken
+    backward_graph = extract(f"{builder.name}.backward", given, [*remade, *behind], results)
+    return returned, backward_graph, [known[r] for r in residuals], taken
 
 
 def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) -> list[Node]:
@@ -159,7 +176,7 @@ def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) ->
     return remade
 
 
-def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:
+def extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:
     """A graph of its own from some nodes of another; what leads to no output is left out."""
     live = set(outputs)
     for node in reversed(nodes):

@@ -1,0 +1,242 @@
+"""What a traced call comes to: the values that it computes, and what is done with them when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import graphc.ops as ops
+from graphc.autodiff import divide, extract
+from graphc.errors import ArgumentTypeError, TraceError
+from graphc.frontend import engine
+from graphc.frontend.call_key import is_used_up
+from graphc.frontend.entry import Constant, Given, Output, Plan, Same
+from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
+from graphc.frontend.guards import Snapshot
+from graphc.frontend.modes import no_grad
+from graphc.frontend.native import strides_of
+from graphc.frontend.node import edge_to
+from graphc.frontend.pytree import flatten, unflatten
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace
+from graphc.ir import Graph, Value
+from graphc.types import TensorType
+
+
+class Capture:
+    """The inputs and outputs of a trace, and how a call of its graph goes in and out."""
+
+    def __init__(self, trace: Trace, arguments: Sequence[Any], result: Any, known: set[int], backend: str | None) -> None:
+        """`arguments` are the leaves that the function was traced with; `known` are the ids of the tensors that it reached
+        before it ran."""
+        leaves, self.structure = flatten(result)
+        updates = trace.updates()
+        trace.check_overlaps()
+        trace.check_histories()
+        outputs: list[Value] = []
+        self.results: list[Output | Given | Same | Constant] = []
+        places = {id(leaf): i for i, leaf in reversed(list(enumerate(arguments))) if isinstance(leaf, Tensor)}
+        seeds: list[tuple[int, Tensor]] = []
+        for leaf in leaves:
+            lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
+            if not isinstance(leaf, Tensor):
+                if is_used_up(leaf):
+                    raise TraceError(f"{trace.builder.name!r} returns a {type(leaf).__name__}, which runs only once",
+                                     expected="tensors and values", hint="make it a list or a tuple")
+                self.results.append(Constant(leaf))
+            elif id(leaf) in places:
+                self.results.append(Given(places[id(leaf)]))
+            elif lifted is not None:
+                self.results.append(Same(trace.inputs.index(lifted)))
+            elif isinstance(leaf._data, np.ndarray) and leaf._base is None:
+                if id(leaf) in known or leaf.requires_grad:
+                    self.results.append(Constant(leaf))
+                else:  # made inside, so each call makes one of its own; or a gradient that was there before
+                    trace.value(leaf)
+                    found = trace.lifted(leaf)
+                    if found is not None and isinstance(found.source, Gradient):
+                        self.results.append(Same(trace.inputs.index(found)))
+                    else:
+                        self.results.append(Output(len(outputs)))
+                        outputs.append(trace.value(leaf))
+            else:
+                self.results.append(Output(len(outputs)))
+                if leaf.requires_grad:
+                    seeds.append((len(outputs), leaf))
+                outputs.append(trace.value(leaf))
+        self.visible = len(outputs)
+        """How many outputs become tensors of the result; those after them are written back, or kept for a backward pass."""
+        self.updates = [(len(outputs) + k, i) for k, (i, _) in enumerate(updates)]
+        """(output, input) for the inputs that are changed in place."""
+        outputs += [value for _, value in updates]
+        self.grads: list[tuple[Argument | Captured, int | None]] = []
+        """Whose gradient becomes which output, or None."""
+        self.grad_guards: list[tuple[Argument | Captured, bool]] = []
+        """Whose gradient was looked at, and whether there was none."""
+        for state in trace.grads.values():
+            owner = trace.owner(state.tensor)
+            if state.read:
+                self.grad_guards.append((owner, state.initial is None))
+            if state.current is state.initial:
+                continue
+            if state.current is None:
+                self.grads.append((owner, None))
+            else:
+                self.grads.append((owner, len(outputs)))
+                outputs.append(trace.value(state.current))
+        self.differentiable: Differentiable | None = None
+        self.nodes = len(trace.builder.nodes)
+        """How many nodes of the trace the call itself runs."""
+        self.freed = [j for j, leaf in seeds if is_freed(leaf)]
+        live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
+        self.node_name = live[0][1]._node.name() if live and live[0][1]._node is not None else ""
+        self.inputs = list(trace.inputs)
+        self.outputs = outputs
+        if live:
+            self._differentiate(trace, live, backend)
+        self.types = [lifted.value.type for lifted in self.inputs]
+        self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
+        self.layouts = [strides_of(lifted.tensor._data) if lifted.tensor is not None else None for lifted in self.inputs]
+
+    def _differentiate(self, trace: Trace, seeds: list[tuple[int, Tensor]], backend: str | None) -> None:
+        """Run the tape backwards within the trace, and cut what has been written down into forward and backward."""
+        inputs = self.inputs
+        trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
+        wanted = list(trained)
+        for i, tensor in trained.items():
+            if tensor.grad_fn is not None:
+                raise TraceError(
+                    f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
+                    hint="make it an argument, or detach() it",
+                )
+        values = [x.value for x in inputs]
+        cotangents = [trace.builder.input(None, self.outputs[j].type) for j, _ in seeds]
+        roots = [(edge_to(tensor), wrap(ct)) for (_, tensor), ct in zip(seeds, cotangents)]
+        found = engine.run(
+            roots, keep_graph=False, create_graph=False, inputs=[edge_to(t) for t in trained.values()], accumulate=False
+        )
+        with no_grad():
+            grads = [
+                trace.value(g) if g is not None else ops.zeros_like(inputs[i].value) for i, g in zip(wanted, found)
+            ]
+        if len(trace.inputs) != len(inputs):
+            raise TraceError(f"{trace.builder.name!r}: the backward pass reads tensors that the forward does not",
+                             hint="use them in the forward, or save them with save_for_backward")
+        # the whole as one graph, for derivatives of higher order
+        whole = self._extract(trace)
+        self.outputs, backward, kept, taken = divide(
+            trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
+        )
+        function = ArrayFunction(backward, backend)
+        self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], kept, taken)
+
+    def _extract(self, trace: Trace) -> Graph:
+        values = [x.value for x in self.inputs]
+        return extract(trace.builder.name, values, trace.builder.nodes[: self.nodes], self.outputs)
+
+    def graph(self, trace: Trace) -> Graph:
+        """All that a call computes, as one graph. The trace is over then."""
+        if self.differentiable is None:
+            return trace.builder.finish(self.outputs)
+        graph = self._extract(trace)
+        trace.builder.abandon()
+        return graph
+
+    def forget_arguments(self) -> None:
+        """Let go of the tensors of the traced call."""
+        for lifted in self.inputs:
+            if isinstance(lifted.source, Argument):
+                lifted.tensor = None
+
+    # A call
+
+    def mismatch(self, leaves: Sequence[Any]) -> str | None:
+        """What is different about the gradients and the captured tensors of a call with these arguments; None if nothing."""
+        for owner, none in self.grad_guards:
+            tensor = owned_by(owner, leaves)
+            if (tensor._meta is None or tensor._meta.grad is None) != none:
+                return f"a gradient was {'None' if none else 'there'}, and is not any more"
+        for lifted, type_, layout, needs in zip(self.inputs, self.types, self.layouts, self.needs_grad):
+            if isinstance(lifted.source, (Captured, Gradient)):
+                tensor = given_as(lifted, leaves)
+                data = tensor._data
+                if data.shape != type_.shape or data.dtype != type_.dtype.numpy or strides_of(data) != layout:
+                    return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
+                if tensor.requires_grad != needs:
+                    return "requires_grad of a captured tensor has changed"
+        if self.updates and self._overlapping(leaves):
+            return "an argument shares memory with a tensor that the function changes in place"
+        return None
+
+    def _overlapping(self, leaves: Sequence[Any]) -> bool:
+        written = {i for _, i in self.updates}
+        arrays = {i: given_as(x, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
+        arguments = [i for i in arrays if isinstance(self.inputs[i].source, Argument)]
+        return any(
+            np.may_share_memory(arrays[i], arrays[j])
+            for i in arguments for j in arrays if i != j and (i in written or j in written)
+        )
+
+    def tensors(self, leaves: Sequence[Any]) -> list[Tensor]:
+        """What the inputs are at a call with these arguments."""
+        return [given_as(lifted, leaves) for lifted in self.inputs]
+
+    def check_writable(self, tensors: Sequence[Tensor]) -> None:
+        """ArgumentTypeError where the call would write into memory that is read-only."""
+        for _, i in self.updates:
+            if not tensors[i]._data.flags.writeable:
+                raise ArgumentTypeError("a compiled function changes a tensor in place whose memory is read-only",
+                                        hint="clone() it")
+
+    def finish(self, leaves: Sequence[Any], tensors: Sequence[Tensor], outputs: Sequence[np.ndarray]) -> Any:
+        """Do what remains when the outputs are there, those of `updates` in the memory of their inputs; the result."""
+        for _, i in self.updates:
+            tensors[i]._version_counter().count += 1
+        for owner, j in self.grads:
+            owned_by(owner, leaves)._state().grad = None if j is None else wrap(outputs[j])
+        made = [wrap(outputs[j]) for j in range(self.visible)]
+        for j in self.freed:
+            made[j]._node = FREED
+        if self.differentiable is not None:
+            CompiledBackward(self.differentiable, tensors, outputs, made)
+        results: list[Any] = []
+        for result in self.results:
+            match result:
+                case Output(index):
+                    results.append(made[index])
+                case Given(index):
+                    results.append(leaves[index])
+                case Same(index):
+                    results.append(tensors[index])
+                case Constant(value):
+                    results.append(value)
+        return unflatten(self.structure, results)
+
+    def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:
+        """What a native entry is told of a call; None where it takes Python."""
+        if self.differentiable is not None or not all(none for _, none in self.grad_guards):
+            return None
+        return Plan(
+            inputs=self.inputs, updates=self.updates, grads=self.grads, without_grad=[owner for owner, _ in self.grad_guards],
+            results=self.results, structure=self.structure, nodes=dict.fromkeys(self.freed, FREED), snapshot=snapshot,
+            pinned=pinned,
+        )  # fmt: skip
+
+
+def owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
+    """The tensor that an argument of this call, or a captured one, is."""
+    return leaves[owner.index] if isinstance(owner, Argument) else owner.tensor
+
+
+def given_as(lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
+    """The tensor that an input is at a call with these arguments."""
+    source = lifted.source
+    if isinstance(source, Number):
+        return wrap(np.asarray(source.mapping[source.key], np.float64))
+    if isinstance(source, Gradient):
+        grad = owned_by(source.owner, leaves)._state().grad
+        assert grad is not None  # a guard has seen to that
+        return grad
+    return owned_by(source, leaves)
