@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentTypeError
-from graphc.frontend.guards import is_known
 from graphc.frontend.modes import mode
 from graphc.frontend.native import strides_of
 from graphc.frontend.pytree import Structure
+from graphc.frontend.survey import is_known
 from graphc.frontend.tensor import Tensor
 
 _HINTS: dict[type, str] = {np.ndarray: "pass graphc.from_numpy(array)", set: "pass a frozenset"}

@@ -1,0 +1,74 @@
+"""What a piece of code reads by name: globals, attributes, modules that it imports."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, ModuleType
+from typing import Any
+
+_DYNAMIC = frozenset({
+    "__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "copy", "deepcopy", "dir", "getattr", "hasattr",
+    "methodcaller", "replace", "setattr", "vars",
+})  # fmt: skip
+"""Code that names one of these may read any attribute."""
+ANY_NAME = "*"
+"""Among the names that code mentions: all others."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a piece of code, the functions defined in it included, may read by name."""
+
+    globals: tuple[str, ...]
+    imports: tuple[str, ...]
+    attributes: frozenset[str]
+    """Strings are among them: of getattr(x, "name"), or of a pattern."""
+    dynamic: bool
+    """Whether it may read others too."""
+
+
+_READING = {
+    "LOAD_GLOBAL": "globals", "LOAD_NAME": "globals", "IMPORT_NAME": "imports", "IMPORT_FROM": "attributes",
+    "LOAD_ATTR": "attributes", "LOAD_METHOD": "attributes", "LOAD_SUPER_ATTR": "attributes",
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def reads_of(code: CodeType) -> Reads:
+    names: dict[str, set[str]] = {"globals": set(), "imports": set(), "attributes": set(_strings(code.co_consts))}
+    for instruction in dis.get_instructions(code):
+        kind = _READING.get(instruction.opname)
+        if kind is not None:
+            names[kind].add(instruction.argval)
+    dynamic = not _DYNAMIC.isdisjoint(names["globals"] | names["attributes"])
+    found = Reads(tuple(sorted(names["globals"])), tuple(sorted(names["imports"])), frozenset(names["attributes"]), dynamic)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner = reads_of(constant)
+            found = Reads(
+                found.globals + inner.globals, found.imports + inner.imports, found.attributes | inner.attributes,
+                found.dynamic or inner.dynamic,
+            )  # fmt: skip
+    return found
+
+
+def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple):
+            yield from _strings(constant)
+
+
+def imported_modules(name: str, namespace: dict[str, Any]) -> Iterator[ModuleType]:
+    """The modules that an import statement in a function may mean."""
+    package = namespace.get("__package__") or ""
+    parents = [package, *(package.rsplit(".", k)[0] for k in range(1, package.count(".") + 1))] if package else []
+    for full in (name, *(f"{parent}.{name}" if name else parent for parent in parents)):
+        module = sys.modules.get(full)
+        if isinstance(module, ModuleType):
+            yield module

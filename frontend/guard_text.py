@@ -1,0 +1,37 @@
+"""What guarded state is called in messages."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from graphc.backend import ABSENT
+from graphc.frontend.tensor import Tensor
+
+Name: TypeAlias = "str | tuple[Name, str, Any]"
+"""What a value is called: a name, or (of what, "." or "[" or "the ... of", which). Most are never put into words."""
+
+
+def text(name: Name) -> str:
+    """A name in words."""
+    before, after = "", ""
+    while not isinstance(name, str):
+        name, form, key = name
+        if form == ".":
+            after = f".{key}{after}" if key is not None else after
+        elif form == "[":
+            after = f"[{short(key)}]{after}" if key is not None else after
+        else:
+            before = f"{before}{form} "
+    return f"{before}{name}{after}"
+
+
+def member(name: Name, key: Any) -> str:
+    """What a dict, list or class holds under a key, in words."""
+    return text((name[0], name[1], key)) if isinstance(name, tuple) else text((name, "[", key))
+
+
+def short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    text = "missing" if value is ABSENT else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

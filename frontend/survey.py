@@ -1,0 +1,286 @@
+"""A walk over everything of Python's state that a function may read, and the guards that it calls for.
+
+A function's code is scanned for the globals, closure variables and attributes that it names; the functions that it
+reaches through these are scanned in turn, those of graphc, NumPy and the standard library apart. Of objects, the
+attributes that some scanned code names are noted; the parts of a model or an optimizer whatever they are called.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from operator import attrgetter, itemgetter, methodcaller
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from graphc import types
+from graphc.backend import ABSENT, ANYTHING, Guard
+from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
+from graphc.frontend.guard_text import Name
+from graphc.frontend.nn.module import Module
+from graphc.frontend.optim.optimizer import Optimizer
+from graphc.frontend.tensor import Meta, Tensor
+from graphc.types import DType
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)
+_LEAVES = (*PLAIN, BuiltinFunctionType, CodeType)
+_KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names})
+"""Packages whose functions and classes are taken to stay as they are."""
+_UNREAD = frozenset({
+    "_version", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+})  # fmt: skip
+"""Attributes of modules and optimizers that no computation reads."""
+
+
+_FROZEN: dict[type, Callable[[Any], Any]] = {
+    set: frozenset, deque: tuple, OrderedDict: tuple, bytearray: bytes, ContextVar: lambda variable: variable.get(ABSENT),
+    np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
+}  # fmt: skip
+"""Types whose contents are compared as a whole, and how to keep them; of an OrderedDict the order, which is its own."""
+_RECORDS = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
+"""Classes of the standard library whose objects are the user's to fill."""
+
+function_parts = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+
+
+def cell_contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return ABSENT
+
+
+def slot_contents(owner: Any, descriptor: MemberDescriptorType) -> Any:
+    try:
+        return descriptor.__get__(owner, type(owner))
+    except AttributeError:
+        return ABSENT
+
+
+def class_attribute(cls: type, name: str) -> Any:
+    """What a class has under a name, before any binding."""
+    for holder in cls.__mro__:
+        if name in holder.__dict__:
+            return holder.__dict__[name]
+    return ABSENT
+
+
+HOOKS: tuple[Any, ...] = (vars(Meta)["hooks"], vars(Meta)["post_hooks"])
+
+
+class Survey:
+    """One walk over everything that a function reaches.
+
+    `names` grows by all names in the code that is found; objects are looked at by those known so far.
+    """
+
+    def __init__(self, names: set[str], exempt: set[tuple[int, str]]) -> None:
+        self._mentioned = names
+        self._exempt = exempt
+        self.guards: list[Guard] = []
+        self.names: list[Name] = []
+        self.contents: list[tuple[Name, Any, Callable[[Any], Any], Any]] = []
+        """State that only Python can compare: (name, owner, how to read it, what it was)."""
+        self.tensors: set[int] = set()
+        self._seen: dict[int, Any] = {}
+        self._guarded: set[tuple[str, int, Any]] = set()
+        self._waiting: list[tuple[Any, Name]] = []
+
+    def visit(self, value: Any, name: Name) -> None:
+        """Walk from a value."""
+        self._waiting.append((value, name))
+        while self._waiting:
+            value, name = self._waiting.pop()
+            if isinstance(value, Tensor):
+                if id(value) not in self.tensors:
+                    self.tensors.add(id(value))
+                    self._tensor_hooks(value, name)
+            elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
+                self._seen[id(value)] = value
+                self._look(value, name)
+
+    def default_dtype(self) -> None:
+        """Note the dtype that new tensors have, which is no state of the user's code."""
+        self._guard("item", "the default dtype", vars(types), "_default", types.get_default_dtype())
+
+    def _tensor_hooks(self, tensor: Tensor, name: Name) -> None:
+        """The hooks of a leaf, which a backward pass within the function calls."""
+        if tensor._meta is None or not tensor._meta.requires_grad:
+            return
+        for slot in HOOKS:
+            hooks = slot_contents(tensor._meta, slot)
+            self._guard("slot", (name, "the hooks of", None), tensor._meta, slot, hooks)
+            if hooks is not None:
+                self._later(hooks, (name, "the hooks of", None))
+
+    def _later(self, value: Any, name: Name) -> None:
+        if not isinstance(value, _LEAVES):
+            self._waiting.append((value, name))
+
+    def _guard(self, kind: Any, name: Name, owner: Any, key: Any, expected: Any) -> None:
+        identity = (kind, id(owner), key)
+        if identity not in self._guarded:
+            self._guarded.add(identity)
+            self.guards.append(Guard(kind, owner, key, expected))
+            self.names.append(name)
+
+    @property
+    def _dynamic(self) -> bool:
+        return ANY_NAME in self._mentioned
+
+    def _look(self, value: Any, name: Name) -> None:
+        """Note what hangs on a value; that the value itself is the same, whoever holds it sees to."""
+        if isinstance(value, FunctionType):
+            self._function(value, name)
+        elif isinstance(value, MethodType):
+            self._later(value.__self__, (name, ".", "__self__"))
+            self._later(value.__func__, name)
+        elif isinstance(value, ModuleType):
+            self._module(value, name)
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, functools.partial):
+            for part in ("func", "args", "keywords"):
+                self._later(getattr(value, part), (name, ".", part))
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._later(value.__func__, name)
+        elif isinstance(value, property):
+            for function in (value.fget, value.fset, value.fdel):
+                self._later(function, name)
+        elif isinstance(value, functools.cached_property):
+            self._later(value.func, name)
+        elif isinstance(value, CellType):
+            self._cell(value, name)
+        elif isinstance(value, (attrgetter, itemgetter, methodcaller)):
+            self._mentioned.add(ANY_NAME)
+        elif isinstance(value, (tuple, frozenset)):
+            for k, item in enumerate(value):
+                self._later(item, (name, "[", k))
+        else:
+            self._container(value, name)
+            self._object(value, name)
+
+    def _container(self, value: Any, name: Name) -> None:
+        if isinstance(value, dict):
+            self._dict(value, name, "[", lambda key: True)
+        elif isinstance(value, list):
+            self._guard("list", (name, "[", None), value, None, tuple(list.__iter__(value)))
+            for k, item in enumerate(list.__iter__(value)):
+                self._later(item, (name, "[", k))
+        for cls, freeze in _FROZEN.items():
+            if isinstance(value, cls):
+                self.contents.append((name, value, freeze, freeze(value)))
+                if isinstance(value, (set, deque)):
+                    for item in list(value):
+                        self._later(item, (name, "an item of", None))
+
+    def _dict(self, value: dict[Any, Any], name: Name, form: str, wanted: Callable[[Any], bool]) -> None:
+        pairs = []
+        for key, item in list(dict.items(value)):
+            if (id(value), key) in self._exempt or not wanted(key):
+                pairs.append((key, ANYTHING))
+                continue
+            pairs.append((key, item))
+            self._later(key, (name, "a key of", None))
+            self._later(item, (name, form, key))
+        self._guard("dict", (name, form, None), value, None, tuple(pairs))
+
+    def _object(self, value: Any, name: Name) -> None:
+        """The attributes of an object, and its class."""
+        cls = type(value)
+        attributes = getattr(value, "__dict__", None)
+        wrapped = attributes.get("__wrapped__") if isinstance(attributes, dict) else None
+        if wrapped is not None:  # a compiled function, a cache
+            self._later(wrapped, name)
+            return
+        if isinstance(attributes, dict):
+            if isinstance(value, (Module, Optimizer)):
+                wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
+            elif self._dynamic and (_package(cls) not in _KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS):
+                wanted = lambda key: True  # noqa: E731
+            else:
+                wanted = self._mentioned.__contains__
+            self._guard("namespace", (name, ".", "__dict__"), value, None, attributes)
+            self._dict(attributes, name, ".", wanted)
+        for holder in cls.__mro__:
+            for attribute, descriptor in vars(holder).items():
+                if isinstance(descriptor, MemberDescriptorType) and attribute in self._mentioned:
+                    content = slot_contents(value, descriptor)
+                    self._guard("slot", (name, ".", attribute), value, descriptor, content)
+                    self._later(content, (name, ".", attribute))
+        if isinstance(attributes, dict) or _package(cls) not in _KNOWN:
+            self._guard("type", (name, "the type of", None), value, None, cls)
+            self._class(cls)
+
+    def _class(self, cls: type) -> None:
+        """What a class has under the names that code mentions, and the methods that Python calls by itself."""
+        if _package(cls) in _KNOWN:
+            return
+        own = [holder for holder in cls.__mro__ if _package(holder) not in _KNOWN]
+        # what a base from elsewhere reads or calls, as Module.__call__ does forward, no scanned code mentions
+        all_names = self._dynamic or len(own) + 1 < len(cls.__mro__)
+        found: dict[str, Any] = {}
+        for holder in own:
+            for attribute, value in list(vars(holder).items()):
+                special = attribute.startswith("__") and attribute.endswith("__")
+                if isinstance(value, FunctionType) if special else all_names or attribute in self._mentioned:
+                    found.setdefault(attribute, class_attribute(cls, attribute))
+        self._guard("class", (cls.__qualname__, ".", None), cls, None, tuple(found.items()))
+        for attribute, value in found.items():
+            self._later(value, (cls.__qualname__, ".", attribute))
+
+    def _module(self, module: ModuleType, name: Name) -> None:
+        if module.__name__.partition(".")[0] in _KNOWN:
+            return
+        namespace = vars(module)
+        for attribute in sorted(self._mentioned & namespace.keys()):
+            self._guard("item", (name, ".", attribute), namespace, attribute, namespace[attribute])
+            self._later(namespace[attribute], (name, ".", attribute))
+
+    def _function(self, function: FunctionType, name: Name) -> None:
+        # not __module__, which functools.wraps sets to that of the function within
+        if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN:
+            self._later(function.__dict__.get("__wrapped__"), name)
+            return
+        parts = function_parts(function)
+        self._guard("function", function.__qualname__, function, None, parts)
+        for part in parts[1:]:
+            self._later(part, (function.__name__, "a default of", None))
+        self._guard("namespace", (function.__name__, ".", "__dict__"), function, None, function.__dict__)
+        self._dict(function.__dict__, function.__name__, ".", self._mentioned.__contains__)
+        for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            self._cell(cell, cell_name)
+        reads = reads_of(function.__code__)
+        self._mentioned |= reads.attributes
+        if reads.dynamic:
+            self._mentioned.add(ANY_NAME)
+        names = function.__globals__
+        for first in reads.globals:
+            value = names.get(first, ABSENT)
+            self._guard("item", first, names, first, value)
+            if value is not ABSENT:
+                self._later(value, first)
+        for imported in reads.imports:
+            for module in imported_modules(imported, names):
+                self._later(module, imported)
+
+    def _cell(self, cell: CellType, name: Name) -> None:
+        content = cell_contents(cell)
+        self._guard("cell", name, cell, None, content)
+        if content is not ABSENT:
+            self._later(content, name)
+
+
+def is_known(cls: type) -> bool:
+    """Whether a class is one of those that are taken to stay as they are."""
+    return _package(cls) in _KNOWN
+
+
+def _package(cls: type) -> str:
+    return (cls.__module__ or "").partition(".")[0] if isinstance(cls.__module__, str) else ""
