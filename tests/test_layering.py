@@ -29,6 +29,7 @@ FLOORS = (
     "graphc.operators",
     "graphc.ir",
     "graphc.kernel",
+    "graphc.kernel_key",
     "graphc.index",
     "graphc.ops",
     "graphc.text",

@@ -11,6 +11,7 @@ runs the kernels one after another and returns 0; or, where a check of the progr
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from graphc.backends.llvm.builder import Function, Module
@@ -20,6 +21,7 @@ from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Call, Gemm, Program, writes
+from graphc.kernel_key import kernel_key
 
 ENTRY = "run"
 """The name of the function in the module."""
@@ -34,26 +36,34 @@ class Rendered:
 
 
 def render(program: Program, target: Target) -> Rendered:
-    """Render a program for a target. The text is the same each time, so that its object code can be kept."""
+    """Render a program for a target. The text is the same each time, so that its object code can be kept. Kernels that do
+    the same with other buffers are one function."""
     module = Module(program.name, target.has_fma, target.vector_bytes)
     context = Context(module, target, program)
     f = module.function(ENTRY, [("ptr", name) for name in ("inputs", "outputs", "constants", "arena")], "i32")
-    shared = f.slot("[4 x ptr]")
-    for number, name in enumerate(("inputs", "outputs", "constants", "arena")):
-        f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {shared}, i64 {number}')}")
+    table = context.table(f, max((len(kernel.accesses) for kernel in program.kernels), default=0))
+    rendered: dict[Hashable, str] = {}
     called = 0
     for number, kernel in enumerate(program.kernels):
         name = f"kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
         if isinstance(kernel, Call):
+            buffers = list(kernel.accesses)
+            context.begin(buffers)
             render_call(context, kernel, name, called)
             called += 1
-            _stop_if_not_zero(f, f.call("i32", f"@{name}", ("ptr", shared)))
+            context.fill(f, table, buffers)
+            _stop_if_not_zero(f, f.call("i32", f"@{name}", ("ptr", table)))
             continue
-        if isinstance(kernel, Gemm):
-            render_gemm(context, kernel, name)
-        else:
-            render_loops(context, kernel, name)
-        f.call("void", f"@{name}", ("ptr", shared))
+        key, buffers = kernel_key(kernel)
+        if key not in rendered:
+            rendered[key] = name
+            context.begin(buffers)
+            if isinstance(kernel, Gemm):
+                render_gemm(context, kernel, name)
+            else:
+                render_loops(context, kernel, name)
+        context.fill(f, table, buffers)
+        f.call("void", f"@{rendered[key]}", ("ptr", table))
         for status, check in enumerate(program.checks, 1):
             if check.buffer in writes(kernel):
                 place = f.value(f"getelementptr i8, ptr %arena, i64 {check.buffer.offset}")
