@@ -9,7 +9,7 @@ import numpy as np
 from graphc.dims import Dim
 from graphc.errors import ShapeError
 from graphc.ir import Builder, Graph, Value
-from graphc.types import TensorType, dtype_of
+from graphc.types import Shape, TensorType, dtype_of
 
 
 def check_inputs(graph: Graph, arrays: Sequence[np.ndarray]) -> None:
@@ -27,11 +27,7 @@ def check_inputs(graph: Graph, arrays: Sequence[np.ndarray]) -> None:
 
 def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """The numbers that symbolic sizes stand for, given the shapes of the inputs; ShapeError where those do not fit."""
-    sizes: dict[str, int] = {}
-    for value, shape in zip(graph.inputs, shapes, strict=True):
-        for dim, size in zip(value.shape, shape):
-            if isinstance(dim, Dim) and len(dim.symbols()) == 1 and dim == Dim.symbol(*dim.symbols()):
-                sizes.setdefault(str(dim), size)
+    sizes = solve([value.shape for value in graph.inputs], shapes)
     for value, shape in zip(graph.inputs, shapes, strict=True):
         expected = value.type.bind(sizes).shape
         if expected != tuple(shape):
@@ -41,6 +37,33 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
                 got=str(list(shape)),
             )
     return sizes
+
+
+def solve(patterns: Sequence[Shape], shapes: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The numbers that the symbols of some shapes have where these are other shapes: of `2*N + 1` and 7 that of N is 3.
+    A symbol that no dimension tells is left out; whether the numbers fit every dimension is for the caller to see."""
+    sizes: dict[str, int] = {}
+    pending = []
+    for pattern, shape in zip(patterns, shapes, strict=True):
+        for dim, size in zip(pattern, shape):
+            if isinstance(dim, Dim):
+                if dim.is_symbol:
+                    sizes.setdefault(str(dim), size)
+                else:
+                    pending.append((dim, size))
+    while True:
+        left = []
+        for dim, size in pending:
+            rest = dim.bind(sizes) - size
+            if isinstance(rest, Dim):
+                found = rest.root()
+                if found is None:
+                    left.append((dim, size))
+                else:
+                    sizes[found[0]] = found[1]
+        if len(left) == len(pending):
+            return sizes
+        pending = left
 
 
 def bind_attributes(attrs: Mapping[str, object], sizes: Mapping[str, int]) -> dict[str, object]:

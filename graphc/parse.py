@@ -12,7 +12,6 @@ import difflib
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -277,7 +276,7 @@ class _Reader:
 
     def _size(self, token: Token, text: str) -> int | Dim:
         text = text.strip()
-        if len(text) > _MAX_SIZE_LENGTH or not _SIZE.fullmatch(text):
+        if len(text) > _MAX_SIZE_LENGTH:
             self._fail(token, Violation(f"{text[:40]!r} is not a size", expected="such as 8, N or 2*N + 1"))
         try:
             return parse_dim(text)
@@ -313,7 +312,7 @@ class _Reader:
             case "COMPLEX":
                 return _complex(item)
             case "SIZE":
-                return self._size(item, item.removeprefix("size(").removesuffix(")"))
+                return self._size(item, item.removeprefix("size(").removesuffix(")") if item.startswith("size(") else item)
             case "WORD":
                 return self._word(item)
         self._fail(item, Violation("bytes stand for the elements of a constant alone"))
@@ -382,8 +381,7 @@ _WORDS = {"true": True, "false": False, "none": None}
 _ELEMENTS = {"bool": ("WORD",), "int": ("INT",), "uint": ("INT",), "float": ("INT", "FLOAT"),
              "complex": ("INT", "FLOAT", "COMPLEX")}
 """The tokens that an element of a constant may be, by the kind of its dtype."""
-_SIZE = re.compile(r"-?([0-9]+|[A-Za-z_]\w*)(\s*[*+-]\s*([0-9]+|[A-Za-z_]\w*))*")
-_MAX_SIZE_LENGTH = 200
+_MAX_SIZE_LENGTH = 400
 _MAX_DIGITS = 21
 
 _Fail = Callable[["Token", Violation], NoReturn]

@@ -110,7 +110,8 @@ def print_attribute(attribute: Any) -> str:
     if isinstance(attribute, DType):
         return attribute.name
     if isinstance(attribute, Dim):
-        return f"size({attribute})" if attribute.symbols() & RESERVED else str(attribute)
+        text = str(attribute)
+        return f"size({text})" if "(" in text or "//" in text or attribute.symbols() & RESERVED else text
     if isinstance(attribute, tuple):
         return f"[{', '.join(map(print_attribute, attribute))}]"
     if isinstance(attribute, np.ndarray):

@@ -24,6 +24,7 @@ FLOORS = (
     "graphc.errors",
     "graphc.config",
     "graphc.dims",
+    "graphc.assumptions",
     "graphc.types",
     "graphc.op",
     "graphc.operators",
