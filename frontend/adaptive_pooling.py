@@ -202,3 +202,35 @@ def fractional_max_pool3d(input: Tensor, kernel_size: Ints, output_size: Any = N
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
     """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size."""
     return _fractional_max_pool(input, kernel_size, output_size, output_ratio, return_indices, _random_samples, 3)
+
+
+# With the places, by names of their own
+
+
+def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
+    """adaptive_max_pool1d with return_indices=True."""
+    return adaptive_max_pool1d(input, output_size, True)
+
+
+def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
+    """adaptive_max_pool2d with return_indices=True."""
+    return adaptive_max_pool2d(input, output_size, True)
+
+
+def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
+    """adaptive_max_pool3d with return_indices=True."""
+    return adaptive_max_pool3d(input, output_size, True)
+
+
+def fractional_max_pool2d_with_indices(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
+                                       return_indices: bool = True,
+                                       _random_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """fractional_max_pool2d with return_indices=True."""
+    return fractional_max_pool2d(input, kernel_size, output_size, output_ratio, True, _random_samples)
+
+
+def fractional_max_pool3d_with_indices(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
+                                       return_indices: bool = True,
+                                       _random_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """fractional_max_pool3d with return_indices=True."""
+    return fractional_max_pool3d(input, kernel_size, output_size, output_ratio, True, _random_samples)

@@ -272,3 +272,51 @@ def test_hardtanh_and_its_names_of_old() -> None:
     assert repr(layer) == "Hardtanh(min_val=-3.0, max_val=1.0)"
     assert layer(graphc.tensor([-9.0, 0.5, 9.0])).tolist() == [-3.0, 0.5, 1.0]
     assert math.isnan(layer(graphc.tensor(math.nan)).item())
+
+
+@pytest.mark.parametrize(("size", "total"), [(1, 0.1228), (2, 0.1186), (3, 0.1342), (4, 0.1291), (5, 0.1237), (11, 0.1)])
+def test_cross_map_norm_is_pytorchs(size: int, total: float) -> None:
+    x = graphc.tensor(np.sin(np.arange(2 * 6 * 4 * 5)).reshape(2, 6, 4, 5), dtype=graphc.float32)
+    assert abs(nn.CrossMapLRN2d(size, 0.5, 0.75, 1.5)(x).sum().item() - total) < 1e-4  # PyTorch's
+    with pytest.raises(ValueError, match="4D"):
+        nn.CrossMapLRN2d(size)(x[0])
+
+
+def test_batch_norms_become_synchronous_ones() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4, affine=False)),
+                          nn.InstanceNorm2d(4)).eval()
+    x = graphc.randn(3, 2, 5, 5)
+    expected, state = model(x), model.state_dict()
+    made = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert [type(m).__name__ for m in made.modules() if "Norm" in type(m).__name__] == [
+        "SyncBatchNorm", "SyncBatchNorm", "InstanceNorm2d"]
+    assert made.state_dict().keys() == state.keys() and graphc.equal(made(x), expected)
+    with pytest.raises(ValueError, match="at least 2D"):
+        nn.SyncBatchNorm(3)(graphc.ones(3))
+
+
+def test_data_parallel_is_the_module_under_another_name() -> None:
+    inner = nn.Linear(2, 1)
+    model = nn.DataParallel(inner, device_ids=[0, 1])
+    x = graphc.randn(3, 2)
+    assert graphc.equal(model(x), inner(x)) and list(model.state_dict()) == ["module.weight", "module.bias"]
+
+
+def test_older_names() -> None:
+    with pytest.warns(FutureWarning, match="NLLLoss"):
+        loss = nn.NLLLoss2d()
+    scores = graphc.randn(2, 3, 4, 4).log_softmax(1)
+    target = graphc.zeros(2, 4, 4, dtype=graphc.int64)
+    assert graphc.equal(loss(scores, target), nn.NLLLoss()(scores, target))
+
+
+@pytest.mark.parametrize(("name", "shape", "args"), [
+    ("adaptive_max_pool1d", (2, 3, 7), (3,)), ("adaptive_max_pool2d", (2, 3, 7, 5), ((3, 2),)),
+    ("adaptive_max_pool3d", (2, 3, 4, 7, 5), (2,)), ("fractional_max_pool2d", (2, 3, 7, 7), (2, (3, 3))),
+    ("fractional_max_pool3d", (2, 3, 5, 5, 5), (2, 3)),
+])  # fmt: skip
+def test_pools_that_give_places_by_name(name: str, shape: tuple[int, ...], args: tuple[object, ...]) -> None:
+    x = graphc.randn(*shape)
+    out, places = getattr(nn.functional, f"{name}_with_indices")(x, *args)
+    assert places.dtype is graphc.int64
+    np.testing.assert_array_equal(x.flatten(2).gather(2, places.flatten(2)).view(out.shape), out)

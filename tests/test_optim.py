@@ -142,6 +142,70 @@ def test_lbfgs_finds_the_bottom_of_a_valley(search: str | None) -> None:
     np.testing.assert_allclose(p.detach().numpy(), [1, 1], atol=1e-3)
 
 
+@pytest.mark.parametrize(("search", "lr", "most", "losses"), [
+    ("strong_wolfe", 1, None, [24.2, 112.4481, 4.146927, 4.125587, 4.121127, 4.111816, 4.084955, 4.022282, 3.909144, 3.758912,
+                               3.758912, 3.423165, 2.859759, 2.456258, 1.820463, 18.34778, 1.718208, 1.657963, 1.496865]),
+    ("strong_wolfe", 1.0, 4, [24.2, 112.4481, 4.146927, 4.125587, 4.125587, 4.121127, 4.111816, 4.084955, 4.084955, 4.022282,
+                              3.909144, 3.758912]),
+    ("strong_wolfe", 10.0, 2, [24.2, 95681.56, 372.8192, 24.2, 2.155078e+15, 2.660574e+13, 24.2, 2.155078e+15]),
+    (None, 1.0, 7, [24.2, 112.4481, 18.77376, 91.47825, 6.412443, 4.323629, 3.979498, 3.979498, 3.973124, 3.966617, 3.934371,
+                    3.848658, 2.781853, 17.65945, 17.65945, 2.698257, 2.631114, 2.884763]),
+])  # fmt: skip
+def test_lbfgs_asks_for_the_losses_that_pytorch_asks_for(
+    search: str | None, lr: float, most: int | None, losses: list[float]
+) -> None:
+    p = graphc.nn.Parameter(graphc.tensor([-1.2, 1.0], dtype=graphc.float64))
+    opt = optim.LBFGS([p], lr=lr, max_iter=8, max_eval=most, line_search_fn=search)
+    seen = []
+
+    def closure() -> graphc.Tensor:
+        opt.zero_grad()
+        loss = 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
+        loss.backward()
+        seen.append(loss.item())
+        return loss
+
+    for _ in range(3):
+        opt.step(closure)
+    np.testing.assert_allclose(seen[: len(losses)], losses, rtol=1e-6)
+
+
+def test_lbfgs_comes_back_from_where_the_loss_is_infinite() -> None:
+    p = graphc.nn.Parameter(graphc.tensor([0.75]))
+    opt = optim.LBFGS([p], lr=1e3, line_search_fn="strong_wolfe")
+
+    def closure() -> graphc.Tensor:
+        opt.zero_grad()
+        loss = (p**2).exp().sum()
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        opt.step(closure)
+    assert abs(p.item()) < 1e-3
+
+
+def test_sparse_adam_leaves_unused_rows_alone() -> None:
+    start = np.arange(12.0).reshape(6, 2) / 7
+    p = graphc.nn.Parameter(graphc.tensor(start))
+    opt = optim.SparseAdam([p], lr=0.1, betas=(0.8, 0.95))
+    for rows in ([0, 2, 2], [2, 5], [1], [0, 1, 2]):
+        opt.zero_grad()
+        scale = graphc.tensor([[1.0, -2.0]], dtype=graphc.float64) * (1 + p.detach()[rows])
+        (graphc.nn.functional.embedding(graphc.tensor(rows), p, sparse=True) * scale).square().sum().backward()
+        opt.step()
+    expected = [[0.0, -0.025219], [0.135268, 0.277009], [0.310498, 0.450637], *start[3:5], [1.350992, 1.493849]]  # PyTorch's
+    np.testing.assert_allclose(p.detach(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"lr": 0.0}, "learning rate"), ({"eps": 0.0}, "epsilon"), ({"betas": (1.0, 0.9)}, "beta parameter at index 0"),
+])
+def test_sparse_adam_refuses_options_without_sense(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optim.SparseAdam([graphc.nn.Parameter(graphc.ones(2))], **options)
+
+
 def test_schedules_that_restart_and_combine() -> None:
     def rates(make, n: int) -> list[float]:
         opt = optim.SGD([graphc.nn.Parameter(graphc.ones(1))], lr=1.0, momentum=0.9)

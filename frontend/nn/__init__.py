@@ -78,6 +78,7 @@ from graphc.frontend.nn.loss import (
     MultiLabelSoftMarginLoss,
     MultiMarginLoss,
     NLLLoss,
+    NLLLoss2d,
     PoissonNLLLoss,
     SmoothL1Loss,
     SoftMarginLoss,
@@ -89,6 +90,7 @@ from graphc.frontend.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    CrossMapLRN2d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -96,6 +98,7 @@ from graphc.frontend.nn.normalization import (
     LayerNorm,
     LocalResponseNorm,
     RMSNorm,
+    SyncBatchNorm,
 )
 from graphc.frontend.nn.padding import (
     CircularPad1d,
@@ -114,6 +117,7 @@ from graphc.frontend.nn.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from graphc.frontend.nn.parallel import DataParallel
 from graphc.frontend.nn.parameter import Buffer, Parameter
 from graphc.frontend.nn.pooling import (
     AdaptiveAvgPool1d,
@@ -215,6 +219,8 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "CrossMapLRN2d",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -282,6 +288,7 @@ __all__ = [
     "MultiMarginLoss",
     "MultiheadAttention",
     "NLLLoss",
+    "NLLLoss2d",
     "PReLU",
     "PairwiseDistance",
     "Parameter",
@@ -314,6 +321,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.errors import ArgumentError
 from graphc.frontend.creation import empty, ones, tensor, zeros
+from graphc.frontend.joining import cat
 from graphc.frontend.nn import functional as F
 from graphc.frontend.nn import init
 from graphc.frontend.nn.module import Module
@@ -101,6 +102,35 @@ class BatchNorm3d(_BatchNorm):
     """Batch normalisation of [N, C, D, H, W]."""
 
     _ranks = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation of [N, C, ...]. Batches are not spread over processes here, so it is that of the whole batch."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: DType | None = None, *,
+                 bias: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ArgumentError(f"expected at least 2D input (got {input.dim()}D input)")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with SyncBatchNorm in the place of every batch norm inside, which keep parameters and statistics."""
+        if isinstance(module, _BatchNorm) and not isinstance(module, _InstanceNorm):
+            made = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
+                       process_group, bias=module.bias is not None)
+            made.weight, made.bias = module.weight, module.bias
+            for name, buffer in module._buffers.items():
+                made._buffers[name] = buffer
+            made.training = module.training
+            return made
+        for name, child in module.named_children():
+            module.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return module
 
 
 class LayerNorm(Module):
@@ -259,3 +289,23 @@ class LocalResponseNorm(Module):
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """LocalResponseNorm of [N, C, H, W] with windows of (size - 1) // 2 channels on both sides.
+
+    The first channel counts in the windows of all channels from (size - 1) // 2 + 1 on, too: weights that were trained with
+    PyTorch's layer rely on that.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__(size, alpha, beta, k)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4:
+            raise ArgumentError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
+        beside = (self.size - 1) // 2
+        squares = input * input
+        total = F.pad(squares, (0, 0, 0, 0, beside, beside)).unfold(1, 2 * beside + 1, 1).sum(-1)
+        total = cat((total[:, : beside + 1], total[:, beside + 1 :] + squares[:, :1]), 1)
+        return input / (total * (self.alpha / self.size) + self.k) ** self.beta

@@ -9,8 +9,9 @@ from graphc.frontend.optim.lbfgs import LBFGS
 from graphc.frontend.optim.muon import Muon
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.optim.sgd import SGD
+from graphc.frontend.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
+    "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graphc.errors import ArgumentError
 from graphc.frontend.creation import tensor
-from graphc.frontend.optim.optimizer import Optimizer, check_positive, hyperparameter
+from graphc.frontend.optim.optimizer import Optimizer, check_betas, check_positive, hyperparameter
 from graphc.frontend.pointwise import maximum
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
@@ -36,9 +35,7 @@ class Adam(Optimizer):
         check_positive("learning rate", group["lr"])
         check_positive("epsilon value", group["eps"])
         check_positive("weight_decay value", group["weight_decay"])
-        for i, beta in enumerate(group["betas"]):
-            if not 0.0 <= beta < 1.0:
-                raise ArgumentError(f"Invalid beta parameter at index {i}: {beta}")
+        check_betas(group)
 
     def _update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]

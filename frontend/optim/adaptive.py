@@ -12,7 +12,7 @@ import numpy as np
 from graphc.errors import ArgumentError
 from graphc.frontend.creation import full_like, tensor, zeros
 from graphc.frontend.linalg_norms import norm
-from graphc.frontend.optim.optimizer import Optimizer, check_positive, hyperparameter
+from graphc.frontend.optim.optimizer import Optimizer, check_betas, check_positive, hyperparameter
 from graphc.frontend.pointwise import abs, clamp, maximum, rsqrt, sign, sqrt, where
 from graphc.frontend.reductions import mean
 from graphc.frontend.tensor import Tensor
@@ -21,12 +21,6 @@ from graphc.types import float32, float64
 
 Group = dict[str, Any]
 State = dict[str, Any]
-
-
-def _check_betas(group: Mapping[str, Any]) -> None:
-    for i, beta in enumerate(group["betas"]):
-        if not 0.0 <= beta < 1.0:
-            raise ArgumentError(f"Invalid beta parameter at index {i}: {beta}")
 
 
 def _check_common(group: Mapping[str, Any]) -> None:
@@ -149,7 +143,7 @@ class Adamax(_Counting):
 
     def _check(self, group: Mapping[str, Any]) -> None:
         _check_common(group)
-        _check_betas(group)
+        check_betas(group)
 
     def _update(self, parameter: Tensor, grad: Tensor, state: State, group: Group) -> None:
         count = self._count(state)
@@ -176,7 +170,7 @@ class NAdam(_Counting):
 
     def _check(self, group: Mapping[str, Any]) -> None:
         _check_common(group)
-        _check_betas(group)
+        check_betas(group)
         check_positive("momentum_decay value", group["momentum_decay"])
 
     def _update(self, parameter: Tensor, grad: Tensor, state: State, group: Group) -> None:
@@ -214,7 +208,7 @@ class RAdam(_Counting):
 
     def _check(self, group: Mapping[str, Any]) -> None:
         _check_common(group)
-        _check_betas(group)
+        check_betas(group)
 
     def _update(self, parameter: Tensor, grad: Tensor, state: State, group: Group) -> None:
         count = self._count(state)

@@ -95,7 +95,8 @@ class LBFGS(Optimizer):
             if group["line_search_fn"] is not None:
                 start = [p.clone() for p in self._params]
                 evaluate = functools.partial(self._evaluate, closure, start, direction)
-                loss, grad, step, used = strong_wolfe(evaluate, step, direction, loss, grad, slope)
+                loss, grad, step, used = strong_wolfe(evaluate, step, direction, loss, grad, slope,
+                                                       most=group["max_eval"] - evaluations)
                 self._move(step, direction)
             else:
                 self._move(step, direction)
@@ -146,16 +147,19 @@ def _cubic(
 ) -> float:
     """The minimum of the cubic through two points with two slopes, inside the bounds."""
     low, high = bounds if bounds is not None else (min(x1, x2), max(x1, x2))
+    if x1 == x2:
+        return min(max(x1, low), high)
     d1 = g1 + g2 - 3 * (f1 - f2) / (x1 - x2)
     square = d1 * d1 - g1 * g2
-    if square < 0:
+    if not square >= 0:  # nan too: an infinite loss has no cubic
         return (low + high) / 2.0
     d2 = square**0.5
-    if x1 <= x2:
-        best = x2 - (x2 - x1) * ((g2 + d2 - d1) / (g2 - g1 + 2 * d2))
-    else:
-        best = x1 - (x1 - x2) * ((g1 + d2 - d1) / (g1 - g2 + 2 * d2))
-    return min(max(best, low), high)
+    if x1 > x2:
+        x1, g1, x2, g2 = x2, g2, x1, g1
+    divisor = g2 - g1 + 2 * d2
+    if not divisor:
+        return (low + high) / 2.0
+    return min(max(x2 - (x2 - x1) * ((g2 + d2 - d1) / divisor), low), high)
 
 
 def strong_wolfe(
@@ -174,7 +178,7 @@ def strong_wolfe(
     bracket: list[Point] | None = None
     done = False
     for iteration in range(most):
-        if f_new > value + c1 * step * slope or (iteration > 0 and f_new >= previous[1]):
+        if f_new > value + c1 * step * slope or (iteration > 1 and f_new >= previous[1]):
             bracket = [previous, (step, f_new, g_new.clone(), s_new)]
             break
         if _magnitude(s_new) <= -c2 * slope:
@@ -193,7 +197,7 @@ def strong_wolfe(
     if bracket is None:
         bracket = [(0.0, value, grad, slope), (step, f_new, g_new, s_new)]
     stuck = False
-    rounds = most if done else count
+    rounds = count - 1
     low, high = (0, 1) if bracket[0][1] <= bracket[-1][1] else (1, 0)
     while not done and rounds < most:
         if _magnitude(bracket[1][0] - bracket[0][0]) * largest < tolerance:

@@ -253,6 +253,13 @@ def hyperparameter(group: Mapping[str, Any], name: str) -> Any:
     return tracer.scalar(group, name)
 
 
+def check_betas(group: Mapping[str, Any]) -> None:
+    """ArgumentError unless the decays of both running means are from 0 to 1, without 1."""
+    for i, beta in enumerate(group["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ArgumentError(f"Invalid beta parameter at index {i}: {beta}")
+
+
 def check_positive(name: str, value: Any) -> None:
     """ArgumentError for a negative number: "Invalid learning rate: -1"."""
     if not isinstance(value, Tensor) and not value >= 0.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.frontend.nn.utils import parametrizations, parametrize, rnn
+from graphc.frontend.nn.utils import parametrizations, parametrize, prune, rnn
 from graphc.frontend.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -38,6 +38,7 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "prune",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
