@@ -174,6 +174,17 @@ class Level:
         with self.outside():
             return known._array(what)
 
+    def decide(self, tensor: Tensor, kind: Any, what: str) -> Any:
+        """The tensor's one element as a bool or an int, where there are numbers outside."""
+        known = self.leave(tensor)
+        with self.outside():
+            return kind(known)
+
+    @property
+    def answers(self) -> bool:
+        """Whether there are numbers outside."""
+        return self.around is None or self.around.answers
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Any:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)

@@ -11,6 +11,7 @@ import numpy as np
 from graphc.errors import ArgumentError
 from graphc.frontend.level import Inner
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import active
 from graphc.types import bool_, get_default_dtype, int64
 
 
@@ -158,7 +159,8 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
     data = self._data
     if isinstance(data, Inner):
         return repr(data)
-    if not isinstance(data, np.ndarray) and data.builder is not None:
+    tracer = active()
+    if not isinstance(data, np.ndarray) and data.builder is not None and (tracer is None or not tracer.answers):
         return f"tensor(..., size={tuple(data.shape)}, dtype={self.dtype!r}, traced as {data!r})"
     array = self._known_to_python("printing")
     notes: list[str] = []

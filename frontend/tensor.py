@@ -504,13 +504,18 @@ class Tensor:
         return array.reshape(()).tolist()
 
     def __bool__(self) -> bool:
-        array = self._known_to_python("bool()")
-        if array.size != 1:
-            raise GraphcError(f"Boolean value of Tensor with {'no values' if not array.size else 'more than one value'} is "
+        if self.numel() != 1:
+            raise GraphcError(f"Boolean value of Tensor with {'no values' if not self.numel() else 'more than one value'} is "
                               "ambiguous", hint="use any() or all()")
-        return bool(array.item())
+        tracer = active()
+        if tracer is not None:
+            return tracer.decide(self, bool, "bool()")
+        return bool(self._known_to_python("bool()").item())
 
     def __int__(self) -> int:
+        tracer = active()
+        if tracer is not None and self.numel() == 1 and not self.dtype.is_complex:
+            return tracer.decide(self, int, "int()")
         return int(self._real_item("int64_t"))
 
     def __float__(self) -> float:
@@ -531,7 +536,7 @@ class Tensor:
     def __index__(self) -> int:
         if self.dtype.is_differentiable or self.numel() != 1:
             raise ArgumentTypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.item())
+        return int(self)
 
     def __len__(self) -> int:
         if not self._data.shape:

@@ -2,14 +2,16 @@
 
 Tensors that existed before are *lifted*: they become inputs of the graph, whether they came as arguments or were found
 in a closure, a module or an optimizer. What is changed in place becomes an output that is written back. `.grad` is
-kept in a table of its own until the trace is over, so a trace that fails leaves nothing behind.
+kept in a table of its own until the trace is over, so nothing outside has changed while the function runs.
+
+Where Python needs the numbers of a tensor, it asks the trace, and that asks its oracle, if it has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -78,6 +80,18 @@ class GradState:
     """Whether the code depends on what it was before."""
 
 
+class Oracle(Protocol):
+    """Who knows the numbers of a trace: those of the present call."""
+
+    def numbers(self, value: Value, what: str) -> np.ndarray:
+        """The numbers, of which Python can make anything."""
+        ...
+
+    def decide(self, value: Value, kind: type[bool] | type[int], what: str) -> bool | int:
+        """The one element as a bool or an int, of which Python learns nothing else."""
+        ...
+
+
 class Trace:
     """One trace. Used as the active tracer of a thread while the traced function runs."""
 
@@ -89,6 +103,7 @@ class Trace:
         with_history: Sequence[Tensor] = (),
     ) -> None:
         self.builder = Builder(name)
+        self.oracle: Oracle | None = None
         self.inputs: list[Lifted] = []
         self.grads: dict[int, GradState] = {}
         self._arguments = {id(a): i for i, a in reversed(list(enumerate(arguments))) if isinstance(a, Tensor)}
@@ -168,16 +183,32 @@ class Trace:
         state = self.grads.get(id(tensor)) or self._grad_state(tensor, read=False)
         state.current = grad
 
-    def concrete(self, tensor: Tensor, what: str) -> Any:
-        """There are no numbers while tracing: a TraceError that names the user's line."""
-        raise TraceError(
-            f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
-            "flow cannot become part of one graph",
-            expected="code that does not look at the values of tensors",
-            got=f"{what} of {TensorType(as_dtype(tensor._data.dtype), tuple(tensor._data.shape))}",
-            hint="choose with where(condition, a, b), keep the value a tensor, or take this part out of the compiled "
-            "function (with or without fullgraph, branches on data run eagerly only)",
-        )
+    @property
+    def answers(self) -> bool:
+        """Whether there are numbers to be had."""
+        return self.oracle is not None
+
+    def concrete(self, tensor: Tensor, what: str) -> np.ndarray:
+        """The numbers of a tensor, which may not be written to; a TraceError that names the user's line where nobody knows
+        them."""
+        value = self.value(tensor)
+        return self._oracle(tensor, what, value).numbers(value, what)
+
+    def decide(self, tensor: Tensor, kind: type[bool] | type[int], what: str) -> Any:
+        """The one element as a bool or an int, where Python's way on depends on it; a TraceError as from `concrete`."""
+        value = self.value(tensor)
+        return self._oracle(tensor, what, value).decide(value, kind, what)
+
+    def _oracle(self, tensor: Tensor, what: str, value: Value) -> Oracle:
+        if self.oracle is None:
+            raise TraceError(
+                f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
+                "flow cannot become part of one graph",
+                expected="code that does not look at the values of tensors",
+                got=f"{what} of {value.type}",
+                hint="choose with where(condition, a, b), keep the value a tensor, or compile without fullgraph=True",
+            )
+        return self.oracle
 
     def records(self, tensor: Tensor) -> bool:
         """All tensors may have a history within the trace."""

@@ -44,6 +44,15 @@ class Tracer(Protocol):
         """The tensor's array, where Python needs numbers; a TraceError naming the user's line where there are none yet."""
         ...
 
+    def decide(self, tensor: Tensor, kind: Any, what: str) -> Any:
+        """The tensor's one element as a `kind`, bool or int, where Python's way on depends on it; errors as above."""
+        ...
+
+    @property
+    def answers(self) -> bool:
+        """Whether numbers can be had of it."""
+        ...
+
     def records(self, tensor: Tensor) -> bool:
         """Whether the tensor's history is kept here: to the levels of vmap and grad, tensors from outside are constants."""
         ...

@@ -91,10 +91,18 @@ class BatchLevel(Level):
     def concrete(self, tensor: Tensor, what: str) -> Any:
         if not self.is_batched(tensor):
             return super().concrete(tensor, what)
+        raise self._without_numbers(what)
+
+    def decide(self, tensor: Tensor, kind: Any, what: str) -> Any:
+        if not self.is_batched(tensor):
+            return super().decide(tensor, kind, what)
+        raise self._without_numbers(what)
+
+    def _without_numbers(self, what: str) -> GraphcError:
         if what == "bool()":
-            raise GraphcError("vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We "
+            return GraphcError("vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We "
                               "don't support that yet", hint="choose with where(condition, a, b)")
-        raise GraphcError(f"vmap: It looks like you're calling .{what} on a Tensor. We don't support vmap over calling .{what} "
+        return GraphcError(f"vmap: It looks like you're calling .{what} on a Tensor. We don't support vmap over calling .{what} "
                           "on a Tensor, please try to rewrite what you're doing with ops that work on tensors",
                           got=f"a batch of {self.size} tensors")
 
