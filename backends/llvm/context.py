@@ -11,7 +11,7 @@ which has done all of the kernel's work when it returns. What the function wants
 
 for each chunk. The context is a table of addresses: of the scratch memory, of what `host` finds ops by, and of the
 kernel's own buffers, in the order of `kernel_key`. So one function serves all kernels that are equal but for their
-buffers: the program fills the table before each call, by `Context.fill`.
+buffers: the program fills the table before each call.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from graphc.kernel import Buffer, Program
 ALIGNMENT = 64
 """Of the arena, and of everything in it."""
 
+# What a program is given: the first three are arrays of addresses.
+_INPUTS, _OUTPUTS, _CONSTANTS, _ARENA = range(4)
+_POINTER = 8
+# Where in a kernel's table the addresses are.
 _SCRATCH, _HOST, _BUFFERS = range(3)
-"""Where in the table the addresses are."""
 
 
 class Context:
@@ -36,12 +39,12 @@ class Context:
         self.module = module
         self.target = target
         self._constants = len(program.constants)
-        self._places: dict[Buffer, tuple[str, int]] = {}
-        for field, buffers in (("inputs", program.inputs), ("outputs", program.outputs), ("constants", program.constants)):
+        self._places: dict[Buffer, tuple[int, int]] = {}
+        for field, buffers in ((_INPUTS, program.inputs), (_OUTPUTS, program.outputs), (_CONSTANTS, program.constants)):
             for number, buffer in enumerate(buffers):
-                self._places[buffer] = field, number
+                self._places[buffer] = field, _POINTER * number
         for buffer in program.temporaries:
-            self._places[buffer] = "arena", buffer.offset
+            self._places[buffer] = _ARENA, buffer.offset
         self._scratch_offset = -(-program.arena // ALIGNMENT) * ALIGNMENT
         self._scratch = 0
         self._slots: dict[Buffer, int] = {}
@@ -57,27 +60,41 @@ class Context:
         """What is rendered next is a kernel whose table has these buffers."""
         self._slots = {buffer: _BUFFERS + number for number, buffer in enumerate(buffers)}
 
-    def table(self, f: Function, most: int) -> str:
-        """A table for kernels with `most` buffers, or fewer, in the program's function: its address. What is the same for all
-        kernels is in it."""
+    def place(self, buffer: Buffer) -> int:
+        """Where a buffer is, for `fill`: what it is counted from in the last two bits, and how many bytes from there."""
+        field, offset = self._places[buffer]
+        return offset << 2 | field
+
+    def table(self, f: Function, fields: str, most: int) -> str:
+        """A table for kernels with `most` buffers, or fewer: its address. What is the same for all kernels is in it."""
         table = f.slot(f"[{_BUFFERS + most} x ptr]")
-        self._put(f, table, _SCRATCH, f.value(f"getelementptr i8, ptr %arena, i64 {self._scratch_offset}", "scratch"))
-        key = f.value(f"getelementptr ptr, ptr %constants, i64 {self._constants}")
-        self._put(f, table, _HOST, f.value(f"load ptr, ptr {key}"))
+        arena, constants = (f.value(f"load ptr, ptr {_place(f, fields, field)}") for field in (_ARENA, _CONSTANTS))
+        scratch = f.value(f"getelementptr i8, ptr {arena}, i64 {self._scratch_offset}")
+        f.do(f"store ptr {scratch}, ptr {_place(f, table, _SCRATCH)}")
+        host = f.value(f"load ptr, ptr {_place(f, constants, self._constants)}")
+        f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
         return table
 
-    def fill(self, f: Function, table: str, buffers: Sequence[Buffer]) -> None:
-        """Put the addresses of buffers into a table, in the program's function."""
-        for slot, buffer in enumerate(buffers, _BUFFERS):
-            field, number = self._places[buffer]
-            if field == "arena":
-                address = f.value(f"getelementptr i8, ptr %arena, i64 {number}", "temporary")
-            else:
-                address = f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr %{field}, i64 {number}')}", "buffer")
-            self._put(f, table, slot, address)
+    def fill(self) -> str:
+        """Add a function that puts the addresses of a kernel's buffers into a table; returns its symbol.
 
-    def _put(self, f: Function, table: str, slot: int, address: str) -> None:
-        f.do(f"store ptr {address}, ptr {f.value(f'getelementptr ptr, ptr {table}, i64 {slot}')}")
+        void fill(ptr fields, ptr table, ptr places, i64 count): `fields` are the inputs, outputs, constants and the arena
+        """
+        f = self.module.function("fill", [("ptr", "fields"), ("ptr", "table"), ("ptr", "places"), ("i64", "count")],
+                                 linkage="internal")
+        slots = _place(f, "%table", _BUFFERS)
+        address = f.slot("ptr")
+        with f.loop("0", "%count") as i:
+            place = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr %places, i64 {i}')}")
+            field = f.value(f"and i64 {place}, 3")
+            base = f.value(f"load ptr, ptr {_place(f, '%fields', field)}")
+            there = f.value(f"getelementptr i8, ptr {base}, i64 {f.value(f'ashr i64 {place}, 2')}")
+            f.do(f"store ptr {there}, ptr {address}")
+            with f.when(f.value(f"icmp ne i64 {field}, {_ARENA}")):
+                f.do(f"store ptr {f.value(f'load ptr, ptr {there}')}, ptr {address}")
+            f.do(f"store ptr {f.value(f'load ptr, ptr {address}')}, ptr {_place(f, slots, i)}")
+        f.do("ret void")
+        return "@fill"
 
     # For kernels
 
@@ -106,4 +123,8 @@ class Context:
 
 
 def _slot(f: Function, number: int, hint: str) -> str:
-    return f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr %context, i64 {number}')}", hint)
+    return f.value(f"load ptr, ptr {_place(f, '%context', number)}", hint)
+
+
+def _place(f: Function, table: str, number: int | str) -> str:
+    return f.value(f"getelementptr ptr, ptr {table}, i64 {number}")
