@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.backend import EntrySpec, Layout
+from graphc.backend import EagerSpec, EntrySpec, Layout
 from graphc.interpret import interpret
 from graphc.ir import Graph
 
@@ -38,6 +38,10 @@ class ReferenceBackend:
         """There is nothing to compile: any layout will do."""
         del layout
         return ReferenceExecutable(graph)
+
+    def eager(self, spec: EagerSpec) -> None:
+        """NumPy is what eager ops run on anyway."""
+        del spec
 
     def set_num_threads(self, threads: int) -> None:
         """NumPy's own threads are NumPy's affair."""

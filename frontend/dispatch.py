@@ -13,7 +13,9 @@ import numpy as np
 from graphc import compiler
 from graphc.backend import Layout
 from graphc.config import config
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
+from graphc.frontend import eager
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
@@ -72,7 +74,8 @@ class TensorEmitter:
                 return finish_several(record, args, attrs, traced)
             return finish(record, args, attrs, traced, traced.dtype.is_differentiable)
         if record.elementwise:
-            return _elementwise(record, args)
+            function = eager.functions.get(record)
+            return _elementwise(record, args) if function is None else function(*args)
         result = _general(record, args, attrs)
         if type(result) is tuple:
             return finish_several(record, args, attrs, result)
@@ -154,6 +157,8 @@ def _function(record: OpDef) -> Any:
 
 
 def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
+    if not next(eager.calls_left, 1):
+        eager.begin(_elementwise)
     arrays: list[Any] = []
     watched = False
     same = None  # the dtype, as long as all tensors are of one floating-point dtype
@@ -365,7 +370,7 @@ def lower(arg: Any) -> Any:
     if isinstance(arg, Tensor):
         data = arg._data
         return data if type(data) is np.ndarray else arg._array("eager execution")
-    if type(arg) in _NUMBERS or isinstance(arg, (np.ndarray, int, float, complex)):
+    if type(arg) in _NUMBERS or isinstance(arg, (np.ndarray, int, float, complex, Dim)):
         return arg
     if isinstance(arg, np.generic):
         return np.asarray(arg)

@@ -163,9 +163,9 @@ def _keep_old(target: Tensor, node: Node, start: int) -> None:
         node = pending.pop()
         pending += [edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node)
                     and edge[0].sequence > start]
-        saved: Any = getattr(node, "saved", None) or {}
-        for i, kept in list(saved.items() if isinstance(saved, dict) else enumerate(saved)):
-            if isinstance(kept, Saved) and kept.tensor is target:
+        saved: list[Any] = getattr(node, "saved", None) or []
+        for i, kept in enumerate(saved):
+            if kept is target or (isinstance(kept, Saved) and kept.tensor is target):
                 if old is None:
                     copy = wrap(emit(ops.cast, (target,), {"dtype": target.dtype})._data)
                     copy._node, copy._state().index = target.grad_fn, target.output_nr

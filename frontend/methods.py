@@ -12,6 +12,7 @@ from graphc.frontend import (
     complex_numbers,
     conversion,
     creation,
+    eager,
     elementary,
     inplace,
     movement,
@@ -38,6 +39,8 @@ OPERATORS = {
     "rshift": "bitwise_right_shift",
 }
 DIRECT = {"add": ops.add, "mul": ops.mul, "div": ops.div}
+NATIVE = {"add": "add", "radd": "add", "sub": "sub", "mul": "mul", "rmul": "mul", "truediv": "div"}
+"""Operators that take no time in Python, once it pays."""
 COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
 
 _OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic)
@@ -116,6 +119,8 @@ def _attach() -> None:
         setattr(Tensor, f"__{symbol}__", _direct(DIRECT[name]) if name in DIRECT else _operator(functions[name]))
         setattr(Tensor, f"__r{symbol}__", _reflected(functions[name]))
         setattr(Tensor, f"__i{symbol}__", _operator(getattr(Tensor, f"{name}_")))
+    for symbol, name in NATIVE.items():
+        eager.attach(f"__{symbol}__", getattr(ops, name), getattr(Tensor, f"__{symbol}__"))
     for name in COMPARISONS:
         # as for any object: what is not a number is unequal, and has no order
         otherwise = {"eq": False, "ne": True}.get(name, NotImplemented)

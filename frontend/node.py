@@ -38,13 +38,17 @@ class Node:
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
         if anomaly.enabled:
-            self.metadata["traceback_"] = traceback.format_list(user_stack())
+            self.note_traceback()
         self.sequence = next_sequence()
         """Grows with every node: of the nodes that are ready, backward() runs the youngest first."""
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         """The cotangents of the inputs, one for each edge (None: no gradient), given those of the outputs."""
         raise NotImplementedError
+
+    def note_traceback(self) -> None:
+        """Keep the calls that led here, for the message of an error in anomaly mode."""
+        self.metadata["traceback_"] = traceback.format_list(user_stack())
 
     def free(self) -> None:
         """Let go of what was saved; running the node again is an error from then on."""

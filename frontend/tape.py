@@ -13,10 +13,10 @@ import numpy as np
 from graphc import ops
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
 from graphc.frontend.hooks import saved_hooks
-from graphc.frontend.modes import mode, no_grad
-from graphc.frontend.node import Edge, Node, edge_to, node_class
+from graphc.frontend.modes import anomaly, mode, no_grad
+from graphc.frontend.node import Edge, Node, edge_to, next_sequence, node_class
 from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
-from graphc.op import OpDef, vjp_rule
+from graphc.op import OpDef, apply_joint, vjp_rule
 from graphc.types import TensorType, scalar_dtype
 
 FREED = (
@@ -34,9 +34,10 @@ def freed_error(name: str) -> FreedGraphError:
 class _Plan:
     """What the tape does for one op when certain operands require grad: worked out once."""
 
-    __slots__ = ("cls", "rules", "saves", "saves_out")
+    __slots__ = ("cls", "record", "rules", "saves", "saves_out")
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
+        self.record = record
         name = "".join(part.capitalize() for part in record.name.split("_"))
         self.cls = node_class(f"{name}Backward0", base)
         self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
@@ -49,12 +50,13 @@ class _Plan:
             self.rules[i] = rule.rule, sources
             saves.update(k for kind, k in sources if kind == "operand")
         self.saves = tuple(sorted(saves))
+        """The operands that are kept."""
         self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
 
 
 def _source(record: OpDef, need: str) -> tuple[str, Any]:
     """Where the argument called `need` of a VJP rule comes from."""
-    if need in ("ct", "out", "attrs", "types", "index"):
+    if need in ("ct", "out", "attrs", "types", "index", "operands", "wanted"):
         return need, None
     if need in record.operands:
         return "operand", record.operands.index(need)
@@ -69,14 +71,34 @@ _plans: dict[tuple[OpDef, int], _Plan] = {}
 def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> _Plan:
     """What is done for operands of which those with edges are wanted."""
     wanted = 0
-    for i, edge in enumerate(edges):
+    bit = 1
+    for edge in edges:
         if edge is not None:
-            wanted |= 1 << i
+            wanted |= bit
+        bit <<= 1
     found = _plans.get((record, wanted))
     if found is None:
         numbers = tuple(i for i, edge in enumerate(edges) if edge is not None)
         found = _plans[record, wanted] = _Plan(record, numbers, base)
     return found
+
+
+def _keep(operand: Any) -> Any:
+    """An operand for the backward pass: a number, a tensor that has never been changed in place as it is, or `Saved`."""
+    if isinstance(operand, Tensor):
+        meta = operand._meta
+        if saved_hooks.stack or (meta is not None and (meta.version is not None or meta.inference)):
+            return Saved(operand)
+    return operand
+
+
+def _unkeep(kept: Any, node: Node) -> Any:
+    """What `_keep` was given; an error if it was changed in place since."""
+    if type(kept) is Saved:
+        return kept.unpack(node)
+    if isinstance(kept, Tensor) and kept._meta is not None and kept._version:
+        raise modified_error(node, kept, kept._version, 0)
+    return kept
 
 
 class Saved:
@@ -166,33 +188,36 @@ def modified_error(node: Node, tensor: Tensor, now: int, expected: int) -> Autog
 class OpNode(Node):
     """A recorded primitive. Keeps the operands, shapes and attributes that its VJP rules ask for, and nothing else."""
 
-    __slots__ = ("_code", "_last", "attrs", "out", "plan", "record", "saved", "types")
+    __slots__ = ("_code", "_last", "attrs", "out", "plan", "saved", "types")
 
     def __init__(
-        self,
-        plan: _Plan,
-        record: OpDef,
-        edges: tuple[Edge, ...],
-        args: tuple[Any, ...],
-        attrs: dict[str, Any],
-        out: Any,
+        self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any, alike: bool = False
     ) -> None:
-        Node.__init__(self, edges)
+        """`alike`: all operands are tensors of the result's type."""
+        # what Node.__init__ does: one call less
+        self.edges = edges
+        self.sequence = next_sequence()
+        if anomaly.enabled:
+            self.note_traceback()
         self.plan = plan
-        self.record = record
         self.attrs = attrs
-        self.types = [
+        self.types = None if alike else [
             (arg._data.shape, arg._data.dtype) if isinstance(arg, Tensor) else _described(arg) for arg in args
         ]
-        self.saved: dict[int, Any] | None = None
+        self.saved: list[Any] | None = None
         self.out: Any = None
         self._code: CodeType | None = None
         if plan.saves:
-            self.saved = {i: Saved(args[i]) if isinstance(args[i], Tensor) else args[i] for i in plan.saves}
+            self.saved = [_keep(args[i]) for i in plan.saves]
+            self._code, self._last = _user_code()
         if plan.saves_out:
             self.out = self._kept(out)
-        if plan.saves or plan.saves_out:
-            self._code, self._last = _user_code()
+            if self._code is None:
+                self._code, self._last = _user_code()
+
+    @property
+    def record(self) -> OpDef:
+        return self.plan.record
 
     def _kept(self, out: Any) -> Any:
         # the tensor itself would be a reference to this node: only what it holds is kept, and its version
@@ -220,6 +245,9 @@ class OpNode(Node):
             raise freed_error(self.name())
         plan = self.plan
         ct, out = self._given(cotangents)
+        types = self.types
+        if types is None:
+            types = [(ct._data.shape, ct._data.dtype)] * len(self.edges)
         results: list[Any] = [None] * len(self.edges)
         for i, (rule, sources) in plan.rules.items():
             if self.edges[i] is None:
@@ -229,21 +257,20 @@ class OpNode(Node):
                 if kind == "ct":
                     arguments.append(ct)
                 elif kind == "operand":
-                    kept = self.saved[key]  # type: ignore[index]
-                    arguments.append(kept.unpack(self) if type(kept) is Saved else kept)
+                    arguments.append(_unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
                 elif kind == "out":
                     arguments.append(out)
                 elif kind == "attribute":
                     arguments.append(self.attrs[key])
                 elif kind == "type":
-                    arguments.append(_tensor_type(self.types[key]))
+                    arguments.append(_tensor_type(types[key]))
                 elif kind == "attrs":
                     arguments.append(self.attrs)
                 elif kind == "types":
-                    arguments.append(tuple(_tensor_type(t) for t in self.types))
+                    arguments.append(tuple(map(_tensor_type, types)))
                 else:
                     arguments.append(i)
-            results[i] = match(rule(*arguments), *self.types[i])
+            results[i] = match(rule(*arguments), *types[i])
         return results
 
     def free(self) -> None:
@@ -276,8 +303,7 @@ class OpNode(Node):
             if name in names and names.index(name) in self.plan.saves:
                 if self.saved is None:
                     raise freed_error(self.name())
-                kept = self.saved[names.index(name)]
-                return kept.unpack(self) if type(kept) is Saved else kept
+                return _unkeep(self.saved[self.plan.saves.index(names.index(name))], self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
@@ -296,6 +322,36 @@ class SeveralNode(OpNode):
             for index, result in enumerate(results):
                 result._state().index = index
         return tuple(cotangents), results
+
+
+class JointNode(SeveralNode):
+    """A recorded primitive whose rule gives the cotangents of all operands at once."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any) -> None:
+        SeveralNode.__init__(self, plan, edges, args, attrs, out)
+        self.kept: list[Any] | None = list(map(_keep, args))
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.kept is None:
+            raise freed_error(self.name())
+        rule = self.record.joint_vjp
+        assert rule is not None and self.types is not None
+        ct, out = self._given(cotangents)
+        wanted = tuple(i for i in self.plan.rules if self.edges[i] is not None)
+        operands = [_unkeep(kept, self) for kept in self.kept]
+        results: list[Any] = [None] * len(self.edges)
+        for i, given in zip(wanted, apply_joint(rule, ct, operands, out or (), wanted, self.attrs)):
+            results[i] = match(given, *self.types[i])
+        return results
+
+    def free(self) -> None:
+        self.kept = self.out = None
+
+    @property
+    def is_freed(self) -> bool:
+        return self.kept is None
 
 
 class AliasNode(Node):
@@ -378,24 +434,25 @@ def _user_code() -> tuple[CodeType, int]:
         frame = frame.f_back
 
 
-def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], out: Tensor) -> None:
+def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], out: Tensor, alike: bool = False) -> None:
     """Put an operation on the tape: `out` becomes differentiable in the operands that require grad.
 
-    The caller has seen that grad mode is on and that `out` is of a floating-point dtype.
+    The caller has seen that grad mode is on and that `out` is of a floating-point dtype, and leaves `attrs` as they are. If
+    `alike`, all operands are tensors of the type of `out`.
     """
     edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
     plan = _plan(record, edges, OpNode)
     if plan.rules:
-        out._node = plan.cls(plan, record, edges, args, dict(attrs), out)
+        out._node = plan.cls(plan, edges, args, attrs, out, alike)
 
 
 def record_several(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], outs: tuple[Tensor, ...]) -> None:
     """`record_op` for an op with several results."""
     edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
-    plan = _plan(record, edges, SeveralNode)
+    plan = _plan(record, edges, SeveralNode if record.joint_vjp is None else JointNode)
     if not plan.rules or not any(out.dtype.is_differentiable for out in outs):
         return
-    node = plan.cls(plan, record, edges, args, dict(attrs), outs)
+    node = plan.cls(plan, edges, args, attrs, outs)
     node.outputs = len(outs)  # type: ignore[misc]
     for index, out in enumerate(outs):
         if out.dtype.is_differentiable:

@@ -17,7 +17,8 @@ import numpy as np
 
 from graphc.errors import BackendError
 from graphc.ir import Graph
-from graphc.types import TensorType
+from graphc.op import OpDef
+from graphc.types import DType, TensorType
 
 BACKENDS = ("llvm", "reference")
 """The names that `get_backend` knows."""
@@ -188,6 +189,22 @@ class EntrySpec:
     """The one leaf itself, a tuple or list of leaves, or what a function makes of that list."""
 
 
+@dataclass(frozen=True, eq=False)
+class EagerSpec:
+    """An elementwise op on tensors of one floating-point dtype and any size, as the front end runs it at once."""
+
+    op: OpDef
+    dtype: DType
+    tensors: TensorClass
+    thread: tuple[tuple[Any, str, Any], ...]
+    """(object, attribute, value): the ordinary state of a thread; in any other the fallback is called."""
+    grad: tuple[Any, str, Any]
+    """(object, attribute, value): where operations are recorded."""
+    record: Callable[..., Any] | None
+    """Called, where operations are recorded and an operand may have a history, with the result, whether the operands are
+    tensors of its type, and the operands."""
+
+
 class Entry(Protocol):
     """A native way into one graph."""
 
@@ -227,6 +244,11 @@ class Backend(Protocol):
         """Compile a graph whose sizes are numbers and whose ops are lowerable."""
         ...
 
+    def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Makes of a fallback a function of the op's operands, tensors and Python numbers, that returns a new tensor with the
+        bits that NumPy would compute; None where the back end does not."""
+        ...
+
     def set_num_threads(self, threads: int) -> None:
         """How many threads executables run on; a back end without threads of its own takes note of nothing."""
         ...
@@ -238,6 +260,11 @@ class Backend(Protocol):
 
 _loaded: dict[str, Backend] = {}
 _lock = threading.Lock()
+
+
+def is_loaded(name: str) -> bool:
+    """Whether the back end called `name` has been made."""
+    return name in _loaded
 
 
 def get_backend(name: str) -> Backend:

@@ -10,7 +10,7 @@ import pytest
 
 import graphc
 from graphc.config import override
-from graphc.frontend import dispatch
+from graphc.frontend import dispatch, eager
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.standard_normal((6, 10)).astype(np.float32)
@@ -34,6 +34,10 @@ def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LARGE", 1)
     monkeypatch.setattr(dispatch, "COSTLY", 1)
     monkeypatch.setattr(dispatch, "_natives", {})
+    monkeypatch.setattr(eager, "functions", {})  # these serve small tensors
+    for methods in eager._methods.values():
+        for name, by_python in methods:
+            monkeypatch.setattr(graphc.Tensor, name, by_python)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import EntrySpec, Layout
+from graphc.backend import EagerSpec, EntrySpec, Layout
+from graphc.backends.llvm.eager import make_eager
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, take_error
 from graphc.backends.llvm.jit import compile_module
@@ -95,6 +96,10 @@ class LLVMBackend:
         note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
         note(3, program)
         return LLVMExecutable(graph, program, target)
+
+    def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """An eager op of any size, called natively."""
+        return make_eager(spec, Target.host())
 
     def set_num_threads(self, threads: int) -> None:
         """How many threads kernels run on, the caller's included."""

@@ -31,7 +31,7 @@ _METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 class NativeEntry:
     """A table, and everything that it points to."""
 
-    def __init__(self, module: _EntryModule, words: np.ndarray, alive: list[Any]) -> None:
+    def __init__(self, module: EntryModule, words: np.ndarray, alive: list[Any]) -> None:
         self._module = module
         self._words = words
         self._alive = (alive, module)
@@ -70,7 +70,7 @@ def make_entry(
     """
     table = _Table(spec, outputs)
     try:
-        module = _entry_module(spec.tensors)
+        module = entry_module(spec.tensors)
         words = table.words(module, run, constants, workspace, failed, nanoseconds >= RELEASE_NANOSECONDS)
     except objects.Unsupported as reason:
         note(1, f"graphc: no native entry: {reason}")
@@ -90,7 +90,7 @@ class _Table:
         self._written = {i for _, i in spec.updates}
 
     def words(
-        self, module: _EntryModule, run: int, constants: int, workspace: Workspace, failed: Callable[[int], Any], releases: bool
+        self, module: EntryModule, run: int, constants: int, workspace: Workspace, failed: Callable[[int], Any], releases: bool
     ) -> np.ndarray:
         """The whole table."""
         spec = self.spec
@@ -133,7 +133,7 @@ class _Table:
     def _value(self, thing: Any) -> int:
         return 0 if thing is ABSENT or thing is ANYTHING else self._object(thing)
 
-    def _checks(self, module: _EntryModule) -> list[int]:
+    def _checks(self, module: EntryModule) -> list[int]:
         spec, words = self.spec, []
         # What is most likely to differ comes first. Checks of Python's state may run code, a destructor if nothing else, that
         # lets go of an array: tensors are looked at once more when nothing but the run is to come.
@@ -147,11 +147,7 @@ class _Table:
         for left, right, same in spec.identities:
             words += _instruction(Check.SAME, left, right, int(same))
         if spec.thread:
-            attributes: list[int] = []
-            for owner, name, value in spec.thread:
-                unset = getattr(type(owner), name, ABSENT)
-                attributes += [module.thread_local(owner), *map(self._object, (sys.intern(name), value)), self._value(unset)]
-            words += _instruction(Check.THREAD, len(spec.thread), *attributes)
+            words += module.thread_check(spec.thread, self.alive)
         for guard in spec.guards:
             words += self._guard(guard)
         for k, number_input in enumerate(spec.numbers):
@@ -167,7 +163,7 @@ class _Table:
             words += _instruction(Check.HOLDER, self._object(tensor))
         for tensor in spec.no_grads:
             words += _instruction(Check.NO_GRAD, self._object(tensor))
-        return [*words, *_END]
+        return [*words, *END]
 
     def _guard(self, guard: Guard) -> list[int]:
         owner, expected = self._object(guard.owner), guard.expected
@@ -254,7 +250,7 @@ class _Table:
                 words += _instruction(Output.GRADIENT, *operands, self._object(grads[j]))
             else:
                 words += _instruction(Output.FRESH, *operands)
-        return [*words, *_END]
+        return [*words, *END]
 
     def _afterwards(self) -> list[int]:
         words: list[int] = []
@@ -265,7 +261,7 @@ class _Table:
                 words += _instruction(After.CLEAR_GRAD, self._object(tensor))
             else:
                 words += _instruction(After.SET_GRAD, self._object(tensor), j)
-        return [*words, *_END]
+        return [*words, *END]
 
     def _leaves(self) -> list[int]:
         kinds = {"output": Leaf.OUTPUT, "array": Leaf.ARRAY, "argument": Leaf.ARGUMENT, "object": Leaf.OBJECT}
@@ -276,7 +272,7 @@ class _Table:
         return words
 
 
-_END = (0, 2, 0, 0)  # the first two operands of an instruction are read before it is known to be the last
+END = (0, 2, 0, 0)  # the first two operands of an instruction are read before it is known to be the last
 
 
 def _instruction(operation: int, *operands: int) -> list[int]:
@@ -298,7 +294,7 @@ class _MethodDef(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
 
 
-class _EntryModule:
+class EntryModule:
     """The code of all entries for a class of tensors."""
 
     def __init__(self, tensors: TensorClass) -> None:
@@ -313,7 +309,10 @@ class _EntryModule:
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
         self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
-        self._definition = _MethodDef(b"graphc_entry", self.native.address("entry"), _METH_FASTCALL_KEYWORDS, None)
+        self._definitions = {
+            name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
+            for name in ("entry", "eager")
+        }
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
         )
@@ -334,14 +333,26 @@ class _EntryModule:
         self.native.function("forget_thread", None)()
         return number
 
-    def new(self, state: tuple[Any, ...]) -> Callable[..., Any]:
+    def thread_attribute(self, owner: Any, name: str, value: Any, alive: list[Any]) -> list[int]:
+        """What an attribute of a thread-local object has to be, in four words; `alive` is what they point to."""
+        unset = getattr(type(owner), name, ABSENT)
+        name = sys.intern(name)
+        alive += [name, value, unset]
+        return [self.thread_local(owner), id(name), id(value), 0 if unset is ABSENT else id(unset)]
+
+    def thread_check(self, thread: Sequence[tuple[Any, str, Any]], alive: list[Any]) -> list[int]:
+        """An instruction that checks such attributes."""
+        words = [word for attribute in thread for word in self.thread_attribute(*attribute, alive)]
+        return _instruction(Check.THREAD, len(thread), *words)
+
+    def new(self, state: tuple[Any, ...], function: str = "entry") -> Callable[..., Any]:
         """A built-in function with this `self`."""
-        return self._new(ctypes.addressof(self._definition), state, None)
+        return self._new(ctypes.addressof(self._definitions[function]), state, None)
 
 
 @functools.cache
-def _entry_module(tensors: TensorClass) -> _EntryModule:
-    return _EntryModule(tensors)
+def entry_module(tensors: TensorClass) -> EntryModule:
+    return EntryModule(tensors)
 
 
 def _slots(tensors: TensorClass) -> Slots:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from graphc.backends.llvm import blocks, objects
 from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.eager_code import render_eager
 from graphc.backends.llvm.entry_checks import render_checks
 from graphc.backends.llvm.entry_table import FRAME_ON_STACK, After, Header, Leaf, Output, Result, Slots
 from graphc.backends.llvm.entry_writer import Writer
@@ -28,6 +29,7 @@ def render(slots: Slots) -> Module:
     _render_afterwards(module, slots)
     _render_result(module, slots)
     _render_entry(module, slots)
+    render_eager(module, slots)
     return module
 
 

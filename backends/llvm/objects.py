@@ -47,6 +47,8 @@ SIZE = 16
 LIST_ITEMS = 24
 """The pointer to a list's items."""
 TUPLE_ITEMS = getattr(tuple, "__basicsize__", 0)  # PyPy's types have none
+TYPE_BASE = 256
+"""tp_base of a type."""
 TYPE_VERSION = 384
 """tp_version_tag of a type: 0, or a number that no other state of the type and its bases has had."""
 
@@ -158,6 +160,7 @@ def _check_python() -> None:
     _agree("the contents of a cell", load_pointer(id(cell) + CELL_CONTENTS), id(item))
     number = 1.25
     _agree("the value of a float", load(id(number) + FLOAT_VALUE), 0x3FF4000000000000)
+    _agree("the base of a type", load_pointer(id(bool) + TYPE_BASE), id(int))
     _check_type_version()
 
 

@@ -1,0 +1,65 @@
+"""Eager elementwise ops as built-in functions; see `eager_code` for what they do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.backend import EagerSpec
+from graphc.backends.llvm import objects
+from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops
+from graphc.backends.llvm.entry import END, entry_module
+from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.target import Target
+from graphc.config import note
+from graphc.op import OpDef
+from graphc.types import DType, TensorType
+
+MOST = 1 << 14
+"""Elements of the largest result: one thread is at it, and the interpreter's lock is held."""
+
+
+def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """See `Backend.eager`."""
+    alive: list[Any] = []
+
+    def at(thing: Any) -> int:
+        """The address of an object, which stays as long as the table does."""
+        alive.append(thing)
+        return id(thing)
+
+    operands = len(spec.op.operands)
+    result = spec.op.infer(*[TensorType(spec.dtype, ())] * operands).dtype
+    try:
+        entries = entry_module(spec.tensors)
+        grad = entries.thread_attribute(*spec.grad, alive)
+        thread = entries.thread_check(spec.thread, alive)
+    except objects.Unsupported as reason:
+        note(1, f"graphc: no native eager ops: {reason}")
+        return None
+    loops = _loops(spec.op, spec.dtype, result, target)
+    addresses = [loops.address(name) for name in LOOPS[: 1 if operands == 1 else 3]]
+    words = {
+        Eager.OPERANDS: operands,
+        Eager.DTYPE: at(spec.dtype.numpy),
+        Eager.RESULT: at(result.numpy),
+        Eager.ITEMSIZE: spec.dtype.itemsize,
+        Eager.RESULT_ITEMSIZE: result.itemsize,
+        Eager.MOST: MOST,
+        Eager.RECORD: 0 if spec.record is None else at(spec.record),
+        **dict(zip((Eager.WHOLE, Eager.NUMBER_RIGHT, Eager.NUMBER_LEFT), [*addresses, 0, 0], strict=False)),
+    }
+    table = np.array([*(words[which] for which in Eager if which < Eager.GRAD), *grad, *thread, *END], np.int64)
+    kept = (alive, loops, entries)
+    return lambda fallback: entries.new((table, kept, fallback), "eager")
+
+
+@functools.cache
+def _loops(record: OpDef, dtype: DType, result: DType, target: Target) -> NativeModule:
+    module = Module(f"eager {record.name} {dtype.name}", target.has_fma, target.vector_bytes)
+    render_loops(module, record, dtype, result)
+    return compile_module(str(module), target)

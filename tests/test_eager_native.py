@@ -1,0 +1,183 @@
+"""Eager elementwise ops by native code: the bits of NumPy, whatever the operands are, and the same tape."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.backend import get_backend
+from graphc.config import config
+from graphc.frontend import dispatch, eager
+from graphc.op import OpDef
+
+pytestmark = pytest.mark.skipif(config.backend != "llvm", reason="the reference back end makes no native code")
+
+SPECIAL = [0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 1e-45, 3e38]
+SHAPES = [(), (0,), (1,), (7,), (16,), (33,), (3, 5), (4, 0), (2, 3, 17), (1, 1, 1), (130, 64)]
+
+
+@pytest.fixture(scope="module")
+def natives() -> Iterator[dict[OpDef, Callable[..., Any]]]:
+    get_backend("llvm")
+    yield {record: eager.native(record, missed) for record in eager.EXACT}
+
+
+class Missed(Exception):
+    pass
+
+
+def missed(*args: Any) -> Any:
+    raise Missed
+
+
+def numbers(shape: tuple[int, ...], dtype: Any, seed: int) -> graphc.Tensor:
+    rng = np.random.default_rng(seed)
+    array = rng.normal(size=shape).astype(dtype)
+    chosen = rng.random(shape) < 0.3
+    return graphc.from_numpy(np.where(chosen, rng.choice(np.array(SPECIAL, dtype), shape), array).astype(dtype).reshape(shape))
+
+
+def bits(x: graphc.Tensor) -> tuple[Any, ...]:
+    array = x.numpy()
+    nan = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    return array.dtype, array.shape, np.where(nan, 0, array).tobytes(), nan.tobytes()
+
+
+def agree(native: Callable[..., Any], record: OpDef, *args: Any) -> None:
+    assert bits(native(*args)) == bits(dispatch._elementwise(record, args)), (record.name, args)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("record", eager.EXACT, ids=lambda record: record.name)
+def test_bits_are_those_of_numpy(natives: Any, record: OpDef, dtype: Any) -> None:
+    native = natives[record]
+    for shape in SHAPES:
+        x, y = numbers(shape, dtype, 1), numbers(shape, dtype, 2)
+        if len(record.operands) == 1:
+            agree(native, record, x)
+            continue
+        agree(native, record, x, y)
+        agree(native, record, x, x)
+        for number in (2.0, -0.0, np.inf, 1e300, 3, -7, 1 << 80):
+            agree(native, record, x, float(number) if isinstance(number, float) else number)
+            agree(native, record, number, x)
+        for part in range(1, len(shape) + 1):
+            agree(native, record, x, numbers(shape[part:], dtype, 3))
+            agree(native, record, numbers(shape[part:], dtype, 4), x)
+
+
+@pytest.mark.parametrize("args", [
+    lambda: (graphc.ones(3), graphc.ones(3, dtype=graphc.float64)),
+    lambda: (graphc.ones(3, dtype=graphc.int64), 1),
+    lambda: (graphc.ones(3), True),
+    lambda: (graphc.ones(3), 1j),
+    lambda: (graphc.ones(3), 10**400),
+    lambda: (graphc.ones(3, 4).t(), graphc.ones(4, 3)),
+    lambda: (graphc.ones(6)[::2], 1.0),
+    lambda: (graphc.ones(3, 1), graphc.ones(3, 4)),
+    lambda: (graphc.ones(3), graphc.ones(4)),
+    lambda: (graphc.ones(3), np.ones(3, np.float32)),
+    lambda: (1.0, 2.0),
+    lambda: (graphc.ones(3), None),
+    lambda: (graphc.ones(eager_limit() + 1), 1.0),
+    lambda: (graphc.ones(3),),
+])  # fmt: skip
+def test_everything_else_is_left_to_python(natives: Any, args: Callable[[], tuple[Any, ...]]) -> None:
+    with pytest.raises(Missed):
+        natives[graphc.ops.add](*args())
+
+
+def eager_limit() -> int:
+    from graphc.backends.llvm.eager import MOST
+
+    return MOST
+
+
+def test_states_of_the_thread_that_need_python(natives: Any) -> None:
+    x, add = graphc.ones(3), natives[graphc.ops.add]
+    with graphc.inference_mode(), pytest.raises(Missed):
+        add(x, x)
+    with pytest.raises(Missed):
+        graphc.trace(lambda v: add(v, v), (x,))
+    with pytest.raises(Missed):
+        graphc.func.grad(lambda v: add(v, v).sum())(x)
+    assert add(x, x).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_the_tape_is_the_same(natives: Any) -> None:
+    p = graphc.nn.Parameter(graphc.tensor([1.0, 2.0]))
+    q = graphc.tensor([3.0, 4.0], requires_grad=True)
+    add, mul, div = (natives[record] for record in (graphc.ops.add, graphc.ops.mul, graphc.ops.div))
+    rows = graphc.ones(5, 2)
+    out = div(mul(add(p, rows), q), 2.0)
+    assert type(out) is graphc.Tensor
+    assert repr(out.grad_fn).startswith("<DivBackward0")
+    out.sum().backward()
+    assert p.grad is not None and p.grad.tolist() == [7.5, 10.0]
+    assert q.grad is not None and q.grad.tolist() == [5.0, 7.5]
+    with graphc.no_grad():
+        assert not add(p, q).requires_grad
+    assert not natives[graphc.ops.lt](p, q).requires_grad
+    (first,) = graphc.autograd.grad(mul(mul(q, q), q).sum(), q, create_graph=True)
+    (second,) = graphc.autograd.grad(first.sum(), q)
+    assert second.tolist() == [18.0, 24.0]
+
+
+def test_a_saved_operand_that_changed_is_an_error(natives: Any) -> None:
+    q = graphc.tensor([3.0, 4.0], requires_grad=True)
+    x = graphc.ones(2)
+    out = natives[graphc.ops.mul](q, x)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match=r"(?s)modified by an inplace operation.*test_eager_native"):
+        out.sum().backward()
+
+
+def test_an_error_while_recording_arrives(natives: Any) -> None:
+    with graphc.inference_mode():
+        x = graphc.ones(2)
+    q = graphc.tensor([3.0, 4.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        natives[graphc.ops.mul](q, x)
+
+
+def test_operators_are_native_after_many_calls() -> None:
+    x = graphc.ones(4)
+    graphc.compile(lambda v: v + 1)(x)  # loads the back end
+    for _ in range(2 * eager.OFTEN + 2):
+        x * x
+        if "graphc_eager" in repr(graphc.Tensor.__mul__):
+            break
+    assert "graphc_eager" in repr(graphc.Tensor.__mul__)
+    assert (x * 2 + x).tolist() == [3.0] * 4
+    assert (2 * x).tolist() == [2.0] * 4
+    assert (x * graphc.arange(4)).tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert x.__mul__("a") is NotImplemented
+    with pytest.raises(TypeError):
+        x * "a"
+    assert graphc.mul(x, 3.0).tolist() == [3.0] * 4
+
+
+def test_threads(natives: Any) -> None:
+    add = natives[graphc.ops.add]
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        grad = seed % 2 == 0
+        graphc.set_grad_enabled(grad)
+        p = graphc.full((seed + 1,), float(seed), requires_grad=True)
+        for _ in range(3000):
+            out = add(p, 1.0)
+            if out.tolist() != [seed + 1.0] * (seed + 1) or out.requires_grad != grad:
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
