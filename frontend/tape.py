@@ -191,7 +191,8 @@ class OpNode(Node):
     __slots__ = ("_code", "_last", "attrs", "out", "plan", "saved", "types")
 
     def __init__(
-        self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any, alike: bool = False
+        self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any,
+        alike: bool = False,
     ) -> None:
         """`alike`: all operands are tensors of the result's type."""
         # what Node.__init__ does: one call less
