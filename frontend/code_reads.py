@@ -29,6 +29,10 @@ class Reads:
     """Strings are among them: of getattr(x, "name"), or of a pattern."""
     dynamic: bool
     """Whether it may read others too."""
+    values: frozenset[str]
+    """The globals that it reads without calling them at once."""
+    compares: bool
+    """Whether it asks if two things are the same object, other than constants."""
 
 
 _READING = {
@@ -40,18 +44,28 @@ _READING = {
 @functools.lru_cache(maxsize=4096)
 def reads_of(code: CodeType) -> Reads:
     names: dict[str, set[str]] = {"globals": set(), "imports": set(), "attributes": set(_strings(code.co_consts))}
+    values: set[str] = set()
+    compares = False
+    before = ""
     for instruction in dis.get_instructions(code):
         kind = _READING.get(instruction.opname)
         if kind is not None:
             names[kind].add(instruction.argval)
+        if instruction.opname == "LOAD_GLOBAL" and instruction.arg is not None and not instruction.arg & 1:
+            values.add(instruction.argval)  # the last bit prepares a call
+        compares |= instruction.opname == "IS_OP" and before != "LOAD_CONST"
+        before = instruction.opname
     dynamic = not _DYNAMIC.isdisjoint(names["globals"] | names["attributes"])
-    found = Reads(tuple(sorted(names["globals"])), tuple(sorted(names["imports"])), frozenset(names["attributes"]), dynamic)
+    found = Reads(
+        tuple(sorted(names["globals"])), tuple(sorted(names["imports"])), frozenset(names["attributes"]), dynamic,
+        frozenset(values), compares,
+    )  # fmt: skip
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             inner = reads_of(constant)
             found = Reads(
                 found.globals + inner.globals, found.imports + inner.imports, found.attributes | inner.attributes,
-                found.dynamic or inner.dynamic,
+                found.dynamic or inner.dynamic, found.values | inner.values, found.compares or inner.compares,
             )  # fmt: skip
     return found
 

@@ -7,14 +7,15 @@ from typing import Any, TypeAlias
 from graphc.backend import ABSENT
 from graphc.frontend.tensor import Tensor
 
-Name: TypeAlias = "str | tuple[Name, str, Any]"
-"""What a value is called: a name, or (of what, "." or "[" or "the ... of", which). Most are never put into words."""
+Name: TypeAlias = "str | tuple[str, str] | tuple[Name, str, Any]"
+"""What a value is called: a name; (what kind of variable, its name); or (of what, "." or "[" or "the ... of", which). Most
+are never put into words."""
 
 
 def text(name: Name) -> str:
     """A name in words."""
     before, after = "", ""
-    while not isinstance(name, str):
+    while len(name) == 3 and isinstance(name, tuple):
         name, form, key = name
         if form == ".":
             after = f".{key}{after}" if key is not None else after
@@ -22,12 +23,20 @@ def text(name: Name) -> str:
             after = f"[{short(key)}]{after}" if key is not None else after
         else:
             before = f"{before}{form} "
+    if isinstance(name, tuple):
+        kind, variable = name
+        name = variable if after else f"{kind} {variable!r}"
     return f"{before}{name}{after}"
+
+
+def last(name: Name) -> Any:
+    """The key, attribute or variable that a name ends in."""
+    return name if isinstance(name, str) else name[-1]
 
 
 def member(name: Name, key: Any) -> str:
     """What a dict, list or class holds under a key, in words."""
-    return text((name[0], name[1], key)) if isinstance(name, tuple) else text((name, "[", key))
+    return text((name[0], name[1], key)) if isinstance(name, tuple) and len(name) == 3 else text((name, "[", key))
 
 
 def short(value: Any) -> str:

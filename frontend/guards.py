@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, compress, repeat
 from operator import attrgetter, is_
 from typing import Any
 
 from graphc.backend import ABSENT, ANYTHING, Guard
-from graphc.frontend.guard_text import Name, member, short, text
+from graphc.frontend.guard_text import Name, last, member, short, text
 from graphc.frontend.survey import HOOKS, PLAIN, Survey, cell_contents, class_attribute, function_parts, slot_contents
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A piece of state that is not as it was."""
+
+    text: str
+    key: Any
+    """The attribute or variable that holds it, or the last one on the way to it."""
 
 
 class Snapshot:
@@ -41,6 +51,16 @@ class Snapshot:
         self._contents = survey.contents
         self.tensors = survey.tensors
         """The ids of the tensors that were found."""
+        self.codes = survey.codes
+        """The code of the functions that were found."""
+        self.compares = survey.compares
+        """Whether it asks if two things are the same object."""
+        self.suspects = survey.suspects
+        """What was found that may ask something of the world, by its name."""
+        self.asks = survey.asks
+        """What was found that does, each time that it is used."""
+        self.sources = survey.sources
+        """Random numbers and files, and how to read their state."""
         self.renewed = 0
         """How often a value was found to be another object of the same value, and that object put into its guard."""
         self._fast: _Fast | None = None
@@ -52,6 +72,11 @@ class Snapshot:
 
     def changed(self) -> str | None:
         """What is not as it was, in a few words."""
+        difference = self.difference()
+        return None if difference is None else difference.text
+
+    def difference(self) -> Difference | None:
+        """What is not as it was."""
         if self._fast is None:
             self._fast = _Fast(self.guards)
         if not self._fast.unchanged():
@@ -61,10 +86,10 @@ class Snapshot:
                     return difference
         for name, owner, read, expected in self._contents:
             if not _same(expected, read(owner)):
-                return f"the contents of {text(name)} have changed"
+                return Difference(f"the contents of {text(name)} have changed", last(name))
         return None
 
-    def _difference(self, guard: Guard, name: Name) -> str | None:
+    def _difference(self, guard: Guard, name: Name) -> Difference | None:
         """What one guard finds. Where an object has made way for one of the same value, it is the new one from now on."""
         now = _read(guard)
         if now is guard.expected:
@@ -74,26 +99,41 @@ class Snapshot:
             if guard.kind == "list":
                 now, before = tuple(enumerate(now)), tuple(enumerate(before))
             if len(now) != len(before) or not all(_same(k, other) for (k, _), (other, _) in zip(now, before)):
-                return f"the items of {text(name)} have changed"
+                if guard.kind != "dict" or last(name) is not None or name[1] != ".":
+                    return Difference(f"the items of {text(name)} have changed", last(name[0]))
+                return _attributes_differ(now, before, name)
             for (key, value), (_, expected) in zip(now, before):
                 if not _same(expected, value):
-                    return f"{member(name, key)} was {short(expected)}, is {short(value)}"
+                    return Difference(f"{member(name, key)} was {short(expected)}, is {short(value)}",
+                                      last(name[0]) if guard.kind == "list" else key)
             now = _read(guard)
         elif guard.kind == "function":
             for what, value, expected in zip(("code", "defaults", "keyword defaults"), now, guard.expected):
                 if not _same(expected, value):
-                    return f"the {what} of {text(name)} have changed"
+                    return Difference(f"the {what} of {text(name)} have changed", None)
         elif now is ABSENT:
-            return f"{text(name)} is gone"
+            return Difference(f"{text(name)} is gone", last(name))
         elif guard.expected is ABSENT:
-            return f"{text(name)} is new"
+            return Difference(f"{text(name)} is new", last(name))
         elif not _same(guard.expected, now):
-            return f"{text(name)} was {short(guard.expected)}, is {short(now)}"
+            return Difference(f"{text(name)} was {short(guard.expected)}, is {short(now)}", last(name))
         if not _identical(guard.expected, now):
             guard.expected = now
             self.renewed += 1
             self._fast = None
         return None
+
+
+def _attributes_differ(now: Any, before: Any, name: Name) -> Difference:
+    """Which attribute of an object is new or gone; or that their order is another."""
+    names, known = [key for key, _ in now], [key for key, _ in before]
+    for key in names:
+        if key not in known:
+            return Difference(f"{member(name, key)} is new", key)
+    for key in known:
+        if key not in names:
+            return Difference(f"{member(name, key)} is gone", key)
+    return Difference(f"the order of the attributes of {text(name)} has changed", None)
 
 
 def _read(guard: Guard) -> Any:

@@ -7,7 +7,9 @@ attributes that some scanned code names are noted; the parts of a model or an op
 
 from __future__ import annotations
 
+import builtins
 import functools
+import os
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -20,8 +22,9 @@ import numpy as np
 
 from graphc import types
 from graphc.backend import ABSENT, ANYTHING, Guard
+from graphc.frontend import world
 from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
-from graphc.frontend.guard_text import Name
+from graphc.frontend.guard_text import Name, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.tensor import Meta, Tensor
@@ -29,8 +32,9 @@ from graphc.types import DType
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)
 _LEAVES = (*PLAIN, BuiltinFunctionType, CodeType)
-_KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names})
-"""Packages whose functions and classes are taken to stay as they are."""
+KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names} - {"antigravity", "idlelib", "test", "this", "turtledemo"})
+"""Packages whose functions and classes are taken to stay as they are; not those of the standard library that nobody calls,
+and whose names users give to files of their own."""
 _UNREAD = frozenset({
     "_version", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
@@ -43,6 +47,10 @@ _FROZEN: dict[type, Callable[[Any], Any]] = {
     np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
 }  # fmt: skip
 """Types whose contents are compared as a whole, and how to keep them; of an OrderedDict the order, which is its own."""
+_GRAPHC_ASKS = frozenset({"DataLoader", "get_num_threads", "load", "save", "set_num_threads"})
+"""Names of graphc under which code may ask something of the world."""
+_CONSTANT = frozenset({"cmath", "math", "numpy", "operator", "string"})
+"""Packages whose variables are constants."""
 _RECORDS = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
 """Classes of the standard library whose objects are the user's to fill."""
 
@@ -88,7 +96,18 @@ class Survey:
         self.contents: list[tuple[Name, Any, Callable[[Any], Any], Any]] = []
         """State that only Python can compare: (name, owner, how to read it, what it was)."""
         self.tensors: set[int] = set()
+        self.codes: list[CodeType] = []
+        """The code of the functions that were found."""
+        self.suspects: set[str] = set()
+        """What was found that may ask something of the world, by its name."""
+        self.asks: set[str] = set()
+        """What was found that does, whoever calls it, and the iterators, which are used up by reading."""
+        self.sources: list[tuple[Name, Callable[[], Any]]] = []
+        """Random numbers and files that were found, and how to read their state."""
+        self.compares = False
+        """Whether code asks if two things are the same object."""
         self._seen: dict[int, Any] = {}
+        self._known_modules: set[ModuleType] = set()
         self._guarded: set[tuple[str, int, Any]] = set()
         self._waiting: list[tuple[Any, Name]] = []
 
@@ -103,11 +122,26 @@ class Survey:
                     self._tensor_hooks(value, name)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
+                self._look_at_world(value, name)
                 self._look(value, name)
+            elif isinstance(value, BuiltinFunctionType):
+                self._look_at_world(value, name)
 
     def default_dtype(self) -> None:
         """Note the dtype that new tensors have, which is no state of the user's code."""
         self._guard("item", "the default dtype", vars(types), "_default", types.get_default_dtype())
+
+    def _look_at_world(self, value: Any, name: Name) -> None:
+        """Note what is no state that could be compared."""
+        if value is os.environ or value is os.getenv:
+            self._later(os.environ._data, "os.environ")  # type: ignore[attr-defined]
+        elif world.is_one_shot(value):
+            self.asks.add(f"{text(name)}, an iterator")
+        elif world.may_ask(value, self._mentioned):
+            self.suspects.add(text(name))
+        read = world.state_of(value)
+        if read is not None:
+            self.sources.append((name, read))
 
     def _tensor_hooks(self, tensor: Tensor, name: Name) -> None:
         """The hooks of a leaf, which a backward pass within the function calls."""
@@ -120,7 +154,7 @@ class Survey:
                 self._later(hooks, (name, "the hooks of", None))
 
     def _later(self, value: Any, name: Name) -> None:
-        if not isinstance(value, _LEAVES):
+        if not isinstance(value, PLAIN):
             self._waiting.append((value, name))
 
     def _guard(self, kind: Any, name: Name, owner: Any, key: Any, expected: Any) -> None:
@@ -202,7 +236,7 @@ class Survey:
         if isinstance(attributes, dict):
             if isinstance(value, (Module, Optimizer)):
                 wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
-            elif self._dynamic and (_package(cls) not in _KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS):
+            elif self._dynamic and (_package(cls) not in KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS):
                 wanted = lambda key: True  # noqa: E731
             else:
                 wanted = self._mentioned.__contains__
@@ -214,15 +248,15 @@ class Survey:
                     content = slot_contents(value, descriptor)
                     self._guard("slot", (name, ".", attribute), value, descriptor, content)
                     self._later(content, (name, ".", attribute))
-        if isinstance(attributes, dict) or _package(cls) not in _KNOWN:
+        if isinstance(attributes, dict) or _package(cls) not in KNOWN:
             self._guard("type", (name, "the type of", None), value, None, cls)
             self._class(cls)
 
     def _class(self, cls: type) -> None:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""
-        if _package(cls) in _KNOWN:
+        if _package(cls) in KNOWN:
             return
-        own = [holder for holder in cls.__mro__ if _package(holder) not in _KNOWN]
+        own = [holder for holder in cls.__mro__ if _package(holder) not in KNOWN]
         # what a base from elsewhere reads or calls, as Module.__call__ does forward, no scanned code mentions
         all_names = self._dynamic or len(own) + 1 < len(cls.__mro__)
         found: dict[str, Any] = {}
@@ -236,16 +270,36 @@ class Survey:
             self._later(value, (cls.__qualname__, ".", attribute))
 
     def _module(self, module: ModuleType, name: Name) -> None:
-        if module.__name__.partition(".")[0] in _KNOWN:
-            return
         namespace = vars(module)
+        if module.__name__.partition(".")[0] in KNOWN:
+            self._known_module(module, namespace, name)
+            return
         for attribute in sorted(self._mentioned & namespace.keys()):
             self._guard("item", (name, ".", attribute), namespace, attribute, namespace[attribute])
             self._later(namespace[attribute], (name, ".", attribute))
 
+    def _known_module(self, module: ModuleType, namespace: dict[str, Any], name: Name) -> None:
+        """What code names of a module whose functions stay as they are: what they ask of the world, and variables."""
+        top = module.__name__.partition(".")[0]
+        if module in self._known_modules:
+            return
+        self._known_modules.add(module)
+        if top == "graphc":
+            self.suspects |= _GRAPHC_ASKS & self._mentioned
+            return
+        for attribute in sorted(self._mentioned & namespace.keys()):
+            value = namespace[attribute]
+            if isinstance(value, ModuleType):
+                self._known_module(value, vars(value), (name, ".", attribute))
+            elif isinstance(value, (FunctionType, BuiltinFunctionType, MethodType, type)):
+                self._look_at_world(value, (name, ".", attribute))
+            elif top not in _CONSTANT and value is not sys.modules:
+                self._guard("item", (name, ".", attribute), namespace, attribute, value)
+                self._later(value, (name, ".", attribute))
+
     def _function(self, function: FunctionType, name: Name) -> None:
         # not __module__, which functools.wraps sets to that of the function within
-        if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN:
+        if str(function.__globals__.get("__name__")).partition(".")[0] in KNOWN:
             self._later(function.__dict__.get("__wrapped__"), name)
             return
         parts = function_parts(function)
@@ -255,20 +309,29 @@ class Survey:
         self._guard("namespace", (function.__name__, ".", "__dict__"), function, None, function.__dict__)
         self._dict(function.__dict__, function.__name__, ".", self._mentioned.__contains__)
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            self._cell(cell, cell_name)
+            self._cell(cell, ("the closure variable", cell_name))
         reads = reads_of(function.__code__)
+        self.codes.append(function.__code__)
+        self.compares |= reads.compares
         self._mentioned |= reads.attributes
         if reads.dynamic:
             self._mentioned.add(ANY_NAME)
         names = function.__globals__
-        for first in reads.globals:
+        by_string = reads.attributes & names.keys() if "globals" in reads.globals else ()
+        for first in (*reads.globals, *sorted(by_string)):
             value = names.get(first, ABSENT)
-            self._guard("item", first, names, first, value)
+            self._guard("item", ("the global", first), names, first, value)
+            if value is ABSENT:
+                value = getattr(builtins, first, ABSENT)
+            if first in reads.values and isinstance(value, BuiltinFunctionType) and world.asks(*world.called(value)):
+                self.asks.add(first)  # somebody else may call it
             if value is not ABSENT:
-                self._later(value, first)
+                self._later(value, ("the global", first))
         for imported in reads.imports:
             for module in imported_modules(imported, names):
                 self._later(module, imported)
+                if module.__name__.partition(".")[0] in KNOWN:
+                    self._known_module(module, vars(module), imported)
 
     def _cell(self, cell: CellType, name: Name) -> None:
         content = cell_contents(cell)
@@ -279,7 +342,7 @@ class Survey:
 
 def is_known(cls: type) -> bool:
     """Whether a class is one of those that are taken to stay as they are."""
-    return _package(cls) in _KNOWN
+    return _package(cls) in KNOWN
 
 
 def _package(cls: type) -> str:

@@ -706,13 +706,13 @@ def test_what_has_changed_is_named() -> None:
     assert snapshot.changed() == "options.scale was 2.0, is 5.0"
     options.scale = 2.0
     items.append(3)
-    assert snapshot.changed() == "the items of items have changed"
+    assert snapshot.changed() == "the items of the closure variable 'items' have changed"
     items.pop()
     items[1] = 7
     assert snapshot.changed() == "items[1] was 2, is 7"
     items[1] = 2
     scale = 4.0
-    assert snapshot.changed() == "scale was 1.0, is 4.0"
+    assert snapshot.changed() == "the closure variable 'scale' was 1.0, is 4.0"
     scale = 1.0
     assert snapshot.changed() is None
 
