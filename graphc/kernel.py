@@ -4,7 +4,7 @@ The scheduler makes a `Program` of kernels from a tensor graph; a back end rende
 tensors. There are two kinds of kernel, `Loops` and `Gemm`. Both read their operands through expressions, so what feeds a
 kernel and what follows it can be fused into it.
 
-An expression is a tree over four leaves: constants, axes (the value of a loop variable), loads and accumulators. Its
+An expression is a tree over five leaves: constants, sizes, axes (the value of a loop variable), loads and accumulators. Its
 other nodes are the elementwise ops of the tensor level, by the same names; ops written over public functions work on
 expressions too:
 
@@ -28,10 +28,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from graphc.dims import Dim
 from graphc.errors import Location, VerifyError
 from graphc.op import OpDef, common_dtype
 from graphc.operators import Operators
-from graphc.types import DType, Real, Scalar, TensorType, bool_, dtype_of, int64, scalar_array
+from graphc.types import DType, Real, Scalar, Size, TensorType, bool_, dtype_of, int64, scalar_array
 
 
 class Axis:
@@ -39,7 +40,7 @@ class Axis:
 
     __slots__ = ("extent", "name", "value")
 
-    def __init__(self, name: str, extent: int) -> None:
+    def __init__(self, name: str, extent: Size) -> None:
         self.name = name
         self.extent = extent
         self.value = Expr("axis", (), int64, self)
@@ -62,7 +63,7 @@ class Buffer:
         self,
         name: str,
         dtype: DType,
-        size: int,
+        size: Size,
         role: Literal["input", "output", "constant", "temporary", "local"] = "temporary",
         data: np.ndarray | None = None,
     ) -> None:
@@ -71,10 +72,10 @@ class Buffer:
         self.size = size
         self.role = role
         self.data = data
-        self.offset = 0
+        self.offset: Size = 0
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> Size:
         return self.size * self.dtype.itemsize
 
     def __repr__(self) -> str:
@@ -115,9 +116,10 @@ class Expr(Operators):
     """A scalar expression. Immutable; equal expressions are one object.
 
     op
-        "constant" (attr: the number), "axis" (attr: the Axis, dtype int64), "accumulator" (attr: the Accumulator),
+        "constant" (attr: the number), "size" (attr: a Dim, dtype int64), "axis" (attr: the Axis, dtype int64),
+        "accumulator" (attr: the Accumulator),
         "load" (attr: the Buffer; args: the offset in elements, and perhaps a boolean mask, where which is false nothing
-        is read and the value is 0); "quotient" and "modulo" (args: x, c, with x >= 0 and a constant c > 0: index
+        is read and the value is 0); "quotient" and "modulo" (args: x, c, with x >= 0 and a constant or size c > 0: index
         arithmetic); "cast" (to dtype); or the name of an elementwise op.
     """
 
@@ -132,9 +134,9 @@ class Expr(Operators):
     """What `graphc.index` has found out; None before."""
 
     def __new__(cls, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
-        # numbers by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep the
-        # axis' own expression alive, and so itself
-        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float, complex)) else id(attr))
+        # numbers and sizes by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep
+        # the axis' own expression alive, and so itself
+        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float, complex, Dim)) else id(attr))
         with _known_lock:
             expr = _known.get(key)
             if expr is None:
@@ -153,6 +155,8 @@ class Expr(Operators):
         match self.op:
             case "constant":
                 return str(self.attr)
+            case "size":
+                return f"({self.attr})"
             case "axis" | "accumulator":
                 return self.attr.name
             case "load":
@@ -208,6 +212,7 @@ class ExprEmitter:
             return cast(args[0], attrs["dtype"])
         if record.name == "constant":
             return constant(attrs["value"].item(), dtype_of(attrs["value"].dtype))
+        args = tuple(size(arg) if isinstance(arg, Dim) else arg for arg in args)
         # a shape of its own for expressions, so that Python numbers give way to them in promotion
         dtype = common_dtype(record, [TensorType(a.dtype, (1,)) if isinstance(a, Expr) else a for a in args])
         operands = tuple(
@@ -235,6 +240,11 @@ def cast(x: Expr, dtype: DType) -> Expr:
     if x.op == "constant":
         return constant(x.attr, dtype)
     return Expr("cast", (x,), dtype)
+
+
+def size(value: Size) -> Expr:
+    """A size as an int64."""
+    return Expr("size", (), int64, value) if isinstance(value, Dim) else constant(value, int64)
 
 
 def load(buffer: Buffer, offset: Expr, mask: Expr | None = None) -> Expr:
@@ -330,13 +340,14 @@ class Loops(_Kernel):
 
     The steps of the grid (the product of its axes, row-major) may run in any order and at the same time; a step runs the
     body once. `cost` estimates one step's time in nanoseconds, by which a back end decides what is worth running
-    in parallel.
+    in parallel; where `work` is not a number, the time goes with it.
     """
 
     name: str
     grid: tuple[Axis, ...]
     body: tuple[Statement, ...]
     cost: float
+    work: Size = 1
 
     def statements(self) -> Iterator[Statement]:
         stack = list(reversed(self.body))
@@ -468,7 +479,7 @@ class Program:
     constants: tuple[Buffer, ...]
     temporaries: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
-    arena: int = 0
+    arena: Size = 0
     checks: tuple[Check, ...] = ()
 
     def __str__(self) -> str:

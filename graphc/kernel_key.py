@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any
 
+from graphc.dims import Dim
 from graphc.kernel import Accumulate, Axis, Buffer, Expr, Gemm, Loop, Loops, Reset, Statement, Store
+from graphc.types import Size
 
 
 def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Buffer]]:
@@ -25,7 +27,7 @@ def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Buffer]]:
         head += [writer.thing(kernel.accumulator), writer.expression(kernel.lhs), writer.expression(kernel.rhs)]
         body = kernel.epilogue
     else:
-        head = ["loops", kernel.cost, *map(writer.axis, kernel.grid)]
+        head = ["loops", kernel.cost, kernel.work, *map(writer.axis, kernel.grid)]
         body = kernel.body
     key = (*head, *writer.statements(body), *writer.expressions)
     return key, [thing for thing in writer.things if isinstance(thing, Buffer) and thing.role != "local"]
@@ -49,7 +51,7 @@ class _Writer:
             for e in root.walk():
                 if e not in numbers:
                     attr = e.attr
-                    about = repr(attr) if isinstance(attr, (bool, int, float, complex)) else self.thing(attr)
+                    about = repr(attr) if isinstance(attr, (bool, int, float, complex, Dim)) else self.thing(attr)
                     self.expressions.append((e.op, e.dtype.name, about, *[numbers[arg] for arg in e.args]))
                     numbers[e] = len(numbers)
         return numbers[root]
@@ -64,7 +66,7 @@ class _Writer:
             return thing
         return (self._number(thing), thing.reduction, thing.dtype.name)
 
-    def axis(self, axis: Axis) -> tuple[int, int]:
+    def axis(self, axis: Axis) -> tuple[int, Size]:
         return self._number(axis), axis.extent
 
     def _number(self, thing: Any) -> int:

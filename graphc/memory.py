@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.dims import Dim
+from graphc.index import surely
 from graphc.kernel import Buffer, Kernel
+from graphc.sizes import ceil_div, estimate, is_static
+from graphc.types import Size
 
 ALIGNMENT = 64
 
@@ -23,13 +27,18 @@ def live_ranges(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> dict[Bu
     return ranges
 
 
-def place_temporaries(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> int:
-    """Give each temporary an offset; returns the size of the arena in bytes.
+def place_temporaries(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> Size:
+    """Give each temporary an offset; returns the size of the arena in bytes."""
+    ranges = live_ranges(kernels, buffers)
+    return _place_numbers(ranges) if is_static(*(b.size for b in ranges)) else _place_symbols(ranges)
+
+
+def _place_numbers(ranges: dict[Buffer, tuple[int, int]]) -> int:
+    """Where all sizes are numbers.
 
     Greedy by size, each into the smallest gap that fits among the buffers alive at the same time. Pisarchyk and Lee:
     "Efficient memory management for deep neural net inference" (MLSys 2020 workshop), section 5.
     """
-    ranges = live_ranges(kernels, buffers)
     order = sorted(ranges, key=lambda b: (-b.nbytes, ranges[b], b.name))
     firsts, lasts, starts, stops = (np.zeros(len(order), np.int64) for _ in range(4))
     for placed, buffer in enumerate(order):
@@ -45,3 +54,38 @@ def place_temporaries(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> i
         firsts[placed], lasts[placed] = first, last
         starts[placed], stops[placed] = buffer.offset, buffer.offset + size
     return int(stops.max(initial=0))
+
+
+class _Place:
+    """Memory that several buffers have, one after another."""
+
+    def __init__(self, size: Size, last: int) -> None:
+        self.size = size
+        self.last = last
+        self.buffers: list[Buffer] = []
+
+
+def _place_symbols(ranges: dict[Buffer, tuple[int, int]]) -> Size:
+    """Where some sizes are symbolic. A buffer takes the place of one that is no longer alive if either is at least as large as
+    the other for all sizes; else the arena grows by a new place."""
+    places: list[_Place] = []
+    for buffer in sorted(ranges, key=lambda b: (ranges[b], b.name)):
+        first, last = ranges[buffer]
+        size: Size = ceil_div(buffer.nbytes, ALIGNMENT) * ALIGNMENT
+        free = [p for p in places if p.last < first and (surely(p.size, size) or surely(size, p.size))]
+        # the one that fits best: the least too large, or the least too small
+        wanted = estimate(size)
+        place = min(free, key=lambda p: abs(estimate(p.size) - wanted), default=None)
+        if place is None:
+            places.append(place := _Place(size, last))
+        elif not surely(place.size, size):
+            place.size = size
+        place.last = last
+        place.buffers.append(buffer)
+    arena: Size = 0
+    # numbers first: then their places are numbers
+    for place in sorted(places, key=lambda p: isinstance(p.size, Dim)):
+        for buffer in place.buffers:
+            buffer.offset = arena
+        arena = arena + place.size
+    return arena

@@ -14,6 +14,7 @@ import graphc.kernel as kernel
 from graphc.errors import CompileError
 from graphc.ir import Value
 from graphc.kernel import Buffer, Expr
+from graphc.types import Size
 
 Index = tuple[Expr, ...]
 Key = tuple[Value, Index, Expr | None]
@@ -27,8 +28,8 @@ class Stored:
     """Where a value stands in memory: element `index` is at `offset + sum(index * strides)`, in elements."""
 
     buffer: Buffer
-    strides: tuple[int, ...]
-    offset: int = 0
+    strides: tuple[Size, ...]
+    offset: Size = 0
 
     def place(self, index: Index) -> Expr:
         """The position of an element in the buffer."""

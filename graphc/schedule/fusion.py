@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.ir import Graph, Node, Value
+from graphc.sizes import estimate
 from graphc.types import Shape
 
 _LARGEST = 240
@@ -114,8 +115,9 @@ def _needs_memory(
         return False  # it can be read where its operand stands
     if feeds:
         return True
+    copied = _COPIES * estimate(value.type.size)
     for user in users:
-        if not user.op.pointwise and not user.op.is_anchor and user.result.type.size >= _COPIES * value.type.size:
+        if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
             return True
     return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
 
@@ -199,7 +201,7 @@ def _small_first(roots: dict[Value, Root]) -> Iterable[tuple[Value, Root, set[Va
     touched = {value: set(_inside(root, roots)) for value, root in roots.items()}
     small: set[Value] = set()
     for value in roots:
-        if value.type.size <= _SMALL and all(v in small for v in touched[value] if v in roots and v is not value):
+        if estimate(value.type.size) <= _SMALL and all(v in small for v in touched[value] if v in roots and v is not value):
             small.add(value)
     for first in (True, False):
         for value, root in roots.items():

@@ -27,7 +27,8 @@ from graphc.op import OPS
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
-from graphc.types import DType, float16, float32, int64
+from graphc.sizes import ceil_div, estimate, is_static
+from graphc.types import DType, Size, float16, float32, int64
 
 _STEP = 8192
 """About how many elements one step of a grid computes."""
@@ -35,6 +36,8 @@ _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
 _SHORT = 16
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
+_WIDE = 16
+"""By how much a step of unknown size may come to exceed what it was taken for."""
 _HEAVY = 5.0
 """Nanoseconds of an op that keeps the arithmetic busy with one register."""
 
@@ -60,19 +63,24 @@ def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Mac
     lane_axis = axes[-1]
     lanes = choose_lanes(values, lane_axis, machine)
     grid, body = block([*axes[:-1]], lane_axis, tuple(stores), lanes, values)
-    per_step = math.prod(a.extent for a in axes) / max(1, math.prod(a.extent for a in grid))
-    return Loops(name, tuple(grid), body, cost=per_step * cost(values, lane_axis) / max(lanes, 1))
+    work: Size = 1
+    if not grid or grid[-1] in axes:  # else the lanes' axis is cut, and a step of about the same size each time
+        work = math.prod(a.extent for a in axes if a not in grid)
+    per_step = estimate(math.prod(a.extent for a in axes)) / max(1, estimate(math.prod(a.extent for a in grid)))
+    return Loops(name, tuple(grid), body, cost=per_step * cost(values, lane_axis) / max(lanes, 1), work=work)
 
 
 def block(
     outer: list[Axis], lane_axis: Axis, body: tuple[Statement, ...], lanes: int, values: Iterable[Expr]
 ) -> tuple[list[Axis], tuple[Statement, ...]]:
     """Cut loops into steps of a grid: a long innermost axis is split, short ones are put together with outer axes."""
-    if lane_axis.extent > 2 * _STEP:
-        count = -(-lane_axis.extent // _STEP)
-        size = -(-lane_axis.extent // count)
-        size = -(-size // lanes) * lanes if lanes else size
-        count = -(-lane_axis.extent // size)
+    if _is_cut(lane_axis.extent, is_alone=not outer):
+        size = _STEP
+        if isinstance(lane_axis.extent, int):  # all of about the same size
+            count = ceil_div(lane_axis.extent, _STEP)
+            size = ceil_div(lane_axis.extent, count)
+            size = ceil_div(size, lanes) * lanes if lanes else size
+        count = ceil_div(lane_axis.extent, size)
         step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, size)
         whole = {lane_axis.value: ix.plus(ix.times(step.value, size), within.value)}
         limit = None
@@ -84,11 +92,23 @@ def block(
     inner: Statement = Loop(lane_axis, body, lanes)
     done = lane_axis.extent
     grid = list(outer)
-    while grid and done * grid[-1].extent <= _STEP:
+    while grid and is_static(grid[-1].extent) and fits(done * grid[-1].extent, _STEP):
         axis = grid.pop()
         done *= axis.extent
         inner = Loop(axis, (inner,))
     return grid, (inner,)
+
+
+def fits(size: Size, most: int) -> bool:
+    """Whether a size is no more than `most`, if it is about what it is estimated to be."""
+    return estimate(size) <= most and size <= _WIDE * most
+
+
+def _is_cut(size: Size, *, is_alone: bool) -> bool:
+    """Whether a loop is cut into steps, which works for any size."""
+    if not isinstance(size, int) and is_alone:
+        return True
+    return not fits(size, 2 * _STEP)
 
 
 # Reductions
@@ -151,22 +171,22 @@ def _reduction_nest(
 ) -> Loops:
     """A reduction whose result is finished in one go."""
     accumulator, values = accumulate.accumulator, [accumulate.value, *(s.value for s in after)]
-    total = max(1, math.prod(a.extent for a in inner))
+    work: Size = math.prod(a.extent for a in inner)
+    total = max(1, estimate(work))
     if not outer or (order[-1] in inner and order[-1].extent >= _SHORT):
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
-        lanes = choose_lanes([accumulate.value], order[-1], machine, 4) if order else 0
+        lanes = choose_lanes([accumulate.value], order[-1], machine, 4, exact=True) if order else 0
         for depth, axis in enumerate(reversed(inner)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
         body = (Reset(accumulator), *body, *after)
         per_step = total * cost(values) / max(lanes, 1) + 10
         grid = list(outer)
-        done = total
-        while grid and done * grid[-1].extent <= _STEP:
+        while grid and is_static(grid[-1].extent) and fits(work * grid[-1].extent, _STEP):
             axis = grid.pop()
-            done, per_step = done * axis.extent, per_step * axis.extent
+            work, per_step = work * axis.extent, per_step * estimate(axis.extent)
             body = (Loop(axis, body),)
-        return Loops(name, tuple(grid), body, cost=per_step)
+        return Loops(name, tuple(grid), body, cost=per_step, work=work)
     # along columns, or across short rows: each lane has a sum of its own
     lane_axis = outer[-1]
     lanes = choose_lanes(values, lane_axis, machine, 4)
@@ -177,9 +197,10 @@ def _reduction_nest(
     per_lanes = total * cost(values, lane_axis)
     rest = [a for a in outer if a is not lane_axis]
     width = max(1, _STEP // total // lanes) * lanes
-    if lane_axis.extent <= width:
-        return Loops(name, tuple(rest), (Loop(lane_axis, body, lanes),), cost=per_lanes * max(1, lane_axis.extent / lanes))
-    count = -(-lane_axis.extent // width)
+    if fits(lane_axis.extent, width):
+        per_step = per_lanes * max(1, estimate(lane_axis.extent) / lanes)
+        return Loops(name, tuple(rest), (Loop(lane_axis, body, lanes),), cost=per_step, work=work * lane_axis.extent)
+    count = ceil_div(lane_axis.extent, width)
     step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, width)
     whole = {lane_axis.value: ix.plus(ix.times(step.value, width), within.value)}
     limit = None
@@ -187,7 +208,7 @@ def _reduction_nest(
         left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
         limit = Expr("minimum", (left, ix.number(width)), int64)
     loop = Loop(within, substitute_statements(body, whole), lanes, limit)
-    return Loops(name, (*rest, step), (loop,), cost=per_lanes * width / lanes)
+    return Loops(name, (*rest, step), (loop,), cost=per_lanes * width / lanes, work=work)
 
 
 def _split_reduction(
@@ -325,14 +346,17 @@ def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
     return found
 
 
-def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2) -> int:
-    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are."""
+def choose_lanes(
+    values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2, *, exact: bool = False
+) -> int:
+    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are. Of an
+    extent that is not known there may be many, unless the number has to be `exact`, since the order of a sum follows it."""
     seen = varying(values, axis)
     widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
     if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
         registers = 1
     lanes = machine.lanes(widest, registers)
-    while lanes > 1 and lanes >= 2 * axis.extent:
+    while lanes > 1 and (exact or is_static(axis.extent)) and lanes >= 2 * axis.extent:
         lanes //= 2
     return lanes
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
-import graphc.index as ix
 import graphc.ops as ops
+from graphc.dims import Dim
 from graphc.errors import CompileError
 from graphc.ir import Graph, Node, Value
 from graphc.kernel import Block, Buffer, Call, Check, Kernel, Program, verify_kernel
@@ -18,17 +19,19 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.products import product_kernel
 from graphc.schedule.scatter import scatter_kernel
-from graphc.types import DType, bool_
+from graphc.sizes import NumberNeeded, may_be_symbols
+from graphc.types import DType, Size, bool_
 
 
 def lower(
     graph: Graph,
     machine: Machine,
     *,
-    strides: Sequence[tuple[int, ...] | None] | None = None,
+    strides: Sequence[tuple[Size, ...] | None] | None = None,
     donated: Mapping[int, int] | None = None,
 ) -> Program:
-    """Schedule a graph whose sizes are all numbers and whose ops all have a lowering.
+    """Schedule a graph whose ops all have a lowering, and whose sizes are numbers; or, while facts are relied on, symbols:
+    then the program is right for all sizes for which the facts hold that are noted. NumberNeeded where none can be made.
 
     strides
         For each input, its strides in elements; None for row-major.
@@ -48,10 +51,10 @@ def lower(
         indirect |= unsafe
 
 
-def _check(graph: Graph, strides: Sequence[tuple[int, ...] | None], donated: Mapping[int, int]) -> None:
+def _check(graph: Graph, strides: Sequence[tuple[Size, ...] | None], donated: Mapping[int, int]) -> None:
     """CompileError for sizes that are not known, and for a layout that does not fit the graph."""
     for value in graph.values():
-        if not value.type.is_static:
+        if not value.type.is_static and not may_be_symbols():
             raise CompileError(f"graph {graph.name!r} has sizes that are not known: {value!r}", hint="bind them first")
     if len(strides) != len(graph.inputs) or any(s and len(s) != v.ndim for s, v in zip(strides, graph.inputs)):
         raise CompileError(
@@ -77,7 +80,7 @@ class _Lowering:
         graph: Graph,
         checked: Sequence[Node],
         machine: Machine,
-        strides: Sequence[tuple[int, ...] | None],
+        strides: Sequence[tuple[Size, ...] | None],
         donated: dict[int, int],
         indirect: set[int],
     ) -> None:
@@ -107,7 +110,7 @@ class _Lowering:
         problem = f"{node.attrs['name']}: an index is out of bounds"
         return Check(self.scratch(name, bool_, 1), problem, f"0 <= index < {size} along dimension {axis}", node.location)
 
-    def _layout(self, output: int, strides: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    def _layout(self, output: int, strides: Sequence[tuple[Size, ...] | None]) -> tuple[Size, ...] | None:
         """A donated output has the strides of its input."""
         return strides[self.donated[output]] if output in self.donated else None
 
@@ -184,7 +187,7 @@ class _Lowering:
         """A place in the arena for a whole value."""
         return stored(value, self.scratch(f"t{len(self.temporaries)}", value.dtype, value.type.size))
 
-    def scratch(self, name: str, dtype: DType, size: int) -> Buffer:
+    def scratch(self, name: str, dtype: DType, size: Size) -> Buffer:
         """A buffer in the arena."""
         buffer = Buffer(name, dtype, size, "temporary")
         self.temporaries.append(buffer)
@@ -195,6 +198,7 @@ class _Lowering:
         node = root.anchor
         values = [r.value for r in group.roots]
         if node is not None and runs_on_host(node):
+            _need_numbers(node.attrs.values())
             operands = tuple(self._block(v, self.memory[v]) for v in node.operands)
             return [Call(name, node.op, node.attrs, operands, tuple(self._block(v, targets[v]) for v in node.results))]
         if node is None:
@@ -214,6 +218,7 @@ class _Lowering:
         return reduction_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
 
     def _block(self, value: Value, place: Stored) -> Block:
+        _need_numbers((value.shape, place.strides, place.offset))
         return Block(place.buffer, value.shape, place.strides, place.offset)
 
     def _late_updates(self, groups: list[Group]) -> list[Group]:
@@ -257,9 +262,19 @@ def _in_place(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     return len(places) == 1 and set(kernel.accesses[old].loads) <= set(places)
 
 
-def _extent(shape: Sequence[int], strides: tuple[int, ...] | None) -> int:
+def _need_numbers(attributes: Iterable[object]) -> None:
+    """NumberNeeded if there are symbolic sizes among attributes."""
+    for attribute in attributes:
+        if isinstance(attribute, Dim):
+            raise NumberNeeded(attribute)
+        if isinstance(attribute, tuple):
+            _need_numbers(attribute)
+
+
+def _extent(shape: Sequence[Size], strides: tuple[Size, ...] | None) -> Size:
     """How many elements of memory a tensor spans."""
     if 0 in shape:
         return 0
-    strides = strides or ix.contiguous_strides(shape)
+    if strides is None:
+        return math.prod(shape)
     return sum((size - 1) * abs(stride) for size, stride in zip(shape, strides)) + 1

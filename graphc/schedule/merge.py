@@ -16,6 +16,8 @@ import graphc.kernel as kernel
 from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Statement, Store
 from graphc.memory import live_ranges
 from graphc.schedule.statements import substitute_statements
+from graphc.sizes import estimate
+from graphc.types import Size
 
 _LOCAL_BYTES = 1 << 14
 """How much of the stack one buffer may take."""
@@ -52,11 +54,11 @@ def _row_by_row(kernel: Kernel, grid: Sequence[Axis]) -> Kernel:
     if not isinstance(kernel, Loops) or kernel.grid or len(kernel.body) != 1 or len(grid) != 1:
         return kernel
     (loop,) = kernel.body
-    if not isinstance(loop, Loop) or loop.limit is not None or not 0 < loop.axis.extent == grid[0].extent:
+    if not isinstance(loop, Loop) or loop.limit is not None or not 0 != loop.axis.extent == grid[0].extent:
         return kernel
     if not all(isinstance(statement, Store) for statement in loop.body):
         return kernel
-    return Loops(kernel.name, (loop.axis,), loop.body, kernel.cost * max(1, loop.lanes) / loop.axis.extent)
+    return Loops(kernel.name, (loop.axis,), loop.body, kernel.cost * max(1, loop.lanes) / max(1, estimate(loop.axis.extent)))
 
 
 def _stores(statement: Statement) -> bool:
@@ -100,7 +102,7 @@ class _Run:
         if not isinstance(kernel, Loops) or [a.extent for a in kernel.grid] != [a.extent for a in self.grid]:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
-        kernel = Loops(kernel.name, self.grid, body, kernel.cost)
+        kernel = Loops(kernel.name, self.grid, body, kernel.cost, kernel.work)
         if _reads_from(takewhile(_stores, body), takewhile(_stores, reversed(self.members[-1].body))):
             return False
         uses = self._uses_of(kernel)
@@ -120,30 +122,31 @@ class _Run:
         if len(self.members) == 1:
             return self.members[0]
         body = tuple(statement for member in self.members for statement in member.body)
-        return Loops(".".join(m.name for m in self.members), self.grid, body, sum(m.cost for m in self.members))
+        work = next((m.work for m in self.members if not isinstance(m.work, int)), 1)
+        return Loops(".".join(m.name for m in self.members), self.grid, body, sum(m.cost for m in self.members), work)
 
 
-def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> int | None:
+def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> Size | None:
     """The size of the part of a buffer that each step has for itself; None where the parts are not apart."""
-    wide = [a for a in grid if a.extent > 1]
-    steps: list[int] | None = None
+    wide = [a for a in grid if a.extent not in (0, 1)]
+    steps: list[Size] | None = None
     for offset in offsets:
         own = [ix.stride(offset, axis) for axis in wide]
-        if any(s is None or s <= 0 for s in own) or (steps is not None and own != steps):
+        if any(s is None or s == 0 or not ix.surely(s, 0) for s in own) or (steps is not None and own != steps):
             return None
         steps = [s for s in own if s is not None]
     if not steps:
         return None
     # nested like the digits of a number: each axis steps over all that the later ones reach
-    order = sorted(zip(steps, wide), key=lambda pair: -pair[0])
+    order = sorted(zip(steps, wide), key=lambda pair: -estimate(pair[0]))
     for (outer, _), (inner, axis) in pairwise(order):
-        if outer < inner * axis.extent:
+        if not ix.surely(outer, inner * axis.extent):
             return None
     size = order[-1][0]
     for offset in offsets:
         rest = ix.substitute(offset, {axis.value: ix.ZERO for axis in wide})
         low, high = ix.bounds(rest)
-        if low < 0 or high >= size:
+        if not ix.surely(low, 0) or not ix.surely(size - 1, high):
             return None
     return size
 
@@ -161,9 +164,13 @@ def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[l
             if ranges.get(buffer) != (number, number):
                 continue
             size = _part((*accesses.loads, *accesses.stores), current.grid)
-            if size is not None and size * buffer.dtype.itemsize <= min(_LOCAL_BYTES, left):
-                own[buffer] = Buffer(buffer.name, buffer.dtype, size, "local")
-                left -= own[buffer].nbytes
+            if size is None:
+                continue
+            nbytes = size * buffer.dtype.itemsize
+            room = nbytes if isinstance(nbytes, int) else _LOCAL_BYTES
+            if room <= min(_LOCAL_BYTES, left) and estimate(nbytes) <= room and nbytes <= room:
+                own[buffer] = Buffer(buffer.name, buffer.dtype, room // buffer.dtype.itemsize, "local")
+                left -= room
         if own:
             local |= own
             body = _relocate(current.body, own, {a.value: ix.ZERO for a in current.grid})

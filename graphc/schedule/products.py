@@ -13,6 +13,7 @@ from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.loops import choose_lanes, cost, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
+from graphc.sizes import estimate
 
 _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
@@ -69,11 +70,11 @@ def _small(
     after: tuple[Store, ...], machine: Machine,
 ) -> Loops:
     """A product as plain loops: columns in lanes, and a few rows at a time to use each column more than once."""
-    total = max(1, math.prod(a.extent for a in k))
+    total = max(1, estimate(math.prod(a.extent for a in k)))
     values = [accumulate.value, *(s.value for s in after)]
     accumulator = accumulate.accumulator
     if not n:
-        lanes = choose_lanes(values, k[-1], machine, 4) if k else 0
+        lanes = choose_lanes(values, k[-1], machine, 4, exact=True) if k else 0
         body: tuple[Statement, ...] = (accumulate,)
         for depth, axis in enumerate(reversed(k)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
@@ -100,5 +101,5 @@ def _small(
     for axis in reversed(k):
         body = (Loop(axis, body),)
     loop = Loop(lane_axis, (*resets, *body, *stores), lanes)
-    steps = max(1, lane_axis.extent / max(lanes, 1))
+    steps = max(1, estimate(lane_axis.extent) / max(lanes, 1))
     return Loops(name, grid, (loop,), cost=total * steps * together * cost(values, lane_axis))

@@ -10,6 +10,7 @@ from graphc.ir import Node, Value
 from graphc.kernel import Axis, Kernel, Loop, Loops, Statement, Store
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.loops import cost
+from graphc.sizes import estimate
 from graphc.types import int64
 
 
@@ -30,4 +31,5 @@ def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target
     store = Store(target.buffer, offset, kernel.load(target.buffer, offset, inside) + elements.at(src, at), inside)
     loop: Statement = Loop(axes[axis], (store,))
     grid = tuple(a for k, a in enumerate(axes) if k != axis)
-    return Loops(name, grid, (loop,), cost=axes[axis].extent * cost([store.value]))
+    return Loops(name, grid, (loop,), cost=estimate(axes[axis].extent) * cost([store.value]),
+                 work=axes[axis].extent)

@@ -1,0 +1,115 @@
+"""Schedules for sizes that are not known yet: what they take for granted, and estimates.
+
+A kernel for symbolic sizes is right for all of them, and yet some of its shape, such as the order of a sum or how many lanes
+a short row has, follows from a size. So a schedule is made with an example at hand: where it asks whether one size is less
+than another, and that is not so for all sizes, the example answers, and the answer is noted as a fact. Sizes for which a
+fact does not hold need another schedule. Sizes that are not the same polynomial count as different.
+
+>>> from graphc.dims import Dim
+>>> N = Dim.symbol("N")
+>>> facts = Facts({"N": 100})
+>>> with relying_on(facts):
+...     N > 16, N + 1 > N, N == 100, estimate(2 * N)
+(True, True, False, 200)
+>>> facts.hold({"N": 50}), facts.hold({"N": 3})
+(True, False)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from graphc.dims import Dim, answering
+from graphc.errors import ShapeError
+from graphc.types import Size
+
+
+class NumberNeeded(ShapeError):
+    """Code for any size cannot be made: some part of it has to be made for a number."""
+
+    def __init__(self, size: Dim) -> None:
+        super().__init__(f"the size {size} is not known", expected="a number", hint="bind the sizes of the graph")
+        self.symbols = size.symbols()
+
+
+class Facts:
+    """An example of the sizes, and the facts that a schedule rests on."""
+
+    def __init__(self, example: Mapping[str, int]) -> None:
+        self.example = dict(example)
+        self.at_least_zero: dict[Dim, bool] = {}
+        """Whether a difference of sizes is >= 0."""
+
+    def holds(self, difference: Dim, relation: str) -> bool:
+        """What holds for the example; that two sizes are the same number by chance does not count."""
+        if relation == "==":
+            return False
+        known = self.at_least_zero.get(difference)
+        if known is None:
+            known = self.at_least_zero[difference] = self.estimate(difference) >= 0
+        return known
+
+    def number(self, size: Dim) -> int:
+        """No number is known: NumberNeeded."""
+        raise NumberNeeded(size)
+
+    def estimate(self, size: Size) -> int:
+        """The size for the example."""
+        return evaluate(size, self.example)
+
+    def hold(self, sizes: Mapping[str, int]) -> bool:
+        """Whether all facts hold for these sizes."""
+        return all((evaluate(difference, sizes) >= 0) == expected for difference, expected in self.at_least_zero.items())
+
+
+class _Current(threading.local):
+    facts: Facts | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def relying_on(facts: Facts | None) -> Iterator[None]:
+    """Let this thread make a schedule for sizes that are not known, but for the facts that it notes."""
+    before = _current.facts
+    _current.facts = facts
+    try:
+        with answering(facts):
+            yield
+    finally:
+        _current.facts = before
+
+
+def may_be_symbols() -> bool:
+    """Whether a schedule for symbolic sizes may be made."""
+    return _current.facts is not None
+
+
+def estimate(size: Size) -> int:
+    """About how much a size is: where only speed depends on it. Nothing is noted."""
+    if isinstance(size, int):
+        return size
+    if _current.facts is None:
+        raise NumberNeeded(size)
+    return _current.facts.estimate(size)
+
+
+def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
+    """The number that a size is; all its symbols must be among `sizes`."""
+    number = size.bind(sizes) if isinstance(size, Dim) else size
+    if isinstance(number, Dim):
+        raise NumberNeeded(number)
+    return number
+
+
+def is_static(*sizes: Size) -> bool:
+    """Whether all are numbers."""
+    return not any(isinstance(size, Dim) for size in sizes)
+
+
+def ceil_div(size: Size, divisor: Size) -> Size:
+    """How many parts of `divisor` a size has; the last may be smaller."""
+    return -(-size // divisor)
