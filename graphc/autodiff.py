@@ -6,11 +6,12 @@ comes out is a graph like any other, and can be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import graphc.ops as ops
-from graphc.ir import Builder, Graph, Node, Value, copy_node
-from graphc.op import apply_vjp, vjp_rule
+from graphc.ir import Builder, Graph, Node, Value, copy_node, inline
+from graphc.op import apply_joint, apply_vjp, vjp_rule
+from graphc.passes.prune import prune
 
 _MOST_AGAIN = 30.0
 """Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
@@ -24,7 +25,7 @@ def pullback(
     All values belong to `builder`. Every operation between inputs and outputs is differentiated, none twice. None stands
     for an input that the outputs do not depend on in a differentiable way.
     """
-    wanted = _dependents(builder, inputs)
+    wanted = dependents(builder.nodes, inputs)
     known: dict[Value, Value] = {}
 
     def add(value: Value, cotangent: Value) -> None:
@@ -37,11 +38,18 @@ def pullback(
     for node in list(reversed(builder.nodes)):
         if not any(result in known for result in node.results):
             continue
+        builder.location = node.location
+        joint = node.op.joint_vjp
+        if joint is not None:
+            reached = tuple(i for i, v in enumerate(node.operands) if v in wanted and vjp_rule(node.op, i) is not None)
+            cts = [known.get(result) for result in node.results]
+            for i, given in zip(reached, apply_joint(joint, cts, node.operands, node.results, reached, node.attrs)):
+                add(node.operands[i], given)
+            continue
         single = len(node.results) == 1
         cotangent = known[node.result] if single else tuple(known.get(result) for result in node.results)
         result = node.result if single else node.results
         types = tuple(v.type for v in node.operands)
-        builder.location = node.location
         for i, operand in enumerate(node.operands):
             if operand in wanted and vjp_rule(node.op, i) is not None:
                 given = apply_vjp(node.op, i, cotangent, node.operands, types, result, node.attrs)
@@ -58,10 +66,10 @@ def match(cotangent: Value, value: Value) -> Value:
     return cotangent if cotangent.dtype is value.dtype else ops.cast(cotangent, value.dtype)
 
 
-def _dependents(builder: Builder, inputs: Sequence[Value]) -> set[Value]:
-    """The values that depend on `inputs` in a differentiable way, themselves included."""
+def dependents(nodes: Iterable[Node], inputs: Sequence[Value]) -> set[Value]:
+    """The results of nodes, in their order, that depend on `inputs` in a differentiable way; and the inputs themselves."""
     wanted = {value for value in inputs if value.dtype.is_differentiable}
-    for node in builder.nodes:
+    for node in nodes:
         if any(v in wanted and vjp_rule(node.op, i) is not None for i, v in enumerate(node.operands)):
             wanted.update(r for r in node.results if r.dtype.is_differentiable)
     return wanted
@@ -85,6 +93,25 @@ def vjp_graph(graph: Graph, wanted: Sequence[int] | None = None, seeded: Sequenc
     cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
     found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
     return builder.finish(ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found))
+
+
+def jvp_graph(graph: Graph, wanted: Sequence[int], pushed: Sequence[int]) -> Graph:
+    """The graph of the Jacobian-vector product: from the inputs, and tangents of the `wanted` ones, to the outputs, and the
+    tangents of those in `pushed`.
+
+    The cotangents of the inputs depend on those of the outputs linearly: the cotangents of these are the tangents.
+    """
+    backward = vjp_graph(graph, wanted, pushed)
+    seeds = range(len(graph.inputs), len(backward.inputs))
+    twice = vjp_graph(backward, seeds, range(len(wanted)))
+    builder = Builder(f"{graph.name}.jvp", locations=False)
+    inputs = [builder.input(v.name, v.type, **v.info) for v in graph.inputs]
+    tangents = [builder.input(None, graph.inputs[i].type) for i in wanted]
+    like = tangents[0]
+    outputs = inline(graph, inputs, like)
+    zeros = [ops.full(graph.outputs[j].type, 0, like) for j in pushed]
+    found = inline(twice, [*inputs, *zeros, *tangents], like)
+    return prune(builder.finish([*outputs, *found]))
 
 
 def _copy(graph: Graph, name: str) -> tuple[Builder, list[Value], list[Value]]:

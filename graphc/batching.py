@@ -13,6 +13,7 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.errors import GraphcError
+from graphc.ir import Builder, Graph, Value, copy_node
 from graphc.op import OpDef, common_dtype
 from graphc.ops.movement import stack_operand
 from graphc.types import DType, Size, TensorType, dtype_of, scalar_dtype
@@ -47,6 +48,37 @@ def apply_batched(
     if shifted is None:
         return _one_by_one(record, size, values, batched, attrs)
     return record(*(stack_operand(x, size, own) for x, own in zip(values, batched)), **shifted)
+
+
+def batched_outputs(graph: Graph, batched: Sequence[bool]) -> list[bool]:
+    """Which outputs of a graph have a batch where these inputs have one."""
+    own = dict(zip(graph.inputs, batched, strict=True))
+    for node in graph.nodes:
+        own.update(dict.fromkeys(node.results, any(own[v] for v in node.operands)))
+    return [own[v] for v in graph.outputs]
+
+
+def batch_graph(graph: Graph, size: Size, batched: Sequence[bool], stacked: Sequence[bool]) -> Graph:
+    """The graph for a batch of `size`, which is dimension 0 of the inputs that are `batched`. So it is of the `stacked`
+    outputs, to which all that depend on such inputs have to belong."""
+    builder = Builder(graph.name, locations=False)
+    known: dict[Value, Value] = {}
+    own: dict[Value, bool] = {}
+    for value, has in zip(graph.inputs, batched, strict=True):
+        shape = (size, *value.shape) if has else value.shape
+        known[value], own[value] = builder.input(value.name, value.type.with_shape(shape), **value.info), has
+    for node in graph.nodes:
+        flags = [own[v] for v in node.operands]
+        operands = tuple(known[v] for v in node.operands)
+        builder.location = node.location
+        if any(flags):
+            results = apply_batched(node.op, size, operands, flags, node.attrs)
+        else:
+            results = copy_node(builder, node, operands).results
+        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
+        own.update(dict.fromkeys(node.results, any(flags)))
+    return builder.finish(
+        [stack_operand(known[v], size, own[v]) if to else known[v] for v, to in zip(graph.outputs, stacked, strict=True)])
 
 
 def _elementwise(record: OpDef, size: Size, operands: Sequence[Any], batched: Sequence[bool]) -> Any:

@@ -377,6 +377,39 @@ def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
     return copied
 
 
+def inline(graph: Graph, values: Sequence[Any], like: Any) -> list[Any]:
+    """Apply the ops of a graph to values of any kind, in the place of its inputs: on values of a graph its nodes are appended
+    to that, and tensors are computed with. `like` is any value of that kind. Returns what the outputs have become."""
+    known = dict(zip(graph.inputs, values, strict=True))
+    for node in graph.nodes:
+        results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
+        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
+    return [known[v] for v in graph.outputs]
+
+
+def map_graphs(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
+    """The graph with other graphs as attributes of its nodes; the graph itself if none is another one."""
+    changed: dict[Node, dict[str, Any]] = {}
+    for node in graph.nodes:
+        if own := {name: a for name, a in node.attrs.items() if isinstance(a, Graph)}:
+            new = {name: change(a) for name, a in own.items()}
+            if any(new[name] is not own[name] for name in own):
+                changed[node] = new
+    if not changed:
+        return graph
+
+    def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node not in changed:
+            return None
+        attrs = {**node.attrs, **changed[node]}
+        copied = builder.append(node.op, operands, attrs, [r.type for r in node.results], node.location)
+        for old, made in zip(node.results, copied.results):
+            made.name = old.name
+        return copied.results
+
+    return rebuild(graph, visit)
+
+
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*")
 
 

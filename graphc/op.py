@@ -67,7 +67,7 @@ class OpDef:
     scalar: Callable[..., Any] | None
     lower: Callable[..., Any] | None
     reduction: Literal["sum", "max", "min"] | None
-    kernel: Literal["contract", "scatter", "host"] | None
+    kernel: Literal["contract", "scatter", "host", "control"] | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
@@ -111,6 +111,12 @@ class OpDef:
         that."""
         return self.nanoseconds > 0 and self.view is None
 
+    @property
+    def joint_vjp(self) -> Vjp | None:
+        """The rule that gives the cotangents of all operands at once, if there is one."""
+        rule = self.vjp[-1] if isinstance(self.vjp, tuple) else self.vjp
+        return rule if isinstance(rule, Vjp) and "wanted" in rule.needs else None
+
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join((*self.operands, *self.attrs))})>"
 
@@ -122,6 +128,8 @@ class Vjp:
     The parameter names of `rule` say what it needs, and so what must be saved: `ct`, operands by name, `out` for the
     result, attributes by name; `x_type` is the TensorType of operand `x`, which saves no numbers. A variadic op's rule
     asks for `types` (of all operands) and `index` (of the operand whose cotangent is wanted); `attrs` is all attributes.
+    A rule that asks for `wanted`, the numbers of operands, returns the cotangents of all of these at once; it may ask for
+    `operands` and `out`, all of them, and its `ct` is always a sequence.
     """
 
     rule: Callable[..., Any]
@@ -146,7 +154,7 @@ def op(
     scalar: Callable[..., Any] | None = None,
     lower: Callable[..., Any] | None = None,
     reduction: Literal["sum", "max", "min"] | None = None,
-    kernel: Literal["contract", "scatter", "host"] | None = None,
+    kernel: Literal["contract", "scatter", "host", "control"] | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,
@@ -170,8 +178,9 @@ def op(
     ref
         `ref(*arrays, **attrs)`: the result as a NumPy array. The definition that everything else is tested against.
     vjp
-        One rule an operand (None for an operand without a derivative), one rule for all of a variadic op's operands, or
-        `not_differentiable`. A rule is written with the public functions; its parameter names say what must be saved.
+        One rule an operand (None for an operand without a derivative; the last one is for all operands of a `*xs`), one
+        rule for all of a variadic op's operands, or `not_differentiable`. A rule is written with the public functions; its
+        parameter names say what must be saved.
         For an op with several results, `ct` and `out` are tuples; an entry of `ct` is None where no cotangent comes.
         `Undefined` is the rule of an operand by which nobody has written the derivative down.
     scalar
@@ -185,7 +194,7 @@ def op(
         For a reduction: "sum", "max" or "min" over the attribute `axes`.
     kernel
         For an op that takes loops of its own but is no reduction: which kind of kernel it becomes. "host" is for what is
-        left to a library: compiled programs call `ref`.
+        left to a library: compiled programs call `ref`. "control" is for ops that run graphs.
     decompose
         `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own;
         None where it is better left as it is.
@@ -251,7 +260,7 @@ def vjp_rule(record: OpDef, index: int) -> Vjp | None:
     """The rule for the cotangent of operand `index`, or None where there is none."""
     if isinstance(record.vjp, _NotDifferentiable):
         return None
-    return record.vjp if isinstance(record.vjp, Vjp) else record.vjp[index]
+    return record.vjp if isinstance(record.vjp, Vjp) else record.vjp[min(index, len(record.vjp) - 1)]
 
 
 def apply_vjp(
@@ -276,6 +285,13 @@ def apply_vjp(
         available[name] = operand
         available[f"{name}_type"] = type_
     return rule(**available)
+
+
+def apply_joint(
+    rule: Vjp, ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wanted: tuple[int, ...], attrs: Mapping[str, Any]
+) -> Sequence[Any]:
+    """The cotangents of the `wanted` operands by a rule that gives all at once."""
+    return rule(ct=ct, operands=operands, out=out, wanted=wanted, attrs=attrs)
 
 
 class Emitter(Protocol):

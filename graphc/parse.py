@@ -174,9 +174,11 @@ class _Source:
 class _Reader:
     """Builds one graph from its syntax."""
 
-    def __init__(self, source: _Source, types: dict[str, TensorType]) -> None:
+    def __init__(self, source: _Source, types: dict[str, TensorType], depth: int = 0) -> None:
         self._source = source
         self._types = types
+        self._depth = depth
+        """How many graphs this one is nested in."""
         self._values: dict[str, Value] = {}
 
     def graph(self, syntax: _Graph) -> Graph:
@@ -193,7 +195,10 @@ class _Reader:
         name, repeated = self._value_name(syntax.value)
         if repeated:
             self._fail(syntax.value, Violation("inputs have different names", got=str(syntax.value), hint="leave ~ away"))
-        value = builder.input(name, self._type(syntax.type), **self._attributes(syntax.info))
+        info = self._attributes(syntax.info)
+        if any(isinstance(attribute, Graph) for attribute in info.values()):
+            self._fail(syntax.value, Violation(f"a graph among what is kept with {syntax.value}"))
+        value = builder.input(name, self._type(syntax.type), **info)
         self._define(syntax.value, value)
 
     def _node(self, builder: Builder, syntax: _Node) -> None:
@@ -207,7 +212,7 @@ class _Reader:
         array_type = types[0] if record.name == "constant" and len(types) == 1 else None
         attributes = self._attributes(syntax.attributes, array_type)
         node = builder.append(record, operands, attributes, types)
-        if found := node_violation(node):
+        if found := node_violation(node, self._depth):
             self._fail(syntax.op, found)
         for token, value in zip(syntax.results, node.results):
             value.name, _ = self._value_name(token)
@@ -302,6 +307,10 @@ class _Reader:
             if depth == MAX_NESTING:
                 self._fail(key, Violation(f"the attribute {key} is nested more than {MAX_NESTING} deep"))
             return tuple([self._attribute(key, part, depth + 1) for part in item])
+        if isinstance(item, _Graph):
+            if self._depth == MAX_NESTING:
+                self._fail(key, Violation(f"graphs are nested more than {MAX_NESTING} deep"))
+            return _Reader(self._source, self._types, self._depth + 1).graph(item)
         match item.type:
             case "STRING":
                 return _string(item, self._fail)
@@ -333,7 +342,7 @@ class _Reader:
         shape = tuple(size for size in type_.shape if isinstance(size, int))
         if len(shape) != type_.ndim:
             self._fail(key, Violation(f"a constant of the type {type_}, whose size is not known"))
-        if isinstance(item, list) or item.type != "BYTES":
+        if isinstance(item, (list, _Graph)) or item.type != "BYTES":
             array = self._elements(key, item, type_.dtype, shape)
         else:
             array = self._bytes(item, type_.dtype, shape)
@@ -358,7 +367,7 @@ class _Reader:
             if not all(isinstance(part, list) and len(part) == size for part in items):
                 self._fail(key, Violation(f"the elements are not those of a constant of the shape {list(shape)}"))
             items = [part for whole in items for part in whole]
-        if any(isinstance(part, list) for part in items):
+        if any(isinstance(part, (list, _Graph)) for part in items):
             self._fail(key, Violation(f"the elements are not those of a constant of the shape {list(shape)}"))
         numbers = [self._number(token, dtype) for token in items]
         if dtype is complex32:

@@ -16,6 +16,7 @@ that is no part of it. Whatever is not an identifier is quoted: `%"a b"`. Attrib
     N  2*N + 1  size(inf)                                           sizes; `size` around those that look like others
     [[0.5, -0.0]]  dense<"AAAAPw==">                                the elements of a constant of the result's type;
                                                                     dense: little-endian bytes in base64
+    graph @step(%x: float32[]) -> float32[] { ... }                 the graphs that control flow runs
 
 and integers and floats are told apart by the point or the exponent.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,7 +36,7 @@ from graphc.dims import Dim
 from graphc.ir import Graph, Node, Value, is_name
 from graphc.types import DTYPES, DType, TensorType
 
-RESERVED = frozenset({"true", "false", "none", "inf", "nan", *DTYPES})
+RESERVED = frozenset({"true", "false", "none", "inf", "nan", "graph", *DTYPES})
 """Words of the attribute syntax: a size whose symbol is called so is written `size(inf)`."""
 
 _INLINE_ELEMENTS = 32  # constants with more elements are printed as bytes
@@ -50,7 +52,8 @@ def print_graph(graph: Graph, *, locations: bool = False) -> str:
     lines = [_signature(graph, names)]
     for node in graph.nodes:
         comment = f"  # {' '.join(str(node.location).split())}" if locations and node.location else ""
-        lines.append(f"  {print_node(node, names)}{comment}")
+        text = print_node(node, names, locations=locations)
+        lines.append(f"{textwrap.indent(text, '  ')}{comment}")
     lines += [f"  {_return(graph, names)}", "}"]
     return "\n".join(lines)
 
@@ -78,11 +81,11 @@ def value_names(graph: Graph) -> ValueNames:
     return names
 
 
-def print_node(node: Node, names: Mapping[Value, str]) -> str:
-    """One line for a node: `%1 = permute(%0) {order = [1, 0]} : float32[3, 2]`."""
+def print_node(node: Node, names: Mapping[Value, str], *, locations: bool = False) -> str:
+    """A node: `%1 = permute(%0) {order = [1, 0]} : float32[3, 2]`. One line, but for graphs among the attributes."""
     results = ", ".join(names[value] for value in node.results)
     operands = ", ".join(names[value] for value in node.operands)
-    attributes = _attributes({name: node.attrs[name] for name in _attribute_order(node)})
+    attributes = _attributes({name: node.attrs[name] for name in _attribute_order(node)}, locations)
     types = print_types(value.type for value in node.results)
     return f"{f'{results} = ' if results else ''}{node.op.name}({operands}){attributes} : {types}"
 
@@ -116,6 +119,8 @@ def print_attribute(attribute: Any) -> str:
         return f"[{', '.join(map(print_attribute, attribute))}]"
     if isinstance(attribute, np.ndarray):
         return print_array(attribute)
+    if isinstance(attribute, Graph):
+        return print_graph(attribute)
     return f"<{attribute!r}>"
 
 
@@ -152,10 +157,17 @@ def _attribute_order(node: Node) -> list[str]:
     return known + sorted(set(node.attrs) - set(known))
 
 
-def _attributes(attributes: Mapping[str, Any]) -> str:
+def _attributes(attributes: Mapping[str, Any], locations: bool = False) -> str:
+    """In braces on one line; with graphs, an attribute a line."""
     if not attributes:
         return ""
-    return f" {{{', '.join(f'{_quote(name)} = {print_attribute(value)}' for name, value in attributes.items())}}}"
+    texts = [
+        f"{_quote(name)} = {print_graph(a, locations=locations) if isinstance(a, Graph) else print_attribute(a)}"
+        for name, a in attributes.items()
+    ]
+    if any(isinstance(attribute, Graph) for attribute in attributes.values()):
+        return " {\n" + ",\n".join(textwrap.indent(text, "  ") for text in texts) + "\n}"
+    return f" {{{', '.join(texts)}}}"
 
 
 def _quote(name: str) -> str:

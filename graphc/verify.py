@@ -24,7 +24,7 @@ from graphc.types import DTYPES, DType, TensorType, complex32
 MAX_DIMENSIONS = 64  # NumPy's own limit
 MAX_BYTES = 2**63 - 1
 MAX_NESTING = 16
-"""How deep the tuples of an attribute may be nested."""
+"""How deep the tuples of an attribute may be nested, and graphs in each other."""
 
 _DEVICE = re.compile(r"[a-z]+(:\d+)?")
 _EXCERPT = 240
@@ -41,14 +41,19 @@ class Violation:
 
 
 def verify(graph: Graph) -> None:
-    """Raise VerifyError, with the line of the offending node, if the graph breaks a rule of the IR."""
+    """Raise VerifyError, with the line of the offending node, if the graph breaks a rule of the IR. So may the graphs that
+    are attributes of its nodes."""
+    _verify(graph, 0)
+
+
+def _verify(graph: Graph, depth: int) -> None:
     _check_inputs(graph)
     defined = set(graph.inputs)
     for node in graph.nodes:
         for operand in node.operands:
             if operand not in defined:
                 _fail(graph, node, _undefined(graph, node, operand))
-        if found := node_violation(node):
+        if found := node_violation(node, depth):
             _fail(graph, node, found)
         for index, result in enumerate(node.results):
             if result in defined:
@@ -61,13 +66,30 @@ def verify(graph: Graph) -> None:
     _check_outputs(graph, defined)
 
 
-def node_violation(node: Node) -> Violation | None:
-    """What is wrong with a node by itself, its operands' types being right; None if nothing is."""
+def node_violation(node: Node, depth: int = 0) -> Violation | None:
+    """What is wrong with a node by itself, its operands' types being right; None if nothing is. `depth` is how many graphs
+    its own graph is nested in."""
     record = node.op
     if OPS.get(record.name) is not record:
         return Violation(f"{record.name!r} is not a registered op")
-    rules = (_arity, _attribute_names, _attribute_values, _elementwise, _computed_in, _result_types)
+    rules = (_arity, _attribute_names, _attribute_values, _elementwise, _computed_in, _placement, _result_types)
+    if any(isinstance(attribute, Graph) for attribute in node.attrs.values()):
+        rules = (_arity, _attribute_names, lambda node: _graphs(node, depth), *rules[2:])
     return next((found for rule in rules if (found := rule(node))), None)
+
+
+def _graphs(node: Node, depth: int) -> Violation | None:
+    """What is wrong with the graphs among the attributes of a node."""
+    for name, graph in node.attrs.items():
+        if not isinstance(graph, Graph):
+            continue
+        if depth == MAX_NESTING:
+            return Violation(f"{node.op.name}: graphs nested more than {MAX_NESTING} deep")
+        try:
+            _verify(graph, depth + 1)
+        except VerifyError as error:
+            return Violation(f"{node.op.name}: {name}: {error.problem}", error.expected, error.got, error.hint)
+    return None
 
 
 def type_violation(type_: TensorType) -> Violation | None:
@@ -106,7 +128,7 @@ def attribute_violation(attribute: Any, depth: int = 0) -> str | None:
     if isinstance(attribute, Dim) and _is_large(attribute):
         return "a size with factors of more than 64 bits"
     if attribute is None or type(attribute) in (bool, int, str) or isinstance(
-            attribute, (float, complex, Dim, DType, np.ndarray)):
+            attribute, (float, complex, Dim, DType, np.ndarray, Graph)):
         return None
     return f"{attribute!r}, a {type(attribute).__name__}"
 
@@ -131,7 +153,7 @@ def _check_inputs(graph: Graph) -> None:
         if found := type_violation(value.type):
             raise VerifyError(f"graph {graph.name!r}, input {label}: {found.problem}", expected=found.expected, got=found.got)
         for key, item in value.info.items():
-            if why := attribute_violation(item):
+            if why := "a graph" if isinstance(item, Graph) else attribute_violation(item):
                 raise VerifyError(f"graph {graph.name!r}, input {label}: {key} = {why}, cannot be kept with an input")
         seen.add(value)
         if value.name is not None:
@@ -193,7 +215,8 @@ def _attribute_values(node: Node) -> Violation | None:
     for name, attribute in node.attrs.items():
         if why := attribute_violation(attribute):
             return Violation(f"{record.name}: the attribute {name} is {why}",
-                             expected="bool, int, float, complex, str, None, a dtype, a size, an array, or a tuple of these")
+                             expected="bool, int, float, complex, str, None, a dtype, a size, an array, a graph, or a tuple of "
+                             "these")
         examples = [sample.attrs[name] for sample in record.samples]
         if not _is_like(attribute, examples):
             return Violation(f"{record.name}: the attribute {name} is of the wrong kind",
@@ -245,6 +268,17 @@ def _computed_in(node: Node) -> Violation | None:
     return None
 
 
+def _placement(node: Node) -> Violation | None:
+    """A node runs on the device of its results, and so do its operands; only a transfer's comes from elsewhere."""
+    devices = {value.type.device for value in node.results}
+    if node.op.name != "transfer":
+        devices.update(value.type.device for value in node.operands)
+    if len(devices) <= 1:
+        return None
+    return Violation(f"{node.op.name} is on several devices", expected="operands and results on one device",
+                     got=print_types([v.type for v in (*node.operands, *node.results)]), hint="insert transfer")
+
+
 def _result_types(node: Node) -> Violation | None:
     record = node.op
     try:
@@ -255,6 +289,8 @@ def _result_types(node: Node) -> Violation | None:
         problem = f"{record.name}: attributes and operands do not fit: {type(error).__name__}: {error}"
         return Violation(problem, got=_described(node))
     expected: Sequence[TensorType] = inferred if isinstance(inferred, tuple) else (inferred,)
+    if node.op.name != "transfer" and node.results:  # type rules say nothing of devices
+        expected = [type_.on(node.results[0].type.device) for type_ in expected]
     for type_ in expected:
         if found := type_violation(type_):
             return found

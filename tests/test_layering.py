@@ -58,9 +58,9 @@ FLOORS = (
 DEFERRED = {
     ("graphc.ir", "graphc.text"): "str(graph) prints it",
     ("graphc.rewrite", "graphc.passes"): "the nodes that rewriting leaves unused are pruned",
-    ("graphc.ops", "graphc.interpret"): "control flow runs graphs by the definitions of their ops",
-    ("graphc.ops", "graphc.autodiff"): "the derivative of control flow is that of the graphs that it runs",
-    ("graphc.ops", "graphc.batching"): "control flow on a batch runs its graphs on one",
+    ("graphc.ops.control", "graphc.interpret"): "control flow runs graphs by the definitions of their ops",
+    ("graphc.ops.control", "graphc.autodiff"): "the derivative of control flow is that of the graphs that it runs",
+    ("graphc.ops.control", "graphc.batching"): "control flow on a batch runs its graphs on one",
 }
 
 

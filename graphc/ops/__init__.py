@@ -1,8 +1,11 @@
 """The primitive ops, as functions: each works on tensors, graph values and kernel expressions alike."""
 
 from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
+from graphc.ops.control import cond
+from graphc.ops.control_scan import scan
+from graphc.ops.control_while import while_loop, while_loop_vjp
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
-from graphc.ops.creation import constant, full, iota, zeros_like
+from graphc.ops.creation import constant, full, iota, size, zeros_like
 from graphc.ops.eigen import eig, eigh, eigvals, eigvalsh, svd, svdvals
 from graphc.ops.elementary import (
     acos,
