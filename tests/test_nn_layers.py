@@ -320,3 +320,15 @@ def test_pools_that_give_places_by_name(name: str, shape: tuple[int, ...], args:
     out, places = getattr(nn.functional, f"{name}_with_indices")(x, *args)
     assert places.dtype is graphc.int64
     np.testing.assert_array_equal(x.flatten(2).gather(2, places.flatten(2)).view(out.shape), out)
+
+
+def test_batch_norm_takes_states_without_the_number_of_batches() -> None:
+    source, target = nn.Sequential(nn.BatchNorm1d(3)), nn.Sequential(nn.BatchNorm1d(3))
+    source(graphc.randn(8, 3))
+    old = {name: value for name, value in source.state_dict().items() if "tracked" not in name}
+    target.load_state_dict(old)
+    assert graphc.equal(target[0].running_mean, source[0].running_mean) and target[0].num_batches_tracked == 0
+    new = source.state_dict()
+    del new["0.num_batches_tracked"]  # its notes say that it should be there
+    with pytest.raises(RuntimeError, match="num_batches_tracked"):
+        target.load_state_dict(new)
