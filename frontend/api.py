@@ -22,7 +22,9 @@ from graphc.frontend.autograd.anomaly_mode import is_anomaly_check_nan_enabled, 
 from graphc.frontend.compile import compile
 from graphc.frontend.conversion import set_default_tensor_type
 from graphc.frontend.creation import set_default_dtype
+from graphc.frontend.define import Graph, gradients, parse_ir, placeholder
 from graphc.frontend.device import device, get_default_device, set_default_device
+from graphc.frontend.dynamic import mark_dynamic
 from graphc.frontend.export import Program, export
 from graphc.frontend.export import trace as _trace
 from graphc.frontend.families import ALIASES, FAMILIES, names
@@ -41,9 +43,8 @@ from graphc.frontend.printing import set_printoptions
 from graphc.frontend.public import public, with_out
 from graphc.frontend.random import Generator, default_generator, fork_rng
 from graphc.frontend.serialization import load, save
+from graphc.frontend.session import Session
 from graphc.frontend.tensor import Size, Tensor
-from graphc.ir import Graph
-from graphc.parse import parse_graph as parse_ir
 from graphc.threads import get_num_threads, set_num_threads
 from graphc.types import (
     DType,

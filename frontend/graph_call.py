@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from graphc.autodiff import vjp_graph
 from graphc.backend import Executable, Layout
+from graphc.bind import bind_graph
 from graphc.compiler import executable
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
@@ -39,6 +40,10 @@ class ArrayFunction:
             function = self._functions[key] = array_function(self.executable(arrays))
         return function(*arrays)
 
+    def bind(self, sizes: Mapping[str, int]) -> ArrayFunction:
+        """The function for these sizes."""
+        return ArrayFunction(bind_graph(self._graph, sizes), self._backend)
+
     def executable(self, arrays: Sequence[np.ndarray]) -> Executable:
         """The code for arrays of these layouts."""
         return executable(self._graph, Layout(tuple(map(strides_of, arrays))), backend=self._backend)
@@ -60,6 +65,10 @@ class Differentiable:
     """Numbers of the outputs that the backward takes, first of all."""
     taken: list[int]
     """Numbers of the inputs that it takes then."""
+
+    def bind(self, sizes: Mapping[str, int]) -> Differentiable:
+        """The same for these sizes."""
+        return replace(self, whole=bind_graph(self.whole, sizes), backward=self.backward.bind(sizes))
 
 
 class CompiledBackward(Node):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def _size(size: Any) -> Any:
     if isinstance(size, (float, complex, str)):
         raise ArgumentTypeError(f"Size() takes an iterable of 'int', and one is {type(size).__name__!r}", got=repr(size))
-    return size.__index__() if hasattr(size, "__index__") else size
+    return size.__index__() if hasattr(size, "__index__") and not isinstance(size, Dim) else size
 
 
 class Size(tuple[int, ...]):
@@ -64,20 +65,29 @@ class Version:
         self.count = 0
 
 
+class Steps(Protocol):
+    """Steps that are worked out when somebody asks."""
+
+    def __call__(self) -> list[tuple[OpDef, dict[str, Any]]]:
+        """The ops, with their attributes."""
+        ...
+
+
 class View:
     """How a tensor that shares another one's memory is made from it: a step from its base, or from another view."""
 
     __slots__ = ("_base", "detached", "parent", "refusal", "seen", "step", "tracked")
 
     def __init__(
-        self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | None, tracked: bool, detached: bool
+        self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | Steps | None, tracked: bool,
+        detached: bool,
     ) -> None:
         # what is detached must not keep the graph of what it was detached from alive
         self._base: Any = weakref.ref(base) if detached else base
         self.parent = parent
         """The view that this one was made from; None for one of the base itself."""
         self.step = step
-        """The op that leads here, with its attributes; None for an alias."""
+        """The op that leads here, with its attributes, or several; None for an alias."""
         self.tracked = tracked
         """Whether the gradient of the view flows to the base: not for `detach`, `data` and views made under no_grad."""
         self.detached = detached
@@ -102,8 +112,10 @@ class View:
         steps = []
         view: View | None = self
         while view is not None:
-            if view.step is not None:
+            if isinstance(view.step, tuple):
                 steps.append(view.step)
+            elif view.step is not None:
+                steps += view.step()[::-1]
             view = view.parent
         return steps[::-1]
 

@@ -99,6 +99,7 @@ class Assumptions:
         self.hints = dict(hints or {})
         self.ranges = dict(ranges or {})
         """The least and greatest number that each symbol may be, as far as it is known."""
+        self._declared = dict(self.ranges)
         self.guards: list[Relation] = []
         self.equalities: list[Relation] = []
         """What was found to be equal, for messages: `solved` says the same."""
@@ -112,7 +113,7 @@ class Assumptions:
             number += 1
             free = f"{name}_{number}"
         self.hints[free] = DEFAULT_HINT if hint is None else hint
-        self.ranges[free] = (least, greatest)
+        self.ranges[free] = self._declared[free] = (least, greatest)
         return Dim.symbol(free)
 
     def hint(self, size: int | Dim) -> int:
@@ -131,6 +132,17 @@ class Assumptions:
         """The guards in terms of the symbols that are left, without those that hold for all sizes."""
         found = dict.fromkeys(guard.bind(self.solved) for guard in self.guards)
         return [guard for guard in found if guard is not None]
+
+    def declared(self) -> list[Relation]:
+        """What the symbols that are left were said to be from the start."""
+        found = []
+        for name, (least, greatest) in self._declared.items():
+            if name not in self.solved:
+                size = Dim.symbol(name)
+                for gap, bounded in ((size - least, least > 0), (greatest - size if math.isfinite(greatest) else 0, True)):
+                    if bounded and isinstance(gap, Dim):
+                        found.append(Relation(gap, ">="))
+        return found
 
     # What sizes ask
 

@@ -68,32 +68,46 @@ def solve(patterns: Sequence[Shape], shapes: Sequence[Sequence[int]]) -> dict[st
 
 def bind_attributes(attrs: Mapping[str, object], sizes: Mapping[str, int]) -> dict[str, object]:
     """Attributes with numbers put in for symbolic sizes; ShapeError for a size that no input tells."""
-
-    def bind(attribute: object) -> object:
-        if isinstance(attribute, Dim):
-            if unknown := attribute.symbols() - sizes.keys():
-                raise ShapeError(f"the size {', '.join(sorted(unknown))} is not known", got=f"{attribute} among the attributes",
-                                 expected="sizes that are dimensions of the inputs")
-            return attribute.bind(sizes)
-        return tuple(map(bind, attribute)) if isinstance(attribute, tuple) else attribute
-
-    return {name: bind(attribute) for name, attribute in attrs.items()}
-
-
-def _is_symbolic(attribute: object) -> bool:
-    return isinstance(attribute, Dim) or (isinstance(attribute, tuple) and any(map(_is_symbolic, attribute)))
+    return {name: _bound(attribute, sizes, complete=True) for name, attribute in attrs.items()}
 
 
 def bind_graph(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """The graph with numbers put in for symbolic sizes; the graph itself if it has none."""
-    if all(value.type.is_static for value in graph.values()) and not any(
-            _is_symbolic(attribute) for node in graph.nodes for attribute in node.attrs.values()):
+    return _rebuilt(graph, sizes, complete=True)
+
+
+def substitute(graph: Graph, sizes: Mapping[str, int | Dim]) -> Graph:
+    """The graph with other sizes put in for some of its symbols; the graph itself if it has none."""
+    return _rebuilt(graph, sizes, complete=False)
+
+
+def _bound(attribute: object, sizes: Mapping[str, int | Dim], complete: bool) -> object:
+    if isinstance(attribute, Dim):
+        if complete and (unknown := attribute.symbols() - sizes.keys()):
+            raise ShapeError(f"the size {', '.join(sorted(unknown))} is not known", got=f"{attribute} among the attributes",
+                             expected="sizes that are dimensions of the inputs")
+        return attribute.bind(sizes)
+    if isinstance(attribute, Graph):
+        return _rebuilt(attribute, sizes, complete)
+    return tuple(_bound(item, sizes, complete) for item in attribute) if isinstance(attribute, tuple) else attribute
+
+
+def is_symbolic(attribute: object) -> bool:
+    """Whether a graph, or an attribute of a node, has sizes that are not numbers."""
+    if isinstance(attribute, Graph):
+        return not all(value.type.is_static for value in attribute.values()) or any(
+            is_symbolic(item) for node in attribute.nodes for item in node.attrs.values())
+    return isinstance(attribute, Dim) or (isinstance(attribute, tuple) and any(map(is_symbolic, attribute)))
+
+
+def _rebuilt(graph: Graph, sizes: Mapping[str, int | Dim], complete: bool) -> Graph:
+    if not is_symbolic(graph):
         return graph
     builder = Builder(graph.name, locations=False)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **v.info) for v in graph.inputs}
     for node in graph.nodes:
         types = [r.type.bind(sizes) for r in node.results]
-        attrs = bind_attributes(node.attrs, sizes)
+        attrs = {name: _bound(attribute, sizes, complete) for name, attribute in node.attrs.items()}
         copied = builder.append(node.op, [new[v] for v in node.operands], attrs, types, node.location)
         new.update(zip(node.results, copied.results))
     return builder.finish([new[v] for v in graph.outputs], graph.output_names)
