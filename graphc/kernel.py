@@ -2,7 +2,7 @@
 
 The scheduler makes a `Program` of kernels from a tensor graph; a back end renders each kernel, and knows nothing of
 tensors. There are two kinds of kernel, `Loops` and `Gemm`. Both read their operands through expressions, so what feeds a
-kernel and what follows it can be fused into it.
+kernel and what follows it can be fused into it. Besides, `Call` leaves an op to Python, and `Control` runs programs.
 
 An expression is a tree over five leaves: constants, sizes, axes (the value of a loop variable), loads and accumulators. Its
 other nodes are the elementwise ops of the tensor level, by the same names; ops written over public functions work on
@@ -428,7 +428,54 @@ class Call(_Kernel):
                 np.copyto(array, value, casting="unsafe")
 
 
-Kernel: TypeAlias = Loops | Gemm | Call
+@dataclass(eq=False)
+class Control(_Kernel):
+    """An op of `graphc.ops.control*`: programs that are run once, many times or not at all.
+
+    The programs are made for operands where they lie, one row of those that are scanned, and row-major results.
+    """
+
+    name: str
+    op: OpDef
+    attrs: Mapping[str, Any]
+    programs: Mapping[str, Program]
+    """By the names of the attributes whose graphs they are."""
+    operands: tuple[Block, ...]
+    results: tuple[Block, ...]
+    spares: tuple[Buffer | None, ...]
+    """For each value that is carried from step to step, in the results' order, memory by turns with the result's; None
+    where a step computes it in place."""
+
+    def statements(self) -> Iterator[Statement]:
+        return iter(())
+
+    @cached_property
+    def constants(self) -> tuple[Buffer, ...]:
+        """Those of the programs, one program's after another's."""
+        return tuple(buffer for program in self.programs.values() for buffer in program.constants)
+
+    @cached_property
+    def accesses(self) -> Mapping[Buffer, Accesses]:
+        first, second = constant(0, int64), constant(1, int64)  # results are written before all operands are read
+        loads = dict.fromkeys((*(block.buffer for block in self.operands), *self.constants))
+        stores = dict.fromkeys((*(block.buffer for block in self.results), *filter(None, self.spares)))
+        return {
+            buffer: Accesses((first, second) if buffer in loads else (), (first,) if buffer in stores else ())
+            for buffer in {**loads, **stores}
+        }
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Those of the programs, in order."""
+        return tuple(check for program in self.programs.values() for check in program.checks)
+
+    def calls(self) -> Iterator[Call]:
+        """What the programs leave to Python, in order."""
+        for program in self.programs.values():
+            yield from program.calls()
+
+
+Kernel: TypeAlias = Loops | Gemm | Call | Control
 
 
 def expressions(kernel: _Kernel) -> Iterator[Expr]:
@@ -481,9 +528,22 @@ class Program:
     kernels: tuple[Kernel, ...]
     arena: Size = 0
     checks: tuple[Check, ...] = ()
+    """What kernels check, then what the programs inside of kernels do."""
+    symbols: tuple[str, ...] = ()
+    """Of sizes: those that the inputs tell."""
+    facts: Facts | None = None
+    """What the program takes for granted of them."""
 
     def __str__(self) -> str:
         return "\n\n".join(map(print_kernel, self.kernels))
+
+    def calls(self) -> Iterator[Call]:
+        """What is left to Python, in the order of the kernels."""
+        for kernel in self.kernels:
+            if isinstance(kernel, Call):
+                yield kernel
+            elif isinstance(kernel, Control):
+                yield from kernel.calls()
 
 
 def print_kernel(kernel: Kernel) -> str:
@@ -520,6 +580,13 @@ def print_kernel(kernel: Kernel) -> str:
         )
         attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items())
         write(0, f"call {kernel.name}: {results} = {kernel.op.name}({operands}{attrs})")
+    elif isinstance(kernel, Control):
+        operands, results = (", ".join(block.buffer.name for block in blocks) for blocks in (kernel.operands, kernel.results))
+        attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items() if name not in kernel.programs)
+        write(0, f"{kernel.op.name} {kernel.name}: {results} = ({operands}{attrs})")
+        for name, program in kernel.programs.items():
+            write(1, f"{name}:")
+            lines.extend(f"    {line}" for line in str(program).splitlines())
     else:
         axes = "; ".join(", ".join(map(repr, group)) for group in (kernel.batch, kernel.m, kernel.n, kernel.k))
         write(0, f"gemm {kernel.name} over (batch; m; n; k) = ({axes}):")
@@ -566,7 +633,7 @@ def verify_kernel(kernel: Kernel) -> None:
     if isinstance(kernel, Loops):
         body(kernel.body, set(kernel.grid), set(), False)
         return
-    if isinstance(kernel, Call):
+    if isinstance(kernel, (Call, Control)):
         for block in (*kernel.operands, *kernel.results):
             last = block.offset + sum((size - 1) * stride for size, stride in zip(block.shape, block.strides) if stride > 0)
             if 0 not in block.shape and last >= block.buffer.size:

@@ -10,13 +10,13 @@ from graphc.errors import ShapeError
 from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, zeros_like
+from graphc.ops.cumulative import cumprod
 from graphc.ops.eigen import iterated, svd
 from graphc.ops.elementwise import cast, where
 from graphc.ops.linalg import adjoint, matmul, transpose_last
 from graphc.ops.matrices import LAPACK, as_column, as_row, each_matrix, failure, need_matrices, need_square, on_diagonal, part
 from graphc.ops.movement import broadcast_to, concat, flip
 from graphc.ops.reduce import sum
-from graphc.ops.scan import cumprod
 from graphc.types import TensorType, float32, float64, int32
 
 _square = TensorType(float32, (4, 4))

@@ -10,9 +10,9 @@ from graphc.errors import DimError, DTypeError, ShapeError, UnsupportedDTypeErro
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
+from graphc.ops.cumulative import products_before, wider
 from graphc.ops.elementwise import bitwise_or, cast, eq, ne, where
 from graphc.ops.movement import broadcast_to, check_axis, concat, flip, reshape, slice
-from graphc.ops.scan import products_before, wider
 from graphc.ops.sort import comparable
 from graphc.types import Shape, TensorType, bool_, complex64, float32, int64
 

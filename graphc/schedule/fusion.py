@@ -29,7 +29,14 @@ _COPIES = 4
 
 def runs_on_host(node: Node) -> bool:
     """Whether a node is left to its op's own definition: because the op is, or because no code is made for the dtype."""
+    if node.op.kernel == "control":
+        return False
     return node.op.kernel == "host" or any(not v.dtype.has_code for v in (*node.operands, *node.results))
+
+
+def is_closed(node: Node) -> bool:
+    """Whether nothing can be fused with a node: it takes its operands from memory, and writes all of its results."""
+    return node.op.kernel == "control" or runs_on_host(node)
 
 
 def is_in_memory(value: Value) -> bool:
@@ -62,7 +69,7 @@ class Group:
         """Whether maps can be stored along with what is computed already: not after a scatter, whose results are
         finished only at its end, and not with what no loops are made for."""
         anchor = self.roots[0].anchor
-        return anchor is None or (anchor.op.kernel != "scatter" and not runs_on_host(anchor))
+        return anchor is None or (anchor.op.kernel != "scatter" and not is_closed(anchor))
 
 
 def plan(graph: Graph) -> list[Group]:
@@ -78,8 +85,8 @@ def _roots(graph: Graph) -> dict[Value, Root]:
             users[operand].append(node)
     weight, written = _weights(graph)
     written |= set(graph.outputs)
-    on_host = {node for node in graph.nodes if runs_on_host(node)}
-    for node in on_host:
+    closed = {node for node in graph.nodes if is_closed(node)}
+    for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
@@ -95,7 +102,7 @@ def _roots(graph: Graph) -> dict[Value, Root]:
                 if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
                     feeds.add(value)
             if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds):
-                roots[value] = Root(value, node if node.op.is_anchor or node in on_host else None)
+                roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
             elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
                 if root is not None and roots[root].is_map and _elementwise_between(value, root, users):

@@ -1,4 +1,4 @@
-"""Scans: each element of the result is made of all elements up to its place along one dimension.
+"""Cumulative ops: each element of the result is made of all elements up to its place along one dimension.
 
 Sums and products are accumulated in a wider dtype than that of the elements, as PyTorch accumulates them.
 """
