@@ -9,12 +9,12 @@ from graphc import index
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.integers import Integers
 from graphc.kernel import Axis, Expr
-from graphc.types import int64
+from graphc.types import Size, int64
 
 Axes = tuple[Axis, ...]
 
 
-def extent(axes: Sequence[Axis]) -> int:
+def extent(axes: Sequence[Axis]) -> Size:
     """How many positions a group has; the last axis runs fastest."""
     return math.prod(axis.extent for axis in axes)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 def vector(scalar: str, width: int) -> str:
@@ -60,6 +61,7 @@ class Module:
         self.has_fma = has_fma
         self.vector_bytes = vector_bytes
         self.functions: list[Function] = []
+        self.sizes: Any = None  # see `sizes`, which keeps what it knows here and in the functions
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
 
@@ -126,6 +128,8 @@ class Function:
         head = " ".join(filter(None, ("define", linkage, result)))
         self._head = f"{head} @{name}({arguments}) {attributes} {{"
         self._slots: list[str] = []
+        self.sizes: dict[Any, str] = {}
+        self.size_table = ""
         self._lines: list[str] = []
         self._count = 0
         self.current = "entry"
@@ -170,6 +174,13 @@ class Function:
         """A stack slot in the entry block, for a value that changes in a loop; returns its pointer."""
         name = f"%{self.fresh('slot')}"
         self._slots.append(f"  {name} = alloca {type_}" + (f", align {align}" if align else ""))
+        return name
+
+    def at_entry(self, text: str, hint: str = "t") -> str:
+        """As `value`, in the entry block: for what is the same throughout the function, and needs only its parameters or
+        what stands there already."""
+        name = f"%{self.fresh(hint)}"
+        self._slots.append(f"  {name} = {text}")
         return name
 
     def label(self, hint: str = "block") -> str:

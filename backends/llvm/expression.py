@@ -26,6 +26,7 @@ from graphc import index
 from graphc.backends.llvm import elementwise, memory
 from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER, Registers
+from graphc.backends.llvm.sizes import size_operand
 from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store
 from graphc.types import DType, Real, bool_, int32, int64
 
@@ -221,6 +222,8 @@ class Evaluator:
             case "constant":
                 number = Registers(self.f, e.dtype, 1).number(e.attr)
                 return Uniform(number, abs(int(e.attr)) if e.dtype is int64 else 1, e.attr)
+            case "size":
+                return Uniform(size_operand(self.f, e.attr))
             case "axis":
                 raise KeyError(f"axis {e.attr} is not bound here")
             case "accumulator":
@@ -256,7 +259,7 @@ class Evaluator:
         """Whether an int64 is known to fit an int32."""
         if expr not in self._fits:
             low, high = index.bounds(expr)
-            self._fits[expr] = low >= -(2**31) and high < 2**31
+            self._fits[expr] = index.surely(low, -(2**31)) and high < 2**31
         return self._fits[expr]
 
     def _spread(self, expr: Expr, value: Value, narrow: bool = False) -> str:
@@ -308,7 +311,9 @@ class Evaluator:
                 return _linear(self._integer("mul", a, b), step * int(b.number))
             case "mul" if not step and a.number is not None:
                 return _linear(self._integer("mul", a, b), other_step * int(a.number))
-            case "quotient" | "modulo" if b.number is not None:
+            case "quotient" | "modulo" if b.number is None:
+                return None if step or other_step else self._integer(op, a, b)
+            case "quotient" | "modulo":
                 # base % c is at most c - g, where g divides both: the lanes do not reach the next multiple of c
                 g = math.gcd(a.divisor, int(b.number))
                 if step and not 0 < step * (self.width - 1) < g:
@@ -330,11 +335,15 @@ class Evaluator:
         if op == "mul":
             divisor = a.divisor * b.divisor
         elif op == "quotient":
-            divisor = a.divisor // b.divisor if a.divisor % b.divisor == 0 else 1
+            divisor = a.divisor // b.divisor if b.number is not None and a.divisor % b.divisor == 0 else 1
         else:
             divisor = math.gcd(a.divisor, b.divisor)
         instruction = {"quotient": "udiv", "modulo": "urem"}.get(op, op)
-        return Uniform(self.f.value(f"{instruction} i64 {a.operand}, {b.operand}"), divisor)
+        right = b.operand
+        if op in ("quotient", "modulo") and b.number is None:
+            # a loop that has no iterations for a size of 0 may have been left to evaluate this outside of it
+            right = self.f.intrinsic("llvm.umax", "i64", right, "1")
+        return Uniform(self.f.value(f"{instruction} i64 {a.operand}, {right}"), divisor)
 
     # Memory
 

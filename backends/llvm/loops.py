@@ -12,7 +12,9 @@ from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.expression import Evaluator, Source
+from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
+from graphc.backends.llvm.sizes import size_operand
 from graphc.kernel import (
     Accumulate,
     Accumulator,
@@ -28,7 +30,8 @@ from graphc.kernel import (
     reads,
     writes,
 )
-from graphc.types import float16
+from graphc.sizes import estimate, is_static
+from graphc.types import Size, float16
 
 _PARALLEL_NS = 15_000
 """What a kernel must cost to be shared among threads."""
@@ -45,6 +48,8 @@ _UNROLLED_SIZE = 256
 def render_loops(context: Context, kernel: Loops, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
     steps = math.prod(axis.extent for axis in kernel.grid)
+    if not is_static(steps, kernel.work) and steps != 1:
+        return _render_any(context, kernel, name, steps)
     f = context.module.function(name, [("ptr", "context")], linkage="internal")
     per_chunk = math.ceil(max(1, _CHUNK_NS / max(kernel.cost, 1e-3), steps / _MOST_CHUNKS))
     if steps and (kernel.cost * steps < _PARALLEL_NS or per_chunk >= steps):
@@ -61,6 +66,33 @@ def render_loops(context: Context, kernel: Loops, name: str) -> None:
         chunk.do("ret void")
         context.parallel_for(f, f"@{symbol}", str(-(-steps // per_chunk)))
     f.do("ret void")
+
+
+def _render_any(context: Context, kernel: Loops, name: str, steps: Size) -> None:
+    """The same where the number of steps, or what they cost, is known at run time only."""
+    symbol = f"{name}.chunk"
+    chunk = context.module.function(symbol, [("ptr", "context"), ("i64", "chunk")], linkage="internal")
+    integers = Integers(chunk)
+    per_chunk = _steps_per_chunk(chunk, kernel, steps)
+    first = integers.multiply("%chunk", per_chunk)
+    _Nest(context, kernel, chunk).steps(first, integers.least(integers.add(first, per_chunk), steps), 2)
+    chunk.do("ret void")
+    f = context.module.function(name, [("ptr", "context")], linkage="internal")
+    integers, per_chunk = Integers(f), _steps_per_chunk(f, kernel, steps)
+    chunks = f.value(f"udiv i64 {integers.add(steps, integers.subtract(per_chunk, 1))}, {per_chunk}")
+    context.parallel_for(f, f"@{symbol}", chunks)
+    f.do("ret void")
+
+
+def _steps_per_chunk(f: Function, kernel: Loops, steps: Size) -> str:
+    """How many steps a chunk has, one at least: all of them where the kernel is not worth sharing."""
+    integers = Integers(f)
+    picoseconds = max(1, round(1000 * kernel.cost / max(1, estimate(kernel.work))))
+    step = integers.greatest(integers.multiply(kernel.work, picoseconds), 1)
+    least = f.value(f"udiv i64 {integers.add(step, 1000 * _CHUNK_NS - 1)}, {step}")
+    shared = integers.greatest(least, integers.divide(integers.add(steps, _MOST_CHUNKS - 1), _MOST_CHUNKS))
+    is_short = f.value(f"icmp slt i64 {integers.multiply(steps, step)}, {1000 * _PARALLEL_NS}")
+    return integers.greatest(f.value(f"select i1 {is_short}, i64 {integers.operand(steps)}, i64 {shared}"), 1)
 
 
 class _Nest:
@@ -94,7 +126,7 @@ class _Nest:
         for axis in grid:
             if axis.extent == 1:
                 evaluator.bind(axis, "0")
-        wide = [axis for axis in grid if axis.extent > 1]
+        wide = [axis for axis in grid if axis.extent != 1]
         evaluator.prepare(expressions(self.kernel), _changing(self.kernel.body))
         if most == 1:
             self._step(evaluator, wide, _split(f, first, wide))
@@ -170,7 +202,7 @@ class _Nest:
         """A loop, and outside of it what is the same throughout."""
         if loop.axis.extent == 0:
             return
-        stop = str(loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
+        stop = size_operand(self.f, loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
         if stop.startswith("%"):
             with self.f.when(self.f.value(f"icmp sgt i64 {stop}, 0")):
                 self._some_trips(loop, e, stop)
@@ -207,7 +239,7 @@ class _Nest:
         self._body(loop.body, inside)
         for buffer, offset, step in self._next_rows.get(loop, ()) if mask is None else ():
             place = inside.first(offset)
-            later = self.f.value(f"add i64 {place}, {step}")
+            later = Integers(self.f).add(place, step)
             prefetch(self.f, address(self.f, buffer.dtype, self._pointer(buffer), later), lanes * buffer.dtype.itemsize)
 
     def _in_lanes(self, loop: Loop, e: Evaluator, stop: str) -> None:
@@ -252,15 +284,15 @@ class _Nest:
         e.forget({accumulator})
 
 
-def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, int]]]:
+def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, Size]]]:
     """For loops that go through rows of memory that other loops of the same step have gone through before: the buffers,
     the offsets that are read, and how far it is to the row of the next step, which can be fetched meanwhile.
 
     Where a row is read once, hardware fetches ahead well enough; where it is read in several passes, nothing asks for memory
     during all passes but the first.
     """
-    axes = [axis for axis in kernel.grid if axis.extent > 1]
-    passes: dict[tuple[Buffer, int], list[tuple[Loop, Expr]]] = {}
+    axes = [axis for axis in kernel.grid if axis.extent not in (0, 1)]
+    passes: dict[tuple[Buffer, Size], list[tuple[Loop, Expr]]] = {}
     for loop in kernel.body if axes else ():
         if not isinstance(loop, Loop) or loop.lanes < 2:
             continue
@@ -271,9 +303,9 @@ def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, int]]]:
             if step is None or any(e.op == "axis" and e.attr not in known for e in offset.walk()):
                 continue  # a loop within this one goes through the rows
             adjacent = step == loop.axis.extent and ix.stride(offset, loop.axis) == 1
-            if adjacent and step * load.dtype.itemsize >= _SHORTEST_ROW:
+            if adjacent and estimate(step) * load.dtype.itemsize >= _SHORTEST_ROW:
                 passes.setdefault((load.attr, step), []).append((loop, offset))
-    rows: dict[Loop, list[tuple[Buffer, Expr, int]]] = {}
+    rows: dict[Loop, list[tuple[Buffer, Expr, Size]]] = {}
     for (buffer, step), found in passes.items():
         loop, offset = found[-1]
         if len({one for one, _ in found}) > 1:
@@ -285,8 +317,8 @@ def _split(f: Function, step: str, axes: Sequence[Axis]) -> list[str]:
     """The values of the axes at a step of their product, row-major."""
     values: list[str] = []
     for axis in reversed(axes[1:]):
-        values.append(f.value(f"urem i64 {step}, {axis.extent}"))
-        step = f.value(f"udiv i64 {step}, {axis.extent}")
+        values.append(Integers(f).remainder(step, axis.extent))
+        step = Integers(f).divide(step, axis.extent)
     return [step, *reversed(values)] if axes else []
 
 
@@ -295,7 +327,7 @@ def _advance(f: Function, axes: Sequence[Axis], slots: Sequence[str], values: Se
     carry = "1"
     for axis, slot, value in reversed(list(zip(axes, slots, values))):
         following = f.value(f"add nsw i64 {value}, {carry}")
-        full = f.value(f"icmp eq i64 {following}, {axis.extent}")
+        full = f.value(f"icmp eq i64 {following}, {size_operand(f, axis.extent)}")
         f.do(f"store i64 {f.value(f'select i1 {full}, i64 0, i64 {following}')}, ptr {slot}")
         carry = f.value(f"zext i1 {full} to i64")
 
@@ -342,8 +374,8 @@ def _size(body: Sequence[Statement]) -> int:
     total = 0
     for statement in body:
         if isinstance(statement, Loop):
-            inner = _size(statement.body)
-            trips = -(-statement.axis.extent // max(statement.lanes, 1))
+            inner, extent = _size(statement.body), statement.axis.extent
+            trips = -(-extent // max(statement.lanes, 1)) if isinstance(extent, int) else _UNROLLED_TRIPS + 1
             total += inner * trips if _unrolls(trips, inner) else inner
         else:
             total += sum(1 for root in _expressions((statement,)) for _ in root.walk())

@@ -1,6 +1,7 @@
 """The memory that a compiled program works in: one arena for an executable, lent to one call at a time.
 
-A call that comes while the arena is lent out, from another thread or from within a call, works in memory of its own.
+A call that comes while the arena is lent out, from another thread or from within a call, works in memory of its own. A call
+that needs more than there is, as one of other sizes may, puts a larger arena in the place of the old one.
 """
 
 from __future__ import annotations
@@ -28,20 +29,26 @@ class Workspace:
         self.nbytes = nbytes
         self._memory = np.empty(nbytes + ALIGNMENT, np.uint8)  # takes no memory before it is used
         start = _address(self._memory)
-        self._words = np.array([0, start + -start % ALIGNMENT], np.int64)
+        self._words = np.array([0, start + -start % ALIGNMENT, nbytes, 0], np.int64)
         self._run = _module().function("run_program", ctypes.c_int32, *[ctypes.c_void_p] * 5, ctypes.c_int64)
 
     @property
     def address(self) -> int:
-        """Of two words: 1 while the arena is lent, and where it begins."""
+        """Of four words: 1 while the arena is lent, where it begins, how many bytes it has, and the memory that a call has made
+        for it, to be freed."""
         return _address(self._words)
 
-    def run(self, program: int, inputs: Any, outputs: Any, constants: Any) -> int:
+    def __del__(self) -> None:
+        if hasattr(self, "_words") and self._words[3]:
+            _free(int(self._words[3]))
+
+    def run(self, program: int, inputs: Any, outputs: Any, constants: Any, nbytes: int | None = None) -> int:
         """Call a program, by its address, with the arrays of addresses that it takes; other Python threads go on meanwhile.
-        Returns what the program returns."""
-        status = self._run(program, inputs, outputs, constants, self.address, self.nbytes)
+        Returns what the program returns. `nbytes` is what it needs, if not what the workspace was made for."""
+        needed = self.nbytes if nbytes is None else nbytes
+        status = self._run(program, inputs, outputs, constants, self.address, needed)
         if status == OUT_OF_MEMORY:
-            raise MemoryError(f"a compiled function needs {self.nbytes} bytes to work in")
+            raise MemoryError(f"a compiled function needs {needed} bytes to work in")
         return status
 
 
@@ -49,6 +56,10 @@ def run_program_address() -> int:
     """The address of `int32_t run_program(program, inputs, outputs, constants, workspace, int64_t bytes)`, which calls a
     program with the arena of the workspace, or with one of its own; it may be called with the GIL held or not."""
     return _module().address("run_program")
+
+
+def _free(memory: int) -> None:
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address_of(ctypes.pythonapi.PyMem_RawFree))(memory)
 
 
 @functools.cache
@@ -65,22 +76,41 @@ def _render() -> Module:
     def run(arena: str) -> str:
         return f.call("i32", "%program", *(("ptr", x) for x in ("%inputs", "%outputs", "%constants", arena)))
 
-    lent, own, exhausted = f.label("lent"), f.label("own"), f.label("exhausted")
+    def aligned(memory: str) -> str:
+        begin = f.value(f"ptrtoint ptr {memory} to i64")
+        skipped = f.value(f"and i64 {f.value(f'sub i64 0, {begin}')}, {ALIGNMENT - 1}")
+        return f.value(f"getelementptr i8, ptr {memory}, i64 {skipped}")
+
+    lent, grow, fits, own, exhausted = (f.label(hint) for hint in ("lent", "grow", "fits", "own", "exhausted"))
+    malloc, free = module.declare("PyMem_RawMalloc", "ptr", ["i64"]), module.declare("PyMem_RawFree", "void", ["ptr"])
+    start, size, made = (f.value(f"getelementptr i64, ptr %workspace, i64 {word}") for word in (1, 2, 3))
     claimed = f.value("cmpxchg ptr %workspace, i64 0, i64 1 acquire monotonic")
     f.branch(f.value(f"extractvalue {{ i64, i1 }} {claimed}, 1"), lent, own)
     f.enter(lent)
-    status = run(f.value(f"load ptr, ptr {f.value('getelementptr i64, ptr %workspace, i64 1')}"))
+    f.branch(f.value(f"icmp ugt i64 %bytes, {f.value(f'load i64, ptr {size}')}"), grow, fits)
+    f.enter(grow)  # first give back what there is, so that both need not fit
+    f.call("void", free, ("ptr", f.value(f"load ptr, ptr {made}")))
+    f.do(f"store i64 0, ptr {size}")
+    f.do(f"store ptr null, ptr {made}")
+    memory = f.call("ptr", malloc, ("i64", f.value(f"add i64 %bytes, {ALIGNMENT}")))
+    with f.when(f.value(f"icmp eq ptr {memory}, null")):
+        f.do("store atomic i64 0, ptr %workspace release, align 8")
+        f.jump(exhausted)
+        f.enter(f.label("dead"))
+    f.do(f"store ptr {memory}, ptr {made}")
+    f.do(f"store i64 %bytes, ptr {size}")
+    f.do(f"store ptr {aligned(memory)}, ptr {start}")
+    f.jump(fits)
+    f.enter(fits)
+    status = run(f.value(f"load ptr, ptr {start}"))
     f.do("store atomic i64 0, ptr %workspace release, align 8")
     f.do(f"ret i32 {status}")
     f.enter(own)
-    malloc, free = module.declare("PyMem_RawMalloc", "ptr", ["i64"]), module.declare("PyMem_RawFree", "void", ["ptr"])
     memory = f.call("ptr", malloc, ("i64", f.value(f"add i64 %bytes, {ALIGNMENT}")))
     found = f.label("found")
     f.branch(f.value(f"icmp eq ptr {memory}, null"), exhausted, found)
     f.enter(found)
-    start = f.value(f"ptrtoint ptr {memory} to i64")
-    skipped = f.value(f"and i64 {f.value(f'sub i64 0, {start}')}, {ALIGNMENT - 1}")
-    status = run(f.value(f"getelementptr i8, ptr {memory}, i64 {skipped}"))
+    status = run(aligned(memory))
     f.call("void", free, ("ptr", memory))
     f.do(f"ret i32 {status}")
     f.enter(exhausted)
