@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +14,20 @@ class Structure:
     """How leaves are nested. Hashable; equal for equal nestings.
 
     kind
-        "leaf", "tuple", "list", "dict", "defaultdict", "namedtuple" or "dataclass"; `keys` are a dict's keys or the fields'
-        names. `type` is the class of a dict, named tuple or dataclass, and the factory of a defaultdict.
+        "leaf", "tuple", "list", "sequence" (of a class derived from list), "dict", "defaultdict", "namedtuple" or
+        "dataclass"; `keys` are a dict's keys or the fields' names. `type` is the class of a container that is not Python's
+        own, and the factory of a defaultdict.
+    attributes
+        The names of what an object of such a class has besides: the last children.
     """
 
     kind: str
     children: tuple[Structure, ...] = ()
     keys: tuple[Any, ...] = ()
     type: Any = None
+    attributes: tuple[str, ...] = ()
+    key_types: tuple[Any, ...] = ()
+    """The types of keys that are no strings: 1 == True."""
 
     @property
     def leaves(self) -> int:
@@ -46,15 +52,34 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
         return Structure("namedtuple", tuple(_flatten(x, leaves) for x in tree), tuple(tree._fields), kind)
     if kind is defaultdict:
         return Structure(
-            "defaultdict", tuple(_flatten(x, leaves) for x in tree.values()), tuple(tree), tree.default_factory
-        )
+            "defaultdict", tuple(_flatten(x, leaves) for x in tree.values()), tuple(tree), tree.default_factory,
+            key_types=_key_types(tree),
+        )  # fmt: skip
     if isinstance(tree, dict):
-        return Structure("dict", tuple(_flatten(x, leaves) for x in tree.values()), tuple(tree), kind)
+        children, names = [_flatten(x, leaves) for x in tree.values()], _attributes(tree, ())
+        children += [_flatten(vars(tree)[name], leaves) for name in names]
+        return Structure("dict", tuple(children), tuple(tree), kind, names, _key_types(tree))
+    if isinstance(tree, list):
+        children, names = [_flatten(x, leaves) for x in tree], _attributes(tree, ())
+        children += [_flatten(vars(tree)[name], leaves) for name in names]
+        return Structure("sequence", tuple(children), (), kind, names)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = tuple(f.name for f in dataclasses.fields(tree))
-        return Structure("dataclass", tuple(_flatten(getattr(tree, n), leaves) for n in names), names, kind)
+        fields = tuple(f.name for f in dataclasses.fields(tree) if hasattr(tree, f.name))
+        names = _attributes(tree, fields)
+        return Structure("dataclass", tuple(_flatten(getattr(tree, n), leaves) for n in (*fields, *names)), fields, kind, names)
     leaves.append(tree)
     return LEAF
+
+
+def _attributes(tree: Any, fields: Sequence[str]) -> tuple[str, ...]:
+    """What an object has besides its items or fields."""
+    found = getattr(tree, "__dict__", None)
+    return tuple(name for name in found if name not in fields) if found else ()
+
+
+def _key_types(tree: dict[Any, Any]) -> tuple[Any, ...]:
+    types = tuple(map(type, tree))
+    return () if all(t is str for t in types) else types
 
 
 def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
@@ -75,15 +100,26 @@ def _unflatten(structure: Structure, source: Any) -> Any:
         case "dict":
             # without __init__, which may want other arguments, or count them as Counter's does
             made = structure.type.__new__(structure.type)
+            put = OrderedDict.__setitem__ if isinstance(made, OrderedDict) else dict.__setitem__
             for key, child in zip(structure.keys, children):
-                made[key] = child
-            return made
+                put(made, key, child)
+            return _with_attributes(made, structure, children)
+        case "sequence":
+            made = structure.type.__new__(structure.type)
+            list.extend(made, children[: len(children) - len(structure.attributes)])
+            return _with_attributes(made, structure, children)
         case "defaultdict":
             return defaultdict(structure.type, zip(structure.keys, children))
         case "namedtuple":
             return structure.type(*children)
     # without __init__, which might want other arguments than the fields
     made = object.__new__(structure.type)
-    for name, child in zip(structure.keys, children):
+    for name, child in zip((*structure.keys, *structure.attributes), children):
         object.__setattr__(made, name, child)
+    return made
+
+
+def _with_attributes(made: Any, structure: Structure, children: Sequence[Any]) -> Any:
+    for name, child in zip(structure.attributes, children[len(children) - len(structure.attributes) :]):
+        vars(made)[name] = child
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.errors import ArgumentTypeError, TraceError
+from graphc.frontend.pytree import flatten
 
 CALLS = 6  # enough for a native entry
 
@@ -194,3 +196,42 @@ def test_gradients_of_what_an_input_was_before_it_changed() -> None:
         compiled(x).sum().backward()
         np.testing.assert_allclose(x.grad, (before * before * (x * before).exp()).detach(), rtol=1e-5)
         np.testing.assert_allclose(w, before + 1)
+
+
+class Tagged(dict[str, Any]):
+    """A dict whose constructor wants more than items."""
+
+    def __init__(self, tag: int, **items: Any) -> None:
+        super().__init__(**items)
+        self.tag = tag
+
+
+class Row(list[Any]):
+    tag = 0
+
+
+@dataclass
+class Point:
+    x: Any
+    y: Any = None
+
+
+def test_containers_of_own_classes_keep_their_attributes() -> None:
+    def f(table: Tagged, row: Row, point: Point) -> Any:
+        made = Row([table["x"] * table.tag, row[0] + row.tag])
+        made.tag = 9
+        return made, Tagged(table.tag + 1, y=point.x * point.weight)  # type: ignore[attr-defined]
+
+    compiled, x = graphc.compile(f), graphc.tensor([1.0, 2.0])
+    for tag in [*range(3)] * 3:
+        row, point = Row([x]), Point(x)
+        row.tag, point.weight = tag, tag + 2  # type: ignore[attr-defined]
+        for found, expected in zip(compiled(Tagged(tag, x=x), row, point), f(Tagged(tag, x=x), row, point)):
+            assert type(found) is type(expected) and found.tag == expected.tag
+            assert [t.tolist() for t in flatten(found)[0][:-1]] == [t.tolist() for t in flatten(expected)[0][:-1]]
+
+
+def test_keys_of_dicts_are_not_taken_for_each_other() -> None:
+    f = graphc.compile(lambda d, x: x * (2 if type(next(iter(d))) is bool else 3))
+    for key, expected in ((1, 3.0), (True, 2.0), (1.0, 3.0), (1, 3.0)):
+        assert f({key: 0}, graphc.ones(1)).item() == expected
