@@ -113,7 +113,7 @@ def described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return TensorType(value.dtype, value._data.shape)
     found = lower(value)
-    return found if isinstance(found, (bool, int, float, complex)) else TensorType(dtype_of(found.dtype), found.shape)
+    return found if isinstance(found, (bool, int, float, complex, Dim)) else TensorType(dtype_of(found.dtype), found.shape)
 
 
 def promoted(*values: Any) -> DType:
@@ -122,8 +122,8 @@ def promoted(*values: Any) -> DType:
 
 
 def as_operand(value: Any) -> Any:
-    """A tensor or a Python number; NumPy's arrays and scalars become tensors."""
-    if isinstance(value, (Tensor, bool, int, float, complex)):
+    """A tensor or a Python number; NumPy's arrays and scalars become tensors. A symbolic size is a number."""
+    if isinstance(value, (Tensor, bool, int, float, complex, Dim)):
         return value
     return wrap(lower(value))
 

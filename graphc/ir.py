@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
 from graphc.op import OPS, OpDef, common_dtype, emit, working_dtype
 from graphc.operators import Operators
@@ -277,12 +278,16 @@ class Builder:
             return arg
         if isinstance(arg, (bool, int, float, complex, np.generic, np.ndarray)):
             return self.constant(np.asarray(arg))
+        if isinstance(arg, Dim):
+            return self.constant(arg)
         raise ArgumentTypeError(
             f"graph {self.name!r} cannot hold a {type(arg).__name__}", expected="a graph value, a number or an array"
         )
 
     def constant(self, value: Any, dtype: DType | None = None) -> Value:
-        """A constant node that holds a copy of the value; equal scalars share one."""
+        """A constant node that holds a copy of the value; equal scalars share one. A symbolic size becomes a `size` node."""
+        if isinstance(value, Dim):
+            return self.emit(OPS["size"], (), {"value": value, "dtype": dtype or scalar_dtype(value)})
         if isinstance(value, (bool, int, float, complex)):
             dtype = dtype or scalar_dtype(value)
             array = scalar_array(value, dtype)
@@ -301,7 +306,7 @@ class Builder:
     def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[tuple[Value, ...], DType | None]:
         """The operands of an elementwise op, cast to one dtype and broadcast to one shape; and the dtype that the result is
         to be cast to, where that is another one."""
-        values = [arg if isinstance(arg, (bool, int, float, complex)) else self.lift(arg) for arg in args]
+        values = [arg if isinstance(arg, (bool, int, float, complex, Dim)) else self.lift(arg) for arg in args]
         described = [v.type if isinstance(v, Value) else v for v in values]
         common = common_dtype(record, described)
         dtype = working_dtype(record, described, common)

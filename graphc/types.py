@@ -155,12 +155,12 @@ def set_default_dtype(dtype: DType) -> None:
 
 
 def scalar_dtype(value: Scalar) -> DType:
-    """The dtype that a Python number has by itself: bool, int64, or the default dtypes, float32 and complex64."""
+    """The dtype that a Python number has by itself: bool, int64 (as sizes have), or the default dtypes, float32 and complex64."""
     if isinstance(value, (bool, np.bool_)):
         return bool_
     if isinstance(value, (complex, np.complexfloating)):
         return _default.to_complex()
-    return int64 if isinstance(value, (int, np.integer)) else _default
+    return int64 if isinstance(value, (int, np.integer, Dim)) else _default
 
 
 def convert(array: np.ndarray, dtype: DType) -> np.ndarray:
@@ -231,7 +231,11 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(dtype, self.shape, self.device)
 
-    def bind(self, sizes: Mapping[str, int]) -> TensorType:
+    def on(self, device: str) -> TensorType:
+        """The same on another device."""
+        return TensorType(self.dtype, self.shape, device)
+
+    def bind(self, sizes: Mapping[str, int | Dim]) -> TensorType:
         """The type with numbers put in for symbolic sizes."""
         return self.with_shape(s.bind(sizes) if isinstance(s, Dim) else s for s in self.shape)
 

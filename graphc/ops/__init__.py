@@ -135,3 +135,4 @@ from graphc.ops.special import (
 )
 from graphc.ops.strided import as_strided, diagonal, diagonal_update
 from graphc.ops.systems import cholesky_solve, solve, triangular_solve
+from graphc.ops.transfer import transfer

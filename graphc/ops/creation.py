@@ -10,7 +10,7 @@ import graphc.kernel as kernel
 from graphc.errors import DimError
 from graphc.kernel import Expr
 from graphc.op import Sample, not_differentiable, op
-from graphc.types import DType, Shape, TensorType, dtype_of, float32, int64
+from graphc.types import DType, Shape, Size, TensorType, dtype_of, float32, int64
 
 
 def _iota_infer(shape: Shape, axis: int, dtype: DType) -> TensorType:
@@ -33,6 +33,14 @@ def _constant_lower(read: Any, index: tuple[Expr, ...], types: Any, value: np.nd
     return kernel.constant(value.item(), dtype_of(value.dtype))  # one of more elements stands in memory
 
 
+def _size_ref(value: Size, dtype: DType) -> np.ndarray:
+    return np.asarray(value).astype(dtype.numpy)
+
+
+def _size_lower(read: Any, index: tuple[Expr, ...], types: Any, value: Size, dtype: DType) -> Expr:
+    return kernel.cast(kernel.size(value), dtype)
+
+
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),
               ref=lambda value: value, lower=_constant_lower, vjp=not_differentiable,
               samples=(Sample((), {"value": np.array(1.5, np.float32)}), Sample((), {"value": np.arange(6).reshape(2, 3)})))
@@ -40,6 +48,11 @@ iota = op("iota", attrs="shape axis dtype", infer=_iota_infer, ref=_iota_ref,
           lower=_iota_lower,
           vjp=not_differentiable, samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": int64}),
                                            Sample((), {"shape": (3, 4), "axis": 0, "dtype": float32})))
+
+size = op("size", attrs="value dtype", infer=lambda value, dtype: TensorType(dtype, ()), ref=_size_ref, lower=_size_lower,
+          vjp=not_differentiable,
+          samples=(Sample((), {"value": 7, "dtype": int64}), Sample((), {"value": 7, "dtype": float32})))
+"""A size as a number to compute with, such as the divisor of a mean. It may be symbolic."""
 
 
 def full(type_: TensorType, value: float, like: Any) -> Any:

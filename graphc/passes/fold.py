@@ -20,6 +20,8 @@ def fold(graph: Graph) -> Graph:
     def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> list[Value] | None:
         if node.op.name == "constant":
             return None
+        if node.op.name == "size" and isinstance(node.attrs["value"], int):
+            return [builder.constant(node.attrs["value"], node.attrs["dtype"])]
         arrays = [_constant(v) for v in operands]
         size = sum(r.type.size for r in node.results if r.type.is_static)
         foldable = operands and all(r.type.is_static for r in node.results) and size <= _LARGEST
