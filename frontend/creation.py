@@ -190,7 +190,11 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
         made = data.detach().clone() if dtype is None else data.detach().to(dtype, copy=True)
         return finished(made, None, requires_grad, device)
     devices.check(device)
-    return finished(wrap(_array(data, dtype)), None, requires_grad, None)
+    made = wrap(_array(data, dtype))
+    tracer = active()
+    if tracer is not None:
+        tracer.made(made)
+    return finished(made, None, requires_grad, None)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> Tensor:

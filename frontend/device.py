@@ -1,8 +1,13 @@
-"""Devices: where a tensor lives."""
+"""Devices: where a tensor lives, and where the nodes of a graph run.
+
+"cpu:0", "cpu:1", ... are queues of the one CPU: nodes of a graph that are placed on different ones run side by side, in
+threads of their own. Eager tensors live on "cpu".
+"""
 
 from __future__ import annotations
 
 import re
+import threading
 
 from graphc.errors import ArgumentTypeError, BackendError, GraphcError
 
@@ -12,7 +17,8 @@ _KINDS = ("cpu", "cuda", "meta")
 class device:
     """A device by its kind and, where there are several, its index: `device("cpu")`, `device("cuda:0")`.
 
-    As a context manager it is the device on which the functions of creation make tensors inside the block.
+    As a context manager it is the device on which the functions of creation make tensors inside the block. In a graph that is
+    being written, it is where the nodes of the block run.
     """
 
     __slots__ = ("index", "type")
@@ -60,13 +66,33 @@ class device:
 
     def __enter__(self) -> device:
         check(self)
+        _entered.devices.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        _entered.devices.pop()
 
 
+class _Entered(threading.local):
+    def __init__(self) -> None:
+        self.devices: list[device] = []
+
+
+_entered = _Entered()
 CPU = device("cpu")
+HOST = "cpu"
+"""Where nodes of a graph run that are not placed: the queue that is also called cpu:0."""
+
+
+def placement() -> str | None:
+    """The device of the innermost `with device(...)` of this thread, as types spell it; None outside of any."""
+    return queue(_entered.devices[-1]) if _entered.devices else None
+
+
+def queue(where: str | device) -> str:
+    """A device as the types of a graph's values spell it: "cpu:0" is "cpu"."""
+    name = str(where)
+    return HOST if name == "cpu:0" else name
 
 
 def check(where: str | int | device | None) -> None:

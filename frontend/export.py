@@ -10,6 +10,7 @@ from typing import Any
 import graphc.passes.pipeline as pipeline
 import graphc.runtime as runtime
 from graphc.errors import ArgumentTypeError, TraceError
+from graphc.frontend import define
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Lifted, Trace, graph_name, parameter_names
@@ -31,11 +32,12 @@ class Traced:
     """The result: nested tensors."""
 
 
-def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Graph:
-    """Write down what a function does with tensors like the example's, as a graph.
+def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> define.Graph:
+    """Write down what a function does with tensors like the example's, as a graph. Nothing is computed.
 
-    The graph's inputs are the example's tensors in order, then the tensors that the function found by itself (a
-    module's parameters, by name). Nothing is computed.
+    `graph.inputs` are to be fed: the example's tensors, in order. `graph.captured` are the tensors that the function found by
+    itself, such as a module's parameters; in the text they are inputs, too, with their names. `graph.outputs` are the results.
+    `graphc.Session(graph)` runs it.
 
     >>> import graphc
     >>> print(graphc.trace(lambda a: graphc.relu(a) * 2, (graphc.ones(3),)))
@@ -50,7 +52,8 @@ def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Graph:
     Raises TraceError where the code looks at the values of tensors, naming the line, and where it changes tensors that
     it does not own.
     """
-    return trace_function(function, example_inputs).graph
+    traced = trace_function(function, example_inputs)
+    return define.Graph.from_ir(traced.graph, traced.captured)
 
 
 def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Traced:

@@ -185,6 +185,11 @@ class Level:
         """Whether there are numbers outside."""
         return self.around is None or self.around.answers
 
+    def made(self, tensor: Tensor) -> None:
+        """A tensor of numbers in the code is one of the code outside."""
+        if self.around is not None:
+            self.around.made(tensor)
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Any:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)

@@ -159,6 +159,8 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
     data = self._data
     if isinstance(data, Inner):
         return repr(data)
+    if self.name is not None:
+        return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype!r}, name={self.name!r})"
     tracer = active()
     if not isinstance(data, np.ndarray) and data.builder is not None and (tracer is None or not tracer.answers):
         return f"tensor(..., size={tuple(data.shape)}, dtype={self.dtype!r}, traced as {data!r})"

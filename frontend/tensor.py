@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, user_location
+from graphc.dims import Dim
+from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, TraceError, user_location
 from graphc.frontend.device import CPU, device
 from graphc.frontend.formats import channels_last_order, contiguous_format, layout, strided
 from graphc.frontend.hooks import Hooks, RemovableHandle
@@ -99,8 +100,12 @@ class Tensor:
 
     @property
     def shape(self) -> Size:
-        """The sizes of the dimensions."""
-        return _new_tuple(Size, self._data.shape)
+        """The sizes of the dimensions. Of a value of a graph, seen from outside `with graph:`, those that are only known when
+        something is fed are None."""
+        data = self._data
+        if type(data) is np.ndarray or active() is not None:
+            return _new_tuple(Size, data.shape)
+        return _new_tuple(Size, [None if isinstance(size, Dim) else size for size in data.shape])
 
     @property
     def dtype(self) -> DType:
@@ -118,9 +123,9 @@ class Tensor:
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
+        shape = self.shape
         if dim is None:
-            return self.shape
-        shape = self._data.shape
+            return shape
         axis = normalize_axis(dim, len(shape))
         if not shape:
             raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
@@ -164,8 +169,15 @@ class Tensor:
 
     @property
     def device(self) -> device:
-        """Where the tensor lives."""
-        return CPU
+        """Where the tensor lives; of a value of a graph, where it is computed."""
+        placed = getattr(self._data, "type", None)
+        return CPU if placed is None else device(placed.device)
+
+    @property
+    def name(self) -> str | None:
+        """The name of a value of a graph that is written by hand; None for other tensors, as in PyTorch."""
+        definition = getattr(getattr(self._data, "builder", None), "definition", None)
+        return None if definition is None else definition.name_of(self)
 
     @property
     def is_cuda(self) -> bool:
@@ -454,7 +466,9 @@ class Tensor:
             return tracer.concrete(self, what)
         data = self._data
         if type(data) is not np.ndarray:
-            data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived the trace that made it)
+            data.__graphc_emitter__  # noqa: B018  (raises where the tensor outlived the trace that made it)
+            raise TraceError(f"{what} of a value that stands for numbers of a later run: {self!r}",
+                             hint="compute with it inside `with graph:`, and fetch it with Session(graph).run(value)")
         return data
 
     def _known(self) -> np.ndarray | None:

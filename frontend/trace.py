@@ -22,7 +22,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
 from graphc.ir import Builder, Value
 from graphc.op import OpDef
-from graphc.types import TensorType, float64
+from graphc.types import Shape, TensorType, float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,13 @@ class Lifted:
     tensor: Tensor | None = None
     node: Any = None
     """The tensor's history before the trace."""
+    array: Any = None
+    """The numbers of an argument whose sizes are symbols: its tensor holds the graph's value."""
+
+    @property
+    def data(self) -> Any:
+        """The array that the tensor held before the trace."""
+        return self.tensor._data if self.array is None and self.tensor is not None else self.array
 
 
 @dataclass(eq=False)
@@ -78,6 +85,10 @@ class GradState:
     current: Tensor | None
     read: bool
     """Whether the code depends on what it was before."""
+
+
+class NumbersNeeded(TraceError):
+    """Python needs the numbers of a tensor where nobody knows them."""
 
 
 class Oracle(Protocol):
@@ -159,7 +170,7 @@ class Trace:
 
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`tensor.grad` at this point of the trace."""
-        if not isinstance(tensor._data, np.ndarray):
+        if self._is_made(tensor):
             return None if tensor._meta is None else tensor._meta.grad
         state = self.grads.get(id(tensor))
         if state is None:
@@ -170,7 +181,7 @@ class Trace:
 
     def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
         """`tensor.grad = grad` from here on."""
-        if not isinstance(tensor._data, np.ndarray):
+        if self._is_made(tensor):
             tensor._state().grad = grad
             return
         if id(tensor) in self._with_history:
@@ -201,7 +212,7 @@ class Trace:
 
     def _oracle(self, tensor: Tensor, what: str, value: Value) -> Oracle:
         if self.oracle is None:
-            raise TraceError(
+            raise NumbersNeeded(
                 f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
                 "flow cannot become part of one graph",
                 expected="code that does not look at the values of tensors",
@@ -213,6 +224,9 @@ class Trace:
     def records(self, tensor: Tensor) -> bool:
         """All tensors may have a history within the trace."""
         return True
+
+    def made(self, tensor: Tensor) -> None:
+        """A tensor of numbers in the code is lifted as any other."""
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
@@ -249,8 +263,8 @@ class Trace:
         written = {i for i, _ in self.updates()}
         spans = []
         for i, lifted in enumerate(self.inputs):
-            if lifted.tensor is not None and lifted.tensor._data.size:
-                low, high = np.lib.array_utils.byte_bounds(lifted.tensor._data)
+            if lifted.tensor is not None and lifted.data.size:
+                low, high = np.lib.array_utils.byte_bounds(lifted.data)
                 spans.append((low, high, i))
         spans.sort()
         reach, owner = 0, -1
@@ -303,6 +317,17 @@ class Trace:
             return tensor._data
         lifted = self._lifted.get(id(tensor))
         return (self._lift(tensor) if lifted is None else lifted).value
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        """Whether a tensor has been computed in this trace."""
+        return not isinstance(tensor._data, np.ndarray) and id(tensor) not in self._lifted
+
+    def declare_sizes(self, tensor: Tensor, shape: Shape, name: str | None = None) -> None:
+        """Make an argument an input whose sizes are those of `shape`, symbols among them. The tensor, which must be nobody
+        else's, has that shape from here on."""
+        lifted = self._lift(tensor, name)
+        lifted.array, lifted.value.type = tensor._data, lifted.value.type.with_shape(shape)
+        tensor._data = lifted.value
 
     def declare(self, tensor: Tensor, name: str | None) -> None:
         """Make an argument an input now, by this name, whether it is going to be used or not."""

@@ -57,6 +57,10 @@ class Tracer(Protocol):
         """Whether the tensor's history is kept here: to the levels of vmap and grad, tensors from outside are constants."""
         ...
 
+    def made(self, tensor: Tensor) -> None:
+        """The code that is traced has made a tensor of numbers that it holds itself."""
+        ...
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
         ...

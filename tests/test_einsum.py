@@ -89,14 +89,14 @@ def test_what_is_no_equation() -> None:
     ("ijk,kl->lji", ((2, 3, 4), (4, 5)), ["contract"]),
 ])  # fmt: skip
 def test_becomes_one_op(equation: str, shapes: Any, ops: list[str]) -> None:
-    graph = graphc.trace(lambda *xs: graphc.einsum(equation, *xs), tuple(graphc.ones(shape) for shape in shapes))
+    graph = graphc.trace(lambda *xs: graphc.einsum(equation, *xs), tuple(graphc.ones(shape) for shape in shapes)).ir
     assert [node.op.name for node in graph.nodes] == ops
 
 
 def test_small_products_come_first() -> None:
     """Of (100 x 2)(2 x 100)(100 x 2) the last two: no matrix of 100 x 100 is made."""
     shapes = (100, 2), (2, 100), (100, 2)
-    graph = graphc.trace(lambda *xs: graphc.einsum("ij,jk,kl->il", *xs), tuple(graphc.ones(s) for s in shapes))
+    graph = graphc.trace(lambda *xs: graphc.einsum("ij,jk,kl->il", *xs), tuple(graphc.ones(s) for s in shapes)).ir
     assert max(node.result.type.size for node in graph.nodes) <= 200
 
 

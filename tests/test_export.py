@@ -29,7 +29,7 @@ def network() -> nn.Module:
 def test_a_trace_is_a_graph_of_the_arguments_and_the_parameters() -> None:
     net = network().eval()
     x = graphc.randn(2, 1, 4, 4)
-    graph = graphc.trace(net, (x,))
+    graph = graphc.trace(net, (x,)).ir
     verify(graph)
     assert isinstance(graph, Graph) and graph.inputs[0].name == "input"
     names = [v.info["param"] for v in graph.inputs[1:]]

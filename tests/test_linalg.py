@@ -219,7 +219,7 @@ def test_multi_dot(kind: str) -> None:
 
 def test_multi_dot_takes_the_cheapest_order() -> None:
     factors = graphc.ones(50, 2), graphc.ones(2, 50), graphc.ones(50, 3)
-    graph = graphc.trace(lambda *given: linalg.multi_dot(given), factors)
+    graph = graphc.trace(lambda *given: linalg.multi_dot(given), factors).ir
     shapes = [node.result.shape for node in graph.nodes if node.op.name in ("matmul", "contract")]
     assert shapes == [(2, 3), (50, 3)]
 
