@@ -60,6 +60,12 @@ def test_modules_are_those_of_graphc(tmp_path: Path) -> None:
         cudnn.benchmark = True
         assert torch.backends.cudnn.benchmark and int(torch.__version__.split(".")[0]) >= 2
         assert "Linear" in dir(torch.nn) and "zeros" in dir(torch)
+        from torch.cuda import amp
+        with amp.autocast(enabled=False):
+            assert torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype is torch.float32
+        assert not amp.GradScaler(enabled=False).is_enabled()
+        from torch.nn.utils.stateless import functional_call
+        assert functional_call is graphc.func.functional_call
 
         @torch.compile(mode="max-autotune", dynamic=False)
         def f(x):
