@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from graphc.frontend.native import strides_of
 from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Trace
+from graphc.frontend.trace import Argument, Captured, Gradient, Number, Source, Trace
 from graphc.ir import Graph, Value
 from graphc.types import TensorType
 
@@ -28,10 +30,14 @@ from graphc.types import TensorType
 class Capture:
     """The inputs and outputs of a trace, and how a call of its graph goes in and out."""
 
-    def __init__(self, trace: Trace, arguments: Sequence[Any], result: Any, known: set[int], backend: str | None) -> None:
+    def __init__(self, trace: Trace, arguments: Sequence[Any], result: Any, known: Container[int],
+                 left: Sequence[Tensor] = ()) -> None:
         """`arguments` are the leaves that the function was traced with; `known` are the ids of the tensors that it reached
-        before it ran."""
+        before it ran; `left` are tensors of the trace that it has left behind, which a call makes real. `differentiate` is to
+        follow."""
         leaves, self.structure = flatten(result)
+        self.left = left
+        leaves += left
         updates = trace.updates()
         trace.check_overlaps()
         trace.check_histories()
@@ -90,18 +96,20 @@ class Capture:
         self.nodes = len(trace.builder.nodes)
         """How many nodes of the trace the call itself runs."""
         self.freed = [j for j, leaf in seeds if is_freed(leaf)]
-        live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
+        self._seeds = live = [(j, leaf) for j, leaf in seeds if j not in self.freed]
         self.node_name = live[0][1]._node.name() if live and live[0][1]._node is not None else ""
         self.inputs = list(trace.inputs)
         self.outputs = outputs
-        if live:
-            self._differentiate(trace, live, backend)
         self.types = [lifted.value.type for lifted in self.inputs]
         self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
-        self.layouts = [strides_of(lifted.tensor._data) if lifted.tensor is not None else None for lifted in self.inputs]
+        self.layouts = [strides_of(lifted.data) if lifted.tensor is not None else None for lifted in self.inputs]
 
-    def _differentiate(self, trace: Trace, seeds: list[tuple[int, Tensor]], backend: str | None) -> None:
-        """Run the tape backwards within the trace, and cut what has been written down into forward and backward."""
+    def differentiate(self, trace: Trace, backend: str | None) -> None:
+        """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
+        forward and backward."""
+        seeds, self._seeds = self._seeds, []
+        if not seeds:
+            return
         inputs = self.inputs
         trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
         wanted = list(trained)
@@ -136,6 +144,20 @@ class Capture:
         values = [x.value for x in self.inputs]
         return extract(trace.builder.name, values, trace.builder.nodes[: self.nodes], self.outputs)
 
+    def signature(self, trace: Trace) -> Any:
+        """What tells captures apart whose outputs are equal; None where they cannot be told apart."""
+        owners = [(owner.index if isinstance(owner, Argument) else id(owner.tensor), j) for owner, j in self.grads]
+        places = [(type(result), None if isinstance(result, Constant) else result) for result in self.results]
+        tape = _tape_signature(trace, [tensor for _, tensor in self._seeds])
+        seeds = tuple(j for j, _ in self._seeds)
+        return None if tape is None else (
+            self.structure, self.visible, self.updates, owners, places, self.freed, seeds, tape, self.node_name)
+
+    def adopt(self, other: Capture) -> None:
+        """Take the derivative from a capture of the same signature and the same outputs."""
+        self._seeds = []
+        self.differentiable = other.differentiable
+
     def graph(self, trace: Trace) -> Graph:
         """All that a call computes, as one graph. The trace is over then."""
         if self.differentiable is None:
@@ -144,35 +166,42 @@ class Capture:
         trace.builder.abandon()
         return graph
 
+    def bind(self, sizes: Mapping[str, int], graph: Graph, leaves: Sequence[Any]) -> Capture:
+        """The same with numbers for symbolic sizes, for arguments such as these; `graph` is that of the call, with them."""
+        new = copy.copy(self)
+        new.inputs = [replace(lifted, value=value) for lifted, value in zip(self.inputs, graph.inputs)]
+        new.types = [value.type for value in graph.inputs]
+        new.layouts = [strides_of(leaves[x.source.index]._data) if isinstance(x.source, Argument) else layout
+                       for x, layout in zip(self.inputs, self.layouts)]
+        new.differentiable = None if self.differentiable is None else self.differentiable.bind(sizes)
+        return new
+
     def forget_arguments(self) -> None:
         """Let go of the tensors of the traced call."""
         for lifted in self.inputs:
             if isinstance(lifted.source, Argument):
-                lifted.tensor = None
+                lifted.tensor = lifted.array = None
 
     # A call
 
     def mismatch(self, leaves: Sequence[Any]) -> str | None:
         """What is different about the gradients and the captured tensors of a call with these arguments; None if nothing."""
         for owner, none in self.grad_guards:
-            tensor = owned_by(owner, leaves)
-            if (tensor._meta is None or tensor._meta.grad is None) != none:
+            if gradient_differs(owner, none, leaves):
                 return f"a gradient was {'None' if none else 'there'}, and is not any more"
         for lifted, type_, layout, needs in zip(self.inputs, self.types, self.layouts, self.needs_grad):
             if isinstance(lifted.source, (Captured, Gradient)):
-                tensor = given_as(lifted, leaves)
-                data = tensor._data
-                if data.shape != type_.shape or data.dtype != type_.dtype.numpy or strides_of(data) != layout:
-                    return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
-                if tensor.requires_grad != needs:
-                    return "requires_grad of a captured tensor has changed"
-        if self.updates and self._overlapping(leaves):
+                difference = differs(given_as(lifted.source, leaves), type_, layout, needs)
+                if difference is not None:
+                    return difference
+        if self.updates and self.overlapping(leaves):
             return "an argument shares memory with a tensor that the function changes in place"
         return None
 
-    def _overlapping(self, leaves: Sequence[Any]) -> bool:
+    def overlapping(self, leaves: Sequence[Any]) -> bool:
+        """Whether an argument shares memory with another input, and one of them is written to."""
         written = {i for _, i in self.updates}
-        arrays = {i: given_as(x, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
+        arrays = {i: given_as(x.source, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
         arguments = [i for i in arrays if isinstance(self.inputs[i].source, Argument)]
         return any(
             np.may_share_memory(arrays[i], arrays[j])
@@ -181,7 +210,7 @@ class Capture:
 
     def tensors(self, leaves: Sequence[Any]) -> list[Tensor]:
         """What the inputs are at a call with these arguments."""
-        return [given_as(lifted, leaves) for lifted in self.inputs]
+        return [given_as(lifted.source, leaves) for lifted in self.inputs]
 
     def check_writable(self, tensors: Sequence[Tensor]) -> None:
         """ArgumentTypeError where the call would write into memory that is read-only."""
@@ -212,7 +241,9 @@ class Capture:
                     results.append(tensors[index])
                 case Constant(value):
                     results.append(value)
-        return unflatten(self.structure, results)
+        for tensor, made_real in zip(self.left, results[len(results) - len(self.left) :]):
+            tensor._data, tensor._node, tensor._meta = made_real._data, made_real._node, made_real._meta
+        return unflatten(self.structure, results[: len(results) - len(self.left)])
 
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:
         """What a native entry is told of a call; None where it takes Python."""
@@ -230,9 +261,8 @@ def owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
     return leaves[owner.index] if isinstance(owner, Argument) else owner.tensor
 
 
-def given_as(lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
+def given_as(source: Source, leaves: Sequence[Any]) -> Tensor:
     """The tensor that an input is at a call with these arguments."""
-    source = lifted.source
     if isinstance(source, Number):
         return wrap(np.asarray(source.mapping[source.key], np.float64))
     if isinstance(source, Gradient):
@@ -240,3 +270,45 @@ def given_as(lifted: Lifted, leaves: Sequence[Any]) -> Tensor:
         assert grad is not None  # a guard has seen to that
         return grad
     return owned_by(source, leaves)
+
+
+def differs(tensor: Tensor, type_: TensorType, layout: tuple[int, ...] | None, needs_grad: bool) -> str | None:
+    """What is different about a captured tensor; None if nothing."""
+    data = tensor._data
+    if data.shape != type_.shape or data.dtype != type_.dtype.numpy or strides_of(data) != layout:
+        return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
+    return None if tensor.requires_grad == needs_grad else "requires_grad of a captured tensor has changed"
+
+
+def gradient_differs(owner: Argument | Captured, none: bool, leaves: Sequence[Any]) -> bool:
+    """Whether a gradient that was not there is there, or the other way round."""
+    meta = owned_by(owner, leaves)._meta
+    return (meta is None or meta.grad is None) != none
+
+
+def _tape_signature(trace: Trace, tensors: Sequence[Tensor]) -> tuple[Any, ...] | None:
+    """The shape of the tape behind some results: what kinds of nodes there are, and where they lead. None where hooks hang
+    on it, which can do anything."""
+    found: list[Any] = []
+    numbers: dict[int, int] = {}
+    pending = [edge_to(tensor) for tensor in reversed(tensors)]
+    while pending:
+        edge = pending.pop()
+        if edge is None:
+            found.append(None)
+            continue
+        target, index = edge
+        if isinstance(target, Tensor):
+            if target._meta is not None and (target._meta.hooks or target._meta.post_hooks):
+                return None
+            lifted = trace.lifted(target)
+            found.append(("leaf", -1 if lifted is None else trace.inputs.index(lifted)))
+        elif id(target) in numbers:
+            found.append((numbers[id(target)], index))
+        elif target.hooks or target.prehooks or target.tensor_prehooks or target.retainers:
+            return None
+        else:
+            numbers[id(target)] = len(numbers)
+            found.append((type(target), index, len(target.edges)))
+            pending += reversed(target.edges)
+    return tuple(found)

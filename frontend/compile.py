@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 from graphc.config import config
 from graphc.errors import ArgumentTypeError
+from graphc.frontend.branching import Branching
 from graphc.frontend.call_key import call_key
 from graphc.frontend.compiled import Compiled
+from graphc.frontend.dynamic import DynamicSizes
 from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import Structure, flatten
+from graphc.frontend.recording import Recording
+from graphc.frontend.segments import Tree
 from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import active
 
@@ -36,16 +40,21 @@ class CompiledFunction:
 
     __slots__ = ("__dict__", "__weakref__", "_entry")
 
-    def __init__(self, function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.fullgraph = fullgraph
         self.backend = backend
+        self.dynamic = dynamic
+        self._sizes = DynamicSizes(dynamic)
         self._name = graph_name(function)
-        self._graphs: dict[Any, list[Compiled]] = {}
+        self._graphs: dict[Any, list[Compiled | Branching]] = {}
         self._settled: set[Any] = set()
         """The keys of graphs that served one call alone, since an optimizer made its state while they were traced."""
         self._reasons: list[str] = []
+        self._by_python: str | None = None
         self._lock = threading.RLock()
         self._entered: list[Compiled] = []
         self._entry: Callable[..., Any] = self._call
@@ -63,9 +72,12 @@ class CompiledFunction:
             if graph.mismatch(leaves) is None:
                 break
         else:
-            graph = self._trace(key, args, kwargs)
+            made = self._trace(key, args, kwargs)
+            if isinstance(made, Recording):
+                return made.finish()
+            graph = made
         result = graph(leaves)
-        if len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
+        if isinstance(graph, Compiled) and len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
             self._enter(graph, args)
         return result
 
@@ -90,7 +102,8 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """As the function would be copied: a bound method goes to the copy of its object. Graphs are made anew."""
-        return CompiledFunction(copy.deepcopy(self.function, memo), fullgraph=self.fullgraph, backend=self.backend)
+        function = copy.deepcopy(self.function, memo)
+        return CompiledFunction(function, dynamic=self.dynamic, fullgraph=self.fullgraph, backend=self.backend)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -98,41 +111,87 @@ class CompiledFunction:
     def _key(self, leaves: Sequence[Any], structure: Structure) -> Any:
         return call_key(leaves, structure)
 
-    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
+    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching | Recording:
+        """A graph for the call; or the call itself, where Python had to run it to the end."""
         with self._lock:
             leaves, _ = flatten((args, kwargs))
             known = self._graphs.get(key, [])
             for graph in known:  # another thread may have been here
                 if graph.mismatch(leaves) is None:
                     return graph
+            sized = self._sizes.find(key, leaves)
+            if sized is not None:
+                return self._keep(key, sized)
             if known:
                 reason = known[-1].mismatch(leaves) or ""
             else:
                 reason = "other arguments" if self._graphs else "an optimizer's state" if self._reasons else "a first call"
-            made = Compiled(self.function, self._name, args, kwargs, self.backend)
+            made = self._made(key, args, kwargs)
             self._reasons.append(reason)
             if len(self._reasons) == _MANY:
                 warnings.warn(f"{self._name} was traced {_MANY} times, last because of {reason}; see explain()", stacklevel=4)
             if config.debug:
-                print(f"graphc: {self._name}: traced because of {reason}: {len(made.graph.nodes)} nodes")
+                what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
+                print(f"graphc: {self._name}: traced because of {reason}: {what}")
             if made.settling and key not in self._settled:
                 self._settled.add(key)  # for this one call
             else:
-                # stale graphs of this key would be looked at first at each call
-                self._graphs[key] = [made, *known]
-            return made
+                self._keep(key, made)
+            return made.take() if isinstance(made, Branching) else made
+
+    def run_by_python(self, why: str) -> None:
+        """Have Python run the function at each call from now on, and only what it computes run natively: for what a graph
+        would not do again."""
+        with self._lock:
+            self._by_python = why
+            self._graphs.clear()
+            self._entered.clear()
+            self._entry = self._call
+
+    def _keep(self, key: Any, made: Compiled | Branching) -> Compiled | Branching:
+        """Have a graph found from now on, before stale ones of this key."""
+        self._graphs[key] = [made, *self._graphs.get(key, ())]
+        return made
+
+    def _made(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching:
+        """A new graph for a call: for all sizes, where sizes change, or for those of the call."""
+        leaves, _ = flatten((args, kwargs))
+        branches = any(isinstance(graph, Branching) for known in self._graphs.values() for graph in known)
+        symbolic = None if branches else self._sizes.plan(key, leaves)
+        if symbolic is not None:
+            try:
+                with symbolic.assumed():
+                    made = Compiled(self.function, self._name, args, kwargs, self.backend, symbolic.shapes)
+            except Exception as error:
+                if symbolic.is_demanded:
+                    raise
+                # a size that has to be a number, or the function's own error, which comes again
+                self._sizes.refuse(key, leaves, str(error).partition("\n")[0])
+            else:
+                return self._sizes.add(key, leaves, made, symbolic)
+        recording = Recording(
+            self.function, self._name, args, kwargs, self.backend, tree=Tree(self._name, self.backend),
+            by_python=self._by_python is not None, fullgraph=self.fullgraph,
+        )
+        if recording.is_done:
+            return Branching(recording, self._by_python)
+        return Compiled(self.function, self._name, args, kwargs, self.backend, recording=recording)
 
     def explain(self) -> str:
         """The graphs that were made, and why."""
-        graphs = [g for found in self._graphs.values() for g in found]
-        lines = [f"{self._name}: {len(graphs)} graphs"]
+        graphs = [g for found in self._graphs.values() for g in found if not g.is_bound]
+        sized = self._sizes.graphs()
+        lines = [f"{self._name}: {len(graphs) + len(sized)} graphs"]
         lines += [f"  {i}: traced because of {reason}" for i, reason in enumerate(self._reasons)]
+        lines += [f"  not for other sizes: {why}" for why in self._sizes.refusals()]
+        for symbolic in sized:
+            lines += ["", symbolic.explain()]
         for graph in graphs:
-            lines += ["", str(graph.graph)]
+            lines += ["", *graph.lines()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<compiled {self._name}: {sum(map(len, self._graphs.values()))} graphs>"
+        return f"<compiled {self._name}: {len(self._reasons)} graphs>"
 
 
 class CompiledModule(Module):
@@ -140,10 +199,12 @@ class CompiledModule(Module):
 
     __slots__ = ("_compiled",)
 
-    def __init__(self, module: Module, *, fullgraph: bool = False, backend: str | None = None) -> None:
+    def __init__(
+        self, module: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    ) -> None:
         super().__init__()
         self.__dict__["_original"] = module
-        object.__setattr__(self, "_compiled", CompiledFunction(module, fullgraph=fullgraph, backend=backend))
+        object.__setattr__(self, "_compiled", CompiledFunction(module, dynamic=dynamic, fullgraph=fullgraph, backend=backend))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -186,13 +247,19 @@ if not TYPE_CHECKING:
 
 @overload
 def compile(  # type: ignore[overload-overlap]  # a module can be called, too
-    function: Module, *, fullgraph: bool = False, backend: str | None = None
+    function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
 ) -> CompiledModule: ...
 @overload
-def compile(function: Callable[..., Any], *, fullgraph: bool = False, backend: str | None = None) -> CompiledFunction: ...
+def compile(
+    function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+) -> CompiledFunction: ...
 @overload
-def compile(function: None = None, *, fullgraph: bool = False, backend: str | None = None) -> Callable[..., Any]: ...
-def compile(function: Any = None, *, fullgraph: bool = False, backend: str | None = None) -> Any:
+def compile(
+    function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+) -> Callable[..., Any]: ...
+def compile(
+    function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+) -> Any:
     """Run a function or a module from compiled graphs.
 
     The first call traces the function and makes native code; later calls with arguments of the same types run that.
@@ -211,15 +278,19 @@ def compile(function: Any = None, *, fullgraph: bool = False, backend: str | Non
     >>> f(graphc.tensor([1.0, 2.0]))
     tensor([3., 5.])
 
+    dynamic
+        Whether one graph stands for all sizes of its arguments. By default those dimensions become symbols whose sizes are
+        seen to change; True makes symbols of all from the start, False of none. What the code asks of a size (`n > 1`) is
+        answered as for the sizes of the call that is traced, and others are traced again.
     fullgraph
         Refuse code that cannot be one graph, with an error that names the line.
     backend
         "llvm" or "reference"; `GRAPHC_BACKEND` by default.
     """
     if function is None:
-        return lambda f: compile(f, fullgraph=fullgraph, backend=backend)
+        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
     if isinstance(function, Module):
-        return CompiledModule(function, fullgraph=fullgraph, backend=backend)
+        return CompiledModule(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
     if not callable(function):
         raise ArgumentTypeError(f"compile: a {type(function).__name__} cannot be called", expected="a function or a module")
-    return CompiledFunction(function, fullgraph=fullgraph, backend=backend)
+    return CompiledFunction(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend)

@@ -2,77 +2,52 @@
 
 from __future__ import annotations
 
-import inspect
-import operator
+import copy
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.backend import Entry, Executable, Layout
+from graphc.bind import bind_graph
 from graphc.compiler import executable
-from graphc.errors import TraceError
-from graphc.frontend.call_key import has_history
-from graphc.frontend.capture import Capture
 from graphc.frontend.composite import Traced
 from graphc.frontend.entry import Output, entry_spec
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.modes import mode
-from graphc.frontend.pytree import flatten, unflatten
-from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument, Number, Trace, parameter_names
-from graphc.frontend.tracer import activated
+from graphc.frontend.pytree import flatten
+from graphc.frontend.recording import Recording
+from graphc.frontend.trace import Argument
+from graphc.types import Shape
 
 
 class Compiled:
     """One graph of a function, with the state of the world that it was made in."""
 
     def __init__(
-        self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
+        self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None,
+        shapes: Mapping[int, Shape] | None = None, recording: Recording | None = None,
     ) -> None:
+        """Of a call that has been recorded; or of one that is now, for `shapes` (see `Recording`)."""
         self.backend = backend
-        leaves, structure = flatten((args, kwargs))
-        names = parameter_names(function)
-        inside = _stand_ins(leaves)
-        trace = Trace(name, inside, names, [x for x, own in zip(inside, leaves) if has_history(own)])
-        inside_args, inside_kwargs = unflatten(structure, inside)
-        objects = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
-        before = Snapshot(function, objects)
-        try:
-            with activated(trace):
-                result = function(*inside_args, **inside_kwargs)
-                if inspect.isawaitable(result) or isinstance(result, AsyncIterator):
-                    if inspect.iscoroutine(result):
-                        result.close()  # it would complain that nobody awaited it
-                    raise TraceError(f"{name!r} is an async function", expected="a function that returns when it is done")
-                self.capture = Capture(trace, inside, result, before.tensors, backend)
-            self.graph = self.capture.graph(trace)
-        finally:
-            trace.restore()
-        after, structure_after = flatten((inside_args, inside_kwargs))
-        if structure_after != structure or not all(map(operator.is_, after, inside)):
+        if recording is None:
+            recording = Recording(function, name, args, kwargs, backend, shapes)
+        self.capture, self.graph = recording.capture, recording.graph
+        self.settling = recording.settling
+        if recording.changed is not None and not self.settling:
             warnings.warn(
-                f"{name} changes a container among its arguments: a compiled call works on copies of containers, and the "
-                "caller's stays as it is; return what is new instead",
+                f"{name} changes Python state while it is traced ({recording.changed}); a compiled call will not do that again",
                 stacklevel=4,
             )
-        changed = before.changed()
-        self.settling = changed is not None and ".state" in changed
-        """Whether an optimizer made its state meanwhile: its first step may be another computation than all that follow."""
-        if changed is not None and not self.settling:
-            warnings.warn(
-                f"{name} changes Python state while it is traced ({changed}); a compiled call will not do that again",
-                stacklevel=4,
-            )
-        exempt = {(id(x.source.mapping), x.source.key) for x in trace.inputs if isinstance(x.source, Number)}
-        self.snapshot = Snapshot(function, objects, exempt)
-        self.pinned = {i: x for i, x in enumerate(leaves) if x is inside[i] and id(x) in self.snapshot.tensors}
+        self.snapshot = Snapshot(function, recording.objects, recording.numbers())
+        self.pinned = recording.pinned(self.snapshot)
         """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""
         self.capture.forget_arguments()
         self.executable: Executable | None = None
         self.entry: Entry | None = None
+        self.is_bound = False
+        """Whether the graph is another one, for symbolic sizes, with numbers for these."""
         self.misses = 0
         """Calls by way of Python, from the one on before which the native entry was last of use."""
         self._lock = threading.Lock()
@@ -87,6 +62,17 @@ class Compiled:
             if leaves[i] is not tensor:
                 return "an argument was a tensor that the function also uses by itself, and is another one"
         return self.capture.mismatch(leaves)
+
+    def bind(self, sizes: Mapping[str, int], leaves: Sequence[Any]) -> Compiled:
+        """The same with numbers for symbolic sizes, for arguments such as these."""
+        new = copy.copy(self)
+        new.graph = bind_graph(self.graph, sizes)
+        new.capture = self.capture.bind(sizes, new.graph, leaves)
+        new.executable = new.entry = None
+        new.is_bound = True
+        new.misses = 0
+        new._lock = threading.Lock()
+        return new
 
     def compiled(self) -> Executable:
         """The code, made on first use."""
@@ -110,6 +96,10 @@ class Compiled:
         self.capture.check_writable(tensors)
         code.run(arrays, outputs)
         return self.capture.finish(leaves, tensors, outputs)
+
+    def lines(self) -> list[str]:
+        """The graph as text."""
+        return str(self.graph).splitlines()
 
     def make_entry(self, arguments: Sequence[Any]) -> None:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""
@@ -139,14 +129,3 @@ def trace_once(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
     inputs = [leaves[source.index] for source in sources if isinstance(source, Argument)]
     results = len(capture.results) if single_level else 0
     return Traced(results, traced.graph, inputs, capture.differentiable, capture.node_name)
-
-
-def _stand_ins(leaves: Sequence[Any]) -> list[Any]:
-    """The leaves as the traced function sees them. A tensor with a history is replaced by one without, so that the tape of
-    the trace ends at the function's door, and a view by a tensor on the same memory that knows nothing of its base: the
-    graph must stand for any other view."""
-    made: dict[int, Tensor] = {}
-    for leaf in leaves:
-        if isinstance(leaf, Tensor) and id(leaf) not in made and (has_history(leaf) or leaf._is_view()):
-            made[id(leaf)] = wrap(leaf._data).requires_grad_(leaf.requires_grad and mode.grad)
-    return [made.get(id(leaf), leaf) for leaf in leaves]

@@ -51,6 +51,8 @@ class Snapshot:
         self._contents = survey.contents
         self.tensors = survey.tensors
         """The ids of the tensors that were found."""
+        self.made = survey.made
+        """Those that a trace has made, which have no numbers."""
         self.codes = survey.codes
         """The code of the functions that were found."""
         self.compares = survey.compares

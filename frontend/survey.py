@@ -96,6 +96,8 @@ class Survey:
         self.contents: list[tuple[Name, Any, Callable[[Any], Any], Any]] = []
         """State that only Python can compare: (name, owner, how to read it, what it was)."""
         self.tensors: set[int] = set()
+        self.made: list[Tensor] = []
+        """Those that a trace has made: they have no numbers."""
         self.codes: list[CodeType] = []
         """The code of the functions that were found."""
         self.suspects: set[str] = set()
@@ -119,6 +121,8 @@ class Survey:
             if isinstance(value, Tensor):
                 if id(value) not in self.tensors:
                     self.tensors.add(id(value))
+                    if not isinstance(value._data, np.ndarray):
+                        self.made.append(value)
                     self._tensor_hooks(value, name)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value

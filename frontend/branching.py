@@ -1,0 +1,123 @@
+"""A function whose way depends on numbers, for arguments of certain types: native code along the ways that are known, and
+Python where a new one begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.frontend.follower import Values, outputs_of
+from graphc.frontend.guards import Snapshot
+from graphc.frontend.pytree import unflatten
+from graphc.frontend.recording import Recording
+from graphc.frontend.segments import Segment
+
+
+class Unknown(Exception):
+    """Nothing is known of how a call goes on. Not an error: Python runs it then."""
+
+
+class Branching:
+    """Used in the place of a `Compiled` graph: `mismatch`, and a call with leaves."""
+
+    is_bound = False
+
+    def __init__(self, recording: Recording, by_python: str | None) -> None:
+        """From the first call, which is done."""
+        assert recording.tree is not None
+        self.function = recording.function
+        self.backend = recording.backend
+        self.structure = recording.structure
+        self.settling = recording.settling
+        self.tree = recording.tree
+        self.by_python = by_python
+        """Why Python has to run the function at each call; None if only to find new ways."""
+        self.eager: str | None = recording.refused
+        """Why the function has to run eagerly at each call."""
+        self._exempt: set[tuple[int, str]] = set()
+        self._first: Recording | None = recording
+        self._learn(recording, new=True)
+
+    def take(self) -> Recording:
+        """The first call, once."""
+        first, self._first = self._first, None
+        assert first is not None
+        return first
+
+    def _learn(self, recording: Recording, new: bool = False) -> None:
+        """Take note of what a call by way of Python has shown."""
+        if recording.refused is not None:
+            self.eager = recording.refused
+        if recording.changed is not None and not recording.settling:
+            self.by_python = f"it changes Python state ({recording.changed})"
+        numbers = recording.numbers()
+        if new or not numbers <= self._exempt:
+            self._exempt |= numbers
+            self.snapshot = Snapshot(self.function, recording.objects, self._exempt)
+            self.pinned = recording.pinned(self.snapshot)
+        recording.capture.forget_arguments()
+
+    def mismatch(self, leaves: Sequence[Any]) -> str | None:
+        """Why it does not stand for a call with these arguments, whose types fit; None if it does."""
+        if self.by_python is not None or self.eager is not None:
+            return None
+        changed = self.snapshot.changed()
+        if changed is not None:
+            return changed
+        if any(leaves[i] is not tensor for i, tensor in self.pinned.items()):
+            return "an argument was a tensor that the function also uses by itself, and is another one"
+        return None
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        """Run on arguments that fit."""
+        values = Values()
+        if self.eager is None and self.by_python is None:
+            try:
+                return self._walk(leaves, values)
+            except Unknown:
+                pass
+        args, kwargs = unflatten(self.structure, leaves)
+        if self.eager is not None:
+            return self.function(*args, **kwargs)
+        recording = Recording(
+            self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values, by_python=True
+        )
+        self._learn(recording)
+        return recording.finish()
+
+    def _walk(self, leaves: Sequence[Any], values: Values) -> Any:
+        """Go along the segments, from answer to answer."""
+        among: Sequence[Segment] = self.tree.roots
+        while True:
+            segment = next((s for s in tuple(among) if s.fits(leaves)), None)
+            if segment is None or segment.is_open:
+                raise Unknown
+            segment.enter(leaves, values)
+            question = segment.question
+            if question is None:
+                break
+            self.tree.run(segment, values, values)
+            try:
+                answer = question.answer(values[question.value])
+            except (ValueError, OverflowError):  # int() of what is no integer: Python raises it where it belongs
+                raise Unknown from None
+            among = segment.branches.get(answer, ())
+        if not segment.ends:
+            raise Unknown
+        end = segment.ends[0]
+        if end.capture.overlapping(leaves):
+            raise Unknown
+        tensors = end.capture.tensors(leaves)
+        end.capture.check_writable(tensors)
+        outputs = outputs_of(self.tree, segment, end, values)
+        for j, i in end.capture.updates:
+            tensors[i]._data[...] = outputs[j]
+            outputs[j] = tensors[i]._data
+        return end.capture.finish(leaves, tensors, outputs)
+
+    def lines(self) -> list[str]:
+        """The tree in words."""
+        if self.eager is not None:
+            return [f"runs eagerly: {self.eager}"]
+        always = [] if self.by_python is None else [f"Python runs it at each call: {self.by_python}"]
+        return [*always, *self.tree.lines()]

@@ -1,0 +1,182 @@
+"""Python runs a function of which paths may be known: what it records is compared with them, what it asks is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import Location, TraceError, user_location
+from graphc.frontend.capture import Capture, given_as, owned_by
+from graphc.frontend.modes import no_grad
+from graphc.frontend.segments import End, Segment, Tree
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.trace import Number, Trace
+from graphc.frontend.tracer import suspended
+from graphc.ir import Node, Value
+
+
+class Values(dict[Value, np.ndarray]):
+    """The values of a graph that are known; asked for another one, it is computed from those, op by op."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loose: set[Value] = set()
+        """Those computed here, which may be views of inputs."""
+
+    def __missing__(self, value: Value) -> np.ndarray:
+        pending: list[Node] = [_node_of(value)]
+        with suspended(), no_grad():
+            while pending:
+                node = pending[-1]
+                missing = [v for v in node.operands if v not in self]
+                if missing:
+                    pending += map(_node_of, missing)
+                    continue
+                pending.pop()
+                if node.results[0] in self:
+                    continue
+                results = node.op(*(wrap(self[v]) for v in node.operands), like=Tensor, **node.attrs)
+                for made, tensor in zip(node.results, results if isinstance(results, tuple) else (results,)):
+                    self[made] = tensor._data
+                    self.loose.add(made)
+        return self[value]
+
+
+def _node_of(value: Value) -> Node:
+    assert value.node is not None  # inputs are known
+    return value.node
+
+
+class Follower:
+    """The oracle of one trace. It follows the known paths of a tree, as far as they go, and adds to them.
+
+    What was seen before runs as native code; what is new is computed op by op, for this may be the only call of its kind.
+    Nothing outside is written to before the path is complete.
+    """
+
+    def __init__(self, trace: Trace, tree: Tree, known: Values | None = None) -> None:
+        """`known` are the values that a call has computed already."""
+        self.trace = trace
+        self.tree = tree
+        self.asked = False
+        """Whether Python has wanted to know something."""
+        self._values = Values() if known is None else known
+        self._canon: dict[Value, Value] = {}
+        self._path: list[Segment] = []
+        self._next: list[Segment] | None = tree.roots
+        self._nodes = self._inputs = self._grads = 0
+
+    # What Python asks
+
+    def numbers(self, value: Value, what: str) -> np.ndarray:
+        """The numbers of a value."""
+        array = self._constant(value)
+        if array is None:
+            segment = self._ask(value, None, what)
+            assert segment.question is not None
+            array = self._values[segment.question.value]
+            self._next = self.tree.after(segment, None) if self._next is not None else None
+        array = array.view()
+        array.flags.writeable = False  # writing would change nothing: what goes on is the graph
+        return array
+
+    def decide(self, value: Value, kind: type[bool] | type[int], what: str) -> bool | int:
+        """Its one element as a bool or an int."""
+        array = self._constant(value)
+        if array is not None:
+            return kind(array.item())
+        segment = self._ask(value, kind, what)
+        assert segment.question is not None
+        answer = segment.question.answer(self._values[segment.question.value])
+        self._next = self.tree.after(segment, answer) if self._next is not None else None
+        return answer
+
+    def _ask(self, value: Value, kind: type[bool] | type[int] | None, what: str) -> Segment:
+        if value.builder is not self.trace.builder:
+            raise TraceError(f"{what} needs the numbers of a tensor in a graph of its own, such as the body of a loop",
+                             expected="a function of tensors that does not look at their values",
+                             hint="choose with where(condition, a, b)")
+        self.asked = True
+        return self._close(len(self.trace.builder.nodes), (value, kind, what, user_location()))
+
+    def _constant(self, value: Value) -> np.ndarray | None:
+        """The numbers of what depends on nothing but constants."""
+        pending, seen = [value], {value}
+        while pending:
+            node = pending.pop().node
+            if node is None:
+                return None
+            fresh = [v for v in node.operands if v not in seen]
+            seen.update(fresh)
+            pending += fresh
+        return Values()[value]
+
+    # The path
+
+    def _close(self, nodes: int, asked: tuple[Value, Any, str, Location | None] | None) -> Segment:
+        """End the segment that has been recorded, of the nodes up to a number."""
+        trace = self.trace
+        gradients = [(trace.owner(state.tensor), state.initial is None)
+                     for state in list(trace.grads.values())[self._grads :] if state.read]
+        inputs = trace.inputs[self._inputs :]
+        segment, known = self.tree.place(
+            self._next, inputs, gradients, trace.builder.nodes[self._nodes : nodes], asked, self._canon
+        )
+        for lifted, entrance in zip(inputs, segment.entrances):
+            source = lifted.source
+            self._values[entrance.value] = (
+                np.asarray(source.mapping[source.key], np.float64) if isinstance(source, Number) else lifted.data
+            )
+        self._nodes, self._inputs, self._grads = nodes, len(trace.inputs), len(trace.grads)
+        self._path.append(segment)
+        if known and segment.question is not None and any(value not in self._values for value in segment.needed):
+            self.tree.run(segment, self._values, self._values)
+        return segment
+
+    def finish(self, capture: Capture, backend: str | None) -> list[np.ndarray]:
+        """The outputs of the call; the path is kept."""
+        keep = self._next is not None
+        last = self._close(capture.nodes, None)
+        outputs = [self._canon[value] for value in capture.outputs]
+        signature = capture.signature(self.trace)
+        end = next((e for e in last.ends if signature is not None and e.signature == signature
+                    and e.outputs[: len(outputs)] == outputs), None)
+        if end is not None:
+            capture.adopt(end.capture)
+            return outputs_of(self.tree, last, end, self._values)
+        capture.differentiate(self.trace, backend)
+        end = End(capture, signature, [self._canon[value] for value in capture.outputs], [])
+        own = {value for node in last.nodes for value in node.results}
+        end.fresh = [j for j, value in enumerate(end.outputs)
+                     if j < len(outputs) or value.node is None or not value.node.operands or value in own]
+        if keep:
+            self.tree.finish(self._path, end)
+        return [np.array(self._values[value], order="C") for value in end.outputs]
+
+    def leave(self, leaves: Sequence[Any]) -> None:
+        """Bring about what the function has done to tensors so far: it ends with an exception."""
+        trace = self.trace
+        updates = [(given_as(trace.inputs[i].source, leaves), value) for i, value in trace.updates()]
+        grads = [(owned_by(trace.owner(state.tensor), leaves), None if state.current is None else trace.value(state.current))
+                 for state in trace.grads.values() if state.current is not state.initial]
+        trace.check_overlaps()
+        self._next = None
+        self._close(len(trace.builder.nodes), None)
+        written = [(tensor, np.array(self._values[self._canon[value]])) for tensor, value in updates]
+        made = [(tensor, None if value is None else np.array(self._values[self._canon[value]], order="C"))
+                for tensor, value in grads]
+        for tensor, array in written:
+            tensor._data[...] = array
+            tensor._version_counter().count += 1
+        for tensor, array in made:
+            tensor._state().grad = None if array is None else wrap(array)
+
+
+def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:
+    """The outputs of a path, in arrays of their own."""
+    arrays = tree.outputs(last, end, values)
+    fresh = set(end.fresh)
+    return [np.array(array, order="C") if value in values.loose and j not in fresh else array
+            for j, (array, value) in enumerate(zip(arrays, end.outputs))]
