@@ -48,7 +48,9 @@ class Branching:
         """Take note of what a call by way of Python has shown."""
         if recording.refused is not None:
             self.eager = recording.refused
-        if recording.changed is not None and not recording.settling:
+        if recording.asks_the_world is not None:
+            self.by_python = f"it {recording.asks_the_world}"
+        elif recording.changed is not None and not recording.settling:
             self.by_python = f"it changes Python state ({recording.changed})"
         numbers = recording.numbers()
         if new or not numbers <= self._exempt:
@@ -80,7 +82,8 @@ class Branching:
         if self.eager is not None:
             return self.function(*args, **kwargs)
         recording = Recording(
-            self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values, by_python=True
+            self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
+            by_python=True, watched=self.by_python is None,
         )
         self._learn(recording)
         return recording.finish()

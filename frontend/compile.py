@@ -171,7 +171,7 @@ class CompiledFunction:
                 return self._sizes.add(key, leaves, made, symbolic)
         recording = Recording(
             self.function, self._name, args, kwargs, self.backend, tree=Tree(self._name, self.backend),
-            by_python=self._by_python is not None, fullgraph=self.fullgraph,
+            by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.fullgraph,
         )
         if recording.is_done:
             return Branching(recording, self._by_python)
@@ -191,7 +191,8 @@ class CompiledFunction:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<compiled {self._name}: {len(self._reasons)} graphs>"
+        graphs = sum(not graph.is_bound for found in self._graphs.values() for graph in found)
+        return f"<compiled {self._name}: {graphs + len(self._sizes.graphs())} graphs>"
 
 
 class CompiledModule(Module):

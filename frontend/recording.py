@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 from graphc.errors import TraceError
 from graphc.frontend.call_key import has_history
 from graphc.frontend.capture import Capture
+from graphc.frontend.effects import Effect, Watch
 from graphc.frontend.follower import Follower, Values
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
@@ -35,14 +37,17 @@ class Recording:
 
     graph: Graph
     """The whole call as one graph, unless it is done."""
+    effects: list[Effect]
+    """What the function did besides computing tensors, unless it is known that Python runs it at each call."""
 
     def __init__(
         self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None,
         shapes: Mapping[int, Shape] | None = None, tree: Tree | None = None, known: Values | None = None,
-        by_python: bool = False, fullgraph: bool = False,
+        by_python: bool = False, watched: bool = True, fullgraph: bool = False,
     ) -> None:
         """`shapes` has shapes with symbols for some of the tensors among the leaves, by their number; `known` are values of
-        the tree for this call; with `by_python`, the call is done in any case."""
+        the tree for this call. With `by_python`, the call is done in any case. It is `watched` unless it is known what the
+        function asks of the world."""
         self.function = function
         self.backend = backend
         self._arguments = args, kwargs
@@ -60,6 +65,7 @@ class Recording:
         """Whether the call has been computed, and only its end is still to come about."""
         self.refused: str | None = None
         """Why the call can only be run eagerly; None if it need not."""
+        watch = Watch(self.before) if watched else None
         follower = None if tree is None else Follower(trace, tree, known)
         if not fullgraph:
             trace.oracle = follower
@@ -67,7 +73,8 @@ class Recording:
         try:
             with activated(trace):
                 try:
-                    result = function(*inside_args, **inside_kwargs)
+                    with contextlib.nullcontext() if watch is None else watch.looking():
+                        result = function(*inside_args, **inside_kwargs)
                     _refuse_async(result, name)
                 except TraceError:
                     raise
@@ -77,10 +84,13 @@ class Recording:
                     raise
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
+                self.effects = [] if watch is None else watch.effects()
                 left = self._left_behind(function) if self.changed is not None and trace.oracle is not None else []
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 trace.oracle = None
-                self.is_done = follower is not None and (follower.asked or bool(left) or by_python)
+                self.is_done = follower is not None and (
+                    follower.asked or bool(left) or by_python or (not fullgraph and self.asks_the_world is not None)
+                )
                 try:
                     if follower is not None and self.is_done:
                         self._outputs = follower.finish(self.capture, backend)
@@ -101,6 +111,11 @@ class Recording:
                 "caller's stays as it is; return what is new instead",
                 stacklevel=5,
             )
+
+    @property
+    def asks_the_world(self) -> str | None:
+        """What the function is going to do at each call besides computing tensors."""
+        return next((str(effect) for effect in self.effects if effect.lasting), None)
 
     @property
     def settling(self) -> bool:
