@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.dispatch import lower
@@ -35,7 +36,9 @@ def _size(value: Any, what: str) -> int:
 
 
 def integer(value: Any, what: str) -> int:
-    """A Python int out of anything that stands for one."""
+    """A Python int out of anything that stands for one; a bool does not."""
+    if isinstance(value, bool):
+        raise ArgumentTypeError(f"{what} must be int, not bool", got=repr(value))
     try:
         return operator.index(value)
     except TypeError:
@@ -113,7 +116,8 @@ def described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return TensorType(value.dtype, value._data.shape)
     found = lower(value)
-    return found if isinstance(found, (bool, int, float, complex, Dim)) else TensorType(dtype_of(found.dtype), found.shape)
+    numbers = (bool, int, float, complex, Dim, DimNumber)
+    return found if isinstance(found, numbers) else TensorType(dtype_of(found.dtype), found.shape)
 
 
 def promoted(*values: Any) -> DType:
@@ -123,7 +127,7 @@ def promoted(*values: Any) -> DType:
 
 def as_operand(value: Any) -> Any:
     """A tensor or a Python number; NumPy's arrays and scalars become tensors. A symbolic size is a number."""
-    if isinstance(value, (Tensor, bool, int, float, complex, Dim)):
+    if isinstance(value, (Tensor, bool, int, float, complex, Dim, DimNumber)):
         return value
     return wrap(lower(value))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.frontend import (
     complex_numbers,
@@ -44,7 +45,7 @@ NATIVE = {"add": "add", "radd": "add", "sub": "sub", "mul": "mul", "rmul": "mul"
 """Operators that take no time in Python, once it pays."""
 COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
 
-_OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic, Dim)
+_OPERAND = (Tensor, int, float, bool, complex, np.ndarray, np.generic, Dim, DimNumber)
 
 
 def _operator(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from graphc.dims import Dim, Quotient, answering, decided
+from graphc.dims import Dim, Quotient, answering, bounds, decided
 from graphc.errors import Location, user_location
 
 DEFAULT_HINT = 240
@@ -212,6 +212,7 @@ class Assumptions:
 
     def _solve(self, found: Relation) -> None:
         """Take an equality as given: write one symbol as an expression of the others, or else every one as its number."""
+        found = Relation(self._reduced(found.difference), found.relation, found.location)
         self.equalities.append(found)
         gap = found.difference
         for name in sorted(gap.symbols(), key=list(self.hints).index, reverse=True):  # the oldest stay
@@ -228,6 +229,21 @@ class Assumptions:
         for name in sorted(gap.symbols()):
             self._substitute(name, self._hint(name), found)
         return None
+
+    def _reduced(self, gap: Dim) -> Dim:
+        """What is 0 where the size is, without what all its terms have in common and is not 0."""
+        factor = math.gcd(*(coefficient for _, coefficient in gap.terms))
+        common = list(gap.terms[0][0])
+        for monomial, _ in gap.terms[1:]:
+            left = list(monomial)
+            common = [name for name in common if name in left and not left.remove(name)]
+        product: int | Dim = factor
+        for name in common:
+            if bounds(Dim({(name,): 1}), self.ranges)[0] >= 1:
+                product = product * Dim({(name,): 1})
+        reduced = gap // product
+        assert isinstance(reduced, Dim)
+        return reduced
 
     def _substitute(self, name: str, value: int | Dim, found: Relation) -> None:
         least, greatest = self.ranges.get(name, (0, math.inf))

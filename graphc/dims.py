@@ -154,17 +154,17 @@ class Dim:
 
     # Arithmetic
 
-    def __add__(self, other: object) -> int | Dim:
+    def __add__(self, other: object) -> Any:
         if (terms := _terms(other)) is None:
-            return NotImplemented
+            return _number("+", self, other)
         out = dict(self.terms)
         for monomial, coefficient in terms:
             out[monomial] = out.get(monomial, 0) + coefficient
         return _normal(out)
 
-    def __mul__(self, other: object) -> int | Dim:
+    def __mul__(self, other: object) -> Any:
         if (terms := _terms(other)) is None:
-            return NotImplemented
+            return _number("*", self, other)
         if len(self.terms) * len(terms) > _MOST_TERMS**2:
             raise _too_long()
         out: dict[Monomial, int] = {}
@@ -174,27 +174,36 @@ class Dim:
                 out[monomial] = out.get(monomial, 0) + a * b
         return _normal(out)
 
-    def __floordiv__(self, other: object) -> int | Dim:
+    def __floordiv__(self, other: object) -> Any:
         return _quotient(self, other) if isinstance(other, (int, Dim)) else NotImplemented
 
-    def __rfloordiv__(self, other: object) -> int | Dim:
+    def __rfloordiv__(self, other: object) -> Any:
         return _quotient(other, self) if isinstance(other, (int, Dim)) else NotImplemented
 
-    def __mod__(self, other: object) -> int | Dim:
+    def __mod__(self, other: object) -> Any:
         return self - other * _quotient(self, other) if isinstance(other, (int, Dim)) else NotImplemented
 
-    def __rmod__(self, other: object) -> int | Dim:
+    def __rmod__(self, other: object) -> Any:
         return other - self * _quotient(other, self) if isinstance(other, (int, Dim)) else NotImplemented
 
     def __divmod__(self, other: int | Dim) -> tuple[int | Dim, int | Dim]:
         return self // other, self % other
 
-    def __pow__(self, exponent: object) -> int | Dim:
+    def __truediv__(self, other: object) -> Any:
+        return _number("/", self, other)
+
+    def __rtruediv__(self, other: object) -> Any:
+        return _number("/", other, self)
+
+    def __pow__(self, exponent: object) -> Any:
         if not isinstance(exponent, int) or exponent < 0:
-            return NotImplemented
+            return _number("**", self, exponent)
         if exponent > _MOST_FACTORS:
             raise _too_long()
         return math.prod([self] * exponent)  # type: ignore[arg-type]
+
+    def __rpow__(self, base: object) -> Any:
+        return _number("**", base, self)
 
     def __neg__(self) -> int | Dim:
         return self * -1
@@ -205,14 +214,16 @@ class Dim:
     def __abs__(self) -> int | Dim:
         return self if self >= 0 else -self
 
-    def __sub__(self, other: object) -> int | Dim:
-        return self + (other * -1) if isinstance(other, (int, Dim)) else NotImplemented
+    def __sub__(self, other: object) -> Any:
+        return self + (other * -1) if isinstance(other, (int, Dim)) else _number("-", self, other)
 
-    def __rsub__(self, other: object) -> int | Dim:
-        return (self * -1) + other if isinstance(other, (int, Dim)) else NotImplemented
+    def __rsub__(self, other: object) -> Any:
+        return (self * -1) + other if isinstance(other, (int, Dim)) else _number("-", other, self)
 
     __radd__ = __add__
-    __rmul__ = __mul__
+
+    def __rmul__(self, other: object) -> Any:
+        return self * other if isinstance(other, int) else _number("*", other, self)
 
     # Questions
 
@@ -434,6 +445,13 @@ def _terms(other: object) -> tuple[tuple[Monomial, int], ...] | None:
     if isinstance(other, Dim):
         return other.terms
     return (((), int(other)),) if isinstance(other, int) else None
+
+
+def _number(step: str, left: object, right: object) -> Any:
+    """What is no size any more, as a float that depends on sizes."""
+    from graphc import dim_numbers  # which are made of sizes
+
+    return dim_numbers.step(step, left, right)
 
 
 def _normal(terms: dict[Monomial, int]) -> int | Dim:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, Location, TraceError, VerifyError, user_location
 from graphc.op import OPS, OpDef, common_dtype, emit, working_dtype
@@ -37,6 +38,7 @@ from graphc.types import (
     complex32,
     complex64,
     dtype_of,
+    float64,
     scalar_array,
     scalar_dtype,
 )
@@ -201,6 +203,8 @@ class Graph:
 
 
 _LONGEST_KEY = 256
+_STEPS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
+"""The ops that compute the steps of a `DimNumber`."""
 
 
 def attribute_key(attribute: Any) -> Any:
@@ -278,16 +282,21 @@ class Builder:
             return arg
         if isinstance(arg, (bool, int, float, complex, np.generic, np.ndarray)):
             return self.constant(np.asarray(arg))
-        if isinstance(arg, Dim):
+        if isinstance(arg, (Dim, DimNumber)):
             return self.constant(arg)
         raise ArgumentTypeError(
             f"graph {self.name!r} cannot hold a {type(arg).__name__}", expected="a graph value, a number or an array"
         )
 
     def constant(self, value: Any, dtype: DType | None = None) -> Value:
-        """A constant node that holds a copy of the value; equal scalars share one. A symbolic size becomes a `size` node."""
+        """A constant node that holds a copy of the value; equal scalars share one. A symbolic size becomes a `size` node, and
+        what is computed from sizes the nodes that compute it, as Python would."""
         if isinstance(value, Dim):
             return self.emit(OPS["size"], (), {"value": value, "dtype": dtype or scalar_dtype(value)})
+        if isinstance(value, DimNumber):
+            dtype = dtype or scalar_dtype(value)
+            computed = value.emit(self._step)
+            return computed if dtype is float64 else emit(OPS["cast"], computed, dtype=dtype)
         if isinstance(value, (bool, int, float, complex)):
             dtype = dtype or scalar_dtype(value)
             array = scalar_array(value, dtype)
@@ -303,10 +312,15 @@ class Builder:
             self._scalars[key] = result
         return result
 
+    def _step(self, step: str, left: Any, right: Any) -> Value:
+        """A step of arithmetic in the precision of Python's floats."""
+        left, right = (x if isinstance(x, Value) else self.constant(x, float64) for x in (left, right))
+        return self.emit(OPS[_STEPS[step]], (left, right), {})
+
     def _broadcast(self, record: OpDef, args: tuple[Any, ...]) -> tuple[tuple[Value, ...], DType | None]:
         """The operands of an elementwise op, cast to one dtype and broadcast to one shape; and the dtype that the result is
         to be cast to, where that is another one."""
-        values = [arg if isinstance(arg, (bool, int, float, complex, Dim)) else self.lift(arg) for arg in args]
+        values = [arg if isinstance(arg, (bool, int, float, complex, Dim, DimNumber)) else self.lift(arg) for arg in args]
         described = [v.type if isinstance(v, Value) else v for v in values]
         common = common_dtype(record, described)
         dtype = working_dtype(record, described, common)
