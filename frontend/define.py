@@ -31,6 +31,7 @@ from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, Location, ShapeError, TraceError, user_location
 from graphc.frontend.arguments import given_dtype
 from graphc.frontend.definition import Definition, GraphBuilder
+from graphc.frontend.device import spelled
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Captured
 from graphc.frontend.tracer import activated, active
@@ -56,8 +57,8 @@ class GraphNode:
 
     @property
     def device(self) -> str:
-        """Where it runs."""
-        return self.type.device
+        """Where it runs: "cpu:0", "cpu:1"."""
+        return spelled(self.type.device)
 
     def __repr__(self) -> str:
         return f"<{self.name} = {self.op}({', '.join(self.inputs)}) : {self.type}>"

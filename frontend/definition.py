@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,8 @@ class Sizes(Assumptions):
     def equate(self, found: Relation) -> bool:
         """Take an equality for granted, if it can be solved for one of the sizes."""
         gap = found.difference
+        common = math.gcd(*(coefficient for _, coefficient in gap.terms))
+        gap = Dim({monomial: coefficient // common for monomial, coefficient in gap.terms})
         for name in sorted(gap.symbols(), key=list(self.hints).index, reverse=True):  # the oldest stay
             coefficient = dict(gap.terms).get((name,), 0)
             rest = gap - coefficient * Dim.symbol(name)

@@ -89,6 +89,11 @@ def placement() -> str | None:
     return queue(_entered.devices[-1]) if _entered.devices else None
 
 
+def spelled(device: str) -> str:
+    """The device of a value's type, as the user knows it: "cpu:0"."""
+    return "cpu:0" if device == HOST else device
+
+
 def queue(where: str | device) -> str:
     """A device as the types of a graph's values spell it: "cpu:0" is "cpu"."""
     name = str(where)

@@ -111,9 +111,9 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The dimensions from `start_dim` to `end_dim` as one."""
     shape = input._data.shape
+    start, end = axis(start_dim, len(shape)), axis(end_dim, len(shape))
     if not shape:
         return reshape(input, (1,))
-    start, end = axis(start_dim, len(shape)), axis(end_dim, len(shape))
     if start > end:
         raise GraphcError("flatten() has invalid args: start_dim cannot come after end_dim")
     if start == end:
@@ -221,9 +221,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 put in at `dim`."""
     shape = input._data.shape
     count = len(shape) + 1
-    if not -count <= dim < count:
-        raise DimError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {dim})")
-    at = dim % count
+    at = axis(dim, count)
     return named(_reshape(input, (*shape[:at], 1, *shape[at:])), "Unsqueeze")
 
 
@@ -243,14 +241,19 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
                 raise ShapeError(f"expand: The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
                                  f"dimension {i}")
             s = own
-        elif (isinstance(s, int) and s < 0) or (own is not None and own not in (1, s)):
+        elif (isinstance(s, int) and s < 0) or (own is not None and not _stretches(own, s)):
             raise ShapeError(
                 f"The expanded size of the tensor ({s}) must match the existing size ({own}) at non-singleton dimension {i}.  "
                 f"Target sizes: {list(wanted)}.  Tensor sizes: {list(shape)}")
         out.append(s)
-    if tuple(out) == tuple(shape):
+    if not extra and all(type(s) is type(own) and s == own for s, own in zip(out, shape)):
         return named(_reshape(input, tuple(out)), "Expand")
     return named(emit(ops.broadcast_to, (input,), {"shape": tuple(out)}), "Expand")
+
+
+def _stretches(size: Any, to: Any) -> bool:
+    """Whether a dimension can be stretched: from the number 1, or not at all. Whether a symbol is 1 is not asked."""
+    return (isinstance(size, int) and size == 1) or size == to
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:

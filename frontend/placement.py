@@ -6,7 +6,7 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ import numpy as np
 import graphc.ops as ops
 from graphc.bind import bind_graph, bind_sizes
 from graphc.compiler import CompiledGraph, compile_graph
-from graphc.frontend.device import HOST
+from graphc.frontend.device import HOST, spelled
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.verify import verify
 
@@ -74,16 +74,19 @@ class PlacedGraph:
         if schedule is None:
             bound = bind_graph(self.graph, bind_sizes(self.graph, shapes))
             verify(bound)
-            schedule = self._schedules[shapes] = _Schedule(bound, self.backend)
+            names = {new: str(old.results[0].name) for new, old in zip(bound.nodes, self.graph.nodes, strict=True)}
+            schedule = self._schedules[shapes] = _Schedule(bound, names, self.backend)
         return _Execution(schedule, arrays).finish()
 
 
 class _Schedule:
     """A graph of known sizes, cut into segments."""
 
-    def __init__(self, graph: Graph, backend: str | None) -> None:
+    def __init__(self, graph: Graph, names: Mapping[Node, str], backend: str | None) -> None:
         self.graph = graph
         self.segments = _segments(graph)
+        self.names = names
+        """What the nodes are called."""
         for segment in self.segments:
             code = _extract(graph.name, segment.inputs, segment.nodes, segment.outputs)
             segment.code = compile_graph(code, backend=backend)
@@ -97,14 +100,12 @@ def _segments(graph: Graph) -> list[Segment]:
         device = node.results[0].type.device
         awaited.update(v.node for v in node.operands
                        if v.node is not None and (node in awaited or v.node.results[0].type.device != device))
-    stages: dict[Node, int] = {}
+    stages = _stages(graph)
     segments: dict[tuple[int, bool, str], Segment] = {}
     owner: dict[Value, Segment] = {}
     for node in graph.nodes:
         device = node.results[0].type.device
-        behind = [v.node for v in node.operands if v.node is not None]
-        stage = stages[node] = max((stages[n] + (n.results[0].type.device != device) for n in behind), default=0)
-        segment = segments.setdefault((stage, node not in awaited, device), Segment(device))
+        segment = segments.setdefault((stages[node], node not in awaited, device), Segment(device))
         segment.nodes.append(node)
         owner.update(dict.fromkeys(node.results, segment))
     returned = set(graph.outputs)
@@ -118,6 +119,27 @@ def _segments(graph: Graph) -> list[Segment]:
     for segment in segments.values():
         segment.outputs += [r for n in segment.nodes for r in n.results if r in returned and r not in segment.outputs]
     return list(segments.values())
+
+
+def _stages(graph: Graph) -> dict[Node, int]:
+    """How many changes of device are behind each node. Behind what is computed from constants there are as many as behind
+    the first node that takes it."""
+    stages: dict[Node, int] = {}
+    free: set[Node] = set()
+    for node in graph.nodes:
+        device = node.results[0].type.device
+        behind = [v.node for v in node.operands if v.node is not None]
+        stages[node] = max((stages[n] + (n.results[0].type.device != device) for n in behind), default=0)
+        if len(behind) == len(node.operands) and node.op is not ops.transfer and free.issuperset(behind):
+            free.add(node)
+    first: dict[Node, int] = {}
+    for node in reversed(graph.nodes):
+        stage = stages[node] = first.get(node, stages[node]) if node in free else stages[node]
+        for value in node.operands:
+            if value.node is not None:
+                here = 0 if node.op is ops.transfer else stage
+                first[value.node] = min(first.get(value.node, here), here)
+    return stages
 
 
 def _extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:
@@ -184,10 +206,11 @@ class _Execution:
                 self._changed.notify()
             return
         seconds = time.perf_counter() - start
-        names = tuple(str(node.results[0].name) for node in segment.nodes)
+        names = tuple(self._schedule.names[node] for node in segment.nodes)
         with self._changed:
             self._known.update(zip(segment.outputs, results))
-            self._parts.append(Part(segment.device, names, threading.current_thread().name, start - self._begin, seconds))
+            self._parts.append(
+                Part(spelled(segment.device), names, threading.current_thread().name, start - self._begin, seconds))
             self._unfinished -= 1
             for other in segment.after:
                 self._waiting[other] -= 1

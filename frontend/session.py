@@ -16,7 +16,8 @@ from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError, TraceError, VerifyError
 from graphc.frontend.define import Graph
 from graphc.frontend.definition import Definition
-from graphc.frontend.placement import HOST, Part, PlacedGraph, devices_of, on_host
+from graphc.frontend.device import spelled
+from graphc.frontend.placement import Part, PlacedGraph, devices_of, on_host
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.subgraph import Subgraph, cut, shape_text
 from graphc.frontend.tensor import Tensor, as_dtype
@@ -48,7 +49,7 @@ class _Program:
     def __init__(self, subgraph: Subgraph, backend: str | None) -> None:
         self.subgraph = subgraph
         self.names = list(subgraph.names)
-        self.devices = {name: _spelled(node.results[0].type.device) for name, node in zip(self.names, subgraph.graph.nodes)}
+        self.devices = {name: spelled(node.results[0].type.device) for name, node in zip(self.names, subgraph.graph.nodes)}
         self.placed: PlacedGraph | None = None
         if len(devices_of(subgraph.graph)) > 1:
             self.placed = PlacedGraph(subgraph.graph, backend)
@@ -279,7 +280,3 @@ def _write(lifted: Lifted, new: np.ndarray) -> None:
         raise ArgumentTypeError("a graph changes a tensor in place whose memory is read-only", hint="clone() it")
     np.copyto(tensor._data, new)
     tensor._version_counter().count += 1
-
-
-def _spelled(device: str) -> str:
-    return "cpu:0" if device == HOST else device

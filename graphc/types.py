@@ -155,7 +155,8 @@ def set_default_dtype(dtype: DType) -> None:
 
 
 def scalar_dtype(value: Scalar) -> DType:
-    """The dtype that a Python number has by itself: bool, int64 (as sizes have), or the default dtypes, float32 and complex64."""
+    """The dtype that a Python number has by itself: bool, int64 (as sizes have), or the default dtypes, float32 and
+    complex64."""
     if isinstance(value, (bool, np.bool_)):
         return bool_
     if isinstance(value, (complex, np.complexfloating)):
@@ -301,6 +302,11 @@ def _over(higher: DType, lower: DType) -> DType:
     return higher.to_complex() if lower.is_complex and higher.is_floating_point else lower
 
 
+def _is_one(size: Size) -> bool:
+    """Whether a size is the number 1; a symbol is not asked."""
+    return type(size) is int and size == 1
+
+
 def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     """The shape that all the shapes stretch to: aligned at the right, sizes equal or 1."""
     first = shapes[0]
@@ -310,9 +316,13 @@ def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     for shape in shapes:
         offset = len(out) - len(shape)
         for i, size in enumerate(shape, offset):
-            if out[i] == 1:
+            if _is_one(out[i]):
                 out[i] = size
-            elif size not in (1, out[i]):
+            elif _is_one(size) or size == out[i]:
+                continue
+            elif out[i] == 1:  # a symbol, which is seldom 1: asked last
+                out[i] = size
+            elif size != 1:
                 raise ShapeError(
                     f"The size of tensor a ({out[i]}) must match the size of tensor b ({size}) at non-singleton dimension {i}",
                     expected="shapes that broadcast: equal sizes, or 1, counted from the right",
