@@ -21,7 +21,7 @@ ANY_NAME = "*"
 
 @dataclass(frozen=True)
 class Reads:
-    """What a piece of code, the functions defined in it included, may read by name."""
+    """What a piece of code, the functions defined in it included, may read or write by name."""
 
     globals: tuple[str, ...]
     imports: tuple[str, ...]
@@ -33,17 +33,22 @@ class Reads:
     """The globals that it reads without calling them at once."""
     compares: bool
     """Whether it asks if two things are the same object, other than constants."""
+    written_globals: tuple[str, ...]
+    written_attributes: frozenset[str]
 
 
 _READING = {
     "LOAD_GLOBAL": "globals", "LOAD_NAME": "globals", "IMPORT_NAME": "imports", "IMPORT_FROM": "attributes",
     "LOAD_ATTR": "attributes", "LOAD_METHOD": "attributes", "LOAD_SUPER_ATTR": "attributes",
+    "STORE_GLOBAL": "written_globals", "DELETE_GLOBAL": "written_globals",
+    "STORE_ATTR": "written_attributes", "DELETE_ATTR": "written_attributes",
 }  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
 def reads_of(code: CodeType) -> Reads:
-    names: dict[str, set[str]] = {"globals": set(), "imports": set(), "attributes": set(_strings(code.co_consts))}
+    names: dict[str, set[str]] = {kind: set() for kind in _READING.values()}
+    names["attributes"] |= set(_strings(code.co_consts))
     values: set[str] = set()
     compares = False
     before = ""
@@ -58,7 +63,7 @@ def reads_of(code: CodeType) -> Reads:
     dynamic = not _DYNAMIC.isdisjoint(names["globals"] | names["attributes"])
     found = Reads(
         tuple(sorted(names["globals"])), tuple(sorted(names["imports"])), frozenset(names["attributes"]), dynamic,
-        frozenset(values), compares,
+        frozenset(values), compares, tuple(sorted(names["written_globals"])), frozenset(names["written_attributes"]),
     )  # fmt: skip
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -66,6 +71,7 @@ def reads_of(code: CodeType) -> Reads:
             found = Reads(
                 found.globals + inner.globals, found.imports + inner.imports, found.attributes | inner.attributes,
                 found.dynamic or inner.dynamic, found.values | inner.values, found.compares or inner.compares,
+                found.written_globals + inner.written_globals, found.written_attributes | inner.written_attributes,
             )  # fmt: skip
     return found
 

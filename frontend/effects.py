@@ -9,14 +9,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FrameType, ModuleType
 from typing import Any
 
 from graphc.errors import Location
 from graphc.frontend import world
+from graphc.frontend.device import device
 from graphc.frontend.guard_text import text
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.survey import KNOWN
+from graphc.frontend.meta import Size
+from graphc.frontend.modes import mode
+from graphc.frontend.pytree import flatten
+from graphc.frontend.survey import KNOWN, PLAIN
+from graphc.frontend.tensor import Tensor
+from graphc.types import get_default_dtype
+
+_VALUES = (*PLAIN, Tensor, Size, device, Enum, type, ModuleType, BuiltinFunctionType)
+"""Types of results that a graph can give again: those of whose objects one is as good as another."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Watch:
         self._effects: list[Effect] = [Effect(f"uses {name}", None, True) for name in sorted(before.asks)]
         self._sources = [(text(name), read, read()) for name, read in before.sources]
         self._sources += [(name, read, read()) for name, read in world.global_generators().items()]
+        self._modes = _modes()
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -62,9 +73,15 @@ class Watch:
             finally:
                 sys.setprofile(None)
 
-    def effects(self) -> list[Effect]:
-        """What was seen. When the function has returned."""
+    def effects(self, result: Any = None) -> list[Effect]:
+        """What was seen, when the function has returned this."""
         found = list(self._effects)
+        modes = _modes()
+        found += [Effect(f"leaves {name} changed", None, True) for name in modes if modes[name] != self._modes[name]]
+        for leaf in flatten(result)[0]:
+            if not isinstance(leaf, _VALUES) and id(leaf) not in self._before.reached:
+                found.append(Effect(f"returns a {type(leaf).__name__}, which is a new one each time", None, True))
+                break
         for name, read, state in self._sources:
             if read() != state:
                 found.append(Effect(f"reads from {name}", self._place(name.split(".")), True))
@@ -118,6 +135,14 @@ def _lines(code: CodeType) -> Iterator[tuple[dis.Instruction, int]]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _lines(constant)
+
+
+def _modes() -> dict[str, Any]:
+    """What a function should leave as it was."""
+    return {
+        "the grad mode": mode.grad, "inference mode": mode.inference, "autocast": mode.autocast,
+        "the default dtype": get_default_dtype(),
+    }  # fmt: skip
 
 
 def _is_users(frame: FrameType) -> bool:

@@ -31,15 +31,16 @@ class Snapshot:
     """The state that a function depends on, as it was. `changed()` says what is different now, None if nothing is."""
 
     def __init__(
-        self, function: Any, arguments: Sequence[Any] = (), exempt: set[tuple[int, str]] | None = None
+        self, function: Any, arguments: Sequence[Any] = (), exempt: set[tuple[int, str]] | None = None,
+        writes: bool = False,
     ) -> None:
         """`arguments` are what the function is called with besides tensors; `exempt` are (id of a dict, key) of what is read
-        anew at each call."""
+        anew at each call; with `writes`, what code writes without reading it belongs to the state."""
         names: set[str] = set()
         while True:
             # code that is found late may name attributes of objects that were seen early
             before = len(names)
-            survey = Survey(names, exempt or set())
+            survey = Survey(names, exempt or set(), writes)
             survey.default_dtype()
             survey.visit(function, "the function")
             for number, argument in enumerate(arguments):
@@ -53,6 +54,8 @@ class Snapshot:
         """The ids of the tensors that were found."""
         self.made = survey.made
         """Those that a trace has made, which have no numbers."""
+        self.reached = survey.reached
+        """All else that was found, by its id."""
         self.codes = survey.codes
         """The code of the functions that were found."""
         self.compares = survey.compares

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import gc
 import os
 import sys
 from collections import OrderedDict, deque
@@ -88,8 +89,10 @@ class Survey:
     `names` grows by all names in the code that is found; objects are looked at by those known so far.
     """
 
-    def __init__(self, names: set[str], exempt: set[tuple[int, str]]) -> None:
+    def __init__(self, names: set[str], exempt: set[tuple[int, str]], writes: bool = False) -> None:
+        """`writes`: look at what code may write, too, not only at what it may read."""
         self._mentioned = names
+        self._writes = writes
         self._exempt = exempt
         self.guards: list[Guard] = []
         self.names: list[Name] = []
@@ -169,6 +172,11 @@ class Survey:
             self.names.append(name)
 
     @property
+    def reached(self) -> dict[int, Any]:
+        """All else that was found, by its id."""
+        return self._seen
+
+    @property
     def _dynamic(self) -> bool:
         return ANY_NAME in self._mentioned
 
@@ -235,6 +243,8 @@ class Survey:
         attributes = getattr(value, "__dict__", None)
         wrapped = attributes.get("__wrapped__") if isinstance(attributes, dict) else None
         if wrapped is not None:  # a compiled function, a cache
+            if isinstance(value, functools._lru_cache_wrapper):
+                self._cached(value)
             self._later(wrapped, name)
             return
         if isinstance(attributes, dict):
@@ -255,6 +265,14 @@ class Survey:
         if isinstance(attributes, dict) or _package(cls) not in KNOWN:
             self._guard("type", (name, "the type of", None), value, None, cls)
             self._class(cls)
+
+    def _cached(self, cache: functools._lru_cache_wrapper[Any]) -> None:
+        """Look for tensors among what a function has been remembered to return; nothing that it returns later is another."""
+        for held in gc.get_referents(cache):
+            if type(held) is dict:
+                for item in list(held.values()):
+                    values = (item, *gc.get_referents(item)) if type(item).__module__ == "functools" else (item,)
+                    self.made += [x for x in values if isinstance(x, Tensor) and not isinstance(x._data, np.ndarray)]
 
     def _class(self, cls: type) -> None:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""
@@ -318,11 +336,15 @@ class Survey:
         self.codes.append(function.__code__)
         self.compares |= reads.compares
         self._mentioned |= reads.attributes
+        written: tuple[str, ...] = ()
+        if self._writes:
+            self._mentioned |= reads.written_attributes
+            written = reads.written_globals
         if reads.dynamic:
             self._mentioned.add(ANY_NAME)
         names = function.__globals__
         by_string = reads.attributes & names.keys() if "globals" in reads.globals else ()
-        for first in (*reads.globals, *sorted(by_string)):
+        for first in (*reads.globals, *written, *sorted(by_string)):
             value = names.get(first, ABSENT)
             self._guard("item", ("the global", first), names, first, value)
             if value is ABSENT:

@@ -36,7 +36,7 @@ COUNT = 0
 
 def seen(function: Callable[..., Any], *args: Any) -> list[Effect]:
     """What is seen of a call."""
-    watch = Watch(Snapshot(function, args))
+    watch = Watch(Snapshot(function, args, writes=True))
     with watch.looking():
         function(*args)
     return watch.effects()
