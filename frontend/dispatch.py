@@ -13,13 +13,15 @@ import numpy as np
 from graphc import compiler
 from graphc.backend import Layout
 from graphc.config import config
+from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
 from graphc.frontend import eager
+from graphc.frontend.meta import Meta, Steps, View
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
-from graphc.frontend.tensor import Meta, Tensor, View, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Builder
 from graphc.op import OpDef, common_dtype, working_dtype
@@ -76,6 +78,8 @@ class TensorEmitter:
         if record.elementwise:
             function = eager.functions.get(record)
             return _elementwise(record, args) if function is None else function(*args)
+        if record.view is not None and len(args) == 1 and isinstance(args[0], Tensor):
+            return _view(record, args[0], attrs)
         result = _general(record, args, attrs)
         if type(result) is tuple:
             return finish_several(record, args, attrs, result)
@@ -99,7 +103,7 @@ def finish(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], result: 
                 record_op(record, args, attrs, out)
                 break
     if not record.elementwise and args and _shares(record, args[0], result):
-        _tie(out, args[0], record, attrs)
+        tie(out, args[0], (record, attrs))
     return out
 
 
@@ -126,7 +130,8 @@ def _shares(record: OpDef, source: Any, result: Any) -> bool:
     return result.base is not None and (result.base is array or result.base is array.base)
 
 
-def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> None:
+def tie(out: Tensor, source: Tensor, step: tuple[OpDef, dict[str, Any]] | Steps) -> None:
+    """Let a tensor know that it lies in another one's memory, and how to get there."""
     own = source._state()
     meta = out._meta
     if meta is None:
@@ -136,10 +141,10 @@ def _tie(out: Tensor, source: Tensor, record: OpDef, attrs: dict[str, Any]) -> N
     parent = own.view
     base = None if parent is None else parent.base
     if parent is None or base is None:
-        meta.view = View(source, None, (record, attrs), tracked=mode.grad, detached=False)
+        meta.view = View(source, None, step, tracked=mode.grad, detached=False)
     else:
         tracked = parent.tracked and mode.grad
-        meta.view = View(base, parent, (record, attrs), tracked=tracked, detached=parent.detached)
+        meta.view = View(base, parent, step, tracked=tracked, detached=parent.detached)
 
 
 # Elementwise ops
@@ -370,7 +375,7 @@ def lower(arg: Any) -> Any:
     if isinstance(arg, Tensor):
         data = arg._data
         return data if type(data) is np.ndarray else arg._array("eager execution")
-    if type(arg) in _NUMBERS or isinstance(arg, (np.ndarray, int, float, complex, Dim)):
+    if type(arg) in _NUMBERS or isinstance(arg, (np.ndarray, int, float, complex, Dim, DimNumber)):
         return arg
     if isinstance(arg, np.generic):
         return np.asarray(arg)
@@ -378,6 +383,23 @@ def lower(arg: Any) -> Any:
 
 
 # Everything else
+
+
+def _view(record: OpDef, source: Tensor, attrs: dict[str, Any]) -> Tensor:
+    """The operand's memory seen in another way, or a copy where that cannot be."""
+    array = source._data
+    if type(array) is not np.ndarray:
+        array = source._array("eager execution")
+    _check(record, [array], attrs)
+    result = record.ref(array, **attrs)
+    out = wrap(result)
+    if mode.grad and (source._node is not None or source._meta is not None) and result.dtype.kind in DIFFERENTIABLE:
+        record_op(record, (source,), attrs, out)
+    base = result.base
+    if base is not None and (base is array or base is array.base):
+        tie(out, source, (record, attrs))
+    return out
+
 
 _checked: set[Any] = set()
 _HALVES = complex32.numpy

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import AutogradError, DTypeError, GraphcError, ShapeError
+from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.dispatch import quiet
 from graphc.frontend.modes import mode
@@ -184,7 +184,7 @@ def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Cal
         in_full = type(own) is np.ndarray and own.dtype.kind == "f" and own.itemsize > 2
         if in_full and not kwargs and active() is None and own.flags.writeable:
             operand = other._data if isinstance(other, Tensor) else other if type(other) in (int, float) else None
-            plain = not mode.grad or (_unwatched(self) and not (isinstance(other, Tensor) and other.requires_grad))
+            plain = not mode.grad or (unwatched(self) and not (isinstance(other, Tensor) and other.requires_grad))
             same = type(operand) in (int, float) or (
                 type(operand) is np.ndarray and operand.dtype is own.dtype and operand.shape == own.shape)
             if plain and same:
@@ -197,7 +197,7 @@ def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Cal
     return method
 
 
-def _unwatched(tensor: Tensor) -> bool:
+def unwatched(tensor: Tensor) -> bool:
     """Whether neither the tensor nor what it is a view of takes part in a graph."""
     meta = tensor._meta
     if tensor._node is not None:
@@ -229,10 +229,12 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
 
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrite the tensor with another one's elements, stretched to its shape and converted to its dtype."""
+    """Overwrite the tensor with another one's elements, or a number, stretched to its shape and converted to its dtype."""
     refuse(self)
+    if isinstance(src, (bool, int, float, complex)):
+        src = _one(src, self.dtype)
     if not isinstance(src, Tensor):
-        raise GraphcError("copy_(): argument 'other' must be Tensor", got=type(src).__name__)
+        raise ArgumentTypeError("copy_(): argument 'other' must be Tensor", got=type(src).__name__)
     return assign(self, src)
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
+from graphc.dims import Dim
 from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import as_tensor
-from graphc.frontend.inplace import assign, refuse
+from graphc.frontend.dispatch import quiet, tie
+from graphc.frontend.inplace import assign, bump, refuse, unwatched
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape
 from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
-from graphc.types import bool_, broadcast_shapes, int32, int64, uint8
+from graphc.op import OpDef
+from graphc.types import TensorType, bool_, broadcast_shapes, int32, int64, uint8
 
 _NESTED = (list, tuple, slice, Tensor, np.ndarray, type(None), type(Ellipsis))
 
@@ -37,6 +43,14 @@ def _item(item: Any) -> Any:
     if isinstance(item, np.ndarray) and not (item.ndim == 0 and item.dtype.kind in "iu"):
         return as_tensor(item)
     return item
+
+
+def _within(given: Any, missing: Any, size: Any) -> Any:
+    """An end of a slice, counted from the start, within a symbolic size."""
+    if given is None:
+        return missing
+    place = integer(given, "slice")
+    return max(0, place + size) if place < 0 else min(place, size)
 
 
 def _is_mask(item: Any) -> bool:
@@ -105,8 +119,9 @@ class Basic:
         step = 1 if item.step is None else integer(item.step, "slice step")
         if step <= 0:
             raise ArgumentError("step must be greater than zero", hint="flip() turns a tensor round")
-        if not isinstance(size, int):
-            start, stop = self._symbolic(item, size)
+        if not isinstance(size, int) or isinstance(item.start, Dim) or isinstance(item.stop, Dim):
+            start, stop = _within(item.start, 0, size), _within(item.stop, size, size)
+            stop = max(start, stop)
         else:
             start, stop, step = slice(None if item.start is None else integer(item.start, "slice start"),
                                       None if item.stop is None else integer(item.stop, "slice stop"), step).indices(size)
@@ -116,13 +131,7 @@ class Basic:
         self.starts.append(start)
         self.stops.append(stop)
         self.steps.append(step)
-        self.shape.append(-(-(stop - start) // step) if isinstance(stop, int) else ops.movement.slice_length(start, stop, step))
-
-    def _symbolic(self, item: slice, size: Any) -> tuple[Any, Any]:
-        start = 0 if item.start is None else item.start
-        stop = size if item.stop is None else item.stop
-        return (size + start if isinstance(start, int) and start < 0 else start,
-                size + stop if isinstance(stop, int) and stop < 0 else stop)
+        self.shape.append(-(-(stop - start) // step))
 
     def _number(self, item: Any, at: int) -> None:
         if isinstance(item, Tensor) and item.dtype.kind not in ("int", "uint"):
@@ -131,7 +140,7 @@ class Basic:
             raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
                            f"(got {type(item).__name__})")
         place, size = integer(item, "index"), self._input[at]
-        if isinstance(size, int) and not -size <= place < size:
+        if not -size <= place < size:
             raise DimError(f"index {place} is out of bounds for dimension {at} with size {size}")
         place = place + size if place < 0 else place
         self.trivial = False
@@ -139,20 +148,34 @@ class Basic:
         self.stops.append(place + 1)
         self.steps.append(1)
 
-    def view(self, input: Tensor) -> Tensor:
-        """The part of the tensor that integers and slices choose, as a view."""
-        out = input
+    def ops(self) -> list[tuple[OpDef, dict[str, Any]]]:
+        """The ops that choose the part that integers and slices say."""
+        steps: list[tuple[OpDef, dict[str, Any]]] = []
+        between = self._input
         if not self.trivial:
-            out = named(emit(ops.slice, (input,), {
-                "starts": tuple(self.starts), "stops": tuple(self.stops), "steps": tuple(self.steps)}), "Slice")
-        if out is input or tuple(self.shape) != tuple(out._data.shape):
-            name = "Select" if len(self.shape) < len(self._input) else "Slice" if out is not input else "Alias"
-            out = named(emit(ops.reshape, (out,), {"shape": tuple(self.shape)}), name)
+            bounds = {"starts": tuple(self.starts), "stops": tuple(self.stops), "steps": tuple(self.steps)}
+            steps.append((ops.slice, bounds))
+            between = ops.slice.infer(TensorType(bool_, between), **bounds).shape
+        if self.trivial or tuple(self.shape) != tuple(between):
+            steps.append((ops.reshape, {"shape": tuple(self.shape)}))
+        return steps
+
+    def view(self, input: Tensor) -> Tensor:
+        """That part of the tensor, as a view."""
+        out = input
+        for record, attrs in self.ops():
+            name = "Slice" if record is ops.slice else (
+                "Select" if len(self.shape) < len(self._input) else "Slice" if out is not input else "Alias")
+            out = named(emit(record, (out,), attrs), name)
         return out
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
     """`self[index]`: a view for integers, slices, None and Ellipsis; a copy for masks, lists and index tensors."""
+    if _is_plain(self):
+        found = _plain_view(self, index) if _is_basic(index) else _plain_copy(self, index)
+        if found is not None:
+            return found
     basic = Basic(_items(index), self._data.shape)
     part = basic.view(self) if not (basic.places and basic.trivial and len(basic.shape) == self.ndim) else self
     if not basic.places:
@@ -163,6 +186,8 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """`self[index] = value`, in place; the value is stretched to the shape of the place."""
     refuse(self)
+    if _is_plain(self) and _written_plainly(self, index, value):
+        return
     basic = Basic(_items(index), self._data.shape)
     new = value if isinstance(value, Tensor) else as_tensor(value, dtype=self.dtype)
     part = basic.view(self)
@@ -173,6 +198,102 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     if new.numel() == 1 and len(basic.places) == 1 and _is_mask(basic.places[0][1]):
         new = cast(new, self.dtype)  # PyTorch fills by a mask, with a number of any dtype
     assign(part, put(part, basic.places, new, accumulate=False))
+
+
+# Where autograd and traces have no interest, NumPy does it. What it refuses is gone through again for PyTorch's errors.
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor._data) is np.ndarray and active() is None and not mode.inference
+        and (not mode.grad or tensor._meta is None or unwatched(tensor)) and tensor._node is None
+    )  # fmt: skip
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether an index consists of ints, slices forwards, None and Ellipsis."""
+    kind = type(index)
+    if kind is int or index is None or index is Ellipsis:
+        return True
+    if kind is slice:
+        start, stop, step = index.start, index.stop, index.step
+        return ((start is None or type(start) is int) and (stop is None or type(stop) is int)
+                and (step is None or (type(step) is int and step > 0)))
+    return kind is tuple and all(type(item) is not tuple and _is_basic(item) for item in index)
+
+
+def _plain_view(self: Tensor, index: Any) -> Tensor | None:
+    data = self._data
+    try:
+        # with an Ellipsis it is a view in any case, and not a number
+        if type(index) is not tuple:
+            part = data[index, ...] if index is not Ellipsis else data[...]
+        else:
+            part = data[(*index, ...)] if Ellipsis not in index else data[index]
+    except IndexError:
+        return None
+    out = wrap(part)
+    tie(out, self, functools.partial(_steps, index, data.shape))
+    return out
+
+
+def _steps(index: Any, shape: tuple[int, ...]) -> list[tuple[OpDef, dict[str, Any]]]:
+    return Basic(_items(index), shape).ops()
+
+
+def _plain_copy(self: Tensor, index: Any) -> Tensor | None:
+    """The elements that one mask, or one tensor or list of numbers, chooses in one dimension."""
+    at = 0
+    if type(index) is tuple:
+        chosen = [i for i, item in enumerate(index) if not (type(item) is slice and item == slice(None))]
+        if len(chosen) != 1:
+            return None
+        (at,) = chosen
+        index = index[at]
+    if type(index) is list and index and all(type(item) is int for item in index):
+        places = np.array(index)
+    elif isinstance(index, Tensor) and type(index._data) is np.ndarray:
+        places = index._data
+        if places.dtype.kind == "b" and at == 0 and places.ndim:
+            try:
+                return wrap(self._data[places])
+            except IndexError:
+                return None
+        if places.dtype.kind != "i" or not places.ndim:
+            return None
+    else:
+        return None
+    try:
+        return wrap(self._data.take(places, at))
+    except (IndexError, ValueError):
+        return None
+
+
+def _written_plainly(self: Tensor, index: Any, value: Any) -> bool:
+    """Assign, and say so; nothing has happened if not."""
+    data = self._data
+    if not data.flags.writeable:
+        return False
+    if isinstance(index, Tensor) and index._data.dtype == np.bool_ and index._data.ndim:
+        index = index._data
+        if type(index) is not np.ndarray or type(value) is Tensor:
+            return False
+    elif not _is_basic(index):
+        return False
+    if isinstance(value, Tensor):
+        if not _is_plain(value) or value._data.dtype != data.dtype:
+            return False
+        new = value._data
+    elif (type(value) is float and data.dtype.kind == "f") or (type(value) in (int, bool) and data.dtype.kind in "fi"):
+        new = value
+    else:
+        return False
+    try:
+        quiet.run(operator.setitem, data, index, new)
+    except (IndexError, ValueError, OverflowError):
+        return False
+    bump(self)
+    return True
 
 
 def put(input: Tensor, places: Sequence[tuple[int, Tensor]], new: Tensor, accumulate: bool) -> Tensor:

@@ -442,9 +442,12 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
     `alike`, all operands are tensors of the type of `out`.
     """
     edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
-    plan = _plan(record, edges, OpNode)
-    if plan.rules:
-        out._node = plan.cls(plan, edges, args, attrs, out, alike)
+    for edge in edges:
+        if edge is not None:
+            plan = _plan(record, edges, OpNode)
+            if plan.rules:
+                out._node = plan.cls(plan, edges, args, attrs, out, alike)
+            return
 
 
 def record_several(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], outs: tuple[Tensor, ...]) -> None:

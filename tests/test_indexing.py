@@ -173,3 +173,60 @@ def test_repeating_elements() -> None:
     assert graphc.repeat_interleave(graphc.tensor([1, 0, 2])).tolist() == [0, 2, 2]
     with pytest.raises(RuntimeError, match="same size"):
         x.repeat_interleave(graphc.tensor([1, 2, 3]), 0)
+
+
+# Outside autograd and traces NumPy does it: the same tensors, views and errors as on the long way
+
+
+INDICES = [
+    0, -1, slice(1, 3), slice(None, None, 2), None, Ellipsis, (), (0, 1), (slice(None), 1), (Ellipsis, 0), (0, Ellipsis, None),
+    (None, slice(1, None), 2), (1, slice(0, 0)), slice(-2, None), slice(5, 2), (0, 0, 0), [0, 2], (slice(None), [1, 0]),
+    graphc.tensor([2, -1]), graphc.tensor([[0, 1], [1, 1]]), (slice(None), graphc.tensor([0])),
+    graphc.tensor([True, False, True]),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+def test_the_short_way_is_the_long_way(index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphc.frontend import subscript
+
+    is_view = subscript._is_basic(index)
+
+    def run() -> list[Any]:
+        x = graphc.arange(24.0).reshape(3, 4, 2)
+        part = x[index]
+        found = [part.shape, part.tolist(), is_view and part._is_view()]
+        x[index] = 7.0
+        y = graphc.arange(24.0).reshape(3, 4, 2)
+        y[index] = y[index] * 2
+        view = y[index]
+        if is_view:
+            view.mul_(graphc.tensor(3.0, requires_grad=True))
+            assert y.requires_grad
+        return [*found, x.tolist(), x._version, y.tolist(), part.tolist()]
+
+    short = run()
+    monkeypatch.setattr(subscript, "_is_plain", lambda tensor: False)
+    assert short == run()
+
+
+@pytest.mark.parametrize(("index", "value"), [
+    (3, 0.0), ((0, 0, 0, 0), 0.0), ("a", 1.0), (1.5, 1.0), ([3], 1.0), (slice(None, None, -1), 1.0), (0, graphc.ones(3)),
+    (graphc.tensor([True, False]), 1.0), (graphc.tensor([0.5]), 1.0),
+])  # fmt: skip
+def test_errors_are_those_of_the_long_way(index: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphc.frontend import subscript
+
+    def run() -> list[Any]:
+        found: list[Any] = []
+        for act in (lambda x: x[index], lambda x: x.__setitem__(index, value)):
+            try:
+                act(graphc.zeros(3, 4))
+                found.append(None)
+            except Exception as error:
+                found.append((type(error), str(error)))
+        return found
+
+    short = run()
+    monkeypatch.setattr(subscript, "_is_plain", lambda tensor: False)
+    assert short == run()

@@ -266,9 +266,19 @@ def _render_operand(module: Module, slots: Slots) -> None:
     wanted = objects.C_CONTIGUOUS | objects.ALIGNED
     flags = f.value(f"and i32 {w.load('i32', array, objects.ARRAY_FLAGS)}, {wanted}")
     w.require(w.equal("i32", flags, str(wanted)), "neither")
-    alone = [w.equal("ptr", w.load("ptr", "%argument", slot), w.object("None")) for slot in (slots.node, slots.metadata)]
-    with f.when(f.value(f"xor i1 {f.value(f'and i1 {alone[0]}, {alone[1]}')}, true")):
-        f.do("store i1 true, ptr %watched")
+    node, metadata = (w.load("ptr", "%argument", slot) for slot in (slots.node, slots.metadata))
+    seen, more, some, done = f.label("seen"), f.label("more"), f.label("some"), f.label("done")
+    f.branch(w.equal("ptr", node, w.object("None")), more, seen)
+    f.enter(more)
+    f.branch(w.equal("ptr", metadata, w.object("None")), done, some)
+    f.enter(some)
+    w.require_object(metadata, w.object("metadata"), seen)
+    w.require(w.equal("ptr", w.load("ptr", metadata, slots.requires_grad), w.object("False")), seen)
+    f.branch(w.equal("ptr", w.load("ptr", metadata, slots.view), w.object("None")), done, seen)
+    f.enter(seen)
+    f.do("store i1 true, ptr %watched")
+    f.jump(done)
+    f.enter(done)
     f.do(f"ret ptr {array}")
 
     f.enter(other)
