@@ -117,6 +117,8 @@ class Graph:
         block = ExitStack()
         block.enter_context(activated(self._definition))
         block.enter_context(answering(self._definition.sizes))
+        if not self._blocks:
+            block.enter_context(self._definition.watching_modules())
         self._blocks.append(block)
         return self
 

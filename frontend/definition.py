@@ -18,8 +18,12 @@ from graphc.dims import Dim, Quotient
 from graphc.errors import Location, ShapeError, TraceError, user_location
 from graphc.frontend.device import HOST, placement
 from graphc.frontend.generator import default_generator
+from graphc.frontend.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
+from graphc.frontend.nn.module import Module
+from graphc.frontend.pytree import flatten
 from graphc.frontend.tensor import Tensor, as_dtype
 from graphc.frontend.trace import Captured, Lifted, Trace
+from graphc.frontend.tracer import active
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.op import OPS, OpDef
 from graphc.types import DType, TensorType
@@ -278,6 +282,8 @@ class Definition(Trace):
         self.together: list[tuple[Value, list[Effect]]] = []
         """Results of modules, with the changes that are part of computing them."""
         self._literals: set[int] = set()
+        self._begun: list[int] = []
+        """How many effects there were when each module began that is being called."""
 
     def write(self, tensor: Tensor, value: Value) -> None:
         root = tensor if tensor._base is None else tensor._base
@@ -331,6 +337,26 @@ class Definition(Trace):
         """Whether a tensor with numbers is part of the graph: used in it, made in it, or a view of such a one."""
         root = tensor if tensor._base is None else tensor._base
         return id(root) in self._lifted or id(root) in self._literals or id(root) in self._current
+
+    @contextmanager
+    def watching_modules(self) -> Iterator[None]:
+        """Note which changes of outside tensors, such as running statistics, are made by which module."""
+        with register_module_forward_pre_hook(self._begin), register_module_forward_hook(self._end, always_call=True):
+            yield
+        self._begun.clear()
+
+    def _begin(self, module: Module, args: Any) -> None:
+        if active() is self:
+            self._begun.append(len(self.effects))
+
+    def _end(self, module: Module, args: Any, output: Any) -> None:
+        if active() is not self or not self._begun:
+            return
+        known = {effect for _, effects in self.together for effect in effects}
+        own = [effect for effect in self.effects[self._begun.pop() :] if effect not in known]
+        for leaf in flatten(output)[0] if own else ():
+            if isinstance(leaf, Tensor):
+                self.together.append((self.value(leaf), own))
 
     def forget_histories(self) -> None:
         """Give tensors from outside the history back that they had: what the graph does to them happens in a run."""

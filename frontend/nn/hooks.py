@@ -10,6 +10,22 @@ from graphc.frontend.autograd.function import Function
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.tensor import Tensor
 
+_before_any = Hooks()
+_after_any = Hooks()
+"""The hooks of all modules."""
+
+
+def register_module_forward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Call `hook(module, args)` before the forward of every module; what it returns takes the place of the arguments."""
+    return _before_any.add((hook, False, False))
+
+
+def register_module_forward_hook(
+    hook: Callable[..., Any], *, with_kwargs: bool = False, always_call: bool = False
+) -> RemovableHandle:
+    """Call `hook(module, args, output)` after the forward of every module; what it returns takes the place of the output."""
+    return _after_any.add((hook, with_kwargs, always_call))
+
 
 class ModuleHooks:
     """The part of `Module` that keeps hooks and calls them."""
@@ -25,7 +41,7 @@ class ModuleHooks:
         own = self.__dict__
         try:
             return bool(own["_forward_pre_hooks"] or own["_forward_hooks"] or own["_backward_hooks"]
-                        or own["_backward_pre_hooks"])
+                        or own["_backward_pre_hooks"] or _before_any or _after_any)
         except KeyError:
             raise AttributeError(f"{type(self).__name__}: Module.__init__() was not called") from None
 
@@ -81,7 +97,7 @@ class ModuleHooks:
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         own = self.__dict__
-        for hook, with_kwargs, _ in list(own["_forward_pre_hooks"].values()):
+        for hook, with_kwargs, _ in [*_before_any.values(), *own["_forward_pre_hooks"].values()]:
             if with_kwargs:
                 result = hook(self, args, kwargs)
                 if result is not None:
@@ -96,7 +112,7 @@ class ModuleHooks:
         watch = _BackwardWatch(self) if own["_backward_hooks"] or own["_backward_pre_hooks"] else None
         if watch is not None:
             args = watch.inputs(args)
-        pending = list(own["_forward_hooks"].values())
+        pending = [*_after_any.values(), *own["_forward_hooks"].values()]
         try:
             output = self.forward(*args, **kwargs)
         except Exception:
