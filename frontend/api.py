@@ -20,6 +20,7 @@ from graphc.frontend.autograd import (
 )
 from graphc.frontend.autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.frontend.compile import compile
+from graphc.frontend.control_flow import associative_scan, cond, map, scan, while_loop
 from graphc.frontend.conversion import set_default_tensor_type
 from graphc.frontend.creation import set_default_dtype
 from graphc.frontend.define import Graph, gradients, parse_ir, placeholder

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphc.backend import EagerSpec, EntrySpec, Layout
+from graphc.backends.llvm import control
 from graphc.backends.llvm.eager import make_eager
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, take_error
@@ -22,12 +23,14 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Call, Gemm, Program
+from graphc.kernel import Call, Control, Gemm, Program
 from graphc.schedule import Machine, lower
 
 _GEMM_SPEED = 16.0
 """Multiplications and additions in a nanosecond, of a slow core."""
 _HOST_CALL = 10_000.0
+_STEPS = 1000
+"""How often a loop runs that ends when its condition fails: nobody knows."""
 """Nanoseconds that an op takes which Python computes, at least."""
 
 
@@ -39,12 +42,12 @@ class LLVMExecutable:
         self.outputs = tuple(v.type for v in graph.outputs)
         self.program = program
         rendered = render(program, target)
-        imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address()}
+        imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
         self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
         self.workspace = Workspace(rendered.arena)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
-        self._host = HostCalls([kernel for kernel in program.kernels if isinstance(kernel, Call)])
+        self._host = HostCalls(list(program.calls()))
         self.constants = (ctypes.c_void_p * (len(self._constants) + 1))(*map(_address, self._constants), self._host.key)
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
@@ -118,6 +121,8 @@ def estimated_nanoseconds(program: Program) -> float:
             total += math.prod(axis.extent for axis in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) / _GEMM_SPEED
         elif isinstance(kernel, Call):
             total += _HOST_CALL
+        elif isinstance(kernel, Control):
+            total += kernel.attrs.get("length", _STEPS) * sum(map(estimated_nanoseconds, kernel.programs.values()))
         else:
             total += math.prod(axis.extent for axis in kernel.grid) * kernel.cost
     return total

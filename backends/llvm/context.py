@@ -27,6 +27,8 @@ ALIGNMENT = 64
 
 # What a program is given: the first three are arrays of addresses.
 _INPUTS, _OUTPUTS, _CONSTANTS, _ARENA = range(4)
+FIELDS = ("inputs", "outputs", "constants", "arena")
+"""The parameters of a program."""
 _POINTER = 8
 # Where in a kernel's table the addresses are.
 _SCRATCH, _HOST, _BUFFERS = range(3)
@@ -75,11 +77,23 @@ class Context:
         f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
         return table
 
+    def put(self, f: Function, table: str, buffers: Sequence[Buffer]) -> None:
+        """Put the addresses of a kernel's buffers into a table, in the function of a program: what `fill` does, as instructions
+        of their own."""
+        for slot, buffer in enumerate(buffers, _BUFFERS):
+            field, offset = self._places[buffer]
+            address = f.value(f"getelementptr i8, ptr %{FIELDS[field]}, i64 {offset}")
+            if field != _ARENA:
+                address = f.value(f"load ptr, ptr {address}")
+            f.do(f"store ptr {address}, ptr {_place(f, table, slot)}")
+
     def fill(self) -> str:
         """Add a function that puts the addresses of a kernel's buffers into a table; returns its symbol.
 
         void fill(ptr fields, ptr table, ptr places, i64 count): `fields` are the inputs, outputs, constants and the arena
         """
+        if self.module.has("fill"):
+            return "@fill"
         f = self.module.function("fill", [("ptr", "fields"), ("ptr", "table"), ("ptr", "places"), ("i64", "count")],
                                  linkage="internal")
         slots = _place(f, "%table", _BUFFERS)

@@ -16,14 +16,17 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.builder import Function, Module
-from graphc.backends.llvm.context import Context
+from graphc.backends.llvm.context import FIELDS, Context
+from graphc.backends.llvm.control import Inner, render_control
 from graphc.backends.llvm.gemm import render_gemm
 from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Buffer, Call, Gemm, Program, writes
+from graphc.kernel import Buffer, Call, Control, Gemm, Program, writes
 from graphc.kernel_key import kernel_key
 
+_MOST_DIRECT = 24
+"""Kernels of a program inside another that it calls without tables."""
 ENTRY = "run"
 """The name of the function in the module."""
 
@@ -52,81 +55,126 @@ def render(program: Program, target: Target) -> Rendered:
     """Render a program for a target. The text is the same each time, so that its object code can be kept.
 
     Kernels that do the same with other buffers are one function. Which are called, and with what, stands in tables:
-    as instructions, thousands of calls would keep the optimiser busy for longer than the kernels do.
+    as instructions, thousands of calls would keep the optimiser busy for longer than the kernels do. Programs inside, which
+    may run for each step of a loop, are functions of their own, and those of few kernels have no tables.
     """
     module = Module(program.name, target.has_fma, target.vector_bytes)
-    context = Context(module, target, program)
-    f = module.function(ENTRY, [("ptr", name) for name in ("inputs", "outputs", "constants", "arena")], "i32")
-    fields = f.slot("[4 x ptr]")
-    for number, name in enumerate(("inputs", "outputs", "constants", "arena")):
-        f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
-    steps = _render_kernels(context, program)
-    table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
-    _write_tables(context, steps)
-    fill = context.fill()
-    first = 0
-    for last, step in enumerate(steps, 1):
-        if last < len(steps) and not (step.fails or step.checks or steps[last].fails):
-            continue
-        if step.fails:
-            _stop_if_not_zero(f, _call(f, "i32", fill, fields, table, str(first)))
+    return Rendered(module, _Programs(module, target).render(program, ENTRY))
+
+
+class _Programs:
+    """Renders a program, and those inside of it, into one module."""
+
+    def __init__(self, module: Module, target: Target) -> None:
+        self._module = module
+        self._target = target
+        self._calls = 0
+        """How many ops have been left to Python so far."""
+        self._inner = 0
+
+    def render(self, program: Program, symbol: str) -> int:
+        """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
+        context = Context(self._module, self._target, program)
+        linkage = "" if symbol == ENTRY else "internal"
+        f = self._module.function(symbol, [("ptr", name) for name in FIELDS], "i32", linkage=linkage)
+        fields = f.slot("[4 x ptr]")
+        for number, name in enumerate(FIELDS):
+            f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
+        prefix = "" if symbol == ENTRY else f"{symbol}."
+        steps = self._kernels(context, program, prefix)
+        table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
+        if symbol != ENTRY and len(steps) <= _MOST_DIRECT:
+            for step in steps:
+                context.put(f, table, step.buffers)
+                status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
+                if step.fails:
+                    _stop_if_not_zero(f, status)
+                _check(f, step)
         else:
-            with f.loop(str(first), str(last), hint="kernel") as number:
-                _call(f, "void", fill, fields, table, number)
-        first = last
-        for status, buffer in step.checks:
-            place = f.value(f"getelementptr i8, ptr %arena, i64 {buffer.offset}")
-            wrong = f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0")
-            _stop_if_not_zero(f, f.value(f"select i1 {wrong}, i32 {status}, i32 0"))
-    f.do("ret i32 0")
-    return Rendered(module, context.arena)
+            self._call_all(f, context, steps, fields, table, prefix)
+        f.do("ret i32 0")
+        return context.arena
 
-
-def _render_kernels(context: Context, program: Program) -> list[_Step]:
-    rendered: dict[Hashable, str] = {}
-    steps: list[_Step] = []
-    calls = 0
-    for number, kernel in enumerate(program.kernels):
-        name = f"kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
-        if isinstance(kernel, Call):
-            buffers = list(kernel.accesses)
-            context.begin(buffers)
-            render_call(context, kernel, name, calls)
-            calls += 1
-            steps.append(_Step(name, buffers, True, []))
-            continue
-        key, buffers = kernel_key(kernel)
-        if key not in rendered:
-            rendered[key] = name
-            context.begin(buffers)
-            if isinstance(kernel, Gemm):
-                render_gemm(context, kernel, name)
+    def _call_all(
+        self, f: Function, context: Context, steps: Sequence[_Step], fields: str, table: str, prefix: str
+    ) -> None:
+        _write_tables(context, steps, prefix)
+        fill = context.fill()
+        first = 0
+        for last, step in enumerate(steps, 1):
+            if last < len(steps) and not (step.fails or step.checks or steps[last].fails):
+                continue
+            if step.fails:
+                _stop_if_not_zero(f, _call(f, "i32", fill, fields, table, str(first), prefix))
             else:
-                render_loops(context, kernel, name)
-        written = writes(kernel) if program.checks else ()
-        checks = [(status, check.buffer) for status, check in enumerate(program.checks, 1) if check.buffer in written]
-        steps.append(_Step(rendered[key], buffers, False, checks))
-    return steps
+                with f.loop(str(first), str(last), hint="kernel") as number:
+                    _call(f, "void", fill, fields, table, number, prefix)
+            first = last
+            _check(f, step)
+
+    def _inner_program(self, program: Program) -> Inner:
+        self._inner += 1
+        symbol = f"inner{self._inner}"
+        return Inner(f"@{symbol}", self.render(program, symbol), program)
+
+    def _kernels(self, context: Context, program: Program, prefix: str) -> list[_Step]:
+        rendered: dict[Hashable, str] = {}
+        steps: list[_Step] = []
+        for number, kernel in enumerate(program.kernels):
+            name = f"{prefix}kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
+            if isinstance(kernel, (Call, Control)):
+                buffers = list(kernel.accesses)
+                if isinstance(kernel, Call):
+                    context.begin(buffers)
+                    render_call(context, kernel, name, self._calls)
+                    self._calls += 1
+                else:
+                    inner = {attribute: self._inner_program(p) for attribute, p in kernel.programs.items()}
+                    context.begin(buffers)
+                    first = program.checks.index(kernel.checks[0]) if kernel.checks else 0
+                    render_control(context, kernel, inner, name, first)
+                steps.append(_Step(name, buffers, True, []))
+                continue
+            key, buffers = kernel_key(kernel)
+            if key not in rendered:
+                rendered[key] = name
+                context.begin(buffers)
+                if isinstance(kernel, Gemm):
+                    render_gemm(context, kernel, name)
+                else:
+                    render_loops(context, kernel, name)
+            written = writes(kernel) if program.checks else ()
+            checks = [(status, check.buffer) for status, check in enumerate(program.checks, 1) if check.buffer in written]
+            steps.append(_Step(rendered[key], buffers, False, checks))
+        return steps
 
 
-def _write_tables(context: Context, steps: Sequence[_Step]) -> None:
+def _check(f: Function, step: _Step) -> None:
+    for status, buffer in step.checks:
+        place = f.value(f"getelementptr i8, ptr %arena, i64 {buffer.offset}")
+        wrong = f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0")
+        _stop_if_not_zero(f, f.value(f"select i1 {wrong}, i32 {status}, i32 0"))
+
+
+def _write_tables(context: Context, steps: Sequence[_Step], prefix: str) -> None:
     """The functions of the steps, where their buffers are, one after another, and where each step's begin."""
     places = [context.place(buffer) for step in steps for buffer in step.buffers]
     starts = list(itertools.accumulate((len(step.buffers) for step in steps), initial=0))
     for name, type_, items in (("functions", "ptr", [f"@{step.symbol}" for step in steps]),
                                ("places", "i64", places), ("starts", "i64", starts)):
-        context.module.constant(name, f"[{len(items)} x {type_}] [{', '.join(f'{type_} {item}' for item in items)}]")
+        items_text = ", ".join(f"{type_} {item}" for item in items)
+        context.module.constant(f"{prefix}{name}", f"[{len(items)} x {type_}] [{items_text}]")
 
 
-def _call(f: Function, result: str, fill: str, fields: str, table: str, number: str) -> str:
+def _call(f: Function, result: str, fill: str, fields: str, table: str, number: str, prefix: str) -> str:
     """Call the function of a step, with its buffers in the table."""
     start, stop = (
-        f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr @starts, i64 {i}')}")
+        f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr @{prefix}starts, i64 {i}')}")
         for i in (number, f.value(f"add i64 {number}, 1"))
     )
-    places = f.value(f"getelementptr i64, ptr @places, i64 {start}")
+    places = f.value(f"getelementptr i64, ptr @{prefix}places, i64 {start}")
     f.call("void", fill, ("ptr", fields), ("ptr", table), ("ptr", places), ("i64", f.value(f"sub i64 {stop}, {start}")))
-    function = f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr @functions, i64 {number}')}")
+    function = f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr @{prefix}functions, i64 {number}')}")
     return f.call(result, function, ("ptr", table))
 
 

@@ -18,7 +18,7 @@ def fold(graph: Graph) -> Graph:
     fails: an error belongs to the run in which it occurs.
     """
     def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> list[Value] | None:
-        if node.op.name == "constant":
+        if node.op.name == "constant" or node.op.kernel == "control":  # a loop may take its time
             return None
         if node.op.name == "size" and isinstance(node.attrs["value"], int):
             return [builder.constant(node.attrs["value"], node.attrs["dtype"])]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from graphc.config import config, note
-from graphc.ir import Graph
+from graphc.ir import Graph, map_graphs
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
@@ -28,12 +28,17 @@ DEFAULT = ("prune", "fold", "simplify", "cse", "guard", "decompose", "simplify",
 """What a graph goes through before it is scheduled."""
 
 
+def everywhere(change: Callable[[Graph], Graph], graph: Graph) -> Graph:
+    """Apply a pass to a graph, and to the graphs that its nodes run."""
+    return map_graphs(change(graph), lambda inner: everywhere(change, inner))
+
+
 def run(graph: Graph, names: Sequence[str] = DEFAULT, *, after: Callable[[str, Graph], None] | None = None) -> Graph:
     """Run passes in order. `after(name, graph)` sees the graph after each; `GRAPHC_DEBUG` prints times and graphs, and
     `GRAPHC_VERIFY` verifies the graph after each."""
     for name in names:
         start = time.perf_counter()
-        graph = PASSES[name](graph)
+        graph = everywhere(PASSES[name], graph)
         note(1, f"graphc: {graph.name}: {name}: {len(graph.nodes)} nodes, {1e3 * (time.perf_counter() - start):.1f} ms")
         note(2, graph)
         if config.verify:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import graphc.index as ix
 import graphc.ops as ops
 from graphc.dims import Dim
 from graphc.errors import CompileError
 from graphc.ir import Graph, Node, Value
-from graphc.kernel import Block, Buffer, Call, Check, Kernel, Program, verify_kernel
+from graphc.kernel import Block, Buffer, Call, Check, Control, Kernel, Program, verify_kernel
 from graphc.memory import place_temporaries
 from graphc.schedule.checks import with_checks
+from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, is_in_memory, plan, runs_on_host
 from graphc.schedule.loops import map_kernel, reduction_kernels
@@ -39,16 +42,29 @@ def lower(
         Output number -> input number: the output is written over that input's memory.
     """
     strides, donated = strides or [None] * len(graph.inputs), dict(donated or {})
-    _check(graph, strides, donated)
+    return _lower(graph, machine, strides, donated, {})[0]
+
+
+def _lower(
+    graph: Graph,
+    machine: Machine,
+    strides: Sequence[tuple[Size, ...] | None],
+    donated: dict[int, int],
+    wished: Mapping[int, int],
+) -> tuple[Program, set[int]]:
+    """`wished` are further donations, which are made where nothing has to be copied for it; returns those outputs, too."""
+    _check(graph, strides, {**donated, **wished})
     graph, checked = with_checks(graph)
     indirect: set[int] = set()
+    granted = dict(wished)
     while True:
-        lowering = _Lowering(graph, checked, machine, strides, donated, indirect)
+        lowering = _Lowering(graph, checked, machine, strides, {**donated, **granted}, indirect)
         lowering.make_kernels()
         unsafe = lowering.unsafe_donations() - indirect
         if not unsafe:
-            return lowering.program()
-        indirect |= unsafe
+            return lowering.program(), set(granted)
+        indirect |= unsafe - granted.keys()
+        granted = {j: i for j, i in granted.items() if j not in unsafe}
 
 
 def _check(graph: Graph, strides: Sequence[tuple[Size, ...] | None], donated: Mapping[int, int]) -> None:
@@ -135,6 +151,8 @@ class _Lowering:
         targets: dict[Value, Stored] = {}
         for root in (root for group in groups for root in group.roots):
             value = root.value
+            if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:
+                del direct[value]  # programs write what is row-major
             targets[value] = self._output(direct[value]) if value in direct else self.temporary(value)
         for number, group in enumerate(groups):
             self.kernels += self._kernels(f"k{number}", group, targets)
@@ -145,7 +163,7 @@ class _Lowering:
         for j, value in enumerate(self.graph.outputs):
             if j in held:
                 continue
-            if value not in targets or direct[value] != j:
+            if value not in targets or direct.get(value) != j:
                 self._copy(f"copy{j}", value, self._output(j))
         for j, value in enumerate(self.graph.outputs):
             if j in held:
@@ -163,7 +181,8 @@ class _Lowering:
         arena = place_temporaries(kernels, temporaries)
         return Program(
             self.graph.name, tuple(self.inputs), tuple(b for b in self.outputs if b.role == "output"), tuple(constants),
-            tuple(temporaries), tuple(kernels), arena, tuple(self.checks),
+            tuple(temporaries), tuple(kernels), arena,
+            (*self.checks, *(check for kernel in kernels if isinstance(kernel, Control) for check in kernel.checks)),
         )
 
     def _held(self, j: int) -> Stored:
@@ -203,6 +222,8 @@ class _Lowering:
             return [Call(name, node.op, node.attrs, operands, tuple(self._block(v, targets[v]) for v in node.results))]
         if node is None:
             return [map_kernel(name, values, self.memory, targets, self.machine)]
+        if is_control(node):
+            return self._control(name, node, targets)
         if node.op.kernel == "contract":
             return [product_kernel(name, node, values, self.memory, targets, self.machine)]
         if node.op.kernel == "scatter":
@@ -216,6 +237,30 @@ class _Lowering:
                 kernels.append(map_kernel(f"{name}.map", [root.value], memory, targets, self.machine))
             return kernels
         return reduction_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
+
+    def _control(self, name: str, node: Node, targets: dict[Value, Stored]) -> list[Kernel]:
+        _need_numbers(node.attrs.values())
+        copies: list[Kernel] = []
+        operands: list[Block] = []
+        plain = must_be_plain(node)
+        for i, value in enumerate(node.operands):
+            place = self.memory[value]
+            if i in plain and place.strides != ix.contiguous_strides(value.shape):
+                place = self.temporary(value)
+                if value.dtype.has_code:
+                    copies.append(map_kernel(f"{name}.row_major{i}", [value], self.memory, {value: place}, self.machine))
+                else:
+                    source, to = self._block(value, self.memory[value]), self._block(value, place)
+                    copies.append(Call(f"{name}.row_major{i}", ops.cast, {"dtype": value.dtype}, (source,), (to,)))
+            operands.append(self._block(value, place))
+        results = [self._block(v, targets[v]) for v in node.results]
+
+        def program(graph: Graph, strides: Sequence[Any], wished: Mapping[int, int]) -> tuple[Program, set[int]]:
+            return _lower(graph, self.machine, strides, {}, wished)
+
+        kernel = control_kernel(name, node, operands, results, program, self.scratch)
+        self.constants += kernel.constants
+        return [*copies, kernel]
 
     def _block(self, value: Value, place: Stored) -> Block:
         _need_numbers((value.shape, place.strides, place.offset))
@@ -244,6 +289,8 @@ class _Lowering:
                 if accesses.stores:
                     stores.setdefault(buffer, []).append(number)
         checked = max((stores[check.buffer][-1] for check in self.checks), default=-1)
+        controls = [number for number, kernel in enumerate(self.kernels) if isinstance(kernel, Control) and kernel.checks]
+        checked = max((checked, *controls))
         unsafe = set()
         for j, i in self.donated.items():
             old, new = self.inputs[i], self.outputs[j]
@@ -269,6 +316,8 @@ def _need_numbers(attributes: Iterable[object]) -> None:
             raise NumberNeeded(attribute)
         if isinstance(attribute, tuple):
             _need_numbers(attribute)
+        if isinstance(attribute, Graph):
+            _need_numbers(value.shape for value in attribute.values())
 
 
 def _extent(shape: Sequence[Size], strides: tuple[Size, ...] | None) -> Size:
