@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.modes import mode
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tensor import Tensor
@@ -39,10 +40,16 @@ def full_precision(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if mode.autocast is None:
-            return function(*args, **kwargs)
-        with autocast("cpu", enabled=False):
-            return function(*(_raised(a) for a in args), **{k: _raised(v) for k, v in kwargs.items()})
+        try:
+            if mode.autocast is None:
+                return function(*args, **kwargs)
+            with autocast("cpu", enabled=False):
+                return function(*(_raised(a) for a in args), **{k: _raised(v) for k, v in kwargs.items()})
+        except AttributeError:
+            wrong = not_a_tensor(function, args, kwargs)
+            if wrong is None:
+                raise
+            raise wrong from None
 
     return call  # type: ignore[return-value]
 

@@ -28,7 +28,7 @@ ALIASES = {"ger": "outer"}
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
-    if x.dtype is bool_:
+    if x.dtype is bool_ and y.dtype is bool_:
         return cast(emit(ops.matmul, (cast(x, int64), cast(y, int64)), {}), bool_)
     return emit(ops.matmul, (x, y), {})
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import ArgumentTypeError
+from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.inplace import write_out
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import scalar_array, scalar_dtype
@@ -82,7 +83,13 @@ def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             args = (wrap(scalar_array(args[0], scalar_dtype(args[0]))), *args[1:])
         if both and len(args) > 1 and not isinstance(args[1], Tensor):
             raise _refused(name, "other", 2, args[1])
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except AttributeError:
+            wrong = not_a_tensor(function, args, kwargs)
+            if wrong is None:
+                raise
+            raise wrong from None
         return result if out is None else _written(result, out)
 
     return call

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.dim_numbers import DimNumber
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import integer
 from graphc.frontend.creation import Device, finished, given_dtype
@@ -29,36 +31,35 @@ def _number(value: Any, function: str, name: str) -> Any:
         return value.item()
     if isinstance(value, np.generic):
         return value.item()
-    if not isinstance(value, (int, float, complex)):
+    if not isinstance(value, (int, float, complex, Dim, DimNumber)):
         raise ArgumentTypeError(f"{function}(): argument '{name}' must be Number, not {type(value).__name__}")
     return value
 
 
-def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
+def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
            device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """The numbers from `start` up to but not including `end`, `step` apart; int64 if all three are ints."""
     if end is None:
         start, end = 0, start
+    elif start is None:
+        start = 0
     start, end, step = (_number(x, "arange", name) for x, name in ((start, "start"), (end, "end"), (step, "step")))
     dtype = given_dtype(dtype, "arange") or (None if out is None else out.dtype)
     if dtype is None:
-        dtype = get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else int64
+        dtype = get_default_dtype() if any(isinstance(x, (float, DimNumber)) for x in (start, end, step)) else int64
     if dtype.is_complex or dtype.kind == "bool":
         raise UnsupportedDTypeError(f'"arange" not implemented for {dtype.name}', expected="an integer or floating-point dtype")
     if step == 0:
         raise GraphcError("step must be nonzero")
-    if not (math.isfinite(start) and math.isfinite(end)):
+    if not all(math.isfinite(x) for x in (start, end) if not isinstance(x, Dim)):
         raise GraphcError(f"unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
         raise GraphcError("upper bound and lower bound inconsistent with step sign", got=f"{start}, {end}, {step}")
     if not dtype.is_floating_point:
-        start, end, step = int(start), int(end), int(step)
-    exact = all(isinstance(x, int) for x in (start, end, step))
-    count = len(_integers(start, end, step)) if exact else math.ceil((end - start) / step)
+        start, end, step = (x if isinstance(x, Dim) else int(x) for x in (start, end, step))
+    exact = all(isinstance(x, (int, Dim)) for x in (start, end, step))
+    count = -((start - end) // step) if exact else math.ceil((end - start) / step)
     return finished(_progression(count, start, step, dtype), out, requires_grad, device)
-
-
-_integers = range
 
 
 def range(start: float = 0, end: float | None = None, step: float = 1, *, out: Tensor | None = None,
@@ -79,7 +80,7 @@ def range(start: float = 0, end: float | None = None, step: float = 1, *, out: T
 def _progression(count: Any, start: Any, step: Any, dtype: DType) -> Tensor:
     made = _counted(count, float64 if dtype.is_floating_point else int64)
     if not dtype.is_floating_point:
-        start, step = int(start), int(step)
+        start, step = (x if isinstance(x, Dim) else int(x) for x in (start, step))
     if step != 1 or isinstance(step, float):
         made = made * step
     if start != 0:

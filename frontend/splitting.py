@@ -30,7 +30,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         step = integer(split_size_or_sections, "split_size")
         if step < 0 or (step == 0 and size != 0):
             raise GraphcError(f"split expects split_size be non-negative, but got split_size={step}")
-        lengths = [min(step, size - start) for start in range(0, size, step)] if size else [0]
+        lengths = _lengths(size, step)
     else:
         lengths = [integer(length, "split_sizes") for length in split_size_or_sections]
         if sum(lengths) != size:
@@ -42,6 +42,16 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         pieces.append(_one_of_several(part(tensor, at, start, start + length), "Split", len(pieces)))
         start += length
     return tuple(pieces)
+
+
+def _lengths(size: int, step: int) -> list[int]:
+    """Pieces of `step`, but for the last; the number of pieces of a symbolic size is that of the example."""
+    lengths = []
+    rest = size
+    while rest > step:
+        lengths.append(step)
+        rest = rest - step
+    return [*lengths, rest]
 
 
 def split_method(self: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -61,7 +71,7 @@ def _one_of_several(piece: Tensor, name: str, index: int) -> Tensor:
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of `chunks` pieces of about equal size."""
-    if chunks <= 0:
+    if integer(chunks, "chunks") <= 0:
         raise GraphcError("chunk expects `chunks` to be greater than 0, got: " + str(chunks))
     size = input._data.shape[axis(dim, len(input._data.shape))] if input._data.shape else 1
     step = max(1, -(-size // chunks))

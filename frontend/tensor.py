@@ -311,6 +311,9 @@ class Tensor:
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad`; returns the tensor itself."""
+        if not isinstance(requires_grad, bool):
+            raise ArgumentTypeError("requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
+                                    f"{type(requires_grad).__name__}")
         self.requires_grad = requires_grad
         return self
 

@@ -53,6 +53,7 @@ from graphc.frontend.adaptive_pooling import (
     fractional_max_pool3d,
     fractional_max_pool3d_with_indices,
 )
+from graphc.frontend.argument_errors import explained
 from graphc.frontend.attention import multi_head_attention_forward, scaled_dot_product_attention
 from graphc.frontend.convolution import (
     conv1d,
@@ -155,6 +156,18 @@ from graphc.frontend.resampling import (
 
 log_sigmoid = logsigmoid
 swish = silu
+
+_SLOW = """
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    affine_grid avg_pool1d avg_pool2d avg_pool3d batch_norm bilinear channel_shuffle conv_transpose1d conv_transpose2d
+    conv_transpose3d embedding_bag fold fractional_max_pool2d fractional_max_pool3d gaussian_nll_loss grid_sample gumbel_softmax
+    instance_norm interpolate lp_pool1d lp_pool2d lp_pool3d max_pool1d max_pool2d max_pool3d max_unpool1d max_unpool2d
+    max_unpool3d normalize one_hot pad pdist pixel_shuffle pixel_unshuffle scaled_dot_product_attention unfold upsample
+"""
+"""Functions that take so long that one more call in Python does not count."""
+
+for _name in _SLOW.split():
+    globals()[_name] = explained(globals()[_name])
 
 __all__ = [
     "adaptive_avg_pool1d",

@@ -45,6 +45,8 @@ class RNNBase(Module):
                           f"num_layers greater than 1, but got dropout={dropout} and num_layers=1", stacklevel=3)
         if not isinstance(hidden_size, int):
             raise ArgumentTypeError(f"hidden_size should be of type int, got: {type(hidden_size).__name__}")
+        if input_size <= 0:
+            raise ArgumentError("input_size must be greater than zero", got=str(input_size))
         if hidden_size <= 0:
             raise ArgumentError("hidden_size must be greater than zero", got=str(hidden_size))
         if num_layers <= 0:

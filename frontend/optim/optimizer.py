@@ -261,8 +261,11 @@ def check_betas(group: Mapping[str, Any]) -> None:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """ArgumentError for a negative number: "Invalid learning rate: -1"."""
-    if not isinstance(value, Tensor) and not value >= 0.0:
+    """ArgumentError for a negative number, "Invalid learning rate: -1", and for a tensor of several."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ArgumentError(f"Tensor lr must be 1-element: the {name} has {value.numel()} elements")
+    elif not value >= 0.0:
         raise ArgumentError(f"Invalid {name}: {value}")
 
 
