@@ -35,8 +35,10 @@ def _size(value: Any, what: str) -> int:
     return operator.index(value)
 
 
-def integer(value: Any, what: str) -> int:
-    """A Python int out of anything that stands for one; a bool does not."""
+def integer(value: Any, what: str) -> Any:
+    """A Python int out of anything that stands for one; a bool does not. A symbolic size stays what it is."""
+    if isinstance(value, Dim):
+        return value
     if isinstance(value, bool):
         raise ArgumentTypeError(f"{what} must be int, not bool", got=repr(value))
     try:

@@ -154,6 +154,8 @@ def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
     state = generator._state
     with no_grad():
         words = emit(ops.random_bits, (state,), {"shape": shape})
-        used = np.array([0, blocks(math.prod(shape))], np.int64)
-        assign(state, emit(ops.add, (state, used), {}))
+        used = blocks(math.prod(shape))
+        # the second number, after the seed; a symbolic size is an operand
+        moved = np.array([0, used], np.int64) if isinstance(used, int) else emit(ops.mul, (np.array([0, 1]), used), {})
+        assign(state, emit(ops.add, (state, moved), {}))
     return words

@@ -153,7 +153,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor",
                          got=f"{index.ndim} and {input.ndim}")
     for i, (size, own) in enumerate(zip(index._data.shape, input._data.shape)):
-        if i != at and isinstance(size, int) and isinstance(own, int) and size > own:
+        if i != at and size > own:
             raise ShapeError(f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger than "
                              f"self {list(input.shape)} apart from dimension {at}")
     return named(emit(ops.gather, (input, index), {"axis": at}), "Gather")

@@ -85,7 +85,7 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
         raise DTypeError("linalg.vander supports floating point, complex, and integer tensors, but got "
                          f"{scalar_type(x.dtype)}")
     count = N if N is not None else x._data.shape[-1] if x.ndim else 0
-    if isinstance(count, int) and count <= 1:
+    if count <= 1:
         raise GraphcError("N must be greater than 1.", got=str(count))
     shape = tuple(x._data.shape)
     dtype = x.dtype if x.dtype.is_differentiable else int64

@@ -69,7 +69,7 @@ def _with_constant(input: Tensor, low: Sequence[int], high: Sequence[int], value
     shape = tuple(input._data.shape)
     starts = tuple(max(0, -a) for a in low)
     stops = tuple(s - max(0, -b) for s, b in zip(shape, high))
-    if any(isinstance(b, int) and b < a for a, b in zip(starts, stops)):
+    if any(b < a for a, b in zip(starts, stops)):
         raise GraphcError(f"The input size {list(shape)}, plus negative padding {list(low)} and {list(high)}, resulted in a "
                           "negative output size, which is invalid.")
     if any(starts) or stops != shape:

@@ -42,7 +42,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     shape = tuple(input._data.shape)
     _check_mode(shape, mode, align_corners, antialias)
     wanted, scales = _sizes(shape[2:], size, scale_factor, recompute_scale_factor)
-    if any(isinstance(n, int) and n < 1 for n in (*shape[1:], *wanted)):
+    if any(n < 1 for n in (*shape[1:], *wanted)):
         raise ShapeError(f"Input and output sizes should be greater than 0, but got input {list(shape)} output {list(wanted)}")
     if not (input.dtype.is_floating_point or input.dtype is uint8):
         raise UnsupportedError(f'"upsample_{mode}{len(wanted)}d" not implemented for {input.dtype.name}',

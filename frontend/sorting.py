@@ -66,7 +66,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     at = axis(dim, input.ndim)
     count = integer(k, "k")
     size = input._data.shape[at] if input._data.shape else 1
-    if count < 0 or (isinstance(size, int) and count > size):
+    if count < 0 or count > size:
         raise GraphcError("selected index k out of range", expected=f"0 <= k <= {size}", got=str(count))
     index = order(input, at, largest)
     if input._data.shape:
@@ -83,7 +83,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     size = input._data.shape[at] if input._data.shape else 1
     if size == 0:
         raise DimError(f"kthvalue(): Expected reduction dim {at} to have non-zero size.")
-    if count < 1 or (isinstance(size, int) and count > size):
+    if count < 1 or count > size:
         raise GraphcError(f"kthvalue(): selected number k out of range for dimension {at}",
                           expected=f"1 <= k <= {size}", got=str(count))
     index = order(input, at)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
@@ -32,7 +33,7 @@ _K, _T = "pqrst", "uvwxy"  # letters of the kernel's and of the result's spatial
 
 def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Size:
     span = size + (padding[0] + padding[1] - dilation * (kernel - 1) - 1)
-    return span // stride + 1 if isinstance(span, int) else (span + stride) // stride
+    return span // stride + 1
 
 
 def _check_attributes(n: int, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> None:
@@ -46,8 +47,8 @@ def _check_attributes(n: int, stride: Ints, padding: Pairs, dilation: Ints, grou
 def _check_fit(name: str, x: TensorType, w: TensorType, g: TensorType, attrs: Mapping[str, Any]) -> None:
     """That a convolution of x with w has a result that g, a cotangent, may be of: all of it or its first part."""
     out = _conv_infer(x, w, **attrs)
-    known = [(size, wanted) for size, wanted in zip(out.shape, g.shape) if isinstance(size, int) and isinstance(wanted, int)]
-    if g.dtype is not out.dtype or g.ndim != out.ndim or g.shape[:2] != out.shape[:2] or any(a < b for a, b in known):
+    larger = any(map(surely_less, out.shape, g.shape))
+    if g.dtype is not out.dtype or g.ndim != out.ndim or g.shape[:2] != out.shape[:2] or larger:
         raise ShapeError(f"{name}: the cotangent does not fit", expected=f"at most {out}, of {x} with {w}", got=str(g))
 
 
@@ -62,7 +63,7 @@ def _conv_infer(x: TensorType, w: TensorType, stride: Ints, padding: Pairs, dila
         raise ShapeError(f"conv{n}d: the channels do not fit",
                          expected=f"input[N, {w.shape[1] * groups}, ...] for weight {w} and groups={groups}", got=f"input {x}")
     spatial = tuple(map(_out_size, x.shape[2:], w.shape[2:], stride, padding, dilation))
-    if any(isinstance(size, int) and size < 1 for size in spatial):
+    if any(surely_less(size, 1) for size in spatial):
         raise ShapeError(f"conv{n}d: Kernel size can't be greater than actual input size",
                          got=f"input {x}, weight {w}, padding {padding}, dilation {dilation}")
     return x.with_shape((x.shape[0], w.shape[0], *spatial))

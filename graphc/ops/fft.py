@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dims import surely_less
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.checks import check_choice
@@ -95,7 +96,7 @@ def _r2c_vjp(ct: Any, x_type: TensorType, axis: int, scale: str) -> Any:
 
 def _c2r_infer(x: TensorType, axis: int, size: Size, scale: str) -> TensorType:
     _check("fft_c2r", x, (axis,), scale, True)
-    if isinstance(size, int) and size < 1:
+    if surely_less(size, 1):
         raise ShapeError(f"Invalid number of data points ({size}) specified")
     if x.shape[axis] != size // 2 + 1:
         raise ShapeError(f"fft_c2r: not half of the spectrum of {size} numbers", expected=f"{size // 2 + 1} frequencies",

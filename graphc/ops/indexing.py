@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import graphc.kernel as kernel
+from graphc.dims import surely_less
 from graphc.errors import DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, not_differentiable, op
@@ -28,7 +29,7 @@ def _check(name: str, x: TensorType, index: TensorType, axis: int) -> None:
         raise ShapeError(f"{name}: index and input differ in their number of dimensions", expected=f"{x.ndim}", got=str(index))
     check_axis(name, axis, x)
     for i, (size, wanted) in enumerate(zip(x.shape, index.shape)):
-        if i != axis and isinstance(size, int) and isinstance(wanted, int) and wanted > size:
+        if i != axis and surely_less(size, wanted):
             raise ShapeError(f"{name}: the index is larger than the input in dimension {i}",
                              expected=f"{index} to be at most {x} but in dimension {axis}")
 

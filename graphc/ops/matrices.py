@@ -19,12 +19,7 @@ from graphc.types import Size, TensorType, complex64, complex128, float32, float
 def lesser(x: TensorType) -> Size:
     """The smaller one of the last two sizes."""
     rows, columns = x.shape[-2:]
-    if rows == columns:
-        return rows
-    if not isinstance(rows, int) or not isinstance(columns, int):
-        raise ShapeError(f"cannot tell which of the sizes {rows} and {columns} is smaller",
-                         hint="trace with fixed sizes for matrices that are not square")
-    return min(rows, columns)
+    return rows if rows == columns else min(rows, columns)
 
 
 def need_matrices(name: str, x: TensorType) -> None:

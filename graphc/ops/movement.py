@@ -10,6 +10,7 @@ import numpy as np
 
 import graphc.index as ix
 import graphc.kernel as kernel
+from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, op
@@ -130,7 +131,7 @@ def slice_length(start: Size, stop: Size, step: int) -> Size:
     length = stop - start
     if step != 1:
         length = (length + (step - 1)) // step
-    return max(0, length) if isinstance(length, int) else length
+    return 0 if surely_less(length, 0) else length
 
 
 def _check_region(name: str, x: TensorType, starts: Ints, stops: Ints, steps: Ints) -> None:
@@ -138,8 +139,7 @@ def _check_region(name: str, x: TensorType, starts: Ints, stops: Ints, steps: In
         raise DimError(f"{name}: {len(starts)} starts, {len(stops)} stops, {len(steps)} steps", expected=f"{x.ndim} of each")
     for i, (start, stop, step) in enumerate(zip(starts, stops, steps)):
         size = x.shape[i]
-        past = isinstance(stop, int) and (stop < 0 or (isinstance(size, int) and stop > size))
-        if step < 1 or start < 0 or past:
+        if step < 1 or surely_less(start, 0) or surely_less(stop, 0) or surely_less(size, stop):
             raise ArgumentError(f"{name}: {start}:{stop}:{step} is outside dimension {i} of {x}",
                                 expected="0 <= start, stop <= size, step >= 1")
 
@@ -219,7 +219,7 @@ slice_update = op("slice_update", "base new", "starts stops steps", infer=_updat
 
 
 def _pad_infer(x: TensorType, low: Ints, high: Ints, value: Scalar) -> TensorType:
-    if not len(low) == len(high) == x.ndim or min((*low, *high), default=0) < 0:
+    if not len(low) == len(high) == x.ndim or any(surely_less(size, 0) for size in (*low, *high)):
         raise ArgumentError(f"pad: {low} before and {high} after", expected=f"{x.ndim} sizes >= 0 for each", got=str(x))
     return x.with_shape(a + size + b for a, size, b in zip(low, x.shape, high))
 
@@ -312,10 +312,10 @@ flip = op("flip", "x", "axes", infer=_flip_infer, ref=lambda x, axes: np.flip(x,
 def _window_infer(x: TensorType, axis: int, size: int, step: int, dilation: int) -> TensorType:
     check_axis("window", axis, x)
     extent = dilation * (size - 1) + 1
-    if size < 1 or step < 1 or dilation < 1 or (isinstance(x.shape[axis], int) and x.shape[axis] < extent):
+    if size < 1 or step < 1 or dilation < 1 or surely_less(x.shape[axis], extent):
         raise ShapeError(f"window: a window of {extent} does not fit dimension {axis} of {x}",
                          expected=f"at least {extent}, and size, step and dilation >= 1", got=str(x.shape[axis]))
-    count = (x.shape[axis] - extent) // step + 1 if isinstance(x.shape[axis], int) else (x.shape[axis] - extent + step) // step
+    count = (x.shape[axis] - extent) // step + 1
     return x.with_shape([*x.shape[:axis], count, *x.shape[axis + 1 :], size])
 
 
@@ -341,7 +341,7 @@ def _fold_infer(x: TensorType, axis: int, length: int, step: int, dilation: int)
         raise ArgumentError(f"fold: windows with step {step} and dilation {dilation} along dimension {axis} of {x}",
                             expected="a dimension before the last, which is the window's, and step and dilation >= 1")
     count, size = x.shape[axis], x.shape[-1]
-    if isinstance(count, int) and count and length < (count - 1) * step + dilation * (size - 1) + 1:
+    if not surely_less(count, 1) and surely_less(length, (count - 1) * step + dilation * (size - 1) + 1):
         raise ShapeError(f"fold: {count} windows of {size} do not fit into {length}", got=str(x))
     return x.with_shape([*x.shape[:axis], length, *x.shape[axis + 1 : -1]])
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import graphc.index as ix
+from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DimError, ShapeError
 from graphc.kernel import Expr
 from graphc.op import Sample, op
@@ -24,8 +25,6 @@ _t = TensorType(float32, (2, 3, 4))
 def _diagonal_length(rows: Size, columns: Size, offset: int) -> Size:
     if offset == 0 and rows == columns:
         return rows
-    if not isinstance(rows, int) or not isinstance(columns, int):
-        raise ShapeError("diagonal: the sizes of its dimensions are not known", expected="equal sizes, and offset 0")
     return max(0, min(rows, columns - offset) if offset > 0 else min(rows + offset, columns))
 
 
@@ -111,7 +110,7 @@ def _strided_infer(x: TensorType, shape: Shape, strides: Ints, offset: int) -> T
         raise ArgumentError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(strides)}",
                             got=f"offset {offset}")
     needed = 0 if 0 in shape else offset + sum((n - 1) * s for n, s in zip(shape, strides)) + 1
-    if isinstance(x.shape[0], int) and needed > x.shape[0]:
+    if surely_less(x.shape[0], needed):
         raise ShapeError(f"setStorage: sizes {list(shape)}, strides {list(strides)}, storage offset {offset} requiring a "
                          f"storage size of {needed} are out of bounds for storage of size {x.shape[0]}")
     return x.with_shape(shape)
