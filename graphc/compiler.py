@@ -43,7 +43,7 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
     compile it once."""
     layout = layout or Layout.plain(graph)
     name = backend or config.backend
-    key = (name, graph.structure(), layout, config.cpu)
+    key = (name, graph.structure(), layout, config.cpu, config.fuel)
     with _lock:
         own_lock = _compiling.setdefault(key, threading.Lock())
     with own_lock:

@@ -62,6 +62,9 @@ class Config:
     """`GRAPHC_CPU`: generate code for this CPU ("native", "x86-64", "haswell", ...)."""
     verify: bool
     """`GRAPHC_VERIFY=1`: verify the graph after every pass."""
+    fuel: int
+    """`GRAPHC_FUEL=n`: stop rewriting a graph after n rewrites, over all passes; -1 does not. `graphc bisect` finds the n from
+    which on a result is wrong."""
     fuse_eager: bool
     """`GRAPHC_FUSE_EAGER=0`: run eager code op by op: no native code for functions such as softmax, for elementwise ops on
     large tensors and for the updates of optimizers."""
@@ -75,6 +78,7 @@ def _from_environment() -> Config:
         cache_size=_integer("GRAPHC_CACHE_SIZE", 1 << 30),
         cpu=os.environ.get("GRAPHC_CPU") or "native",
         verify=bool(_integer("GRAPHC_VERIFY", 0)),
+        fuel=_integer("GRAPHC_FUEL", -1),
         fuse_eager=bool(_integer("GRAPHC_FUSE_EAGER", 1)),
     )
 

@@ -146,6 +146,10 @@ class CompileError(GraphcError):
     """A back end could not compile a graph."""
 
 
+class AccuracyError(GraphcError, AssertionError):
+    """Compiled code that computes something else than the definitions of the ops: a bug of graphc's."""
+
+
 class BackendError(GraphcError):
     """A back end that does not exist or cannot run here."""
 

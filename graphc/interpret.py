@@ -12,6 +12,12 @@ from graphc.ir import Graph, Value
 
 def interpret(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of the graph for the given inputs."""
+    known = evaluate(graph, arrays)
+    return [known[value] for value in graph.outputs]
+
+
+def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> dict[Value, np.ndarray]:
+    """All values of the graph for the given inputs."""
     arrays = [np.asarray(array) for array in arrays]
     check_inputs(graph, arrays)
     sizes = bind_sizes(graph, [array.shape for array in arrays])
@@ -21,4 +27,4 @@ def interpret(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             results = node.op.ref(*(known[v] for v in node.operands), **bind_attributes(node.attrs, sizes))
             for value, array in zip(node.results, results if isinstance(results, tuple) else (results,)):
                 known[value] = np.asarray(array)
-    return [known[value] for value in graph.outputs]
+    return known

@@ -19,6 +19,7 @@ from typing import Any
 
 from graphc.config import note
 from graphc.errors import RewriteError
+from graphc.fuel import allowed
 from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.op import OpDef
 
@@ -152,6 +153,8 @@ class Rewriter:
                 raise RewriteError(
                     f"rule {rule.name} changes a type", expected=str(node.result.type), got=str(replacement.type)
                 )
+            if not allowed(rule.name, node, node.location):
+                return None
             note(3, f"    {rule.name}: {node!r} -> {replacement!r}")
             return rule, replacement
         return None

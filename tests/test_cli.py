@@ -242,3 +242,42 @@ except SystemExit:
     assert version.stdout.startswith("graphc ")
     broken = subprocess.run([*module, "inspect", "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert broken.returncode == 1 and broken.stderr == "graphc: nothing: No such file or directory\n"
+
+
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that turns sums into differences."""
+    from graphc import ops
+    from graphc.compiler import clear_cache
+    from graphc.passes import simplify
+    from graphc.rewrite import Rule, Var
+
+    x, y = Var("x"), Var("y")
+    wrong = Rule("add_is_sub", ops.add(x, y), lambda x, y: ops.sub(x, y))
+    monkeypatch.setattr(simplify, "RULES", [*simplify.RULES, wrong])
+    clear_cache()
+
+
+def test_bisect_names_the_rule(graphc: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "agrees" in succeeded(graphc("bisect", MLP))
+    broken(monkeypatch)
+    code, out, _ = graphc("bisect", MLP)
+    assert code == 1
+    assert "add_is_sub at <add(" in out
+
+
+def test_minify_writes_what_is_left(graphc: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failed(graphc("minify", MLP), "does not fail")
+    broken(monkeypatch)
+    assert "add(" in succeeded(graphc("minify", MLP))
+    said = succeeded(graphc("minify", MLP, "-o", tmp_path / "small.gir"))
+    assert "1 nodes, wrong" in said
+    (node,) = parse_graph((tmp_path / "small.gir").read_text(encoding="utf-8")).nodes
+    assert node.op.name == "add"
+
+
+def test_cases_take_inputs_from_files(graphc: Command, path: Path, tmp_path: Path) -> None:
+    assert "agrees" in succeeded(graphc("bisect", path, "-i", f"x={tmp_path / 'x.npy'}"))
+    np.savez(tmp_path / "x.npz", x=X)
+    assert "agrees" in succeeded(graphc("bisect", path, "--inputs", tmp_path / "x.npz"))
+    failed(graphc("bisect", path, "-i", f"y={tmp_path / 'x.npy'}"), "no input 'y'")
+    failed(graphc("bisect", path, "--entry", "nothing"), "no graph 'nothing'")

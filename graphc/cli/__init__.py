@@ -8,8 +8,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from graphc.cli.bisect import bisect
 from graphc.cli.cache import cache
 from graphc.cli.inspect import inspect
+from graphc.cli.minify import minify
 from graphc.cli.opt import opt
 from graphc.cli.run import run
 from graphc.config import config
@@ -26,6 +28,8 @@ app = typer.Typer(
 app.command()(inspect)
 app.command()(run)
 app.command()(opt)
+app.command()(bisect)
+app.command()(minify)
 app.add_typer(cache, name="cache")
 
 

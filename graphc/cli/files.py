@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphc.errors import ParseError
+from graphc.dims import Dim
+from graphc.errors import ArgumentError, ParseError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from graphc.ir import Graph
 
 STDIN = "-"
+_UNKNOWN_SIZE = 5
+"""What symbolic sizes are that no input tells."""
 
 
 def is_package(path: str) -> bool:
@@ -39,3 +45,64 @@ def read_graphs(path: str) -> list[tuple[str, Graph]]:
         hint = "graphs are UTF-8 text, saved programs zip files"
         raise ParseError(f"{name}, line {line}: this is not text", hint=hint, at=name) from None
     return [(graph.name, graph) for graph in parse_graphs(text, name)]
+
+
+def read_case(
+    path: str, entry: str | None, inputs: Sequence[str], numbers: str | None, seed: int
+) -> tuple[Graph, list[np.ndarray]]:
+    """A graph of a file and arrays for its inputs: from .npy files given as NAME=FILE, from an .npz file with their names, a
+    saved program's weights, and for all others numbers drawn by a seed."""
+    import numpy as np
+
+    graphs = dict(read_graphs(path))
+    name = next(iter(graphs)) if entry is None and graphs else entry
+    if name not in graphs:
+        raise ArgumentError(f"{path} has no graph {name!r}", expected=f"one of {', '.join(graphs)}")
+    graph = graphs[name]
+    given: dict[str, np.ndarray] = {}
+    if is_package(path):
+        from graphc.package import read_package
+
+        package = read_package(path)
+        weights = package.entries[name].weights
+        given = {_label(graph, i): package.weights[weight] for i, weight in weights.items()}
+    if numbers is not None:
+        with np.load(numbers, allow_pickle=False) as stored:
+            given |= {key: stored[key] for key in stored.files}
+    for text in inputs:
+        key, sign, file = text.partition("=")
+        if not sign:
+            raise ArgumentError(f"--input {text}", expected="NAME=FILE.npy")
+        given[key] = np.load(file, allow_pickle=False)
+    labels = [_label(graph, i) for i in range(len(graph.inputs))]
+    if unknown := given.keys() - set(labels):
+        raise ArgumentError(f"{path} has no input {min(unknown)!r}", expected=f"some of {', '.join(labels)}")
+    rng = np.random.default_rng(seed)
+    sizes = _sizes(graph, [given.get(label) for label in labels])
+    arrays = []
+    for label, value in zip(labels, graph.inputs):
+        array = given.get(label)
+        if array is None:
+            shape = value.type.bind(sizes).shape
+            integers = value.dtype.kind not in ("float", "complex")
+            drawn = rng.integers(0, 2, shape) if integers else rng.standard_normal(shape)
+            array = np.asarray(drawn).astype(value.dtype.numpy)
+        arrays.append(np.asarray(array).view(value.dtype.numpy) if array.dtype.kind == "V" else np.asarray(array))
+    return graph, arrays
+
+
+def _sizes(graph: Graph, given: Sequence[np.ndarray | None]) -> dict[str, int]:
+    """The symbolic sizes of a graph: those of the arrays that are given, and a number for the others."""
+    sizes: dict[str, int] = {}
+    unknown: set[str] = set()
+    for value, array in zip(graph.inputs, given):
+        for i, dim in enumerate(value.shape):
+            symbols = dim.symbols() if isinstance(dim, Dim) else frozenset()
+            if array is not None and len(symbols) == 1 and str(dim) in symbols:
+                sizes.setdefault(str(dim), array.shape[i])
+            unknown |= symbols
+    return dict.fromkeys(unknown, _UNKNOWN_SIZE) | sizes
+
+
+def _label(graph: Graph, index: int) -> str:
+    return graph.inputs[index].name or f"in{index}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.fuel import allowed
 from graphc.ir import Builder, Graph, Node, Value, attribute_key, copy_node, rebuild
 from graphc.passes.prune import prune
 
@@ -18,7 +19,7 @@ def cse(graph: Graph) -> Graph:
 
     def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
         key = (node.op.name, operands, tuple((k, attribute_key(a)) for k, a in sorted(node.attrs.items())))
-        if key in seen:
+        if key in seen and allowed("cse", node, node.location):
             return seen[key]
         seen[key] = copy_node(builder, node, operands).results
         return seen[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphc.fuel import allowed
 from graphc.ir import Builder, Graph, Node, Value, rebuild
 from graphc.passes.prune import prune
 
@@ -31,6 +32,8 @@ def fold(graph: Graph) -> Graph:
             with np.errstate(all="ignore"):
                 results = node.op.ref(*arrays, **node.attrs)
         except (ArithmeticError, IndexError):
+            return None
+        if not allowed("fold", node, node.location):
             return None
         results = results if isinstance(results, tuple) else (results,)
         return [builder.constant(np.asarray(r), t.dtype) for r, t in zip(results, node.results)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from graphc.config import config, note
+from graphc.fuel import current, limited
 from graphc.ir import Graph, map_graphs
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
@@ -34,8 +35,11 @@ def everywhere(change: Callable[[Graph], Graph], graph: Graph) -> Graph:
 
 
 def run(graph: Graph, names: Sequence[str] = DEFAULT, *, after: Callable[[str, Graph], None] | None = None) -> Graph:
-    """Run passes in order. `after(name, graph)` sees the graph after each; `GRAPHC_DEBUG` prints times and graphs, and
-    `GRAPHC_VERIFY` verifies the graph after each."""
+    """Run passes in order. `after(name, graph)` sees the graph after each; `GRAPHC_DEBUG` prints times and graphs,
+    `GRAPHC_VERIFY` verifies the graph after each, and `GRAPHC_FUEL` stops the rewriting."""
+    if config.fuel >= 0 and current() is None:
+        with limited(config.fuel):
+            return run(graph, names, after=after)
     for name in names:
         start = time.perf_counter()
         graph = everywhere(PASSES[name], graph)
