@@ -207,25 +207,39 @@ class Body:
 
 
 def trace_body(
-    function: Callable[..., Any], types: Sequence[TensorType], structure: Structure, named: Callable[..., Any]
+    function: Callable[..., Any], like: Sequence[Tensor], types: Sequence[TensorType], structure: Structure,
+    named: Callable[..., Any], carries: int = 0,
 ) -> Body:
-    """Trace a function of arguments of these types, nested as `structure` says; its results are tensors and numbers. `named`
-    is the user's own function, which it calls."""
-    trace = BodyTrace(graph_name(named))
-    arguments = [wrap(trace.builder.input(None, type_)) for type_ in types]
-    for argument in arguments:
-        if mode.grad and argument.dtype.is_differentiable:
-            argument._state().requires_grad = True  # so that what runs under no_grad() is not differentiated
-    try:
-        with activated(trace):
-            leaves, result = flatten(function(*unflatten(structure, arguments)))
-            values = [trace.value(x) for x in as_tensors(leaves, named)]
-            trace.check_histories()
-            updates = trace.updates()
-        graph = trace.builder.finish([*values, *(value for _, value in updates)])
-    finally:
-        trace.restore()
-    return Body(graph, result, trace.captured, [t for t, _ in updates])
+    """Trace a function of arguments of these types, nested as `structure` says; its results are tensors and numbers.
+
+    like
+        For each argument a tensor that requires grad if the argument does. The first `carries` ones are carried from step to
+        step: they do so too where the first results do.
+    named
+        The user's own function, which `function` calls.
+    """
+    requires = [mode.grad and x.requires_grad for x in like]
+    while True:
+        trace = BodyTrace(graph_name(named))
+        arguments = [wrap(trace.builder.input(None, type_)) for type_ in types]
+        for argument, wanted in zip(arguments, requires):
+            if wanted:
+                argument._state().requires_grad = True  # so that what runs under no_grad() is not differentiated
+        try:
+            with activated(trace):
+                leaves, result = flatten(function(*unflatten(structure, arguments)))
+                results = as_tensors(leaves, named)
+                come = [own or x.requires_grad for own, x in zip(requires, results[:carries])]
+                if come != requires[: len(come)]:
+                    requires[: len(come)] = come
+                    continue
+                values = [trace.value(x) for x in results]
+                trace.check_histories()
+                updates = trace.updates()
+            graph = trace.builder.finish([*values, *(value for _, value in updates)])
+        finally:
+            trace.restore()
+        return Body(graph, result, trace.captured, [t for t, _ in updates])
 
 
 def as_tensors(leaves: Sequence[Any], function: Callable[..., Any]) -> list[Tensor]:

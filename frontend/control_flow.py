@@ -84,7 +84,7 @@ def cond(pred: Any, true_fn: Function, false_fn: Function, operands: Sequence[An
             given = iter(tensors)
             return function(*unflatten(structure, [next(given) if isinstance(x, Tensor) else x for x in leaves]))
 
-        return trace_body(of_tensors, types, Structure("tuple", (LEAF,) * len(types)), function)
+        return trace_body(of_tensors, inputs, types, Structure("tuple", (LEAF,) * len(types)), function)
 
     then, otherwise = branch(true_fn), branch(false_fn)
     if then.structure != otherwise.structure or then.types != otherwise.types:
@@ -163,8 +163,8 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
             _check_carry("while_loop", body_fn, structure, types, given, _types(carry))
         return unflatten(structure, carry)
     types = _types(carry)
-    condition = trace_body(goes_on, types, structure, cond_fn)
-    body = trace_body(step, types, structure, body_fn)
+    condition = trace_body(goes_on, carry, types, structure, cond_fn)
+    body = trace_body(step, carry, types, structure, body_fn, len(carry))
     if condition.types != [TensorType(bool_, ())]:
         raise TraceError("while_loop: the condition is not one bool", expected="a bool tensor of one element",
                          got=f"{_listed(condition)} from {described(cond_fn)}")
@@ -253,7 +253,7 @@ def _graph_scan(
         return following, () if y is None else y
 
     both = Structure("tuple", (structure, row_structure))
-    body = trace_body(step, [*types, *row_types], both, combine_fn)
+    body = trace_body(step, [*carry, *rows], [*types, *row_types], both, combine_fn, len(carry))
     body_count = inside[0].leaves
     _check_carry("scan", combine_fn, structure, types, inside[0], body.types[:body_count])
     updates, results = len(body.updated), len(body.types)
