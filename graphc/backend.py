@@ -1,6 +1,6 @@
 """What a back end is, and how one is found by name.
 
-A back end turns a graph whose sizes are numbers into an `Executable`. It lives in `graphc.backends.<name>` and offers
+A back end turns a graph into an `Executable`. It lives in `graphc.backends.<name>` and offers
 `create() -> Backend` there; nothing else in the core knows of it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -230,6 +230,10 @@ class Executable(Protocol):
         not checked here; a donated output is the same array as its input."""
         ...
 
+    def run_sized(self, sizes: Mapping[str, int], inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """`run` for a graph with symbolic sizes, which are these numbers now."""
+        ...
+
     def entry(self, spec: EntrySpec) -> Entry | None:
         """A native entry; None where the back end, the interpreter or the spec does not allow for one."""
         ...
@@ -241,7 +245,8 @@ class Backend(Protocol):
     name: str
 
     def compile(self, graph: Graph, layout: Layout) -> Executable:
-        """Compile a graph whose sizes are numbers and whose ops are lowerable."""
+        """Compile a graph whose ops are lowerable, and whose sizes are numbers; or, while facts are relied on (see
+        `graphc.sizes`), symbols. NumberNeeded where it takes numbers."""
         ...
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:

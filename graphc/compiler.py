@@ -23,13 +23,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from graphc.backend import Executable, Layout, get_backend
-from graphc.bind import bind_graph, bind_sizes, check_inputs
+from graphc.bind import bind_sizes, check_inputs, is_symbolic
 from graphc.config import config, note
 from graphc.ir import Builder, Graph, Node, attribute_key
 from graphc.op import OpDef
 from graphc.passes import pipeline
 from graphc.types import TensorType, dtype_of
-from graphc.verify import verify
+from graphc.variants import SizedExecutable
 
 _MOST_KEPT = 1024
 _executables: dict[Any, Executable] = {}
@@ -39,8 +39,8 @@ _lock = threading.Lock()
 
 
 def executable(graph: Graph, layout: Layout | None = None, *, backend: str | None = None) -> Executable:
-    """Compile a graph whose sizes are numbers, or find it compiled already. Threads that ask for the same graph at once
-    compile it once."""
+    """Compile a graph, or find it compiled already. Threads that ask for the same graph at once compile it once. If sizes of
+    the graph are symbols, the executable is for all of them, and code is made as calls come."""
     layout = layout or Layout.plain(graph)
     name = backend or config.backend
     key = (name, graph.structure(), layout, config.cpu, config.fuel)
@@ -49,9 +49,16 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
     with own_lock:
         found = _executables.get(key)
         if found is None:
-            found = _compile(graph, layout, name)
+            found = _sized(graph, layout, name) if is_symbolic(graph) else _compile(graph, layout, name)
             _keep(_executables, key, found)
         return found
+
+
+def _sized(graph: Graph, layout: Layout, name: str) -> SizedExecutable:
+    def compile(graph: Graph, layout: Layout) -> Executable:
+        return _compile(graph, layout, name) if is_symbolic(graph) else executable(graph, layout, backend=name)
+
+    return SizedExecutable(graph, layout, compile)
 
 
 def _keep(cache: dict[Any, Executable], key: Any, made: Executable) -> None:
@@ -88,27 +95,24 @@ if hasattr(os, "register_at_fork"):
 
 
 class CompiledGraph:
-    """A graph that is called with arrays. Symbolic sizes are bound, and compiled for, at each new set of sizes."""
+    """A graph that is called with arrays. Where sizes are symbols, they are what the arrays say at each call."""
 
     def __init__(self, graph: Graph, backend: str | None = None) -> None:
         self.graph = graph
         self.backend = backend
-        self._bound: dict[tuple[tuple[int, ...], ...], Executable] = {}
+        self._code: Executable | None = None
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """The outputs for the given inputs; ShapeError where they do not fit."""
         given = [np.asarray(a) for a in arrays]
         check_inputs(self.graph, given)
-        shapes = tuple(a.shape for a in given)
-        compiled = self._bound.get(shapes)
-        if compiled is None:
-            bound = bind_graph(self.graph, bind_sizes(self.graph, shapes))
-            if bound is not self.graph:
-                verify(bound)  # what the type rules could not tell of symbols
-            compiled = executable(bound, backend=self.backend)
-            _keep(self._bound, shapes, compiled)
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in compiled.outputs]
-        compiled.run([_plain(a, t) for a, t in zip(given, compiled.inputs)], outputs)
+        sizes = bind_sizes(self.graph, [a.shape for a in given])
+        if self._code is None:
+            self._code = executable(self.graph, backend=self.backend)
+        if isinstance(self._code, SizedExecutable):
+            self._code.variant(sizes)  # sizes for which the graph has no meaning are refused
+        outputs = [np.empty(t.bind(sizes).shape, t.dtype.numpy) for t in self._code.outputs]
+        self._code.run([_plain(a, t) for a, t in zip(given, self._code.inputs)], outputs)
         return outputs
 
     def __repr__(self) -> str:

@@ -32,6 +32,7 @@ from graphc.dims import Dim
 from graphc.errors import Location, VerifyError
 from graphc.op import OpDef, common_dtype
 from graphc.operators import Operators
+from graphc.sizes import Facts
 from graphc.types import DType, Real, Scalar, Size, TensorType, bool_, dtype_of, int64, scalar_array
 
 

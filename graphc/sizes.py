@@ -41,6 +41,8 @@ class Facts:
         self.example = dict(example)
         self.at_least_zero: dict[Dim, bool] = {}
         """Whether a difference of sizes is >= 0."""
+        self.needed: frozenset[str] = frozenset()
+        """Symbols in whose place a number was asked for."""
 
     def holds(self, difference: Dim, relation: str) -> bool:
         """What holds for the example; that two sizes are the same number by chance does not count."""
@@ -53,6 +55,7 @@ class Facts:
 
     def number(self, size: Dim) -> int:
         """No number is known: NumberNeeded."""
+        self.needed |= size.symbols()
         raise NumberNeeded(size)
 
     def estimate(self, size: Size) -> int:
@@ -83,9 +86,9 @@ def relying_on(facts: Facts | None) -> Iterator[None]:
         _current.facts = before
 
 
-def may_be_symbols() -> bool:
-    """Whether a schedule for symbolic sizes may be made."""
-    return _current.facts is not None
+def current_facts() -> Facts | None:
+    """What this thread's schedule relies on; None where all sizes have to be numbers."""
+    return _current.facts
 
 
 def estimate(size: Size) -> int:

@@ -50,6 +50,7 @@ FLOORS = (
     "graphc.disk_cache",
     "graphc.backend",
     "graphc.threads",
+    "graphc.variants",
     "graphc.compiler",
     "graphc.differential",
     "graphc.bisection",

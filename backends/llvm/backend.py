@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,6 +18,7 @@ from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, take
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
+from graphc.backends.llvm.sizes import PREPARE
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
@@ -25,6 +26,7 @@ from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call, Control, Gemm, Program
 from graphc.schedule import Machine, lower
+from graphc.sizes import estimate
 
 _GEMM_SPEED = 16.0
 """Multiplications and additions in a nanosecond, of a slow core."""
@@ -45,7 +47,10 @@ class LLVMExecutable:
         imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
         self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
-        self.workspace = Workspace(rendered.arena)
+        self.symbols = program.symbols
+        self._words = rendered.sizes
+        self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None
+        self.workspace = Workspace(rendered.arena if isinstance(rendered.arena, int) else 0)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
         self._host = HostCalls(list(program.calls()))
         self.constants = (ctypes.c_void_p * (len(self._constants) + 1))(*map(_address, self._constants), self._host.key)
@@ -53,9 +58,20 @@ class LLVMExecutable:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
         an index is out of bounds, and whatever an op raises that Python computes."""
-        sources = (ctypes.c_void_p * len(inputs))(*map(_address, inputs))
+        self._run(list(map(_address, inputs)), outputs, None)
+
+    def run_sized(self, sizes: Mapping[str, int], inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """The same for symbolic sizes, which are now these numbers. The facts of the program must hold for them."""
+        assert self._prepare is not None
+        table = (ctypes.c_int64 * self._words)(*(sizes[name] for name in self.symbols))
+        nbytes = self._prepare(table)
+        assert nbytes >= 0, f"{self.program.name} is not for {dict(sizes)}"
+        self._run([*map(_address, inputs), ctypes.addressof(table)], outputs, nbytes)
+
+    def _run(self, inputs: Sequence[int], outputs: Sequence[np.ndarray], nbytes: int | None) -> None:
+        sources = (ctypes.c_void_p * len(inputs))(*inputs)
         targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
-        status = self.workspace.run(self.address, sources, targets, self.constants)
+        status = self.workspace.run(self.address, sources, targets, self.constants, nbytes)
         if status:
             self.failed(status)
 
@@ -118,13 +134,13 @@ def estimated_nanoseconds(program: Program) -> float:
     total = 0.0
     for kernel in program.kernels:
         if isinstance(kernel, Gemm):
-            total += math.prod(axis.extent for axis in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) / _GEMM_SPEED
+            total += estimate(math.prod(a.extent for a in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k))) / _GEMM_SPEED
         elif isinstance(kernel, Call):
             total += _HOST_CALL
         elif isinstance(kernel, Control):
             total += kernel.attrs.get("length", _STEPS) * sum(map(estimated_nanoseconds, kernel.programs.values()))
         else:
-            total += math.prod(axis.extent for axis in kernel.grid) * kernel.cost
+            total += estimate(math.prod(axis.extent for axis in kernel.grid)) * kernel.cost
     return total
 
 

@@ -18,9 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from graphc.backends.llvm import sizes
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.target import Target
+from graphc.dims import Dim
+from graphc.index import surely
 from graphc.kernel import Buffer, Program
+from graphc.sizes import ceil_div
+from graphc.types import Size
 
 ALIGNMENT = 64
 """Of the arena, and of everything in it."""
@@ -29,9 +34,12 @@ ALIGNMENT = 64
 _INPUTS, _OUTPUTS, _CONSTANTS, _ARENA = range(4)
 FIELDS = ("inputs", "outputs", "constants", "arena")
 """The parameters of a program."""
+_SIZED = 4  # the arena, at an offset that stands in the table of sizes
+_FIELD_BITS = 3
 _POINTER = 8
 # Where in a kernel's table the addresses are.
-_SCRATCH, _HOST, _BUFFERS = range(3)
+_SCRATCH, _HOST, _SIZES, _BUFFERS = range(4)
+assert _SIZES == sizes.SLOT
 
 
 class Context:
@@ -41,18 +49,21 @@ class Context:
         self.module = module
         self.target = target
         self._constants = len(program.constants)
-        self._places: dict[Buffer, tuple[int, int]] = {}
+        self._places: dict[Buffer, tuple[int, Size]] = {}
         for field, buffers in ((_INPUTS, program.inputs), (_OUTPUTS, program.outputs), (_CONSTANTS, program.constants)):
             for number, buffer in enumerate(buffers):
                 self._places[buffer] = field, _POINTER * number
         for buffer in program.temporaries:
             self._places[buffer] = _ARENA, buffer.offset
-        self._scratch_offset = -(-program.arena // ALIGNMENT) * ALIGNMENT
-        self._scratch = 0
+        self._inputs = len(program.inputs) if program.symbols else None
+        self._scratch_offset = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT
+        self._scratch: Size = 0
+        if program.facts is not None and module.sizes is None:
+            module.sizes = sizes.SizeTable(program.symbols)
         self._slots: dict[Buffer, int] = {}
 
     @property
-    def arena(self) -> int:
+    def arena(self) -> Size:
         """How many bytes the arena must have: temporaries first, then the scratch memory of the kernels."""
         return self._scratch_offset + self._scratch
 
@@ -63,15 +74,20 @@ class Context:
         self._slots = {buffer: _BUFFERS + number for number, buffer in enumerate(buffers)}
 
     def place(self, buffer: Buffer) -> int:
-        """Where a buffer is, for `fill`: what it is counted from in the last two bits, and how many bytes from there."""
+        """Where a buffer is, for `fill`: what it is counted from in the last bits, and how many bytes from there."""
         field, offset = self._places[buffer]
-        return offset << 2 | field
+        if isinstance(offset, Dim):
+            field, offset = _SIZED, self.module.sizes.place(offset) * _POINTER
+        return offset << _FIELD_BITS | field
 
     def table(self, f: Function, fields: str, most: int) -> str:
         """A table for kernels with `most` buffers, or fewer: its address. What is the same for all kernels is in it."""
         table = f.slot(f"[{_BUFFERS + most} x ptr]")
         arena, constants = (f.value(f"load ptr, ptr {_place(f, fields, field)}") for field in (_ARENA, _CONSTANTS))
-        scratch = f.value(f"getelementptr i8, ptr {arena}, i64 {self._scratch_offset}")
+        if self._inputs is not None:
+            inputs = f.value(f"load ptr, ptr {_place(f, fields, _INPUTS)}")
+            f.do(f"store ptr {f.value(f'load ptr, ptr {_place(f, inputs, self._inputs)}')}, ptr {_place(f, table, _SIZES)}")
+        scratch = f.value(f"getelementptr i8, ptr {arena}, i64 {sizes.size_operand(f, self._scratch_offset)}")
         f.do(f"store ptr {scratch}, ptr {_place(f, table, _SCRATCH)}")
         host = f.value(f"load ptr, ptr {_place(f, constants, self._constants)}")
         f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
@@ -100,9 +116,17 @@ class Context:
         address = f.slot("ptr")
         with f.loop("0", "%count") as i:
             place = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr %places, i64 {i}')}")
-            field = f.value(f"and i64 {place}, 3")
+            field = f.value(f"and i64 {place}, {(1 << _FIELD_BITS) - 1}")
+            offset = f.slot("i64")
+            f.do(f"store i64 {f.value(f'ashr i64 {place}, {_FIELD_BITS}')}, ptr {offset}")
+            if self.module.sizes is not None:
+                with f.when(f.value(f"icmp eq i64 {field}, {_SIZED}")):
+                    known = f.value(f"load ptr, ptr {_place(f, '%table', _SIZES)}")
+                    word = f.value(f"getelementptr i8, ptr {known}, i64 {f.value(f'load i64, ptr {offset}')}")
+                    f.do(f"store i64 {f.value(f'load i64, ptr {word}')}, ptr {offset}")
+                field = f.intrinsic("llvm.umin", "i64", field, str(_ARENA))
             base = f.value(f"load ptr, ptr {_place(f, '%fields', field)}")
-            there = f.value(f"getelementptr i8, ptr {base}, i64 {f.value(f'ashr i64 {place}, 2')}")
+            there = f.value(f"getelementptr i8, ptr {base}, i64 {f.value(f'load i64, ptr {offset}')}")
             f.do(f"store ptr {there}, ptr {address}")
             with f.when(f.value(f"icmp ne i64 {field}, {_ARENA}")):
                 f.do(f"store ptr {f.value(f'load ptr, ptr {there}')}, ptr {address}")
@@ -112,9 +136,13 @@ class Context:
 
     # For kernels
 
-    def reserve_scratch(self, nbytes: int) -> None:
+    def reserve_scratch(self, nbytes: Size) -> None:
         """Have at least so many bytes of scratch memory. It is a kernel's own while it runs, and the next one's after."""
-        self._scratch = max(self._scratch, -(-nbytes // ALIGNMENT) * ALIGNMENT)
+        needed = ceil_div(nbytes, ALIGNMENT) * ALIGNMENT
+        if surely(needed, self._scratch):
+            self._scratch = needed
+        elif not surely(self._scratch, needed):  # the greater of both is no polynomial
+            self._scratch = self._scratch + needed
 
     def scratch(self, f: Function) -> str:
         """The address of the scratch memory, aligned to 64 bytes; for a function whose first parameter is %context."""

@@ -26,11 +26,14 @@ from graphc.backends.llvm.dotkernel import DotTile, emit_dotkernel
 from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
 from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
-from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.integers import Integer, Integers
 from graphc.backends.llvm.memory import load_consecutive
 from graphc.backends.llvm.microkernel import emit_merge, emit_microkernel
 from graphc.backends.llvm.packing import Operand, Panel, emit_packing
+from graphc.backends.llvm.sizes import size_operand
 from graphc.kernel import Axis, Expr, Gemm
+from graphc.sizes import ceil_div, is_static
+from graphc.types import Size
 
 _HEADER = ALIGNMENT
 """Bytes at the start of the scratch memory: the number of the next task, and of the first block of steps of a round."""
@@ -58,18 +61,18 @@ class _Side:
     access: Access
     lanes: int
     """How many of them a tile has."""
-    tiles: int
-    panel: int
+    tiles: Size
+    panel: Size
     """Elements from one panel to the next."""
-    block: int
+    block: Size
     """Elements of all panels at a block of steps."""
-    shared: int
+    shared: Size
     """Where panels for all tasks begin in the scratch memory, in bytes."""
-    private: int
+    private: Size
     """Where panels for one task begin in its worker's memory, in elements."""
 
     @property
-    def panels(self) -> int:
+    def panels(self) -> Size:
         """How many there are at a block of steps, through the batch."""
         return extent(self.operand.batch) * self.tiles
 
@@ -98,12 +101,12 @@ class _Product:
         """Add all functions to the module."""
         plan, context = self.plan, self.context
         for side in (self.lhs, self.rhs):
-            if side.access is not Access.DIRECT and plan.k:
+            if side.access is not Access.DIRECT and plan.k != 0:
                 self.packing(side)
         self.task()
         if not plan.stays:
             self.epilogue()
-        shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k]
+        shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k != 0]
         if shared:
             self.pack(shared)
         if plan.is_parallel:
@@ -112,19 +115,20 @@ class _Product:
         f = self.function("")
         integers = Integers(f)
         scratch = context.scratch(f)
-        with integers.loop(0, -(-plan.k_blocks // plan.round), "round") as number:
-            if plan.round < plan.k_blocks:
+        with integers.loop(0, 1 if plan.round == plan.k_blocks else ceil_div(plan.k_blocks, plan.round), "round") as number:
+            if plan.round != plan.k_blocks:
                 first = integers.multiply(number, plan.round)
                 f.do(f"store i64 {first}, ptr {self.header(f, scratch, _FIRST_BLOCK)}")
             if shared:
                 numbers = sum(side.block * plan.round for side in shared)
                 panels = sum(side.panels for side in shared)
-                self.each(f, "pack", panels, parallel=plan.is_parallel and numbers >= _PARALLEL_PACKING)
+                is_much = not is_static(numbers) or numbers >= _PARALLEL_PACKING
+                self.each(f, "pack", panels, parallel=plan.is_parallel and is_much)
             if plan.is_parallel:
                 f.do(f"store i64 0, ptr {self.header(f, scratch, _NEXT_TASK)}")
                 self.each(f, "worker", plan.workers, parallel=True)
             else:
-                own = f.value(f"getelementptr i8, ptr {scratch}, i64 {self.private}")
+                own = self.at(f, scratch, self.private)
                 with integers.loop(0, plan.tasks, "task") as task:
                     f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), ("ptr", own))
         f.do("ret void")
@@ -134,10 +138,10 @@ class _Product:
         symbol = f"{self.name}.{suffix}" if suffix else self.name
         return self.context.module.function(symbol, [("ptr", "context"), *params], linkage="internal")
 
-    def each(self, f: Function, suffix: str, chunks: int, *, parallel: bool) -> None:
+    def each(self, f: Function, suffix: str, chunks: Size, *, parallel: bool) -> None:
         """Call a function of (context, chunk) for each chunk."""
         if parallel:
-            self.context.parallel_for(f, f"@{self.name}.{suffix}", str(chunks))
+            self.context.parallel_for(f, f"@{self.name}.{suffix}", size_operand(f, chunks))
             return
         with Integers(f).loop(0, chunks, "chunk") as chunk:
             f.call("void", f"@{self.name}.{suffix}", ("ptr", "%context"), ("i64", chunk))
@@ -148,12 +152,12 @@ class _Product:
         plan, integers = self.plan, Integers(f)
         scratch = self.context.scratch(f)
         offset = integers.add(integers.multiply("%number", plan.private * plan.dtype.itemsize), self.private)
-        own = f.value(f"getelementptr i8, ptr {scratch}, i64 {offset}")
+        own = self.at(f, scratch, offset)
         again, work, done = f.label("again"), f.label("work"), f.label("done")
         f.jump(again)
         f.enter(again)
         task = f.value(f"atomicrmw add ptr {self.header(f, scratch, _NEXT_TASK)}, i64 1 monotonic")
-        f.branch(f.value(f"icmp slt i64 {task}, {plan.tasks}"), work, done)
+        f.branch(f.value(f"icmp slt i64 {task}, {size_operand(f, plan.tasks)}"), work, done)
         f.enter(work)
         f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), ("ptr", own))
         f.jump(again)
@@ -175,8 +179,8 @@ class _Product:
     def blocks(self, f: Function, scratch: str) -> tuple[str, str]:
         """The first block of steps of the round, and the one after the last."""
         plan = self.plan
-        if plan.round >= plan.k_blocks:
-            return "0", str(plan.k_blocks)
+        if plan.round == plan.k_blocks:
+            return "0", size_operand(f, plan.k_blocks)
         first = f.value(f"load i64, ptr {self.header(f, scratch, _FIRST_BLOCK)}")
         return first, Integers(f).least(Integers(f).add(first, plan.round), plan.k_blocks)
 
@@ -185,14 +189,18 @@ class _Product:
         plan, integers = self.plan, Integers(f)
         start = integers.multiply(block, plan.k_block)
         if plan.k == plan.k_blocks * plan.k_block:
-            return start, str(plan.k_block)
+            return start, size_operand(f, plan.k_block)
         return start, integers.least(integers.subtract(plan.k, start), plan.k_block)
 
     def shared_panel(self, f: Function, side: _Side, scratch: str, block: str, panel: str) -> str:
         """The address of a panel, counted through the batch, at a block of the round."""
         integers = Integers(f)
         offset = integers.add(integers.multiply(block, side.block), integers.multiply(panel, side.panel))
-        return self.element(f, f.value(f"getelementptr i8, ptr {scratch}, i64 {side.shared}"), offset)
+        return self.element(f, self.at(f, scratch, side.shared), offset)
+
+    def at(self, f: Function, pointer: str, nbytes: Integer) -> str:
+        """An address, some bytes on."""
+        return f.value(f"getelementptr i8, ptr {pointer}, i64 {Integers(f).operand(nbytes)}")
 
     def element(self, f: Function, pointer: str, offset: str) -> str:
         """The address of a number that is multiplied or summed."""
@@ -206,16 +214,16 @@ class _Product:
         integers = Integers(f)
         scratch = self.context.scratch(f)
         first, last = self.blocks(f, scratch)
-        before = 0
+        before: Size = 0
         for side in sides:
             panel = integers.subtract("%chunk", before)
-            with f.when(f.value(f"icmp ult i64 {panel}, {side.panels}")):
+            with f.when(f.value(f"icmp ult i64 {panel}, {size_operand(f, side.panels)}")):
                 batch = integers.divide(panel, side.tiles)
                 tile = integers.remainder(panel, side.tiles)
                 with integers.loop(first, last, "block") as block:
                     to = self.shared_panel(f, side, scratch, integers.subtract(block, first), panel)
                     self.call_packing(f, side, batch, tile, block, to)
-            before += side.panels
+            before = before + side.panels
         f.do("ret void")
 
     def packing(self, side: _Side) -> None:
@@ -298,10 +306,10 @@ class _Task:
                         a = lhs.read(i, i, block, since)
                         self.tile(matrix, block, i, j, a, b, place)
 
-    def part(self, number: str, parts: int, block: int, count: int) -> tuple[str, str]:
+    def part(self, number: str, parts: Size, block: int, count: Size) -> tuple[str, str]:
         """Where a part of `count` begins and ends."""
         if parts == 1:
-            return "0", str(count)
+            return "0", size_operand(self.f, count)
         begin = self.integers.multiply(number, block)
         return begin, self.integers.least(self.integers.add(begin, block), count)
 
@@ -312,7 +320,7 @@ class _Task:
             return ""
         if place.buffer is not None:
             return self.product.element(self.f, self.pointers(place.buffer), self.index(place.offset, axes))
-        sums = self.f.value(f"getelementptr i8, ptr {self.scratch}, i64 {self.product.sums}")
+        sums = self.product.at(self.f, self.scratch, self.product.sums)
         return self.product.element(self.f, sums, self.integers.multiply(matrix, plan.m * plan.n))
 
     def index(self, offset: Expr, axes: Axes) -> str:
@@ -333,12 +341,13 @@ class _Task:
             integers.least(integers.subtract(plan.n, column), tile.columns) if plan.n % tile.columns else str(tile.columns)
         )
 
-        def compute(to: str, step: int, accumulate: str) -> None:
-            operands = (("ptr", a.pointer), ("i64", str(a.step)), ("ptr", b.pointer), ("i64", str(b.step)))
-            f.call("void", product.microkernel, ("i64", count), *operands, ("ptr", to), ("i64", str(step)), ("i1", accumulate))
+        def compute(to: str, step: Size, accumulate: str) -> None:
+            steps = [size_operand(f, size) for size in (a.step, b.step, step)]
+            operands = (("ptr", a.pointer), ("i64", steps[0]), ("ptr", b.pointer), ("i64", steps[1]))
+            f.call("void", product.microkernel, ("i64", count), *operands, ("ptr", to), ("i64", steps[2]), ("i1", accumulate))
 
-        def finish(sums: str, step: int) -> None:
-            numbers = (str(step), row, rows, column, columns)
+        def finish(sums: str, step: Size) -> None:
+            numbers = (size_operand(f, step), row, rows, column, columns)
             f.call("void", f"@{product.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums),
                    *(("i64", number) for number in numbers))
 
@@ -357,7 +366,7 @@ class _Task:
         def merge() -> None:
             compute(self.tile_sums, tile.columns, "false")
             symbol = emit_merge(product.context.module, plan.dtype, tile.width)
-            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", str(step)))
+            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", size_operand(f, step)))
             f.call("void", symbol, ("ptr", part()), *steps, ("i64", rows), ("i64", columns), ("i1", accumulate))
 
         if not self.has_parts:
@@ -372,7 +381,7 @@ class _Task:
             with f.when(f.value(f"xor i1 {is_whole}, true")):
                 merge()
         if not plan.stays:
-            with f.when(f.value(f"icmp eq i64 {block}, {plan.k_blocks - 1}")):
+            with f.when(f.value(f"icmp eq i64 {block}, {size_operand(f, plan.k_blocks - 1)}")):
                 finish(to, step)
 
 
@@ -382,7 +391,7 @@ class _Lanes:
     tile's (a last tile that would reach beyond the operand begins earlier)."""
 
     pointer: str
-    step: int
+    step: Size
     skipped: str
 
 
@@ -393,7 +402,7 @@ class _Reader:
         self.task = task
         self.side = side
         self.first = first
-        self.packs = side.access is Access.PRIVATE and task.plan.k > 0
+        self.packs = side.access is Access.PRIVATE and task.plan.k != 0
         integers = task.integers
         self.batch = "0"
         for axis in side.operand.batch:

@@ -18,7 +18,8 @@ from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
 from graphc.backends.llvm.packing import Operand, panel_size
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Buffer, Expr, Gemm, Store, expressions
-from graphc.types import DType
+from graphc.sizes import ceil_div, estimate, is_static
+from graphc.types import DType, Size
 
 # In cycles of a core:
 _SERIAL = 25_000  # what a product must take to be shared among threads
@@ -46,6 +47,10 @@ _ALIASING = 4096
 """Bytes: addresses so far apart compete for the same few lines of the level-1 cache."""
 _FEW_DOTS = 32
 """How many rows or columns a product may have that is computed as dot products."""
+_MANY = 64
+"""More rows or columns than most tiles have. Of symbolic sizes the plan asks no more than whether they are more than that, and
+takes them for these then, or else for those:"""
+_TYPICAL_MANY, _TYPICAL_FEW = 512, 8
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
 
@@ -90,7 +95,7 @@ class Place:
 
     buffer: Buffer | None
     offset: Expr
-    row: int
+    row: Size
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ class Plan:
 
     kernel: Gemm
     tile: Tile | DotTile
-    batch: int
-    m: int
-    n: int
-    k: int
+    batch: Size
+    m: Size
+    n: Size
+    k: Size
     lhs: Operand
     rhs: Operand
     epilogue: Epilogue
@@ -116,7 +121,7 @@ class Plan:
     batch_block: int
     m_block: int
     n_block: int
-    k_block: int
+    k_block: Size
     is_parallel: bool
     place: Place | None
     stays: bool
@@ -127,72 +132,78 @@ class Plan:
         return self.tile.dtype
 
     @property
-    def m_tiles(self) -> int:
-        return -(-self.m // self.tile.rows)
+    def m_tiles(self) -> Size:
+        return ceil_div(self.m, self.tile.rows)
 
     @property
-    def n_tiles(self) -> int:
-        return -(-self.n // self.tile.columns)
+    def n_tiles(self) -> Size:
+        return ceil_div(self.n, self.tile.columns)
 
     @property
-    def k_blocks(self) -> int:
-        return max(1, -(-self.k // self.k_block))
+    def k_blocks(self) -> Size:
+        if self.k == self.k_block:
+            return 1
+        blocks = ceil_div(self.k, self.k_block)
+        return max(1, blocks) if isinstance(blocks, int) else blocks
 
     @property
-    def grid(self) -> tuple[int, int, int]:
+    def grid(self) -> tuple[Size, Size, Size]:
         """The number of blocks of batch, m and n; their product is the number of tasks."""
         return tuple(  # type: ignore[return-value]
-            -(-count // block)
+            ceil_div(count, block)
             for count, block in ((self.batch, self.batch_block), (self.m_tiles, self.m_block), (self.n_tiles, self.n_block))
         )
 
     @property
-    def tasks(self) -> int:
+    def tasks(self) -> Size:
         return math.prod(self.grid)
 
     @property
-    def workers(self) -> int:
-        """How many tasks can run at once."""
-        return min(self.tasks, _MOST_TASKS) if self.is_parallel else 1
+    def workers(self) -> Size:
+        """How many tasks can run at once, or more than that."""
+        if not self.is_parallel:
+            return 1
+        return self.tasks if estimate(self.tasks) < _MOST_TASKS else _MOST_TASKS
 
     # Memory, in elements
 
     @property
-    def lhs_panel(self) -> int:
+    def lhs_panel(self) -> Size:
         return panel_size(self.tile.rows, self.k_block, self.tile.width)
 
     @property
-    def rhs_panel(self) -> int:
+    def rhs_panel(self) -> Size:
         return panel_size(self.tile.columns, self.k_block, self.tile.width)
 
     @property
-    def lhs_block(self) -> int:
+    def lhs_block(self) -> Size:
         """A block of steps of the left operand, if it is packed beforehand."""
         return extent(self.lhs.batch) * self.m_tiles * self.lhs_panel if self.lhs_access is Access.SHARED else 0
 
     @property
-    def rhs_block(self) -> int:
+    def rhs_block(self) -> Size:
         """A block of steps of the right operand, if it is packed beforehand."""
         return extent(self.rhs.batch) * self.n_tiles * self.rhs_panel if self.rhs_access is Access.SHARED else 0
 
     @cached_property
-    def round(self) -> int:
+    def round(self) -> Size:
         """How many blocks of steps are packed beforehand at a time."""
-        block = (self.lhs_block + self.rhs_block) * self.dtype.itemsize
-        return self.k_blocks if block == 0 else max(1, min(self.k_blocks, _SHARED_BYTES // block))
+        block = estimate((self.lhs_block + self.rhs_block) * self.dtype.itemsize)
+        most = _SHARED_BYTES // block if block else 0
+        return self.k_blocks if block == 0 or estimate(self.k_blocks) <= most else max(1, most)
 
     @property
-    def lhs_private(self) -> int:
+    def lhs_private(self) -> Size:
         """What a task packs of the left operand for itself: a block of rows."""
         return self.m_block * self.lhs_panel if self.lhs_access is Access.PRIVATE else 0
 
     @property
-    def private(self) -> int:
+    def private(self) -> Size:
         """All that a task packs for itself: of the right operand one panel at a time."""
         return self.lhs_private + (self.rhs_panel if self.rhs_access is Access.PRIVATE else 0)
 
     @property
-    def sums(self) -> int:
+    def sums(self) -> Size:
         """What the sums take that are collected in scratch memory."""
         collected = self.place is not None and self.place.buffer is None
         return -(-self.batch * self.m * self.n // 16) * 16 if collected else 0
@@ -207,20 +218,23 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     rhs = Operand.of(kernel.rhs, dtype, kernel.batch, kernel.n, kernel.k)
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
     tile, lhs_direct, rhs_direct = _tile(lhs, rhs, dtype, m, n, k, target)
-    m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
-    k_block = max(1, k) if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
-    cycles = batch * tile.cycles(m, n, k)
-    is_parallel = cycles >= _SERIAL
-    blocks = (batch, m_tiles, n_tiles)
+    m_tiles, n_tiles = ceil_div(m, tile.rows), ceil_div(n, tile.columns)
+    k_block = max(1, estimate(k)) if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
+    # blocks that are best for the example, or for more, are not bad for others
+    rows, columns = (size if isinstance(size, int) else max(_TYPICAL_MANY, estimate(size)) for size in (m, n))
+    steps, matrices = estimate(k), estimate(batch)
+    cycles = matrices * tile.cycles(rows, columns, steps)
+    is_parallel = cycles >= _SERIAL or not is_static(batch, m, n, k)
+    blocks = (matrices, -(-rows // tile.rows), -(-columns // tile.columns))
     if is_parallel:
-        loads = ((m * k, lhs_direct), (n * k, rhs_direct))
-        blocks = _blocks(blocks, cycles, loads, tile, k_block, target)
+        loads = ((rows * steps, lhs_direct), (columns * steps, rhs_direct))
+        blocks = _blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
     batch_block, m_block, n_block = blocks
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
     rhs_private = m_block == m_tiles and extent(rhs.batch) == batch
     place, stays = _place(kernel, epilogue, dtype)
-    if k <= k_block and not stays:
+    if not stays and (k == k_block or (is_static(k, k_block) and k <= k_block)):
         place = None
     elif place is None:
         place = Place(None, index.ZERO, n)
@@ -235,7 +249,7 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
 def _oriented(kernel: Gemm) -> Gemm:
     """The product, transposed if its results are then stored side by side."""
     offset = kernel.epilogue[0].offset
-    rows, columns = ([axis for axis in axes if axis.extent > 1] for axes in (kernel.m, kernel.n))
+    rows, columns = ([axis for axis in axes if axis.extent not in (0, 1)] for axes in (kernel.m, kernel.n))
     if not rows or (columns and index.stride(offset, columns[-1]) == 1) or index.stride(offset, rows[-1]) != 1:
         return kernel
     return _with(kernel, m=kernel.n, n=kernel.m, lhs=kernel.rhs, rhs=kernel.lhs)
@@ -244,17 +258,24 @@ def _oriented(kernel: Gemm) -> Gemm:
 def _folded(kernel: Gemm, target: Target) -> Gemm:
     """The product with axes of the batch as rows or columns, where one operand is the same for all of them and that
     fills the tiles better."""
-    extents = map(extent, (kernel.m, kernel.n, kernel.k))
+    extents = (_typical(extent(axes)) for axes in (kernel.m, kernel.n, kernel.k))
     tile = choose_tile(target, computed_in(kernel.accumulator.dtype), *extents)
     for side, other, size in (("m", "rhs", tile.rows), ("n", "lhs", tile.columns)):
         used = {e.attr for e in getattr(kernel, other).walk() if e.op == "axis"}
         free = tuple(axis for axis in kernel.batch if axis not in used)
         axes: Axes = getattr(kernel, side)
-        apart = extent(free) * -(-extent(axes) // size)
-        if free and apart > _WASTE * -(-extent((*free, *axes)) // size):
+        apart = _typical(extent(free)) * -(-_typical(extent(axes)) // size)
+        if free and apart > _WASTE * -(-_typical(extent(free)) * _typical(extent(axes)) // size):
             rest = tuple(axis for axis in kernel.batch if axis not in free)
             kernel = _with(kernel, batch=rest, **{side: (*free, *axes)})
     return kernel
+
+
+def _typical(size: Size) -> int:
+    """A number to decide by in the place of a size: the same for many of them."""
+    if isinstance(size, int):
+        return size
+    return _TYPICAL_MANY if size > _MANY else _TYPICAL_FEW
 
 
 def _with(kernel: Gemm, **changes: object) -> Gemm:
@@ -263,19 +284,23 @@ def _with(kernel: Gemm, **changes: object) -> Gemm:
 
 
 def _tile(
-    lhs: Operand, rhs: Operand, dtype: DType, m: int, n: int, k: int, target: Target
+    lhs: Operand, rhs: Operand, dtype: DType, rows: Size, columns: Size, steps: Size, target: Target
 ) -> tuple[Tile | DotTile, bool, bool]:
     """The shape of the micro-kernel, and whether it reads the left and the right operand directly."""
+    m, n, k = map(_typical, (rows, columns, steps))
     tile = choose_tile(target, dtype, m, n, k)
     m_tiles, n_tiles = -(-m // tile.rows), -(-n // tile.columns)
     lhs_direct = rhs_direct = False
-    if lhs.strides is not None:
+    # what is read directly has no fewer rows or columns than a tile, and a micro-kernel is made for one distance of rows
+    if lhs.strides is not None and is_static(lhs.strides[0]) and (is_static(rows) or m > _MANY):
         few = _DIRECT_ROW_READS if lhs.strides[1] == 1 or not lhs.steps else _DIRECT_COLUMN_READS
         lhs_direct = n_tiles <= few
-    if rhs.strides is not None and rhs.strides[0] == 1 and n >= tile.columns:
+    is_wide = n >= tile.columns if is_static(columns) else n > _MANY >= tile.columns
+    if rhs.strides is not None and rhs.strides[0] == 1 and is_wide:
         few = 1 if rhs.strides[1] * dtype.itemsize % _ALIASING == 0 else _DIRECT_READS
         rhs_direct = m_tiles <= few
-    if lhs.strides is not None and rhs.strides is not None and lhs.strides[1] == rhs.strides[1] == 1:
+    is_known = is_static(rows, columns, steps, *(lhs.strides or ()), *(rhs.strides or ()))
+    if is_known and lhs.strides is not None and rhs.strides is not None and lhs.strides[1] == rhs.strides[1] == 1:
         dot = choose_dot_tile(target, dtype, m, n, k, (lhs.strides[0], rhs.strides[0]))
         packed = (0 if lhs_direct else m * k) + (0 if rhs_direct else n * k)
         if min(m, n) <= _FEW_DOTS and dot.cycles(m, n, k) < tile.cycles(m, n, k) + packed * _PACKING:
@@ -285,17 +310,18 @@ def _tile(
     return tile, lhs_direct, rhs_direct
 
 
-def _k_block(tile: Tile, k: int, lhs: Operand, rhs: Operand, target: Target) -> int:
+def _k_block(tile: Tile, k: Size, lhs: Operand, rhs: Operand, target: Target) -> Size:
     """How many steps to take at a time: as many as panels of the right operand stay in the level-1 cache for, or not
     much beyond it, shared out evenly."""
     most = max(64, min(_MOST_STEPS, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize)))
     if k <= most:
-        return max(1, k)
+        return max(1, k) if isinstance(k, int) else k
     # whole numbers of the inner axes' steps are packed faster
-    inner = math.lcm(*(extent(operand.steps[1:]) for operand in (lhs, rhs)))
+    steps = [size for size in (extent(operand.steps[1:]) for operand in (lhs, rhs)) if isinstance(size, int)]
+    inner = math.lcm(*steps) if len(steps) == 2 else most + 1
     unit = inner if inner <= most else 16
-    blocks = -(-k // most)
-    return -(-k // (blocks * unit)) * unit
+    blocks = ceil_div(k, most)
+    return ceil_div(k, blocks * unit) * unit
 
 
 def _blocks(

@@ -24,6 +24,10 @@ class Integers:
         """A name, a number or a size as an operand."""
         return a if isinstance(a, str) else size_operand(self.f, a)
 
+    def _divisor(self, b: Size) -> str:
+        """A size of 0 as 1: what is divided by it is not used then."""
+        return self.greatest(b, 1) if isinstance(b, Dim) else str(b)
+
     def add(self, a: Integer, b: Integer) -> str:
         x, y = known(a), known(b)
         if x is not None and y is not None:
@@ -53,14 +57,14 @@ class Integers:
         x, y = known(a), known(b)
         if x is not None and y is not None:
             return str(x // y)
-        return self.operand(a) if y == 1 or x == 0 else self.f.value(f"udiv i64 {self.operand(a)}, {self.operand(b)}")
+        return self.operand(a) if y == 1 or x == 0 else self.f.value(f"udiv i64 {self.operand(a)}, {self._divisor(b)}")
 
     def remainder(self, a: Integer, b: Size) -> str:
         """a % b, of a number that is not negative."""
         x, y = known(a), known(b)
         if x is not None and y is not None:
             return str(x % y)
-        return "0" if y == 1 or x == 0 else self.f.value(f"urem i64 {self.operand(a)}, {self.operand(b)}")
+        return "0" if y == 1 or x == 0 else self.f.value(f"urem i64 {self.operand(a)}, {self._divisor(b)}")
 
     def least(self, a: Integer, b: Integer) -> str:
         x, y = known(a), known(b)

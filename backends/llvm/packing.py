@@ -29,10 +29,12 @@ from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address as element_address
 from graphc.backends.llvm.memory import store_consecutive
+from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
 from graphc.kernel import Axis, Buffer, Expr, cast, constant
-from graphc.types import DType
+from graphc.sizes import ceil_div, estimate
+from graphc.types import DType, Size
 
 _MOST_ROWS = 5
 """How many rows of a group of axes a vector of lanes may touch; beyond, its lanes are better taken one by one."""
@@ -60,7 +62,7 @@ class Operand:
         return Operand(value, tuple(axis for axis in batch if axis in used), lanes, steps)
 
     @cached_property
-    def strides(self) -> tuple[int, int] | None:
+    def strides(self) -> tuple[Size, Size] | None:
         """By how much the place in memory grows from lane to lane and from step to step, if the operand can be read
         where it stands; None if it has to be packed."""
         if self.value.op != "load" or len(self.value.args) > 1 or len(self.lanes) > 1 or len(self.steps) > 1:
@@ -89,11 +91,10 @@ def _without_where(value: Expr) -> Expr:
     return value
 
 
-def panel_size(rows: int, steps: int, width: int) -> int:
+def panel_size(rows: int, steps: Size, width: int) -> Size:
     """Elements from one panel of `rows` lanes to the next. Vectors are stored also where they reach beyond the lanes and
     the steps: the next ones overwrite the surplus, and past the last there is room for it."""
-    size = (steps + width) * rows + width
-    return -(-size // 16) * 16
+    return ceil_div((steps + width) * rows + width, 16) * 16
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Panel:
     """
 
     rows: int
-    block: int
+    block: Size
     batch: Sequence[str]
     first: str
     start: str
@@ -125,7 +126,7 @@ def _way(operand: Operand, rows: int, width: int) -> type[_Packer]:
     touched = _rows_touched(operand, rows, width)
     if touched <= _MOST_ROWS and operand.is_contiguous(operand.lanes):
         return _ByLanes
-    if operand.is_contiguous(operand.steps) and operand.steps[-1].extent >= _SHORTEST_RUN:
+    if operand.is_contiguous(operand.steps) and estimate(operand.steps[-1].extent) >= _SHORTEST_RUN:
         return _BySquares
     return _ByLanes if touched <= _MOST_ROWS else _ByNumbers
 
@@ -135,8 +136,10 @@ def _rows_touched(operand: Operand, rows: int, width: int) -> int:
     lanes = operand.lanes
     if len(lanes) < 2:
         return 1
-    row = lanes[-1].extent
-    firsts = range(0, min(extent(lanes), row * rows), rows)
+    row, total = lanes[-1].extent, extent(lanes)
+    if not isinstance(row, int):
+        return 2 if row >= ceil_div(rows, width) * width else rows
+    firsts = range(0, min(total, row * rows) if isinstance(total, int) else row * rows, rows)
     starts = {(first + v) % row for first in firsts for v in range(0, rows, width)}
     return max(-(-(start + min(width, rows)) // row) for start in starts)
 
@@ -190,7 +193,7 @@ class _Packer(ABC):
     # Loops over the steps of the block
 
     @property
-    def whole_inner_steps(self) -> int | None:
+    def whole_inner_steps(self) -> Size | None:
         """How many steps the axes after the first have, if each block holds a whole number of them."""
         inner = extent(self.operand.steps[1:])
         return inner if len(self.operand.steps) > 1 and self.panel.block % inner == 0 else None
@@ -214,11 +217,11 @@ class _Packer(ABC):
         with ExitStack() as loops:
             step = "0"
             for axis in steps[1:]:
-                place = loops.enter_context(f.loop("0", str(axis.extent), hint="place"))
-                step = self.integers.add(f.value(f"mul i64 {step}, {axis.extent}"), place) if step != "0" else place
+                place = loops.enter_context(f.loop("0", size_operand(f, axis.extent), hint="place"))
+                step = self.integers.add(self.integers.multiply(step, axis.extent), place) if step != "0" else place
                 scopes = self._bind(scopes, axis, place)
-            low = f.value(f"udiv i64 {panel.start}, {inner}")
-            high = self.integers.add(low, f.value(f"udiv i64 {panel.count}, {inner}"))
+            low = self.integers.divide(panel.start, inner)
+            high = self.integers.add(low, self.integers.divide(panel.count, inner))
             first = self.integers.subtract(step, panel.start)
             channel = loops.enter_context(f.loop(low, high, hint="channel"))
             if len(scopes) > _MOST_ADDRESSES:
@@ -227,7 +230,7 @@ class _Packer(ABC):
             children = [scope.child() for scope in scopes]
             for child in children:
                 child.bind(steps[0], channel)
-            yield self.integers.add(f.value(f"mul i64 {channel}, {inner}"), first), children
+            yield self.integers.add(self.integers.multiply(channel, inner), first), children
 
     @contextmanager
     def runs(self, scopes: Sequence[Evaluator]) -> Iterator[tuple[str, str, str, list[Evaluator]]]:
@@ -241,11 +244,11 @@ class _Packer(ABC):
             yield panel.start, end, self.integers.subtract("0", panel.start), list(scopes)
             return
         row = steps[-1].extent
-        stop = f.value(f"udiv i64 {self.integers.add(end, row - 1)}, {row}")
-        with f.loop(f.value(f"udiv i64 {panel.start}, {row}"), stop, hint="run") as run:
+        stop = self.integers.divide(self.integers.add(end, row - 1), row)
+        with f.loop(self.integers.divide(panel.start, row), stop, hint="run") as run:
             for axis, place in zip(steps[:-1], locate(f, steps[:-1], run), strict=True):
                 scopes = self._bind(scopes, axis, place, prepare=axis is steps[-2])
-            begin = f.value(f"mul i64 {run}, {row}")
+            begin = self.integers.multiply(run, row)
             low = self.integers.greatest(self.integers.subtract(panel.start, begin), 0)
             high = self.integers.least(self.integers.subtract(end, begin), row)
             yield low, high, self.integers.subtract(begin, panel.start), list(scopes)
@@ -277,7 +280,7 @@ class _ByLanes(_Packer):
             self.pack([[(base, None)] for _ in starts])
             return
         row, span = operand.lanes[-1].extent, len(starts) * self.width
-        if span > row:
+        if (isinstance(row, int) or len(operand.lanes) > 1) and span > row:
             self.pack([self.parts(base, start) for start in starts])
             return
         place, x = self.place_of(panel.first)
@@ -289,9 +292,10 @@ class _ByLanes(_Packer):
         if span == panel.rows and row % panel.rows == 0:
             self.pack(whole)
             return
-        with f.when(f.value(f"icmp sle i64 {x}, {row - span}")):
+        last = size_operand(f, row - span)
+        with f.when(f.value(f"icmp sle i64 {x}, {last}")):
             self.pack(whole)
-        with f.when(f.value(f"icmp sgt i64 {x}, {row - span}")):
+        with f.when(f.value(f"icmp sgt i64 {x}, {last}")):
             self.pack([self.parts(base, start) for start in starts])
 
     def place_of(self, lane: str) -> tuple[str, str]:
@@ -299,7 +303,7 @@ class _ByLanes(_Packer):
         row = self.operand.lanes[-1].extent
         if len(self.operand.lanes) == 1:
             return "0", lane
-        return self.f.value(f"udiv i64 {lane}, {row}"), self.f.value(f"urem i64 {lane}, {row}")
+        return self.integers.divide(lane, row), self.integers.remainder(lane, row)
 
     def bind_lanes(self, scope: Evaluator, row: str, x: str) -> None:
         lanes = self.operand.lanes
@@ -312,13 +316,13 @@ class _ByLanes(_Packer):
         f, lanes, panel = self.f, self.operand.lanes, self.panel
         row, total = lanes[-1].extent, extent(lanes)
         lane = self.integers.add(panel.first, start)
-        valid = self.integers.least(self.integers.subtract(str(total), lane), min(self.width, panel.rows - start))
+        valid = self.integers.least(self.integers.subtract(total, lane), min(self.width, panel.rows - start))
         place, x = self.place_of(self.integers.least(lane, total - 1))
         parts: list[tuple[Evaluator, str | None]] = []
         for i in range(_rows_touched(self.operand, panel.rows, self.width)):
             begin = self.integers.subtract(x, i * row)
             low = self.integers.greatest(self.integers.subtract("0", begin), 0) if i else "0"
-            high = self.integers.least(valid, self.integers.subtract(str(row), begin))
+            high = self.integers.least(valid, self.integers.subtract(row, begin))
             there = place
             if i:
                 # a part without lanes must not evaluate anything in a row that may not be there
@@ -367,7 +371,7 @@ class _BySquares(_Packer):
                     # most squares of a plain matrix are turned straight from there
                     lane = integers.add(self.panel.first, start)
                     is_whole = f.value(f"icmp sge i64 {left}, {width}")
-                    has_lanes = f.value(f"icmp sle i64 {lane}, {extent(self.operand.lanes) - width}")
+                    has_lanes = f.value(f"icmp sle i64 {lane}, {size_operand(f, extent(self.operand.lanes) - width)}")
                     is_plain = f.value(f"and i1 {is_whole}, {has_lanes}")
                     with f.when(is_plain):
                         self.turn(self.corner(lane, place), strides[0], at)
@@ -389,10 +393,10 @@ class _BySquares(_Packer):
                 scope.bind(axis, place)
         return element_address(self.f, self.dtype, self.pointers(self.value.attr), scope.scalar(self.value.args[0]))
 
-    def turn(self, square: str, stride: int, at: str) -> None:
+    def turn(self, square: str, stride: Size, at: str) -> None:
         """Store the columns of a square, whose rows are `stride` apart, as steps."""
         transpose = emit_transpose(self.f.module, self.dtype, self.width)
-        steps = (("i64", str(stride)), ("i64", str(self.panel.rows)))
+        steps = (("i64", size_operand(self.f, stride)), ("i64", str(self.panel.rows)))
         self.f.call("void", transpose, ("ptr", square), steps[0], ("ptr", at), steps[1])
 
     def tables(self) -> dict[Axis, str]:

@@ -4,8 +4,9 @@
 
 The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
 runs the kernels one after another and returns 0; or, where a check of the program fails, its number counted from 1; or
-`host.FAILED`. Of symbols from outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`, and
-`host_call`, which `host` tells of. How kernels are rendered is told in `context`.
+`host.FAILED`. For symbolic sizes there are one more input and one more function, of which `sizes` tells. Of symbols from
+outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`, and `host_call`, which `host` tells of.
+How kernels are rendered is told in `context`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from graphc.backends.llvm.control import Inner, render_control
 from graphc.backends.llvm.gemm import render_gemm
 from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
+from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Buffer, Call, Control, Gemm, Program, writes
 from graphc.kernel_key import kernel_key
+from graphc.types import Size
 
 _MOST_DIRECT = 24
 """Kernels of a program inside another that it calls without tables."""
@@ -33,10 +36,11 @@ ENTRY = "run"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The module of a program, and how many bytes its arena must have, aligned to 64."""
+    """The module of a program, how many bytes its arena must have, aligned to 64, and how many words its table of sizes."""
 
     module: Module
-    arena: int
+    arena: Size
+    sizes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,11 @@ def render(program: Program, target: Target) -> Rendered:
     may run for each step of a loop, are functions of their own, and those of few kernels have no tables.
     """
     module = Module(program.name, target.has_fma, target.vector_bytes)
-    return Rendered(module, _Programs(module, target).render(program, ENTRY))
+    arena = _Programs(module, target).render(program, ENTRY)
+    if program.facts is None:
+        return Rendered(module, arena)
+    module.sizes.render(module, arena, program.facts.at_least_zero)
+    return Rendered(module, arena, len(module.sizes))
 
 
 class _Programs:
@@ -77,6 +85,9 @@ class _Programs:
         context = Context(self._module, self._target, program)
         linkage = "" if symbol == ENTRY else "internal"
         f = self._module.function(symbol, [("ptr", name) for name in FIELDS], "i32", linkage=linkage)
+        if program.symbols:
+            last = f.at_entry(f"getelementptr ptr, ptr %inputs, i64 {len(program.inputs)}")
+            f.size_table = f.at_entry(f"load ptr, ptr {last}", "sizes")
         fields = f.slot("[4 x ptr]")
         for number, name in enumerate(FIELDS):
             f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
@@ -151,7 +162,7 @@ class _Programs:
 
 def _check(f: Function, step: _Step) -> None:
     for status, buffer in step.checks:
-        place = f.value(f"getelementptr i8, ptr %arena, i64 {buffer.offset}")
+        place = f.value(f"getelementptr i8, ptr %arena, i64 {size_operand(f, buffer.offset)}")
         wrong = f.value(f"icmp ne i8 {f.value(f'load i8, ptr {place}')}, 0")
         _stop_if_not_zero(f, f.value(f"select i1 {wrong}, i32 {status}, i32 0"))
 

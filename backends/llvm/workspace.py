@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Workspace:
         self._memory = np.empty(nbytes + ALIGNMENT, np.uint8)  # takes no memory before it is used
         start = _address(self._memory)
         self._words = np.array([0, start + -start % ALIGNMENT, nbytes, 0], np.int64)
+        weakref.finalize(self, _free, self._words).atexit = False
         self._run = _module().function("run_program", ctypes.c_int32, *[ctypes.c_void_p] * 5, ctypes.c_int64)
 
     @property
@@ -37,10 +39,6 @@ class Workspace:
         """Of four words: 1 while the arena is lent, where it begins, how many bytes it has, and the memory that a call has made
         for it, to be freed."""
         return _address(self._words)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_words") and self._words[3]:
-            _free(int(self._words[3]))
 
     def run(self, program: int, inputs: Any, outputs: Any, constants: Any, nbytes: int | None = None) -> int:
         """Call a program, by its address, with the arrays of addresses that it takes; other Python threads go on meanwhile.
@@ -58,8 +56,8 @@ def run_program_address() -> int:
     return _module().address("run_program")
 
 
-def _free(memory: int) -> None:
-    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address_of(ctypes.pythonapi.PyMem_RawFree))(memory)
+def _free(words: np.ndarray) -> None:
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address_of(ctypes.pythonapi.PyMem_RawFree))(int(words[3]))
 
 
 @functools.cache

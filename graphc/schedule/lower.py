@@ -22,7 +22,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.products import product_kernel
 from graphc.schedule.scatter import scatter_kernel
-from graphc.sizes import NumberNeeded, may_be_symbols
+from graphc.sizes import NumberNeeded, current_facts
 from graphc.types import DType, Size, bool_
 
 
@@ -70,7 +70,7 @@ def _lower(
 def _check(graph: Graph, strides: Sequence[tuple[Size, ...] | None], donated: Mapping[int, int]) -> None:
     """CompileError for sizes that are not known, and for a layout that does not fit the graph."""
     for value in graph.values():
-        if not value.type.is_static and not may_be_symbols():
+        if not value.type.is_static and current_facts() is None:
             raise CompileError(f"graph {graph.name!r} has sizes that are not known: {value!r}", hint="bind them first")
     if len(strides) != len(graph.inputs) or any(s and len(s) != v.ndim for s, v in zip(strides, graph.inputs)):
         raise CompileError(
@@ -183,6 +183,7 @@ class _Lowering:
             self.graph.name, tuple(self.inputs), tuple(b for b in self.outputs if b.role == "output"), tuple(constants),
             tuple(temporaries), tuple(kernels), arena,
             (*self.checks, *(check for kernel in kernels if isinstance(kernel, Control) for check in kernel.checks)),
+            _symbols(self.graph), current_facts(),
         )
 
     def _held(self, j: int) -> Stored:
@@ -307,6 +308,12 @@ def _in_place(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     """Whether a kernel reads `old` only at the place of `new` that it is about to write."""
     places = kernel.accesses[new].stores
     return len(places) == 1 and set(kernel.accesses[old].loads) <= set(places)
+
+
+def _symbols(graph: Graph) -> tuple[str, ...]:
+    """The symbols that the inputs tell."""
+    return tuple(sorted({name for value in graph.inputs for size in value.shape if isinstance(size, Dim)
+                         for name in size.symbols()}))
 
 
 def _need_numbers(attributes: Iterable[object]) -> None:

@@ -1,0 +1,130 @@
+"""One executable for all sizes of a graph.
+
+Code for symbolic sizes rests on facts (see `graphc.sizes`), so it is made in variants: one at the first call, and another one
+where sizes come for which the facts do not hold. Where an op needs numbers, its sizes are put in, and the variant is for
+these alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.backend import Entry, EntrySpec, Executable, Layout
+from graphc.bind import bind_sizes, is_symbolic, substitute
+from graphc.config import note
+from graphc.errors import ShapeError, VerifyError
+from graphc.ir import Graph
+from graphc.sizes import Facts, NumberNeeded, relying_on
+from graphc.types import Size
+from graphc.verify import verify
+
+_MOST_KEPT = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Code for those sizes for which the facts hold."""
+
+    numbers: Mapping[str, int]
+    """What symbols have to be."""
+    facts: Facts | None
+    """None where all sizes are numbers."""
+    code: Executable
+
+    def is_for(self, sizes: Mapping[str, int]) -> bool:
+        return all(sizes[name] == number for name, number in self.numbers.items()) and (
+            self.facts is None or self.facts.hold(sizes))
+
+
+class SizedExecutable:
+    """A graph of symbolic sizes that is compiled as calls need it. Threads may call at once, with different sizes.
+
+    `compile` makes code of a graph whose sizes are numbers, or symbols while facts are relied on.
+    """
+
+    def __init__(self, graph: Graph, layout: Layout, compile: Callable[[Graph, Layout], Executable]) -> None:
+        self.graph = graph
+        self.inputs = tuple(v.type for v in graph.inputs)
+        self.outputs = tuple(v.type for v in graph.outputs)
+        self._layout = layout
+        self._compile = compile
+        self._lock = threading.Lock()
+        self._variants: list[Variant] = []
+        self._known: dict[tuple[int, ...], Variant] = {}
+        self._fixed: set[str] = set()
+
+    def sizes(self, inputs: Sequence[np.ndarray]) -> dict[str, int]:
+        """What the symbols are for these inputs; ShapeError where they do not fit."""
+        return bind_sizes(self.graph, [array.shape for array in inputs])
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Compute into `outputs`, which have the shapes that follow from those of the inputs; ShapeError where these do not
+        fit the graph. The dtypes and the layouts are those that the executable was made for."""
+        sizes = self.sizes(inputs)
+        variant = self.variant(sizes)
+        if variant.facts is None:
+            variant.code.run(inputs, outputs)
+        else:
+            variant.code.run_sized(sizes, inputs, outputs)
+
+    def entry(self, spec: EntrySpec) -> Entry | None:
+        """A native entry for the sizes of the variant that was made last; None where there is none yet."""
+        del spec
+        return None
+
+    def variant(self, sizes: Mapping[str, int]) -> Variant:
+        """The code for some sizes, which is made if there is none."""
+        key = tuple(sizes.values())
+        variant = self._known.get(key)
+        if variant is None:
+            with self._lock:
+                variant = next((v for v in self._variants if v.is_for(sizes)), None)
+                if variant is None:
+                    variant = self._make(sizes)
+                    self._variants.append(variant)
+                    del self._variants[:-_MOST_KEPT]
+                self._known[key] = variant
+                while len(self._known) > _MOST_KEPT:
+                    del self._known[next(iter(self._known))]
+        return variant
+
+    def _make(self, sizes: Mapping[str, int]) -> Variant:
+        """Code with these sizes as the example."""
+        fixed = set(self._fixed)
+        while True:
+            numbers = {name: sizes[name] for name in sorted(fixed)}
+            graph, layout = self.graph, self._layout
+            if numbers:
+                graph, layout = substitute(graph, numbers), _bound(layout, numbers)
+            if not is_symbolic(graph):
+                verify(graph)  # what the type rules could not tell of symbols
+                code = self._compile(graph, layout)
+                self._fixed = fixed
+                return Variant(dict(sizes), None, code)
+            facts = Facts(sizes)
+            try:
+                with relying_on(facts):
+                    verify(graph)  # so what these rules ask is among the facts
+                    code = self._compile(graph, layout)
+                self._fixed = fixed
+                return Variant(numbers, facts, code)
+            except NumberNeeded as needed:
+                found = needed.symbols
+            except (ShapeError, VerifyError):  # it may be that symbols do not do, or that these numbers do not, as will show
+                found = facts.needed or frozenset(sizes)
+            note(1, f"graphc: {graph.name}: needs numbers for {', '.join(sorted(found))}")
+            fixed |= found
+
+    def __repr__(self) -> str:
+        return f"<executable of {self.graph!r} for all sizes, in {len(self._variants)} variants>"
+
+
+def _bound(layout: Layout, numbers: Mapping[str, int]) -> Layout:
+    def bind(size: Size) -> Size:
+        return size if isinstance(size, int) else size.bind(numbers)
+
+    return Layout(tuple(s if s is None else tuple(map(bind, s)) for s in layout.strides), layout.donated)
