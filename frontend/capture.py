@@ -14,13 +14,14 @@ from graphc.autodiff import divide, extract
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
 from graphc.frontend.call_key import is_used_up
-from graphc.frontend.entry import Constant, Given, Output, Plan, Same
+from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import no_grad
 from graphc.frontend.native import strides_of
 from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import flatten, unflatten
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Gradient, Number, Source, Trace
 from graphc.ir import Graph, Value
@@ -31,10 +32,10 @@ class Capture:
     """The inputs and outputs of a trace, and how a call of its graph goes in and out."""
 
     def __init__(self, trace: Trace, arguments: Sequence[Any], result: Any, known: Container[int],
-                 left: Sequence[Tensor] = ()) -> None:
+                 left: Sequence[Tensor | SymbolicNumber] = ()) -> None:
         """`arguments` are the leaves that the function was traced with; `known` are the ids of the tensors that it reached
-        before it ran; `left` are tensors of the trace that it has left behind, which a call makes real. `differentiate` is to
-        follow."""
+        before it ran; `left` are tensors and numbers of the trace that it has left behind, which a call makes real.
+        `differentiate` is to follow."""
         leaves, self.structure = flatten(result)
         self.left = left
         leaves += left
@@ -42,12 +43,15 @@ class Capture:
         trace.check_overlaps()
         trace.check_histories()
         outputs: list[Value] = []
-        self.results: list[Output | Given | Same | Constant] = []
+        self.results: list[Output | Item | Given | Same | Constant] = []
         places = {id(leaf): i for i, leaf in reversed(list(enumerate(arguments))) if isinstance(leaf, Tensor)}
         seeds: list[tuple[int, Tensor]] = []
         for leaf in leaves:
             lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
-            if not isinstance(leaf, Tensor):
+            if type(leaf) is SymbolicNumber and leaf.value.builder is trace.builder:
+                self.results.append(Item(len(outputs)))
+                outputs.append(leaf.value)
+            elif not isinstance(leaf, Tensor):
                 if is_used_up(leaf):
                     raise TraceError(f"{trace.builder.name!r} returns a {type(leaf).__name__}, which runs only once",
                                      expected="tensors and values", hint="make it a list or a tuple")
@@ -235,14 +239,19 @@ class Capture:
             match result:
                 case Output(index):
                     results.append(made[index])
+                case Item(index):
+                    results.append(outputs[index].item())
                 case Given(index):
                     results.append(leaves[index])
                 case Same(index):
                     results.append(tensors[index])
                 case Constant(value):
                     results.append(value)
-        for tensor, made_real in zip(self.left, results[len(results) - len(self.left) :]):
-            tensor._data, tensor._node, tensor._meta = made_real._data, made_real._node, made_real._meta
+        for left, real in zip(self.left, results[len(results) - len(self.left) :]):
+            if isinstance(left, Tensor):
+                left._data, left._node, left._meta = real._data, real._node, real._meta
+            else:
+                left.become(real)
         return unflatten(self.structure, results[: len(results) - len(self.left)])
 
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:

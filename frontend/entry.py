@@ -27,6 +27,13 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Item:
+    """A leaf of the result that is a Python number, which the graph computes as an output."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class Given:
     """A leaf of the result that is a tensor among the arguments, by its number."""
 
@@ -58,7 +65,7 @@ class Plan:
     """Whose gradient becomes which output, or None."""
     without_grad: Sequence[Argument | Captured]
     """Tensors that must have no gradient when the call begins."""
-    results: Sequence[Output | Given | Same | Constant]
+    results: Sequence[Output | Item | Given | Same | Constant]
     structure: Structure
     """How the results are nested."""
     nodes: Mapping[int, Any]
@@ -106,6 +113,9 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     kind = plan.structure.kind
     flat = kind == "leaf" or (kind in ("tuple", "list") and all(child.kind == "leaf" for child in plan.structure.children))
     result: Any = {"leaf": "one"}.get(kind, kind) if flat else functools.partial(unflatten, plan.structure)
+    items = [k for k, leaf in enumerate(plan.results) if isinstance(leaf, Item)]
+    if items:
+        result = functools.partial(_with_items, plan.structure, items)
     return EntrySpec(
         tensors=TENSORS,
         thread=((tracer._state, "tracer", None), (mode, "grad", mode.grad), (mode, "inference", False),
@@ -127,8 +137,16 @@ def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
     return isinstance(mapping, dict) and type(mapping).__getitem__ is dict.__getitem__
 
 
-def _leaf(plan: Plan, result: Output | Given | Same | Constant) -> ResultLeaf:
+def _with_items(structure: Structure, items: Sequence[int], leaves: list[Any]) -> Any:
+    for k in items:
+        leaves[k] = leaves[k].item()
+    return unflatten(structure, leaves)
+
+
+def _leaf(plan: Plan, result: Output | Item | Given | Same | Constant) -> ResultLeaf:
     match result:
+        case Item(index):
+            return ResultLeaf("array", index)
         case Output(index):
             return ResultLeaf("output", index, plan.nodes.get(index))
         case Given(index):

@@ -68,6 +68,11 @@ class Follower:
         self._next: list[Segment] | None = tree.roots
         self._nodes = self._inputs = self._grads = 0
 
+    @property
+    def plain_numbers(self) -> bool:
+        """Whether `item()` is to give Python's own numbers."""
+        return self.tree.plain_numbers
+
     # What Python asks
 
     def numbers(self, value: Value, what: str) -> np.ndarray:

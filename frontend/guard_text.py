@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from graphc.backend import ABSENT
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor
 
 Name: TypeAlias = "str | tuple[str, str] | tuple[Name, str, Any]"
@@ -42,5 +43,7 @@ def member(name: Name, key: Any) -> str:
 def short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
+    if type(value) is SymbolicNumber:
+        return "a number that a graph computes"
     text = "missing" if value is ABSENT else repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

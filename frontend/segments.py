@@ -146,6 +146,8 @@ class Tree:
         self.segments = 0
         self.full: Question | None = None
         """A question that has had more answers than ways are kept for."""
+        self.plain_numbers = False
+        """Whether `item()` gives Python's own numbers: code that the others would not do for was met."""
         self._backend = backend
         self._functions: dict[Graph, ArrayFunction] = {}
         self._lock = threading.RLock()

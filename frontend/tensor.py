@@ -514,11 +514,13 @@ class Tensor:
 
     def item(self) -> Any:
         """The one element as a Python number."""
-        array = self._known_to_python("item()")
-        if array.size != 1:
-            raise GraphcError(f"a Tensor with {array.size} elements cannot be converted to Scalar",
-                              expected="one element", got=f"shape {list(array.shape)}")
-        return array.reshape(()).tolist()
+        if self.numel() != 1:
+            raise GraphcError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar",
+                              expected="one element", got=f"shape {list(self.shape)}")
+        tracer = active()
+        if tracer is not None:
+            return tracer.number(self)
+        return self._known_to_python("item()").reshape(()).tolist()
 
     def __bool__(self) -> bool:
         if self.numel() != 1:

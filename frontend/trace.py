@@ -9,6 +9,7 @@ Where Python needs the numbers of a tensor, it asks the trace, and that asks its
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,10 +20,11 @@ import graphc.ops as ops
 from graphc.errors import TraceError
 from graphc.frontend.modes import mode
 from graphc.frontend.nn.module import Module
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
 from graphc.ir import Builder, Value
-from graphc.op import OpDef
-from graphc.types import Shape, TensorType, float64
+from graphc.op import OpDef, common_dtype, working_dtype
+from graphc.types import Shape, TensorType, bool_, complex32, complex64, convert, float64, int64, scalar_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,9 @@ class NumbersNeeded(TraceError):
 class Oracle(Protocol):
     """Who knows the numbers of a trace: those of the present call."""
 
+    plain_numbers: bool
+    """Whether `item()` is to give Python's own numbers."""
+
     def numbers(self, value: Value, what: str) -> np.ndarray:
         """The numbers, of which Python can make anything."""
         ...
@@ -115,6 +120,8 @@ class Trace:
     ) -> None:
         self.builder = Builder(name)
         self.oracle: Oracle | None = None
+        self.given: list[weakref.ref[SymbolicNumber]] = []
+        """The numbers that `item()` has given, and what became of them."""
         self.inputs: list[Lifted] = []
         self.grads: dict[int, GradState] = {}
         self._arguments = {id(a): i for i, a in reversed(list(enumerate(arguments))) if isinstance(a, Tensor)}
@@ -133,13 +140,16 @@ class Trace:
     def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Value | tuple[Value, ...]:
         """Append a node."""
         operands = tuple(self.value(a) if isinstance(a, Tensor) else a for a in args)
+        if self.given:
+            operands = self._with_numbers(record, operands)
+            attrs = {key: a.plain() if type(a) is SymbolicNumber else a for key, a in attrs.items()}
         if record.operands:
             result = self.builder.emit(record, operands, attrs)
         else:
             result = self.builder.emit(record, (), attrs)
         if not mode.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             # the tape does not see this: nor shall a derivative of the graph
-            return tuple(map(_stopped, result)) if isinstance(result, tuple) else _stopped(result)
+            return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
         return result
 
     def value(self, tensor: Tensor) -> Value:
@@ -155,7 +165,7 @@ class Trace:
         if key not in self._views:
             self._alive.append(tensor)
             read = now if now is tensor._data else view.read(now)
-            self._views[key] = read if view.tracked else _stopped(read)
+            self._views[key] = read if view.tracked else stopped(read)
         return self._views[key]
 
     def write(self, tensor: Tensor, value: Value) -> None:
@@ -202,15 +212,33 @@ class Trace:
     def concrete(self, tensor: Tensor, what: str) -> np.ndarray:
         """The numbers of a tensor, which may not be written to; a TraceError that names the user's line where nobody knows
         them."""
-        value = self.value(tensor)
-        return self._oracle(tensor, what, value).numbers(value, what)
+        return self.ask(self.value(tensor), what)
 
     def decide(self, tensor: Tensor, kind: type[bool] | type[int], what: str) -> Any:
         """The one element as a bool or an int, where Python's way on depends on it; a TraceError as from `concrete`."""
-        value = self.value(tensor)
-        return self._oracle(tensor, what, value).decide(value, kind, what)
+        return self.choose(self.value(tensor), kind, what)
 
-    def _oracle(self, tensor: Tensor, what: str, value: Value) -> Oracle:
+    def number(self, tensor: Tensor) -> Any:
+        """The one element as a Python number, or as something like it that stays in the graph."""
+        value = self.value(tensor)
+        if value.dtype.is_complex or (self.oracle is not None and self.oracle.plain_numbers and value.dtype.is_differentiable):
+            return convert(self.ask(value, "item()"), complex64 if value.dtype is complex32 else value.dtype).item()
+        if value.dtype is bool_ or (self.oracle is not None and self.oracle.plain_numbers):
+            return self.choose(value, bool if value.dtype is bool_ else int, "item()")
+        wide = ops.cast(ops.reshape(value, ()), dtype=float64 if value.dtype.is_differentiable else int64)
+        return SymbolicNumber(self, stopped(wide))
+
+    def ask(self, value: Value, what: str) -> np.ndarray:
+        """The numbers of a value."""
+        return self._oracle(value, what).numbers(value, what)
+
+    def choose(self, value: Value, kind: type[bool] | type[int], what: str) -> Any:
+        """The one element of a value as a bool or an int."""
+        return self._oracle(value, what).decide(value, kind, what)
+
+    def _oracle(self, value: Value, what: str) -> Oracle:
+        if value.builder is None:
+            value.__graphc_emitter__  # noqa: B018  (raises: the number outlived its trace)
         if self.oracle is None:
             raise NumbersNeeded(
                 f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
@@ -225,6 +253,10 @@ class Trace:
         """All tensors may have a history within the trace."""
         return True
 
+    def call_function(self, function: Any, args: Sequence[Any]) -> Any:
+        """Apply a user-defined `Function`: the operations of its forward are recorded, its backward is known to the tape."""
+        return function.run(args)
+
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is lifted as any other."""
 
@@ -237,6 +269,20 @@ class Trace:
             known = self._scalars[id(mapping), key] = wrap(value)
             self._alive.append(mapping)
         return known
+
+    def _with_numbers(self, record: OpDef, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Operands of which some are numbers of the graph: these get the dtypes that Python's own would get."""
+        if not any(type(a) is SymbolicNumber for a in operands):
+            return operands
+        plain = [a.__class__(1) if type(a) is SymbolicNumber else a.type if isinstance(a, Value) else a for a in operands]
+        common = working_dtype(record, plain, common_dtype(record, plain)) if record.elementwise else None
+        cast = []
+        for a, name, number in zip(operands, record.operands, plain):
+            if type(a) is SymbolicNumber:
+                dtype = scalar_dtype(number) if name in record.keeps else common
+                a = a.value if dtype is None or a.value.dtype is dtype else ops.cast(a.value, dtype=dtype)
+            cast.append(a)
+        return tuple(cast)
 
     # Afterwards
 
@@ -356,7 +402,8 @@ class Trace:
         return lifted
 
 
-def _stopped(value: Value) -> Value:
+def stopped(value: Value) -> Value:
+    """The value, through which no gradient flows."""
     return ops.stop_gradient(value) if value.dtype.is_differentiable else value
 
 

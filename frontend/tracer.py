@@ -8,11 +8,12 @@ of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from graphc.frontend.autograd.function import Function
     from graphc.frontend.tensor import Tensor
     from graphc.op import OpDef
 
@@ -48,6 +49,10 @@ class Tracer(Protocol):
         """The tensor's one element as a `kind`, bool or int, where Python's way on depends on it; errors as above."""
         ...
 
+    def number(self, tensor: Tensor) -> Any:
+        """The tensor's one element as a Python number, or as something like it that stays in the graph."""
+        ...
+
     @property
     def answers(self) -> bool:
         """Whether numbers can be had of it."""
@@ -55,6 +60,10 @@ class Tracer(Protocol):
 
     def records(self, tensor: Tensor) -> bool:
         """Whether the tensor's history is kept here: to the levels of vmap and grad, tensors from outside are constants."""
+        ...
+
+    def call_function(self, function: type[Function], args: Sequence[Any]) -> Any:
+        """Apply a user-defined `Function`."""
         ...
 
     def made(self, tensor: Tensor) -> None:

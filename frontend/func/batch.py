@@ -98,12 +98,17 @@ class BatchLevel(Level):
             return super().decide(tensor, kind, what)
         raise self._without_numbers(what)
 
+    def number(self, tensor: Tensor) -> Any:
+        if not self.is_batched(tensor):
+            return super().number(tensor)
+        raise self._without_numbers("item()")
+
     def _without_numbers(self, what: str) -> GraphcError:
         if what == "bool()":
             return GraphcError("vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We "
                               "don't support that yet", hint="choose with where(condition, a, b)")
-        return GraphcError(f"vmap: It looks like you're calling .{what} on a Tensor. We don't support vmap over calling .{what} "
-                          "on a Tensor, please try to rewrite what you're doing with ops that work on tensors",
+        return GraphcError(f"vmap: It looks like you're calling .{what} on a Tensor. We don't support vmap over calling .{what}"
+                          " on a Tensor, please try to rewrite what you're doing with ops that work on tensors",
                           got=f"a batch of {self.size} tensors")
 
     def call_function(self, function: type[Function], args: Sequence[Any]) -> Any:
