@@ -24,6 +24,7 @@ from graphc import runtime
 from graphc.errors import ArgumentTypeError, GraphcError, PackageError
 from graphc.frontend import device as devices
 from graphc.frontend.export import Program
+from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.parameter import Parameter
 from graphc.frontend.pt_files import is_pt_file, old_format, read_pt_file
 from graphc.frontend.sharing import memory_of
@@ -116,6 +117,16 @@ _MAPPINGS: dict[str, type] = {"dict": dict, "OrderedDict": OrderedDict, "Counter
 _SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
+def _instead_of(value: Any) -> str:
+    """What to save in the place of an object that cannot be saved."""
+    if isinstance(value, Module):
+        return ("a file holds no code: save module.state_dict(), and load it into a module made by the same class; or save "
+                "graphc.export(module, inputs), which runs without the class")
+    if hasattr(value, "state_dict"):
+        return "save its state_dict(), and load it into an object made in the same way"
+    return "take out of it what is needed, or pickle it"
+
+
 class _Packer:
     """Describes an object as JSON, with tensors replaced by references, and collects their memory."""
 
@@ -151,7 +162,7 @@ class _Packer:
             return self.pack(value.item(), path)
         raise ArgumentTypeError(f"save: a {type(value).__name__} at {path or 'the top'} cannot be saved",
                                 expected="tensors, numbers, strings, and dicts, lists and tuples of them",
-                                hint="save module.state_dict() instead of the module")
+                                hint=_instead_of(value))
 
     def _tensor(self, tensor: Tensor, path: str) -> dict[str, Any]:
         array = tensor._array("save()")

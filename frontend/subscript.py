@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.dims import Dim
-from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
+from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.dispatch import quiet, tie
@@ -43,6 +43,11 @@ def _item(item: Any) -> Any:
     if isinstance(item, np.ndarray) and not (item.ndim == 0 and item.dtype.kind in "iu"):
         return as_tensor(item)
     return item
+
+
+def _end(given: Any, what: str) -> int:
+    """A number of a slice; a bool is one, as in Python."""
+    return int(given) if isinstance(given, bool) else integer(given, what)
 
 
 def _within(given: Any, missing: Any, size: Any) -> Any:
@@ -116,15 +121,15 @@ class Basic:
 
     def _slice(self, item: slice, at: int) -> None:
         size = self._input[at]
-        step = 1 if item.step is None else integer(item.step, "slice step")
+        step = 1 if item.step is None else _end(item.step, "slice step")
         if step <= 0:
             raise ArgumentError("step must be greater than zero", hint="flip() turns a tensor round")
         if not isinstance(size, int) or isinstance(item.start, Dim) or isinstance(item.stop, Dim):
             start, stop = _within(item.start, 0, size), _within(item.stop, size, size)
             stop = max(start, stop)
         else:
-            start, stop, step = slice(None if item.start is None else integer(item.start, "slice start"),
-                                      None if item.stop is None else integer(item.stop, "slice stop"), step).indices(size)
+            start, stop, step = slice(None if item.start is None else _end(item.start, "slice start"),
+                                      None if item.stop is None else _end(item.stop, "slice stop"), step).indices(size)
             stop = max(start, stop)
         if not (start == 0 and stop == size and step == 1):
             self.trivial = False
@@ -136,7 +141,9 @@ class Basic:
     def _number(self, item: Any, at: int) -> None:
         if isinstance(item, Tensor) and item.dtype.kind not in ("int", "uint"):
             raise DimError("tensors used as indices must be long, int, byte or bool tensors", got=item.dtype.name)
-        if isinstance(item, (float, str)) or not (isinstance(item, int) or hasattr(item, "__index__")):
+        if isinstance(item, (str, bytes)):
+            raise ArgumentTypeError(f"a tensor has no element {item!r}", expected="an index of numbers, slices and tensors")
+        if isinstance(item, float) or not (isinstance(item, int) or hasattr(item, "__index__")):
             raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
                            f"(got {type(item).__name__})")
         place, size = integer(item, "index"), self._input[at]

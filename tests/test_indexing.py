@@ -124,7 +124,7 @@ def test_values_stretch_to_their_place(shape: tuple[int, ...]) -> None:
     (slice(None, None, -1), ValueError, "step must be greater than zero"),
     (slice(None, None, 0), ValueError, "step must be greater than zero"),
     (1.0, IndexError, "only integers"),
-    ("a", IndexError, "only integers"),
+    ("a", TypeError, "no element"),
     ([3], IndexError, "out of bounds"),
     ([0.5], IndexError, "must be long"),
     (([0, 1], [0, 1, 2]), IndexError, "could not be broadcast"),
@@ -230,3 +230,13 @@ def test_errors_are_those_of_the_long_way(index: Any, value: Any, monkeypatch: p
     short = run()
     monkeypatch.setattr(subscript, "_is_plain", lambda tensor: False)
     assert short == run()
+
+
+def test_names_are_no_indices() -> None:
+    x = graphc.arange(4).view(4, 1)
+    for index in ("a", b"a", ("a", 0)):
+        with pytest.raises(TypeError, match="no element"):
+            x[index]
+    with pytest.raises(TypeError, match="no element"):
+        x["a"] = 1
+    assert x[:True].tolist() == [[0]] and x[False::True].tolist() == [[0], [1], [2], [3]]
