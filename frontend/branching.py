@@ -8,8 +8,7 @@ from typing import Any
 
 from graphc.frontend.follower import Values, outputs_of
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.pytree import unflatten
-from graphc.frontend.recording import Recording
+from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Segment
 
 
@@ -28,7 +27,7 @@ class Branching:
         self.function = recording.function
         self.backend = recording.backend
         self.structure = recording.structure
-        self.settling = recording.settling
+        self.is_passing = recording.is_passing
         self.tree = recording.tree
         self.by_python = by_python
         """Why Python has to run the function at each call; None if only to find new ways."""
@@ -50,8 +49,8 @@ class Branching:
             self.eager = recording.refused
         if recording.asks_the_world is not None:
             self.by_python = f"it {recording.asks_the_world}"
-        elif recording.changed is not None and not recording.settling:
-            self.by_python = f"it changes Python state ({recording.changed})"
+        elif recording.effects:
+            self.by_python = f"it {recording.effects[0]}"
         numbers = recording.numbers()
         if new or not numbers <= self._exempt:
             self._exempt |= numbers
@@ -70,18 +69,17 @@ class Branching:
             return "an argument was a tensor that the function also uses by itself, and is another one"
         return None
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
-        """Run on arguments that fit."""
+    def __call__(self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run on arguments that fit; `leaves` are those of the others."""
         values = Values()
         if self.eager is None and self.by_python is None:
             try:
                 return self._walk(leaves, values)
             except Unknown:
                 pass
-        args, kwargs = unflatten(self.structure, leaves)
         if self.eager is not None:
             return self.function(*args, **kwargs)
-        recording = Recording(
+        recording = recorded(
             self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
             by_python=True, watched=self.by_python is None,
         )

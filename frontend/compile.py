@@ -18,7 +18,7 @@ from graphc.frontend.compiled import Compiled
 from graphc.frontend.dynamic import DynamicSizes
 from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import Structure, flatten
-from graphc.frontend.recording import Recording
+from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Tree
 from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import active
@@ -52,7 +52,8 @@ class CompiledFunction:
         self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled | Branching]] = {}
         self._settled: set[Any] = set()
-        """The keys of graphs that served one call alone, since an optimizer made its state while they were traced."""
+        """The keys of graphs that served one call alone, since the function changed Python's state: an optimizer made its own,
+        a cache was filled."""
         self._reasons: list[str] = []
         self._by_python: str | None = None
         self._lock = threading.RLock()
@@ -76,7 +77,7 @@ class CompiledFunction:
             if isinstance(made, Recording):
                 return made.finish()
             graph = made
-        result = graph(leaves)
+        result = graph(leaves) if isinstance(graph, Compiled) else graph(leaves, args, kwargs)
         if isinstance(graph, Compiled) and len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
             self._enter(graph, args)
         return result
@@ -133,7 +134,7 @@ class CompiledFunction:
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")
-            if made.settling and key not in self._settled:
+            if made.is_passing and key not in self._settled:
                 self._settled.add(key)  # for this one call
             else:
                 self._keep(key, made)
@@ -169,9 +170,10 @@ class CompiledFunction:
                 self._sizes.refuse(key, leaves, str(error).partition("\n")[0])
             else:
                 return self._sizes.add(key, leaves, made, symbolic)
-        recording = Recording(
+        recording = recorded(
             self.function, self._name, args, kwargs, self.backend, tree=Tree(self._name, self.backend),
             by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.fullgraph,
+            may_pass=key not in self._settled,
         )
         if recording.is_done:
             return Branching(recording, self._by_python)

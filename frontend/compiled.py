@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,12 +33,7 @@ class Compiled:
         if recording is None:
             recording = Recording(function, name, args, kwargs, backend, shapes)
         self.capture, self.graph = recording.capture, recording.graph
-        self.settling = recording.settling
-        if recording.changed is not None and not self.settling:
-            warnings.warn(
-                f"{name} changes Python state while it is traced ({recording.changed}); a compiled call will not do that again",
-                stacklevel=4,
-            )
+        self.is_passing = recording.is_passing
         self.snapshot = Snapshot(function, recording.objects, recording.numbers())
         self.pinned = recording.pinned(self.snapshot)
         """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""

@@ -54,6 +54,8 @@ class Snapshot:
         """The ids of the tensors that were found."""
         self.made = survey.made
         """Those that a trace has made, which have no numbers."""
+        self.remembers = survey.remembers
+        """Whether results of functions are kept that are called no more, by functools.cache."""
         self.reached = survey.reached
         """All else that was found, by its id."""
         self.codes = survey.codes

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import operator
-import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import TraceError
+from graphc.frontend.argument_containers import ArgumentContainers
 from graphc.frontend.call_key import has_history
 from graphc.frontend.capture import Capture
 from graphc.frontend.effects import Effect, Watch
@@ -20,11 +19,16 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Number, NumbersNeeded, Trace, parameter_names
 from graphc.frontend.tracer import activated
 from graphc.ir import Graph
 from graphc.types import Shape
+
+
+class PlainNumbersWanted(Exception):
+    """Some code would not do with what `item()` gave: the tree knows now, and the call is to be recorded again."""
 
 
 class Recording:
@@ -43,11 +47,12 @@ class Recording:
     def __init__(
         self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None,
         shapes: Mapping[int, Shape] | None = None, tree: Tree | None = None, known: Values | None = None,
-        by_python: bool = False, watched: bool = True, fullgraph: bool = False,
+        by_python: bool = False, watched: bool = True, fullgraph: bool = False, may_pass: bool = True,
     ) -> None:
         """`shapes` has shapes with symbols for some of the tensors among the leaves, by their number; `known` are values of
         the tree for this call. With `by_python`, the call is done in any case. It is `watched` unless it is known what the
-        function asks of the world."""
+        function asks of the world. With `fullgraph`, a function that does anything else than to compute is refused, but for
+        changes of Python's state that `may_pass`."""
         self.function = function
         self.backend = backend
         self._arguments = args, kwargs
@@ -59,13 +64,16 @@ class Recording:
             trace.declare_sizes(self.inside[i], shape)
         inside_args, inside_kwargs = unflatten(self.structure, self.inside)
         self.objects = [leaf for leaf in self.leaves if not isinstance(leaf, Tensor)]
-        self.before = Snapshot(function, self.objects)
+        self.before = Snapshot(function, self.objects, writes=True)
         self.tree = tree
         self.is_done = False
         """Whether the call has been computed, and only its end is still to come about."""
         self.refused: str | None = None
         """Why the call can only be run eagerly; None if it need not."""
         watch = Watch(self.before) if watched else None
+        self._containers = containers = ArgumentContainers(
+            (args, kwargs), (inside_args, inside_kwargs), self.leaves, self.inside
+        )
         follower = None if tree is None else Follower(trace, tree, known)
         if not fullgraph:
             trace.oracle = follower
@@ -78,19 +86,27 @@ class Recording:
                     _refuse_async(result, name)
                 except TraceError:
                     raise
-                except Exception:
+                except Exception as error:
+                    again = trace.oracle is not None and not trace.oracle.plain_numbers
+                    if again and trace.given and isinstance(error, TypeError):
+                        raise PlainNumbersWanted from error
                     if follower is not None:
                         follower.leave(self.leaves)
                     raise
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
-                self.effects = [] if watch is None else watch.effects()
-                left = self._left_behind(function) if self.changed is not None and trace.oracle is not None else []
+                self.effects = [] if watch is None else watch.effects(result)
+                self.effects += containers.effects()
+                refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
+                if refused:
+                    raise _refusal(name, refused[0])
+                result = containers.marked(result)
+                left: list[Tensor | SymbolicNumber] = []
+                if follower is not None and (self.changed is not None or self.effects or by_python or self.before.remembers):
+                    left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 trace.oracle = None
-                self.is_done = follower is not None and (
-                    follower.asked or bool(left) or by_python or (not fullgraph and self.asks_the_world is not None)
-                )
+                self.is_done = follower is not None and (follower.asked or bool(left) or by_python or bool(self.effects))
                 try:
                     if follower is not None and self.is_done:
                         self._outputs = follower.finish(self.capture, backend)
@@ -104,13 +120,6 @@ class Recording:
                 self.graph = self.capture.graph(trace)
         finally:
             trace.restore()
-        after, structure_after = flatten((inside_args, inside_kwargs))
-        if structure_after != self.structure or not all(map(operator.is_, after, self.inside)):
-            warnings.warn(
-                f"{name} changes a container among its arguments: a compiled call works on copies of containers, and the "
-                "caller's stays as it is; return what is new instead",
-                stacklevel=5,
-            )
 
     @property
     def asks_the_world(self) -> str | None:
@@ -118,9 +127,9 @@ class Recording:
         return next((str(effect) for effect in self.effects if effect.lasting), None)
 
     @property
-    def settling(self) -> bool:
-        """Whether an optimizer made its state meanwhile: its first step may be another computation than all that follow."""
-        return self.changed is not None and ".state" in self.changed
+    def is_passing(self) -> bool:
+        """Whether it may have been unlike all calls that follow: an optimizer has made its state, or a cache was filled."""
+        return bool(self.effects) and self.asks_the_world is None
 
     def numbers(self) -> set[tuple[int, str]]:
         """What was read from mappings, and is at each call: (id of the mapping, key)."""
@@ -141,12 +150,35 @@ class Recording:
         for j, i in capture.updates:
             tensors[i]._data[...] = self._outputs[j]
             self._outputs[j] = tensors[i]._data
-        return capture.finish(self.leaves, tensors, self._outputs)
+        result = capture.finish(self.leaves, tensors, self._outputs)
+        return self._containers.finish(result)
 
-    def _left_behind(self, function: Callable[..., Any]) -> list[Tensor]:
-        """Tensors of the trace that the function has put where it finds them again."""
-        found = Snapshot(function, self.objects).made
+    def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:
+        """Tensors of the trace that the function has put where they will be found again."""
+        returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
+        found = Snapshot(function, [*self.objects, *returned], writes=True).made
         return [tensor for tensor in found if tensor._data.builder is self.trace.builder]
+
+    def _numbers_left(self, result: Any) -> list[SymbolicNumber]:
+        """Numbers of the trace that somebody holds, besides the result. The next call is given Python's own."""
+        returned = set(map(id, flatten(result)[0]))
+        found = [number for reference in self.trace.given if (number := reference()) is not None and id(number) not in returned]
+        if found and self.tree is not None:
+            self.tree.plain_numbers = True
+        return found
+
+
+def _refusal(name: str, effect: Effect) -> TraceError:
+    return TraceError(f"{name!r} {effect.what}, which a graph would not do again", expected="code that only computes tensors",
+                      hint="take it out of the function, or compile without fullgraph=True", at=effect.place)
+
+
+def recorded(*args: Any, **options: Any) -> Recording:
+    """A `Recording`; a second one where the first one met code that takes only Python's own numbers."""
+    try:
+        return Recording(*args, **options)
+    except PlainNumbersWanted:
+        return Recording(*args, **options)
 
 
 def _refuse_async(result: Any, name: str) -> None:

@@ -28,6 +28,7 @@ from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
 from graphc.frontend.guard_text import Name, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
+from graphc.frontend.pytree import flatten
 from graphc.frontend.tensor import Meta, Tensor
 from graphc.types import DType
 
@@ -111,6 +112,8 @@ class Survey:
         """Random numbers and files that were found, and how to read their state."""
         self.compares = False
         """Whether code asks if two things are the same object."""
+        self.remembers = False
+        """Whether there is a function that is remembered by what it returned."""
         self._seen: dict[int, Any] = {}
         self._known_modules: set[ModuleType] = set()
         self._guarded: set[tuple[str, int, Any]] = set()
@@ -244,6 +247,7 @@ class Survey:
         wrapped = attributes.get("__wrapped__") if isinstance(attributes, dict) else None
         if wrapped is not None:  # a compiled function, a cache
             if isinstance(value, functools._lru_cache_wrapper):
+                self.remembers = True
                 self._cached(value)
             self._later(wrapped, name)
             return
@@ -269,10 +273,8 @@ class Survey:
     def _cached(self, cache: functools._lru_cache_wrapper[Any]) -> None:
         """Look for tensors among what a function has been remembered to return; nothing that it returns later is another."""
         for held in gc.get_referents(cache):
-            if type(held) is dict:
-                for item in list(held.values()):
-                    values = (item, *gc.get_referents(item)) if type(item).__module__ == "functools" else (item,)
-                    self.made += [x for x in values if isinstance(x, Tensor) and not isinstance(x._data, np.ndarray)]
+            kept = list(held.values()) if type(held) is dict else [held]
+            self.made += [x for x in flatten(kept)[0] if isinstance(x, Tensor) and not isinstance(x._data, np.ndarray)]
 
     def _class(self, cls: type) -> None:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""
