@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphc import ops, types
+from graphc.dim_numbers import DimNumber
+from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend.arguments import check_fits, given_dtype, scalar_type, sizes
+from graphc.frontend.arguments import check_fits, emit, given_dtype, scalar_type, sizes
 from graphc.frontend.composite import forget_forms
 from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.exchange import from_numpy
@@ -344,6 +346,10 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
         return finished(expand(cast(fill_value, chosen or fill_value.dtype), shape).clone(), out, requires_grad, device)
     if isinstance(fill_value, np.generic):
         fill_value = fill_value.item()
+    if isinstance(fill_value, (Dim, DimNumber)):
+        chosen = chosen or scalar_dtype(fill_value)
+        made = emit(ops.add, (np.zeros((), chosen.numpy), fill_value), {})
+        return finished(expand(cast(made, chosen), shape).clone(), out, requires_grad, device)
     if not isinstance(fill_value, (bool, int, float, complex)):
         raise ArgumentTypeError("full(): argument 'fill_value' (position 2) must be Number, not "
                                 f"{type(fill_value).__name__}")

@@ -187,7 +187,7 @@ def _bag_of(starts: Tensor, count: Any) -> Tensor:
     bags = starts._data.shape[0]
     place = ops.iota(shape=(count,), axis=0, dtype=int64, like=Tensor)
     bag = zeros(count, dtype=int64)
-    step = 1 << (bags.bit_length() - 1)
+    step = 1 << (int(bags).bit_length() - 1)
     while step:
         further = bag + step
         start = emit(ops.gather, (starts, minimum(further, zeros(1, dtype=int64) + (bags - 1))), {"axis": 0})

@@ -66,7 +66,7 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
 
     `new` may have been computed from the target. The caller has asked `refuse` before.
     """
-    if new._data.shape != target._data.shape:
+    if new.ndim != target.ndim or new._data.shape != target._data.shape:
         new = expand(new, target._data.shape)
     if new.dtype is not target.dtype:
         new = cast(new, target.dtype)

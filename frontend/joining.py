@@ -36,7 +36,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     given = _sequence(tensors, "cat")
     dtype = promoted(*given)
     # a vector without elements fits everywhere, as in PyTorch
-    used = [x for x in given if x._data.shape != (0,)] or given[:1]
+    used = [x for x in given if x.ndim != 1 or x._data.shape[0] != 0] or given[:1]
     first = used[0]
     for i, x in enumerate(used):
         if not x._data.shape:

@@ -38,7 +38,7 @@ class _Plan:
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
         self.record = record
-        name = "".join(part.capitalize() for part in record.name.split("_"))
+        name = "".join(part.capitalize() for part in record.name.rpartition(".")[2].split("_"))
         self.cls = node_class(f"{name}Backward0", base)
         self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
         saves: set[int] = set()
@@ -410,7 +410,8 @@ def match(ct: Any, shape: Any, dtype: Any) -> Any:
     """Bring a cotangent to the type of its operand: sum over what was broadcast, cast back what was promoted."""
     if ct is None:
         return None
-    if ct._data.shape != shape:
+    own = ct._data.shape
+    if len(own) != len(shape) or own != shape:
         ct = ops.unbroadcast(ct, shape)
     return ct if ct._data.dtype == dtype or ct.dtype is as_dtype(dtype) else ops.cast(ct, dtype=as_dtype(dtype))
 

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from graphc.dims import Dim, Quotient, answering, bounds, decided
+from graphc.dims import Dim, Quotient, answering, bounds, common_factors, decided
 from graphc.errors import Location, user_location
 
 DEFAULT_HINT = 240
@@ -233,12 +233,8 @@ class Assumptions:
     def _reduced(self, gap: Dim) -> Dim:
         """What is 0 where the size is, without what all its terms have in common and is not 0."""
         factor = math.gcd(*(coefficient for _, coefficient in gap.terms))
-        common = list(gap.terms[0][0])
-        for monomial, _ in gap.terms[1:]:
-            left = list(monomial)
-            common = [name for name in common if name in left and not left.remove(name)]
         product: int | Dim = factor
-        for name in common:
+        for name in common_factors(gap):
             if bounds(Dim({(name,): 1}), self.ranges)[0] >= 1:
                 product = product * Dim({(name,): 1})
         reduced = gap // product

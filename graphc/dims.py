@@ -482,8 +482,12 @@ def _quotient(dividend: int | Dim, divisor: int | Dim) -> int | Dim:
     if isinstance(divisor, Dim):
         if not isinstance(dividend, Dim) and dividend == 0:
             return 0
-        exact = _exact_quotient(dividend, divisor) if isinstance(dividend, Dim) else None
-        return Dim({(Quotient(dividend, divisor),): 1}) if exact is None else exact
+        if isinstance(dividend, Dim):
+            if dividend.terms == divisor.terms:
+                return 1
+            if len(divisor.terms) == 1 and (common := common_factors(dividend, divisor)):
+                return _quotient(_without(dividend, common), _without(divisor, common))
+        return Dim({(Quotient(dividend, divisor),): 1})
     if divisor == 0:
         raise ShapeError(f"the size {dividend} divided by 0")
     if divisor < 0:
@@ -513,18 +517,20 @@ def _proper_quotient(dividend: int | Dim, divisor: int) -> int | Dim:
     return Dim({(Quotient(dividend, divisor),): 1})
 
 
-def _exact_quotient(dividend: Dim, divisor: Dim) -> int | Dim | None:
-    """The quotient by a single product where there is no remainder, or None."""
-    if len(divisor.terms) != 1:
-        return 1 if dividend.terms == divisor.terms else None
-    (factors, factor), out = divisor.terms[0], {}
-    for monomial, coefficient in dividend.terms:
-        rest = list(monomial)
-        for name in factors:
-            if name not in rest:
-                return None
-            rest.remove(name)
-        if coefficient % factor:
-            return None
-        out[tuple(rest)] = coefficient // factor
-    return _normal(out)
+def common_factors(*sizes: Dim) -> Monomial:
+    """The factors that all summands have: a division by them goes up."""
+    first, *rest = (monomial for size in sizes for monomial, _ in size.terms)
+    common = []
+    for factor in dict.fromkeys(first):
+        common += [factor] * min(monomial.count(factor) for monomial in (first, *rest))
+    return tuple(common)
+
+
+def _without(size: Dim, factors: Monomial) -> int | Dim:
+    terms = {}
+    for monomial, coefficient in size.terms:
+        left = list(monomial)
+        for factor in factors:
+            left.remove(factor)
+        terms[tuple(left)] = coefficient
+    return _normal(terms)

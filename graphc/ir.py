@@ -331,7 +331,7 @@ class Builder:
                 value = self.constant(value, dtype)
             if value.dtype is not dtype and record.operands[i] not in record.keeps:
                 value = emit(OPS["cast"], value, dtype=dtype)
-            out.append(value if value.shape == shape else self._stretch(value, shape))
+            out.append(value if value.ndim == len(shape) and value.shape == shape else self._stretch(value, shape))
         return tuple(out), None if dtype is common else common
 
     def _widen(self, record: OpDef, operands: tuple[Value, ...]) -> tuple[tuple[Value, ...], DType | None]:
@@ -404,6 +404,16 @@ def inline(graph: Graph, values: Sequence[Any], like: Any) -> list[Any]:
         results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
         known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
     return [known[v] for v in graph.outputs]
+
+
+def with_inputs(graph: Graph, types: Sequence[TensorType], places: Mapping[int, int]) -> Graph:
+    """The graph with inputs of these types: input `i` of it is now input `places[i]`. It must not need any other."""
+    builder = Builder(graph.name, locations=False)
+    inputs = [builder.input(None, type_) for type_ in types]
+    new = {graph.inputs[i]: inputs[place] for i, place in places.items()}
+    for node in graph.nodes:
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return builder.finish([new[v] for v in graph.outputs])
 
 
 def map_graphs(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:

@@ -310,7 +310,7 @@ def _is_one(size: Size) -> bool:
 def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     """The shape that all the shapes stretch to: aligned at the right, sizes equal or 1."""
     first = shapes[0]
-    if all(shape == first for shape in shapes):
+    if all(len(shape) == len(first) and shape == first for shape in shapes):  # no size is asked in vain
         return first
     out: list[Size] = [1] * max(map(len, shapes))
     for shape in shapes:

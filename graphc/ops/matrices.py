@@ -19,7 +19,7 @@ from graphc.types import Size, TensorType, complex64, complex128, float32, float
 def lesser(x: TensorType) -> Size:
     """The smaller one of the last two sizes."""
     rows, columns = x.shape[-2:]
-    return rows if rows == columns else min(rows, columns)
+    return min(rows, columns)
 
 
 def need_matrices(name: str, x: TensorType) -> None:

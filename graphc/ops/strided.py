@@ -23,8 +23,6 @@ _t = TensorType(float32, (2, 3, 4))
 
 
 def _diagonal_length(rows: Size, columns: Size, offset: int) -> Size:
-    if offset == 0 and rows == columns:
-        return rows
     return max(0, min(rows, columns - offset) if offset > 0 else min(rows + offset, columns))
 
 
