@@ -20,7 +20,7 @@ from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import activated, active
-from graphc.ir import Builder, Graph, Value, copy_node
+from graphc.ir import Builder, Graph, Value, with_inputs
 from graphc.op import OpDef
 from graphc.types import TensorType
 
@@ -198,12 +198,8 @@ class Body:
     def with_inputs(self, types: Sequence[TensorType], places: Sequence[int], outputs: Sequence[int]) -> Graph:
         """The graph with inputs of these types, of which its own are those at `places`, and with these of its outputs;
         a negative number -1 - i stands for input i as it is."""
-        builder = Builder(self.graph.name, locations=False)
-        inputs = [builder.input(None, type_) for type_ in types]
-        new = {value: inputs[place] for value, place in zip(self.graph.inputs, places, strict=True)}
-        for node in self.graph.nodes:
-            new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
-        return builder.finish(inputs[-1 - j] if j < 0 else new[self.graph.outputs[j]] for j in outputs)
+        graph = with_inputs(self.graph, types, dict(enumerate(places)))
+        return Graph(graph.name, graph.inputs, graph.nodes, [graph.inputs[-1 - j] if j < 0 else graph.outputs[j] for j in outputs])
 
 
 def trace_body(

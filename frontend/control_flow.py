@@ -23,7 +23,9 @@ from graphc.frontend.movement import movedim
 from graphc.frontend.pytree import LEAF, Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
+from graphc.ir import inline
 from graphc.ops.control_scan import saving
+from graphc.passes.hoist import split_invariant
 from graphc.types import TensorType, bool_
 
 Function = Callable[..., Any]
@@ -265,8 +267,13 @@ def _graph_scan(
     places = [*range(len(types)), *range(carries, carries + scanned), *(place[id(t)] for t in body.captured)]
     order = [*range(len(types)), *range(results, results + updates), *range(len(types), results)]
     graph = body.with_inputs(all_types, places, order)
+    before, graph = split_invariant(graph, range(carries + scanned, len(graph.inputs)))
+    if before is not None:  # else derivatives would keep it for each step
+        others += inline(before, others, [*carry, *body.updated, *rows, *others][0])
     if mode.grad:
         graph = saving(graph, carries, scanned)
+    if not graph.inputs:  # nothing that an op could be applied to
+        return _eager_scan(pair, combine_fn, carry, structure, rows, row_structure, count, dim, reverse)
     found = ops.scan(*carry, *body.updated, *rows, *others, body=graph, carries=carries, scanned=scanned, length=count,
                      reverse=reverse) if graph.outputs else ()
     _write_back(body.updated, found[len(types) : carries])

@@ -142,7 +142,7 @@ def export(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Progr
         name = name or f"tensor.{i}"
         weights[name] = tensor._data.copy()
         bound[len(traced.graph.inputs) - len(traced.captured) + i] = name
-    graph = pipeline.run(_bind(traced.graph, bound), ("prune", "simplify", "cse"))
+    graph = pipeline.run(_bind(traced.graph, bound), ("prune", "simplify", "control", "hoist", "cse"))
     inputs = describe((tuple(example_inputs), {}), _is_tensor)
     return Program(runtime.Program({runtime.MAIN: Entry(graph, inputs, describe(traced.outputs, _is_tensor))}, weights))
 

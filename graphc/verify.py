@@ -193,6 +193,8 @@ def _undefined(graph: Graph, node: Node, operand: Value) -> Violation:
 def _arity(node: Node) -> Violation | None:
     record, count = node.op, len(node.operands)
     wanted = len(record.operands)
+    if record.variadic and wanted > 1:
+        wanted -= 1  # what follows others may be nothing
     if count == wanted or (record.variadic and count > wanted):
         return None
     signature = f"{record.name}({', '.join(record.operands)})"
@@ -218,7 +220,7 @@ def _attribute_values(node: Node) -> Violation | None:
                              expected="bool, int, float, complex, str, None, a dtype, a size, an array, a graph, or a tuple of "
                              "these")
         examples = [sample.attrs[name] for sample in record.samples]
-        if not _is_like(attribute, examples):
+        if examples and not _is_like(attribute, examples):  # a user's op has no samples
             return Violation(f"{record.name}: the attribute {name} is of the wrong kind",
                              expected=f"such as {print_attribute(examples[0])}", got=print_attribute(attribute))
     return None

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from graphc.config import config, note
 from graphc.fuel import current, limited
 from graphc.ir import Graph, map_graphs
+from graphc.passes.control import control
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.guard import guard
+from graphc.passes.hoist import hoist
 from graphc.passes.prune import prune
 from graphc.passes.simplify import simplify
 from graphc.passes.transpose import transpose
@@ -20,12 +22,14 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "prune": prune,
     "simplify": simplify,
     "fold": fold,
+    "control": control,
+    "hoist": hoist,
     "cse": cse,
     "guard": guard,
     "decompose": decompose,
     "transpose": transpose,
 }
-DEFAULT = ("prune", "fold", "simplify", "cse", "guard", "decompose", "simplify", "cse", "transpose")
+DEFAULT = ("prune", "fold", "simplify", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose")
 """What a graph goes through before it is scheduled."""
 
 
