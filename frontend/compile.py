@@ -134,6 +134,8 @@ class CompiledFunction:
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")
+            if isinstance(made, Compiled) and made.asks_the_world is not None:
+                return made  # for this one call: at the next one Python is going to run
             if made.is_passing and key not in self._settled:
                 self._settled.add(key)  # for this one call
             else:
@@ -158,7 +160,7 @@ class CompiledFunction:
         """A new graph for a call: for all sizes, where sizes change, or for those of the call."""
         leaves, _ = flatten((args, kwargs))
         branches = any(isinstance(graph, Branching) for known in self._graphs.values() for graph in known)
-        symbolic = None if branches else self._sizes.plan(key, leaves)
+        symbolic = None if branches or self._by_python is not None else self._sizes.plan(key, leaves)
         if symbolic is not None:
             try:
                 with symbolic.assumed():
@@ -169,7 +171,11 @@ class CompiledFunction:
                 # a size that has to be a number, or the function's own error, which comes again
                 self._sizes.refuse(key, leaves, str(error).partition("\n")[0])
             else:
-                return self._sizes.add(key, leaves, made, symbolic)
+                why = made.asks_the_world or ("Python's state changes" if made.is_passing and key in self._settled else None)
+                if why is not None:
+                    self._sizes.refuse(key, leaves, why)
+                if why is None or not self.fullgraph:
+                    return self._sizes.add(key, leaves, made, symbolic)
         recording = recorded(
             self.function, self._name, args, kwargs, self.backend, tree=Tree(self._name, self.backend),
             by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.fullgraph,

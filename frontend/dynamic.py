@@ -184,9 +184,11 @@ class DynamicSizes:
         return SymbolicArguments(leaves, places) if places else None
 
     def add(self, key: Any, leaves: Sequence[Any], made: Compiled, arguments: SymbolicArguments) -> Compiled:
-        """Keep a graph that was traced with symbols; returns it with the sizes of the call."""
+        """Keep a graph that was traced with symbols, unless it is for this call alone, in which Python did more than to
+        compute; returns it with the sizes of the call."""
         graph = SymbolicGraph(made, arguments)
-        self._families[_family_key(key, leaves)].graphs.insert(0, graph)
+        if not made.is_passing and made.asks_the_world is None:
+            self._families[_family_key(key, leaves)].graphs.insert(0, graph)
         sizes = graph.sizes(leaves)
         assert sizes is not None  # the guards are the answers of this call
         return made.bind(sizes, leaves)

@@ -284,3 +284,23 @@ def test_modules() -> None:
         x = graphc.randn(n, 2, h, h)
         np.testing.assert_allclose(model(x).detach().numpy(), model._original(x).detach().numpy(), rtol=1e-4, atol=1e-5)
     assert traces(model._compiled) == 1, model.explain()
+
+
+def test_what_python_does_besides_is_done_at_each_call(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[int] = []
+
+    def f(x: Any) -> Any:
+        seen.append(1)
+        print("called")
+        return x * 2
+
+    compiled = graphc.compile(f, dynamic=True)
+    for n in (3, 4, 4, 5):
+        assert compiled(graphc.ones(n)).tolist() == [2] * n
+    assert len(seen) == 4 and capsys.readouterr().out.count("called") == 4
+
+
+def test_branches_on_numbers_have_graphs_for_each_size() -> None:
+    compiled = graphc.compile(lambda x: x * 2 if x.sum() > 3.5 else x * 3, dynamic=True)
+    for n in (3, 4, 4, 5, 2):
+        assert compiled(graphc.ones(n)).tolist() == [2 if n > 3 else 3] * n
