@@ -10,9 +10,10 @@ from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, UnsupportedError
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import lowered
 from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign, refuse
-from graphc.frontend.modes import no_grad
+from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.movement import reshape, unsqueeze
 from graphc.frontend.pointwise import abs, cast, clamp, erf, exp, expm1, log, log1p, sigmoid, tanh, where
 from graphc.frontend.pointwise import relu as _relu
@@ -163,6 +164,8 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x, with a weight a channel or one for all."""
+    if mode.autocast is not None:
+        input, weight = lowered(input, mode.autocast), lowered(weight, mode.autocast)
     if weight.dtype is not input.dtype:
         raise DTypeError(f"prelu: Type promoting not supported. Got {input.dtype.name} and {weight.dtype.name}")
     if weight.ndim > 1:

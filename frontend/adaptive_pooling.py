@@ -9,6 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.indexing import gather, index_select
 from graphc.frontend.movement import expand, movedim, reshape, squeeze, unflatten, unsqueeze
 from graphc.frontend.pointwise import cast, floor, where
@@ -90,6 +91,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return _adaptive_avg_pool(input, output_size, 2)
 
 
+@full_precision
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means of as many windows as `output_size` says."""
     return _adaptive_avg_pool(input, output_size, 3)

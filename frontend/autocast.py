@@ -59,10 +59,11 @@ def _raised(value: Any) -> Any:
 
 
 class autocast:
-    """Compute products (matmul, linear, convolution, attention) in a smaller dtype inside, by `with` block or decorator.
+    """Compute products (matmul, linear, convolution, attention, LSTM) in a smaller dtype inside, by `with` block or decorator.
 
-    Operands are cast as they come, so that parameters and their gradients keep their dtype; losses are computed in float32.
-    float64 is left alone.
+    Operands are cast as they come, so that parameters and their gradients keep their dtype. Losses, factorisations of
+    matrices and Fourier transforms are computed in float32, and everything else in the dtype that its operands have. float64
+    is left alone.
 
     device_type
         "cpu"; "cuda" is switched off with a warning where there is no GPU.

@@ -7,6 +7,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.indexing import index_select
 from graphc.frontend.linalg_norms import vector_norm
 from graphc.frontend.matrices import matmul
@@ -27,6 +28,7 @@ _FEW = 25
 _MODES = {"use_mm_for_euclid_dist_if_necessary": None, "use_mm_for_euclid_dist": True, "donot_use_mm_for_euclid_dist": False}
 
 
+@full_precision
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """The p-norm of the difference of each row of x1 and each row of x2: [..., n, d] and [..., m, d] give [..., n, m].
 

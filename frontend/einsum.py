@@ -10,7 +10,9 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, scalar_type
+from graphc.frontend.autocast import lowered
 from graphc.frontend.diagonals import diagonal
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
 from graphc.frontend.pointwise import mul
 from graphc.frontend.reductions import sum
@@ -41,6 +43,8 @@ def einsum(*args: Any) -> Tensor:
         raise GraphcError("einsum(): fewer operands were provided than specified in the equation")
     if len(operands) > len(terms):
         raise GraphcError("einsum(): more operands were provided than specified in the equation")
+    if mode.autocast is not None and len(operands) > 1:
+        operands = [lowered(x, mode.autocast) for x in operands]
     for x in operands[1:]:
         if x.dtype is not operands[0].dtype:
             raise DTypeError(f"expected scalar type {scalar_type(operands[0].dtype)} but found {scalar_type(x.dtype)}",

@@ -15,13 +15,14 @@ from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type
 from graphc.frontend.creation import get_default_dtype
 from graphc.frontend.joining import roll
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import narrow
 from graphc.frontend.pointwise import cast
 from graphc.frontend.public import with_out
 from graphc.frontend.ranges import arange
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType
+from graphc.types import DType, float32
 
 Sizes = Sequence[int] | None
 Dims = int | Sequence[int] | None
@@ -35,6 +36,8 @@ def _numbers(input: Any, name: str, complex_: bool) -> Tensor:
     x = need_tensor(input, name)
     if not x.dtype.is_differentiable:
         x = cast(x, get_default_dtype())
+    if x.dtype.to_real().bits < 32 and mode.autocast is not None and not x.dtype.is_complex:
+        x = cast(x, float32)
     if x.dtype.to_real().bits < 32:
         raise DTypeError(f"Unsupported dtype {scalar_type(x.dtype)}", hint="convert the input with .to(graphc.float32)")
     return cast(x, x.dtype.to_complex()) if complex_ else x

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.indexing import gather
 from graphc.frontend.joining import stack
@@ -26,6 +27,7 @@ _MODES = ("bilinear", "nearest", "bicubic")
 _PADDINGS = ("zeros", "border", "reflection")
 
 
+@full_precision
 def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
                 align_corners: bool | None = None) -> Tensor:
     """The elements of [N, C, H, W] at the coordinates [N, H', W', 2], or of [N, C, D, H, W] at [N, D', H', W', 3].

@@ -6,11 +6,13 @@ from typing import Any
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.frontend.arguments import emit, need_tensor, scalar_type
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
+from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.op import OpDef
-from graphc.types import broadcast_shapes
+from graphc.types import broadcast_shapes, float32
 
 
 def several(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], name: str) -> tuple[Tensor, ...]:
@@ -38,11 +40,14 @@ def need_square(x: Any, name: str, what: str = "A") -> Tensor:
 
 
 def need_numbers(x: Tensor, name: str, low_precision: bool = False) -> Tensor:
-    """A tensor of a dtype that the operation is defined on: float32, float64 or the complex ones of these."""
+    """A tensor of a dtype that the operation is defined on: float32, float64 or the complex ones of these. Under autocast
+    smaller ones become float32."""
     if not x.dtype.is_differentiable:
         raise DTypeError(f"{name}: Expected a floating point or complex tensor as input. Got {scalar_type(x.dtype)}",
                          hint="convert it with .to(graphc.float32)")
     if not low_precision and x.dtype.to_real().bits < 32:
+        if mode.autocast is not None and not x.dtype.is_complex:
+            return cast(x, float32)
         raise DTypeError(f"{name}: Low precision dtypes not supported. Got {scalar_type(x.dtype)}",
                          hint="convert it with .to(graphc.float32)")
     return x

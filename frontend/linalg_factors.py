@@ -8,6 +8,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import emit, need_tensor, scalar_type
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import zeros
 from graphc.frontend.linalg_checks import matrices, need_matrices, several, squares
 from graphc.frontend.matrices import matmul
@@ -129,6 +130,7 @@ def geqrf(input: Tensor) -> Any:
     return return_types.geqrf(*several(ops.geqrf, (matrices(input, "graphc.geqrf"),), {}, "Geqrf"))
 
 
+@full_precision
 def _reflectors(A: Any, tau: Any, name: str) -> tuple[Tensor, Tensor]:
     """V and T with H_1 H_2 ... H_k = I - V T V^H (Puglisi 1992, "Modification of the Householder method based on the compact
     WY representation"): the columns of V are the vectors, and T^-1 is diag(1 / tau) plus what V^H V has above its diagonal."""

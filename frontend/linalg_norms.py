@@ -9,6 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axes, axis, emit, need_tensor, scalar_type
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import full
 from graphc.frontend.linalg_checks import matrices, need_matrices, need_numbers, need_square, squares
 from graphc.frontend.linalg_factors import eigvalsh, svdvals
@@ -186,6 +187,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return norm(input - other, p)
 
 
+@full_precision
 def cond(A: Tensor, p: float | str | None = None) -> Tensor:
     """The condition number: of the norm p, |A| |A^-1|; by default, or for p=2, the quotient of the largest and the least
     singular value, which matrices that are not square have too. inf of singular matrices."""
@@ -207,6 +209,7 @@ def cond(A: Tensor, p: float | str | None = None) -> Tensor:
     return where(ne(info, 0), math.inf, matrix_norm(A, p) * matrix_norm(inverse, p))
 
 
+@full_precision
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """How many singular values are larger than max(atol, rtol * the largest one); int64.
 

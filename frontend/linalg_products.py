@@ -10,12 +10,14 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, need_tensor, scalar_type
+from graphc.frontend.autocast import lowered
 from graphc.frontend.creation import ones
 from graphc.frontend.cumulative import cumprod
 from graphc.frontend.joining import cat, roll
 from graphc.frontend.linalg_checks import need_numbers, need_square, one_dtype, several, squares
 from graphc.frontend.linalg_solvers import inv
 from graphc.frontend.matrices import matmul
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import clone, expand, reshape, unsqueeze
 from graphc.frontend.pointwise import log, mul, where
 from graphc.frontend.reductions import sum
@@ -157,6 +159,8 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     name = "linalg.vecdot"
     need_tensor(x, name, "x")
     need_tensor(y, name, "y")
+    if mode.autocast is not None:
+        x, y = lowered(x, mode.autocast), lowered(y, mode.autocast)
     need_numbers(x, name, low_precision=True)
     one_dtype(x, y, name, ("x", "y"))
     return sum(mul(ops.conjugate(x), y), dim)

@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, need_tensor
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.linalg_checks import (
     is_vector,
@@ -34,6 +35,7 @@ from graphc.frontend.tensor import Tensor
 # Square matrices
 
 
+@full_precision
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
     """`solve`, and for each matrix an error code: 0, or which pivot is zero."""
     name = "linalg.solve"
@@ -83,6 +85,7 @@ def _triangular(A: Tensor, B: Tensor, upper: bool, unit: bool) -> Tensor:
     return emit(ops.triangular_solve, one_batch(A, B), {"upper": upper, "unit": unit})
 
 
+@full_precision
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
     """X with A X = B (X A = B if not `left`) for triangular matrices A.
 
@@ -101,6 +104,7 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
     return named(ops.transpose_last(turned), "LinalgSolveTriangular")
 
 
+@full_precision
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
     """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A."""
     name = "linalg.lu_solve"
@@ -126,6 +130,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     return _triangular(LU, half, True, False)
 
 
+@full_precision
 def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False) -> Tensor:
     """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone."""
     name = "graphc.linalg.ldl_solve"
@@ -166,6 +171,7 @@ def tolerances(A: Tensor, name: str, atol: Any, rtol: Any) -> tuple[Tensor, Tens
     return expand(absolute, batch), expand(relative, batch)
 
 
+@full_precision
 def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """The pseudoinverses of Moore and Penrose. Singular values up to max(atol, rtol * the largest) count as zero.
 
@@ -184,6 +190,7 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
 _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 
+@full_precision
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """The X that makes |A X - B| least, for each matrix; of several the least X.
 

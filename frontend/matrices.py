@@ -10,7 +10,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, scalar_type
-from graphc.frontend.autocast import lowered
+from graphc.frontend.autocast import full_precision, lowered
 from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape, unsqueeze
@@ -96,7 +96,10 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector."""
     if len(input._data.shape) != 2 or len(vec._data.shape) != 1:
         raise GraphcError(f"vector + matrix @ vector expected, got 1, {input.dim()}, {vec.dim()}")
-    return named(matmul(input, vec), "Mv")
+    if input._data.shape[1] != vec._data.shape[0]:
+        rows, columns = input._data.shape
+        raise ShapeError(f"size mismatch, got input ({rows}), mat ({rows}x{columns}), vec ({vec._data.shape[0]})")
+    return named(reshape(_product(input, reshape(vec, (-1, 1))), input._data.shape[:1]), "Mv")
 
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
@@ -138,6 +141,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists."""
+    if mode.autocast is not None:
+        a, b = lowered(a, mode.autocast), lowered(b, mode.autocast)
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):
@@ -173,7 +178,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
 def _plus(name: str, input: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor,
           beta: Any, alpha: Any) -> Tensor:
     """beta * input + alpha * the product of left and right; of half precision rounded once, at the end."""
-    if mode.autocast is not None:
+    if mode.autocast is not None and name not in ("Addmv", "Addr"):
         input, left, right = lowered(input, mode.autocast), lowered(left, mode.autocast), lowered(right, mode.autocast)
     dtype = input.dtype
     if dtype.is_floating_point and dtype.bits < 32 and dtype is left.dtype is right.dtype:
@@ -219,6 +224,7 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
     return _plus("Addbmm", input, lambda x, y: sum(bmm(x, y), 0), batch1, batch2, beta, alpha)
 
 
+@full_precision
 def trace(input: Tensor) -> Tensor:
     """The sum of the elements on the diagonal of a matrix."""
     if len(input._data.shape) != 2:

@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.inplace import assign
 from graphc.frontend.linalg_norms import norm
@@ -213,6 +214,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, o
     return input / length.clamp_min(eps).expand_as(input)
 
 
+@full_precision
 @composite
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta, for [N, C, ...]; outside are zeros.

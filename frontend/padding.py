@@ -8,6 +8,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.indexing import index_select
 from graphc.frontend.spatial import places
 from graphc.frontend.tape import named
@@ -38,7 +39,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
                          f"non-zero dimensions for input, but got: {list(input.shape)}")
     if mode == "circular":  # what wraps around is what is left after cutting
         input = _with_constant(input, [min(a, 0) for a in low], [min(b, 0) for b in high], 0)
-        low, high = [max(a, 0) for a in low], [max(b, 0) for b in high]
+        return _extended(input, [max(a, 0) for a in low], [max(b, 0) for b in high], mode)
+    return full_precision(_extended)(input, low, high, mode)
+
+
+def _extended(input: Tensor, low: Sequence[int], high: Sequence[int], mode: str) -> Tensor:
+    """With elements of its own before and after, dimension by dimension."""
     for axis, (before, after) in enumerate(zip(low, high)):
         if before or after:
             input = _from_input(input, axis, before, after, mode)

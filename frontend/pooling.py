@@ -9,6 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import reshape, unsqueeze
@@ -152,6 +153,7 @@ def max_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 2)
 
 
+@full_precision
 def max_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """The largest element of each window; with `return_indices` its place in the flattened [D, H, W] too."""
@@ -296,6 +298,7 @@ def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
     return _avg_pool("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
 
 
+@full_precision
 def avg_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """The mean of each window."""

@@ -11,6 +11,7 @@ from graphc.errors import ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit, sizes
 from graphc.frontend.arguments import axis as one_axis
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
 from graphc.frontend.logic import isnan, ne
@@ -157,6 +158,7 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
     return _root(variance), centre
 
 
+@full_precision
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product over all dimensions, or over one. Integers and bools are multiplied as int64. The gradient is exact where
     elements are zero."""

@@ -10,10 +10,11 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
-from graphc.frontend.arguments import axis, emit
+from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.creation import full, full_like, ones_like, zeros_like
 from graphc.frontend.indexing import along, check_bounds, check_flat_index, check_index, flat_scalars
 from graphc.frontend.inplace import assign, refuse
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import clone, expand, reshape
 from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
@@ -186,6 +187,9 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @flat_scalars
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """input with the rows of source at the rows (along `dim`) that index lists."""
+    if mode.autocast is not None and source.dtype is not input.dtype:
+        dtype = promoted(input, source)
+        input, source = cast(input, dtype), cast(source, dtype)
     at = axis(dim, input.ndim)
     index, source = _rows("index_copy", input, at, index, source)
     return named(emit(ops.scatter_update, (input, index, source), {"axis": at}), "IndexCopy")

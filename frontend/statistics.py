@@ -13,6 +13,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer
+from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import as_tensor, full, full_like, zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
@@ -106,6 +107,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
 INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
+@full_precision
 def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
              interpolation: str = "linear") -> Tensor:
     """The value below which a part q of the elements lies, over all elements or along `dim`; nan where there is one.
@@ -116,6 +118,7 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
     return _quantile("quantile", input, q, dim, keepdim, interpolation, ignore=False)
 
 
+@full_precision
 def nanquantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
                 interpolation: str = "linear") -> Tensor:
     """The quantile of what is not nan; see `quantile`."""

@@ -211,3 +211,45 @@ def test_the_order_of_calls() -> None:
     with pytest.raises(RuntimeError, match="Closure"):
         scaler.step(optimizer, closure=lambda: 0)
     assert p.item() == 0
+
+
+A = graphc.tensor([[2.0, 1.0], [0.0, 3.0]])
+SMALL = {
+    "einsum": lambda x: graphc.einsum("ij,kj->ik", x, x), "inner": lambda x: graphc.inner(x, x),
+    "tensordot": lambda x: graphc.tensordot(x, x, 1), "vecdot": lambda x: graphc.linalg.vecdot(x, x),
+    "prelu": lambda x: nn.functional.prelu(x, graphc.tensor([0.1])), "addmm": lambda x: graphc.addmm(x, x, x),
+    "lstm": lambda x: nn.LSTM(2, 3)(x)[0],
+}
+LARGE = {
+    "prod": lambda x: x.prod(), "trace": graphc.trace, "cdist": lambda x: graphc.cdist(x, x),
+    "quantile": lambda x: graphc.quantile(x, 0.5), "inverse": graphc.inverse, "svd": lambda x: graphc.linalg.svd(x)[1],
+    "solve": lambda x: graphc.linalg.solve(x, x), "cholesky": lambda x: graphc.linalg.cholesky(x @ x.mT),
+    "pinv": graphc.pinverse, "eigvals": lambda x: graphc.linalg.eigvalsh(x), "rank": lambda x: graphc.linalg.cond(x),
+    "fft": lambda x: graphc.fft.fft(x).real, "pool": lambda x: nn.functional.avg_pool3d(x[None, None], 1),
+    "reflect": lambda x: nn.functional.pad(x[None], (1, 1), mode="reflect"), "lstsq": lambda x: graphc.linalg.lstsq(x, x)[0],
+    "grid": lambda x: nn.functional.grid_sample(x[None, None], graphc.zeros(1, 2, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_made_of_products_runs_in_the_smaller_dtype(name: str) -> None:
+    with graphc.autocast("cpu"):
+        assert SMALL[name](A).dtype is graphc.bfloat16
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_needs_precision_runs_in_float32(name: str) -> None:
+    expected = LARGE[name](A)
+    with graphc.autocast("cpu"):
+        out = LARGE[name](A.bfloat16())
+        assert out.dtype is graphc.float32
+        np.testing.assert_allclose(out, expected, rtol=1e-2, atol=1e-3)
+    if name not in ("prod", "trace", "cdist", "pool", "reflect"):
+        with pytest.raises(RuntimeError):  # by itself it does not
+            LARGE[name](A.bfloat16())
+
+
+def test_copied_rows_take_the_larger_dtype() -> None:
+    with graphc.autocast("cpu"):
+        assert graphc.index_copy(graphc.ones(2, 2), 0, graphc.tensor([0]), A[:1].bfloat16()).dtype is graphc.float32
+        assert graphc.mv(A, A[0]).dtype is graphc.float32 and graphc.addmv(A[0], A, A[0]).dtype is graphc.float32

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError
 from graphc.frontend import recurrent
+from graphc.frontend.autocast import lowered
 from graphc.frontend.creation import empty, zeros
 from graphc.frontend.indexing import index_select
 from graphc.frontend.modes import mode
@@ -124,8 +125,12 @@ class RNNBase(Module):
         sizes = input.sizes() if packed else None
         batch = sizes[0] if sizes is not None else sequence._data.shape[1]
         self._check_input(sequence, packed)
+        weights = self._get_flat_weights()
+        if mode.autocast is not None and pair:  # of the recurrent networks, it is LSTM that is a product to autocast
+            sequence, *weights = (lowered(x, mode.autocast) for x in (sequence, *weights))
+            given = None if given is None else tuple(lowered(s, mode.autocast) for s in given)
         state = self._start(given, batch, sequence, order)
-        layers = recurrent.grouped(self._get_flat_weights(), self.bias, self.num_layers, self.bidirectional,
+        layers = recurrent.grouped(weights, self.bias, self.num_layers, self.bidirectional,
                                    bool(self.proj_size))
         out, last = recurrent.run(CELLS[self.mode], sequence, sizes, state, layers, self.dropout if self.training else 0.0)
         if packed:
