@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from graphc.dims import Dim, answering
+from graphc.dims import Dim, Quotient, answering
 from graphc.errors import ShapeError
 from graphc.types import Size
 
@@ -101,11 +101,22 @@ def estimate(size: Size) -> int:
 
 
 def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
-    """The number that a size is; all its symbols must be among `sizes`."""
-    number = size.bind(sizes) if isinstance(size, Dim) else size
-    if isinstance(number, Dim):
-        raise NumberNeeded(number)
-    return number
+    """The number that a size is; all its symbols must be among `sizes`. A quotient by 0, with which nothing is computed, is
+    taken as one by 1."""
+    if not isinstance(size, Dim):
+        return size
+    total = 0
+    for factors, coefficient in size.terms:
+        product = coefficient
+        for factor in factors:
+            if isinstance(factor, Quotient):
+                product *= evaluate(factor.dividend, sizes) // max(1, evaluate(factor.divisor, sizes))
+            elif factor in sizes:
+                product *= sizes[factor]
+            else:
+                raise NumberNeeded(size)
+        total += product
+    return total
 
 
 def is_static(*sizes: Size) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dims import surely_less
 from graphc.errors import DimError, DTypeError, ShapeError, UnsupportedDTypeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
@@ -107,7 +108,7 @@ def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
     if x.dtype.is_complex:
         raise UnsupportedDTypeError(f"amax/amin is not implemented for '{x.dtype.name}': complex numbers have no order",
                                     expected="a dtype that is not complex", got=str(x))
-    if any(x.shape[a] == 0 for a in axes):
+    if any(surely_less(x.shape[a], 1) for a in axes):
         raise ShapeError(f"amax/amin of {x} over dimensions {axes}: no elements to choose from",
                          expected="reduced dimensions of size 1 or more")
     if x.dtype.is_complex:
