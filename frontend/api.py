@@ -22,6 +22,7 @@ from graphc.frontend.autograd.anomaly_mode import is_anomaly_check_nan_enabled, 
 from graphc.frontend.compile import compile
 from graphc.frontend.control_flow import associative_scan, cond, map, scan, while_loop
 from graphc.frontend.conversion import set_default_tensor_type
+from graphc.frontend.custom_op import custom_op
 from graphc.frontend.creation import set_default_dtype
 from graphc.frontend.define import Graph, gradients, parse_ir, placeholder
 from graphc.frontend.device import device, get_default_device, set_default_device
@@ -46,6 +47,7 @@ from graphc.frontend.random import Generator, default_generator, fork_rng
 from graphc.frontend.serialization import load, save
 from graphc.frontend.session import Session
 from graphc.frontend.tensor import Size, Tensor
+from graphc.op import not_differentiable
 from graphc.threads import get_num_threads, set_num_threads
 from graphc.types import (
     DType,

@@ -79,6 +79,7 @@ class OpDef:
     index_operand: int | None
     costly: bool
     exact_numbers: bool
+    native: str | None
     batch: Callable[..., Any] | Literal["leading"] | None
     samples: tuple[Sample, ...]
 
@@ -166,6 +167,7 @@ def op(
     index_operand: int | None = None,
     costly: bool = False,
     exact_numbers: bool = False,
+    native: str | None = None,
     batch: Callable[..., Any] | Literal["leading"] | None = None,
     samples: tuple[Sample, ...],
 ) -> OpDef:
@@ -216,6 +218,8 @@ def op(
         NumPy is slow at it: eager calls run the op's own compiled kernel.
     exact_numbers
         A Python float beside float16 or bfloat16 is not rounded to it first, as in PyTorch: the op is computed in float32.
+    native
+        For a "host" op: LLVM IR that back ends for CPUs run instead of `ref`. See `graphc.custom_op`.
     batch
         How the op is applied to a batch at once, for vmap: "leading" where it takes leading dimensions as they come, or
         `batch(size, batched, *operands, **attrs)`, where `batched` says which operands have the batch, of `size`, as
@@ -232,7 +236,7 @@ def op(
     record = OpDef(
         name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
         view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps,
-        index_operand, costly, exact_numbers, batch, samples,
+        index_operand, costly, exact_numbers, native, batch, samples,
     )
     OPS[name] = record
     return record

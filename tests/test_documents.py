@@ -54,7 +54,7 @@ def registry() -> Iterator[dict[str, object]]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: dict[str, object]) -> None:
-    """Block after block, in one namespace, in an empty folder. An op that is defined passes what all ops must."""
+    """Block after block, in one namespace, in an empty folder. An op of the core that is defined passes what all must."""
     monkeypatch.chdir(tmp_path)
     known = set(registry)
     blocks = code_blocks(document)
@@ -62,7 +62,7 @@ def test_code_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     namespace: dict[str, object] = {"__name__": "__main__"}
     for line, code in blocks:
         exec(compile("\n" * line + code, document, "exec"), namespace)
-    for record in [OPS[name] for name in OPS if name not in known]:
+    for record in [OPS[name] for name in OPS if name not in known and "." not in name]:
         test_registry.check_record(record)
 
 

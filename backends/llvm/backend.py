@@ -14,7 +14,7 @@ from graphc.backend import EagerSpec, EntrySpec, Layout
 from graphc.backends.llvm import control
 from graphc.backends.llvm.eager import make_eager
 from graphc.backends.llvm.entry import NativeEntry, make_entry
-from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, take_error
+from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
@@ -45,6 +45,9 @@ class LLVMExecutable:
         self.program = program
         rendered = render(program, target)
         imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
+        natives = {call.op: native_code(call.op, target) for call in program.calls() if call.op.native is not None}
+        imports |= {native_symbol(op): code.address("kernel") for op, code in natives.items()}
+        self._natives = list(natives.values())
         self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
         self.symbols = program.symbols

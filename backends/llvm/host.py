@@ -7,16 +7,22 @@ The symbol is the same for all programs, so that their object code can be kept.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc.backends.llvm.builder import Function, literal
 from graphc.backends.llvm.context import Context
-from graphc.kernel import Block, Call
+from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.target import Target
+from graphc.errors import CompileError
+from graphc.kernel import Block, Buffer, Call
+from graphc.op import OpDef
 
 FAILED = -2
 """What a program returns where an op has raised an exception, which `take_error` then has."""
@@ -61,6 +67,9 @@ def render_call(context: Context, kernel: Call, name: str, number: int) -> None:
     f = context.module.function(name, [("ptr", "context")], "i32", linkage="internal")
     blocks = (*kernel.operands, *kernel.results)
     pointers = context.pointers(f, dict.fromkeys(block.buffer for block in blocks))
+    if kernel.op.native is not None:
+        _call_native(f, kernel, pointers)
+        return
     table = f.slot(f"[{len(blocks) + 1} x ptr]")
     for i, block in enumerate(blocks):
         f.do(f"store ptr {pointers(block.buffer)}, ptr {f.value(f'getelementptr ptr, ptr {table}, i64 {i}')}")
@@ -71,6 +80,44 @@ def render_call(context: Context, kernel: Call, name: str, number: int) -> None:
     f.call("void", callee, ("ptr", context.host_key(f)), *numbers, ("ptr", table))
     failed = f.value(f"icmp eq ptr {f.value(f'load ptr, ptr {done}')}, null")
     f.do(f"ret i32 {f.value(f'select i1 {failed}, i32 {FAILED}, i32 0')}")
+
+
+def _call_native(f: Function, kernel: Call, pointers: Callable[[Buffer], str]) -> None:
+    """Call the op's own code: with its results, operands, their sizes, and attributes."""
+    arguments: list[tuple[str, str]] = []
+    for block in (*kernel.results, *kernel.operands):
+        offset = block.offset * block.buffer.dtype.itemsize
+        arguments.append(("ptr", f.value(f"getelementptr i8, ptr {pointers(block.buffer)}, i64 {offset}")))
+    arguments += [("i64", str(size)) for block in kernel.operands for size in block.shape]
+    for name in kernel.op.attrs:
+        attribute = kernel.attrs[name]
+        if isinstance(attribute, float):
+            arguments.append(("double", literal(attribute, "double")))
+        elif isinstance(attribute, int):
+            arguments.append(("i64", str(int(attribute))))
+        else:
+            raise CompileError(f"{kernel.op.name}: its LLVM code cannot take the attribute {name!r}, a "
+                               f"{type(attribute).__name__}", expected="numbers that are not complex")
+    types = [type_ for type_, _ in arguments]
+    f.call("void", f.module.declare(native_symbol(kernel.op), "void", types), *arguments)
+    f.do("ret i32 0")
+
+
+def native_symbol(op: OpDef) -> str:
+    """What programs call the native code of an op."""
+    return f"native.{op.name}"
+
+
+@functools.cache
+def native_code(op: OpDef, target: Target) -> NativeModule:
+    """The native code of an op; it defines `kernel`."""
+    assert op.native is not None
+    module = compile_module(op.native, target, name=op.name)
+    try:
+        module.address("kernel")
+    except KeyError as error:
+        raise CompileError(f"{op.name}: its LLVM code has no function @kernel", got=error.args[0]) from None
+    return module
 
 
 def host_call_address() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import graphc.index as ix
@@ -219,8 +219,10 @@ class _Lowering:
         values = [r.value for r in group.roots]
         if node is not None and runs_on_host(node):
             _need_numbers(node.attrs.values())
-            operands = tuple(self._block(v, self.memory[v]) for v in node.operands)
-            return [Call(name, node.op, node.attrs, operands, tuple(self._block(v, targets[v]) for v in node.results))]
+            plain = range(len(node.operands)) if node.op.native is not None else ()
+            operands, copies = self._operands(name, node, plain)
+            results = tuple(self._block(v, targets[v]) for v in node.results)
+            return [*copies, Call(name, node.op, node.attrs, operands, results)]
         if node is None:
             return [map_kernel(name, values, self.memory, targets, self.machine)]
         if is_control(node):
@@ -241,9 +243,20 @@ class _Lowering:
 
     def _control(self, name: str, node: Node, targets: dict[Value, Stored]) -> list[Kernel]:
         _need_numbers(node.attrs.values())
+        operands, copies = self._operands(name, node, must_be_plain(node))
+        results = [self._block(v, targets[v]) for v in node.results]
+
+        def program(graph: Graph, strides: Sequence[Any], wished: Mapping[int, int]) -> tuple[Program, set[int]]:
+            return _lower(graph, self.machine, strides, {}, wished)
+
+        kernel = control_kernel(name, node, operands, results, program, self.scratch)
+        self.constants += kernel.constants
+        return [*copies, kernel]
+
+    def _operands(self, name: str, node: Node, plain: Container[int]) -> tuple[tuple[Block, ...], list[Kernel]]:
+        """Where the operands are, and what copies those in `plain` to where they are row-major."""
         copies: list[Kernel] = []
         operands: list[Block] = []
-        plain = must_be_plain(node)
         for i, value in enumerate(node.operands):
             place = self.memory[value]
             if i in plain and place.strides != ix.contiguous_strides(value.shape):
@@ -254,14 +267,7 @@ class _Lowering:
                     source, to = self._block(value, self.memory[value]), self._block(value, place)
                     copies.append(Call(f"{name}.row_major{i}", ops.cast, {"dtype": value.dtype}, (source,), (to,)))
             operands.append(self._block(value, place))
-        results = [self._block(v, targets[v]) for v in node.results]
-
-        def program(graph: Graph, strides: Sequence[Any], wished: Mapping[int, int]) -> tuple[Program, set[int]]:
-            return _lower(graph, self.machine, strides, {}, wished)
-
-        kernel = control_kernel(name, node, operands, results, program, self.scratch)
-        self.constants += kernel.constants
-        return [*copies, kernel]
+        return tuple(operands), copies
 
     def _block(self, value: Value, place: Stored) -> Block:
         _need_numbers((value.shape, place.strides, place.offset))
