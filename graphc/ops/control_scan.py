@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import GraphcError, ShapeError
-from graphc.ir import Builder, Graph, inline
+from graphc.ir import Builder, Graph, inline, with_inputs
 from graphc.op import Sample, op
 from graphc.ops.control import (
     active_inputs,
@@ -26,6 +26,7 @@ from graphc.ops.control import (
 from graphc.ops.creation import zeros_like
 from graphc.ops.elementwise import tanh
 from graphc.ops.movement import permute, stack_operand
+from graphc.ops.step_sums import StepSums
 from graphc.types import Size, TensorType, float64
 
 
@@ -69,17 +70,26 @@ class _Backward:
     augmented: Graph
     """The body, with all that the step needs of it among its outputs."""
     step: Graph
-    """Carries: cotangents of the `active` carries, sums for the captured operands. Scanned: `results`, `scanned`,
-    cotangents of outputs. Then `same`. Outputs behind the carries: cotangents of what is scanned."""
+    """Carries: cotangents of the `active` carries, sums for the captured operands that are not `late`. Scanned: `results`,
+    `scanned`, cotangents of outputs. Then `same`. Outputs behind the carries: cotangents of what is scanned, and what the
+    sums are made of that are taken late."""
     active: tuple[int, ...]
     results: tuple[int, ...]
     """Outputs of the augmented body."""
     scanned: tuple[int, ...]
     same: tuple[int, ...]
+    late: tuple[int, ...]
+    """The active captured operands whose cotangents are summed up when all steps are done."""
+    sums: Graph
+    """From what the sums are made of to the sums."""
+    sources: tuple[int | None, ...]
+    """What they are made of: inputs of the step, counted from the first that is scanned; None for its last outputs."""
 
 
 @functools.lru_cache(maxsize=256)
-def _scan_backward(body: Graph, carries: int, scanned: int, wanted: tuple[int, ...], seeded: tuple[int, ...]) -> _Backward:
+def _scan_backward(
+    body: Graph, carries: int, scanned: int, length: Size, wanted: tuple[int, ...], seeded: tuple[int, ...]
+) -> _Backward:
     """`seeded` are outputs behind the carries."""
     active = active_inputs(body, carries, wanted)
     around = tuple(i for i in active if i < carries)
@@ -98,25 +108,34 @@ def _scan_backward(body: Graph, carries: int, scanned: int, wanted: tuple[int, .
 
     builder = Builder(f"{body.name}.backward", locations=False)
     cts = [builder.input(None, body.inputs[i].type) for i in around]
-    sums = [builder.input(None, body.inputs[i].type) for i in same]
-    of_results = [builder.input(None, outputs[j].type) for j in stacked]
+    totals = {i: builder.input(None, body.inputs[i].type) for i in same}
+    rows = [builder.input(None, outputs[j].type) for j in stacked]
+    taken_rows = rows[len(kept) :]
     of_inputs = {i: builder.input(None, body.inputs[i].type) for i in scanned_too}
     of_outputs = [builder.input(None, body.outputs[j].type) for j in seeded]
+    rows += [*of_inputs.values(), *of_outputs]
     of_inputs |= {i: builder.input(None, body.inputs[i].type) for i in fixed}
-    of_inputs |= dict(zip((i for i in taken if i < carries), of_results[len(kept) :]))
-    values = [*of_results[: len(kept)], *(of_inputs[i] for i in taken), *cts, *of_outputs]
-    found = inline(backward, values, values[-1])
-    given = dict(zip(active, found))
-    step = builder.finish([*(given[i] for i in around), *(total + given[i] for total, i in zip(sums, same)),
-                           *(given[i] for i in xs)])
-    return _Backward(augmented, step, active, tuple(stacked), scanned_too, fixed)
+    steady = [of_inputs[i] for i in fixed]
+    of_inputs |= dict(zip((i for i in taken if i < carries), taken_rows))
+    values = [*rows[: len(kept)], *(of_inputs[i] for i in taken), *cts, *of_outputs]
+    given = dict(zip(active, inline(backward, values, values[-1])))
+    sums = StepSums(body.name, length, rows, steady, [given[i] for i in same])
+    late = tuple(i for i in same if given[i] in sums)
+    left = [x for x in sums.sources if x not in rows]
+    early = [i for i in same if i not in late]
+    step = builder.finish([*(given[i] for i in around), *(totals[i] + given[i] for i in early), *(given[i] for i in xs), *left])
+    unused = {totals[i].index for i in late}
+    left_inputs = [v for v in step.inputs if v.index not in unused]
+    step = with_inputs(step, [v.type for v in left_inputs], {v.index: k for k, v in enumerate(left_inputs)})
+    return _Backward(augmented, step, active, tuple(stacked), scanned_too, fixed, late, sums.graph([given[i] for i in late]),
+                     tuple(rows.index(x) if x in rows else None for x in sums.sources))
 
 
 def saving(body: Graph, carries: int, scanned: int) -> Graph:
     """The body of a scan with more outputs: what derivatives by any of its inputs need of each step."""
     wanted = tuple(i for i, value in enumerate(body.inputs) if value.dtype.is_differentiable)
     seeded = tuple(j for j, value in enumerate(body.outputs) if j >= carries and value.dtype.is_differentiable)
-    return _scan_backward(body, carries, scanned, wanted, seeded).augmented if wanted else body
+    return _scan_backward(body, carries, scanned, 1, wanted, seeded).augmented if wanted else body
 
 
 def _scan_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wanted: tuple[int, ...],
@@ -124,11 +143,11 @@ def _scan_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wa
     """A scan the other way, over what the steps have left; where they have not left enough, they run once more."""
     body, carries, scanned, length = (attrs[name] for name in ("body", "carries", "scanned", "length"))
     seeded = tuple(j for j, c in enumerate(ct) if c is not None and j >= carries)
-    back = _scan_backward(body, carries, scanned, wanted, seeded)
+    back = _scan_backward(body, carries, scanned, length, wanted, seeded)
     if len(back.augmented.outputs) > len(body.outputs):
         out = scan(*operands, **{**attrs, "body": back.augmented})
     around = [i for i in back.active if i < carries]
-    same = [i for i in back.active if i >= carries + scanned]
+    same = [i for i in back.active if i >= carries + scanned and i not in back.late]
     xs = [i for i in back.active if carries <= i < carries + scanned]
     like = operands[0]
     types = result_types(body)
@@ -141,6 +160,9 @@ def _scan_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wa
         body=back.step, carries=len(around) + len(same), scanned=len(step_inputs), length=length, reverse=not attrs["reverse"],
     )  # fmt: skip
     given = dict(zip((*around, *same, *xs), results))
+    if back.late:
+        more = iter(results[len(given) :])
+        given |= zip(back.late, inline(back.sums, [next(more) if k is None else step_inputs[k] for k in back.sources], like))
     return tuple(given[i] for i in wanted)
 
 
