@@ -41,6 +41,7 @@ from graphc.frontend.formats import (
 )
 from graphc.frontend.func.vectorize import vmap
 from graphc.frontend.limits import finfo, iinfo
+from graphc.frontend.minify import minify
 from graphc.frontend.printing import set_printoptions
 from graphc.frontend.public import public, with_out
 from graphc.frontend.random import Generator, default_generator, fork_rng

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from graphc.compiler import VERIFIED
 from graphc.config import config
 from graphc.errors import ArgumentTypeError
 from graphc.frontend.branching import Branching
@@ -256,18 +257,22 @@ if not TYPE_CHECKING:
 
 @overload
 def compile(  # type: ignore[overload-overlap]  # a module can be called, too
-    function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+    verify: bool = False,
 ) -> CompiledModule: ...
 @overload
 def compile(
-    function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+    verify: bool = False,
 ) -> CompiledFunction: ...
 @overload
 def compile(
-    function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+    verify: bool = False,
 ) -> Callable[..., Any]: ...
 def compile(
-    function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+    function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+    verify: bool = False,
 ) -> Any:
     """Run a function or a module from compiled graphs.
 
@@ -295,9 +300,14 @@ def compile(
         Refuse code that cannot be one graph, with an error that names the line.
     backend
         "llvm" or "reference"; `GRAPHC_BACKEND` by default.
+    verify
+        Compare the results of each call with the definitions of the ops, and raise an AccuracyError that names the first node
+        which differs by more than rounding, and the line that it comes from. To find bugs of graphc's: it is slow.
     """
     if function is None:
-        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
+        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify)
+    if verify:
+        backend = f"{VERIFIED}{backend or ''}"
     if isinstance(function, Module):
         return CompiledModule(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
     if not callable(function):

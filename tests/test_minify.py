@@ -16,7 +16,7 @@ from graphc.config import override
 from graphc.differential import Failure
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph
-from graphc.minify import check_isolated, minify_graph
+from graphc.delta_debugging import check_isolated, minify_graph
 from graphc.parse import parse_graph
 from graphc.passes import simplify
 from graphc.rewrite import Rule, Var

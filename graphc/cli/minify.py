@@ -24,7 +24,7 @@ def minify(
 ) -> None:
     """Make a failing graph small, for a bug report: one that computes something else than its ops are defined to, that cannot
     be compiled, or that crashes."""
-    from graphc.minify import minify_graph
+    from graphc.delta_debugging import minify_graph
 
     found = minify_graph(*read_case(file, entry, inputs or [], numbers, seed), backend=backend)
     if output is None:

@@ -116,7 +116,7 @@ def check_isolated(graph: Graph, arrays: Sequence[np.ndarray], *, backend: str |
         place = Path(folder)
         (place / "graph.gir").write_text(print_graph(graph), encoding="utf-8")
         np.savez(place / "inputs.npz", **{str(i): _plain(array) for i, array in enumerate(arrays)})
-        command = "from graphc.minify import _answer; _answer()"
+        command = "from graphc.delta_debugging import _answer; _answer()"
         given = json.dumps({"path": sys.path, "folder": folder, "backend": backend or config.backend, "fuel": config.fuel})
         setup = "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['path']; "
         try:
