@@ -60,9 +60,8 @@ class Relation:
     def bind(self, sizes: Mapping[str, int | Dim]) -> Relation | None:
         """The relation with other sizes put in; None where nothing is left to check."""
         bound = self.difference.bind(sizes)
-        if not isinstance(bound, Dim) or (known := decided(bound, self.relation.replace("!", "="))) is (self.relation != "!="):
+        if not isinstance(bound, Dim) or decided(bound, self.relation.replace("!", "=")) is (self.relation != "!="):
             return None
-        assert known is None, f"{self} cannot hold"
         return Relation(bound, self.relation, self.location)
 
     def __str__(self) -> str:
@@ -81,10 +80,13 @@ class Failure:
     relation: Relation
     sizes: Mapping[str, int]
 
-    def __str__(self) -> str:
+    def values(self) -> str:
+        """What the sides are."""
         sides = {str(x): x.bind(self.sizes) for x in self.relation.sides() if isinstance(x, Dim)}
-        values = " and ".join(f"{text} is {value}" for text, value in sides.items())
-        return f"{self.relation}, but {values}"
+        return " and ".join(f"{text} is {value}" for text, value in sides.items())
+
+    def __str__(self) -> str:
+        return f"{self.relation}, but {self.values()}"
 
 
 def evaluate(guards: Sequence[Relation], sizes: Mapping[str, int]) -> Failure | None:
@@ -151,9 +153,7 @@ class Assumptions:
         gap = self.resolve(difference)
         if not isinstance(gap, Dim):
             return gap == 0 if relation == "==" else gap >= 0
-        known = decided(gap, relation, self.ranges)
-        if known is None:
-            known = self._implied(gap, relation)
+        known = self.known(gap, relation)
         if known is not None:
             return known
         value = self.hint(gap)
@@ -166,6 +166,11 @@ class Assumptions:
             return value == 0
         self._add(Relation(_least_multiple(gap if value >= 0 else -gap - 1), ">=", location))
         return value >= 0
+
+    def known(self, gap: Dim, relation: str) -> bool | None:
+        """Whether a difference of sizes is "==" or ">=" 0 by what has been concluded so far; None where it does not say."""
+        known = decided(gap, relation, self.ranges)
+        return self._implied(gap, relation) if known is None else known
 
     def number(self, size: Dim) -> int:
         """The size's number in the example, which it is from now on."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from graphc.assumptions import evaluate
+from graphc.conditions import WHERE, conditions, written
 from graphc.dims import Dim
 from graphc.errors import ShapeError
 from graphc.ir import Builder, Graph, Value
@@ -36,6 +39,10 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
                 expected=str(value.type) + (f" with {sizes}" if sizes else ""),
                 got=str(list(shape)),
             )
+    failure = evaluate(conditions(value.info for value in graph.inputs), sizes)
+    if failure is not None:
+        raise ShapeError(f"graph {graph.name!r} does not stand for these sizes", expected=str(failure.relation),
+                         got=failure.values())
     return sizes
 
 
@@ -100,11 +107,17 @@ def is_symbolic(attribute: object) -> bool:
     return isinstance(attribute, Dim) or (isinstance(attribute, tuple) and any(map(is_symbolic, attribute)))
 
 
+def _bound_info(info: Mapping[str, Any], sizes: Mapping[str, int | Dim]) -> dict[str, Any]:
+    """What stands with an input, and the conditions on sizes that are left."""
+    left = [bound for condition in conditions([info]) if (bound := condition.bind(sizes)) is not None]
+    return {**{key: item for key, item in info.items() if key != WHERE}, **written(left)}
+
+
 def _rebuilt(graph: Graph, sizes: Mapping[str, int | Dim], complete: bool) -> Graph:
     if not is_symbolic(graph):
         return graph
     builder = Builder(graph.name, locations=False)
-    new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **v.info) for v in graph.inputs}
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type.bind(sizes), **_bound_info(v.info, sizes)) for v in graph.inputs}
     for node in graph.nodes:
         types = [r.type.bind(sizes) for r in node.results]
         attrs = {name: _bound(attribute, sizes, complete) for name, attribute in node.attrs.items()}

@@ -300,7 +300,12 @@ def holds(difference: int | Dim, relation: str) -> bool:
 def surely_less(left: int | Dim, right: int | Dim) -> bool:
     """Whether `left < right`: as far as anybody can tell. For type rules, which refuse what is wrong for sure; what they let
     pass is checked again when the sizes are numbers."""
-    return left < right if _state.context is not None else bool(decided(right - left - 1, ">="))
+    if _state.context is None:
+        return bool(decided(right - left - 1, ">="))
+    try:
+        return left < right
+    except ShapeError:
+        return False
 
 
 # What is known of all sizes

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 import graphc.ops  # noqa: F401  (registers the ops)
+from graphc.conditions import conditions, relying_on
 from graphc.dims import Dim, parse_dim
 from graphc.errors import Location, ParseError, ShapeError
 from graphc.ir import Builder, Graph, Value
@@ -185,8 +186,13 @@ class _Reader:
         builder = Builder(_name(syntax.name, self._fail), locations=False)
         for item in syntax.inputs:
             self._input(builder, item)
-        for node in syntax.nodes:
-            self._node(builder, node)
+        try:
+            stated = conditions(value.info for value in builder.inputs)
+        except ShapeError as error:
+            self._fail(syntax.name, Violation(error.problem, error.expected))
+        with relying_on(stated):
+            for node in syntax.nodes:
+                self._node(builder, node)
         outputs = [self._value(output.value) for output in syntax.outputs]
         self._check_output_types(syntax, outputs)
         return builder.finish(outputs, self._output_names(syntax.outputs))

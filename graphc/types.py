@@ -302,7 +302,7 @@ def _over(higher: DType, lower: DType) -> DType:
     return higher.to_complex() if lower.is_complex and higher.is_floating_point else lower
 
 
-def _is_one(size: Size) -> bool:
+def is_one(size: Size) -> bool:
     """Whether a size is the number 1; a symbol is not asked."""
     return type(size) is int and size == 1
 
@@ -316,9 +316,9 @@ def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     for shape in shapes:
         offset = len(out) - len(shape)
         for i, size in enumerate(shape, offset):
-            if _is_one(out[i]):
+            if is_one(out[i]):
                 out[i] = size
-            elif _is_one(size) or size == out[i]:
+            elif is_one(size) or size == out[i]:
                 continue
             elif out[i] == 1:  # a symbol, which is seldom 1: asked last
                 out[i] = size

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from graphc.assumptions import Relation
+from graphc.conditions import conditions, relying_on
 from graphc.dims import Dim
-from graphc.errors import GraphcError, VerifyError
+from graphc.errors import GraphcError, ShapeError, VerifyError
 from graphc.ir import Graph, Node, Value
 from graphc.op import OPS
 from graphc.text import print_attribute, print_node, print_types, value_names
@@ -48,6 +50,13 @@ def verify(graph: Graph) -> None:
 
 def _verify(graph: Graph, depth: int) -> None:
     _check_inputs(graph)
+    with relying_on(_conditions(graph)):
+        defined = _check_nodes(graph, depth)
+    _check_outputs(graph, defined)
+
+
+def _check_nodes(graph: Graph, depth: int) -> set[Value]:
+    """All values of the graph, whose nodes keep the rules."""
     defined = set(graph.inputs)
     for node in graph.nodes:
         for operand in node.operands:
@@ -63,7 +72,7 @@ def _verify(graph: Graph, depth: int) -> None:
             if result.name is not None and not isinstance(result.name, str):
                 _fail(graph, node, Violation("a result's name is not a string", got=repr(result.name)))
             defined.add(result)
-    _check_outputs(graph, defined)
+    return defined
 
 
 def node_violation(node: Node, depth: int = 0) -> Violation | None:
@@ -158,6 +167,18 @@ def _check_inputs(graph: Graph) -> None:
         seen.add(value)
         if value.name is not None:
             names.add(value.name)
+
+
+def _conditions(graph: Graph) -> list[Relation]:
+    try:
+        stated = conditions(value.info for value in graph.inputs)
+    except ShapeError as error:
+        raise VerifyError(f"graph {graph.name!r}: {error.problem}", expected=error.expected) from None
+    known = {name for value in graph.inputs for size in value.shape if isinstance(size, Dim) for name in size.symbols()}
+    for condition in stated:
+        if unknown := condition.difference.symbols() - known:
+            raise VerifyError(f"graph {graph.name!r}: {condition} is of a size that no input has", got=", ".join(sorted(unknown)))
+    return stated
 
 
 def _check_outputs(graph: Graph, defined: set[Value]) -> None:

@@ -26,6 +26,7 @@ FLOORS = (
     "graphc.dims",
     "graphc.dim_numbers",
     "graphc.assumptions",
+    "graphc.conditions",
     "graphc.types",
     "graphc.sizes",
     "graphc.op",

@@ -16,7 +16,7 @@ from graphc.kernel import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full
 from graphc.ops.elementwise import where
-from graphc.types import Scalar, Shape, Size, TensorType, dtype_of, float32, float64, scalar_array
+from graphc.types import Scalar, Shape, Size, TensorType, dtype_of, float32, float64, is_one, scalar_array
 
 _f = TensorType(float32, (3, 5))
 _t = TensorType(float32, (2, 3, 4))
@@ -91,7 +91,7 @@ permute = op("permute", "x", "order", infer=_permute_infer, ref=lambda x, order:
 
 def _broadcast_infer(x: TensorType, shape: Shape) -> TensorType:
     offset = len(shape) - x.ndim
-    if offset < 0 or any(size not in (1, shape[i]) for i, size in enumerate(x.shape, offset)):
+    if offset < 0 or any(not is_one(size) and size != shape[i] for i, size in enumerate(x.shape, offset)):
         raise ShapeError(f"broadcast_to: {x} does not stretch to {list(shape)}",
                          expected="equal sizes, or 1, counted from the right")
     return x.with_shape(shape)
@@ -102,7 +102,7 @@ def unbroadcast(ct: Any, shape: Shape) -> Any:
     from graphc.ops.reduce import sum  # the derivative of a sum is a broadcast: the two need each other
 
     offset = len(ct.shape) - len(shape)
-    axes = tuple(i for i, size in enumerate(ct.shape) if i < offset or (shape[i - offset] == 1 and size != 1))
+    axes = tuple(i for i, size in enumerate(ct.shape) if i < offset or (is_one(shape[i - offset]) and not is_one(size)))
     summed = sum(ct, axes) if axes else ct
     return summed if tuple(summed.shape) == tuple(shape) else reshape(summed, tuple(shape))
 
