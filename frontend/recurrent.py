@@ -13,13 +13,15 @@ from typing import Any
 
 from graphc.errors import GraphcError
 from graphc.frontend.composite import composite
+from graphc.frontend.control_flow import in_graph, scan
 from graphc.frontend.dropout import dropout
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.matrices import linear
-from graphc.frontend.movement import part, transpose
+from graphc.frontend.movement import flip, part, transpose
 from graphc.frontend.pointwise import relu, sigmoid, tanh
 from graphc.frontend.splitting import chunk, split, unbind
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.through_time import is_plain, layer
 
 FUNCTIONS = "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"
 
@@ -37,6 +39,9 @@ class Weights:
     bias_hh: Tensor | None = None
     hr: Tensor | None = None
 
+
+_FEWEST = 4
+"""Steps that become a loop where a network is traced. Fewer are written down one after the other."""
 
 Step = Callable[[Tensor, State, Weights], State]
 """One step: from the projection of the input (all of it that needs no state) and the state to the next state."""
@@ -109,6 +114,12 @@ GRU = Cell(3, lambda x, state, weights: (_gru_step(x, state[0], weights.hh, weig
            joined_biases=False)  # the reset gate multiplies a part of bias_hh
 
 
+def _lstm_steps(inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`through_time.layer`, step by step."""
+    hidden, last = _over_time(LSTM, unbind(inputs), (h, c), Weights(weight, weight), packed=False)
+    return stack(hidden), last[0], last[1]
+
+
 def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: State, layers: Sequence[Sequence[Weights]],
         dropout_p: float = 0.0) -> tuple[Tensor, State]:
     """Layers of cells over a sequence [T, N, input], from states [layers * directions, N, hidden].
@@ -127,14 +138,34 @@ def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: 
             start = tuple(s[len(lasts)] for s in starts)
             backwards = len(outputs) == 1
             inputs = cell.projected(sequence, weights)
+            if batch_sizes is None and in_graph() and inputs._data.shape[0] >= _FEWEST:
+                last, whole = _scanned(cell, inputs, start, weights, backwards)
+                outputs.append(whole)
+                lasts.append(last)
+                continue
+            if cell is LSTM and batch_sizes is None and weights.hr is None and is_plain(inputs, *start, weights.hh):
+                whole, *last = layer(flip(inputs, 0) if backwards else inputs, *start, weights.hh, _lstm_steps)
+                outputs.append(flip(whole, 0) if backwards else whole)
+                lasts.append(tuple(last))
+                continue
             steps = list(unbind(inputs) if batch_sizes is None else split(inputs, batch_sizes))
-            hidden, last = _over_time(cell, steps[::-1] if backwards else steps, start, weights, batch_sizes is not None)
+            each, last = _over_time(cell, steps[::-1] if backwards else steps, start, weights, batch_sizes is not None)
             if backwards:
-                hidden.reverse()
-            outputs.append(stack(hidden) if batch_sizes is None else cat(hidden))
+                each.reverse()
+            outputs.append(stack(each) if batch_sizes is None else cat(each))
             lasts.append(last)
         sequence = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
     return sequence, tuple(stack(last) for last in zip(*lasts))
+
+
+def _scanned(cell: Cell, inputs: Tensor, start: State, weights: Weights, backwards: bool) -> tuple[State, Tensor]:
+    """All steps of one layer in one direction as a loop in the graph: the last state, and the outputs [T, N, hidden]."""
+
+    def step(state: State, x: Tensor) -> tuple[State, Tensor]:
+        state = cell.step(x, state, weights)
+        return state, state[0]
+
+    return scan(step, start, inputs, reverse=backwards)
 
 
 def _over_time(cell: Cell, steps: Sequence[Tensor], start: State, weights: Weights, packed: bool) -> tuple[list[Tensor], State]:
