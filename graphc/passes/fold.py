@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphc.errors import GraphcError
 from graphc.fuel import allowed
 from graphc.ir import Builder, Graph, Node, Value, rebuild
 from graphc.passes.prune import prune
@@ -31,7 +32,7 @@ def fold(graph: Graph) -> Graph:
         try:
             with np.errstate(all="ignore"):
                 results = node.op.ref(*arrays, **node.attrs)
-        except (ArithmeticError, IndexError):
+        except (ArithmeticError, IndexError, ValueError, GraphcError):
             return None
         if not allowed("fold", node, node.location):
             return None

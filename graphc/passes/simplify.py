@@ -14,6 +14,16 @@ def _integers(x: Value) -> Value | None:
     return None if x.dtype.is_differentiable else x
 
 
+def _not_complex(x: Value) -> Value | None:
+    """Not for complex numbers: infinite ones have NaNs in products, even with 1."""
+    return None if x.dtype.is_complex else x
+
+
+def _exact(x: Value, node: Node) -> Value | None:
+    """Nothing is added up. In floating point that is still a sum with 0, which is 0.0 for -0.0."""
+    return None if node.attrs["axes"] or x.dtype.is_differentiable else x
+
+
 def _same_type(x: Value, node: Node) -> Value | None:
     return x if x.type == node.result.type else None
 
@@ -35,7 +45,7 @@ def _whole_slice(x: Value, node: Node) -> Value | None:
 
 
 def _no_padding(x: Value, node: Node) -> Value | None:
-    return x if x.type == node.result.type else None
+    return None if any(node.attrs["low"]) or any(node.attrs["high"]) else x
 
 
 def _no_axes(x: Value, node: Node) -> Value | None:
@@ -45,7 +55,8 @@ def _no_axes(x: Value, node: Node) -> Value | None:
 def _cast_of_cast(x: Value, node: Node) -> Value | None:
     """Through a wider dtype and on: the step between loses nothing."""
     middle = node.operands[0].dtype
-    exact = x.dtype.kind == middle.kind == node.result.dtype.kind and middle.bits >= x.dtype.bits
+    wider = middle.bits > x.dtype.bits or middle is x.dtype or (middle.kind in ("int", "uint") and middle.bits == x.dtype.bits)
+    exact = x.dtype.kind == middle.kind == node.result.dtype.kind and wider
     return ops.cast(x, node.result.dtype) if exact else None
 
 
@@ -57,13 +68,13 @@ RULES = [
     Rule("add_zero", ops.add(x, 0), _integers),
     Rule("add_zero_left", ops.add(0, x), _integers),
     Rule("sub_zero", ops.sub(x, 0), lambda x, node: x if not _negative_zero(node) else None),
-    Rule("mul_one", ops.mul(x, 1), lambda x: x),
-    Rule("mul_one_left", ops.mul(1, x), lambda x: x),
-    Rule("div_one", ops.div(x, 1), lambda x: x),
-    Rule("mul_minus_one", ops.mul(x, -1), lambda x: ops.neg(x)),
-    Rule("mul_minus_one_left", ops.mul(-1, x), lambda x: ops.neg(x)),
-    Rule("pow_one", ops.pow(x, 1), lambda x: x),
-    Rule("pow_two", ops.pow(x, 2), lambda x: ops.mul(x, x)),
+    Rule("mul_one", ops.mul(x, 1), _not_complex),
+    Rule("mul_one_left", ops.mul(1, x), _not_complex),
+    Rule("div_one", ops.div(x, 1), _not_complex),
+    Rule("mul_minus_one", ops.mul(x, -1), lambda x: ops.neg(x) if _not_complex(x) else None),
+    Rule("mul_minus_one_left", ops.mul(-1, x), lambda x: ops.neg(x) if _not_complex(x) else None),
+    Rule("pow_one", ops.pow(x, 1), _not_complex),
+    Rule("pow_two", ops.pow(x, 2), lambda x: ops.mul(x, x) if _not_complex(x) else None),
     Rule("double_negation", ops.neg(ops.neg(x)), lambda x: x),
     Rule("double_not", ops.bitwise_not(ops.bitwise_not(x)), lambda x: x),
     Rule("where_same", ops.where(c, x, x), lambda x: x),
@@ -84,7 +95,7 @@ RULES = [
     Rule("slice_whole", ops.slice(x), _whole_slice),
     Rule("pad_nothing", ops.pad(x), _no_padding),
     Rule("flip_nothing", ops.flip(x), _no_axes),
-    Rule("sum_nothing", ops.sum(x), _no_axes),
+    Rule("sum_nothing", ops.sum(x), _exact),
     Rule("amax_nothing", ops.amax(x), _no_axes),
     Rule("amin_nothing", ops.amin(x), _no_axes),
     Rule("concat_one", ops.concat(x), lambda x: x),
