@@ -230,8 +230,8 @@ class Executable(Protocol):
         not checked here; a donated output is the same array as its input."""
         ...
 
-    def run_sized(self, sizes: Mapping[str, int], inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """`run` for a graph with symbolic sizes, which are these numbers now."""
+    def at(self, sizes: Mapping[str, int]) -> Executable:
+        """For a graph with symbolic sizes: the executable where they are these numbers."""
         ...
 
     def entry(self, spec: EntrySpec) -> Entry | None:

@@ -115,10 +115,9 @@ class CompiledGraph:
         sizes = bind_sizes(self.graph, [a.shape for a in given])
         if self._code is None:
             self._code = executable(self.graph, backend=self.backend)
-        if isinstance(self._code, SizedExecutable):
-            self._code.variant(sizes)  # sizes for which the graph has no meaning are refused
-        outputs = [np.empty(t.bind(sizes).shape, t.dtype.numpy) for t in self._code.outputs]
-        self._code.run([_plain(a, t) for a, t in zip(given, self._code.inputs)], outputs)
+        code = self._code.at(sizes) if sizes else self._code
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        code.run([_plain(a, t) for a, t in zip(given, code.inputs)], outputs)
         return outputs
 
     def __repr__(self) -> str:
@@ -133,8 +132,8 @@ def compile_graph(graph: Graph, *, backend: str | None = None) -> CompiledGraph:
 _single: dict[Any, Executable] = {}
 
 
-def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> np.ndarray:
-    """One op, compiled as a graph of its own: for ops at which NumPy is slow."""
+def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Any:
+    """One op, compiled as a graph of its own: for ops at which NumPy is slow. An array, or a tuple of those that it returns."""
     types = tuple(TensorType(dtype_of(a.dtype), a.shape) for a in arrays)
     key = (record.name, types, tuple((k, attribute_key(a)) for k, a in attrs.items()), config.backend, config.cpu)
     compiled = _single.get(key)
@@ -142,13 +141,12 @@ def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -
         builder = Builder(record.name, locations=False)
         values = [builder.input(None, t) for t in types]
         inferred = record.infer(*types, **attrs)
-        node: Node = builder.append(record, values, attrs, (inferred,))
-        compiled = executable(builder.finish([node.result]))
+        node: Node = builder.append(record, values, attrs, inferred if isinstance(inferred, tuple) else (inferred,))
+        compiled = executable(builder.finish(node.results))
         _keep(_single, key, compiled)
-    (out,) = compiled.outputs
-    result = np.empty(out.shape, out.dtype.numpy)
-    compiled.run([_plain(a, t) for a, t in zip(arrays, types)], [result])
-    return result
+    results = [np.empty(out.shape, out.dtype.numpy) for out in compiled.outputs]
+    compiled.run([_plain(a, t) for a, t in zip(arrays, types)], results)
+    return tuple(results) if record.kernel == "control" or len(results) > 1 else results[0]
 
 
 def _plain(array: np.ndarray, type_: TensorType) -> np.ndarray:

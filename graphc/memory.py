@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.dims import Dim
-from graphc.index import surely
 from graphc.kernel import Buffer, Kernel
-from graphc.sizes import ceil_div, estimate, is_static
+from graphc.sizes import ceil_div, estimate, greatest, is_static
 from graphc.types import Size
 
 ALIGNMENT = 64
@@ -66,20 +65,17 @@ class _Place:
 
 
 def _place_symbols(ranges: dict[Buffer, tuple[int, int]]) -> Size:
-    """Where some sizes are symbolic. A buffer takes the place of one that is no longer alive if either is at least as large as
-    the other for all sizes; else the arena grows by a new place."""
+    """Where some sizes are symbolic. A buffer takes the place of one that is no longer alive, which is then as large as the
+    larger of both; of several free places that which fits best by the estimates. For want of one the arena grows."""
     places: list[_Place] = []
     for buffer in sorted(ranges, key=lambda b: (ranges[b], b.name)):
         first, last = ranges[buffer]
         size: Size = ceil_div(buffer.nbytes, ALIGNMENT) * ALIGNMENT
-        free = [p for p in places if p.last < first and (surely(p.size, size) or surely(size, p.size))]
-        # the one that fits best: the least too large, or the least too small
         wanted = estimate(size)
-        place = min(free, key=lambda p: abs(estimate(p.size) - wanted), default=None)
+        place = min((p for p in places if p.last < first), key=lambda p: abs(estimate(p.size) - wanted), default=None)
         if place is None:
             places.append(place := _Place(size, last))
-        elif not surely(place.size, size):
-            place.size = size
+        place.size = greatest(place.size, size)
         place.last = last
         place.buffers.append(buffer)
     arena: Size = 0

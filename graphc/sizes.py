@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from graphc.dims import Dim, Quotient, answering
+from graphc.dims import Dim, Quotient, answering, decided
 from graphc.errors import ShapeError
 from graphc.types import Size
 
@@ -111,12 +111,39 @@ def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
         for factor in factors:
             if isinstance(factor, Quotient):
                 product *= evaluate(factor.dividend, sizes) // max(1, evaluate(factor.divisor, sizes))
+            elif isinstance(factor, Greatest):
+                product *= max(evaluate(part, sizes) for part in factor.sizes)
             elif factor in sizes:
                 product *= sizes[factor]
             else:
                 raise NumberNeeded(size)
         total += product
     return total
+
+
+class Greatest(str):
+    """The factor of a product that is the greatest of some sizes; its text says all of it. Places in memory come of it."""
+
+    __slots__ = ("sizes",)
+    sizes: tuple[Size, ...]
+
+    def __new__(cls, sizes: tuple[Size, ...]) -> Greatest:
+        made = str.__new__(cls, f"max({', '.join(map(str, sizes))})")
+        made.sizes = sizes
+        return made
+
+
+def greatest(a: Size, b: Size) -> Size:
+    """The greater size, whichever that is."""
+    for one, other in ((a, b), (b, a)):
+        difference = one - other
+        if difference >= 0 if isinstance(difference, int) else decided(difference, ">="):
+            return one
+    parts: dict[Size, None] = {}
+    for size in (a, b):
+        factor = size.terms[0][0][0] if isinstance(size, Dim) and len(size.terms) == 1 and len(size.terms[0][0]) == 1 else ""
+        parts |= dict.fromkeys(factor.sizes if isinstance(factor, Greatest) and size == Dim({(factor,): 1}) else (size,))
+    return Dim({(Greatest(tuple(parts)),): 1})
 
 
 def is_static(*sizes: Size) -> bool:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.backend import Entry, EntrySpec, Executable, Layout
+from graphc.backend import EntrySpec, Executable, Layout
 from graphc.bind import bind_sizes, is_symbolic, substitute
 from graphc.config import note
 from graphc.errors import ShapeError, VerifyError
 from graphc.ir import Graph
 from graphc.sizes import Facts, NumberNeeded, relying_on
-from graphc.types import Size
+from graphc.types import Shape, Size
 from graphc.verify import verify
 
 _MOST_KEPT = 1024
@@ -54,43 +54,38 @@ class SizedExecutable:
         self._compile = compile
         self._lock = threading.Lock()
         self._variants: list[Variant] = []
-        self._known: dict[tuple[int, ...], Variant] = {}
+        self._known: dict[tuple[Shape, ...], Executable] = {}
         self._fixed: set[str] = set()
-
-    def sizes(self, inputs: Sequence[np.ndarray]) -> dict[str, int]:
-        """What the symbols are for these inputs; ShapeError where they do not fit."""
-        return bind_sizes(self.graph, [array.shape for array in inputs])
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`, which have the shapes that follow from those of the inputs; ShapeError where these do not
         fit the graph. The dtypes and the layouts are those that the executable was made for."""
-        sizes = self.sizes(inputs)
-        variant = self.variant(sizes)
-        if variant.facts is None:
-            variant.code.run(inputs, outputs)
-        else:
-            variant.code.run_sized(sizes, inputs, outputs)
+        self._at(tuple([array.shape for array in inputs])).run(inputs, outputs)
 
-    def entry(self, spec: EntrySpec) -> Entry | None:
-        """A native entry for the sizes of the variant that was made last; None where there is none yet."""
+    def entry(self, spec: EntrySpec) -> None:
+        """There is one for `at` some sizes."""
         del spec
-        return None
 
-    def variant(self, sizes: Mapping[str, int]) -> Variant:
-        """The code for some sizes, which is made if there is none."""
-        key = tuple(sizes.values())
-        variant = self._known.get(key)
-        if variant is None:
+    def at(self, sizes: Mapping[str, int]) -> Executable:
+        """The executable for some sizes, by the names of the symbols. GraphcError where the graph has no meaning for them."""
+        return self._at(tuple([t.bind(sizes).shape for t in self.inputs]))
+
+    def _at(self, shapes: tuple[Shape, ...]) -> Executable:
+        known = self._known.get(shapes)
+        if known is None:
+            sizes = bind_sizes(self.graph, shapes)  # type: ignore[arg-type]
             with self._lock:
                 variant = next((v for v in self._variants if v.is_for(sizes)), None)
                 if variant is None:
                     variant = self._make(sizes)
                     self._variants.append(variant)
                     del self._variants[:-_MOST_KEPT]
-                self._known[key] = variant
+            known = variant.code.at(sizes)
+            with self._lock:
+                self._known[shapes] = known
                 while len(self._known) > _MOST_KEPT:
                     del self._known[next(iter(self._known))]
-        return variant
+        return known
 
     def _make(self, sizes: Mapping[str, int]) -> Variant:
         """Code with these sizes as the example."""

@@ -53,7 +53,7 @@ def _indices(roots: Sequence[Expr]) -> Iterator[Expr]:
     yield from (root for root in roots if root.dtype is int64)
     for root in roots:
         for e in root.walk():
-            if e.dtype is int64 and (e.op == "add" or (e.op == "mul" and e.args[1].op == "constant")):
+            if e.dtype is int64 and (e.op == "add" or (e.op == "mul" and e.args[1].op in ("constant", "size"))):
                 continue
             yield from (arg for arg in e.args if arg.dtype is int64)
 

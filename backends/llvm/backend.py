@@ -26,14 +26,14 @@ from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call, Control, Gemm, Program
 from graphc.schedule import Machine, lower
-from graphc.sizes import estimate
+from graphc.sizes import Facts, estimate, relying_on
 
 _GEMM_SPEED = 16.0
 """Multiplications and additions in a nanosecond, of a slow core."""
 _HOST_CALL = 10_000.0
+"""Nanoseconds that an op takes which Python computes, at least."""
 _STEPS = 1000
 """How often a loop runs that ends when its condition fails: nobody knows."""
-"""Nanoseconds that an op takes which Python computes, at least."""
 
 
 class LLVMExecutable:
@@ -50,7 +50,6 @@ class LLVMExecutable:
         self._natives = list(natives.values())
         self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
-        self.symbols = program.symbols
         self._words = rendered.sizes
         self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None
         self.workspace = Workspace(rendered.arena if isinstance(rendered.arena, int) else 0)
@@ -61,20 +60,22 @@ class LLVMExecutable:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
         an index is out of bounds, and whatever an op raises that Python computes."""
-        self._run(list(map(_address, inputs)), outputs, None)
+        self.run_at(list(map(_address, inputs)), outputs, None)
 
-    def run_sized(self, sizes: Mapping[str, int], inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """The same for symbolic sizes, which are now these numbers. The facts of the program must hold for them."""
-        assert self._prepare is not None
-        table = (ctypes.c_int64 * self._words)(*(sizes[name] for name in self.symbols))
-        nbytes = self._prepare(table)
-        assert nbytes >= 0, f"{self.program.name} is not for {dict(sizes)}"
-        self._run([*map(_address, inputs), ctypes.addressof(table)], outputs, nbytes)
+    def at(self, sizes: Mapping[str, int]) -> LLVMExecutable | LLVMAtSizes:
+        """The same for symbolic sizes that are these numbers; the facts of the program must hold for them."""
+        if self._prepare is None:
+            return self
+        table = (ctypes.c_int64 * self._words)(*(sizes[name] for name in self.program.symbols))
+        arena = self._prepare(table)
+        assert arena >= 0, f"{self.program.name} is not for {dict(sizes)}"
+        return LLVMAtSizes(self, sizes, table, arena)
 
-    def _run(self, inputs: Sequence[int], outputs: Sequence[np.ndarray], nbytes: int | None) -> None:
+    def run_at(self, inputs: Sequence[int], outputs: Sequence[np.ndarray], arena: int | None) -> None:
+        """Run on memory at these addresses, with an arena of so many bytes."""
         sources = (ctypes.c_void_p * len(inputs))(*inputs)
         targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
-        status = self.workspace.run(self.address, sources, targets, self.constants, nbytes)
+        status = self.workspace.run(self.address, sources, targets, self.constants, arena)
         if status:
             self.failed(status)
 
@@ -101,6 +102,45 @@ class LLVMExecutable:
     def source(self) -> str:
         """The kernels, as text."""
         return str(self.program)
+
+
+class LLVMAtSizes:
+    """Code for symbolic sizes, with numbers in their place."""
+
+    def __init__(self, code: LLVMExecutable, sizes: Mapping[str, int], table: ctypes.Array[ctypes.c_int64], arena: int) -> None:
+        self.inputs = tuple(t.bind(sizes) for t in code.inputs)
+        self.outputs = tuple(t.bind(sizes) for t in code.outputs)
+        self._code = code
+        self._sizes = sizes
+        self._table = table
+        self._arena = arena
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """As the `run` of all executables."""
+        self._code.run_at([*map(_address, inputs), ctypes.addressof(self._table)], outputs, self._arena)
+
+    def at(self, sizes: Mapping[str, int]) -> LLVMAtSizes:
+        """There are no symbols left."""
+        del sizes
+        return self
+
+    def entry(self, spec: EntrySpec) -> NativeEntry | None:
+        """A native entry for these sizes."""
+        code = self._code
+        with relying_on(Facts(self._sizes)):
+            nanoseconds = estimated_nanoseconds(code.program)
+        return make_entry(
+            spec,
+            self.outputs,
+            run=code.address,
+            constants=ctypes.addressof(code.constants),
+            workspace=code.workspace,
+            nanoseconds=nanoseconds,
+            failed=code.failed,
+            alive=[self],
+            sizes=ctypes.addressof(self._table),
+            arena=self._arena,
+        )
 
 
 class LLVMBackend:

@@ -22,9 +22,8 @@ from graphc.backends.llvm import sizes
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.target import Target
 from graphc.dims import Dim
-from graphc.index import surely
 from graphc.kernel import Buffer, Program
-from graphc.sizes import ceil_div
+from graphc.sizes import ceil_div, greatest
 from graphc.types import Size
 
 ALIGNMENT = 64
@@ -138,11 +137,7 @@ class Context:
 
     def reserve_scratch(self, nbytes: Size) -> None:
         """Have at least so many bytes of scratch memory. It is a kernel's own while it runs, and the next one's after."""
-        needed = ceil_div(nbytes, ALIGNMENT) * ALIGNMENT
-        if surely(needed, self._scratch):
-            self._scratch = needed
-        elif not surely(self._scratch, needed):  # the greater of both is no polynomial
-            self._scratch = self._scratch + needed
+        self._scratch = greatest(self._scratch, ceil_div(nbytes, ALIGNMENT) * ALIGNMENT)
 
     def scratch(self, f: Function) -> str:
         """The address of the scratch memory, aligned to 64 bytes; for a function whose first parameter is %context."""

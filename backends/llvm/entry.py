@@ -56,6 +56,8 @@ def make_entry(
     nanoseconds: float,
     failed: Callable[[int], Any],
     alive: Sequence[Any],
+    sizes: int | None = None,
+    arena: int | None = None,
 ) -> NativeEntry | None:
     """The entry of a program.
 
@@ -67,11 +69,14 @@ def make_entry(
         Raises the error for what a program returns if not 0.
     alive
         What must not go while there is an entry.
+    sizes, arena
+        For symbolic sizes: the address of their table, and how many bytes the arena must have.
     """
-    table = _Table(spec, outputs)
+    table = _Table(spec, outputs, sizes)
     try:
         module = entry_module(spec.tensors)
-        words = table.words(module, run, constants, workspace, failed, nanoseconds >= RELEASE_NANOSECONDS)
+        nbytes = workspace.nbytes if arena is None else arena
+        words = table.words(module, run, constants, workspace, nbytes, failed, nanoseconds >= RELEASE_NANOSECONDS)
     except objects.Unsupported as reason:
         note(1, f"graphc: no native entry: {reason}")
         return None
@@ -81,16 +86,19 @@ def make_entry(
 class _Table:
     """The words of a table under construction."""
 
-    def __init__(self, spec: EntrySpec, outputs: Sequence[TensorType]) -> None:
+    def __init__(self, spec: EntrySpec, outputs: Sequence[TensorType], sizes: int | None) -> None:
         self.spec = spec
+        self.sizes = sizes
         self.outputs = outputs
         self.alive: list[Any] = []
         checks = [*spec.arguments, *spec.held]
         self.inputs = len(spec.numbers) + sum(not isinstance(c, ValueCheck) and c.input is not None for c in checks)
+        self.inputs += sizes is not None
         self._written = {i for _, i in spec.updates}
 
     def words(
-        self, module: EntryModule, run: int, constants: int, workspace: Workspace, failed: Callable[[int], Any], releases: bool
+        self, module: EntryModule, run: int, constants: int, workspace: Workspace, arena: int, failed: Callable[[int], Any],
+        releases: bool,
     ) -> np.ndarray:
         """The whole table."""
         spec = self.spec
@@ -113,7 +121,7 @@ class _Table:
             Header.RUN: run,
             Header.CONSTANTS: constants,
             Header.WORKSPACE: workspace.address,
-            Header.ARENA_BYTES: workspace.nbytes,
+            Header.ARENA_BYTES: arena,
             Header.RELEASES: releases,
             Header.FAILED: self._object(failed),
             Header.CALLS: 0,
@@ -159,6 +167,8 @@ class _Table:
             if isinstance(check, TensorCheck):
                 words += self._tensor(check)
         words += self._apart()
+        if self.sizes is not None:
+            words += _instruction(Check.ADDRESS, self.sizes, self.inputs - 1)
         for tensor, _ in spec.grads:
             words += _instruction(Check.HOLDER, self._object(tensor))
         for tensor in spec.no_grads:

@@ -185,6 +185,13 @@ def _render_check(module: Module, slots: Slots) -> None:
         w.store_word("ptr", content, parts[kind], number)
     w.next()
 
+    begin(Check.ADDRESS)
+    number = w.load_word("i64", code, 3)
+    w.store_word("ptr", one, parts[0], number)
+    for part in parts[1:]:
+        w.store_word("ptr", "null", part, number)
+    w.next()
+
     begin(Check.SAME)
     left, right = (w.load_word("ptr", "%args", w.load_word("i64", code, k)) for k in (2, 3))
     same = f.value(f"zext i1 {w.equal('ptr', left, right)} to i64")

@@ -76,6 +76,7 @@ class Check(IntEnum):
     APART = auto()  # input, n, n inputs
     HOLDER = auto()  # tensor: it must have metadata
     NO_GRAD = auto()  # tensor
+    ADDRESS = auto()  # address, input, whose memory is there: nothing is checked
 
 
 class Tensor(IntEnum):

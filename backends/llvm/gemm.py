@@ -306,7 +306,7 @@ class _Task:
                         a = lhs.read(i, i, block, since)
                         self.tile(matrix, block, i, j, a, b, place)
 
-    def part(self, number: str, parts: Size, block: int, count: Size) -> tuple[str, str]:
+    def part(self, number: str, parts: Size, block: Size, count: Size) -> tuple[str, str]:
         """Where a part of `count` begins and ends."""
         if parts == 1:
             return "0", size_operand(self.f, count)

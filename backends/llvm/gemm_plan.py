@@ -51,6 +51,7 @@ _MANY = 64
 """More rows or columns than most tiles have. Of symbolic sizes the plan asks no more than whether they are more than that, and
 takes them for these then, or else for those:"""
 _TYPICAL_MANY, _TYPICAL_FEW = 512, 8
+_WIDER = 4
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
 
@@ -119,8 +120,8 @@ class Plan:
     lhs_access: Access
     rhs_access: Access
     batch_block: int
-    m_block: int
-    n_block: int
+    m_block: Size
+    n_block: Size
     k_block: Size
     is_parallel: bool
     place: Place | None
@@ -150,7 +151,7 @@ class Plan:
     def grid(self) -> tuple[Size, Size, Size]:
         """The number of blocks of batch, m and n; their product is the number of tasks."""
         return tuple(  # type: ignore[return-value]
-            ceil_div(count, block)
+            1 if count == block else ceil_div(count, block)
             for count, block in ((self.batch, self.batch_block), (self.m_tiles, self.m_block), (self.n_tiles, self.n_block))
         )
 
@@ -230,6 +231,11 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         loads = ((rows * steps, lhs_direct), (columns * steps, rhs_direct))
         blocks = _blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
     batch_block, m_block, n_block = blocks
+    # what one task takes of the example, one task takes of all sizes that are not much greater
+    if m_block == -(-rows // tile.rows) and m <= _WIDER * rows:
+        m_block = m_tiles
+    if n_block == -(-columns // tile.columns) and n <= _WIDER * columns:
+        n_block = n_tiles
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
     rhs_private = m_block == m_tiles and extent(rhs.batch) == batch

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from graphc.backends.llvm.builder import Function, Module
 from graphc.dims import Dim, Quotient
+from graphc.sizes import Greatest
 from graphc.types import Size
 
 PREPARE = "prepare"
@@ -102,7 +103,13 @@ class _Writer:
         return total
 
     def _factor(self, factor: str) -> str:
-        """A symbol or a quotient, rounded down; by 0 the quotient may be anything, for then nothing is computed with it."""
+        """A symbol, the greatest of some sizes, or a quotient, rounded down; one by 0 may be anything, for nothing is computed
+        with it then."""
+        if isinstance(factor, Greatest) and factor not in self._factors:
+            first, *others = map(self.size, factor.sizes)
+            for other in others:
+                first = self.f.intrinsic("llvm.smax", "i64", first, other)
+            self._factors[factor] = first
         if factor not in self._factors:
             assert isinstance(factor, Quotient), factor
             f, dividend, divisor = self.f, self.size(factor.dividend), self.size(factor.divisor)
