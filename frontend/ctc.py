@@ -10,18 +10,24 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, UnsupportedError
+from graphc.frontend import engine
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.cumulative import cumsum
 from graphc.frontend.indexing import gather
 from graphc.frontend.joining import cat, stack
+from graphc.frontend.modes import enable_grad, mode, no_grad
 from graphc.frontend.movement import expand, part, reshape, select, squeeze, unsqueeze
+from graphc.frontend.node import Node, edge_to, history, node_class
 from graphc.frontend.pointwise import add, cast, clamp, clamp_min, exp, log, maximum, where
 from graphc.frontend.reductions import mean, sum
 from graphc.frontend.spatial import constant, places
-from graphc.frontend.tape import named
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tape import Saved, freed_error, named
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.through_time import is_plain
+from graphc.frontend.tracer import active
 from graphc.types import float32, float64, int64
 
 _NEVER = -1e30
@@ -53,7 +59,7 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     if known is not None and known.size and (known.max() > steps or known.min() < 0):
         raise GraphcError(f"Expected input_lengths to have value at most {steps}, but got value {known.max()}")
     labels = _labels(cast(targets, int64), wanted, count, alone)
-    loss = _losses(x, labels, inputs, wanted, blank)
+    loss = _at_once(x, labels, inputs, wanted, blank) if is_plain(x) else _losses(x, labels, inputs, wanted, blank)
     if zero_infinity:
         loss = where(loss == float("inf"), 0.0, loss)
     if reduction == "mean":
@@ -99,37 +105,68 @@ def _labels(targets: Tensor, lengths: Tensor, count: int, alone: bool) -> Tensor
 
 def _losses(x: Tensor, labels: Tensor, inputs: Tensor, wanted: Tensor, blank: int) -> Tensor:
     """The losses [N] by the forward recursion of section 4.1: `paths` [N, 2 S + 1] holds the logarithms of the
-    probabilities of all prefixes of the labels, with blanks before, between and after them."""
+    probabilities of all prefixes of the labels."""
+    _, skips, scores = _prefixes(x, labels, blank)
+    paths: Any = None
+    for t in range(x._data.shape[0]):
+        score = select(scores, 0, t)
+        paths = _begun(score) if t == 0 else _ahead(paths, skips, score, unsqueeze(inputs > t, 1))
+    return _ended(paths, inputs, wanted, constant(float("inf"), x)) + _of_normalised(x, inputs)
+
+
+def _prefixes(x: Tensor, labels: Tensor, blank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The labels with blanks before, between and after them, [N, 2 S + 1]; which may be reached from two places before; and
+    the inputs for them, [T, N, 2 S + 1]."""
     steps, count, _ = x._data.shape
     size = 2 * labels._data.shape[1] + 1
     blanks = expand(places([[blank]]), tuple(labels._data.shape))
     symbols = cat([reshape(stack([blanks, labels], 2), (count, size - 1)), expand(places([[blank]]), (count, 1))], 1)
     # a blank between two different labels may be left out
     skips = places(range(size)) >= 2
-    skips = skips & (symbols != _later(symbols, 2, blank)) if size > 2 else expand(skips, (count, size))
+    skips = skips & (symbols != _moved(symbols, 2, blank)) if size > 2 else expand(skips, (count, size))
     scores = gather(x, 2, expand(unsqueeze(symbols, 0), (steps, count, size)))
-    scores = where(scores < _NEVER, _NEVER, scores)
-    paths: Any = where(expand(places(range(size)) < 2, (count, size)), select(scores, 0, 0), _NEVER) if steps else None
-    for t in range(1, steps):
-        one, two = _later(paths, 1, _NEVER), where(skips, _later(paths, 2, _NEVER), _NEVER)
-        further = _log_sum_exp(paths, one, two) + select(scores, 0, t)
-        paths = where(unsqueeze(inputs > t, 1), further, paths)
-    impossible = constant(float("inf"), x)
+    return symbols, skips, where(scores < _NEVER, _NEVER, scores)
+
+
+def _begun(score: Tensor) -> Tensor:
+    """Prefixes after the first step: nothing but a blank, or the first label."""
+    size = score._data.shape[1]
+    return where(expand(places(range(size)) < 2, tuple(score._data.shape)), score, _NEVER)
+
+
+@composite
+def _ahead(paths: Tensor, skips: Tensor, score: Tensor, runs: Tensor) -> Tensor:
+    """Prefixes after one step more, where the input still runs."""
+    one, two = _moved(paths, 1, _NEVER), where(skips, _moved(paths, 2, _NEVER), _NEVER)
+    return where(runs, _log_sum_exp(paths, one, two) + score, paths)
+
+
+@composite
+def _behind(rests: Tensor, skips: Tensor, score: Tensor, ends: Tensor, last: Tensor) -> Tensor:
+    """The rests of the labels that begin one step before, out of those that begin here; `last` where the input `ends`."""
+    one, two = _moved(rests, -1, _NEVER), _moved(where(skips, rests, _NEVER), -2, _NEVER)
+    return where(ends, last, _log_sum_exp(rests, one, two)) + score
+
+
+def _ended(paths: Tensor | None, inputs: Tensor, wanted: Tensor, impossible: Tensor) -> Tensor:
+    """The losses, out of the prefixes after the last step."""
     if paths is None:
         return where(wanted == 0, 0.0, impossible)
+    count = paths._data.shape[0]
     last = reshape(gather(paths, 1, unsqueeze(2 * wanted, 1)), (count,))
     before = reshape(gather(paths, 1, unsqueeze(clamp_min(2 * wanted - 1, 0), 1)), (count,))
     total = _log_sum_exp(last, where(wanted > 0, before, _NEVER))
     loss = where(total > _NEVER / 2, -total, impossible)
-    loss = where(inputs > 0, loss, where(wanted == 0, 0.0, impossible))
-    return loss + _of_normalised(x, inputs)
+    return where(inputs > 0, loss, where(wanted == 0, 0.0, impossible))
 
 
-def _later(x: Tensor, count: int, fill: Any) -> Tensor:
-    """[N, S] moved up by so many places in S."""
+def _moved(x: Tensor, count: int, fill: Any) -> Tensor:
+    """[N, S] moved up by so many places in S, or down by a negative number."""
     size = x._data.shape[1]
-    kept = part(x, 1, 0, max(0, size - count))
-    return emit(ops.pad, (kept,), {"low": (0, min(count, size)), "high": (0, 0), "value": fill})
+    far = min(abs(count), size)
+    kept = part(x, 1, 0, size - far) if count > 0 else part(x, 1, far, size)
+    low, high = ((0, far), (0, 0)) if count > 0 else ((0, 0), (0, far))
+    return emit(ops.pad, (kept,), {"low": low, "high": high, "value": fill})
 
 
 def _log_sum_exp(*xs: Tensor) -> Tensor:
@@ -145,3 +182,77 @@ def _of_normalised(x: Tensor, inputs: Tensor) -> Tensor:
     within = reshape(places(range(x._data.shape[0])), (-1, 1)) < unsqueeze(inputs, 0)
     probabilities = where(unsqueeze(within, 2), exp(x), 0.0)
     return sum(probabilities - probabilities.detach(), (0, 2))
+
+
+# Eagerly: one node of the tape, whose backward is the backward recursion
+
+
+class _Alignments(Node):
+    """The node of the losses of a batch."""
+
+    __slots__ = ("given", "paths", "saved")
+
+    def __init__(self, x: Tensor, given: tuple[Tensor, Tensor, Tensor, int], paths: list[Tensor]) -> None:
+        Node.__init__(self, (edge_to(x),))
+        self.saved: Saved | None = Saved(x)
+        self.given = given
+        self.paths = paths
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.saved is None:
+            raise freed_error(self.name())
+        x = self.saved.unpack(self)
+        if mode.grad or active() is not None:  # to be differentiated again
+            with enable_grad():
+                losses = _losses(x, *self.given)
+            return engine.run([(history(losses), cotangents[0])], keep_graph=True, create_graph=True, inputs=[history(x)],
+                              accumulate=False)
+        return [wrap(self._slope(x, cotangents[0]._data))]
+
+    def _slope(self, x: Tensor, cotangent: np.ndarray) -> np.ndarray:
+        """The probabilities, less how much of them the alignments use (formula 15 with that for the inputs of softmax)."""
+        labels, inputs, wanted, blank = self.given
+        symbols, skips, scores = _prefixes(x, labels, blank)
+        steps, count, classes = x._data.shape
+        size = symbols._data.shape[1]
+        ends = 2 * wanted._data[:, None]
+        at_end = (np.arange(size) == ends) | ((np.arange(size) == ends - 1) & (ends > 0))
+        last = wrap(np.where(at_end, 0, _NEVER).astype(x._data.dtype))
+        rests = wrap(np.full((count, size), _NEVER, x._data.dtype))
+        used = np.empty((steps, count, size), x._data.dtype)
+        for t in range(steps - 1, -1, -1):
+            score = wrap(scores._data[t])
+            rests = _behind(rests, skips, score, wrap(inputs._data[:, None] == t + 1), last)
+            np.add(self.paths[t]._data, rests._data, out=used[t])
+        with np.errstate(all="ignore"):
+            used -= scores._data
+            top = used.max(2, keepdims=True)
+            total = np.log(np.exp(used[:1] - top[:1]).sum(2, keepdims=True)) + top[:1]
+            used = np.where(total > _NEVER / 2, np.exp(np.minimum(used - total, 0)), 0)
+            within = (np.arange(steps)[:, None] < inputs._data)[:, :, None]
+            place = np.arange(steps * count).reshape(steps, count, 1) * classes + symbols._data
+            shares = np.bincount(place.ravel(), np.where(within, used, 0).ravel(), steps * count * classes)
+            slope = np.where(within, np.exp(x._data), 0) - shares.reshape(x._data.shape)
+        return (slope * cotangent[:, None]).astype(x._data.dtype)
+
+    def free(self) -> None:
+        self.saved = None
+        self.paths = []
+
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
+
+
+def _at_once(x: Tensor, labels: Tensor, inputs: Tensor, wanted: Tensor, blank: int) -> Tensor:
+    """`_losses` with one node of the tape."""
+    paths: list[Tensor] = []
+    with no_grad():
+        _, skips, scores = _prefixes(x.detach(), labels, blank)
+        for t in range(x._data.shape[0]):
+            score = wrap(scores._data[t])
+            paths.append(_ahead(paths[-1], skips, score, wrap(inputs._data[:, None] > t)) if paths else _begun(score))
+        losses = _ended(paths[-1] if paths else None, inputs, wanted, constant(float("inf"), x))
+    if mode.grad and edge_to(x) is not None:
+        losses._node = node_class("CtcLossBackward0", _Alignments)(x, (labels, inputs, wanted, blank), paths)
+    return losses

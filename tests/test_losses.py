@@ -390,3 +390,42 @@ def test_adaptive_softmax() -> None:
         nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 5])
     with pytest.raises(RuntimeError, match="Target values should be in"):
         layer(x, target + 1)
+
+
+@pytest.mark.parametrize(("steps", "labels"), [(7, 3), (6, 0), (1, 1), (3, 4)])
+@pytest.mark.parametrize("zero_infinity", [False, True])
+def test_ctc_at_once_is_ctc_step_by_step(
+    steps: int, labels: int, zero_infinity: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(steps)
+    x = graphc.tensor(rng.standard_normal((steps, 3, 5))).log_softmax(2).detach().requires_grad_()
+    targets = graphc.tensor(rng.integers(1, 5, (3, max(labels, 1))))
+    lengths = graphc.tensor(rng.integers(0, labels + 1, 3)), graphc.tensor(rng.integers(max(1, steps - 2), steps + 1, 3))
+
+    def run() -> list[np.ndarray]:
+        loss = F.ctc_loss(x, targets, lengths[1], lengths[0], reduction="none", zero_infinity=zero_infinity)
+        weights = graphc.arange(1.0, 4.0, dtype=graphc.float64)
+        (grad,) = graphc.autograd.grad(loss[loss.isfinite()].sum() + (where(loss) * weights).sum(), x)
+        return [loss.detach().numpy(), grad.numpy()]
+
+    def where(loss: graphc.Tensor) -> graphc.Tensor:
+        return graphc.where(loss.isfinite(), loss, 0.0)
+
+    whole = run()
+    monkeypatch.setattr("graphc.frontend.ctc.is_plain", lambda *tensors: False)
+    for one, other in zip(whole, run(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_ctc_has_second_derivatives() -> None:
+    x = graphc.randn(4, 2, 3, dtype=graphc.float64, requires_grad=True)
+    targets, lengths = graphc.tensor([[1, 2], [2, 2]]), ([4, 4], [2, 2])
+
+    def loss(x: graphc.Tensor) -> graphc.Tensor:
+        return F.ctc_loss(x.log_softmax(2), targets, *lengths)
+
+    assert graphc.autograd.gradcheck(loss, (x,)) and graphc.autograd.gradgradcheck(loss, (x,))
+    out = loss(x)
+    out.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        out.backward()
