@@ -9,6 +9,7 @@ from graphc.frontend import conversion, creation, exchange, joining, matrices, q
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend import windows as _windows
+from graphc.frontend.associative_scan import associative_scan
 from graphc.frontend.autocast import autocast, get_autocast_dtype, is_autocast_cpu_enabled, is_autocast_enabled
 from graphc.frontend.autograd import (
     enable_grad,
@@ -20,10 +21,10 @@ from graphc.frontend.autograd import (
 )
 from graphc.frontend.autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.frontend.compile import compile
-from graphc.frontend.control_flow import associative_scan, cond, map, scan, while_loop
+from graphc.frontend.control_flow import cond, map, scan, while_loop
 from graphc.frontend.conversion import set_default_tensor_type
-from graphc.frontend.custom_op import custom_op
 from graphc.frontend.creation import set_default_dtype
+from graphc.frontend.custom_op import custom_op
 from graphc.frontend.define import Graph, gradients, parse_ir, placeholder
 from graphc.frontend.device import device, get_default_device, set_default_device
 from graphc.frontend.dynamic import mark_dynamic

@@ -6,6 +6,7 @@ that runs it. What it changes in place outside is a further result, which is wri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,6 @@ from graphc.frontend import creation
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
-from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Builder, Graph, Value, with_inputs
 from graphc.op import OpDef
@@ -199,7 +199,8 @@ class Body:
         """The graph with inputs of these types, of which its own are those at `places`, and with these of its outputs;
         a negative number -1 - i stands for input i as it is."""
         graph = with_inputs(self.graph, types, dict(enumerate(places)))
-        return Graph(graph.name, graph.inputs, graph.nodes, [graph.inputs[-1 - j] if j < 0 else graph.outputs[j] for j in outputs])
+        results = [graph.inputs[-1 - j] if j < 0 else graph.outputs[j] for j in outputs]
+        return Graph(graph.name, graph.inputs, graph.nodes, results)
 
 
 def trace_body(
@@ -216,7 +217,7 @@ def trace_body(
     """
     requires = [mode.grad and x.requires_grad for x in like]
     while True:
-        trace = BodyTrace(graph_name(named))
+        trace = BodyTrace(re.sub(r"\W", "", getattr(named, "__name__", "")) or "body")
         arguments = [wrap(trace.builder.input(None, type_)) for type_ in types]
         for argument, wanted in zip(arguments, requires):
             if wanted:

@@ -14,9 +14,7 @@ from graphc.errors import ArgumentError, ArgumentTypeError, ShapeError, TraceErr
 from graphc.frontend import inplace
 from graphc.frontend.body_trace import Body, as_tensors, described, trace_body, type_of
 from graphc.frontend.creation import tensor
-from graphc.frontend.func.batch import BatchLevel
-from graphc.frontend.func.vectorize import vmap
-from graphc.frontend.joining import cat, stack
+from graphc.frontend.joining import stack
 from graphc.frontend.level import Inner, Level
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.movement import movedim
@@ -31,7 +29,7 @@ from graphc.types import TensorType, bool_
 Function = Callable[..., Any]
 
 
-def _in_graph() -> bool:
+def in_graph() -> bool:
     """Whether there are no numbers to decide by: a trace runs, perhaps outside of levels."""
     tracer: Any = active()
     while isinstance(tracer, Level):
@@ -43,7 +41,7 @@ def _in_batch() -> bool:
     """Whether vmap runs: what is decided may differ from one element to the other."""
     tracer: Any = active()
     while isinstance(tracer, Level):
-        if isinstance(tracer, BatchLevel):
+        if not tracer.has_tape:
             return True
         tracer = tracer.around
     return False
@@ -75,7 +73,7 @@ def cond(pred: Any, true_fn: Function, false_fn: Function, operands: Sequence[An
     if not isinstance(pred, Tensor) or pred.dtype is not bool_ or pred.numel() != 1:
         got = str(type_of(pred)) if isinstance(pred, Tensor) else type(pred).__name__
         raise ArgumentError("cond: the predicate is not a bool", expected="a bool, or a bool tensor of one element", got=got)
-    if not _in_graph() and not (_in_batch() and isinstance(pred._data, Inner)):
+    if not in_graph() and not (_in_batch() and isinstance(pred._data, Inner)):
         return (true_fn if pred else false_fn)(*operands)
     leaves, structure = flatten(tuple(operands))
     inputs = [x for x in leaves if isinstance(x, Tensor)]
@@ -157,12 +155,12 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
         pred = cond_fn(*carried)
         return pred.reshape(()) if isinstance(pred, Tensor) and pred.dim() and pred.numel() == 1 else pred
 
-    if not _in_graph() and not _in_batch():
+    if not in_graph() and not _in_batch():
         types = _types(carry)
         while _truth(cond_fn(*unflatten(structure, carry)), cond_fn):
             found, given = flatten(step(*unflatten(structure, carry)))
             carry = as_tensors(found, body_fn)
-            _check_carry("while_loop", body_fn, structure, types, given, _types(carry))
+            check_carry("while_loop", body_fn, structure, types, given, _types(carry))
         return unflatten(structure, carry)
     types = _types(carry)
     condition = trace_body(goes_on, carry, types, structure, cond_fn)
@@ -170,7 +168,7 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
     if condition.types != [TensorType(bool_, ())]:
         raise TraceError("while_loop: the condition is not one bool", expected="a bool tensor of one element",
                          got=f"{_listed(condition)} from {described(cond_fn)}")
-    _check_carry("while_loop", body_fn, structure, types, body.structure, body.types)
+    check_carry("while_loop", body_fn, structure, types, body.structure, body.types)
     if condition.updated:
         raise TraceError("while_loop: the condition changes a tensor in place", expected="a condition that only looks",
                          got=described(cond_fn))
@@ -206,7 +204,7 @@ def scan(
     """
     carry_leaves, structure = flatten(init)
     carry = _numbers_as_tensors(carry_leaves, "scan")
-    rows, row_structure, count = _rows(xs, dim, length, "scan")
+    rows, row_structure, count = rows_of(xs, dim, length, "scan")
 
     def pair(*arguments: Any) -> Any:
         result = combine_fn(*arguments)
@@ -215,7 +213,7 @@ def scan(
                              got=f"{len(result)} things" if isinstance(result, tuple) else type(result).__name__)
         return result
 
-    if not _in_graph() and count:
+    if not in_graph() and count:
         return _eager_scan(pair, combine_fn, carry, structure, rows, row_structure, count, dim, reverse)
     return _graph_scan(pair, combine_fn, carry, structure, rows, row_structure, count, dim, reverse)
 
@@ -231,7 +229,7 @@ def _eager_scan(
         following, y = pair(unflatten(structure, carry), unflatten(row_structure, [x[at] for x in rows]))
         found, given = flatten(following)
         carry = as_tensors(found, combine_fn)
-        _check_carry("scan", combine_fn, structure, types, given, _types(carry))
+        check_carry("scan", combine_fn, structure, types, given, _types(carry))
         leaves, result_structure = flatten(y)
         made.append([] if y is None else as_tensors(leaves, combine_fn))
     if reverse:
@@ -257,7 +255,7 @@ def _graph_scan(
     both = Structure("tuple", (structure, row_structure))
     body = trace_body(step, [*carry, *rows], [*types, *row_types], both, combine_fn, len(carry))
     body_count = inside[0].leaves
-    _check_carry("scan", combine_fn, structure, types, inside[0], body.types[:body_count])
+    check_carry("scan", combine_fn, structure, types, inside[0], body.types[:body_count])
     updates, results = len(body.updated), len(body.types)
     others = [t for t in body.captured if id(t) not in {id(t) for t in body.updated}]
     all_types = [*types, *_types(body.updated), *row_types, *_types(others)]
@@ -294,59 +292,10 @@ def map(f: Function, xs: Any, *args: Any) -> Any:
     return scan(lambda carry, x: (carry, f(x, *args)), (), xs)[1]
 
 
-def associative_scan(combine_fn: Function, xs: Any, dim: int = 0, reverse: bool = False) -> Any:
-    """All partial results of an associative function: `y[0] = x[0]`, `y[k] = combine_fn(y[k - 1], x[k])`, in a number of steps
-    that grows as the logarithm of the length (Blelloch 1990: "Prefix sums and their applications").
-
-    combine_fn
-        Takes two elements of `xs` without the dimension `dim`, tensors or nested containers of them, and returns a third.
-    reverse
-        From the last element to the first: `y[k] = combine_fn(y[k + 1], x[k])`.
-
-    >>> import graphc
-    >>> graphc.associative_scan(graphc.mul, graphc.tensor([1.0, 2.0, 3.0, 4.0]))
-    tensor([ 1.,  2.,  6., 24.])
-    """
-    rows, structure, count = _rows(xs, dim, None, "associative_scan")
-    if not isinstance(count, int):
-        raise ShapeError("associative_scan: the length is not known", got=str(count), hint="use scan")
-    types = [type_of(x) for x in rows]
-
-    def combine(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-        def one(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-            found, given = flatten(combine_fn(unflatten(structure, first), unflatten(structure, second)))
-            results = as_tensors(found, combine_fn)
-            element_types = [t.with_shape(t.shape[1:]) for t in types]
-            _check_carry("associative_scan", combine_fn, structure, element_types, given, [type_of(x) for x in results])
-            return results
-
-        return vmap(one)(first, second)
-
-    if reverse:
-        rows = [x.flip(0) for x in rows]
-    results = _partial(combine, rows, count)
-    if reverse:
-        results = [x.flip(0) for x in results]
-    return unflatten(structure, [movedim(x, 0, dim) for x in results])
-
-
-def _partial(combine: Callable[[list[Tensor], list[Tensor]], list[Tensor]], xs: list[Tensor], count: int) -> list[Tensor]:
-    if count < 2:
-        return xs
-    odd = _partial(combine, combine([x[0 : count - 1 : 2] for x in xs], [x[1::2] for x in xs]), count // 2)
-    even = [x[:1] for x in xs]
-    if count > 2:
-        more = combine([x[: (count - 1) // 2] for x in odd], [x[2::2] for x in xs])
-        even = [cat([first, rest]) for first, rest in zip(even, more)]
-    half = count // 2
-    woven = [stack([e[:half], o], 1).reshape(2 * half, *x.shape[1:]) for e, o, x in zip(even, odd, xs)]
-    return woven if count % 2 == 0 else [cat([w, e[half:]]) for w, e in zip(woven, even)]
-
-
 # Arguments
 
 
-def _rows(xs: Any, dim: int, length: int | None, name: str) -> tuple[list[Tensor], Structure, Any]:
+def rows_of(xs: Any, dim: int, length: int | None, name: str) -> tuple[list[Tensor], Structure, Any]:
     """The tensors with the dimension in front, how they are nested, and how many rows there are."""
     if xs is None:
         if length is None:
@@ -393,7 +342,7 @@ def _truth(pred: Any, function: Function) -> bool:
     return bool(pred)
 
 
-def _check_carry(
+def check_carry(
     name: str, function: Function, structure: Structure, types: Sequence[TensorType], given: Structure,
     found: Sequence[TensorType],
 ) -> None:

@@ -409,9 +409,9 @@ def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any
     arrays = [a._data if type(a) is Tensor and type(a._data) is np.ndarray else np.asarray(lower(a)) for a in args]
     if record.name != "constant":
         _check(record, arrays, attrs)
-    if record.costly and ((arrays and max(a.size for a in arrays) >= COSTLY) or "shape" in attrs):
+    if record.costly and ((arrays and max(a.size for a in arrays) >= COSTLY) or "shape" in attrs or record.kernel == "control"):
         return compiler.run_op(record, arrays, attrs)
-    narrow = record.nanoseconds and record.view is None and any(a.dtype == _HALVES for a in arrays)
+    narrow = record.computes and any(a.dtype == _HALVES for a in arrays)
     if narrow:
         arrays = [convert(a, complex64) if a.dtype == _HALVES else a for a in arrays]
     result = quiet.run(_call, record.ref, arrays, attrs)

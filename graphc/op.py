@@ -110,7 +110,7 @@ class OpDef:
     def computes(self) -> bool:
         """Whether numbers are computed with, and not only moved, read in parts or converted: complex32 ones are widened for
         that."""
-        return self.nanoseconds > 0 and self.view is None
+        return self.nanoseconds > 0 and self.view is None and self.kernel != "control"
 
     @property
     def joint_vjp(self) -> Vjp | None:

@@ -191,7 +191,7 @@ _m = TensorType(float64, (4, 3))
 
 scan = op(
     "scan", "*operands", "body carries scanned length reverse", infer=_scan_infer, ref=_scan_ref, kernel="control",
-    nanoseconds=100, vjp=_scan_vjp, batch=_scan_batch,
+    nanoseconds=100, costly=True, vjp=_scan_vjp, batch=_scan_batch,
     samples=(
         Sample((_v, _s, _m, _v), {
             "body": sample_graph("step", (_v, _s, _v, _v), lambda h, t, x, w: [tanh(h * w + x), tanh(t) * 0.5, h * x]),

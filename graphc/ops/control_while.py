@@ -214,7 +214,7 @@ _ZERO = np.zeros((), np.int64)
 
 while_loop = op(
     "while_loop", "*operands", "condition body carries", infer=_while_infer, ref=_while_ref, kernel="control",
-    nanoseconds=100, vjp=_while_vjp, batch=_while_batch,
+    nanoseconds=100, costly=True, vjp=_while_vjp, batch=_while_batch,
     samples=(Sample((_v, _ZERO, _v), _LOOP, 0.5, 1.5), Sample((_ZERO, _v, _v), _TURNED, 0.5, 1.5)),
 )
 """The body over and over, as long as the condition holds: both take the carries and the other operands, and the body
@@ -222,7 +222,7 @@ returns the next carries."""
 
 while_loop_vjp = op(
     "while_loop_vjp", "*operands", "condition body carries backward active", infer=_pull_infer, ref=_pull_ref,
-    kernel="control", nanoseconds=100, vjp=_pull_vjp, batch=_pull_batch,
+    kernel="control", nanoseconds=100, costly=True, vjp=_pull_vjp, batch=_pull_batch,
     samples=(
         Sample((_v, _ZERO, _v, _v), {
             **_LOOP, "active": (0, 2), "backward": sample_graph(
