@@ -28,6 +28,7 @@ from graphc.frontend.custom_op import custom_op
 from graphc.frontend.define import Graph, gradients, parse_ir, placeholder
 from graphc.frontend.device import device, get_default_device, set_default_device
 from graphc.frontend.dynamic import mark_dynamic
+from graphc.frontend.dynamic_shapes import Dim
 from graphc.frontend.export import Program, export
 from graphc.frontend.export import trace as _trace
 from graphc.frontend.families import ALIASES, FAMILIES, names

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import graphc.passes.pipeline as pipeline
 import graphc.runtime as runtime
+from graphc.assumptions import Relation
+from graphc.bind import substitute
+from graphc.conditions import written
+from graphc.dims import answering
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import define
+from graphc.frontend.dynamic_shapes import Dim, NamedSizes
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Lifted, Trace, graph_name, parameter_names
 from graphc.frontend.tracer import activated
-from graphc.ir import Builder, Graph, copy_node
+from graphc.ir import Builder, Graph, Value, copy_node
 from graphc.package import Entry
 from graphc.package.structure import describe
 from graphc.passes.prune import prune
@@ -56,7 +62,7 @@ def trace(function: Callable[..., Any], example_inputs: Sequence[Any]) -> define
     return define.Graph.from_ir(traced.graph, traced.captured)
 
 
-def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Traced:
+def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any], dynamic_shapes: Any = None) -> Traced:
     """`trace`, with all that `export` needs."""
     if not isinstance(example_inputs, (tuple, list)):
         raise ArgumentTypeError("the example inputs are not a tuple", expected="a tuple or list of arguments, as in (x,)",
@@ -71,10 +77,15 @@ def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) 
     # stand-ins, so that each argument is an input of its own even where one tensor is passed twice
     inside = [wrap(leaf._data) for leaf in leaves]
     tracer = Trace(graph_name(function), inside, parameter_names(function))
+    names = _input_names(function, args)
+    sizes = None if dynamic_shapes is None else NamedSizes(function, args, names, dynamic_shapes)
     try:
-        with activated(tracer):
-            for tensor, name in zip(inside, _input_names(function, args)):
-                tracer.declare(tensor, name)
+        with activated(tracer), nullcontext() if sizes is None else answering(sizes.sizes):
+            for i, (tensor, name) in enumerate(zip(inside, names)):
+                if sizes is not None and i in sizes.shapes:
+                    tracer.declare_sizes(tensor, sizes.shapes[i], name)
+                else:
+                    tracer.declare(tensor, name)
             result = function(*unflatten(structure, inside))
             outputs = []
             for leaf in flatten(result)[0]:
@@ -91,11 +102,25 @@ def trace_function(function: Callable[..., Any], example_inputs: Sequence[Any]) 
         graph = tracer.builder.finish(outputs)
     finally:
         tracer.restore()
+    if sizes is not None:
+        sizes.check()
+        graph = _conditional(substitute(graph, sizes.sizes.solved), sizes.conditions())
     captured = tuple(x.source.tensor for x in tracer.inputs if isinstance(x.source, Captured))
     if len(captured) + len(inside) != len(tracer.inputs):
         raise TraceError(f"{graph.name!r} reads gradients or numbers that change from call to call",
                          expected="a function of its inputs and of tensors")
     return Traced(prune(graph), captured, result)
+
+
+def _conditional(graph: Graph, conditions: Sequence[Relation]) -> Graph:
+    """The graph with conditions on its sizes."""
+    builder = Builder(graph.name, locations=False)
+    new: dict[Value, Value] = {}
+    for i, value in enumerate(graph.inputs):
+        new[value] = builder.input(value.name, value.type, **value.info, **(written(conditions) if not i else {}))
+    for node in graph.nodes:
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return builder.finish([new[v] for v in graph.outputs], graph.output_names)
 
 
 def _described(lifted: Lifted) -> str:
@@ -122,7 +147,7 @@ def _input_names(function: Callable[..., Any], args: tuple[Any, ...]) -> list[st
     return names
 
 
-def export(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Program:
+def export(function: Callable[..., Any], example_inputs: Sequence[Any], *, dynamic_shapes: Any = None) -> Program:
     """Turn a function or a module into a program that needs none of the code it was made from.
 
     The tensors that it reads, such as a module's parameters, are copied: training on does not change the program. It takes
@@ -133,9 +158,21 @@ def export(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Progr
     >>> program.signature
     'forward(input: float32[3, 2]) -> (output: float32[3, 1])'
 
-    Raises TraceError as `trace` does.
+    dynamic_shapes
+        The sizes that may change: by parameter, or one entry for each argument, and for each tensor a dict of dimensions
+        or an entry for each: a `graphc.Dim`, `Dim.AUTO`, or None for the size of the example.
+
+    >>> batch = graphc.Dim("batch", max=64)
+    >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),), dynamic_shapes={"input": {0: batch}})
+    >>> program.signature
+    'forward(input: float32[batch, 2]) -> (output: float32[batch, 1])'
+    >>> program(graphc.ones(5, 2)).shape
+    graphc.Size([5, 1])
+
+    Raises TraceError as `trace` does, and ShapeError, with the line, where the code does not stand for all the sizes that a
+    name is to have.
     """
-    traced = trace_function(function, example_inputs)
+    traced = trace_function(function, example_inputs, dynamic_shapes)
     names = [value.info.get("param") for value in traced.graph.inputs[-len(traced.captured) :]] if traced.captured else []
     weights, bound = {}, {}
     for i, (tensor, name) in enumerate(zip(traced.captured, names)):
@@ -145,6 +182,9 @@ def export(function: Callable[..., Any], example_inputs: Sequence[Any]) -> Progr
     graph = pipeline.run(_bind(traced.graph, bound), ("prune", "simplify", "control", "hoist", "cse"))
     inputs = describe((tuple(example_inputs), {}), _is_tensor)
     return Program(runtime.Program({runtime.MAIN: Entry(graph, inputs, describe(traced.outputs, _is_tensor))}, weights))
+
+
+export.Dim = Dim  # type: ignore[attr-defined]  # as PyTorch spells it
 
 
 def _bind(graph: Graph, weights: Mapping[int, str]) -> Graph:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.errors import ArgumentTypeError
+from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.compile import compile
+from graphc.frontend.dynamic_shapes import Dim
 from graphc.frontend.export import Program
 from graphc.frontend.export import export as export_program
 from graphc.frontend.serialization import load as load_any
@@ -20,11 +21,11 @@ from graphc.ir import Graph
 
 
 class TracedFunction:
-    """What `trace` makes: the function compiled, and its program for the example's types, which can be saved."""
+    """What `trace` makes: the function compiled, and its program, which can be saved."""
 
     def __init__(self, function: Callable[..., Any], example_inputs: tuple[Any, ...]) -> None:
         self._compiled: Callable[..., Any] = compile(function)
-        self.program = export_program(function, example_inputs)
+        self.program = _for_all_batches(function, example_inputs)
         self.original_name = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,6 +52,15 @@ class TracedFunction:
 
     def __repr__(self) -> str:
         return f"TracedFunction({self.original_name}): {self.program.signature}"
+
+
+def _for_all_batches(function: Callable[..., Any], example_inputs: tuple[Any, ...]) -> Program:
+    """The program for any size of the first dimensions, where the code leaves that open."""
+    try:
+        batches = [{0: Dim.AUTO} if x.ndim else None for x in example_inputs]
+        return export_program(function, example_inputs, dynamic_shapes=batches)
+    except (GraphcError, TypeError):  # a size that has to be a number; an error of the function's comes again
+        return export_program(function, example_inputs)
 
 
 def trace(func: Callable[..., Any], example_inputs: Any = None, **options: Any) -> TracedFunction:

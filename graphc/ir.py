@@ -39,6 +39,7 @@ from graphc.types import (
     complex64,
     dtype_of,
     float64,
+    is_stretched,
     scalar_array,
     scalar_dtype,
 )
@@ -331,7 +332,7 @@ class Builder:
                 value = self.constant(value, dtype)
             if value.dtype is not dtype and record.operands[i] not in record.keeps:
                 value = emit(OPS["cast"], value, dtype=dtype)
-            out.append(value if value.ndim == len(shape) and value.shape == shape else self._stretch(value, shape))
+            out.append(self._stretch(value, shape) if is_stretched(value.shape, shape) else value)
         return tuple(out), None if dtype is common else common
 
     def _widen(self, record: OpDef, operands: tuple[Value, ...]) -> tuple[tuple[Value, ...], DType | None]:

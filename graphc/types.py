@@ -307,10 +307,16 @@ def is_one(size: Size) -> bool:
     return type(size) is int and size == 1
 
 
+def is_stretched(shape: Shape, to: Shape) -> bool:
+    """Whether a shape is not yet the one that it is to be broadcast to. Sizes that differ from each other, and are not 1, are
+    none of its business."""
+    return len(shape) != len(to) or any(is_one(size) and not is_one(wanted) for size, wanted in zip(shape, to))
+
+
 def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     """The shape that all the shapes stretch to: aligned at the right, sizes equal or 1."""
     first = shapes[0]
-    if all(len(shape) == len(first) and shape == first for shape in shapes):  # no size is asked in vain
+    if all(hash(shape) == hash(first) and shape == first for shape in shapes):  # by the hash, for a symbol is not to be asked
         return first
     out: list[Size] = [1] * max(map(len, shapes))
     for shape in shapes:
