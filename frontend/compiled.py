@@ -18,6 +18,7 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.pytree import flatten
 from graphc.frontend.recording import Recording
 from graphc.frontend.trace import Argument
+from graphc.ir import Graph
 from graphc.types import Shape
 
 
@@ -40,6 +41,7 @@ class Compiled:
         self.capture.forget_arguments()
         self.executable: Executable | None = None
         self.entry: Entry | None = None
+        self._sized: tuple[Graph, Mapping[str, int]] | None = None
         self.is_bound = False
         """Whether the graph is another one, for symbolic sizes, with numbers for these."""
         self.misses = 0
@@ -60,6 +62,7 @@ class Compiled:
     def bind(self, sizes: Mapping[str, int], leaves: Sequence[Any]) -> Compiled:
         """The same with numbers for symbolic sizes, for arguments such as these."""
         new = copy.copy(self)
+        new._sized = self.graph, sizes
         new.graph = bind_graph(self.graph, sizes)
         new.capture = self.capture.bind(sizes, new.graph, leaves)
         new.executable = new.entry = None
@@ -74,7 +77,11 @@ class Compiled:
             with self._lock:
                 if self.executable is None:
                     layout = Layout(tuple(self.capture.layouts), tuple(self.capture.updates))
-                    self.executable = executable(self.graph, layout, backend=self.backend)
+                    if self._sized is None:
+                        self.executable = executable(self.graph, layout, backend=self.backend)
+                    else:  # the same code for all sizes
+                        graph, sizes = self._sized
+                        self.executable = executable(graph, layout, backend=self.backend).at(sizes)
         return self.executable
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
