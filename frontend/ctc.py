@@ -14,6 +14,7 @@ from graphc.frontend import engine
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
+from graphc.frontend.control_flow import in_graph, scan
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.cumulative import cumsum
 from graphc.frontend.indexing import gather
@@ -107,10 +108,17 @@ def _losses(x: Tensor, labels: Tensor, inputs: Tensor, wanted: Tensor, blank: in
     """The losses [N] by the forward recursion of section 4.1: `paths` [N, 2 S + 1] holds the logarithms of the
     probabilities of all prefixes of the labels."""
     _, skips, scores = _prefixes(x, labels, blank)
-    paths: Any = None
-    for t in range(x._data.shape[0]):
-        score = select(scores, 0, t)
-        paths = _begun(score) if t == 0 else _ahead(paths, skips, score, unsqueeze(inputs > t, 1))
+    count = x._data.shape[0]
+    paths = _begun(select(scores, 0, 0))
+    if in_graph() and count > 1:
+        def ahead(paths: Tensor, row: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
+            score, t = row
+            return _ahead(paths, skips, score, unsqueeze(inputs > t, 1)), None
+
+        paths, _ = scan(ahead, paths, (part(scores, 0, 1, count), places(range(1, count))))
+    else:
+        for t in range(1, count):
+            paths = _ahead(paths, skips, select(scores, 0, t), unsqueeze(inputs > t, 1))
     return _ended(paths, inputs, wanted, constant(float("inf"), x)) + _of_normalised(x, inputs)
 
 
