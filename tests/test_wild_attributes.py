@@ -18,8 +18,8 @@ from graphc.text import print_attribute, print_graph
 from graphc.types import float32, int64
 
 WILD: tuple[Any, ...] = (
-    None, True, 0, -1, 7, 10**20, 0.5, float("nan"), 1j, "", "sum", (), (0,), (-1,), (7,), (2**62, 2**62), (1.5,), ("a",), (None,),
-    (1,) * 40, ((0, 1),), float32, (int64,),
+    None, True, 0, -1, 7, 10**20, 0.5, float("nan"), 1j, "", "sum", (), (0,), (-1,), (7,), (2**62, 2**62), (1.5,), ("a",),
+    (None,), (1,) * 40, ((0, 1),), float32, (int64,),
 )  # fmt: skip
 
 
