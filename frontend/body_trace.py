@@ -112,6 +112,10 @@ class BodyTrace:
         """All tensors may have a history within the trace."""
         return True
 
+    def call_function(self, function: Any, args: Sequence[Any]) -> Any:
+        """Apply a user-defined `Function`: the operations of its forward are recorded."""
+        return function.run(args)
+
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is a constant."""
         if isinstance(tensor._data, np.ndarray) and tensor._data.size <= _LARGEST_CONSTANT:

@@ -26,12 +26,12 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc import ir
-from graphc.autodiff import pullback
 from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, Location, ShapeError, TraceError, user_location
 from graphc.frontend.arguments import given_dtype
 from graphc.frontend.definition import Definition, GraphBuilder
 from graphc.frontend.device import spelled
+from graphc.frontend.static_gradients import backward_nodes
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Captured
 from graphc.frontend.tracer import activated, active
@@ -211,7 +211,8 @@ class Graph:
                                         expected="a floating-point or complex dtype", got=str(y.dtype))
             cotangents = [ops.full(v.type, 1, like=v) if s is None else self._seed(s, v) for s, v in zip(seeds, values)]
             with sizes.in_rule():  # derivatives follow rules, as types do
-                found = pullback(builder, values, cotangents, [self._source(x, values) for x in xs])
+                sources = [self._source(x, values) for x in xs]
+                found = backward_nodes(builder, self._definition.calls, values, cotangents, sources)
             return [None if value is None else wrap(value) for value in found]
 
     def _seed(self, given: Any, value: Value) -> Value:

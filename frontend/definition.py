@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,15 +15,17 @@ import numpy as np
 
 from graphc.assumptions import Assumptions, Relation
 from graphc.bind import substitute
-from graphc.dims import Dim, Quotient
+from graphc.dims import Dim, Quotient, decided
 from graphc.errors import Location, ShapeError, TraceError, user_location
 from graphc.frontend.device import HOST, placement
 from graphc.frontend.generator import default_generator
+from graphc.frontend.modes import mode
 from graphc.frontend.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import flatten
-from graphc.frontend.tensor import Tensor, as_dtype
-from graphc.frontend.trace import Captured, Lifted, Trace
+from graphc.frontend.static_gradients import CustomCall, run_function
+from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.trace import Captured, Lifted, Trace, stopped
 from graphc.frontend.tracer import active
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.op import OPS, OpDef
@@ -30,6 +33,10 @@ from graphc.types import DType, TensorType
 
 if TYPE_CHECKING:
     from graphc.frontend import define
+    from graphc.frontend.autograd.function import Function
+
+_ANSWERING = frozenset(("graphc.dims", "graphc.assumptions", __name__))
+"""Modules through which a question about sizes goes on its way to its answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +63,8 @@ class Sizes(Assumptions):
         """What the user calls a symbol: `x.shape[0]`."""
         self.positions: list[int] = []
         """For each guard, how many nodes there were when it was taken for granted."""
+        self._asked_outside: list[bool] = []
+        """For each guard, whether it was the user's own code that asked."""
         self._denied: list[Relation] | None = None
         """In a type rule, the equalities that were denied."""
 
@@ -74,13 +83,12 @@ class Sizes(Assumptions):
         """Answer for a type rule. Yields the equalities that are denied meanwhile."""
         outer, denied = self._denied, []
         self._denied = denied
-        ranges, count = dict(self.ranges), len(self.guards)
+        count = len(self.guards)
         try:
             yield denied
         finally:
             self._denied = outer
-            self.ranges.update(ranges)
-            del self.guards[count:], self.positions[count:]
+            del self.guards[count:], self.positions[count:], self._asked_outside[count:]
 
     def holds(self, difference: Dim, relation: str) -> bool:
         if self._denied is None or relation != "==":
@@ -90,6 +98,10 @@ class Sizes(Assumptions):
             return gap == 0
         self._denied.append(Relation(gap, "==", user_location()))
         return False
+
+    def known(self, gap: Dim, relation: str) -> bool | None:
+        """What holds for all sizes: other guards may belong to nodes that a run does not execute."""
+        return decided(gap, relation)
 
     def number(self, size: Dim) -> int:
         raise TraceError(
@@ -125,12 +137,33 @@ class Sizes(Assumptions):
         super()._solve(found)
 
     def _add(self, guard: Relation) -> None:
-        super()._add(guard)
+        self.guards.append(guard)
         self.positions.append(len(self._definition.builder.nodes))
+        self._asked_outside.append(is_asked_outside())
+
+    def matters(self, number: int, executed: Collection[int]) -> bool:
+        """Whether guard `number` matters to a run that executes nodes of these numbers. One that a function of graphc has
+        asked for matters to what was recorded for the same line next; one that the user's code has asked for, to all that
+        was written since."""
+        nodes, start = self._definition.builder.nodes, self.positions[number]
+        stop = start
+        while not self._asked_outside[number] and stop < len(nodes) and nodes[stop].location == self.guards[number].location:
+            stop += 1
+        if stop > start:
+            return any(i in executed for i in range(start, stop))
+        return start <= max(executed, default=-1) + 1
 
     def _substitute(self, name: str, value: int | Dim, found: Relation) -> None:
         super()._substitute(name, value, found)
         self._definition.builder.substitute({name: value})
+
+
+def is_asked_outside() -> bool:
+    """Whether the code that compares two sizes is the user's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in _ANSWERING:
+        frame = frame.f_back
+    return not str(frame.f_globals.get("__name__")).startswith("graphc.")
 
 
 class GraphBuilder(Builder):
@@ -281,6 +314,8 @@ class Definition(Trace):
         """The changes of outside tensors, in order."""
         self.together: list[tuple[Value, list[Effect]]] = []
         """Results of modules, with the changes that are part of computing them."""
+        self.calls: list[CustomCall] = []
+        """The calls of user-defined Functions."""
         self._literals: set[int] = set()
         self._begun: list[int] = []
         """How many effects there were when each module began that is being called."""
@@ -292,6 +327,33 @@ class Definition(Trace):
         lifted = self.lifted(root)
         if lifted is not None:
             self.effects.append(Effect(lifted, before, self._root(root)))
+
+    def apply(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Value | tuple[Value, ...]:
+        result = super().apply(record, args, attrs)
+        if mode.grad or any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+            return result
+        # values of the graph can be differentiated by though they do not require grad: no_grad holds for them, too
+        if isinstance(result, tuple):
+            return tuple(map(stopped, result))
+        return stopped(result) if record.operands else result
+
+    def call_function(self, function: type[Function], args: Sequence[Any]) -> Any:
+        """Apply a user-defined `Function`, and remember it: `gradients` goes by its backward."""
+        if not mode.grad:
+            return function.run(args)
+        before = [self.value(arg) if isinstance(arg, Tensor) and arg.dtype.is_differentiable else None for arg in args]
+        watched = [None if value is None or args[i].requires_grad else wrap(value).requires_grad_()
+                   for i, value in enumerate(before)]
+        start = len(self.builder.nodes)
+        result, context = run_function(function, args, watched)
+        for arg, tensor, value in zip(args, watched, before):
+            if tensor is not None and self.value(tensor) is not value:
+                self.write(arg, self.value(tensor))  # it was changed in place
+        outputs = result if isinstance(result, tuple) else (result,)
+        if context is not None and len(self.builder.nodes) > start:
+            results = tuple(self.value(out) for out in outputs if isinstance(out, Tensor))
+            self.calls.append(CustomCall(context, range(start, len(self.builder.nodes)), tuple(before), results))
+        return result
 
     def made(self, tensor: Tensor) -> None:
         self._literals.add(id(tensor))

@@ -233,8 +233,8 @@ class Session:
             raise ShapeError(f"sizes that were fed do not go together: {error.problem}",
                              expected=sizes.spell(str(error.expected)), got=error.got,
                              hint=f"the graph needs {equal}" if equal else None) from None
-        for guard, position in zip(sizes.guards, sizes.positions, strict=True):
-            if position <= subgraph.last:
+        for number, guard in enumerate(sizes.guards):
+            if sizes.matters(number, subgraph.numbers):
                 _check(guard.bind(sizes.solved), known, sizes.spell)
 
     def __repr__(self) -> str:
@@ -269,7 +269,7 @@ def _converted(array: np.ndarray, dtype: DType, where: str) -> np.ndarray:
 
 
 def _shown(value: Value) -> str:
-    return f"a {value.dtype.name} array of shape {shape_text(value)}"
+    return f"an array of {value.dtype.name} and shape {shape_text(value)}"
 
 
 def _write(lifted: Lifted, new: np.ndarray) -> None:

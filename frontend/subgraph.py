@@ -28,8 +28,8 @@ class Subgraph:
     """The names of its nodes, in the order of the whole graph."""
     updates: tuple[tuple[Lifted, int], ...]
     """The tensors from outside that the run changes, and the outputs with their new contents."""
-    last: int
-    """How many nodes of the whole graph were written up to the last one of these."""
+    numbers: frozenset[int]
+    """Where its nodes stand among those of the whole graph."""
 
 
 def cut(whole: Graph, fetches: Sequence[Value], fed: Collection[Value]) -> Subgraph:
@@ -57,7 +57,7 @@ def cut(whole: Graph, fetches: Sequence[Value], fed: Collection[Value]) -> Subgr
         _extract(whole, inputs, [node for _, node in nodes], outputs), tuple(inputs),
         tuple(whole.name_of(node.results[0]) for _, node in nodes),
         tuple((lifted, len(fetches) + k) for k, (lifted, _) in enumerate(updates.values())),
-        nodes[-1][0] + 1 if nodes else 0,
+        frozenset(i for i, _ in nodes),
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _check_known(whole: Graph, value: Value) -> None:
         name = whole.name_of(value)
         declared = f", declared at {placeholder.location}" if placeholder.location is not None else ""
         raise TraceError(f"placeholder {name!r} is needed and was not fed{declared}",
-                         expected=f"a {placeholder.tensor.dtype.name} array of shape {shape_text(value)}",
+                         expected=f"an array of {value.dtype.name} and shape {shape_text(value)}",
                          hint=f"session.run(fetches, feed_dict={{{name!r}: array}})")
 
 

@@ -470,7 +470,7 @@ class Tensor:
         data = self._data
         if type(data) is not np.ndarray:
             data.__graphc_emitter__  # noqa: B018  (raises where the tensor outlived the trace that made it)
-            raise TraceError(f"{what} of a value that stands for numbers of a later run: {self!r}",
+            raise TraceError(f"{what} needs the numbers of a value that has none before a session runs: {self!r}",
                              hint="compute with it inside `with graph:`, and fetch it with Session(graph).run(value)")
         return data
 

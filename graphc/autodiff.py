@@ -18,14 +18,20 @@ _MOST_AGAIN = 30.0
 
 
 def pullback(
-    builder: Builder, outputs: Sequence[Value], cotangents: Sequence[Value], inputs: Sequence[Value]
+    builder: Builder,
+    outputs: Sequence[Value],
+    cotangents: Sequence[Value],
+    inputs: Sequence[Value],
+    nodes: Sequence[Node] | None = None,
 ) -> list[Value | None]:
     """Append the nodes of a backward pass: the cotangents of `inputs`, given those of `outputs`.
 
-    All values belong to `builder`. Every operation between inputs and outputs is differentiated, none twice. None stands
-    for an input that the outputs do not depend on in a differentiable way.
+    All values belong to `builder`. Every operation between inputs and outputs is differentiated, none twice: those of the
+    builder's nodes, or `nodes` in their place. None stands for an input that the outputs do not depend on in a
+    differentiable way.
     """
-    wanted = dependents(builder.nodes, inputs)
+    nodes = list(builder.nodes) if nodes is None else nodes
+    wanted = dependents(nodes, inputs)
     known: dict[Value, Value] = {}
 
     def add(value: Value, cotangent: Value) -> None:
@@ -35,7 +41,7 @@ def pullback(
     for output, seed in zip(outputs, cotangents, strict=True):
         if output in wanted:
             add(output, seed)
-    for node in list(reversed(builder.nodes)):
+    for node in reversed(nodes):
         if not any(result in known for result in node.results):
             continue
         builder.location = node.location

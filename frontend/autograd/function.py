@@ -282,6 +282,11 @@ class Function(metaclass=_Named):
                     hint="let forward take the arguments alone, and save what backward needs in setup_context(ctx, inputs, "
                          "output)")
             return level.call_function(cls, args)
+        return cls.run(args) if level is None else level.call_function(cls, args)
+
+    @classmethod
+    def run(cls, args: Sequence[Any]) -> Any:
+        """Run forward, and put it on the tape if a gradient is wanted."""
         ctx = cls._context(args)
         with no_grad():
             if cls.is_separate():
