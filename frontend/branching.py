@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.frontend.follower import Values, outputs_of
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.recording import Recording, recorded
+from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
 
 
@@ -65,9 +65,7 @@ class Branching:
         changed = self.snapshot.changed()
         if changed is not None:
             return changed
-        if any(leaves[i] is not tensor for i, tensor in self.pinned.items()):
-            return "an argument was a tensor that the function also uses by itself, and is another one"
-        return None
+        return pinned_differently(self.pinned, self.snapshot, leaves)
 
     def __call__(self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run on arguments that fit; `leaves` are those of the others."""

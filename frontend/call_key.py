@@ -20,6 +20,10 @@ from graphc.frontend.tensor import Tensor
 _HINTS: dict[type, str] = {np.ndarray: "pass graphc.from_numpy(array)", set: "pass a frozenset"}
 
 
+_MARKS = frozenset({"_dynamic"})
+"""Attributes of tensors that are graphc's own."""
+
+
 def call_key(leaves: Sequence[Any], structure: Structure) -> Any:
     """The key of a call with these arguments, flattened; ArgumentTypeError for one that a compiled function cannot take."""
     return (structure, mode.grad, mode.inference, mode.autocast, _repeats(leaves), *map(_leaf_key, leaves))
@@ -38,7 +42,8 @@ def _leaf_key(leaf: Any) -> Any:
         data = leaf._data
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
-        return (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, has_history(leaf))
+        key = (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, has_history(leaf))
+        return key if leaf.__dict__.keys() <= _MARKS else (*key, *_attributes(leaf))
     if kind in (int, bool, str, NoneType):
         return (kind, leaf)
     if kind is float:  # 0.0 == -0.0, and nan != nan
@@ -54,17 +59,36 @@ def _leaf_key(leaf: Any) -> Any:
     if is_used_up(leaf):
         raise ArgumentTypeError(f"a compiled function cannot take a {kind.__name__}, which runs only once",
                                 hint="make it a list or a tuple")
-    try:
-        hash(leaf)
-    except TypeError:
+    if kind in _HINTS:
         raise ArgumentTypeError(
-            f"a compiled function cannot take a {kind.__name__}",
-            expected="tensors, hashable values, and tuples, lists, dicts and dataclasses of these",
-            hint=_HINTS.get(kind),
-        ) from None
-    if not is_known(kind):  # what its == takes for equal may differ in what the function reads
-        return (kind, leaf, id(leaf))
+            f"a compiled function cannot take a {kind.__name__}", hint=_HINTS[kind],
+            expected="tensors, plain values, objects, and containers of these",
+        )  # fmt: skip
+    if kind.__hash__ is None or not is_known(kind):  # what its == takes for equal may differ in what the function reads
+        return (kind, _Identity(leaf))
     return (kind, leaf)
+
+
+class _Identity:
+    """An object in a key, equal to itself alone."""
+
+    __slots__ = ("_object",)
+
+    def __init__(self, leaf: Any) -> None:
+        self._object = leaf
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other._object is self._object
+
+    def __hash__(self) -> int:
+        return id(self._object)
+
+
+def _attributes(tensor: Tensor) -> Iterator[tuple[str, Any]]:
+    """What a program has written to a tensor, which the function may read."""
+    for name, value in sorted(tensor.__dict__.items()):
+        if name not in _MARKS:
+            yield name, (type(value), _Identity(value)) if isinstance(value, (Tensor, list, dict)) else _leaf_key(value)
 
 
 def is_used_up(leaf: Any) -> bool:

@@ -11,8 +11,11 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.autodiff import divide, extract
+from graphc.dim_numbers import DimNumber
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
+from graphc.frontend.aliases import Again, Alias, alias_of, completed
 from graphc.frontend.call_key import is_used_up
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
@@ -22,7 +25,7 @@ from graphc.frontend.native import strides_of
 from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.symbolic_number import SymbolicNumber
-from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.trace import Argument, Captured, Gradient, Number, Source, Trace
 from graphc.ir import Graph, Value
 from graphc.types import TensorType
@@ -43,12 +46,15 @@ class Capture:
         trace.check_overlaps()
         trace.check_histories()
         outputs: list[Value] = []
-        self.results: list[Output | Item | Given | Same | Constant] = []
+        self.results: list[Output | Item | Given | Same | Constant | Alias | Again] = []
+        positions: dict[int, int] = {}
         places = {id(leaf): i for i, leaf in reversed(list(enumerate(arguments))) if isinstance(leaf, Tensor)}
         seeds: list[tuple[int, Tensor]] = []
-        for leaf in leaves:
+        for k, leaf in enumerate(leaves):
             lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
-            if type(leaf) is SymbolicNumber and leaf.value.builder is trace.builder:
+            if positions.setdefault(id(leaf), k) != k and isinstance(leaf, Tensor):
+                self.results.append(Again(positions[id(leaf)]))
+            elif type(leaf) is SymbolicNumber and leaf.value.builder is trace.builder:
                 self.results.append(Item(len(outputs)))
                 outputs.append(leaf.value)
             elif not isinstance(leaf, Tensor):
@@ -60,7 +66,7 @@ class Capture:
                 self.results.append(Given(places[id(leaf)]))
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
-            elif isinstance(leaf._data, np.ndarray) and leaf._base is None:
+            elif isinstance(leaf._data, np.ndarray) and (leaf._base is None or id(leaf) in known):
                 if id(leaf) in known or leaf.requires_grad:
                     self.results.append(Constant(leaf))
                 else:  # made inside, so each call makes one of its own; or a gradient that was there before
@@ -71,6 +77,8 @@ class Capture:
                     else:
                         self.results.append(Output(len(outputs)))
                         outputs.append(trace.value(leaf))
+            elif (alias := self._alias(trace, leaf, leaves, places, known)) is not None:
+                self.results.append(alias)
             else:
                 self.results.append(Output(len(outputs)))
                 if leaf.requires_grad:
@@ -108,6 +116,23 @@ class Capture:
         self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
         self.layouts = [strides_of(lifted.data) if lifted.tensor is not None else None for lifted in self.inputs]
 
+    def _alias(
+        self, trace: Trace, leaf: Tensor, leaves: Sequence[Any], places: Mapping[int, int], known: Container[int]
+    ) -> Alias | None:
+        """How a leaf of the result is a view of something that there is when the call is over; None if it is not."""
+        base = leaf._base
+        if base is None:
+            return None
+        lifted = trace.lifted(base)
+        found = next((k for k, other in enumerate(leaves) if other is base), None)
+        if id(base) in places:
+            return alias_of(leaf, Given(places[id(base)]))
+        if lifted is not None:
+            return alias_of(leaf, Same(trace.inputs.index(lifted)))
+        if found is not None:
+            return alias_of(leaf, Again(found))
+        return alias_of(leaf, Constant(base)) if id(base) in known and isinstance(base._data, np.ndarray) else None
+
     def differentiate(self, trace: Trace, backend: str | None) -> None:
         """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
         forward and backward."""
@@ -116,7 +141,6 @@ class Capture:
             return
         inputs = self.inputs
         trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
-        wanted = list(trained)
         for i, tensor in trained.items():
             if tensor.grad_fn is not None:
                 raise TraceError(
@@ -176,6 +200,7 @@ class Capture:
         new.inputs = [replace(lifted, value=value) for lifted, value in zip(self.inputs, graph.inputs)]
         new.types = [value.type for value in graph.inputs]
         new.layouts = [strides_of(leaves[x.source.index]._data) if isinstance(x.source, Argument) else layout
+        new.results = [_bound(result, sizes) for result in self.results]
                        for x, layout in zip(self.inputs, self.layouts)]
         new.differentiable = None if self.differentiable is None else self.differentiable.bind(sizes)
         return new
@@ -236,7 +261,7 @@ class Capture:
             CompiledBackward(self.differentiable, tensors, outputs, made)
         results: list[Any] = []
         for result in self.results:
-            match result:
+            match result.base if isinstance(result, Alias) else result:
                 case Output(index):
                     results.append(made[index])
                 case Item(index):
@@ -250,6 +275,9 @@ class Capture:
         for left, real in zip(self.left, results[len(results) - len(self.left) :]):
             if isinstance(left, Tensor):
                 left._data, left._node, left._meta = real._data, real._node, real._meta
+                case Again():
+                    results.append(None)
+        results = completed(self.results, results)
             else:
                 left.become(real)
         return unflatten(self.structure, results[: len(results) - len(self.left)])
@@ -321,3 +349,16 @@ def _tape_signature(trace: Trace, tensors: Sequence[Tensor]) -> tuple[Any, ...] 
             found.append((type(target), index, len(target.edges)))
             pending += reversed(target.edges)
     return tuple(found)
+
+
+def _bound(result: Any, sizes: Mapping[str, int]) -> Any:
+    """A result with numbers for symbolic sizes: for those that it is itself, too."""
+    if isinstance(result, Alias):
+        return result.bind(sizes)
+    return Constant(_number(result.value, sizes)) if isinstance(result, Constant) else result
+
+
+def _number(value: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(value, (Dim, DimNumber)):
+        return value.bind(sizes)
+    return Size(_number(size, sizes) for size in value) if type(value) is Size else value

@@ -16,7 +16,8 @@ from graphc.frontend.composite import Traced
 from graphc.frontend.entry import Output, entry_spec
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.pytree import flatten
-from graphc.frontend.recording import Recording
+from graphc.frontend.recording import Recording, pinned_differently
+from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Argument
 from graphc.ir import Graph
 from graphc.types import Shape
@@ -54,10 +55,7 @@ class Compiled:
         changed = self.snapshot.changed()
         if changed is not None:
             return changed
-        for i, tensor in self.pinned.items():
-            if leaves[i] is not tensor:
-                return "an argument was a tensor that the function also uses by itself, and is another one"
-        return self.capture.mismatch(leaves)
+        return pinned_differently(self.pinned, self.snapshot, leaves) or self.capture.mismatch(leaves)
 
     def bind(self, sizes: Mapping[str, int], leaves: Sequence[Any]) -> Compiled:
         """The same with numbers for symbolic sizes, for arguments such as these."""
@@ -105,6 +103,10 @@ class Compiled:
     def make_entry(self, arguments: Sequence[Any]) -> None:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""
         self.entry = None
+        if self.snapshot.compares and self.snapshot.tensors:
+            return  # it might ask if an argument is one of its own tensors
+        if any(isinstance(argument, Tensor) and len(argument.__dict__) for argument in arguments):
+            return  # it may read what was written to these
         plan = self.capture.plan(self.snapshot, self.pinned)
         spec = None if plan is None else entry_spec(plan, arguments)
         if spec is not None:

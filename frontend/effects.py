@@ -22,10 +22,11 @@ from graphc.frontend.meta import Size
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten
 from graphc.frontend.survey import KNOWN, PLAIN
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor
 from graphc.types import get_default_dtype
 
-_VALUES = (*PLAIN, Tensor, Size, device, Enum, type, ModuleType, BuiltinFunctionType)
+_VALUES = (*PLAIN, Tensor, SymbolicNumber, Size, device, Enum, type, ModuleType, BuiltinFunctionType)
 """Types of results that a graph can give again: those of whose objects one is as good as another."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, ValueCheck
 from graphc.frontend import tracer
+from graphc.frontend.aliases import Again, Alias, completed
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS, identities, tensor_check
@@ -65,7 +66,7 @@ class Plan:
     """Whose gradient becomes which output, or None."""
     without_grad: Sequence[Argument | Captured]
     """Tensors that must have no gradient when the call begins."""
-    results: Sequence[Output | Item | Given | Same | Constant]
+    results: Sequence[Output | Item | Given | Same | Constant | Alias | Again]
     structure: Structure
     """How the results are nested."""
     nodes: Mapping[int, Any]
@@ -113,9 +114,8 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     kind = plan.structure.kind
     flat = kind == "leaf" or (kind in ("tuple", "list") and all(child.kind == "leaf" for child in plan.structure.children))
     result: Any = {"leaf": "one"}.get(kind, kind) if flat else functools.partial(unflatten, plan.structure)
-    items = [k for k, leaf in enumerate(plan.results) if isinstance(leaf, Item)]
-    if items:
-        result = functools.partial(_with_items, plan.structure, items)
+    if any(isinstance(leaf, (Item, Alias, Again)) for leaf in plan.results):
+        result = functools.partial(_assembled, plan.structure, plan.results)
     return EntrySpec(
         tensors=TENSORS,
         thread=((tracer._state, "tracer", None), (mode, "grad", mode.grad), (mode, "inference", False),
@@ -137,14 +137,15 @@ def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
     return isinstance(mapping, dict) and type(mapping).__getitem__ is dict.__getitem__
 
 
-def _with_items(structure: Structure, items: Sequence[int], leaves: list[Any]) -> Any:
-    for k in items:
-        leaves[k] = leaves[k].item()
-    return unflatten(structure, leaves)
+def _assembled(structure: Structure, results: Sequence[Any], leaves: Sequence[Any]) -> Any:
+    known = [leaf.item() if isinstance(result, Item) else leaf for result, leaf in zip(results, leaves)]
+    return unflatten(structure, completed(results, known))
 
 
-def _leaf(plan: Plan, result: Output | Item | Given | Same | Constant) -> ResultLeaf:
-    match result:
+def _leaf(plan: Plan, result: Output | Item | Given | Same | Constant | Alias | Again) -> ResultLeaf:
+    match result.base if isinstance(result, Alias) else result:
+        case Again():
+            return ResultLeaf("object", None)
         case Item(index):
             return ResultLeaf("array", index)
         case Output(index):

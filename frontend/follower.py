@@ -12,7 +12,7 @@ from graphc.frontend.capture import Capture, given_as, owned_by
 from graphc.frontend.modes import no_grad
 from graphc.frontend.segments import End, Segment, Tree
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Number, Trace
+from graphc.frontend.trace import Trace
 from graphc.frontend.tracer import suspended
 from graphc.ir import Node, Value
 
@@ -130,10 +130,7 @@ class Follower:
             self._next, inputs, gradients, trace.builder.nodes[self._nodes : nodes], asked, self._canon
         )
         for lifted, entrance in zip(inputs, segment.entrances):
-            source = lifted.source
-            self._values[entrance.value] = (
-                np.asarray(source.mapping[source.key], np.float64) if isinstance(source, Number) else lifted.data
-            )
+            self._values[entrance.value] = lifted.data
         self._nodes, self._inputs, self._grads = nodes, len(trace.inputs), len(trace.grads)
         self._path.append(segment)
         if known and segment.question is not None and any(value not in self._values for value in segment.needed):

@@ -168,6 +168,17 @@ class Recording:
         return found
 
 
+def pinned_differently(pinned: Mapping[int, Tensor], snapshot: Snapshot, leaves: Sequence[Any]) -> str | None:
+    """What is different about the arguments, by number, that a function also finds by itself."""
+    for i, leaf in enumerate(leaves):
+        if i in pinned:
+            if leaf is not pinned[i]:
+                return "an argument was a tensor that the function also uses by itself, and is another one"
+        elif isinstance(leaf, Tensor) and id(leaf) in snapshot.tensors:
+            return "an argument is a tensor that the function also uses by itself, and was another one"
+    return None
+
+
 def _refusal(name: str, effect: Effect) -> TraceError:
     return TraceError(f"{name!r} {effect.what}, which a graph would not do again", expected="code that only computes tensors",
                       hint="take it out of the function, or compile without fullgraph=True", at=effect.place)

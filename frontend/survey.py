@@ -149,9 +149,19 @@ class Survey:
             self.asks.add(f"{text(name)}, an iterator")
         elif world.may_ask(value, self._mentioned):
             self.suspects.add(text(name))
+        if type(value).__module__ == "logging":
+            self._logger(value, name)
         read = world.state_of(value)
         if read is not None:
             self.sources.append((name, read))
+
+    def _logger(self, logger: Any, name: Name) -> None:
+        """The levels that say whether a logger writes anything."""
+        while logger is not None:
+            for attribute in ("level", "disabled", "propagate"):
+                if attribute in vars(logger):
+                    self._guard("item", (name, ".", attribute), vars(logger), attribute, vars(logger)[attribute])
+            logger = getattr(logger, "parent", None)
 
     def _tensor_hooks(self, tensor: Tensor, name: Name) -> None:
         """The hooks of a leaf, which a backward pass within the function calls."""

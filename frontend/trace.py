@@ -69,7 +69,7 @@ class Lifted:
     node: Any = None
     """The tensor's history before the trace."""
     array: Any = None
-    """The numbers of an argument whose sizes are symbols: its tensor holds the graph's value."""
+    """The number; or those of an argument whose sizes are symbols: its tensor holds the graph's value."""
 
     @property
     def data(self) -> Any:
@@ -132,7 +132,7 @@ class Trace:
         self._gradients: dict[int, Tensor] = {}  # id of a .grad that was there before -> the tensor that it belongs to
         self._current: dict[int, Value] = {}  # id of a tensor that was changed in place -> what it holds now
         self._views: dict[tuple[int, Value], Value] = {}
-        self._scalars: dict[tuple[int, str], Tensor] = {}
+        self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
         self._alive: list[Any] = [*arguments]  # ids must not be used again while the trace runs
 
     # What the front end asks (see graphc.frontend.tracer)
@@ -262,11 +262,13 @@ class Trace:
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
-        known = self._scalars.get((id(mapping), key))
-        if known is None:
+        now = mapping[key]
+        known, number = self._scalars.get((id(mapping), key), (None, None))
+        if known is None or now is not number:
             value = self.builder.input(None, TensorType(float64, ()), number=key)
-            self.inputs.append(Lifted(Number(mapping, key), value))
-            known = self._scalars[id(mapping), key] = wrap(value)
+            self.inputs.append(Lifted(Number(mapping, key), value, array=np.asarray(now, np.float64)))
+            known = wrap(value)
+            self._scalars[id(mapping), key] = known, now
             self._alive.append(mapping)
         return known
 

@@ -104,8 +104,16 @@ def state_of(value: Any) -> Callable[[], Any] | None:
     if isinstance(value, np.random.RandomState):
         return lambda: _frozen(value.get_state(legacy=False))
     if isinstance(value, io.IOBase):
-        return lambda: None if value.closed or not value.seekable() else value.tell()
+        return lambda: _position(value)
     return None
+
+
+def _position(file: io.IOBase) -> Any:
+    """Where a file is read or written next."""
+    try:
+        return None if file.closed or not file.seekable() else file.tell()
+    except OSError:  # of a text file that is read line by line, nobody can say
+        return object()
 
 
 def global_generators() -> dict[str, Callable[[], Any]]:

@@ -1,0 +1,171 @@
+"""Results of compiled functions have the identities and share the memory that they would eagerly."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from scenes import Scene, agree
+
+import graphc
+
+SCENES: dict[str, Callable[[], Scene]] = {}
+Pair = namedtuple("Pair", "a b")
+
+
+def scene(make: Callable[[], Scene]) -> Callable[[], Scene]:
+    SCENES[make.__name__] = make
+    return make
+
+
+def full(value: float) -> Any:
+    return graphc.full((2,), value)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    a: Any
+    n: int = 0
+
+
+class Plain:
+    def __init__(self, t: Any) -> None:
+        self.t = t
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "argument": lambda x: x,
+    "argument_twice": lambda x: (x, x),
+    "view": lambda x: x[0:1],
+    "view_of_a_view": lambda x: x[1:].view(1, 1)[0],
+    "views_of_one_argument": lambda x: (x[0], x.t(), x.view(2, 1)),
+    "chunks": lambda x: x.chunk(2),
+    "detached": lambda x: x.detach(),
+    "detached_twice": lambda x: x.detach().view(2, 1).detach(),
+    "argument_changed_in_place": lambda x: (x.mul_(2), x.view(2, 1), x[1:]),
+    "broadcast": lambda x: x.expand(3, 2),
+    "transposed": lambda x: x.view(2, 1).t(),
+    "diagonal": lambda x: (x * graphc.ones(2, 2)).diagonal(),
+    "list": lambda x: [x[0:1], {"x": x, "y": x * 2}],
+    "object": lambda x: Plain(x * 2),
+    "array": lambda x: np.ones(2),
+    "dataclass": lambda x: Frozen(x * 2, 3),
+    "named_tuple": lambda x: Pair(x, x + 1),
+    "ordered_dict": lambda x: OrderedDict(z=x + 1, a=x),
+    "default_dict": lambda x: defaultdict(list, a=x * 2),
+    "shape": lambda x: (x.shape, x.dtype, x.device),
+    "generator": lambda x: [y * 2 for y in map(lambda v: v + 1, (x, x))],  # noqa: C417
+    "nothing": lambda x: None,
+}
+
+
+@scene
+def result_twice() -> Scene:
+    def f(x: Any) -> Any:
+        y = x * 2
+        return y, y
+
+    return Scene(f)
+
+
+@scene
+def result_and_views_of_it() -> Scene:
+    def f(x: Any) -> Any:
+        y = x * 2
+        return y[0], y, y.view(2, 1), y.detach(), y[0]
+
+    return Scene(f)
+
+
+@scene
+def view_before_a_change() -> Scene:
+    def f(x: Any) -> Any:
+        v = x[1:]
+        x.add_(1)
+        v.mul_(3)
+        return v
+
+    return Scene(f)
+
+
+@scene
+def view_of_a_captured_tensor() -> Scene:
+    w = graphc.arange(4.0)
+    return Scene(lambda x: (w[1:3], w, x + 1), state=lambda: w)
+
+
+@scene
+def captured_view() -> Scene:
+    w = graphc.arange(4.0)
+    v = w[1:3]
+    return Scene(lambda x: (v, x + v), state=lambda: (v.add_(1), w)[1])
+
+
+@scene
+def views_with_gradients() -> Scene:
+    def arguments(k: int) -> tuple[Any, ...]:
+        x = full(k + 1.0).requires_grad_(True)
+        return (x * 1 if k % 2 else x,)
+
+    def f(x: Any) -> Any:
+        y = x * x
+        return x[0:1], y, y[1:], x.view(2, 1).detach()
+
+    return Scene(f, arguments)
+
+
+@scene
+def out_of_a_captured_tensor() -> Scene:
+    out = graphc.zeros(2)
+    return Scene(lambda x: graphc.add(x, 1, out=out), state=lambda: out)
+
+
+@scene
+def out_of_an_argument() -> Scene:
+    return Scene(lambda x, out: graphc.add(x, 1, out=out), lambda k: (full(k), graphc.zeros(2)))
+
+
+@scene
+def objects_that_hold_tensors() -> Scene:
+    return Scene(lambda holder: holder.t * 2, lambda k: (Plain(full(k)),))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_results_of_functions(name: str) -> None:
+    agree(lambda: Scene(FUNCTIONS[name]))
+    agree(lambda: Scene(FUNCTIONS[name], lambda k: (graphc.arange(4.0)[::2] + 0 if k % 2 else graphc.arange(6.0)[1:3],)))
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_results(name: str) -> None:
+    agree(SCENES[name])
+
+
+def test_gradients_flow_through_views() -> None:
+    f = graphc.compile(lambda x: (x[0:1], x * 2))
+    for _ in range(4):
+        x = full(3.0).requires_grad_(True)
+        view, y = f(x)
+        (view.sum() * 5 + y.sum()).backward()
+        assert x.grad is not None and x.grad.tolist() == [7.0, 2.0]
+
+
+def test_changes_of_views_are_changes_of_the_argument() -> None:
+    f = graphc.compile(lambda x: x[1:])
+    x = full(1)
+    for k in range(5):
+        f(x).add_(1)
+        assert x.tolist() == [1.0, k + 2.0]
+
+
+def test_views_for_changing_sizes() -> None:
+    f = graphc.compile(lambda x: (x[1:], x.view(-1, 1)))
+    for n in range(2, 8):
+        x = graphc.arange(float(n))
+        tail, column = f(x)
+        tail.fill_(9)
+        assert x.tolist() == [0.0] + [9.0] * (n - 1) and column.flatten().tolist() == x.tolist()
