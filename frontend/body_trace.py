@@ -108,6 +108,13 @@ class BodyTrace:
         """As `concrete`."""
         return self.concrete(tensor, what)
 
+    def begin_backward(self) -> None:
+        """A backward pass begins in the body: there is nothing that is kept for it from outside."""
+
+    def compute_later(self, tensor: Tensor) -> Tensor:
+        """The tensor as it is. Nothing is kept for a backward pass from a body."""
+        return tensor
+
     def records(self, tensor: Tensor) -> bool:
         """All tensors may have a history within the trace."""
         return True

@@ -14,8 +14,10 @@ from graphc.frontend.autograd.function import Function
 from graphc.frontend.autograd.graph import saved_tensors_hooks
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import enable_grad, no_grad
+from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.random import default_generator
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import active
 
 __all__ = [
     "CheckpointError", "CheckpointFunction", "checkpoint", "checkpoint_sequential", "noop_context_fn",
@@ -92,7 +94,7 @@ def checkpoint(
         raise ArgumentError(f"determinism_check should be one of ['default', 'none'] but got {determinism_check}")
     stop = early_stop if _Settings.early_stop is None else _Settings.early_stop
     forward_context, recompute_context = context_fn()
-    part = _Part(lambda: function(*args, **kwargs), preserve, recompute_context, determinism_check == "default", stop)
+    part = _Part(function, args, kwargs, preserve, recompute_context, determinism_check == "default", stop)
     with saved_tensors_hooks(part.pack, part.unpack), forward_context:
         return function(*args, **kwargs)
 
@@ -150,6 +152,16 @@ class _Random:
                 default_generator._state.copy_(now.state)
 
 
+def _again(value: Any) -> Any:
+    """The tensors of a nested value as what a second run is to start from. Within a trace they become other values: else what
+    is computed from them would be merged with what was before, and that be kept."""
+    tracer = active()
+    if tracer is None:
+        return value
+    leaves, structure = flatten(value)
+    return unflatten(structure, [tracer.compute_later(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
+
 class _Enough(Exception):
     """Raised where the second run has computed all that is missing."""
 
@@ -158,9 +170,10 @@ class _Part:
     """A part of the forward pass. In the place of tensors the tape keeps their numbers, in the order of saving."""
 
     def __init__(
-        self, run: Callable[[], Any], preserve: bool, context: AbstractContextManager[Any], check: bool, stop: bool
+        self, run: Callable[..., Any], args: Any, kwargs: Any, preserve: bool, context: AbstractContextManager[Any],
+        check: bool, stop: bool,
     ) -> None:
-        self.run, self.context, self.check, self.stop = run, context, check, stop
+        self.run, self.args, self.kwargs, self.context, self.check, self.stop = run, args, kwargs, context, check, stop
         self.random = _Random() if preserve else None
         self.types: list[tuple[Any, Any]] = []
         self.again: dict[int, Tensor] = {}
@@ -191,7 +204,7 @@ class _Part:
         try:
             random = nullcontext() if self.random is None else self.random.again()
             with random, saved_tensors_hooks(pack, lambda tensor: tensor), enable_grad(), self.context:
-                self.run()
+                self.run(*_again(self.args), **_again(self.kwargs))
         except _Enough:
             pass
         finally:
@@ -233,7 +246,7 @@ class CheckpointFunction(Function):
                                   "use_reentrant=False, or call .backward() without passing the `inputs` argument.")
         inputs = list(ctx.others)
         for i, tensor in zip(ctx.places, ctx.saved_tensors):
-            inputs[i] = tensor.detach().requires_grad_(tensor.requires_grad)
+            inputs[i] = _again(tensor.detach()).requires_grad_(tensor.requires_grad)
         with nullcontext() if ctx.random is None else ctx.random.again(), enable_grad():
             outputs = ctx.function(*inputs)
         pairs = [(y, ct) for y, ct in zip((outputs,) if isinstance(outputs, Tensor) else outputs, grads)

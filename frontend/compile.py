@@ -23,6 +23,7 @@ from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Tree
 from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import active
+from graphc.recompute import budgeted, check_budget
 
 _MANY = 32
 """Graphs of one function after which a warning says that it is traced again and again."""
@@ -42,13 +43,15 @@ class CompiledFunction:
     __slots__ = ("__dict__", "__weakref__", "_entry")
 
     def __init__(
-        self, function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+        self, function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+        memory_budget: float | int | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.fullgraph = fullgraph
         self.backend = backend
         self.dynamic = dynamic
+        self.memory_budget = memory_budget
         self._sizes = DynamicSizes(dynamic)
         self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled | Branching]] = {}
@@ -105,7 +108,9 @@ class CompiledFunction:
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """As the function would be copied: a bound method goes to the copy of its object. Graphs are made anew."""
         function = copy.deepcopy(self.function, memo)
-        return CompiledFunction(function, dynamic=self.dynamic, fullgraph=self.fullgraph, backend=self.backend)
+        return CompiledFunction(
+            function, dynamic=self.dynamic, fullgraph=self.fullgraph, backend=self.backend, memory_budget=self.memory_budget
+        )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -128,7 +133,8 @@ class CompiledFunction:
                 reason = known[-1].mismatch(leaves) or ""
             else:
                 reason = "other arguments" if self._graphs else "an optimizer's state" if self._reasons else "a first call"
-            made = self._made(key, args, kwargs)
+            with budgeted(self.memory_budget):
+                made = self._made(key, args, kwargs)
             self._reasons.append(reason)
             if len(self._reasons) == _MANY:
                 warnings.warn(f"{self._name} was traced {_MANY} times, last because of {reason}; see explain()", stacklevel=4)
@@ -210,11 +216,15 @@ class CompiledModule(Module):
     __slots__ = ("_compiled",)
 
     def __init__(
-        self, module: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None
+        self, module: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
+        memory_budget: float | int | None = None,
     ) -> None:
         super().__init__()
         self.__dict__["_original"] = module
-        object.__setattr__(self, "_compiled", CompiledFunction(module, dynamic=dynamic, fullgraph=fullgraph, backend=backend))
+        compiled = CompiledFunction(
+            module, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget
+        )
+        object.__setattr__(self, "_compiled", compiled)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -258,21 +268,21 @@ if not TYPE_CHECKING:
 @overload
 def compile(  # type: ignore[overload-overlap]  # a module can be called, too
     function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False,
+    verify: bool = False, memory_budget: float | int | None = None,
 ) -> CompiledModule: ...
 @overload
 def compile(
     function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False,
+    verify: bool = False, memory_budget: float | int | None = None,
 ) -> CompiledFunction: ...
 @overload
 def compile(
     function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False,
+    verify: bool = False, memory_budget: float | int | None = None,
 ) -> Callable[..., Any]: ...
 def compile(
     function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False,
+    verify: bool = False, memory_budget: float | int | None = None,
 ) -> Any:
     """Run a function or a module from compiled graphs.
 
@@ -303,13 +313,21 @@ def compile(
     verify
         Compare the results of each call with the definitions of the ops, and raise an AccuracyError that names the first node
         which differs by more than rounding, and the line that it comes from. To find bugs of graphc's: it is slow.
+    memory_budget
+        How much of what the forward pass computes may be kept for a backward pass, within the function or after it: a float
+        from 0 to 1 is a part of what would be kept, an int is bytes. The rest is computed again, first what frees most bytes
+        for the time that this takes. Results stay as they are.
     """
     if function is None:
-        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify)
+        return lambda f: compile(
+            f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify, memory_budget=memory_budget
+        )
+    if memory_budget is not None:
+        check_budget(memory_budget)
     if verify:
         backend = f"{VERIFIED}{backend or ''}"
     if isinstance(function, Module):
-        return CompiledModule(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
+        return CompiledModule(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget)
     if not callable(function):
         raise ArgumentTypeError(f"compile: a {type(function).__name__} cannot be called", expected="a function or a module")
-    return CompiledFunction(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
+    return CompiledFunction(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget)

@@ -43,6 +43,9 @@ def run(
         or of the inputs); otherwise the gradients of the inputs are returned, None for one that is not reached.
     """
     captures: dict[tuple[Target, int], Tensor | None] = {} if inputs is None else {edge: None for edge in inputs if edge}
+    tracer = active()
+    if tracer is not None:
+        tracer.begin_backward()
     before, mode.grad = mode.grad, create_graph
     try:
         this = Run(roots, keep_graph, captures if inputs is not None else None, accumulate)

@@ -94,6 +94,15 @@ class Level:
 
     # Tensors from outside to inside, and back
 
+    def begin_backward(self) -> None:
+        """A backward pass begins."""
+        if self.around is not None:
+            self.around.begin_backward()
+
+    def compute_later(self, tensor: Tensor) -> Tensor:
+        """The tensor as it is. What runs on a level is not optimised by itself."""
+        return tensor
+
     def records(self, tensor: Tensor) -> bool:
         """Whether the tensor is one of this level's."""
         data = tensor._data

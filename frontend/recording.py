@@ -24,6 +24,7 @@ from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Number, NumbersNeeded, Trace, parameter_names
 from graphc.frontend.tracer import activated
 from graphc.ir import Graph
+from graphc.recompute import current_budget, recompute
 from graphc.types import Shape
 
 
@@ -118,6 +119,9 @@ class Recording:
                     self.refused, self.is_done = str(error).partition("\n")[0], True
             if not self.is_done:
                 self.graph = self.capture.graph(trace)
+                budget = current_budget()
+                if budget is not None and trace.backward_at is not None and self.capture.differentiable is None:
+                    self.graph = recompute(self.graph, trace.backward_at, budget)
         finally:
             trace.restore()
 

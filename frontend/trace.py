@@ -119,6 +119,8 @@ class Trace:
         with_history: Sequence[Tensor] = (),
     ) -> None:
         self.builder = Builder(name)
+        self.backward_at: int | None = None
+        """How many nodes there were when a backward pass first began."""
         self.oracle: Oracle | None = None
         self.given: list[weakref.ref[SymbolicNumber]] = []
         """The numbers that `item()` has given, and what became of them."""
@@ -248,6 +250,18 @@ class Trace:
                 hint="choose with where(condition, a, b), keep the value a tensor, or compile without fullgraph=True",
             )
         return self.oracle
+
+    def begin_backward(self) -> None:
+        """A backward pass begins: what comes from now on may compute again what was computed before."""
+        if self.backward_at is None:
+            self.backward_at = len(self.builder.nodes)
+
+    def compute_later(self, tensor: Tensor) -> Tensor:
+        """The tensor as another value, which waits for what was computed last."""
+        latest = next((node.results[0] for node in reversed(self.builder.nodes) if node.operands), None)
+        if latest is None:
+            return tensor
+        return wrap(ops.fence(self.value(tensor), latest)).requires_grad_(tensor.requires_grad)
 
     def records(self, tensor: Tensor) -> bool:
         """All tensors may have a history within the trace."""

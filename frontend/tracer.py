@@ -58,6 +58,14 @@ class Tracer(Protocol):
         """Whether numbers can be had of it."""
         ...
 
+    def begin_backward(self) -> None:
+        """A backward pass begins."""
+        ...
+
+    def compute_later(self, tensor: Tensor) -> Tensor:
+        """The tensor, for what is to be computed from it again, now, and not to be merged with what was computed before."""
+        ...
+
     def records(self, tensor: Tensor) -> bool:
         """Whether the tensor's history is kept here: to the levels of vmap and grad, tensors from outside are constants."""
         ...

@@ -12,6 +12,7 @@ import graphc.ops as ops
 from graphc.ir import Builder, Graph, Node, Value, copy_node, inline
 from graphc.op import apply_joint, apply_vjp, vjp_rule
 from graphc.passes.prune import prune
+from graphc.recompute import chain, current_budget, kept
 
 _MOST_AGAIN = 30.0
 """Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
@@ -186,12 +187,25 @@ def divide(
             live.update(node.operands)
     residuals = [r for node in ahead for r in node.results if r in live and r not in again]
     residuals += [value for value in inputs if value in live and value in lost]
+    budget = current_budget()
+    if budget is not None:
+        saved = kept(residuals, {*known, *lost}, {v for v in inputs if v not in lost}, budget)
+        reachable = {*saved, *(v for v in inputs if v not in lost)}
+        remade = _ordered(ahead, chain([r for r in (*residuals, *(live & again)) if r not in saved], reachable) or ())
+        residuals = [r for r in residuals if r in saved]
+        for node in remade:
+            live.update(node.operands)
     taken = [i for i, value in enumerate(inputs) if value in live and value not in lost]
     returned = [*outputs, *(r for r in residuals if r not in known)]
     known |= {value: j for j, value in enumerate(returned) if j >= len(outputs)}
     given = [*residuals, *(inputs[i] for i in taken), *cotangents]
     backward_graph = extract(f"{builder.name}.backward", given, [*remade, *behind], results)
     return returned, backward_graph, [known[r] for r in residuals], taken
+
+
+def _ordered(nodes: Sequence[Node], chosen: Collection[Node]) -> list[Node]:
+    wanted = set(chosen)
+    return [node for node in nodes if node in wanted]
 
 
 def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) -> list[Node]:

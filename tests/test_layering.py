@@ -44,6 +44,7 @@ FLOORS = (
     "graphc.fuel",
     "graphc.rewrite",
     "graphc.passes",
+    "graphc.recompute",
     "graphc.autodiff",
     "graphc.batching",
     "graphc.memory",

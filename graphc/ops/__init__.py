@@ -82,6 +82,7 @@ from graphc.ops.elementwise import (
     trunc,
     where,
 )
+from graphc.ops.fence import fence
 from graphc.ops.fft import fft_c2c, fft_c2r, fft_r2c
 from graphc.ops.indexing import gather, in_range, scatter_add, scatter_max, scatter_min, scatter_mul, scatter_update
 from graphc.ops.lapack import cholesky, geqrf, ldl_factor, ldl_solve, lu_factor, permutation, qr, take_rows

@@ -274,16 +274,24 @@ class _Lowering:
         return Block(place.buffer, value.shape, place.strides, place.offset)
 
     def _late_updates(self, groups: list[Group]) -> list[Group]:
-        """Groups that write over donated inputs, and that no other group reads, go last: by then the old contents have
-        been read."""
-        outputs, donated = set(self.graph.outputs), {self.graph.outputs[j] for j in self.donated}
+        """Groups that write over donated inputs, and that no other group reads, wait until the old contents have been read by
+        all others, and all checks have passed; no longer, as what they are computed from takes memory meanwhile."""
+        outputs = set(self.graph.outputs)
+        donated = {self.graph.outputs[j]: self.graph.inputs[i] for j, i in self.donated.items()}
+        checked = set(self.graph.outputs[len(self.graph.outputs) - len(self.checks) :]) if self.checks else set()
         read = {value for group in groups for value in group.touched - {root.value for root in group.roots}}
+        values = [{root.value for root in group.roots} for group in groups]
+        last = {value: k for k, group in enumerate(groups) for value in group.touched}
+        passed = max((k for k, own in enumerate(values) if not own.isdisjoint(checked)), default=-1)
 
-        def is_late(group: Group) -> bool:
-            values = {root.value for root in group.roots}
-            return values <= outputs and not values.isdisjoint(donated) and values.isdisjoint(read)
+        def place(k: int) -> tuple[int, bool]:
+            own = values[k]
+            late = own <= outputs and not own.isdisjoint(donated) and own.isdisjoint(read)
+            if not late:
+                return k, False
+            return max(k, passed, *(last.get(donated[value], -1) for value in own if value in donated)), True
 
-        return sorted(groups, key=is_late)
+        return [groups[k] for k in sorted(range(len(groups)), key=place)]
 
     def unsafe_donations(self) -> set[int]:
         """The outputs that would overwrite what is still to be read, by them or later, or before all checks have passed."""
