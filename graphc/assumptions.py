@@ -231,9 +231,29 @@ class Assumptions:
                     count = self.symbol(f"{name}_{factor}", self._hint(name) // factor, max(0, -((rest - least) // factor)),
                                         greatest if math.isinf(greatest) else (greatest - rest) // factor)
                     return self._substitute(name, factor * count + rest, found)
-        for name in sorted(gap.symbols()):
+        for name, other in self._equal_factors(gap):
+            self._substitute(name, Dim.symbol(other), found)
+        rest = self.resolve(gap)
+        for name in sorted(rest.symbols()) if isinstance(rest, Dim) else ():
             self._substitute(name, self._hint(name), found)
         return None
+
+    def _equal_factors(self, gap: Dim) -> list[tuple[str, str]]:
+        """Where two products are equal because their factors are: the newer and the older one of each pair."""
+        if len(gap.terms) != 2 or sum(coefficient for _, coefficient in gap.terms):
+            return []
+        left, right = (list(monomial) for monomial, _ in gap.terms)
+        if len(left) != len(right) or any(isinstance(factor, Quotient) for factor in (*left, *right)):
+            return []
+        pairs = []
+        for name in left:
+            twin = next((other for other in right if self._hint(other) == self._hint(name)), None)
+            if twin is None:
+                return []
+            right.remove(twin)
+            newer, older = sorted((name, twin), key=list(self.hints).index, reverse=True)
+            pairs.append((newer, older))
+        return pairs
 
     def _reduced(self, gap: Dim) -> Dim:
         """What is 0 where the size is, without what all its terms have in common and is not 0."""

@@ -146,6 +146,15 @@ def test_answers_are_those_of_the_hints_and_become_guards() -> None:
     assert str(evaluate(sizes.conditions(), {"N": 11, "M": 5})) == "2*M >= N + 1, but 2*M is 10 and N + 1 is 12"
 
 
+def test_equal_products_have_equal_factors() -> None:
+    with assuming({"N": 6, "M": 9, "A": 6, "B": 9}) as sizes:
+        assert Dim.symbol("N") * Dim.symbol("M") == Dim.symbol("A") * Dim.symbol("B")
+    assert sizes.solved == {"A": Dim.symbol("N"), "B": Dim.symbol("M")} and not sizes.conditions()
+    with assuming({"N": 6, "M": 9, "A": 3, "B": 18}) as sizes:
+        assert Dim.symbol("N") * Dim.symbol("M") == Dim.symbol("A") * Dim.symbol("B")
+    assert sizes.solved == {"N": 6, "M": 9, "A": 3, "B": 18}
+
+
 def test_equal_sizes_become_one() -> None:
     with assuming({"N": 6, "M": 6, "K": 13}) as sizes:
         assert N == M and 2 * M + 1 == K
