@@ -140,6 +140,7 @@ class Capture:
         if not seeds:
             return
         inputs = self.inputs
+        below = [engine.leaves_below(edge_to(tensor)) for _, tensor in seeds]
         trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
         for i, tensor in trained.items():
             if tensor.grad_fn is not None:
@@ -147,11 +148,13 @@ class Capture:
                     f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
                     hint="make it an argument, or detach() it",
                 )
+        sources = {i: [k for k, leaves in enumerate(below) if id(tensor) in leaves] for i, tensor in trained.items()}
+        wanted = [i for i in trained if sources[i]]
         values = [x.value for x in inputs]
         cotangents = [trace.builder.input(None, self.outputs[j].type) for j, _ in seeds]
         roots = [(edge_to(tensor), wrap(ct)) for (_, tensor), ct in zip(seeds, cotangents)]
         found = engine.run(
-            roots, keep_graph=False, create_graph=False, inputs=[edge_to(t) for t in trained.values()], accumulate=False
+            roots, keep_graph=False, create_graph=False, inputs=[edge_to(trained[i]) for i in wanted], accumulate=False
         )
         with no_grad():
             grads = [
@@ -166,7 +169,7 @@ class Capture:
             trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
         )
         function = ArrayFunction(backward, backend)
-        self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], kept, taken)
+        self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken)
 
     def _extract(self, trace: Trace) -> Graph:
         values = [x.value for x in self.inputs]
@@ -197,10 +200,10 @@ class Capture:
     def bind(self, sizes: Mapping[str, int], graph: Graph, leaves: Sequence[Any]) -> Capture:
         """The same with numbers for symbolic sizes, for arguments such as these; `graph` is that of the call, with them."""
         new = copy.copy(self)
+        new.results = [_bound(result, sizes) for result in self.results]
         new.inputs = [replace(lifted, value=value) for lifted, value in zip(self.inputs, graph.inputs)]
         new.types = [value.type for value in graph.inputs]
         new.layouts = [strides_of(leaves[x.source.index]._data) if isinstance(x.source, Argument) else layout
-        new.results = [_bound(result, sizes) for result in self.results]
                        for x, layout in zip(self.inputs, self.layouts)]
         new.differentiable = None if self.differentiable is None else self.differentiable.bind(sizes)
         return new
@@ -272,12 +275,12 @@ class Capture:
                     results.append(tensors[index])
                 case Constant(value):
                     results.append(value)
-        for left, real in zip(self.left, results[len(results) - len(self.left) :]):
-            if isinstance(left, Tensor):
-                left._data, left._node, left._meta = real._data, real._node, real._meta
                 case Again():
                     results.append(None)
         results = completed(self.results, results)
+        for left, real in zip(self.left, results[len(results) - len(self.left) :]):
+            if isinstance(left, Tensor):
+                left._data, left._node, left._meta = real._data, real._node, real._meta
             else:
                 left.become(real)
         return unflatten(self.structure, results[: len(results) - len(self.left)])

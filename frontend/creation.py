@@ -20,6 +20,7 @@ from graphc.frontend.formats import channels_last_order, contiguous_format
 from graphc.frontend.inplace import write_out
 from graphc.frontend.movement import expand
 from graphc.frontend.pointwise import cast
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.types import DType, TensorType, bool_, convert, get_default_dtype, promote_types, scalar_dtype
@@ -133,6 +134,8 @@ def _plain(data: Any) -> Any:
         return list(data)
     if isinstance(data, np.generic):
         return np.asarray(data)
+    if type(data) is SymbolicNumber:
+        return data.plain("tensor(data)")
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return [_plain(item) for item in data]
     return data

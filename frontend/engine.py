@@ -307,6 +307,11 @@ def _owned(ct: Any) -> Tensor:
     return wrap(np.array(array, order="C"))
 
 
+def leaves_below(edge: Edge) -> set[int]:
+    """The ids of the leaves that a cotangent may come to from an edge."""
+    return set() if edge is None else {id(t) for t in _dependencies([edge[0]], None) if isinstance(t, Tensor)}
+
+
 def _dependencies(starts: Sequence[Target], wanted: set[Target] | None) -> dict[Target, int]:
     """How many edges lead into each target that is to be visited. With `wanted`, only what leads to those."""
     stack: list[Target] = list(starts)

@@ -56,12 +56,14 @@ class Follower:
     Nothing outside is written to before the path is complete.
     """
 
-    def __init__(self, trace: Trace, tree: Tree, known: Values | None = None) -> None:
-        """`known` are the values that a call has computed already."""
+    def __init__(self, trace: Trace, tree: Tree, known: Values | None = None, refuses: bool = False) -> None:
+        """`known` are the values that a call has computed already. If it `refuses`, it tells nothing but constants."""
         self.trace = trace
         self.tree = tree
         self.asked = False
         """Whether Python has wanted to know something."""
+        self.refuses = refuses
+        self._plain = tree.plain_numbers
         self._values = Values() if known is None else known
         self._canon: dict[Value, Value] = {}
         self._path: list[Segment] = []
@@ -71,7 +73,12 @@ class Follower:
     @property
     def plain_numbers(self) -> bool:
         """Whether `item()` is to give Python's own numbers."""
-        return self.tree.plain_numbers
+        return self._plain
+
+    def end_questions(self) -> None:
+        """What comes now is the derivative: of the numbers that it will have, nothing is known."""
+        self._plain = self._plain or not self.refuses
+        self.refuses = True
 
     # What Python asks
 
@@ -99,6 +106,8 @@ class Follower:
         return answer
 
     def _ask(self, value: Value, kind: type[bool] | type[int] | None, what: str) -> Segment:
+        if self.refuses:
+            raise self.trace.refusal(value, what)
         if value.builder is not self.trace.builder:
             raise TraceError(f"{what} needs the numbers of a tensor in a graph of its own, such as the body of a loop",
                              expected="a function of tensors that does not look at their values",

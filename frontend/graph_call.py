@@ -61,6 +61,8 @@ class Differentiable:
     """Numbers of the inputs that gradients go to."""
     seeded: list[int]
     """Numbers of the outputs that gradients come from."""
+    sources: list[list[int]]
+    """For each of the inputs that gradients go to, from which of those outputs one can come."""
     kept: list[int]
     """Numbers of the outputs that the backward takes, first of all."""
     taken: list[int]
@@ -99,15 +101,18 @@ class CompiledBackward(Node):
             raise freed_error(self.name())
         how = self.how
         seeds = [self._zeros(j) if ct is None else ct for ct, j in zip(cotangents, how.seeded)]
+        comes = [any(cotangents[k] is not None for k in sources) for sources in how.sources]
         if mode.grad or active() is not None:
             # to be differentiated again: as a function of the inputs, not of what was kept
             inputs = [saved.unpack(self) for saved in self.saved]
-            return apply_graph(_vjp(how.whole, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
+            results = apply_graph(_vjp(how.whole, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
+            return [result if some else None for result, some in zip(results, comes)]
         for j, version in self.versions:
             if version.count:
                 raise modified_error(self, wrap(self.kept[how.kept.index(j)]), version.count, 0)
         inputs = [self.saved[i].unpack(self) for i in how.taken]
-        return list(map(wrap, how.backward(*self.kept, *(t._data for t in inputs), *(seed._data for seed in seeds))))
+        arrays = how.backward(*self.kept, *(t._data for t in inputs), *(seed._data for seed in seeds))
+        return [wrap(array) if some else None for array, some in zip(arrays, comes)]
 
     def _zeros(self, output: int) -> Tensor:
         type_ = self.how.whole.outputs[output].type

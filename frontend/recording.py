@@ -75,9 +75,7 @@ class Recording:
         self._containers = containers = ArgumentContainers(
             (args, kwargs), (inside_args, inside_kwargs), self.leaves, self.inside
         )
-        follower = None if tree is None else Follower(trace, tree, known)
-        if not fullgraph:
-            trace.oracle = follower
+        follower = trace.oracle = None if tree is None else Follower(trace, tree, known, refuses=fullgraph)
         self._outputs: list[np.ndarray] = []
         try:
             with activated(trace):
@@ -88,8 +86,8 @@ class Recording:
                 except TraceError:
                     raise
                 except Exception as error:
-                    again = trace.oracle is not None and not trace.oracle.plain_numbers
-                    if again and trace.given and isinstance(error, TypeError):
+                    if tree is not None and not tree.plain_numbers and trace.given and isinstance(error, TypeError):
+                        tree.plain_numbers = True
                         raise PlainNumbersWanted from error
                     if follower is not None:
                         follower.leave(self.leaves)
@@ -106,7 +104,8 @@ class Recording:
                 if follower is not None and (self.changed is not None or self.effects or by_python or self.before.remembers):
                     left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
-                trace.oracle = None
+                if follower is not None:
+                    follower.end_questions()
                 self.is_done = follower is not None and (follower.asked or bool(left) or by_python or bool(self.effects))
                 try:
                     if follower is not None and self.is_done:

@@ -46,16 +46,15 @@ class SymbolicNumber:
         """Be a number that is known from here on, and let it itself stand in its place in lists, dicts, variables and
         attributes."""
         self._known = number
+        # no comprehension may name `self` here: it would lie in a cell, and be replaced
         for holder in gc.get_referrers(self):
-            if type(holder) is list:
-                holder[:] = [number if item is self else item for item in holder]
-            elif type(holder) is CellType:
+            if type(holder) is CellType:
                 holder.cell_contents = number
-            else:
-                items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", None)
-                if isinstance(items, dict):
-                    for key in [key for key, item in items.items() if item is self]:
-                        items[key] = number
+                continue
+            places: Any = holder if isinstance(holder, (dict, list)) else getattr(holder, "__dict__", None)
+            for key, item in list(places.items() if isinstance(places, dict) else enumerate(places or ())):
+                if item is self:
+                    places[key] = number
 
     # What Python needs to know
 

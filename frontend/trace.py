@@ -96,8 +96,13 @@ class NumbersNeeded(TraceError):
 class Oracle(Protocol):
     """Who knows the numbers of a trace: those of the present call."""
 
-    plain_numbers: bool
-    """Whether `item()` is to give Python's own numbers."""
+    refuses: bool
+    """Whether it tells nothing but constants."""
+
+    @property
+    def plain_numbers(self) -> bool:
+        """Whether `item()` is to give Python's own numbers."""
+        ...
 
     def numbers(self, value: Value, what: str) -> np.ndarray:
         """The numbers, of which Python can make anything."""
@@ -209,7 +214,7 @@ class Trace:
     @property
     def answers(self) -> bool:
         """Whether there are numbers to be had."""
-        return self.oracle is not None
+        return self.oracle is not None and not self.oracle.refuses
 
     def concrete(self, tensor: Tensor, what: str) -> np.ndarray:
         """The numbers of a tensor, which may not be written to; a TraceError that names the user's line where nobody knows
@@ -242,14 +247,18 @@ class Trace:
         if value.builder is None:
             value.__graphc_emitter__  # noqa: B018  (raises: the number outlived its trace)
         if self.oracle is None:
-            raise NumbersNeeded(
-                f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
-                "flow cannot become part of one graph",
-                expected="code that does not look at the values of tensors",
-                got=f"{what} of {value.type}",
-                hint="choose with where(condition, a, b), keep the value a tensor, or compile without fullgraph=True",
-            )
+            raise self.refusal(value, what)
         return self.oracle
+
+    def refusal(self, value: Value, what: str) -> NumbersNeeded:
+        """The error of a question that nobody answers."""
+        return NumbersNeeded(
+            f"{what} needs the numbers of a tensor while {self.builder.name!r} is being traced: data-dependent control "
+            "flow cannot become part of one graph",
+            expected="code that does not look at the values of tensors",
+            got=f"{what} of {value.type}",
+            hint="choose with where(condition, a, b), keep the value a tensor, or compile without fullgraph=True",
+        )
 
     def begin_backward(self) -> None:
         """A backward pass begins: what comes from now on may compute again what was computed before."""
