@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.errors import ShapeError
+from graphc.errors import ArgumentError, ShapeError
 from graphc.frontend.body_trace import as_tensors, type_of
 from graphc.frontend.control_flow import check_carry, rows_of
 from graphc.frontend.func.vectorize import vmap
@@ -15,7 +15,9 @@ from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor
 
 
-def associative_scan(combine_fn: Callable[..., Any], xs: Any, dim: int = 0, reverse: bool = False) -> Any:
+def associative_scan(
+    combine_fn: Callable[..., Any], xs: Any, dim: int = 0, reverse: bool = False, combine_mode: str = "pointwise"
+) -> Any:
     """All partial results of an associative function: `y[0] = x[0]`, `y[k] = combine_fn(y[k - 1], x[k])`, in a number of steps
     that grows as the logarithm of the length (Blelloch 1990: "Prefix sums and their applications").
 
@@ -23,11 +25,15 @@ def associative_scan(combine_fn: Callable[..., Any], xs: Any, dim: int = 0, reve
         Takes two elements of `xs` without the dimension `dim`, tensors or nested containers of them, and returns a third.
     reverse
         From the last element to the first: `y[k] = combine_fn(y[k + 1], x[k])`.
+    combine_mode
+        "pointwise" or "generic", as in PyTorch; the function may be any, either way.
 
     >>> import graphc
     >>> graphc.associative_scan(graphc.mul, graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor([ 1.,  2.,  6., 24.])
     """
+    if combine_mode not in ("pointwise", "generic"):
+        raise ArgumentError(f"associative_scan: combine_mode {combine_mode!r}", expected="'pointwise' or 'generic'")
     rows, structure, count = rows_of(xs, dim, None, "associative_scan")
     if not isinstance(count, int):
         raise ShapeError("associative_scan: the length is not known", got=str(count), hint="use scan")

@@ -316,8 +316,8 @@ def rows_of(xs: Any, dim: int, length: int | None, name: str) -> tuple[list[Tens
 
 
 def _dim(dim: int, ndim: int) -> int:
-    """Where the new dimension of results goes: they may have fewer than what is scanned."""
-    return max(-ndim, min(dim, ndim - 1))
+    """Where the new dimension of results goes: in front of those that have too few others."""
+    return dim if -ndim <= dim < ndim else 0
 
 
 def _numbers_as_tensors(leaves: Sequence[Any], name: str) -> list[Tensor]:

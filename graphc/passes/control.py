@@ -65,7 +65,7 @@ def _scan(node: Node, operands: tuple[Value, ...], used: Sequence[bool]) -> Sequ
     rows = [i for i in range(carries, carries + scanned) if i in needed]
     fixed = [i for i in (*same, *range(carries + scanned, len(operands))) if i in needed]
     order = [*alive, *rows, *fixed]
-    if len(order) == len(operands) and len(alive) + len(outputs) == len(used) and not same:
+    if not order or (len(order) == len(operands) and len(alive) + len(outputs) == len(used) and not same):
         return None
     results = ops.scan(*(operands[i] for i in order), body=_taking(body, order), carries=len(alive), scanned=len(rows),
                        length=length, reverse=attrs["reverse"]) if alive or outputs else ()
