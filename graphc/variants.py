@@ -23,6 +23,8 @@ from graphc.types import Shape, Size
 from graphc.verify import verify
 
 _MOST_KEPT = 1024
+_TRIES = 3
+"""After so many sizes in a row for which there had to be code for numbers, symbols are given up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class SizedExecutable:
         self._variants: list[Variant] = []
         self._known: dict[tuple[Shape, ...], Executable] = {}
         self._fixed: set[str] = set()
+        self._failures = 0
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`, which have the shapes that follow from those of the inputs; ShapeError where these do not
@@ -98,14 +101,16 @@ class SizedExecutable:
             if not is_symbolic(graph):
                 verify(graph)  # what the type rules could not tell of symbols
                 code = self._compile(graph, layout)
-                self._fixed = fixed
+                self._failures += 1
+                if self._failures == _TRIES:  # before, it may be these numbers for which symbols do not do: a size of 0
+                    self._fixed = fixed
                 return Variant(dict(sizes), None, code)
             facts = Facts(sizes)
             try:
                 with relying_on(facts):
                     verify(graph)  # so what these rules ask is among the facts
                     code = self._compile(graph, layout)
-                self._fixed = fixed
+                self._fixed, self._failures = fixed, 0
                 return Variant(numbers, facts, code)
             except NumberNeeded as needed:
                 found = needed.symbols

@@ -203,6 +203,14 @@ def test_rows_that_are_looked_up() -> None:
         compile_graph(graph)(np.zeros((2, 24), np.float32), np.full((5, 24), 2))
 
 
+def test_a_size_of_nothing_does_not_spoil_it_for_others() -> None:
+    b = Builder("lookup", locations=False)
+    table, index = b.input("table", TensorType(float32, (M, 3))), b.input("index", TensorType(int64, (N, 3)))
+    graph = b.finish([ops.gather(table, index, 0) + 1.0])
+    check(graph, {"N": 0, "M": 4}, {"N": 5, "M": 4}, {"N": 8, "M": 9})
+    assert [v.facts is None for v in executable(graph)._variants] == [True, False]  # type: ignore[attr-defined]
+
+
 def test_random_numbers_do_not_depend_on_how_the_size_is_known() -> None:
     b = Builder("random", locations=False)
     state = b.input("state", TensorType(int64, (2,)))

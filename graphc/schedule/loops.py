@@ -176,7 +176,7 @@ def _reduction_nest(
     if not outer or (order[-1] in inner and order[-1].extent >= _SHORT):
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
-        lanes = choose_lanes([accumulate.value], order[-1], machine, 4, exact=True) if order else 0
+        lanes = choose_lanes([accumulate.value], order[-1], machine, 4) if order else 0
         for depth, axis in enumerate(reversed(inner)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
         body = (Reset(accumulator), *body, *after)
@@ -346,17 +346,15 @@ def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
     return found
 
 
-def choose_lanes(
-    values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2, *, exact: bool = False
-) -> int:
-    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are. Of an
-    extent that is not known there may be many, unless the number has to be `exact`, since the order of a sum follows it."""
+def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2) -> int:
+    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are, if that is
+    known. If there are fewer than lanes a sum is the same for any number of these: the further ones add zeros."""
     seen = varying(values, axis)
     widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
     if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
         registers = 1
     lanes = machine.lanes(widest, registers)
-    while lanes > 1 and (exact or is_static(axis.extent)) and lanes >= 2 * axis.extent:
+    while lanes > 1 and isinstance(axis.extent, int) and lanes >= 2 * axis.extent:
         lanes //= 2
     return lanes
 

@@ -74,7 +74,7 @@ def _small(
     values = [accumulate.value, *(s.value for s in after)]
     accumulator = accumulate.accumulator
     if not n:
-        lanes = choose_lanes(values, k[-1], machine, 4, exact=True) if k else 0
+        lanes = choose_lanes(values, k[-1], machine, 4) if k else 0
         body: tuple[Statement, ...] = (accumulate,)
         for depth, axis in enumerate(reversed(k)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
