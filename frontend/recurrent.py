@@ -144,9 +144,10 @@ def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: 
                 lasts.append(last)
                 continue
             if cell is LSTM and batch_sizes is None and weights.hr is None and is_plain(inputs, *start, weights.hh):
-                whole, *last = layer(flip(inputs, 0) if backwards else inputs, *start, weights.hh, _lstm_steps)
+                h, c = start
+                whole, h, c = layer(flip(inputs, 0) if backwards else inputs, h, c, weights.hh, _lstm_steps)
                 outputs.append(flip(whole, 0) if backwards else whole)
-                lasts.append(tuple(last))
+                lasts.append((h, c))
                 continue
             steps = list(unbind(inputs) if batch_sizes is None else split(inputs, batch_sizes))
             each, last = _over_time(cell, steps[::-1] if backwards else steps, start, weights, batch_sizes is not None)

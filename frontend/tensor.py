@@ -1,28 +1,28 @@
 """The tensor: an array, or a value of a graph that is being traced, with what autograd knows about it.
 
-`Tensor` holds no mathematics: functions are in `graphc.frontend.pointwise` and its neighbours, and become methods in
-`graphc.frontend.methods`.
+Here are its shape, type and memory; its history and gradient are in `graphc.frontend.tracked`, its way to NumPy and Python
+in `graphc.frontend.values`. It holds no mathematics: functions are in `graphc.frontend.pointwise` and its neighbours, and
+become methods in `graphc.frontend.methods`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from graphc.dims import Dim
-from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, TraceError, user_location
+from graphc.errors import ArgumentTypeError, AutogradError, user_location
 from graphc.frontend.device import CPU, device
 from graphc.frontend.formats import channels_last_order, contiguous_format, layout, strided
-from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.meta import Meta, Size, Version, View
-from graphc.frontend.modes import enable_grad, mode
+from graphc.frontend.modes import mode
 from graphc.frontend.tracer import active
+from graphc.frontend.tracked import Tracked
+from graphc.frontend.values import Values
 from graphc.ops import normalize_axis
-from graphc.types import BY_NUMPY, DType, complex32, complex64, convert, dtype_of, get_default_dtype
+from graphc.types import BY_NUMPY, DType, dtype_of, get_default_dtype
 
 if TYPE_CHECKING:
     from graphc.frontend.node import Node
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 _new = object.__new__
 _new_tuple = tuple.__new__
-
-
-_REDUCTIONS = frozenset((np.all, np.any, np.amax, np.amin, np.max, np.mean, np.min, np.prod, np.ptp, np.std, np.sum, np.var))
 
 
 def as_dtype(dtype: Any) -> DType:
@@ -51,7 +48,7 @@ def wrap(data: Any) -> Tensor:
     return tensor
 
 
-class Tensor:
+class Tensor(Tracked, Values):
     """A multi-dimensional array of one dtype that records what is done to it, for gradients and for graphs.
 
     Make one with `graphc.tensor(data)`; called directly, `Tensor(2, 3)` is an uninitialised float32 tensor of that shape
@@ -60,6 +57,7 @@ class Tensor:
 
     __slots__ = ("__dict__", "__weakref__", "_data", "_meta", "_node")
     __array_priority__ = 1000
+    __hash__ = object.__hash__
     __graphc_emitter__: ClassVar[Emitter]
 
     _data: Any
@@ -267,142 +265,6 @@ class Tensor:
         """The memory that the tensor lies in."""
         return Storage(self)
 
-    # What autograd knows
-
-    def _state(self) -> Meta:
-        meta = self._meta
-        if meta is None:
-            meta = self._meta = Meta()
-        return meta
-
-    @property
-    def grad_fn(self) -> Node | None:
-        """The node of the graph that made this tensor; None for leaves."""
-        meta = self._meta
-        if meta is not None and meta.view is not None and meta.view.stale:
-            # the memory was changed through another view: this one has a new history, read off the base's
-            base = meta.view._base
-            with enable_grad():
-                self._node = meta.view.read(base)._node
-            meta.view.seen = base._node
-        return self._node
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether gradients are computed for this tensor."""
-        return (self._meta is not None and self._meta.requires_grad) or self.grad_fn is not None
-
-    @requires_grad.setter
-    def requires_grad(self, wanted: bool) -> None:
-        if self.grad_fn is not None:
-            if wanted:
-                return
-            raise AutogradError(
-                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
-                "subgraph that doesn't require differentiation use var_no_grad = var.detach().")
-        if wanted and not self.dtype.is_differentiable:
-            raise AutogradError("only Tensors of floating point dtype can require gradients",
-                                expected="a floating-point or complex dtype", got=self.dtype.name)
-        meta = self._state()
-        if wanted and meta.inference and not mode.inference:
-            raise AutogradError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed",
-                                hint="clone() the tensor to get a normal one")
-        meta.requires_grad = bool(wanted)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Set `requires_grad`; returns the tensor itself."""
-        if not isinstance(requires_grad, bool):
-            raise ArgumentTypeError("requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
-                                    f"{type(requires_grad).__name__}")
-        self.requires_grad = requires_grad
-        return self
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no recorded operation made this tensor."""
-        return self.grad_fn is None
-
-    @property
-    def output_nr(self) -> int:
-        return 0 if self._meta is None else self._meta.index
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The gradient that backward() has added up here; only leaves, and tensors after `retain_grad()`, have one."""
-        found = self._get_grad()
-        if found is None and self._node is not None and not self.retains_grad:
-            warnings.warn(
-                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be "
-                "populated during autograd.backward(). If you want it, use .retain_grad() on the non-leaf Tensor.",
-                UserWarning, stacklevel=2)
-        return found
-
-    @grad.setter
-    def grad(self, new: Tensor | None) -> None:
-        if new is not None:
-            if not isinstance(new, Tensor):
-                raise ArgumentTypeError("assigned grad expected to be a Tensor or None but got grad of type "
-                                        f"{type(new).__name__}")
-            if new is self:
-                raise AutogradError("can't assign Variable as its own grad")
-            if new._data.shape != self._data.shape:
-                raise AutogradError(f"attempting to assign a gradient of size '{list(new.shape)}' to a tensor of size "
-                                    f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size")
-            if new.dtype is not self.dtype:
-                raise AutogradError(f"attempting to assign a gradient with dtype '{new.dtype.name}' to a tensor with "
-                                    f"grad_dtype '{self.dtype.name}'. The gradient must match the tensor's grad_dtype "
-                                    "(defaults to the tensor's dtype).", hint=f"convert the gradient: .to({self.dtype.name})")
-        self._set_grad(new)
-
-    def _get_grad(self) -> Tensor | None:
-        tracer = active()
-        if tracer is not None:
-            return tracer.get_grad(self)
-        return None if self._meta is None else self._meta.grad
-
-    def _set_grad(self, new: Tensor | None) -> None:
-        tracer = active()
-        if tracer is not None:
-            tracer.set_grad(self, new)
-        elif new is not None or self._meta is not None:
-            self._state().grad = new
-
-    @property
-    def retains_grad(self) -> bool:
-        """Whether `retain_grad()` was called on this result."""
-        return self._node is not None and self._node.retains(self.output_nr, self)
-
-    def retain_grad(self) -> None:
-        """Keep the gradient of this result in `.grad` when backward() comes by."""
-        if not self.requires_grad:
-            raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
-        node = self.grad_fn
-        if node is not None:
-            node.retain(self.output_nr, self)
-
-    def register_hook(self, hook: Any) -> RemovableHandle:
-        """Call `hook(grad)` when the gradient of this tensor is there; what it returns takes the gradient's place."""
-        if not self.requires_grad:
-            raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
-        node = self.grad_fn
-        if node is not None:
-            return node.tensor_hooks(self.output_nr).add(hook)
-        meta = self._state()
-        if meta.hooks is None:
-            meta.hooks = Hooks()
-        return meta.hooks.add(hook)
-
-    def register_post_accumulate_grad_hook(self, hook: Any) -> RemovableHandle:
-        """Call `hook(tensor)` after backward() has added to this leaf's `.grad`."""
-        if not self.requires_grad or not self.is_leaf:
-            raise AutogradError("post accumulate grad hooks cannot be registered on non-leaf tensors"
-                                if self.requires_grad else
-                                "cannot register a hook on a tensor that doesn't require gradient")
-        meta = self._state()
-        if meta.post_hooks is None:
-            meta.post_hooks = Hooks()
-        return meta.post_hooks.add(hook)
-
     # Sharing memory
 
     def _alias(self, share_version: bool) -> Tensor:
@@ -460,136 +322,11 @@ class Tensor:
         """Whether the tensor was made under inference_mode."""
         return self._meta is not None and self._meta.inference
 
-    # Leaving the library: NumPy and Python numbers
-
-    def _array(self, what: str) -> np.ndarray:
-        """The numbers, where Python needs to see them; a TraceError while they are not known."""
-        tracer = active()
-        if tracer is not None:
-            return tracer.concrete(self, what)
-        data = self._data
-        if type(data) is not np.ndarray:
-            data.__graphc_emitter__  # noqa: B018  (raises where the tensor outlived the trace that made it)
-            raise TraceError(f"{what} needs the numbers of a value that has none before a session runs: {self!r}",
-                             hint="compute with it inside `with graph:`, and fetch it with Session(graph).run(value)")
-        return data
-
-    def _known(self) -> np.ndarray | None:
-        """The numbers, for checks that are left out where there are none yet or none to check."""
-        data = self._data
-        return data if type(data) is np.ndarray and data.size and active() is None else None
-
-    def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`."""
-        if self.requires_grad and not force:
-            raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        array = self._array("numpy()")
-        if array.dtype == complex32.numpy:
-            raise ArgumentTypeError("Got unsupported ScalarType ComplexHalf: NumPy has no dtype for it",
-                                    hint="x.to(graphc.complex64).numpy()")
-        return array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return array if dtype is None and not copy else np.array(array, dtype, copy=copy)
+    # Copies, and what NumPy's functions make of tensors
 
     def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Tensor:
         # what NumPy's functions make of tensors is a tensor
         return wrap(np.asarray(array))
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # reductions would call the tensor's own methods, which are called with other arguments
-        if function in _REDUCTIONS:
-            return function(*(a.numpy() if isinstance(a, Tensor) else a for a in args), **kwargs)
-        return function._implementation(*args, **kwargs)
-
-    def _known_to_python(self, what: str) -> np.ndarray:
-        """The numbers, in a dtype that Python has a type for."""
-        array = self._array(what)
-        return convert(array, complex64) if array.dtype == complex32.numpy else array
-
-    def tolist(self) -> Any:
-        """Python numbers in nested lists."""
-        return self._known_to_python("tolist()").tolist()
-
-    def item(self) -> Any:
-        """The one element as a Python number."""
-        if self.numel() != 1:
-            raise GraphcError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar",
-                              expected="one element", got=f"shape {list(self.shape)}")
-        tracer = active()
-        if tracer is not None:
-            return tracer.number(self)
-        return self._known_to_python("item()").reshape(()).tolist()
-
-    def __bool__(self) -> bool:
-        if self.numel() != 1:
-            raise GraphcError(f"Boolean value of Tensor with {'no values' if not self.numel() else 'more than one value'} is "
-                              "ambiguous", hint="use any() or all()")
-        tracer = active()
-        if tracer is not None:
-            return tracer.decide(self, bool, "bool()")
-        return bool(self._known_to_python("bool()").item())
-
-    def __int__(self) -> int:
-        tracer = active()
-        if tracer is not None and self.numel() == 1 and not self.dtype.is_complex:
-            return tracer.decide(self, int, "int()")
-        return int(self._real_item("int64_t"))
-
-    def __float__(self) -> float:
-        return float(self._real_item("double"))
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def _real_item(self, kind: str) -> Any:
-        value = self.item()
-        if not isinstance(value, complex):
-            return value
-        if value.imag:
-            raise GraphcError(f"value cannot be converted to type {kind} without overflow", expected="a real number",
-                              got=str(value), hint="take x.real first")
-        return value.real
-
-    def __index__(self) -> int:
-        if self.dtype.is_differentiable or self.numel() != 1:
-            raise ArgumentTypeError("only integer tensors of a single element can be converted to an index")
-        return int(self)
-
-    def __len__(self) -> int:
-        if not self._data.shape:
-            raise ArgumentTypeError("len() of a 0-d tensor")
-        return self._data.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self._data.shape:
-            raise ArgumentTypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(self._data.shape[0])])
-
-    def __contains__(self, element: Any) -> bool:
-        if not isinstance(element, (Tensor, bool, int, float, complex, np.generic)):
-            raise GraphcError("Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
-                              f"{type(element)}.")
-        return bool((self == element).any())
-
-    def __reversed__(self) -> Tensor:
-        return self.flip(0) if self._data.shape else self
-
-    __hash__ = object.__hash__
-
-    def __format__(self, spec: str) -> str:
-        if not spec:
-            return str(self)
-        return format(self.item(), spec) if not self._data.shape else object.__format__(self, spec)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        if self.requires_grad:
-            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self._array("__dlpack__()").__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._array("__dlpack_device__()").__dlpack_device__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) in memo:

@@ -75,8 +75,9 @@ class _Layer(Node):
         gates: list[Tensor] = []
         for t in range(len(self.kept) - 1, -1, -1):
             before = c if t == 0 else self.kept[t - 1][1]
-            _, after, *opened = self.kept[t]
-            found, dh, dc = _step_back(nothing if out is None else wrap(out._data[t]), dh, dc, *opened, before, after, weight)
+            _, after, enter, keep, new, leave = self.kept[t]
+            found, dh, dc = _step_back(nothing if out is None else wrap(out._data[t]), dh, dc, enter, keep, new, leave, before,
+                                       after, weight)
             gates.append(found)
         along = np.stack([g._data for g in reversed(gates)])
         hidden = np.concatenate([h._data, *(kept[0]._data for kept in self.kept[:-1])])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from graphc.errors import ArgumentError, ArgumentTypeError
@@ -24,7 +23,7 @@ from graphc.frontend.sorting import topk
 from graphc.frontend.tensor import Tensor
 
 M = TypeVar("M", bound=Module)
-Amount = float
+Amount = int | float
 
 
 class BasePruningMethod(ABC):
@@ -253,19 +252,19 @@ class CustomFromMask(BasePruningMethod):
 
 
 def _check_amount(amount: Any) -> None:
-    if isinstance(amount, bool) or not isinstance(amount, Real):
+    if isinstance(amount, bool) or not isinstance(amount, (int, float)):
         raise ArgumentTypeError(f"Invalid type for amount: {amount}. Must be int or float.")
-    if amount < 0 or (not isinstance(amount, Integral) and amount > 1):
+    if amount < 0 or (isinstance(amount, float) and amount > 1):
         raise ArgumentError(f"amount={amount} should either be a float in the range [0.0, 1.0] or a non-negative integer")
 
 
 def _count(amount: Amount, size: int) -> int:
     """How many of `size` things are pruned: a share of them, or a number."""
-    if not isinstance(amount, Integral):
-        return round(float(amount) * size)
+    if isinstance(amount, float):
+        return round(amount * size)
     if amount > size:
         raise ArgumentError(f"amount={amount} should be smaller than the number of parameters to prune={size}")
-    return int(amount)
+    return amount
 
 
 def _dimension(t: Tensor, dim: int) -> int:
