@@ -3,6 +3,7 @@ Python where a new one begins."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,16 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
 
+_WORTH_RECORDING = 1 << 16
+"""Elements that an op has to have, on average, for its code to make up for recording it at each call."""
+
 
 class Unknown(Exception):
     """Nothing is known of how a call goes on. Not an error: Python runs it then."""
+
+
+class Open(Unknown):
+    """The call comes to a question whose answer Python can use in any way."""
 
 
 class Branching:
@@ -33,6 +41,8 @@ class Branching:
         """Why Python has to run the function at each call; None if only to find new ways."""
         self.eager: str | None = recording.refused
         """Why the function has to run eagerly at each call."""
+        self._small = True
+        """Whether a call that Python runs takes less time eagerly than with its operations recorded."""
         self._exempt: set[tuple[int, str]] = set()
         self._first: Recording | None = recording
         self._learn(recording, new=True)
@@ -51,6 +61,9 @@ class Branching:
             self.by_python = f"it {recording.asks_the_world}"
         elif recording.effects:
             self.by_python = f"it {recording.effects[0]}"
+        nodes = recording.trace.builder.nodes[: recording.capture.nodes]
+        elements = sum(math.prod(result.shape) for node in nodes for result in node.results)
+        self._small = elements < _WORTH_RECORDING * len(nodes)
         numbers = recording.numbers()
         if new or not numbers <= self._exempt:
             self._exempt |= numbers
@@ -70,12 +83,15 @@ class Branching:
     def __call__(self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run on arguments that fit; `leaves` are those of the others."""
         values = Values()
-        if self.eager is None and self.by_python is None:
+        again = self.by_python is not None  # whether Python is to run each call of this kind
+        if self.eager is None and not again:
             try:
                 return self._walk(leaves, values)
+            except Open:
+                again = True
             except Unknown:
-                pass
-        if self.eager is not None:
+                again = self.tree.full is not None
+        if self.eager is not None or (again and self._small):
             return self.function(*args, **kwargs)
         recording = recorded(
             self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
@@ -89,8 +105,10 @@ class Branching:
         among: Sequence[Segment] = self.tree.roots
         while True:
             segment = next((s for s in tuple(among) if s.fits(leaves)), None)
-            if segment is None or segment.is_open:
+            if segment is None:
                 raise Unknown
+            if segment.is_open:
+                raise Open
             segment.enter(leaves, values)
             question = segment.question
             if question is None:
@@ -118,5 +136,6 @@ class Branching:
         """The tree in words."""
         if self.eager is not None:
             return [f"runs eagerly: {self.eager}"]
-        always = [] if self.by_python is None else [f"Python runs it at each call: {self.by_python}"]
+        how = "eagerly, as its tensors are small" if self._small else "and what it computes runs natively"
+        always = [] if self.by_python is None else [f"Python runs it at each call, {how}: {self.by_python}"]
         return [*always, *self.tree.lines()]

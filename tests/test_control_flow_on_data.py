@@ -87,6 +87,12 @@ def python_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield runs
 
 
+@pytest.fixture(autouse=True)
+def recorded_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python runs again is recorded, which these small tensors are not worth."""
+    monkeypatch.setattr(branching, "_WORTH_RECORDING", 0)
+
+
 def pure(function: Callable[..., Any]) -> Made:
     return function, lambda: ()
 
@@ -226,6 +232,26 @@ def test_what_is_native_before_an_open_question_stays_native(python_runs: list[s
         assert compiled(graphc.ones(2)).tolist() == [2, 2]
         assert compiled(graphc.tensor([-3.0, 1.0])).tolist() == [9, -3]
     assert len(python_runs) == 4
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_python_runs_again_eagerly_where_tensors_are_small(
+    small: bool, python_runs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(branching, "_WORTH_RECORDING", 1000)
+    weight = nn.Parameter(graphc.ones(10 if small else 10000))
+
+    @graphc.compile
+    def f(x: Any) -> Any:
+        weight.grad = None
+        (weight * x).sum().backward()
+        print(weight.grad[0])
+        return weight.grad.sum().item()
+
+    assert [f(graphc.tensor(float(k))) for k in range(5)] == [len(weight) * k for k in range(5)]
+    assert capsys.readouterr().out == "".join(f"tensor({k}.)\n" for k in range(5))
+    assert len(python_runs) == (1 if small else 5)
+    assert ("eagerly" if small else "natively") in f.explain()
 
 
 def test_more_answers_than_ways_are_kept_for() -> None:
