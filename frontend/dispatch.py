@@ -17,6 +17,7 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
 from graphc.frontend import eager
+from graphc.frontend.memory_layout import can_share
 from graphc.frontend.meta import Meta, Steps, View
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
@@ -102,7 +103,7 @@ def finish(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], result: 
             if isinstance(arg, Tensor) and (arg._node is not None or arg._meta is not None):
                 record_op(record, args, attrs, out)
                 break
-    if not record.elementwise and args and _shares(record, args[0], result):
+    if not record.elementwise and args and _shares(record, args[0], attrs, result):
         tie(out, args[0], (record, attrs))
     return out
 
@@ -118,14 +119,14 @@ def finish_several(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], 
     return outs
 
 
-def _shares(record: OpDef, source: Any, result: Any) -> bool:
+def _shares(record: OpDef, source: Any, attrs: dict[str, Any], result: Any) -> bool:
     """Whether the result lies in the memory of the operand."""
     if record.view is None and record.name not in ("broadcast_to", "window"):
         return False
     if not isinstance(source, Tensor):
         return False
     if type(result) is not np.ndarray:
-        return True
+        return record.name != "reshape" or can_share(source, attrs["shape"])
     array = source._data
     return result.base is not None and (result.base is array or result.base is array.base)
 

@@ -13,6 +13,7 @@ from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcErro
 from graphc.frontend.arguments import axis, emit, integer, sizes
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
+from graphc.frontend.memory_layout import is_row_major
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.tracer import active
@@ -49,8 +50,7 @@ def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         raise ShapeError(f"invalid shape dimension {shape[unknown[0]]}", expected="sizes >= 0, and one -1 at most")
     known = math.prod(s for i, s in enumerate(shape) if i != unknown[0])
     total = math.prod(input._data.shape)
-    fits = not isinstance(known, int) or (known != 0 and (not isinstance(total, int) or total % known == 0))
-    if not fits:
+    if known == 0 or total % known != 0:
         if known == 0:
             raise ShapeError("cannot reshape tensor of 0 elements into shape "
                              f"{list(shape)} because the unspecified dimension size -1 can be any value and is ambiguous")
@@ -288,7 +288,7 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does."""
     order = channels_last_order(memory_format, input.ndim)
-    if input.is_contiguous(None if order is None else memory_format):
+    if input.is_contiguous(None if order is None else memory_format) and (order is not None or is_row_major(input)):
         return input
     if order is not None:
         return permute(contiguous(permute(input, order)), tuple(order.index(d) for d in range(len(order))))
@@ -298,6 +298,12 @@ def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_differentiable), "Clone")
 
 
+def _copied(input: Tensor) -> Tensor:
+    """A copy in row-major order in any case."""
+    copy = contiguous(input)
+    return clone(input) if copy is input else copy
+
+
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy in reversed order along the dimensions."""
     chosen = _listed(args, dims)
@@ -305,7 +311,7 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     check_distinct(found)
     if not input._data.shape:
         return clone(input)
-    return named(contiguous(emit(ops.flip, (input,), {"axes": found})), "Flip")
+    return named(_copied(emit(ops.flip, (input,), {"axes": found})), "Flip")
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -352,14 +358,13 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
         index = expand(place, tuple(length if i == at else s for i, s in enumerate(shape)))
         return named(emit(ops.gather, (input, index), {"axis": at}), "Slice")
     first = integer(start, "start")
-    if isinstance(shape[at], int):
-        if not -shape[at] <= first <= shape[at]:
-            raise DimError(f"start out of range (expected to be in range of [{-shape[at]}, {shape[at]}], but got {first})")
-        first = first + shape[at] if first < 0 else first
-        if length < 0:
-            raise GraphcError("narrow(): length must be non-negative.")
-        if first + length > shape[at]:
-            raise GraphcError(f"start ({first}) + length ({length}) exceeds dimension size ({shape[at]}).")
+    if not -shape[at] <= first <= shape[at]:
+        raise DimError(f"start out of range (expected to be in range of [{-shape[at]}, {shape[at]}], but got {first})")
+    first = first + shape[at] if first < 0 else first
+    if length < 0:
+        raise GraphcError("narrow(): length must be non-negative.")
+    if first + length > shape[at]:
+        raise GraphcError(f"start ({first}) + length ({length}) exceeds dimension size ({shape[at]}).")
     return named(part(input, at, first, first + length), "Slice")
 
 
@@ -384,7 +389,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
         raise DimError("select() cannot be applied to a 0-dim tensor.")
     at = axis(dim, len(shape))
     place = integer(index, "index")
-    if isinstance(shape[at], int) and not -shape[at] <= place < shape[at]:
+    if not -shape[at] <= place < shape[at]:
         raise DimError(f"select(): index {place} out of range for tensor of size {list(shape)} at dimension {at}")
     place = place + shape[at] if place < 0 else place
     row = part(input, at, place, place + 1)
@@ -416,7 +421,7 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
         return named(clone(_reshape(input, shape)), "Repeat")
     spread = _reshape(input, tuple(x for s in shape for x in (1, s)))
     stretched = expand(spread, tuple(x for r, s in zip(times, shape) for x in (r, s)))
-    return named(contiguous(reshape(stretched, tuple(r * s for r, s in zip(times, shape)))), "Repeat")
+    return named(_copied(reshape(stretched, tuple(r * s for r, s in zip(times, shape)))), "Repeat")
 
 
 def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,3 +239,36 @@ def test_keys_of_dicts_are_not_taken_for_each_other() -> None:
     f = graphc.compile(lambda d, x: x * (2 if type(next(iter(d))) is bool else 3))
     for key, expected in ((1, 3.0), (True, 2.0), (1.0, 3.0), (1, 3.0)):
         assert f({key: 0}, graphc.ones(1)).item() == expected
+
+
+def test_what_no_result_depends_on_gets_no_gradient() -> None:
+    w, b = graphc.ones(2, requires_grad=True), graphc.ones(2, requires_grad=True)
+
+    @graphc.compile
+    def f(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        graphc.tanh(x * b)
+        return x * w, x * w * b
+
+    x = graphc.tensor([1.0, 2.0])
+    f(x)[0].sum().backward()
+    assert w.grad is not None and w.grad.tolist() == [1.0, 2.0]
+    assert b.grad is None
+    assert graphc.autograd.grad(f(x)[0].sum(), [w, b], create_graph=True, allow_unused=True)[1] is None
+    f(x)[1].sum().backward()
+    assert b.grad is not None and b.grad.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("change", [
+    lambda x: x.flip(-1), lambda x: x[:1].flip(0), lambda x: x.t().contiguous(), lambda x: x.t().reshape(-1),
+    lambda x: x.reshape(-1), lambda x: x[:, 1:].reshape(-1), lambda x: x[:, 1:].reshape(2, 1, 2), lambda x: x.contiguous(),
+    lambda x: x.repeat(1, 1), lambda x: x[:, None].flatten(), lambda x: x.t().flatten(0), lambda x: x[..., 0].reshape(2, 1),
+])  # fmt: skip
+def test_what_shares_memory_eagerly_does_so_compiled(change: Callable[[graphc.Tensor], graphc.Tensor]) -> None:
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        part = change(x)
+        part.mul_(2)
+        return part * 1
+
+    x, y = graphc.arange(6.0).reshape(2, 3), graphc.arange(6.0).reshape(2, 3)
+    assert f(x).tolist() == graphc.compile(f)(y).tolist()
+    assert x.tolist() == y.tolist()

@@ -14,7 +14,7 @@ from graphc.errors import ArgumentError, DimError, ShapeError
 
 
 def traces(compiled: Any) -> int:
-    return len(compiled._reasons)
+    return len(compiled._tracings.all)
 
 
 def check(function: Any, *shapes: tuple[tuple[int, ...], ...], graphs: int = 1, dynamic: bool | None = True) -> Any:
@@ -304,3 +304,9 @@ def test_branches_on_numbers_have_graphs_for_each_size() -> None:
     compiled = graphc.compile(lambda x: x * 2 if x.sum() > 3.5 else x * 3, dynamic=True)
     for n in (3, 4, 4, 5, 2):
         assert compiled(graphc.ones(n)).tolist() == [2 if n > 3 else 3] * n
+
+
+def test_sizes_that_are_returned_are_those_of_the_call() -> None:
+    f = graphc.compile(lambda x: (x * 2, x.shape[0], x.shape, x.shape[0] / 2 + 1))
+    for n in (2, 5, 7, 5, 2):
+        assert f(graphc.ones(n, 3))[1:] == (n, graphc.Size([n, 3]), n / 2 + 1)

@@ -1,0 +1,112 @@
+"""Compiled programs do what they do eagerly, whatever they are: results, what they change, gradients, random numbers.
+
+`GRAPHC_FUZZ_PROGRAMS=50000 GRAPHC_FUZZ_SEED=1 pytest -n 2 tests/test_fuzz_programs.py` looks at so many, others than usual.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from random_programs import BUFFERS, INPUTS, PARAMETERS, Program, programs
+
+import graphc
+from graphc.frontend.pytree import flatten
+
+SHARDS = 8
+EXAMPLES = int(os.environ.get("GRAPHC_FUZZ_PROGRAMS", "2000"))
+SEED = int(os.environ.get("GRAPHC_FUZZ_SEED", "0"))
+SIZES = (2, 2, 5, 3, 2)
+"""N in each call, one after another."""
+SEEN = ("results", "arguments", "gradients", "state", "random numbers")
+"""What `call` returns."""
+
+
+def numbers(shape: Any, size: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=[size if n == "N" else n for n in shape])
+
+
+class World:
+    """The tensors that a program finds by name, and the state that it leaves."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(7)
+        self.parameters = {
+            name: graphc.tensor(numbers(shape, 0, rng), requires_grad=True) for name, shape in PARAMETERS.items()
+        }
+        self.buffers = {name: graphc.tensor(numbers(shape, 0, rng)) for name, shape in BUFFERS.items()}
+
+    def names(self) -> dict[str, Any]:
+        return {**self.parameters, **self.buffers}
+
+    def state(self) -> list[Any]:
+        grads = [None if p.grad is None else p.grad.numpy().copy() for p in self.parameters.values()]
+        return [*(p.detach().numpy().copy() for p in self.names().values()), *grads]
+
+
+def call(function: Any, world: World, number: int, with_history: bool) -> Any:
+    """One call, with everything that can be seen of it: or the kind of error that it ends in."""
+    rng = np.random.default_rng(number)
+    arguments = [graphc.tensor(numbers(shape, SIZES[number], rng)) for shape in INPUTS.values()]
+    leaves = [a.clone().requires_grad_() for a in arguments]
+    inside = [leaf * 1.0 for leaf in leaves] if with_history else arguments
+    graphc.manual_seed(number)
+    try:
+        result = function(*inside)
+        found, _ = flatten(result)
+        total: Any = 0
+        for leaf in found:
+            if isinstance(leaf, graphc.Tensor) and leaf.requires_grad:
+                total = total + (leaf * leaf).sum()
+        if isinstance(total, graphc.Tensor):
+            total.backward()
+    except (RuntimeError, IndexError, ValueError, TypeError, AttributeError) as error:
+        return error
+    values = [leaf.detach().numpy().copy() if isinstance(leaf, graphc.Tensor) else leaf for leaf in found]
+    grads = [None if leaf.grad is None else leaf.grad.numpy().copy() for leaf in leaves]
+    return values, [a.detach().numpy().copy() for a in inside], grads, world.state(), graphc.rand(1).item()
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, (list, tuple)):
+        return isinstance(right, (list, tuple)) and len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, np.ndarray):
+        return left.shape == right.shape and left.dtype == right.dtype and np.allclose(left, right, 1e-7, 1e-9, equal_nan=True)
+    if isinstance(left, float):
+        return type(right) is float and bool(np.isclose(left, right, 1e-7, 1e-9, equal_nan=True))
+    return type(left) is type(right) and left == right
+
+
+def check(program: Program) -> None:
+    eager_world, compiled_world = World(), World()
+    eager = program.load(eager_world.names())
+    compiled = graphc.compile(program.load(compiled_world.names()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(len(SIZES)):
+            with_history = number == 3 and not program.changes_arguments
+            expected = call(eager, eager_world, number, with_history)
+            if isinstance(expected, Exception):
+                return  # what went before is lost: the two worlds need not agree any more
+            found = call(compiled, compiled_world, number, with_history)
+            if isinstance(found, Exception):
+                raise AssertionError(f"call {number} of {program!r} fails when compiled") from found
+            for what, left, right in zip(SEEN, expected, found, strict=True):
+                assert same(left, right), f"call {number} of {program!r}\n{what}: {left}\ncompiled: {right}"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_compiled_programs_do_what_they_do_eagerly(shard: int) -> None:
+    @seed(SEED * SHARDS + shard)
+    @settings(max_examples=EXAMPLES // SHARDS, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+              report_multiple_bugs=False,
+              phases=(Phase.generate, Phase.shrink))
+    @given(programs())
+    def run(program: Program) -> None:
+        check(program)
+
+    run()
