@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import graphc.ops as ops
 from graphc.ir import Builder, Graph, Node, Value, inline, rebuild, with_inputs
@@ -13,7 +14,8 @@ from graphc.rewrite import scalar_constant
 def control(graph: Graph) -> Graph:
     """Put the branch in the place of a `cond` whose predicate is constant, and the step in that of a scan of length 1; drop
     scans of length 0; drop results, carried values and operands that nothing depends on, and carry nothing along that stays
-    the same."""
+    the same. Of two scans that differ in that one returns more than the other, the other is dropped."""
+    graph = _share(graph)
     while any(node.op.name in _RULES for node in graph.nodes):
         uses = graph.uses()
         changed: list[Node] = []
@@ -30,6 +32,36 @@ def control(graph: Graph) -> Graph:
             return graph
         graph = prune(after)
     return graph
+
+
+def _share(graph: Graph) -> Graph:
+    """Take the results of a scan from another one that returns them, too: derivatives of higher order make such."""
+    groups: dict[Any, list[Node]] = {}
+    for node in graph.nodes:
+        if node.op is ops.scan:
+            attrs = (node.attrs[name] for name in ("carries", "scanned", "length", "reverse"))
+            groups.setdefault((node.operands, *attrs), []).append(node)
+    larger: dict[Node, Node] = {}
+    for nodes in groups.values():
+        most = max(nodes, key=lambda node: len(node.results))
+        smaller = [n for n in nodes if n is not most and _returns(most.attrs["body"], n.attrs["body"])]
+        larger.update((n, most) for n in (smaller and [*smaller, most]))
+    made: dict[Node, Sequence[Value]] = {}
+
+    def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node not in larger:
+            return None
+        most = larger[node]
+        if most not in made:
+            made[most] = ops.scan(*operands, **most.attrs)
+        return made[most][: len(node.results)]
+
+    return rebuild(graph, visit) if larger else graph
+
+
+def _returns(body: Graph, other: Graph) -> bool:
+    """Whether the first outputs of a body are those of another one."""
+    return prune(_returning(body, range(len(other.outputs)))) == prune(other)
 
 
 def _cond(node: Node, operands: tuple[Value, ...], used: Sequence[bool]) -> Sequence[Value] | None:

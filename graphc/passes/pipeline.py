@@ -29,7 +29,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "decompose": decompose,
     "transpose": transpose,
 }
-DEFAULT = ("prune", "fold", "simplify", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose")
+DEFAULT = ("prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose")
 """What a graph goes through before it is scheduled."""
 
 
