@@ -25,7 +25,7 @@ def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Buffer]]:
         groups = (kernel.batch, kernel.m, kernel.n, kernel.k)
         head: list[Hashable] = ["gemm", *(tuple(map(writer.axis, group)) for group in groups)]
         head += [writer.thing(kernel.accumulator), writer.expression(kernel.lhs), writer.expression(kernel.rhs)]
-        body = kernel.epilogue
+        body: tuple[Statement, ...] = kernel.epilogue
     else:
         head = ["loops", kernel.cost, kernel.work, *map(writer.axis, kernel.grid)]
         body = kernel.body

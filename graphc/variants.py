@@ -76,7 +76,7 @@ class SizedExecutable:
     def _at(self, shapes: tuple[Shape, ...]) -> Executable:
         known = self._known.get(shapes)
         if known is None:
-            sizes = bind_sizes(self.graph, shapes)  # type: ignore[arg-type]
+            sizes = bind_sizes(self.graph, shapes)
             with self._lock:
                 variant = next((v for v in self._variants if v.is_for(sizes)), None)
                 if variant is None:
@@ -92,7 +92,7 @@ class SizedExecutable:
 
     def _make(self, sizes: Mapping[str, int]) -> Variant:
         """Code with these sizes as the example."""
-        fixed = set(self._fixed)
+        fixed, needed = set(self._fixed), set(self._fixed)
         while True:
             numbers = {name: sizes[name] for name in sorted(fixed)}
             graph, layout = self.graph, self._layout
@@ -101,21 +101,24 @@ class SizedExecutable:
             if not is_symbolic(graph):
                 verify(graph)  # what the type rules could not tell of symbols
                 code = self._compile(graph, layout)
-                self._failures += 1
-                if self._failures == _TRIES:  # before, it may be these numbers for which symbols do not do: a size of 0
-                    self._fixed = fixed
+                self._failures += fixed != needed
+                # before, it may be these numbers for which symbols do not do, such as a size of 0
+                self._fixed = fixed if self._failures == _TRIES else needed
                 return Variant(dict(sizes), None, code)
             facts = Facts(sizes)
             try:
                 with relying_on(facts):
                     verify(graph)  # so what these rules ask is among the facts
                     code = self._compile(graph, layout)
-                self._fixed, self._failures = fixed, 0
+                self._fixed, self._failures = needed, 0
                 return Variant(numbers, facts, code)
-            except NumberNeeded as needed:
-                found = needed.symbols
+            except NumberNeeded as missing:
+                found = missing.symbols
+                needed |= found
             except (ShapeError, VerifyError):  # it may be that symbols do not do, or that these numbers do not, as will show
                 found = facts.needed or frozenset(sizes)
+                if found <= fixed:
+                    raise  # more numbers will not help
             note(1, f"graphc: {graph.name}: needs numbers for {', '.join(sorted(found))}")
             fixed |= found
 

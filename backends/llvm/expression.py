@@ -311,14 +311,14 @@ class Evaluator:
                 return _linear(self._integer("mul", a, b), step * int(b.number))
             case "mul" if not step and a.number is not None:
                 return _linear(self._integer("mul", a, b), other_step * int(a.number))
-            case "quotient" | "modulo" if b.number is None:
-                return None if step or other_step else self._integer(op, a, b)
-            case "quotient" | "modulo":
+            case "quotient" | "modulo" if b.number is not None:
                 # base % c is at most c - g, where g divides both: the lanes do not reach the next multiple of c
                 g = math.gcd(a.divisor, int(b.number))
                 if step and not 0 < step * (self.width - 1) < g:
                     return None
                 return _linear(self._integer(op, a, b), step if op == "modulo" else 0)
+            case "quotient" | "modulo" if not step and not other_step:
+                return self._integer(op, a, b)
         return None
 
     def _integer(self, op: str, a: Uniform, b: Uniform) -> Uniform:
