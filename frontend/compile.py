@@ -6,8 +6,9 @@ import copy
 import functools
 import operator
 import threading
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
 
 from graphc.compiler import VERIFIED
@@ -23,14 +24,29 @@ from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Tree
 from graphc.frontend.trace import graph_name
 from graphc.frontend.tracer import active
+from graphc.frontend.tracings import Tracings
 from graphc.recompute import budgeted, check_budget
 
-_MANY = 32
-"""Graphs of one function after which a warning says that it is traced again and again."""
+MAX_GRAPHS = 64
+"""How many graphs a function may have, unless `compile` is told otherwise."""
+_MOST_OF_A_KEY = 16
+"""Of those, how many for arguments of the same types: the oldest make way, which may never fit again."""
 _ENTRIES = 4
 """How many graphs of a function have native entries at the same time."""
 _USEFUL = 8
 """Calls that make up for the making of a native entry."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `compile` was told."""
+
+    dynamic: bool | None
+    fullgraph: bool
+    backend: str | None
+    memory_budget: float | int | None
+    max_graphs: int
+    retrace: bool
 
 
 class CompiledFunction:
@@ -42,24 +58,20 @@ class CompiledFunction:
 
     __slots__ = ("__dict__", "__weakref__", "_entry")
 
-    def __init__(
-        self, function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-        memory_budget: float | int | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.fullgraph = fullgraph
-        self.backend = backend
-        self.dynamic = dynamic
-        self.memory_budget = memory_budget
-        self._sizes = DynamicSizes(dynamic)
+        self.options = options
+        self._sizes = DynamicSizes(options.dynamic)
         self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled | Branching]] = {}
         self._settled: set[Any] = set()
         """The keys of graphs that served one call alone, since the function changed Python's state: an optimizer made its own,
         a cache was filled."""
-        self._reasons: list[str] = []
+        self._tracings = Tracings(function, self._name, options.max_graphs, options.retrace)
         self._by_python: str | None = None
+        self._attribute: str | None = None
+        """What it is called in the class whose method it is."""
         self._lock = threading.RLock()
         self._entered: list[Compiled] = []
         self._entry: Callable[..., Any] = self._call
@@ -78,6 +90,8 @@ class CompiledFunction:
                 break
         else:
             made = self._trace(key, args, kwargs)
+            if made is None:
+                return self.function(*args, **kwargs)
             if isinstance(made, Recording):
                 return made.finish()
             graph = made
@@ -107,19 +121,38 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """As the function would be copied: a bound method goes to the copy of its object. Graphs are made anew."""
-        function = copy.deepcopy(self.function, memo)
-        return CompiledFunction(
-            function, dynamic=self.dynamic, fullgraph=self.fullgraph, backend=self.backend, memory_budget=self.memory_budget
-        )
+        made = CompiledFunction(copy.deepcopy(self.function, memo), self.options)
+        made._attribute = self._attribute
+        return made
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._attribute = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        """The method of an instance, which has graphs of its own: they are the instance's, and go with it."""
+        if instance is None:
+            return self
+        attributes = getattr(instance, "__dict__", None)
+        if not isinstance(attributes, dict) or self._attribute is None:
+            return functools.partial(self, instance)
+        with self._lock:
+            if self._attribute not in attributes:
+                bound = CompiledFunction(MethodType(self.function, instance), self.options)
+                bound._attribute = self._attribute
+                attributes[self._attribute] = bound
+            return attributes[self._attribute]
+
+    def __reduce__(self) -> Any:
+        if isinstance(self.function, MethodType) and self._attribute is not None:
+            return getattr, (self.function.__self__, self._attribute)
+        name = getattr(self, "__qualname__", None)  # it is found where the function would be
+        return (CompiledFunction, (self.function, self.options)) if name is None else name
 
     def _key(self, leaves: Sequence[Any], structure: Structure) -> Any:
         return call_key(leaves, structure)
 
-    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching | Recording:
-        """A graph for the call; or the call itself, where Python had to run it to the end."""
+    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching | Recording | None:
+        """A graph for the call; or the call itself, where Python had to run it to the end; None if there are too many."""
         with self._lock:
             leaves, _ = flatten((args, kwargs))
             known = self._graphs.get(key, [])
@@ -130,14 +163,14 @@ class CompiledFunction:
             if sized is not None:
                 return self._keep(key, sized)
             if known:
-                reason = known[-1].mismatch(leaves) or ""
+                reason = known[0].mismatch(leaves) or ""
             else:
-                reason = "other arguments" if self._graphs else "an optimizer's state" if self._reasons else "a first call"
-            with budgeted(self.memory_budget):
+                reason = "other arguments" if self._graphs else "state that is new" if self._tracings.all else "a first call"
+            if not self._tracings.allow(self._count(), reason):
+                return None
+            self._tracings.add(reason, args, kwargs)
+            with budgeted(self.options.memory_budget):
                 made = self._made(key, args, kwargs)
-            self._reasons.append(reason)
-            if len(self._reasons) == _MANY:
-                warnings.warn(f"{self._name} was traced {_MANY} times, last because of {reason}; see explain()", stacklevel=4)
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")
@@ -160,8 +193,12 @@ class CompiledFunction:
 
     def _keep(self, key: Any, made: Compiled | Branching) -> Compiled | Branching:
         """Have a graph found from now on, before stale ones of this key."""
-        self._graphs[key] = [made, *self._graphs.get(key, ())]
+        self._graphs[key] = [made, *self._graphs.get(key, ())][:_MOST_OF_A_KEY]
         return made
+
+    def _count(self) -> int:
+        graphs = sum(not graph.is_bound for found in self._graphs.values() for graph in found)
+        return graphs + len(self._sizes.graphs())
 
     def _made(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching:
         """A new graph for a call: for all sizes, where sizes change, or for those of the call."""
@@ -171,7 +208,7 @@ class CompiledFunction:
         if symbolic is not None:
             try:
                 with symbolic.assumed():
-                    made = Compiled(self.function, self._name, args, kwargs, self.backend, symbolic.shapes)
+                    made = Compiled(self.function, self._name, args, kwargs, self.options.backend, symbolic.shapes)
             except Exception as error:
                 if symbolic.is_demanded:
                     raise
@@ -181,33 +218,30 @@ class CompiledFunction:
                 why = made.asks_the_world or ("Python's state changes" if made.is_passing and key in self._settled else None)
                 if why is not None:
                     self._sizes.refuse(key, leaves, why)
-                if why is None or not self.fullgraph:
+                if why is None or not self.options.fullgraph:
                     return self._sizes.add(key, leaves, made, symbolic)
         recording = recorded(
-            self.function, self._name, args, kwargs, self.backend, tree=Tree(self._name, self.backend),
-            by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.fullgraph,
+            self.function, self._name, args, kwargs, self.options.backend, tree=Tree(self._name, self.options.backend),
+            by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.options.fullgraph,
             may_pass=key not in self._settled,
         )
         if recording.is_done:
             return Branching(recording, self._by_python)
-        return Compiled(self.function, self._name, args, kwargs, self.backend, recording=recording)
+        return Compiled(self.function, self._name, args, kwargs, self.options.backend, recording=recording)
 
     def explain(self) -> str:
-        """The graphs that were made, and why."""
+        """The graphs that there are, what each of them rests on, and why the function was traced."""
         graphs = [g for found in self._graphs.values() for g in found if not g.is_bound]
-        sized = self._sizes.graphs()
-        lines = [f"{self._name}: {len(graphs) + len(sized)} graphs"]
-        lines += [f"  {i}: traced because of {reason}" for i, reason in enumerate(self._reasons)]
+        lines = [f"{self._name} ({self._tracings.place}): {self._count()} graphs", *self._tracings.lines()]
         lines += [f"  not for other sizes: {why}" for why in self._sizes.refusals()]
-        for symbolic in sized:
-            lines += ["", symbolic.explain()]
+        for symbolic in self._sizes.graphs():
+            lines += ["", *symbolic.made.snapshot.lines(), symbolic.explain()]
         for graph in graphs:
-            lines += ["", *graph.lines()]
+            lines += ["", *graph.snapshot.lines(), *graph.lines()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        graphs = sum(not graph.is_bound for found in self._graphs.values() for graph in found)
-        return f"<compiled {self._name}: {graphs + len(self._sizes.graphs())} graphs>"
+        return f"<compiled {self._name}: {self._count()} graphs>"
 
 
 class CompiledModule(Module):
@@ -215,16 +249,10 @@ class CompiledModule(Module):
 
     __slots__ = ("_compiled",)
 
-    def __init__(
-        self, module: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-        memory_budget: float | int | None = None,
-    ) -> None:
+    def __init__(self, module: Module, options: Options) -> None:
         super().__init__()
         self.__dict__["_original"] = module
-        compiled = CompiledFunction(
-            module, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget
-        )
-        object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_compiled", CompiledFunction(module, options))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -268,21 +296,21 @@ if not TYPE_CHECKING:
 @overload
 def compile(  # type: ignore[overload-overlap]  # a module can be called, too
     function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False, memory_budget: float | int | None = None,
+    verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
 ) -> CompiledModule: ...
 @overload
 def compile(
     function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False, memory_budget: float | int | None = None,
+    verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
 ) -> CompiledFunction: ...
 @overload
 def compile(
     function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False, memory_budget: float | int | None = None,
+    verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
 ) -> Callable[..., Any]: ...
 def compile(
     function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
-    verify: bool = False, memory_budget: float | int | None = None,
+    verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
 ) -> Any:
     """Run a function or a module from compiled graphs.
 
@@ -291,9 +319,10 @@ def compile(
     changed in the same way, so a whole training step can be compiled. The function is traced again when its arguments'
     types, or Python values that it reads, are other than before.
 
-    Results are tensors of their own: one that is a view of an argument or of another result shares no memory with it, as it
-    would eagerly. An argument that is returned as it came is the argument itself. What the function asks of the world
-    (the time, Python's `random`) is asked once, while it is traced; graphc's own random numbers are drawn anew.
+    Results are as they would be eagerly: an argument that is returned is the argument itself, and a view of it shares its
+    memory; containers among them are new ones. Where the function asks something of the world (the time, a file, Python's
+    `random`), writes something (as by `print`), or changes Python's state, Python runs it at each call, and what it computes
+    runs as native code; `explain()` names the lines.
 
     >>> import graphc
     >>> @graphc.compile
@@ -313,6 +342,10 @@ def compile(
     verify
         Compare the results of each call with the definitions of the ops, and raise an AccuracyError that names the first node
         which differs by more than rounding, and the line that it comes from. To find bugs of graphc's: it is slow.
+    max_graphs
+        How many graphs it may have. Where none of them fits, and there are so many, it runs eagerly, which a warning tells.
+    retrace
+        False: never trace it again; where the one graph does not fit, a TraceError says why. `GRAPHC_RETRACE=0` for all.
     memory_budget
         How much of what the forward pass computes may be kept for a backward pass, within the function or after it: a float
         from 0 to 1 is a part of what would be kept, an int is bytes. The rest is computed again, first what frees most bytes
@@ -320,14 +353,17 @@ def compile(
     """
     if function is None:
         return lambda f: compile(
-            f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify, memory_budget=memory_budget
-        )
+            f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify, memory_budget=memory_budget,
+            max_graphs=max_graphs, retrace=retrace,
+        )  # fmt: skip
     if memory_budget is not None:
         check_budget(memory_budget)
-    if verify:
-        backend = f"{VERIFIED}{backend or ''}"
+    if type(max_graphs) is not int or max_graphs < 1:
+        raise ArgumentTypeError("compile: max_graphs is no number of graphs", expected="1 or more", got=repr(max_graphs))
+    backend = f"{VERIFIED}{backend or ''}" if verify else backend
+    options = Options(dynamic, fullgraph, backend, memory_budget, max_graphs, retrace)
     if isinstance(function, Module):
-        return CompiledModule(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget)
+        return CompiledModule(function, options)
     if not callable(function):
         raise ArgumentTypeError(f"compile: a {type(function).__name__} cannot be called", expected="a function or a module")
-    return CompiledFunction(function, dynamic=dynamic, fullgraph=fullgraph, backend=backend, memory_budget=memory_budget)
+    return CompiledFunction(function, options)

@@ -15,7 +15,11 @@ from typing import Any
 
 from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.frontend.guard_text import Name, last, member, short, text
+from graphc.frontend.nn.module import Module
 from graphc.frontend.survey import HOOKS, PLAIN, Survey, cell_contents, class_attribute, function_parts, slot_contents
+
+_MOST_LINES = 40
+"""Guards that are put into words."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Snapshot:
             before = len(names)
             survey = Survey(names, exempt or set(), writes)
             survey.default_dtype()
-            survey.visit(function, "the function")
+            survey.visit(function, "the module" if isinstance(function, Module) else "the function")
             for number, argument in enumerate(arguments):
                 survey.visit(argument, f"argument {number}")
             if len(names) == before:
@@ -81,6 +85,25 @@ class Snapshot:
         """What is not as it was, in a few words."""
         difference = self.difference()
         return None if difference is None else difference.text
+
+    def lines(self) -> list[str]:
+        """The guards in words: plain values one by one, objects that must be the same by their number."""
+        found: list[str] = []
+        same = 0
+        for guard, name in zip(self.guards, self._names, strict=True):
+            pairs: Any = [(name, guard.expected)] if guard.kind in ("cell", "item", "slot") else []
+            if guard.kind in ("dict", "class"):
+                pairs = [((*name[:2], key), value) for key, value in guard.expected]
+            elif guard.kind == "list":
+                pairs = [((*name[:2], k), value) for k, value in enumerate(guard.expected)]
+            for member_name, value in pairs:
+                if isinstance(value, PLAIN):
+                    found.append(f"  where {text(member_name)} is {short(value)}")
+                elif value is not ANYTHING and value is not ABSENT:
+                    same += 1
+        if len(found) > _MOST_LINES:
+            found[_MOST_LINES:] = [f"  and {len(found) - _MOST_LINES} more values are as they were"]
+        return [*found, f"  where all functions, tensors and other objects are the same ones ({same})"]
 
     def difference(self) -> Difference | None:
         """What is not as it was."""

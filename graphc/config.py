@@ -65,6 +65,8 @@ class Config:
     fuel: int
     """`GRAPHC_FUEL=n`: stop rewriting a graph after n rewrites, over all passes; -1 does not. `graphc bisect` finds the n from
     which on a result is wrong."""
+    retrace: bool
+    """`GRAPHC_RETRACE=0`: a compiled function that would have to be traced again raises an error that says why."""
     fuse_eager: bool
     """`GRAPHC_FUSE_EAGER=0`: run eager code op by op: no native code for functions such as softmax, for elementwise ops on
     large tensors and for the updates of optimizers."""
@@ -79,6 +81,7 @@ def _from_environment() -> Config:
         cpu=os.environ.get("GRAPHC_CPU") or "native",
         verify=bool(_integer("GRAPHC_VERIFY", 0)),
         fuel=_integer("GRAPHC_FUEL", -1),
+        retrace=bool(_integer("GRAPHC_RETRACE", 1)),
         fuse_eager=bool(_integer("GRAPHC_FUSE_EAGER", 1)),
     )
 

@@ -31,7 +31,7 @@ def check(function: Any, *shapes: tuple[tuple[int, ...], ...], graphs: int = 1, 
 
 def test_the_second_size_makes_a_graph_for_all() -> None:
     compiled = check(lambda x: x.softmax(-1) * 2, ((4, 3),), ((5, 3),), ((6, 3),), ((9, 3),), graphs=2, dynamic=None)
-    assert "float32[s0, 3]" in compiled.explain() and compiled.explain().startswith("lambda: 2 graphs")
+    assert "float32[s0, 3]" in compiled.explain() and ": 2 graphs" in compiled.explain()
 
 
 def test_a_dimension_that_has_not_changed_stays_a_number() -> None:
