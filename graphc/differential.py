@@ -13,6 +13,7 @@ True
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -252,6 +253,13 @@ class Verified:
         for i in self._donated.values():
             inputs[i][...] = before[i]
         raise _accuracy_error(self._graph, *found, first_difference(self._graph, before, backend=self._backend))
+
+    def at(self, sizes: Mapping[str, int]) -> Verified:
+        """The same with numbers for symbolic sizes."""
+        new = copy.copy(self)
+        new._code, new._graph = self._code.at(sizes), bind_graph(self._graph, sizes)
+        new.inputs, new.outputs = new._code.inputs, new._code.outputs
+        return new
 
     def entry(self, spec: EntrySpec) -> Entry | None:
         """None: all calls are checked."""
