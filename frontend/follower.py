@@ -84,13 +84,13 @@ class Follower:
 
     def numbers(self, value: Value, what: str) -> np.ndarray:
         """The numbers of a value."""
-        array = self._constant(value)
-        if array is None:
+        known = self._constant(value)
+        if known is None:
             segment = self._ask(value, None, what)
             assert segment.question is not None
-            array = self._values[segment.question.value]
+            known = self._values[segment.question.value]
             self._next = self.tree.after(segment, None) if self._next is not None else None
-        array = array.view()
+        array = known.view()
         array.flags.writeable = False  # writing would change nothing: what goes on is the graph
         return array
 
@@ -181,8 +181,8 @@ class Follower:
         for tensor, array in written:
             tensor._data[...] = array
             tensor._version_counter().count += 1
-        for tensor, array in made:
-            tensor._state().grad = None if array is None else wrap(array)
+        for tensor, grad in made:
+            tensor._state().grad = None if grad is None else wrap(grad)
 
 
 def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:

@@ -89,8 +89,11 @@ class Recording:
                     if tree is not None and not tree.plain_numbers and trace.given and isinstance(error, TypeError):
                         tree.plain_numbers = True
                         raise PlainNumbersWanted from error
-                    if follower is not None:
-                        follower.leave(self.leaves)
+                    try:
+                        if follower is not None:
+                            follower.leave(self.leaves)
+                    except TraceError as why:
+                        error.add_note(f"what {name} had changed in place until then is as it was before: {why}")
                     raise
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""

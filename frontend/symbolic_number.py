@@ -38,8 +38,8 @@ class SymbolicNumber:
         self._known: Any = _UNKNOWN
         trace.given.append(weakref.ref(self))
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]  # read-only
+    def __class__(self) -> type:
         return float if self.value.dtype is float64 else int
 
     def become(self, number: Any) -> None:
@@ -138,13 +138,13 @@ class SymbolicNumber:
             return self._trace.choose(self._apply(_RECORDS[name], known, swap, floating=False), bool, "bool()")
         divisor = self if swap else other
         if known is None or (name == "truediv" and divisor == 0):  # which is an error of Python's
-            other = other.plain(f"{name}()") if type(other) is SymbolicNumber else other
+            other = _plain(other, f"{name}()")
             own = self.plain(f"{name}()")
             return function(other, own) if swap else function(own, other)
         return SymbolicNumber(self._trace, self._apply(_RECORDS[name], known, swap, floating=name == "truediv"))
 
     def __neg__(self) -> Any:
-        return self * -1 if self._known is _UNKNOWN else -self._known
+        return self._step("mul", operator.mul, -1)
 
     def __pos__(self) -> Any:
         return self if self._known is _UNKNOWN else +self._known
@@ -154,6 +154,10 @@ class SymbolicNumber:
 
     def __invert__(self) -> int:
         return ~int(self)
+
+
+def _plain(number: Any, what: str) -> Any:
+    return number.plain(what) if type(number) is SymbolicNumber else number
 
 
 _RECORDS: dict[str, OpDef] = {

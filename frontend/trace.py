@@ -299,7 +299,9 @@ class Trace:
         """Operands of which some are numbers of the graph: these get the dtypes that Python's own would get."""
         if not any(type(a) is SymbolicNumber for a in operands):
             return operands
-        plain = [a.__class__(1) if type(a) is SymbolicNumber else a.type if isinstance(a, Value) else a for a in operands]
+        plain: list[Any] = [
+            a.__class__(1) if type(a) is SymbolicNumber else a.type if isinstance(a, Value) else a for a in operands
+        ]
         common = working_dtype(record, plain, common_dtype(record, plain)) if record.elementwise else None
         cast = []
         for a, name, number in zip(operands, record.operands, plain):
