@@ -76,10 +76,8 @@ def checkpoint(
         Whether the second run ends where nothing is missing any more.
     """
     if use_reentrant is None:
-        warnings.warn("graphc.utils.checkpoint: the use_reentrant parameter should be passed explicitly. use_reentrant=False "
-                      "is recommended, but if you need to preserve the current default behavior, you can pass "
-                      "use_reentrant=True.",
-                      stacklevel=2)
+        warnings.warn("graphc.utils.checkpoint: the use_reentrant parameter should be passed explicitly: False, which is "
+                      "better, or True, which is the default for older programs", stacklevel=2)
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if use_reentrant:
@@ -107,9 +105,8 @@ def checkpoint_sequential(
     The last segment runs as it is: the backward pass begins with it.
     """
     if use_reentrant is None:
-        warnings.warn("graphc.utils.checkpoint.checkpoint_sequential: the use_reentrant parameter should be passed explicitly. "
-                      "use_reentrant=False is recommended, but if you need to preserve the current default behavior, you can "
-                      "pass use_reentrant=True.", stacklevel=2)
+        warnings.warn("graphc.utils.checkpoint.checkpoint_sequential: the use_reentrant parameter should be passed explicitly: "
+                      "False, which is better, or True, which is the default for older programs", stacklevel=2)
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
@@ -214,15 +211,14 @@ class _Part:
 
     def _compare(self, found: Sequence[Tensor]) -> None:
         if len(found) != len(self.types):
-            raise CheckpointError("graphc.utils.checkpoint: A different number of tensors was saved during the original "
-                                  f"forward and recomputation.\nNumber of tensors saved during forward: {len(self.types)}\n"
-                                  f"Number of tensors saved during recomputation: {len(found)}.")
+            raise CheckpointError("graphc.utils.checkpoint: A different number of tensors was saved when the part ran again",
+                                  expected=f"{len(self.types)}, as in the forward pass", got=str(len(found)))
         if not self.check:
             return
         for i, ((shape, dtype), tensor) in enumerate(zip(self.types, found)):
             if (tensor.shape, tensor.dtype) != (shape, dtype):
-                raise CheckpointError("graphc.utils.checkpoint: Recomputed values for the following tensors have different "
-                                      f"metadata than during the forward pass.\ntensor at position {i}",
+                raise CheckpointError("graphc.utils.checkpoint: Recomputed values have different metadata than in the forward "
+                                      f"pass: saved tensor {i}",
                                       expected=f"{dtype.name}{list(shape)}", got=f"{tensor.dtype.name}{list(tensor.shape)}")
 
 

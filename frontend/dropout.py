@@ -96,9 +96,8 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if input.dim() not in (3, 4):
         _warn("dropout2d", input)
     elif input.dim() == 3:
-        warnings.warn("dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is "
-                      "desired - input is interpreted as shape (N, C, L), where C is the channel dim. For [C, H, W] use "
-                      "dropout2d on input.unsqueeze(0).", stacklevel=2)
+        warnings.warn("dropout2d: a 3D input is taken for [N, C, L]; for one image, [C, H, W], use dropout2d on "
+                      "input.unsqueeze(0)", stacklevel=2)
     return feature_dropout(input, p, training, inplace)
 
 

@@ -75,9 +75,8 @@ class _Switch:
                                     got=type(function).__name__)
 
         if inspect.isclass(function):
-            warnings.warn("Decorating classes is deprecated and will be disabled in future versions. You should only decorate "
-                          "functions or methods. To preserve the current behavior of class decoration, you can directly "
-                          "decorate the `__init__` method and nothing else.", FutureWarning, stacklevel=2)
+            warnings.warn("Decorating classes is deprecated: it concerns __init__ alone, which can be decorated itself",
+                          FutureWarning, stacklevel=2)
         if inspect.isgeneratorfunction(function):
             return self._around_steps(function)  # type: ignore[return-value]
 

@@ -156,8 +156,8 @@ def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     order = _listed(args, dims)
     ndim = len(input._data.shape)
     if len(order) != ndim:
-        raise GraphcError(f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
-                          f"desired ordering of dimensions i.e. input.dim() = {ndim} is not equal to len(dims) = {len(order)}")
+        raise GraphcError("permute: the number of dimensions of the input does not match the length of the order",
+                          expected=f"{ndim} dimensions", got=f"{len(order)}: {order}")
     found = tuple(axis(d, ndim) for d in order)
     if len(set(found)) != len(found):
         raise GraphcError("permute(): duplicate dims are not allowed.", got=str(tuple(order)))

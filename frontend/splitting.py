@@ -63,9 +63,8 @@ def _one_of_several(piece: Tensor, name: str, index: int) -> Tensor:
     """One of the views that a function returns. As in PyTorch, a gradient cannot follow changes in place through it."""
     if piece._meta is not None and piece._meta.view is not None:
         piece._meta.view.refusal = (
-            f"Output {index} of {name}Backward0 is a view and is being modified inplace. This view is the output of a function "
-            "that returns multiple views. Such functions do not allow the output views to be modified inplace. You should "
-            "replace the inplace operation by an out-of-place one.")
+            f"Output {index} of {name}Backward0 is a view and is being modified inplace: it comes from a function that returns "
+            "several, through which gradients cannot follow. Use an operation that is not in place.")
     return named(piece, name)
 
 

@@ -83,9 +83,9 @@ def test_batches_of_cotangents() -> None:
     assert grad(compiled(x), x, basis, is_grads_batched=True)[0].tolist() == [[2, 0, 0], [2, 4, 0], [2, 4, 6]]
     assert grad([x.sum(), x * 2], [x, leaf(1)], [graphc.ones(2).double(), basis[:2]], is_grads_batched=True,
                 allow_unused=True)[1] is None
-    with pytest.raises(RuntimeError, match="mismatch was detected"):
+    with pytest.raises(RuntimeError, match="another shape than the output"):
         grad(x * 2, x, graphc.ones(2, 4).double(), is_grads_batched=True)
-    with pytest.raises(RuntimeError, match="has to be there, and of one size"):
+    with pytest.raises(RuntimeError, match="is the batch, of one size"):
         grad([x * 2, x * 3], x, [basis, basis[:2]], is_grads_batched=True)
 
 
@@ -306,7 +306,7 @@ def test_what_is_overwritten_is_kept_for_the_gradient(change: Callable[[Any, Any
 ])
 def test_views_that_come_several_at_a_time_are_protected(pick: Callable[[Any], Any]) -> None:
     part = pick(leaf(1, 2) * 2)
-    with pytest.raises(RuntimeError, match="output of a function that returns multiple views"):
+    with pytest.raises(RuntimeError, match="comes from a function that returns several"):
         part.mul_(2)
     plain = graphc.ones(2)
     pick(plain).mul_(2)

@@ -116,7 +116,7 @@ def test_channel_dropout_of_inputs_without_a_batch() -> None:
     graphc.manual_seed(0)
     whole = F.dropout1d(graphc.ones(200, 6), 0.5)
     assert set(whole.sum(1).tolist()) == {0.0, 12.0}
-    with pytest.warns(UserWarning, match="3D input to dropout2d"):
+    with pytest.warns(UserWarning, match="3D input is taken for"):
         rows = F.dropout2d(graphc.ones(20, 30, 6), 0.5)  # as PyTorch: (N, C, L)
     assert set(rows.sum(2).flatten().tolist()) == {0.0, 12.0}
     with pytest.raises(RuntimeError, match="Expected 2D or 3D input"):

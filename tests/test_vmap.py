@@ -373,7 +373,7 @@ def test_functions_without_a_rule() -> None:
     (lambda x: vmap(lambda a: a, out_dims="0")(x), ValueError, "must be an int, None or"),
     (lambda x: vmap(lambda a: a, randomness="some"), RuntimeError, "'error', 'different', or 'same'"),
     (lambda x: vmap(lambda a: a, chunk_size=0), ValueError, "greater than 0"),
-    (lambda x: vmap(lambda a: a[0].item())(x), RuntimeError, r"calling \.item\(\)"),
+    (lambda x: vmap(lambda a: a[0].item())(x), RuntimeError, r"\.item\(\) of a tensor that stands for a batch"),
     (lambda x: vmap(lambda a: a if a[0] > 0 else -a)(x), RuntimeError, "data-dependent control flow"),
 ])
 def test_misuse_is_named(call: Callable[[graphc.Tensor], object], kind: type[Exception], message: str) -> None:

@@ -119,15 +119,13 @@ def _batched(outputs: Sequence[Any], wanted: Sequence[Edge], cotangents: Any, ke
     given = [cotangents] if isinstance(cotangents, Tensor) or cotangents is None else list(cotangents)
     sizes = {ct.shape[0] for ct in given if ct is not None and ct.dim()}
     if len(sizes) != 1:
-        raise AutogradError("If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
-                            "dimension, which has to be there, and of one size", got=f"sizes {sorted(sizes)}")
+        raise AutogradError("is_grads_batched=True: the first dimension of all grad_outputs is the batch, of one size",
+                            got=f"sizes {sorted(sizes)}")
     level = BatchLevel(sizes.pop(), "error")
     for i, (y, ct) in enumerate(zip(outputs, given)):
         if ct is not None and isinstance(y, Tensor) and ct.shape[1:] != y.shape:
-            raise AutogradError("If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
-                                "dimension. The sizes of the remaining dimensions are expected to match the shape of "
-                                f"corresponding output, but a mismatch was detected: grad_output[{i}] has a shape of "
-                                f"{list(ct.shape[1:])} and output[{i}] has a shape of {list(y.shape)}.")
+            raise AutogradError(f"is_grads_batched=True: behind its first dimension, the batch, grad_outputs[{i}] has another "
+                                "shape than the output", expected=str(list(y.shape)), got=str(list(ct.shape[1:])))
     with level.entered():
         elements = [ct if ct is None else level.enter_batch(to_front(ct, 0)) for ct in given]
         found = engine.run(_roots(outputs, elements), keep_graph=keep, create_graph=create_graph, inputs=wanted,

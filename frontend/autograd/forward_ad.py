@@ -73,9 +73,8 @@ def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> T
         if not x.dtype.is_differentiable:
             raise ArgumentError(f"Expected {what} to be floating point or complex, but got: {x.dtype.name}")
     if tensor.shape != tangent.shape:
-        raise AutogradError("Trying to set a forward gradient that has a different size than that of the original Tensor, this "
-                            f"is not supported. Tensor is of size {list(tensor.shape)} while the given forward gradient is of "
-                            f"size {list(tangent.shape)}.")
+        raise AutogradError("make_dual: the tangent has a different size than the tensor", expected=str(list(tensor.shape)),
+                            got=str(list(tangent.shape)))
     with enable_grad():
         dual = view_as(tensor, tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
     _level.duals.append((dual, tangent))

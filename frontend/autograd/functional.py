@@ -68,18 +68,15 @@ def jacobian(
         "reverse-mode" for rows, or "forward-mode" for columns, which has to be vectorized.
     """
     if strategy not in ("forward-mode", "reverse-mode"):
-        raise AssertionError('Expected strategy to be either "forward-mode" or "reverse-mode". Hint: If your function has more '
-                             'outputs than inputs, "forward-mode" tends to be more performant. Otherwise, prefer to use '
-                             '"reverse-mode".')
+        raise AssertionError(f'jacobian: strategy={strategy!r}; it is "forward-mode", which suits functions of few inputs, or '
+                             '"reverse-mode", which suits those of few outputs')
     if strategy == "forward-mode" and not vectorize:
-        raise NotImplementedError("Computing Jacobian using forward-AD or forward-over-reverse Hessian is only implemented for "
-                                  "`vectorize=True`.")
+        raise NotImplementedError("jacobian: forward-mode takes all columns at once: it needs vectorize=True")
     if strict and vectorize:
-        raise AutogradError("graphc.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported "
-                            "together. Please either set `strict=False` or `vectorize=False`.")
+        raise AutogradError("jacobian: strict=True looks at one row after the other, vectorize=True at all at once",
+                            hint="leave one of the two out")
     if strict and strategy == "forward-mode":
-        raise AutogradError('graphc.autograd.functional.jacobian: `strict=True` and `strategy="forward-mode"` are not '
-                            "supported together (yet).")
+        raise AutogradError('jacobian: strict=True goes with strategy="reverse-mode" alone')
     run = _Run("jacobian", func, inputs, create_graph, strict)
     rows = []
     for i, y in enumerate(run.outputs):
@@ -154,9 +151,8 @@ class _Run:
         if strict:
             for i, y in enumerate(self.outputs):
                 if not y.requires_grad:
-                    raise AutogradError(f"Output {i} of the user-provided function does not require gradients. The outputs "
-                                        "must be computed in a differentiable manner from the input when running in strict "
-                                        "mode.")
+                    raise AutogradError(f"Output {i} of the user-provided function does not require gradients: in strict mode "
+                                        "it has to depend on the inputs")
 
     def values(self) -> list[Tensor]:
         """The outputs as results."""
@@ -208,11 +204,10 @@ class _Run:
         for i, (g, x) in enumerate(zip(found, like)):
             if self.strict and g is None:
                 raise AutogradError(
-                    f"The output of the user-provided function is independent of input {i}. This is not allowed in strict mode."
+                    f"The output of the user-provided function is independent of input {i}, which strict mode refuses"
                     if stage != "double_back" else
-                    f"The hessian of the user-provided function with respect to input {i} is independent of the input. This is "
-                    "not allowed in strict mode. You should ensure that your function is thrice differentiable and that the "
-                    "hessian depends on the inputs.")
+                    f"The hessian of the user-provided function with respect to input {i} is independent of the input, which "
+                    "strict mode refuses where it is to be differentiated again")
             g = ops.zeros_like(x) if g is None else g
             results.append(g.detach() if final and not self.create_graph else g)
         return results
@@ -243,11 +238,11 @@ class _Run:
             return
         for k, g in enumerate(pulled):
             if g is None:
-                raise AutogradError(f"Output {i} of the user-provided function is independent of input {k}. This is not "
-                                    "allowed in strict mode.")
+                raise AutogradError(f"Output {i} of the user-provided function is independent of input {k}, which strict mode "
+                                    "refuses")
             if self.create_graph and not g.requires_grad:
-                raise AutogradError(f"The jacobian of the user-provided function is independent of input {k}. This is not "
-                                    "allowed in strict mode when create_graph=True.")
+                raise AutogradError(f"The jacobian of the user-provided function is independent of input {k}, which strict "
+                                    "mode refuses with create_graph=True")
 
     def columns(self, i: int, y: Tensor) -> list[Tensor]:
         """The Jacobian of output i by each input, all columns at once."""

@@ -153,17 +153,15 @@ class _Check:
 
     def inputs_are_fit(self) -> None:
         if not self.wanted:
-            raise ArgumentError("gradcheck expects at least one input tensor to require gradient, but none of the them have "
-                                "requires_grad=True.")
+            raise ArgumentError("gradcheck expects at least one input tensor to require gradient",
+                                hint="set requires_grad=True for what the function is differentiated by")
         for i, x in self.wanted:
             if x.dtype.to_real() is not float64:
-                warnings.warn(f"Input #{i} requires gradient and is not a double precision floating point or complex. This "
-                              "check will likely fail if all the inputs are not of double precision floating point or "
-                              "complex. ", stacklevel=3)
+                warnings.warn(f"Input #{i} requires gradient and is not of double precision: differences of it are too coarse "
+                              "for the check to succeed", stacklevel=3)
             if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape)):
-                raise GraphcError(f"The {i}th input has a dimension with stride 0. gradcheck only supports inputs that are "
-                                  "non-overlapping to be able to compute the numerical gradients correctly. You should call "
-                                  ".contiguous on the input before passing it to gradcheck.")
+                raise GraphcError(f"The {i}th input has a dimension with stride 0: its elements cannot be changed one by one",
+                                  hint="pass x.contiguous()")
             x.retain_grad()
 
     def outputs(self) -> list[Tensor]:
@@ -226,9 +224,8 @@ class _Check:
         # functions that are called often come to run as native code, whose last bits may differ
         rounding = 64 * np.finfo(analytical.dtype).eps * np.abs(analytical).max(initial=0)
         if np.abs(analytical - again).max(initial=0) > self.nondet_tol + rounding:
-            raise GradcheckError("Backward is not reentrant, i.e., running backward with same input and grad_output multiple "
-                                 "times gives different values, although analytical gradient matches numerical gradient. The "
-                                 f"tolerance for nondeterminism was {self.nondet_tol}.")
+            raise GradcheckError("Backward is not reentrant: a second pass with the same input and the same grad_output gave "
+                                 f"other values, by more than nondet_tol={self.nondet_tol}; the first ones are right")
 
     def _jacobian(self, y: Tensor, x: Tensor, check_dtypes: bool) -> np.ndarray:
         """The derivative of y by the real numbers that x is made of, one column each, from backward passes.

@@ -201,7 +201,5 @@ def _check_workers(num_workers: int, timeout: float, prefetch_factor: int | None
 def _check_cpus(num_workers: int) -> None:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if num_workers > usable:
-        warnings.warn(f"This DataLoader will create {num_workers} worker processes in total. Our suggested max number of "
-                      f"worker in current system is {usable}, which is smaller than what this DataLoader is going to create. "
-                      "Please be aware that excessive worker creation might get DataLoader running slow or even freeze, "
-                      "lower the worker number to avoid potential slowness/freeze if necessary.", stacklevel=3)
+        warnings.warn(f"This DataLoader will create {num_workers} worker processes, and there are {usable} CPUs to run them: "
+                      "more workers than that slow each other down", stacklevel=3)

@@ -62,9 +62,9 @@ class BatchLevel(Level):
     def _draw(self, state: Tensor, batched: bool, shape: tuple[Any, ...]) -> tuple[Tensor, bool]:
         """Random bits: the same for all elements of the batch, or a draw for each."""
         if self.randomness == "error":
-            raise GraphcError("vmap: called random operation while in randomness error mode. Please either use the 'same' or "
-                              "'different' randomness flags on vmap or perform the randomness operation out of vmap",
-                              hint="vmap(f, randomness='different')")
+            raise GraphcError("vmap: called random operation while in randomness error mode: it is to be said whether all "
+                              "elements get the same numbers",
+                              hint="vmap(f, randomness='different'), or 'same'; or draw the numbers outside of vmap")
         if batched:
             raise GraphcError("vmap: the state of a random generator differs from one element of the batch to the other",
                               hint="give each element numbers of its own by randomness='different'")
@@ -79,9 +79,8 @@ class BatchLevel(Level):
     def _write_outside(self, target: Inner, value: Inner) -> None:
         if value.batched and not target.batched:
             raise GraphcError(
-                "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in "
-                "extra_args that has more elements than `self`. This happened due to `other` being vmapped over but `self` "
-                "not being vmapped over in a vmap.",
+                "vmap: inplace arithmetic on a tensor from outside is not possible with operands that differ from element to "
+                "element of the batch: it has no room for them",
                 hint="use the operation without the trailing underscore, or give each element a tensor of its own: clone() it")
         with self.outside():
             inplace.refuse(target.value)
@@ -105,11 +104,10 @@ class BatchLevel(Level):
 
     def _without_numbers(self, what: str) -> GraphcError:
         if what == "bool()":
-            return GraphcError("vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We "
-                              "don't support that yet", hint="choose with where(condition, a, b)")
-        return GraphcError(f"vmap: It looks like you're calling .{what} on a Tensor. We don't support vmap over calling .{what}"
-                          " on a Tensor, please try to rewrite what you're doing with ops that work on tensors",
-                          got=f"a batch of {self.size} tensors")
+            return GraphcError("vmap: data-dependent control flow: the elements of the batch may take different branches",
+                               hint="choose with where(condition, a, b)")
+        return GraphcError(f"vmap: .{what} of a tensor that stands for a batch: there is not one value, but {self.size}",
+                           hint="use operations on tensors")
 
     def call_function(self, function: type[Function], args: Sequence[Any]) -> Any:
         batched = [self.is_batched(a) for a in args]
@@ -120,17 +118,16 @@ class BatchLevel(Level):
                 result = function.apply(*operands)
             return self._results(result, None)
         if own_rule and function.generate_vmap_rule:
-            raise AutogradError(f"You tried to vmap over {function.__name__}, but it has both generate_vmap_rule=True and an "
-                                "overridden vmap staticmethod. Please set generate_vmap_rule=False or delete the overridden "
-                                "vmap staticmethod to avoid ambiguity.")
+            raise AutogradError(f"vmap of {function.__name__}: it has both generate_vmap_rule=True and a vmap staticmethod",
+                                hint="leave one of the two out")
         if own_rule:
             with self.outside():
                 in_dims = tuple(0 if own else None for own in batched)
                 result, out_dims = function.vmap(VmapInfo(self.size, self.randomness), in_dims, *operands)
             return self._results(result, out_dims)
         if not function.generate_vmap_rule:
-            raise AutogradError(f"You tried to vmap over {function.__name__}, but it does not have vmap support. Please "
-                                "override and implement the vmap staticmethod or set generate_vmap_rule=True.")
+            raise AutogradError(f"vmap of {function.__name__}: it does not have vmap support",
+                                hint="set generate_vmap_rule = True, or define a static method vmap")
         with self.outside():
             whole = _whole(function, self, batched)
             result = whole.apply(*operands)

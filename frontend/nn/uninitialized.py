@@ -41,9 +41,8 @@ class _Uninitialized(Tensor):
     def shape(self) -> Size:
         """Not known yet."""
         raise GraphcError(
-            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in `load_state_dict` "
-            "when trying to load an uninitialized parameter into an initialized one. Call `forward` to initialize the "
-            "parameters before accessing their attributes.")
+            "Can't access the shape of an uninitialized parameter or buffer", hint="call the module once: its first input "
+            "says what shape it has; a state of modules that were never called fits those alone")
 
     @property
     def dtype(self) -> DType:

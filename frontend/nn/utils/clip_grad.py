@@ -36,8 +36,7 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
     total = norm(stack([n.to(norms[0].dtype) for n in norms]), norm_type)
     if error_if_nonfinite and not isfinite(total):
         raise GraphcError(f"The total norm of order {float(norm_type)} for gradients from `parameters` is non-finite, so it "
-                          "cannot be clipped. To disable this error and scale the gradients by the non-finite norm anyway, "
-                          "set `error_if_nonfinite=False`")
+                          "cannot be clipped", hint="error_if_nonfinite=False lets it pass, and the gradients become nan")
     return total
 
 
