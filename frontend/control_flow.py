@@ -98,7 +98,7 @@ def cond(pred: Any, true_fn: Function, false_fn: Function, operands: Sequence[An
     updated = _united(then.updated, otherwise.updated)
     all_types = [*types, *_types(captured)]
     graphs = [_branch(body, len(types), captured, updated, all_types) for body in (then, otherwise)]
-    results = ops.cond(pred.reshape(()), *inputs, *captured, then=graphs[0], otherwise=graphs[1])
+    results = ops.cond(pred.reshape(()), *inputs, *_values(captured, updated), then=graphs[0], otherwise=graphs[1])
     _write_back(updated, results[len(then.types) :])
     return unflatten(then.structure, results[: len(then.types)])
 
@@ -180,7 +180,8 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
         b.with_inputs(all_types, [*range(count), *(place[id(t)] for t in b.captured)], range(len(b.graph.outputs)))
         for b in (condition, body)
     ]
-    results = ops.while_loop(*carry, *captured, condition=graphs[0], body=graphs[1], carries=count + updates)
+    operands = [*carry, *_values(captured, body.updated)]
+    results = ops.while_loop(*operands, condition=graphs[0], body=graphs[1], carries=count + updates)
     _write_back(body.updated, results[count:])
     return unflatten(structure, results[:count])
 
@@ -231,12 +232,14 @@ def _eager_scan(
         carry = as_tensors(found, combine_fn)
         check_carry("scan", combine_fn, structure, types, given, _types(carry))
         leaves, result_structure = flatten(y)
-        made.append([] if y is None else as_tensors(leaves, combine_fn))
+        carried = {id(x) for x in carry}  # the next step may change these in place
+        results = [] if y is None else as_tensors(leaves, combine_fn)
+        made.append([x.clone() if id(x) in carried else x for x in results])
     if reverse:
         made.reverse()
     assert result_structure is not None
-    results = [stack(column, _dim(dim, column[0].dim() + 1)) for column in zip(*made)]
-    return unflatten(structure, carry), unflatten(result_structure, results or [None])
+    columns = [stack(column, _dim(dim, column[0].dim() + 1)) for column in zip(*made)]
+    return unflatten(structure, carry), unflatten(result_structure, columns or [None])
 
 
 def _graph_scan(
@@ -272,8 +275,9 @@ def _graph_scan(
         graph = saving(graph, carries, scanned)
     if not graph.inputs:  # nothing that an op could be applied to
         return _eager_scan(pair, combine_fn, carry, structure, rows, row_structure, count, dim, reverse)
-    found = ops.scan(*carry, *body.updated, *rows, *others, body=graph, carries=carries, scanned=scanned, length=count,
-                     reverse=reverse) if graph.outputs else ()
+    operands = [*carry, *_values(body.updated, body.updated), *rows, *others]
+    attrs = {"body": graph, "carries": carries, "scanned": scanned, "length": count, "reverse": reverse}
+    found = ops.scan(*operands, **attrs) if graph.outputs else ()
     _write_back(body.updated, found[len(types) : carries])
     ys = [movedim(y, 0, _dim(dim, y.dim())) for y in found[carries : carries + results - len(types)]]
     return unflatten(structure, found[: len(types)]), unflatten(inside[1], ys or [None])
@@ -360,6 +364,17 @@ def check_carry(
 def _listed(body: Body) -> str:
     nesting = "" if body.structure.kind == "leaf" else f" in a {body.structure.kind}"
     return (", ".join(str(t) for t in body.types) or "nothing") + nesting
+
+
+def _values(tensors: Sequence[Tensor], updated: Sequence[Tensor]) -> list[Tensor]:
+    """Captured tensors as operands: of what will be changed in place, what it holds now."""
+    if updated and _in_batch():
+        raise TraceError(
+            "control flow under vmap changes a tensor from outside in place, such as the state of a random generator",
+            expected="functions that return what is new", hint="draw random numbers before, and pass them in",
+        )  # fmt: skip
+    changed = {id(t) for t in updated}
+    return [t.detach().clone() if id(t) in changed else t for t in tensors]
 
 
 def _write_back(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -239,6 +239,37 @@ def test_changes_in_place_are_kept() -> None:
     close(counts[1], counts[0])
 
 
+def test_a_carry_that_is_changed_in_place() -> None:
+    def step(h: Any, r: Any) -> Any:
+        h.add_(r)
+        return h, h
+
+    def f(x: Any) -> Any:
+        return graphc.scan(step, x * 1, ROWS)
+
+    for a, b in zip(graphc.compile(f)(X), f(X)):
+        close(a, b)
+    close(f(X)[1], X + ROWS.cumsum(0))
+
+
+def test_running_statistics_in_a_loop() -> None:
+    norms = [graphc.nn.BatchNorm1d(3), graphc.nn.BatchNorm1d(3)]
+    batches = ROWS.reshape(2, 2, 3)
+
+    def f(norm: Any) -> Callable[[Any], Any]:
+        return lambda x: graphc.map(norm, x)
+
+    close(graphc.compile(f(norms[0]))(batches), f(norms[1])(batches))
+    for a, b in zip(norms[0].buffers(), norms[1].buffers()):
+        close(a, b)
+
+
+def test_no_random_numbers_under_vmap() -> None:
+    f = vmap(lambda x: graphc.cond(x.sum() > 0, lambda: graphc.rand(3), lambda: x), randomness="different")
+    with pytest.raises(TraceError, match="state of a random generator"):
+        f(graphc.stack([X, -X]))
+
+
 def test_random_numbers_inside() -> None:
     def f(x: Any) -> Any:
         return graphc.scan(lambda h, r: (h + graphc.rand(3) * r, None), x, ROWS)[0]
