@@ -97,6 +97,8 @@ def evaluate(guards: Sequence[Relation], sizes: Mapping[str, int]) -> Failure | 
 class Assumptions:
     """The hints of symbols, and what has been concluded from them."""
 
+    by_form = False
+
     def __init__(self, hints: Mapping[str, int] | None = None, ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
         self.hints = dict(hints or {})
         self.ranges = dict(ranges or {})

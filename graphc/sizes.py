@@ -37,6 +37,8 @@ class NumberNeeded(ShapeError):
 class Facts:
     """An example of the sizes, and the facts that a schedule rests on."""
 
+    by_form = True
+
     def __init__(self, example: Mapping[str, int]) -> None:
         self.example = dict(example)
         self.at_least_zero: dict[Dim, bool] = {}
@@ -45,9 +47,8 @@ class Facts:
         """Symbols in whose place a number was asked for."""
 
     def holds(self, difference: Dim, relation: str) -> bool:
-        """What holds for the example; that two sizes are the same number by chance does not count."""
-        if relation == "==":
-            return False
+        """What holds for the example."""
+        assert relation == ">=", "sizes are equal by their form"
         known = self.at_least_zero.get(difference)
         if known is None:
             known = self.at_least_zero[difference] = self.estimate(difference) >= 0
