@@ -108,6 +108,10 @@ class BodyTrace:
         """As `concrete`."""
         return self.concrete(tensor, what)
 
+    def number(self, tensor: Tensor) -> Any:
+        """As `concrete`."""
+        return self.concrete(tensor, "item()")
+
     def begin_backward(self) -> None:
         """A backward pass begins in the body: there is nothing that is kept for it from outside."""
 
