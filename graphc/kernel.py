@@ -231,6 +231,8 @@ _EMITTER = ExprEmitter()
 
 def constant(value: Scalar, dtype: DType) -> Expr:
     """A number: rounded to the dtype, or cut to its bits."""
+    if dtype is int64 and type(value) is int and -(1 << 63) <= value < 1 << 63:  # an index, nearly always
+        return Expr("constant", (), dtype, value)
     return Expr("constant", (), dtype, scalar_array(value, dtype).item())
 
 

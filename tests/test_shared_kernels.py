@@ -11,7 +11,7 @@ from graphc.compiler import compile_graph
 from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.kernel import Axis, Buffer, Call, Gemm, Loop, Loops, Store, load
-from graphc.kernel_key import kernel_key
+from graphc.kernel_key import Place, kernel_key
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
 from graphc.types import float32
@@ -34,7 +34,7 @@ def layers(count: int, widths: tuple[int, ...] = (8,), rows: int = 4) -> Graph:
             x = graphc.tanh(x @ w)
         return x
 
-    return graphc.trace(run, (graphc.randn(rows, widths[0]), *weights))
+    return graphc.trace(run, (graphc.randn(rows, widths[0]), *weights)).ir
 
 
 def test_layers_share_their_code():
@@ -88,8 +88,8 @@ def map_of(source: Buffer, target: Buffer, *, extent: int = 8, step: int = 1, ti
 def test_what_keys_tell_apart():
     a, b, c = (Buffer(name, float32, 64) for name in "abc")
     known = kernel_key(map_of(a, b))
-    assert known[1] == [b, a]
-    assert kernel_key(map_of(b, c)) == (known[0], [c, b])
+    assert known[1] == [Place(b, 0), Place(a, 0)]
+    assert kernel_key(map_of(b, c)) == (known[0], [Place(c, 0), Place(b, 0)])
     assert kernel_key(map_of(a, a))[0] != known[0], "in place"
     others = [map_of(a, b, extent=9), map_of(a, b, step=2), map_of(a, b, times=-2.0), map_of(a, b, lanes=4)]
     others += [map_of(Buffer("a", float32, 64, "input"), b), map_of(Buffer("a", float32, 65), b)]
@@ -109,3 +109,35 @@ def test_products_count_their_operands():
     assert second[0] == third[0] != first[0] != last[0]
     assert len(second[1]) == 3
     assert second[1] != third[1]
+
+
+def test_a_place_in_a_buffer_does_not_count():
+    a, b = Buffer("a", float32, 64), Buffer("b", float32, 64)
+    i = Axis("i", 8)
+
+    def part(start: int, apart: int) -> Loops:
+        sum_ = load(a, i.value + start) + load(a, i.value + (start + apart))
+        return Loops("part", (), (Loop(i, (Store(b, i.value + 2 * start, sum_),), 8),), 1.0)
+
+    key, places = kernel_key(part(8, 3))
+    assert places == [Place(b, 16), Place(a, 8)]
+    assert kernel_key(part(0, 3)) == (key, [Place(b, 0), Place(a, 0)])
+    assert kernel_key(part(8, 4))[0] != key
+
+
+@pytest.mark.parametrize("rows", [4, 48])
+def test_steps_of_an_unrolled_loop_share_their_code(rows: int):
+    def run(x: graphc.Tensor, w: graphc.Tensor, u: graphc.Tensor) -> graphc.Tensor:
+        h = x[0]
+        for t in range(12):
+            h = graphc.tanh(x[t] @ w + h @ u)
+        return h
+
+    rng = np.random.default_rng(0)
+    shapes = [(12, rows, 48), (48, 48), (48, 48)]
+    arrays = [rng.normal(size=shape, scale=0.2).astype(np.float32) for shape in shapes]
+    graph = graphc.trace(run, [graphc.from_numpy(a) for a in arrays]).ir
+    kernels, shared = functions(graph)
+    assert kernels >= 12
+    assert shared <= 8
+    np.testing.assert_allclose(compile_graph(graph)(*arrays)[0], interpret(graph, arrays)[0], rtol=1e-4, atol=1e-5)

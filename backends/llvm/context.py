@@ -92,20 +92,23 @@ class Context:
         f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
         return table
 
-    def put(self, f: Function, table: str, buffers: Sequence[Buffer]) -> None:
+    def put(self, f: Function, table: str, buffers: Sequence[Buffer], shifts: Sequence[int]) -> None:
         """Put the addresses of a kernel's buffers into a table, in the function of a program: what `fill` does, as instructions
         of their own."""
-        for slot, buffer in enumerate(buffers, _BUFFERS):
+        for slot, (buffer, shift) in enumerate(zip(buffers, shifts, strict=True), _BUFFERS):
             field, offset = self._places[buffer]
             address = f.value(f"getelementptr i8, ptr %{FIELDS[field]}, i64 {offset}")
             if field != _ARENA:
                 address = f.value(f"load ptr, ptr {address}")
+            if shift:
+                address = f.value(f"getelementptr i8, ptr {address}, i64 {shift}")
             f.do(f"store ptr {address}, ptr {_place(f, table, slot)}")
 
     def fill(self) -> str:
         """Add a function that puts the addresses of a kernel's buffers into a table; returns its symbol.
 
-        void fill(ptr fields, ptr table, ptr places, i64 count): `fields` are the inputs, outputs, constants and the arena
+        void fill(ptr fields, ptr table, ptr places, i64 count): `fields` are the inputs, outputs, constants and the arena;
+        of the places each is two numbers, that of `place`, and by how many bytes the address is moved
         """
         if self.module.has("fill"):
             return "@fill"
@@ -114,7 +117,9 @@ class Context:
         slots = _place(f, "%table", _BUFFERS)
         address = f.slot("ptr")
         with f.loop("0", "%count") as i:
-            place = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr %places, i64 {i}')}")
+            entry = f.value(f"getelementptr [2 x i64], ptr %places, i64 {i}")
+            place = f.value(f"load i64, ptr {entry}")
+            shift = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 1')}")
             field = f.value(f"and i64 {place}, {(1 << _FIELD_BITS) - 1}")
             offset = f.slot("i64")
             f.do(f"store i64 {f.value(f'ashr i64 {place}, {_FIELD_BITS}')}, ptr {offset}")
@@ -129,7 +134,8 @@ class Context:
             f.do(f"store ptr {there}, ptr {address}")
             with f.when(f.value(f"icmp ne i64 {field}, {_ARENA}")):
                 f.do(f"store ptr {f.value(f'load ptr, ptr {there}')}, ptr {address}")
-            f.do(f"store ptr {f.value(f'load ptr, ptr {address}')}, ptr {_place(f, slots, i)}")
+            moved = f.value(f"getelementptr i8, ptr {f.value(f'load ptr, ptr {address}')}, i64 {shift}")
+            f.do(f"store ptr {moved}, ptr {_place(f, slots, i)}")
         f.do("ret void")
         return "@fill"
 

@@ -25,7 +25,7 @@ from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Buffer, Call, Control, Gemm, Program, writes
-from graphc.kernel_key import kernel_key
+from graphc.kernel_key import Place, kernel_key
 from graphc.types import Size
 
 _MOST_DIRECT = 24
@@ -49,6 +49,8 @@ class _Step:
 
     symbol: str
     buffers: list[Buffer]
+    shifts: list[int]
+    """By how many bytes each is moved for it."""
     fails: bool
     """Whether the function returns a status."""
     checks: list[tuple[int, Buffer]]
@@ -96,7 +98,7 @@ class _Programs:
         table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
         if symbol != ENTRY and len(steps) <= _MOST_DIRECT:
             for step in steps:
-                context.put(f, table, step.buffers)
+                context.put(f, table, step.buffers, step.shifts)
                 status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
                 if step.fails:
                     _stop_if_not_zero(f, status)
@@ -129,7 +131,7 @@ class _Programs:
         return Inner(f"@{symbol}", self.render(program, symbol), program)
 
     def _kernels(self, context: Context, program: Program, prefix: str) -> list[_Step]:
-        rendered: dict[Hashable, str] = {}
+        rendered: dict[Hashable, tuple[str, list[Place]]] = {}
         steps: list[_Step] = []
         for number, kernel in enumerate(program.kernels):
             name = f"{prefix}kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
@@ -144,11 +146,12 @@ class _Programs:
                     context.begin(buffers)
                     first = program.checks.index(kernel.checks[0]) if kernel.checks else 0
                     render_control(context, kernel, inner, name, first)
-                steps.append(_Step(name, buffers, True, []))
+                steps.append(_Step(name, buffers, [0] * len(buffers), True, []))
                 continue
-            key, buffers = kernel_key(kernel)
+            key, places = kernel_key(kernel)
+            buffers = [place.buffer for place in places]
             if key not in rendered:
-                rendered[key] = name
+                rendered[key] = name, places
                 context.begin(buffers)
                 if isinstance(kernel, Gemm):
                     render_gemm(context, kernel, name)
@@ -156,7 +159,9 @@ class _Programs:
                     render_loops(context, kernel, name)
             written = writes(kernel) if program.checks else ()
             checks = [(status, check.buffer) for status, check in enumerate(program.checks, 1) if check.buffer in written]
-            steps.append(_Step(rendered[key], buffers, False, checks))
+            symbol, first_places = rendered[key]
+            shifts = [(p.origin - q.origin) * p.buffer.dtype.itemsize for p, q in zip(places, first_places, strict=True)]
+            steps.append(_Step(symbol, buffers, shifts, False, checks))
         return steps
 
 
@@ -169,10 +174,10 @@ def _check(f: Function, step: _Step) -> None:
 
 def _write_tables(context: Context, steps: Sequence[_Step], prefix: str) -> None:
     """The functions of the steps, where their buffers are, one after another, and where each step's begin."""
-    places = [context.place(buffer) for step in steps for buffer in step.buffers]
+    places = [f"[i64 {context.place(b)}, i64 {shift}]" for step in steps for b, shift in zip(step.buffers, step.shifts)]
     starts = list(itertools.accumulate((len(step.buffers) for step in steps), initial=0))
     for name, type_, items in (("functions", "ptr", [f"@{step.symbol}" for step in steps]),
-                               ("places", "i64", places), ("starts", "i64", starts)):
+                               ("places", "[2 x i64]", places), ("starts", "i64", starts)):
         items_text = ", ".join(f"{type_} {item}" for item in items)
         context.module.constant(f"{prefix}{name}", f"[{len(items)} x {type_}] [{items_text}]")
 
@@ -183,7 +188,7 @@ def _call(f: Function, result: str, fill: str, fields: str, table: str, number: 
         f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr @{prefix}starts, i64 {i}')}")
         for i in (number, f.value(f"add i64 {number}, 1"))
     )
-    places = f.value(f"getelementptr i64, ptr @{prefix}places, i64 {start}")
+    places = f.value(f"getelementptr [2 x i64], ptr @{prefix}places, i64 {start}")
     f.call("void", fill, ("ptr", fields), ("ptr", table), ("ptr", places), ("i64", f.value(f"sub i64 {stop}, {start}")))
     function = f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr @{prefix}functions, i64 {number}')}")
     return f.call(result, function, ("ptr", table))

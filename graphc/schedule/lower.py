@@ -16,7 +16,7 @@ from graphc.memory import place_temporaries
 from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
-from graphc.schedule.fusion import Group, is_in_memory, plan, runs_on_host
+from graphc.schedule.fusion import Group, is_closed, is_in_memory, plan, runs_on_host
 from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
@@ -275,14 +275,17 @@ class _Lowering:
 
     def _late_updates(self, groups: list[Group]) -> list[Group]:
         """Groups that write over donated inputs, and that no other group reads, wait until the old contents have been read by
-        all others, and all checks have passed; no longer, as what they are computed from takes memory meanwhile."""
+        all others, and nothing can fail any more; no longer, as what they are computed from takes memory meanwhile."""
         outputs = set(self.graph.outputs)
         donated = {self.graph.outputs[j]: self.graph.inputs[i] for j, i in self.donated.items()}
         checked = set(self.graph.outputs[len(self.graph.outputs) - len(self.checks) :]) if self.checks else set()
         read = {value for group in groups for value in group.touched - {root.value for root in group.roots}}
         values = [{root.value for root in group.roots} for group in groups]
         last = {value: k for k, group in enumerate(groups) for value in group.touched}
-        passed = max((k for k, own in enumerate(values) if not own.isdisjoint(checked)), default=-1)
+        def can_fail(group: Group) -> bool:
+            return any(root.anchor is not None and is_closed(root.anchor) for root in group.roots)
+
+        passed = max((k for k, group in enumerate(groups) if can_fail(group) or not values[k].isdisjoint(checked)), default=-1)
 
         def place(k: int) -> tuple[int, bool]:
             own = values[k]

@@ -23,6 +23,8 @@ _LOCAL_BYTES = 1 << 14
 """How much of the stack one buffer may take."""
 _STACK_BYTES = 1 << 16
 """How much of the stack all buffers of a kernel may take: threads have half a megabyte on some systems."""
+_LONGEST = 16
+"""How many kernels become one: more gain nothing, and a function of hundreds takes long to compile."""
 
 
 def merge_kernels(
@@ -100,6 +102,8 @@ class _Run:
     def take(self, kernel: Kernel) -> bool:
         """Add a kernel if its steps depend on no other steps of the run; tells whether it did."""
         if not isinstance(kernel, Loops) or [a.extent for a in kernel.grid] != [a.extent for a in self.grid]:
+            return False
+        if len(self.members) == _LONGEST:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
         kernel = Loops(kernel.name, self.grid, body, kernel.cost, kernel.work)
