@@ -212,8 +212,10 @@ class Graph:
             cotangents = [ops.full(v.type, 1, like=v) if s is None else self._seed(s, v) for s, v in zip(seeds, values)]
             with sizes.in_rule():  # derivatives follow rules, as types do
                 sources = [self._source(x, values) for x in xs]
-                found = backward_nodes(builder, self._definition.calls, values, cotangents, sources)
-            return [None if value is None else wrap(value) for value in found]
+                used = [source for source in sources if source is not None]
+                found = dict(zip(used, backward_nodes(builder, self._definition.calls, values, cotangents, used)))
+            made = [None if source is None else found[source] for source in sources]
+            return [None if value is None else wrap(value) for value in made]
 
     def _seed(self, given: Any, value: Value) -> Value:
         """The cotangent that was given for a value."""
@@ -223,17 +225,16 @@ class Graph:
                              got=str(seed.type))
         return seed
 
-    def _source(self, x: Any, values: Sequence[Value]) -> Value:
+    def _source(self, x: Any, values: Sequence[Value]) -> Value | None:
         """What is differentiated by: for a tensor from outside that the graph changes, what it held before, unless the results
-        depend on what it holds after."""
+        depend on what it holds after; None for one that the graph does not use."""
         if not isinstance(x, Tensor):
             raise ArgumentTypeError(f"gradients: cannot differentiate by a {type(x).__name__}",
                                     expected="values of the graph, or tensors that it uses")
-        lifted = self._definition.lifted(x)
-        if lifted is None:
-            return self._definition.value(x)
-        current = self._definition.value(x)
-        return current if _depends(values, current) else lifted.value
+        if isinstance(x._data, np.ndarray) and not self._definition.knows(x):
+            return None
+        current, lifted = self.value(x), self._definition.lifted(x)
+        return current if lifted is None or _depends(values, current) else lifted.value
 
     # Reading
 

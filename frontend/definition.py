@@ -205,6 +205,10 @@ class GraphBuilder(Builder):
         if record is not OPS["transfer"]:
             device = self._device or placement() or HOST
             types = [t.on(device) for t in types]
+        solved = self.definition.sizes.solved
+        if solved:  # sizes that the code has kept may be in terms of symbols that are gone
+            types = [t.bind(solved) for t in types]
+            attrs = {name: _bound(attribute, solved) for name, attribute in attrs.items()}
         node = super().append(record, operands, attrs, types, location or self.location or user_location())
         for i, result in enumerate(node.results):
             result.name = self.unique(f"{record.name}.{i}" if i else record.name)
@@ -373,6 +377,10 @@ class Definition(Trace):
     def decide(self, tensor: Tensor, kind: type[bool] | type[int], what: str) -> Any:
         """As `concrete`: Python cannot go one way or the other yet."""
         return self.concrete(tensor, what)
+
+    def number(self, tensor: Tensor) -> Any:
+        """As `concrete`."""
+        return self.concrete(tensor, "item()")
 
     def _root(self, tensor: Tensor) -> Value:
         if id(tensor) in self._literals and id(tensor) not in self._current:
