@@ -12,8 +12,8 @@ from graphc.frontend.random import rand, randn
 from graphc.frontend.tensor import Tensor
 
 
-class Normal(Distribution):
-    """Normal with mean `loc` and standard deviation `scale`."""
+class _Symmetric(Distribution):
+    """Densities that fall to both sides of `loc` alike, the more slowly the larger `scale` is."""
 
     has_rsample = True
     parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
@@ -30,6 +30,10 @@ class Normal(Distribution):
     def mode(self) -> Tensor:
         """The value of the greatest density."""
         return self.loc
+
+
+class Normal(_Symmetric):
+    """Normal with mean `loc` and standard deviation `scale`."""
 
     @property
     def variance(self) -> Tensor:
@@ -55,24 +59,8 @@ class Normal(Distribution):
         return 0.5 + 0.5 * math.log(2 * math.pi) + self.scale.log()
 
 
-class Laplace(Distribution):
+class Laplace(_Symmetric):
     """Laplace, or doubly exponential, with mean `loc` and scale `scale`."""
-
-    has_rsample = True
-    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
-
-    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = together(loc, scale)
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """The value of the greatest density."""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

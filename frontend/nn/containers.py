@@ -47,6 +47,12 @@ class _Numbered(Module):
         self.add_module(str(len(self)), module)
         return self
 
+    def pop(self, key: int | slice) -> Any:
+        """Take a module out."""
+        module = self[key]
+        del self[key]
+        return module
+
 
 class Sequential(_Numbered):
     """Modules one after the other: each gets the output of the one before."""
@@ -114,12 +120,6 @@ class Sequential(_Numbered):
             self.append(module)
         return self
 
-    def pop(self, key: int | slice) -> Any:
-        """Take a module out."""
-        module = self[key]
-        del self[key]
-        return module
-
 
 class ModuleList(_Numbered):
     """A list of modules, which are registered."""
@@ -164,12 +164,6 @@ class ModuleList(_Numbered):
         modules = list(self._modules.values())
         modules.insert(index, module)
         self._renumber(modules)
-
-    def pop(self, key: int | slice) -> Any:
-        """Take a module out."""
-        module = self[key]
-        del self[key]
-        return module
 
     def __repr__(self) -> str:
         # equal neighbours are printed once, with their number
