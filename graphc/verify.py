@@ -8,7 +8,7 @@ op have one shape and one dtype, in which it is computed; the names of inputs, a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,10 @@ def node_violation(node: Node, depth: int = 0) -> Violation | None:
     record = node.op
     if OPS.get(record.name) is not record:
         return Violation(f"{record.name!r} is not a registered op")
-    rules = (_arity, _attribute_names, _attribute_values, _elementwise, _computed_in, _placement, _result_types)
+    rules: list[Callable[[Node], Violation | None]] = [_arity, _attribute_names]
     if any(isinstance(attribute, Graph) for attribute in node.attrs.values()):
-        rules = (_arity, _attribute_names, lambda node: _graphs(node, depth), *rules[2:])
+        rules.append(lambda node: _graphs(node, depth))
+    rules += [_attribute_values, _elementwise, _computed_in, _placement, _result_types]
     return next((found for rule in rules if (found := rule(node))), None)
 
 

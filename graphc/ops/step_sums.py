@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Collection, Sequence
 
-from graphc.ir import Builder, Graph, Value
+from graphc.ir import Builder, Graph, Node, Value
 from graphc.ops.elementwise import neg
 from graphc.ops.linalg import contract, parse_spec
 from graphc.ops.movement import permute, reshape
@@ -29,7 +29,7 @@ class StepSums:
         self._rows, self._fixed, self._length = set(rows), set(fixed), length
         self._stacked: dict[Value, Value] = {}
         self._builder = Builder(f"{name}.sums", locations=False)
-        self._factors = {_source(x) for value in values for product in _products(value) for x in product.node.operands}
+        self._factors = {_source(x) for value in values for product in _products(value) for x in product.operands}
         self._sums = {value: self._sum(value) for value in dict.fromkeys(values) if self._can(value)}
 
     def __contains__(self, value: Value) -> bool:
@@ -89,14 +89,14 @@ class StepSums:
         return self._stacked[value]
 
 
-def _products(value: Value) -> list[Value]:
+def _products(value: Value) -> list[Node]:
     """The products that a value is a sum of."""
     node = value.node
     if node is None:
         return []
     if node.op.name in ("permute", "reshape", "neg", "add"):
         return [product for x in node.operands for product in _products(x)]
-    return [value] if node.op.name in _PRODUCTS and value.ndim == 2 else []
+    return [node] if node.op.name in _PRODUCTS and value.ndim == 2 else []
 
 
 def _source(value: Value) -> Value:

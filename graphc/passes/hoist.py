@@ -18,6 +18,7 @@ def hoist(graph: Graph) -> Graph:
 
 def _hoisted(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
     attrs = dict(node.attrs)
+    names: tuple[str, ...]
     if node.op.name == "cond":
         names, fixed, inputs = ("then", "otherwise"), range(0), operands[1:]
     elif node.op.name == "scan":
@@ -58,14 +59,14 @@ def split_invariant(body: Graph, fixed: Collection[int], computed: bool = True) 
     pending = [v for node in body.nodes if node not in early for v in node.operands] + list(body.outputs)
     while pending:
         value = pending.pop()
-        node = value.node
-        if node not in early or node in inside:
+        source = value.node
+        if source is None or source not in early or source in inside:
             continue
-        if _is_array(node) or not node.op.only_moves:
+        if _is_array(source) or not source.op.only_moves:
             exported[value] = None
         else:
-            inside.add(node)
-            pending += node.operands
+            inside.add(source)
+            pending += source.operands
     if not exported:
         return None, body
     builder = Builder(f"{body.name}.before", locations=False)
