@@ -39,6 +39,8 @@ class Branching:
         self.tree = recording.tree
         self.by_python = by_python
         """Why Python has to run the function at each call; None if only to find new ways."""
+        self._guarded = True
+        """Whether it stands only for the state that the function was seen in; not if it changes that itself."""
         self.eager: str | None = recording.refused
         """Why the function has to run eagerly at each call."""
         self._small = True
@@ -61,6 +63,7 @@ class Branching:
             self.by_python = f"it {recording.asks_the_world}"
         elif recording.effects:
             self.by_python = f"it {recording.effects[0]}"
+        self._guarded = self._guarded and recording.changed is None
         nodes = recording.trace.builder.nodes[: recording.capture.nodes]
         elements = sum(math.prod(result.shape) for node in nodes for result in node.results)
         self._small = elements < _WORTH_RECORDING * len(nodes)
@@ -73,7 +76,7 @@ class Branching:
 
     def mismatch(self, leaves: Sequence[Any]) -> str | None:
         """Why it does not stand for a call with these arguments, whose types fit; None if it does."""
-        if self.by_python is not None or self.eager is not None:
+        if self.eager is not None or (self.by_python is not None and not self._guarded):
             return None
         changed = self.snapshot.changed()
         if changed is not None:
@@ -104,8 +107,10 @@ class Branching:
         """Go along the segments, from answer to answer."""
         among: Sequence[Segment] = self.tree.roots
         while True:
-            segment = next((s for s in tuple(among) if s.fits(leaves)), None)
-            if segment is None:
+            for segment in among:
+                if segment.fits(leaves):
+                    break
+            else:
                 raise Unknown
             if segment.is_open:
                 raise Open
@@ -122,7 +127,7 @@ class Branching:
         if not segment.ends:
             raise Unknown
         end = segment.ends[0]
-        if end.capture.overlapping(leaves):
+        if end.capture.updates and end.capture.overlapping(leaves):
             raise Unknown
         tensors = end.capture.tensors(leaves)
         end.capture.check_writable(tensors)
@@ -133,9 +138,10 @@ class Branching:
         return end.capture.finish(leaves, tensors, outputs)
 
     def lines(self) -> list[str]:
-        """The tree in words."""
+        """The tree in words, and what it rests on."""
         if self.eager is not None:
             return [f"runs eagerly: {self.eager}"]
         how = "eagerly, as its tensors are small" if self._small else "and what it computes runs natively"
         always = [] if self.by_python is None else [f"Python runs it at each call, {how}: {self.by_python}"]
-        return [*always, *self.tree.lines()]
+        guards = [] if self.by_python is not None and not self._guarded else self.snapshot.lines()
+        return [*always, *guards, *self.tree.lines()]

@@ -68,7 +68,8 @@ class Follower:
         self._canon: dict[Value, Value] = {}
         self._path: list[Segment] = []
         self._next: list[Segment] | None = tree.roots
-        self._nodes = self._inputs = self._grads = 0
+        self._nodes = self._inputs = self._grads = self._surveyed = 0
+        self._constants: set[Value] = set()
 
     @property
     def plain_numbers(self) -> bool:
@@ -117,15 +118,12 @@ class Follower:
 
     def _constant(self, value: Value) -> np.ndarray | None:
         """The numbers of what depends on nothing but constants."""
-        pending, seen = [value], {value}
-        while pending:
-            node = pending.pop().node
-            if node is None:
-                return None
-            fresh = [v for v in node.operands if v not in seen]
-            seen.update(fresh)
-            pending += fresh
-        return Values()[value]
+        nodes = self.trace.builder.nodes
+        for node in nodes[self._surveyed :]:
+            if all(v in self._constants for v in node.operands):
+                self._constants.update(node.results)
+        self._surveyed = len(nodes)
+        return Values()[value] if value in self._constants else None
 
     # The path
 
@@ -188,6 +186,8 @@ class Follower:
 def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:
     """The outputs of a path, in arrays of their own."""
     arrays = tree.outputs(last, end, values)
+    if not values.loose:
+        return arrays
     fresh = set(end.fresh)
     return [np.array(array, order="C") if value in values.loose and j not in fresh else array
             for j, (array, value) in enumerate(zip(arrays, end.outputs))]

@@ -66,9 +66,7 @@ class Entrance:
         )
 
     def differs(self, leaves: Sequence[Any]) -> str | None:
-        """What is different about it at a call with these arguments, whose types fit."""
-        if not isinstance(self.source, (Captured, Gradient)):
-            return None
+        """What is different about it at a call with these arguments; it is no argument, whose types fit."""
         return differs(given_as(self.source, leaves), self.value.type, self.layout, self.needs_grad)
 
 
@@ -113,6 +111,9 @@ class Segment:
     """Those of its values that the question or what comes later asks for."""
     code: Code | None = None
 
+    def __post_init__(self) -> None:
+        self._guarded = [entrance for entrance in self.entrances if isinstance(entrance.source, (Captured, Gradient))]
+
     @property
     def is_open(self) -> bool:
         """Whether it ends with a question whose answer Python can use in any way."""
@@ -120,9 +121,10 @@ class Segment:
 
     def fits(self, leaves: Sequence[Any]) -> bool:
         """Whether it stands for a call with these arguments."""
-        return not any(gradient_differs(owner, none, leaves) for owner, none in self.gradients) and not any(
-            entrance.differs(leaves) for entrance in self.entrances
-        )
+        for owner, none in self.gradients:
+            if gradient_differs(owner, none, leaves):
+                return False
+        return all(entrance.differs(leaves) is None for entrance in self._guarded) if self._guarded else True
 
     def enter(self, leaves: Sequence[Any], env: Env) -> None:
         """Put the arrays of the inputs that are first read here among the known ones."""
