@@ -237,7 +237,7 @@ class CompiledFunction:
         for symbolic in self._sizes.graphs():
             lines += ["", *symbolic.made.snapshot.lines(), symbolic.explain()]
         for graph in graphs:
-            lines += ["", *graph.snapshot.lines(), *graph.lines()]
+            lines += ["", *graph.lines()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -97,8 +97,8 @@ class Compiled:
         return self.capture.finish(leaves, tensors, outputs)
 
     def lines(self) -> list[str]:
-        """The graph as text."""
-        return str(self.graph).splitlines()
+        """The graph as text, and what it rests on."""
+        return [*self.snapshot.lines(), *str(self.graph).splitlines()]
 
     def make_entry(self, arguments: Sequence[Any]) -> None:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""

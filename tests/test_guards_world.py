@@ -470,3 +470,15 @@ def test_what_does_not_ask_on_its_way_stays_one_graph() -> None:
     compiled = graphc.compile(f, fullgraph=True)
     for args in (ones_times(k) for k in range(5)):
         assert compiled(*args).tolist() == f(*args).tolist()
+
+
+def test_what_asks_on_one_way_is_one_graph_on_the_other() -> None:
+    options = SimpleNamespace(noisy=True)
+    f = graphc.compile(lambda x: x * (random.random() if options.noisy else 2.0))
+    assert len({f(graphc.ones(1)).item() for _ in range(5)}) == 5
+    options.noisy = False
+    for _ in range(5):
+        assert f(graphc.ones(1)).item() == 2.0
+    options.noisy = True
+    assert len({f(graphc.ones(1)).item() for _ in range(5)}) == 5
+    assert len(f._tracings.all) == 2
