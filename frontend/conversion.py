@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend.arguments import given_dtype
+from graphc.frontend.arguments import emit, given_dtype
 from graphc.frontend.creation import empty, set_default_dtype, tensor
 from graphc.frontend.formats import preserve_format
 from graphc.frontend.movement import clone, contiguous
@@ -75,6 +76,10 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
             raise ArgumentTypeError("to() received an invalid combination of arguments",
                                     expected="a dtype, a device or a tensor", got=_type(arg).__name__)
     devices.check(device)
+    if device is not None and self.name is not None:  # a value of a graph, which has its place there
+        there = devices.queue(devices.device(device))
+        if there != devices.queue(self.device):
+            self = emit(ops.transfer, (self,), {"device": there})
     wanted = given_dtype(dtype, "to") or self.dtype
     if wanted is not self.dtype:
         return _converted(self, wanted, memory_format)

@@ -30,7 +30,7 @@ from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, Location, ShapeError, TraceError, user_location
 from graphc.frontend.arguments import given_dtype
 from graphc.frontend.definition import Definition, GraphBuilder
-from graphc.frontend.device import spelled
+from graphc.frontend.device import HOST, placement, spelled
 from graphc.frontend.static_gradients import backward_nodes
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Captured
@@ -171,7 +171,7 @@ class Graph:
                                     got=repr(shape))
         dtype = given_dtype(dtype, "placeholder") or get_default_dtype()
         sizes = tuple(self._size(full, i, size) for i, size in enumerate(shape))
-        value = builder.input(builder.unique(name), TensorType(dtype, sizes))
+        value = builder.input(builder.unique(name), TensorType(dtype, sizes, placement() or HOST))
         tensor = wrap(value)
         self._placeholders[value] = Placeholder(tensor, user_location())
         return tensor
