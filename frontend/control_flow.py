@@ -22,6 +22,7 @@ from graphc.frontend.pytree import LEAF, Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
 from graphc.ir import inline
+from graphc.ops.control import saving_branches
 from graphc.ops.control_scan import saving
 from graphc.passes.hoist import split_invariant
 from graphc.types import TensorType, bool_
@@ -97,9 +98,11 @@ def cond(pred: Any, true_fn: Function, false_fn: Function, operands: Sequence[An
     captured = _united(then.captured, otherwise.captured)
     updated = _united(then.updated, otherwise.updated)
     all_types = [*types, *_types(captured)]
-    graphs = [_branch(body, len(types), captured, updated, all_types) for body in (then, otherwise)]
+    graphs = tuple(_branch(body, len(types), captured, updated, all_types) for body in (then, otherwise))
+    if mode.grad:
+        graphs = saving_branches(*graphs)
     results = ops.cond(pred.reshape(()), *inputs, *_values(captured, updated), then=graphs[0], otherwise=graphs[1])
-    _write_back(updated, results[len(then.types) :])
+    _write_back(updated, results[len(then.types) : len(then.types) + len(updated)])
     return unflatten(then.structure, results[: len(then.types)])
 
 

@@ -15,6 +15,7 @@ from graphc.errors import GraphcError, ParseError, VerifyError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.kernel import Control
+from graphc.ops.control import saving_branches
 from graphc.parse import parse_graph
 from graphc.passes import pipeline
 from graphc.text import print_graph
@@ -142,6 +143,23 @@ def test_weights_of_all_steps_get_one_product() -> None:
     arrays = [np.random.default_rng(i).standard_normal((4, 4)).astype(np.float32) for i in range(3)]
     for a, b in zip(compile_graph(backward)(*arrays), interpret(backward, arrays)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_branch_does_not_run_again_for_its_derivative() -> None:
+    m = TensorType(float32, (4, 4))
+    twice = step(lambda x, w: [ops.matmul(ops.tanh(ops.matmul(x, w)), w)], m, m)
+    branches = saving_branches(twice, step(lambda x, w: [ops.tanh(ops.matmul(w, x))], m, m))
+    assert [len(branch.outputs) for branch in branches] == [2, 2], "the branches share the place for what they leave"
+    builder = Builder("main", locations=False)
+    p, x, w = builder.input(None, TensorType(bool_, ())), builder.input(None, m), builder.input(None, m)
+    graph = builder.finish(ops.cond(p, x, w, then=branches[0], otherwise=branches[1])[:1])
+    backward = vjp_graph(graph)
+    last = backward.nodes[-1]
+    assert [sum(n.op is ops.matmul for n in last.attrs[name].nodes) for name in ("then", "otherwise")] == [4, 2]
+    for truth in (True, False):
+        arrays = [np.array(truth), *(np.random.default_rng(i).standard_normal((4, 4)).astype(np.float32) for i in range(3))]
+        for a, b in zip(compile_graph(backward)(*arrays), interpret(backward, arrays)):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_carries_of_many_steps_are_kept() -> None:

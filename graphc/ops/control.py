@@ -124,11 +124,69 @@ def _cond_ref(pred: np.ndarray, *operands: np.ndarray, then: Graph, otherwise: G
     return tuple(run_graph(then if pred else otherwise, operands))
 
 
-def _cond_vjp(ct: Sequence[Any], operands: Sequence[Any], wanted: tuple[int, ...], attrs: Mapping[str, Any]) -> Sequence[Any]:
-    """The branch that was taken runs again, and back."""
+def saving_branches(then: Graph, otherwise: Graph) -> tuple[Graph, Graph]:
+    """The branches with more outputs: what derivatives by any of their inputs need besides the inputs. Each output stands for
+    something that one branch leaves, and something of the same type from the other, or zeros."""
+    wanted = tuple(i for i, value in enumerate(then.inputs) if value.dtype.is_differentiable)
+    seeded = tuple(j for j, value in enumerate(then.outputs) if value.dtype.is_differentiable)
+    if not wanted or not seeded:
+        return then, otherwise
+    count = len(then.outputs)
+    forwards = [autodiff().split_vjp(branch, wanted, seeded)[0] for branch in (then, otherwise)]
+    left = [[value.type for value in forward.outputs[count:]] for forward in forwards]
+    types = list(left[0])
+    for type_ in set(left[1]):
+        types += [type_] * (left[1].count(type_) - left[0].count(type_))
+    return _leaving(forwards[0], count, types), _leaving(forwards[1], count, types)
+
+
+def _leaving(forward: Graph, count: int, types: Sequence[TensorType]) -> Graph:
+    """The graph with its outputs from `count` on in the places that the types have for them, and zeros in the others."""
+    builder = Builder(forward.name, locations=False)
+    inputs = [builder.input(v.name, v.type, **v.info) for v in forward.inputs]
+    outputs = inline(forward, inputs, inputs[0])
+    rest = outputs[count:]
+    placed = []
+    for type_ in types:
+        found = next((k for k, value in enumerate(rest) if value.type == type_), None)
+        placed.append(full(type_, 0, inputs[0]) if found is None else rest.pop(found))
+    return builder.finish([*outputs[:count], *placed])
+
+
+@functools.lru_cache(maxsize=256)
+def _branches_back(
+    then: Graph, otherwise: Graph, wanted: tuple[int, ...], seeded: tuple[int, ...]
+) -> tuple[list[int], list[int], list[Graph]] | None:
+    """The branches of the backward pass, the numbers of the results that they take, and those of the operands; the cotangents
+    come last. None where the branches do not return what is needed."""
+    splits = [autodiff().split_vjp(branch, wanted, seeded) for branch in (then, otherwise)]
+    if any(len(forward.outputs) > len(then.outputs) for forward, *_ in splits):
+        return None
+    results, inputs = (sorted({i for split in splits for i in split[place]}) for place in (2, 3))
+    graphs = []
+    for branch, (_, backward, kept, taken) in zip((then, otherwise), splits):
+        builder = Builder(f"{branch.name}.backward", locations=False)
+        of_results = {j: builder.input(None, branch.outputs[j].type) for j in results}
+        of_inputs = {i: builder.input(None, branch.inputs[i].type) for i in inputs}
+        cts = [builder.input(None, branch.outputs[j].type) for j in seeded]
+        values = [*(of_results[j] for j in kept), *(of_inputs[i] for i in taken), *cts]
+        graphs.append(builder.finish(inline(backward, values, cts[0])))
+    return results, inputs, graphs
+
+
+def _cond_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wanted: tuple[int, ...],
+              attrs: Mapping[str, Any]) -> Sequence[Any]:
+    """A branch back for each branch; one that has not left what is needed runs again."""
     seeded = tuple(j for j, c in enumerate(ct) if c is not None)
-    back = {name: vjp_of(graph, tuple(i - 1 for i in wanted), seeded) for name, graph in attrs.items()}
-    return cond(*operands, *(ct[j] for j in seeded), **back)
+    cts = [ct[j] for j in seeded]
+    places = tuple(i - 1 for i in wanted)
+    back = _branches_back(attrs["then"], attrs["otherwise"], places, seeded)
+    if back is None:
+        graphs = {name: vjp_of(graph, places, seeded) for name, graph in attrs.items()}
+        return cond(*operands, *cts, **graphs)
+    results, inputs, branches = back
+    taken = [*(out[j] for j in results), *(operands[1 + i] for i in inputs)]
+    return cond(operands[0], *taken, *cts, then=branches[0], otherwise=branches[1])
 
 
 def _cond_batch(size: Size, batched: tuple[bool, ...], pred: Any, *operands: Any, then: Graph, otherwise: Graph) -> Any:
