@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from graphc.bind import bind_graph, bind_sizes
-from graphc.compiler import CompiledGraph, compile_graph
+from graphc.compiler import compile_graph
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError
 from graphc.ir import Graph, Value
 from graphc.package import Entry, Limits, read_package, write_package
@@ -54,7 +54,8 @@ class Function:
         self.backend = backend
         self._weights = {position: weights[weight] for position, weight in entry.weights.items()}
         self._names = [str(value.name) for value in entry.arguments]
-        self._compiled: dict[tuple[tuple[str, int], ...], CompiledGraph] = {}
+        self._compiled = compile_graph(entry.graph, backend=backend)
+        self._checked: set[tuple[tuple[str, int], ...]] = set()
 
     @property
     def graph(self) -> Graph:
@@ -118,10 +119,10 @@ class Function:
         ]
         sizes = bind_sizes(self.graph, [array.shape for array in arrays])
         key = tuple(sorted(sizes.items()))
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            compiled = self._compiled[key] = compile_graph(self._bound(sizes), backend=self.backend)
-        return compiled(*arrays)
+        if key not in self._checked:
+            self._check(sizes)
+            self._checked.add(key)
+        return self._compiled(*arrays)
 
     def build(self, results: Sequence[Any]) -> Any:
         """The results nested as the function returned them."""
@@ -129,13 +130,12 @@ class Function:
             return unflatten(self.entry.outputs, results)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _bound(self, sizes: dict[str, int]) -> Graph:
-        """The graph with numbers for its symbolic sizes. What the type rules could not tell of symbols is checked now:
-        the graph may come from anywhere, and generated code checks nothing."""
+    def _check(self, sizes: dict[str, int]) -> None:
+        """What the type rules could not tell of symbols is checked for numbers: the graph may come from anywhere, and
+        generated code checks nothing."""
         bound = bind_graph(self.graph, sizes)
         if bound is not self.graph:
             verify(bound)
-        return bound
 
     def _array(self, value: Value, given: Any) -> np.ndarray:
         where = f"{self.name}: the input {value.name!r}"
