@@ -47,7 +47,7 @@ def unfold(input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints =
                          f"input, but got: {list(shape)}")
     x = input if len(shape) == 4 else unsqueeze(input, 0)
     blocks = _Blocks(shape[-2:], kernel_size, dilation, padding, stride)
-    if min(blocks.count) < 1:
+    if any(count < 1 for count in blocks.count):
         raise ShapeError(f"Given input with spatial size {shape[-2:]}, {blocks}, calculated shape of the array of sliding "
                          f"blocks as {blocks.count}, but its components must be at least one.")
     edges = (0, 0, *blocks.padding)
@@ -74,7 +74,7 @@ def fold(input: Tensor, output_size: Ints, kernel_size: Ints, dilation: Ints = 1
     if shape[-2] % area:
         raise ShapeError("Expected size of input's dimension 1 to be divisible by the product of kernel_size, but got "
                          f"input.size(1)={shape[-2]} and kernel_size={blocks.kernel}.")
-    if shape[-1] != total or min(blocks.count) < 1:
+    if shape[-1] != total or any(count < 1 for count in blocks.count):
         raise ShapeError(f"Given output_size={size}, {blocks}, stride={blocks.stride}, expected size of input's dimension 2 to "
                          f"match the calculated number of sliding blocks {blocks.count[0]} * {blocks.count[1]} = {total}, but "
                          f"got input.size(2)={shape[-1]}.")

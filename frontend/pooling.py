@@ -37,7 +37,7 @@ class _Pool:
     def __init__(self, function: str, input: Tensor, dims: int, kernel: Ints, stride: Any, padding: Ints, dilation: Ints,
                  ceil_mode: bool) -> None:
         self.input, self.alone = batched(input, dims, function)
-        self.dims = dims
+        self.dims, self.ceil_mode = dims, ceil_mode
         self.kernel = spread(kernel, dims, "kernel_size")
         given = stride is not None and (isinstance(stride, int) or len(stride) > 0)
         self.stride = spread(stride, dims, "stride") if given else self.kernel
@@ -65,7 +65,9 @@ class _Pool:
         x = self.input
         need = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(self.out, self.stride, self.dilation, self.kernel)]
         low = self.padding
-        high = tuple(max(0, want - size - p) for want, size, p in zip(need, self.size, low))
+        # of a symbolic size as much as may be needed: windows beyond those that are wanted are cut off
+        high = tuple(max(0, want - size - p) if isinstance(size, int) else p + (s - 1 if self.ceil_mode else 0)
+                     for want, size, p, s in zip(need, self.size, low, self.stride))
         if any(low) or any(high):
             x = emit(ops.pad, (x,), {"low": (0, 0, *low), "high": (0, 0, *high), "value": fill})
         for i, (k, s, d) in enumerate(zip(self.kernel, self.stride, self.dilation)):

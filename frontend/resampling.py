@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.dims import Dim
 from graphc.errors import ArgumentError, ShapeError, UnsupportedError
 from graphc.frontend.adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
-from graphc.frontend.arguments import emit
+from graphc.frontend.arguments import emit, integer
 from graphc.frontend.composite import composite
 from graphc.frontend.indexing import index_select
 from graphc.frontend.movement import clone, expand, part, reshape, unflatten, unsqueeze
 from graphc.frontend.pointwise import cast, clamp, round
 from graphc.frontend.spatial import constant, places
+from graphc.frontend.symbolic_resampling import is_symbolic, linear, nearest
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32, float64, uint8
@@ -106,8 +109,8 @@ def _sizes(shape: tuple[int, ...], size: Any, scale_factor: Any,
     if size is not None:
         if recompute:
             raise ArgumentError("recompute_scale_factor is not meaningful with an explicit size.")
-        return tuple(int(s) for s in listed), [None] * dims
-    wanted = tuple(int(float(s) * f) for s, f in zip(shape, listed))
+        return tuple(integer(s, "size") if isinstance(s, Dim) else int(s) for s in listed), [None] * dims
+    wanted = tuple(math.floor(s * float(f)) for s, f in zip(shape, listed))
     return wanted, [None] * dims if recompute else [float(f) for f in listed]
 
 
@@ -120,6 +123,8 @@ def _step(size: int, want: int, factor: float | None, aligned: bool, kind: Any) 
 
 def _nearest(x: Tensor, at: int, want: int, factor: float | None, exact: bool) -> Tensor:
     size = x._data.shape[at]
+    if is_symbolic(size, want):
+        return nearest(x, at, want, factor, exact)
     kind: Any = np.float64 if x.dtype is float64 else np.float32
     where = np.arange(want, dtype=kind) + kind(0.5 if exact else 0)
     table = np.minimum(np.floor(where * _step(size, want, factor, False, kind)).astype(np.int64), size - 1)
@@ -136,6 +141,8 @@ def _nearest(x: Tensor, at: int, want: int, factor: float | None, exact: bool) -
 
 def _smooth(x: Tensor, at: int, want: int, factor: float | None, mode: str, aligned: bool, antialias: bool) -> Tensor:
     size = x._data.shape[at]
+    if is_symbolic(size, want) and not antialias and mode != "bicubic":
+        return x if want is size else linear(x, at, want, factor, aligned)
     kind = np.float64 if x.dtype is float64 else np.float32
     step = _step(size, want, factor, aligned, kind)
     if antialias:

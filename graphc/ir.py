@@ -267,6 +267,8 @@ class Builder:
             operands, narrow = self._broadcast(record, args)
         else:
             operands, narrow = self._widen(record, tuple(map(self.lift, args)))
+            # what is written with a node, and not computed, has to be a number
+            attrs = {name: float(item) if isinstance(item, DimNumber) else item for name, item in attrs.items()}
         inferred = record.infer(*(v.type for v in operands), **attrs)
         several = isinstance(inferred, tuple)
         location = self.location or (user_location() if self._locations else None)
