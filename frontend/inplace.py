@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from graphc.op import OpDef
 from graphc.types import DType, TensorType, bool_
 
 FUNCTIONS = "fill"
-METHODS = "copy_ detach_ fill_ zero_"
+METHODS = "apply_ copy_ detach_ fill_ map_ resize_ zero_"
 
 
 def refuse(tensor: Tensor) -> None:
@@ -294,3 +295,39 @@ def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 
     method.__name__ = method.__qualname__ = name
     return method
+
+
+def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Put a Python function of each element in its place. It is called once an element: slow, and outside of all graphs."""
+    refuse(self)
+    array = self._array("apply_()")
+    for place in np.ndindex(array.shape):
+        array[place] = callable(array[place].item())
+    bump(self)
+    return self
+
+
+def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+    """Put a Python function of each element and that of another tensor, stretched to the shape, in its place."""
+    refuse(self)
+    array = self._array("map_()")
+    other = np.broadcast_to(tensor._array("map_()"), array.shape)
+    for place in np.ndindex(array.shape):
+        array[place] = callable(array[place].item(), other[place].item())
+    bump(self)
+    return self
+
+
+def resize_(self: Tensor, *sizes: Any, memory_format: object = None) -> Tensor:
+    """Give the tensor another shape: its elements in their order, cut off or followed by ones that mean nothing."""
+    shape = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    if self.requires_grad:
+        raise AutogradError("cannot resize variables that require grad", hint="resize x.detach()")
+    array = self._array("resize_()")
+    count = math.prod(shape)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if count > flat.size:
+        flat = np.concatenate([flat, np.zeros(count - flat.size, flat.dtype)])
+    self._data = flat[:count].reshape(shape)
+    bump(self)
+    return self

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.errors import ArgumentError
-from graphc.frontend import ctc, losses, margin_losses, normalization
+from graphc.frontend import ctc, losses, margin_losses, matrices, normalization
+from graphc.frontend import embedding as embeddings
 from graphc.frontend.tensor import Tensor
 
 FUNCTIONS = """
-    batch_norm binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss group_norm hinge_embedding_loss instance_norm
-    kl_div layer_norm margin_ranking_loss poisson_nll_loss triplet_margin_loss
+    batch_norm bilinear binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss embedding group_norm
+    hinge_embedding_loss instance_norm kl_div layer_norm margin_ranking_loss poisson_nll_loss triplet_margin_loss
 """
 
 Reduction = int | str
@@ -60,6 +61,21 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     """`nn.functional.group_norm`."""
     del cudnn_enabled
     return normalization.group_norm(input, num_groups, weight, bias, eps)
+
+
+# Products and tables
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`nn.functional.bilinear`."""
+    return matrices.bilinear(input1, input2, weight, bias)
+
+
+def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False,
+              sparse: bool = False) -> Tensor:
+    """`nn.functional.embedding`, with the table first; padding_idx -1 is none."""
+    padding = None if padding_idx == -1 else padding_idx
+    return embeddings.embedding(indices, weight, padding, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
 
 
 # Losses

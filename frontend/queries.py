@@ -6,8 +6,18 @@ from graphc.errors import GraphcError
 from graphc.frontend.arguments import need_tensor
 from graphc.frontend.tensor import Storage, Tensor
 
-FUNCTIONS = "is_nonzero is_same_size is_storage typename"
+FUNCTIONS = "get_device is_inference is_nonzero is_same_size is_storage typename"
 METHODS = "is_nonzero"
+
+
+def get_device(input: Tensor) -> int:
+    """The number of the GPU that a tensor lives on; -1 for the CPU."""
+    return need_tensor(input, "get_device").get_device()
+
+
+def is_inference(input: Tensor) -> bool:
+    """Whether a tensor was made under inference_mode."""
+    return need_tensor(input, "is_inference").is_inference()
 
 
 def is_nonzero(input: Tensor) -> bool:

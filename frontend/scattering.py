@@ -25,7 +25,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, int64
 
 FUNCTIONS = """
-    index_add index_copy index_fill index_put index_reduce masked_fill masked_scatter put scatter scatter_add
+    index_add index_copy index_fill index_put index_put_ index_reduce masked_fill masked_scatter put scatter scatter_add
     scatter_reduce
 """
 METHODS = """

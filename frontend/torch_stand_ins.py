@@ -6,11 +6,15 @@ depends on it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
+from graphc.frontend.amp import GradScaler
 from graphc.frontend.compile import compile
+from graphc.frontend.nn.uninitialized import UninitializedBuffer, UninitializedParameter, is_lazy
 from graphc.frontend.tensor import Tensor
 
 TORCH = "2.13.0"
@@ -51,8 +55,21 @@ _NO_DEVICE: dict[str, Any] = {
     "reset_peak_memory_stats": _nothing,
 }
 
+
+class _AttentionBackend(enum.IntEnum):
+    """How attention might be computed; here it is in one way."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+    OVERRIDEABLE = 4
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
     "": {
+        "GradScaler": GradScaler,
         "__version__": f"{TORCH}+graphc{version('graphc')}", "compile": _compile, "use_deterministic_algorithms": _nothing,
         "are_deterministic_algorithms_enabled": lambda: True, "set_flush_denormal": _no, "set_num_interop_threads": _nothing,
         "get_num_interop_threads": lambda: 1, "set_float32_matmul_precision": _nothing,
@@ -60,6 +77,10 @@ STAND_INS: dict[str, dict[str, Any]] = {
     },
     "version": {"__version__": TORCH, "cuda": None, "hip": None, "xpu": None, "git_version": "", "debug": False},
     "accelerator": _NO_DEVICE,
+    "nn.attention": {"SDPBackend": _AttentionBackend, "sdpa_kernel": lambda *args, **kwargs: nullcontext()},
+    "nn.parameter": {
+        "UninitializedParameter": UninitializedParameter, "UninitializedBuffer": UninitializedBuffer, "is_lazy": is_lazy,
+    },
     "cuda": {
         **_NO_DEVICE, "is_bf16_supported": _no, "ipc_collect": _nothing, "init": _nothing,
         "reset_max_memory_allocated": _nothing,

@@ -64,6 +64,12 @@ def test_modules_are_those_of_graphc(tmp_path: Path) -> None:
         with amp.autocast(enabled=False):
             assert torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype is torch.float32
         assert not amp.GradScaler(enabled=False).is_enabled()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        with sdpa_kernel([SDPBackend.MATH]):
+            assert F.scaled_dot_product_attention(*[torch.ones(1, 2, 2)] * 3).shape == (1, 2, 2)
+        from torch.nn.parameter import UninitializedParameter, is_lazy
+        assert is_lazy(UninitializedParameter()) and not torch.GradScaler("cpu", enabled=False).is_enabled()
+        torch.testing.assert_close(torch.ones(2), torch.ones(2))
         from torch.nn.utils.stateless import functional_call
         assert functional_call is graphc.func.functional_call
 

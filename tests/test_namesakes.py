@@ -79,3 +79,13 @@ def test_arguments_go_by_all_their_names(call: Callable[[graphc.Tensor], tuple[g
 def test_an_argument_is_not_given_twice() -> None:
     with pytest.raises(TypeError, match="multiple values for argument 'input'"):
         graphc.sum(floats(2), x=floats(2))
+
+
+def test_tables_and_questions_of_the_top_level() -> None:
+    table, x = graphc.arange(6.0).view(3, 2).requires_grad_(), graphc.ones(2, 3)
+    assert graphc.embedding(table, graphc.tensor([2, 0])).tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    graphc.embedding(table, graphc.tensor([2, 0]), 0).sum().backward()
+    assert table.grad.sum(1).tolist() == [0.0, 0.0, 2.0]
+    assert graphc.bilinear(x, x, graphc.ones(1, 3, 3), None).tolist() == [[9.0], [9.0]]
+    assert graphc.get_device(x) == -1 and not graphc.is_inference(x)
+    assert graphc.index_put_(x, (graphc.tensor([0]),), graphc.tensor(5.0)) is x and x[0].tolist() == [5.0] * 3

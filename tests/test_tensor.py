@@ -213,3 +213,20 @@ def test_names_that_do_not_exist_say_where_to_look() -> None:
         graphc.add_  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         graphc.nonsense  # noqa: B018
+
+
+def test_python_functions_of_elements() -> None:
+    x = graphc.arange(4.0).view(2, 2)
+    version = x._version
+    assert x.apply_(lambda v: v * v) is x and x.tolist() == [[0.0, 1.0], [4.0, 9.0]] and x._version > version
+    assert x.map_(graphc.tensor([1.0, 2.0]), lambda a, b: a - b).tolist() == [[-1.0, -1.0], [3.0, 7.0]]
+    with pytest.raises(RuntimeError, match="leaf"):
+        graphc.ones(2, requires_grad=True).apply_(abs)
+
+
+def test_resizing() -> None:
+    x = graphc.arange(6)
+    assert x.resize_(2, 2) is x and x.tolist() == [[0, 1], [2, 3]]
+    assert x.resize_((5,)).shape == (5,) and x[:4].tolist() == [0, 1, 2, 3] and x.resize_(0).numel() == 0
+    with pytest.raises(RuntimeError, match="require grad"):
+        graphc.ones(2, requires_grad=True).resize_(1)
