@@ -3,14 +3,24 @@ Python where a new one begins."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from graphc.backend import Entry, Layout
+from graphc.compiler import executable
+from graphc.frontend.capture import given_as
+from graphc.frontend.entry import Given, Item, Plan, entry_spec
 from graphc.frontend.follower import Values, outputs_of
 from graphc.frontend.guards import Snapshot
+from graphc.frontend.native import strides_of
+from graphc.frontend.pytree import LEAF
 from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
+from graphc.frontend.trace import Lifted
+from graphc.ir import Value
 
 _WORTH_RECORDING = 1 << 16
 """Elements that an op has to have, on average, for its code to make up for recording it at each call."""
@@ -45,6 +55,10 @@ class Branching:
         """Why the function has to run eagerly at each call."""
         self._small = True
         """Whether a call that Python runs takes less time eagerly than with its operations recorded."""
+        self.entry: Entry | None = None
+        """A native way through the guards and the first segment."""
+        self.misses = 0
+        """Calls by way of Python, from the one on before which the native entry was last of use."""
         self._exempt: set[tuple[int, str]] = set()
         self._first: Recording | None = recording
         self._learn(recording, new=True)
@@ -85,11 +99,50 @@ class Branching:
 
     def __call__(self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run on arguments that fit; `leaves` are those of the others."""
+        return self._run(leaves, args, kwargs, Values(), None)
+
+    def make_entry(self, arguments: Sequence[Any], leave: Callable[[], None]) -> None:
+        """Have a native way through the guards and the first segment, for calls with positional arguments like these, if
+        there can be one. `leave` is called when it computes less than is needed."""
+        self.entry = None
+        root = self.tree.roots[0] if self.tree.roots else None
+        if root is None or root.question is None or root.is_open or self.by_python is not None or self.eager is not None:
+            return
+        outputs = list(root.needed)
+        if not all(none for _, none in root.gradients):
+            return
+        plan = Plan(
+            inputs=[Lifted(entrance.source, entrance.value) for entrance in root.entrances], updates=(), grads=(),
+            without_grad=[owner for owner, _ in root.gradients],
+            results=[*map(Item, range(len(outputs))), *map(Given, range(len(arguments)))], structure=LEAF, nodes={},
+            snapshot=self.snapshot, pinned=self.pinned,
+        )  # fmt: skip
+        spec = entry_spec(plan, arguments)
+        if spec is not None:
+            layout = Layout(tuple(strides_of(given_as(x.source, arguments)._data) for x in root.entrances))
+            code = executable(self.tree.graph_of(root, outputs), layout, backend=self.backend)
+            self.entry = code.entry(replace(spec, result=functools.partial(self._go_on, root, outputs, leave)))
+            if self.entry is not None and (self.mismatch(arguments) is not None or not root.fits(arguments)):
+                self.entry = None  # another thread has changed something since the spec was made
+
+    def _go_on(self, root: Segment, outputs: Sequence[Value], leave: Callable[[], None], found: Sequence[Any]) -> Any:
+        """Go on where the native entry ends: with what it has computed, and the arguments."""
         values = Values()
+        values.update(zip(outputs, found))
+        leaves = found[len(outputs) :]
+        root.enter(leaves, values)
+        if len(root.needed) > len(outputs):
+            leave()
+            self.tree.run(root, values, values)
+        return self._run(leaves, tuple(leaves), {}, values, root)
+
+    def _run(
+        self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any], values: Values, root: Segment | None
+    ) -> Any:
         again = self.by_python is not None  # whether Python is to run each call of this kind
         if self.eager is None and not again:
             try:
-                return self._walk(leaves, values)
+                return self._walk(leaves, values, root)
             except Open:
                 again = True
             except Unknown:
@@ -103,27 +156,25 @@ class Branching:
         self._learn(recording)
         return recording.finish()
 
-    def _walk(self, leaves: Sequence[Any], values: Values) -> Any:
-        """Go along the segments, from answer to answer."""
+    def _walk(self, leaves: Sequence[Any], values: Values, root: Segment | None) -> Any:
+        """Go along the segments, from answer to answer; from the end of the first one, if that has been run."""
         among: Sequence[Segment] = self.tree.roots
+        segment = root
         while True:
-            for segment in among:
-                if segment.fits(leaves):
+            if segment is None:
+                segment = self._fitting(among, leaves)
+                segment.enter(leaves, values)
+                if segment.question is None:
                     break
-            else:
-                raise Unknown
-            if segment.is_open:
-                raise Open
-            segment.enter(leaves, values)
+                self.tree.run(segment, values, values)
             question = segment.question
-            if question is None:
-                break
-            self.tree.run(segment, values, values)
+            assert question is not None
             try:
                 answer = question.answer(values[question.value])
             except (ValueError, OverflowError):  # int() of what is no integer: Python raises it where it belongs
                 raise Unknown from None
             among = segment.branches.get(answer, ())
+            segment = None
         if not segment.ends:
             raise Unknown
         end = segment.ends[0]
@@ -136,6 +187,14 @@ class Branching:
             tensors[i]._data[...] = outputs[j]
             outputs[j] = tensors[i]._data
         return end.capture.finish(leaves, tensors, outputs)
+
+    def _fitting(self, among: Sequence[Segment], leaves: Sequence[Any]) -> Segment:
+        for segment in among:
+            if segment.fits(leaves):
+                if segment.is_open:
+                    raise Open
+                return segment
+        raise Unknown
 
     def lines(self) -> list[str]:
         """The tree in words, and what it rests on."""

@@ -73,7 +73,7 @@ class CompiledFunction:
         self._attribute: str | None = None
         """What it is called in the class whose method it is."""
         self._lock = threading.RLock()
-        self._entered: list[Compiled] = []
+        self._entered: list[Compiled | Branching] = []
         self._entry: Callable[..., Any] = self._call
 
     if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class CompiledFunction:
                 return made.finish()
             graph = made
         result = graph(leaves) if isinstance(graph, Compiled) else graph(leaves, args, kwargs)
-        if isinstance(graph, Compiled) and len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
+        if len(leaves) == len(args) and all(map(operator.is_, leaves, args)):
             self._enter(graph, args)
         return result
 
-    def _enter(self, graph: Compiled, arguments: Sequence[Any]) -> None:
+    def _enter(self, graph: Compiled | Branching, arguments: Sequence[Any]) -> None:
         """Give a graph that was called by way of Python a native entry, or a new one in place of one that did not fit.
 
         Not after the first call, which may be the only one; and ever more rarely where it is of no use.
@@ -110,14 +110,27 @@ class CompiledFunction:
         if not useful and (graph.misses < 2 or graph.misses & (graph.misses - 1)):
             return
         with self._lock:
-            graph.make_entry(arguments)
+            if isinstance(graph, Compiled):
+                graph.make_entry(arguments)
+            else:
+                graph.make_entry(arguments, functools.partial(self._leave, graph))
             others = [g for g in self._entered if g is not graph]
             self._entered = [graph, *others][:_ENTRIES] if graph.entry is not None else others
-            call: Callable[..., Any] = self._call
-            for entered in reversed(self._entered):
-                if entered.entry is not None:
-                    call = entered.entry.bind(call)
-            self._entry = call
+            self._bind()
+
+    def _leave(self, graph: Branching) -> None:
+        """Have calls come by way of Python again, where a new native entry is made: the graph has grown."""
+        with self._lock:
+            self._entered = [g for g in self._entered if g is not graph]
+            self._bind()
+
+    def _bind(self) -> None:
+        """Put the native entries one behind the other."""
+        call: Callable[..., Any] = self._call
+        for entered in reversed(self._entered):
+            if entered.entry is not None:
+                call = entered.entry.bind(call)
+        self._entry = call
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """As the function would be copied: a bound method goes to the copy of its object. Graphs are made anew."""

@@ -246,6 +246,11 @@ class Tree:
             function = self._functions[graph] = ArrayFunction(graph, self._backend)
         return Code(function, inputs, outputs)
 
+    def graph_of(self, segment: Segment, outputs: Sequence[Value]) -> Graph:
+        """What computes these values of a first segment of all its inputs, used or not."""
+        nodes = [*_sources(segment.nodes, outputs), *segment.nodes]
+        return _graph(self.name, nodes, [entrance.value for entrance in segment.entrances], outputs)
+
     # For people
 
     def lines(self) -> list[str]:

@@ -214,6 +214,34 @@ def test_known_ways_are_walked_natively(python_runs: list[str]) -> None:
     assert len(python_runs) == 2
 
 
+def test_the_native_entry_serves_ways_that_are_met_later(python_runs: list[str]) -> None:
+    weight = graphc.ones(2)
+
+    def f(x: Any) -> Any:
+        a, b = x.exp(), (x * weight).sin()
+        if x.sum() > 0:
+            return a
+        if x[0] < -1:
+            return a * b
+        if x[1] < -1:
+            raise ValueError("too small")
+        return b
+
+    compiled = graphc.compile(f)
+    for start in ([1.0, 2.0], [-3.0, 1.0], [-0.5, 0.25], [2.0, 1.0]):
+        for _ in range(6):
+            assert close(compiled(graphc.tensor(start)).tolist(), f(graphc.tensor(start)).tolist())
+    for _ in range(3):
+        with pytest.raises(ValueError, match="too small"):
+            compiled(graphc.tensor([0.5, -2.0]))
+    assert compiled._entered and len(python_runs) == 6  # three ways, and each time that there is none
+    weight.mul_(2)
+    assert close(compiled(graphc.tensor([-3.0, 1.0])).tolist(), f(graphc.tensor([-3.0, 1.0])).tolist())
+    weight.data = graphc.full((2,), 3.0)
+    for _ in range(3):
+        assert close(compiled(graphc.tensor([-0.5, 0.25])).tolist(), f(graphc.tensor([-0.5, 0.25])).tolist())
+
+
 def test_answers_that_python_can_use_in_any_way_are_not_frozen(python_runs: list[str]) -> None:
     compiled = graphc.compile(lambda x: x * float(x.sum()))
     for k in range(5):
