@@ -13,11 +13,10 @@ import numpy as np
 from graphc.compiler import clear_cache
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError, TraceError
 from graphc.frontend.composite import forget_forms
-from graphc.frontend.graph_call import inline
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace
 from graphc.frontend.tracer import activated
-from graphc.ir import Graph
+from graphc.ir import Graph, inline
 from graphc.op import OPS, OpDef, Undefined, _NotDifferentiable, op
 from graphc.types import DType, TensorType, dtype_of
 
@@ -256,7 +255,7 @@ def _over_graphs(name: str, rule: Rule) -> Rule:
         if key not in graphs:
             graphs[key] = _written_down(name, rule, described)
         graph = graphs[key]
-        return None if graph is None else inline(graph, values)[0]
+        return None if graph is None else inline(graph, values, values[0])[0]
 
     return adapted
 

@@ -19,7 +19,7 @@ from graphc.frontend.node import Node, edge_to
 from graphc.frontend.tape import Saved, freed_error, modified_error
 from graphc.frontend.tensor import Tensor, Version, wrap
 from graphc.frontend.tracer import active
-from graphc.ir import Graph, Value
+from graphc.ir import Graph, Value, inline
 
 
 class ArrayFunction:
@@ -197,8 +197,8 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
     if tracer is not None:
         values = [tracer.value(t) for t in tensors]
         if all(isinstance(v, Value) for v in values):
-            return [wrap(v) for v in inline(graph, values)]
-        return inline(graph, tensors)  # a level of vmap or grad
+            return [wrap(v) for v in inline(graph, values, values[0])]
+        return inline(graph, tensors, tensors[0])  # a level of vmap or grad
     outputs = [wrap(a) for a in _function(graph)(*(t._data for t in tensors))]
     wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
     if mode.grad and wanted:
@@ -208,16 +208,6 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
                 out._node = node
                 out._state().index = j
     return outputs
-
-
-def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
-    """Append the nodes of a graph to the graph that the values belong to; or apply them to tensors, one by one."""
-    known = dict(zip(graph.inputs, values, strict=True))
-    like = values[0]
-    for node in graph.nodes:
-        results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
-        known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
-    return [known[v] for v in graph.outputs]
 
 
 _vjp = functools.lru_cache(maxsize=256)(vjp_graph)

@@ -155,6 +155,14 @@ class Graph:
         for node in self.nodes:
             yield from node.results
 
+    def walk(self) -> Iterator[Node]:
+        """The nodes, each followed by those of the graphs that it runs."""
+        for node in self.nodes:
+            yield node
+            for attribute in node.attrs.values():
+                if isinstance(attribute, Graph):
+                    yield from attribute.walk()
+
     def uses(self) -> dict[Value, int]:
         """How often each value is used, as an operand or as an output."""
         count = dict.fromkeys(self.values(), 0)

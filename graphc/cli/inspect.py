@@ -71,9 +71,9 @@ def _show_package(console: Console, file: str, package: Package, entry: str | No
 
 def _show_graph(console: Console, signature: str, graph: Graph) -> None:
     console.print(signature)
-    counts = Counter(node.op.name for node in graph.nodes)
+    counts = Counter(node.op.name for node in graph.walk())  # what runs many times counts once
     listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-    console.print(f"  {len(graph.nodes)} nodes{f': {listed}' if listed else ''}")
+    console.print(f"  {counts.total()} nodes{f': {listed}' if listed else ''}")
 
 
 def _show_weights(console: Console, weights: Mapping[str, np.ndarray], users: Mapping[str, list[str]]) -> None:
