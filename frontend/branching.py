@@ -21,6 +21,7 @@ from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
 from graphc.frontend.trace import Lifted
 from graphc.ir import Value
+from graphc.recompute import budgeted
 
 _WORTH_RECORDING = 1 << 16
 """Elements that an op has to have, on average, for its code to make up for recording it at each call."""
@@ -39,7 +40,7 @@ class Branching:
 
     is_bound = False
 
-    def __init__(self, recording: Recording, by_python: str | None) -> None:
+    def __init__(self, recording: Recording, by_python: str | None, memory_budget: float | int | None = None) -> None:
         """From the first call, which is done."""
         assert recording.tree is not None
         self.function = recording.function
@@ -47,6 +48,7 @@ class Branching:
         self.structure = recording.structure
         self.is_passing = recording.is_passing
         self.tree = recording.tree
+        self._memory_budget = memory_budget
         self.by_python = by_python
         """Why Python has to run the function at each call; None if only to find new ways."""
         self._guarded = True
@@ -77,6 +79,8 @@ class Branching:
             self.by_python = f"it {recording.asks_the_world}"
         elif recording.effects:
             self.by_python = f"it {recording.effects[0]}"
+        elif recording.capture.left and self.by_python is None:
+            self.by_python = "it leaves tensors behind"
         self._guarded = self._guarded and recording.changed is None
         nodes = recording.trace.builder.nodes[: recording.capture.nodes]
         elements = sum(math.prod(result.shape) for node in nodes for result in node.results)
@@ -149,10 +153,11 @@ class Branching:
                 again = self.tree.full is not None
         if self.eager is not None or (again and self._small):
             return self.function(*args, **kwargs)
-        recording = recorded(
-            self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
-            by_python=True, watched=self.by_python is None,
-        )
+        with budgeted(self._memory_budget):
+            recording = recorded(
+                self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
+                by_python=True, watched=self.by_python is None,
+            )
         self._learn(recording)
         return recording.finish()
 

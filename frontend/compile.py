@@ -239,7 +239,7 @@ class CompiledFunction:
             may_pass=key not in self._settled,
         )
         if recording.is_done:
-            return Branching(recording, self._by_python)
+            return Branching(recording, self._by_python, self.options.memory_budget)
         return Compiled(self.function, self._name, args, kwargs, self.options.backend, recording=recording)
 
     def explain(self) -> str:
@@ -334,8 +334,13 @@ def compile(
 
     Results are as they would be eagerly: an argument that is returned is the argument itself, and a view of it shares its
     memory; containers among them are new ones. Where the function asks something of the world (the time, a file, Python's
-    `random`), writes something (as by `print`), or changes Python's state, Python runs it at each call, and what it computes
-    runs as native code; `explain()` names the lines.
+    `random`), writes something (as by `print`), or changes Python's state, Python runs it at each call; what it computes then
+    runs as native code, or eagerly where its tensors are small. `explain()` names the lines.
+
+    Where the function branches on a tensor's value, or takes an integer out of one, it is compiled in parts, and calls go
+    natively along all ways that have been met; a new one is traced. Numbers of `item()` stay in the graph. Other uses of
+    numbers, as `print(x)`, `float(x)` and `x.numpy()`, are Python's at each call. Nothing outside changes before a call is
+    over; an exception of the function's own arrives as it is, and leaves behind what it would leave eagerly.
 
     >>> import graphc
     >>> @graphc.compile

@@ -157,6 +157,7 @@ class Recording:
             tensors[i]._data[...] = self._outputs[j]
             self._outputs[j] = tensors[i]._data
         result = capture.finish(self.leaves, tensors, self._outputs)
+        capture.left = ()  # real now, and nobody else's
         return self._containers.finish(result)
 
     def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:

@@ -41,6 +41,9 @@ class Question:
     what: str
     location: Location | None
 
+    def __str__(self) -> str:
+        return f"{self.what} of {self.value.type}" + (f" at {self.location}" if self.location is not None else "")
+
     def answer(self, array: np.ndarray) -> Any:
         """What the numbers come to; the errors of int() for those that are no integers."""
         assert self.kind is not None
@@ -254,29 +257,26 @@ class Tree:
     # For people
 
     def lines(self) -> list[str]:
-        """The tree in words: what runs, what is asked where, and where answers lead."""
-        lines: list[str] = []
-        pending: list[tuple[str, int, Segment]] = [("", 0, segment) for segment in reversed(self.roots)]
+        """The tree in words, a line a segment: what runs, what is asked where, and to which segments answers lead."""
+        numbers: dict[Segment, int] = {}
+        pending = list(reversed(self.roots))
         while pending:
-            answer, depth, segment = pending.pop()
-            indent = "  " * depth
-            count = f"{len(segment.nodes)} node{'' if len(segment.nodes) == 1 else 's'}"
+            segment = pending.pop()
+            numbers[segment] = len(numbers)
+            pending += reversed([s for following in list(segment.branches.values()) for s in following])
+        lines = []
+        for segment, number in numbers.items():
+            runs = f"segment {number}: {len(segment.nodes)} node{'' if len(segment.nodes) == 1 else 's'}"
             question = segment.question
             if question is None:
-                lines.append(f"{indent}{answer}{count}, then the end")
+                lines.append(f"{runs}, then the end")
                 continue
-            at = f" at {question.location}" if question.location is not None else ""
-            again = "; from here on Python runs again at each call" if segment.is_open else ""
-            lines.append(f"{indent}{answer}{count}, then {question.what} of {question.value.type}{at}{again}")
-            for outcome, following in reversed(segment.branches.items()):
-                label = "" if segment.is_open else f"{outcome}: "
-                # a chain of one answer each, as of a loop, stays at one depth
-                deeper = depth + (len(segment.branches) > 1 or depth == 0)
-                pending += [(label, deeper, s) for s in reversed(following)]
+            ways = [f"{answer}: {numbers[s]}" for answer, following in list(segment.branches.items()) for s in following
+                    if s in numbers and answer is not None]
+            then = "; Python goes on" if segment.is_open else f"; {', '.join(ways)}"
+            lines.append(f"{runs}, then {question}{then}")
         if self.full is not None:
-            at = f" at {self.full.location}" if self.full.location is not None else ""
-            lines.append(f"warning: {self.full.what}{at} has had more than {MOST_BRANCHES} answers: for others Python runs the "
-                         "function")
+            lines.append(f"warning: {self.full} has had more than {MOST_BRANCHES} answers: for others Python runs the function")
         return lines
 
 

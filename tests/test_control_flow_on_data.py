@@ -306,8 +306,8 @@ def test_explain_shows_questions_answers_and_lines() -> None:
     f(graphc.ones(2)), f(-graphc.ones(2))
     text = f.explain()
     assert f"bool() of bool[] at {THIS.name}:{line_of('question')}" in text
-    assert f"float() of float64[] at {THIS.name}:{line_of('open')}" in text and "Python runs" in text
-    assert "True: " in text and "False: " in text
+    assert f"float() of float64[] at {THIS.name}:{line_of('open')}" in text and "Python goes on" in text
+    assert "True: 1, False: 2" in text
 
 
 def test_a_branch_on_a_constant_is_no_question(python_runs: list[str]) -> None:
