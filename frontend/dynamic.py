@@ -213,8 +213,9 @@ def _at(size: Size, sizes: Mapping[str, int]) -> Size:
 def _family_key(key: Any, leaves: Sequence[Any]) -> Any:
     """The key of a call without the sizes of its tensors."""
     start = len(key) - len(leaves)
-    return key[:start] + tuple(
-        (kind, dtype, len(shape), strides is None, *rest) if isinstance(leaf, Tensor) else part
-        for leaf, part in zip(leaves, key[start:])
-        for kind, dtype, shape, strides, *rest in [part if isinstance(leaf, Tensor) else (None,) * 4]
-    )
+    return key[:start] + tuple(_sizeless(part) if isinstance(leaf, Tensor) else part for leaf, part in zip(leaves, key[start:]))
+
+
+def _sizeless(part: tuple[Any, ...]) -> tuple[Any, ...]:
+    kind, dtype, shape, strides, *rest = part
+    return (kind, dtype, len(shape), strides is None, *rest)

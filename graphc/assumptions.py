@@ -235,14 +235,14 @@ class Assumptions:
                     return self._substitute(name, factor * count + rest, found)
         for name, other in self._equal_factors(gap):
             self._substitute(name, Dim.symbol(other), found)
-        rest = self.resolve(gap)
-        for name in sorted(rest.symbols()) if isinstance(rest, Dim) else ():
+        left = self.resolve(gap)
+        for name in sorted(left.symbols()) if isinstance(left, Dim) else ():
             self._substitute(name, self._hint(name), found)
         return None
 
     def _equal_factors(self, gap: Dim) -> list[tuple[str, str]]:
         """Where two products are equal because their factors are: the newer and the older one of each pair."""
-        if len(gap.terms) != 2 or sum(coefficient for _, coefficient in gap.terms):
+        if len(gap.terms) != 2 or gap.terms[0][1] + gap.terms[1][1]:
             return []
         left, right = (list(monomial) for monomial, _ in gap.terms)
         if len(left) != len(right) or any(isinstance(factor, Quotient) for factor in (*left, *right)):

@@ -53,7 +53,7 @@ class DimNumber:
         if _state.context is None:
             raise ShapeError(f"the number {self} is not known", expected="a number", hint="bind the sizes of the graph")
         context = _state.context
-        return float(self.bind({name: context.number(Dim.symbol(name)) for name in self.symbols()}))  # type: ignore[arg-type]
+        return float(self.bind({name: context.number(Dim.symbol(name)) for name in self.symbols()}))
 
     def __int__(self) -> int:
         return int(float(self))

@@ -203,7 +203,7 @@ class Dim:
             return _number("**", self, exponent)
         if exponent > _MOST_FACTORS:
             raise _too_long()
-        return math.prod([self] * exponent)  # type: ignore[arg-type]
+        return math.prod([self] * exponent)
 
     def __rpow__(self, base: object) -> Any:
         return _number("**", base, self)
@@ -493,8 +493,8 @@ def _quotient(dividend: int | Dim, divisor: int | Dim) -> int | Dim:
         if isinstance(dividend, Dim):
             if dividend.terms == divisor.terms:
                 return 1
-            if len(divisor.terms) == 1 and (common := common_factors(dividend, divisor)):
-                return _quotient(_without(dividend, common), _without(divisor, common))
+            if len(divisor.terms) == 1 and (shared := common_factors(dividend, divisor)):
+                return _quotient(_without(dividend, shared), _without(divisor, shared))
         return Dim({(Quotient(dividend, divisor),): 1})
     if divisor == 0:
         raise ShapeError(f"the size {dividend} divided by 0")
@@ -507,9 +507,9 @@ def _quotient(dividend: int | Dim, divisor: int | Dim) -> int | Dim:
     whole, rest = {}, {}
     for monomial, coefficient in dividend.terms:
         whole[monomial], rest[monomial] = divmod(coefficient, divisor)
-    common = math.gcd(divisor, *(c for monomial, c in rest.items() if monomial))
+    common = math.gcd(divisor, *(coefficient for monomial, coefficient in rest.items() if monomial))
     if common > 1:  # what is left of the constant then makes no difference
-        rest, divisor = {monomial: c // common for monomial, c in rest.items()}, divisor // common
+        rest, divisor = {monomial: coefficient // common for monomial, coefficient in rest.items()}, divisor // common
     return _normal(whole) + _proper_quotient(_normal(rest), divisor)
 
 
