@@ -253,6 +253,13 @@ def test_what_needs_numbers_gets_them() -> None:
         np.testing.assert_allclose(compiled(array)[0], interpret(bind_graph(graph, {"N": n, "M": m}), [array])[0], rtol=1e-5)
 
 
+def test_nothing_is_divided_by_a_size_of_zero() -> None:
+    b, (x,) = build((N, M))
+    flat = ops.pad(ops.reshape(ops.permute(x, (1, 0)), (M * N,)), (1,), (7,), 0.5)
+    graph = b.finish([ops.tanh(ops.concat(flat, flat, axis=0))])
+    check(graph, *({"N": n, "M": m} for n, m in ((3, 5), (3, 0), (0, 4), (0, 0), (40, 33))))
+
+
 # Memory
 
 

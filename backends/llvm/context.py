@@ -9,9 +9,9 @@ which has done all of the kernel's work when it returns. What the function wants
 
     void body(ptr %context, i64 %chunk)
 
-for each chunk. The context is a table of addresses: of the scratch memory, of what `host` finds ops by, and of the
-kernel's own buffers, in the order of `kernel_key`. So one function serves all kernels that are equal but for their
-buffers: the program fills the table before each call.
+for each chunk. The context is a table of addresses: of the scratch memory, of what `host` finds ops by, of the table of
+sizes, and of the kernel's own buffers, in the order of `kernel_key`. So one function serves all kernels that are equal but
+for their buffers: the program fills the table before each call.
 """
 
 from __future__ import annotations

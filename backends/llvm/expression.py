@@ -231,6 +231,9 @@ class Evaluator:
             case "load":
                 return self._load(e)
         values = [self._value(arg) for arg in e.args]
+        is_sized = e.op in ("quotient", "modulo") and e.args[1].op == "size"
+        if is_sized:
+            values[1] = self._divisor(values[1])
         if e.dtype is int64 and e.op in _INDEX_OPS:
             value = self._index(e.op, values)
             if value is not None:
@@ -249,11 +252,17 @@ class Evaluator:
             operands = [self._spread(arg, v, narrow=True) for arg, v in zip(e.args, values)]
             dtype = int32
         else:
-            operands = [self.vector(arg) for arg in e.args]
+            operands = [self._spread(arg, v) if is_sized else self.vector(arg) for arg, v in zip(e.args, values)]
         uniform = tuple(v.operand if isinstance(v, Uniform) else None for v in values)
         return Varying(elementwise.render(
             self.f, e.op, dtype, self.width, operands, result=e.dtype, constants=constants, uniform=uniform
         ))  # fmt: skip
+
+    def _divisor(self, size: Value) -> Uniform:
+        """A size to divide by. Where it is 0 the quotient is of no use, but may be computed: beside a mask, or outside a loop
+        that has no iterations."""
+        assert isinstance(size, Uniform)
+        return Uniform(self.f.intrinsic("llvm.umax", "i64", size.operand, "1"))
 
     def _is_narrow(self, expr: Expr) -> bool:
         """Whether an int64 is known to fit an int32."""
@@ -339,11 +348,7 @@ class Evaluator:
         else:
             divisor = math.gcd(a.divisor, b.divisor)
         instruction = {"quotient": "udiv", "modulo": "urem"}.get(op, op)
-        right = b.operand
-        if op in ("quotient", "modulo") and b.number is None:
-            # a loop that has no iterations for a size of 0 may have been left to evaluate this outside of it
-            right = self.f.intrinsic("llvm.umax", "i64", right, "1")
-        return Uniform(self.f.value(f"{instruction} i64 {a.operand}, {right}"), divisor)
+        return Uniform(self.f.value(f"{instruction} i64 {a.operand}, {b.operand}"), divisor)
 
     # Memory
 

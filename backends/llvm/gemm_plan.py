@@ -48,10 +48,11 @@ _ALIASING = 4096
 _FEW_DOTS = 32
 """How many rows or columns a product may have that is computed as dot products."""
 _MANY = 64
-"""More rows or columns than most tiles have. Of symbolic sizes the plan asks no more than whether they are more than that, and
-takes them for these then, or else for those:"""
+"""More rows or columns than most tiles have. Of a symbolic size the plan asks whether it is more than that."""
 _TYPICAL_MANY, _TYPICAL_FEW = 512, 8
+"""What a symbolic size is taken for, if it is more and if it is not: so tiles are the same for many sizes."""
 _WIDER = 4
+"""How many times as many rows or columns as it was planned for a task may be given."""
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
 
