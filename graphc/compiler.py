@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from graphc import garbage
 from graphc.backend import Executable, Layout, get_backend
 from graphc.bind import bind_sizes, check_inputs, is_symbolic
 from graphc.config import config, note
@@ -77,7 +78,8 @@ def _keep(cache: dict[Any, Executable], key: Any, made: Executable) -> None:
 
 def _compile(graph: Graph, layout: Layout, name: str) -> Executable:
     start = time.perf_counter()
-    made = get_backend(name).compile(pipeline.run(graph), layout)
+    with garbage.kept_for_now():
+        made = get_backend(name).compile(pipeline.run(graph), layout)
     note(1, f"graphc: {graph.name}: compiled for {name} in {1e3 * (time.perf_counter() - start):.1f} ms")
     return made
 

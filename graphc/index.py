@@ -394,12 +394,22 @@ def stride(expr: Expr, axis: Axis) -> Size | None:
     return atoms.get(axis.value, 0)
 
 
-def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
-    """The expression with leaves replaced; indices among the results are simplified anew."""
-    done: dict[Expr, Expr] = {}
-    for e in expr.walk():
-        if e in values:
-            done[e] = values[e]
+def substitute(expr: Expr, values: Mapping[Expr, Expr], done: dict[Expr, Expr] | None = None) -> Expr:
+    """The expression with leaves replaced; indices among the results are simplified anew. `done` has what expressions have
+    become so far, for several of them with the same `values`."""
+    done = {} if done is None else done
+    pending = [expr]
+    while pending:
+        e = pending[-1]
+        if e in done:
+            pending.pop()
+            continue
+        if e in values or not e.args:
+            done[e] = values.get(e, e)
+            continue
+        missing = [arg for arg in e.args if arg not in done]
+        if missing:
+            pending += missing
             continue
         args = tuple(done[a] for a in e.args)
         if args == e.args:

@@ -52,6 +52,7 @@ FLOORS = (
     "graphc.disk_cache",
     "graphc.backend",
     "graphc.threads",
+    "graphc.garbage",
     "graphc.variants",
     "graphc.compiler",
     "graphc.differential",

@@ -83,9 +83,11 @@ def test_a_kernel_takes_little_of_the_stack() -> None:
     y = x
     for _ in range(20):
         y = ops.tanh(y) - ops.expand(ops.sum(y, (1,)), (16, 4000), (1,))
-    (kernel,) = lower(pipeline.run(b.finish([y])), MACHINE).kernels
-    local = {s.buffer for s in kernel.statements() if isinstance(s, Store) and s.buffer.role == "local"}
-    assert local and sum(buffer.nbytes for buffer in local) <= 1 << 16
+    kernels = lower(pipeline.run(b.finish([y])), MACHINE).kernels
+    assert len(kernels) <= 3
+    for kernel in kernels:
+        local = {s.buffer for s in kernel.statements() if isinstance(s, Store) and s.buffer.role == "local"}
+        assert local and sum(buffer.nbytes for buffer in local) <= 1 << 16
 
 
 def test_steps_that_read_what_others_write_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,8 +147,10 @@ def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> Size | None:
         if not ix.surely(outer, inner * axis.extent):
             return None
     size = order[-1][0]
+    start = {axis.value: ix.ZERO for axis in wide}
+    done: dict[Expr, Expr] = {}
     for offset in offsets:
-        rest = ix.substitute(offset, {axis.value: ix.ZERO for axis in wide})
+        rest = ix.substitute(offset, start, done)
         low, high = ix.bounds(rest)
         if not ix.surely(low, 0) or not ix.surely(size - 1, high):
             return None

@@ -10,19 +10,21 @@ from graphc.kernel import Accumulate, Expr, Loop, Statement, Store
 
 def substitute_statements(body: Sequence[Statement], values: Mapping[Expr, Expr]) -> tuple[Statement, ...]:
     """Replace leaves in statements."""
-    return tuple(_substitute(body, values))
+    return tuple(_substitute(body, values, {}))
 
 
-def _substitute(body: Sequence[Statement], values: Mapping[Expr, Expr]) -> Iterator[Statement]:
+def _substitute(
+    body: Sequence[Statement], values: Mapping[Expr, Expr], done: dict[Expr, Expr]
+) -> Iterator[Statement]:
     for s in body:
         match s:
             case Store():
-                offset, value = ix.substitute(s.offset, values), ix.substitute(s.value, values)
-                yield Store(s.buffer, offset, value, s.mask and ix.substitute(s.mask, values))
+                offset, value = ix.substitute(s.offset, values, done), ix.substitute(s.value, values, done)
+                yield Store(s.buffer, offset, value, s.mask and ix.substitute(s.mask, values, done))
             case Accumulate():
-                yield Accumulate(s.accumulator, ix.substitute(s.value, values))
+                yield Accumulate(s.accumulator, ix.substitute(s.value, values, done))
             case Loop():
-                inner = substitute_statements(s.body, values)
-                yield Loop(s.axis, inner, s.lanes, s.limit and ix.substitute(s.limit, values))
+                inner = tuple(_substitute(s.body, values, done))
+                yield Loop(s.axis, inner, s.lanes, s.limit and ix.substitute(s.limit, values, done))
             case _:
                 yield s

@@ -1,0 +1,63 @@
+"""Compiling without Python's search for garbage in between.
+
+A compilation makes hundreds of thousands of objects that stay until it is over, and each few hundred of them have Python go
+through all objects of the process, for cycles that nobody needs any more: that took two thirds of the time of the passes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _State:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.blocks = 0
+        """How many blocks of all threads are being run."""
+        self.enabled = False
+        """Whether garbage was collected before the first of them."""
+
+
+_state = _State()
+
+
+@contextmanager
+def kept_for_now() -> Iterator[None]:
+    """Put off the collection of garbage, in the whole process, until the block is over.
+
+    >>> import gc
+    >>> with kept_for_now():
+    ...     gc.isenabled()
+    False
+    >>> gc.isenabled()
+    True
+    """
+    state = _state
+    with state.lock:
+        if state.blocks == 0:
+            state.enabled = gc.isenabled()
+            gc.disable()
+        state.blocks += 1
+    try:
+        yield
+    finally:
+        with state.lock:
+            state.blocks -= 1
+            if state.blocks == 0 and state.enabled:
+                gc.enable()
+
+
+def _forget_blocks() -> None:
+    """In a forked child, where the threads that were in them do not exist."""
+    global _state  # noqa: PLW0603
+    before, _state = _state, _State()
+    if before.blocks and before.enabled:
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_blocks)

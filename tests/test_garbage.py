@@ -1,0 +1,76 @@
+"""Garbage is collected again when compilations are over, whoever began and ended first."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+
+import pytest
+
+import graphc
+from graphc.garbage import kept_for_now
+
+
+def test_blocks_nest_and_end_by_exceptions() -> None:
+    assert gc.isenabled()
+    with pytest.raises(KeyError), kept_for_now():
+        with kept_for_now():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_what_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with kept_for_now():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_threads_that_overlap() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with kept_for_now():
+            inside.set()
+            assert go_on.wait(30)
+
+    thread = threading.Thread(target=other)
+    with kept_for_now():
+        thread.start()
+        assert inside.wait(30)
+    assert not gc.isenabled()
+    go_on.set()
+    thread.join()
+    assert gc.isenabled()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_collects() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with kept_for_now():
+            inside.set()
+            assert go_on.wait(30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(30)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if gc.isenabled() else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert gc.isenabled()
+
+
+def test_compiling_leaves_it_on() -> None:
+    assert graphc.compile(lambda x: x * 3 + 1)(graphc.ones(5)).tolist() == [4.0] * 5
+    assert gc.isenabled()
