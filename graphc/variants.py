@@ -7,9 +7,11 @@ these alone.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 
@@ -55,6 +57,7 @@ class SizedExecutable:
         self._layout = layout
         self._compile = compile
         self._lock = threading.Lock()
+        _made.add(self)
         self._variants: list[Variant] = []
         self._known: dict[tuple[Shape, ...], Executable] = {}
         self._fixed: set[str] = set()
@@ -124,6 +127,19 @@ class SizedExecutable:
 
     def __repr__(self) -> str:
         return f"<executable of {self.graph!r} for all sizes, in {len(self._variants)} variants>"
+
+
+_made: WeakSet[SizedExecutable] = WeakSet()
+
+
+def _forget_locks() -> None:
+    """In a forked child, where the threads that held them do not exist."""
+    for made in _made:
+        made._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _bound(layout: Layout, numbers: Mapping[str, int]) -> Layout:

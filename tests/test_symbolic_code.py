@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -304,6 +305,21 @@ def test_threads_with_different_sizes() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have() -> None:
+    graph = softmax_graph()
+    code = executable(graph)
+    assert isinstance(code, SizedExecutable)
+    with code._lock:  # as while another thread compiles
+        child = os.fork()
+        if child == 0:
+            (array,) = numbers(graph, N=6, M=50)
+            out = np.empty_like(array)
+            code.run([array], [out])
+            os._exit(0 if np.allclose(out.sum(1), 1) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # Facts
