@@ -161,3 +161,70 @@ def test_what_does_not_fit_is_named(make: Any, message: str) -> None:
 
 def test_checks_can_be_left_out() -> None:
     assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [
+    (D.LogNormal(0.2, 0.7), scipy.stats.lognorm(0.7, scale=math.exp(0.2))),
+    (D.HalfNormal(1.3), scipy.stats.halfnorm(scale=1.3)),
+    (D.Cauchy(0.1, 2.0), scipy.stats.cauchy(0.1, 2)), (D.Gumbel(0.3, 1.2), scipy.stats.gumbel_r(0.3, 1.2)),
+], ids=["LogNormal", "HalfNormal", "Cauchy", "Gumbel"])  # fmt: skip
+def test_more_continuous_distributions(ours: Any, theirs: Any) -> None:
+    x, p = graphc.tensor([0.3, 1.0, 2.5]), graphc.tensor([0.2, 0.7])
+    np.testing.assert_allclose(ours.log_prob(x), theirs.logpdf(x.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(ours.cdf(x), theirs.cdf(x.numpy()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.icdf(p), theirs.ppf(p.numpy()), rtol=1e-4)
+    np.testing.assert_allclose(ours.entropy(), theirs.entropy(), rtol=1e-5)
+    if not isinstance(ours, D.Cauchy):
+        np.testing.assert_allclose([ours.mean, ours.variance], [theirs.mean(), theirs.var()], rtol=1e-5)
+    graphc.manual_seed(0)
+    drawn = ours.sample((20_000,))
+    assert scipy.stats.kstest(drawn.numpy(), theirs.cdf).pvalue > 1e-3
+    assert ours.expand((4,)).rsample().shape == (4,)
+
+
+A = np.array([[2.0, 0.5], [0.5, 1.0]])
+
+
+@pytest.mark.parametrize("given", [
+    {"covariance_matrix": A}, {"precision_matrix": np.linalg.inv(A)}, {"scale_tril": np.linalg.cholesky(A)},
+], ids=lambda given: next(iter(given)))
+def test_normal_vectors(given: dict[str, np.ndarray]) -> None:
+    mean, x = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]]), np.array([0.3, 0.7])
+    ours = D.MultivariateNormal(graphc.tensor(mean), **{name: graphc.tensor(matrix) for name, matrix in given.items()})
+    assert ours.batch_shape == (3,) and ours.event_shape == (2,)
+    theirs = [scipy.stats.multivariate_normal(m, A) for m in mean]
+    np.testing.assert_allclose(ours.log_prob(graphc.tensor(x)), [d.logpdf(x) for d in theirs], rtol=1e-10)
+    np.testing.assert_allclose(ours.entropy(), [d.entropy() for d in theirs], rtol=1e-10)
+    np.testing.assert_allclose(ours.covariance_matrix[0], A, rtol=1e-10)
+    np.testing.assert_allclose(ours.precision_matrix[0], np.linalg.inv(A), rtol=1e-10)
+    np.testing.assert_allclose(ours.variance[0], A.diagonal(), rtol=1e-10)
+    graphc.manual_seed(1)
+    drawn = ours.sample((20_000,)).numpy()
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn[:, 0].T), A, atol=0.08)
+    assert ours.expand((4, 3)).log_prob(graphc.tensor(x)).shape == (4, 3)
+
+
+def test_normal_vectors_are_differentiable_and_apart() -> None:
+    factor = graphc.tensor([[1.0, 0.0], [0.3, 2.0]], requires_grad=True)
+    p = D.MultivariateNormal(graphc.tensor([1.0, 0.0]), scale_tril=factor)
+    p.rsample((3,)).sum().backward()
+    assert factor.grad is not None
+    single = [D.Normal(0.5, 2.0), D.Normal(-1.0, 3.0)]
+    joint = [D.MultivariateNormal(d.loc[None], (d.scale**2)[None, None]) for d in single]
+    np.testing.assert_allclose(D.kl_divergence(*joint), D.kl_divergence(*single), rtol=1e-5)
+    for make in (lambda: D.MultivariateNormal(graphc.zeros(2)), lambda: D.MultivariateNormal(graphc.zeros(2), graphc.ones(2)),
+                 lambda: D.MultivariateNormal(graphc.tensor(0.0), graphc.eye(2)),
+                 lambda: D.MultivariateNormal(graphc.zeros(2), scale_tril=graphc.ones(2, 2))):
+        with pytest.raises(ValueError):
+            make()
+
+
+def test_one_hot_categorical() -> None:
+    d = D.OneHotCategorical(graphc.tensor([0.2, 0.5, 0.3]))
+    np.testing.assert_allclose(d.log_prob(graphc.eye(3)), np.log([0.2, 0.5, 0.3]), rtol=1e-6)
+    assert d.sample((7,)).sum(-1).tolist() == [1.0] * 7 and d.mode.tolist() == [0.0, 1.0, 0.0]
+    assert graphc.equal(d.enumerate_support(), graphc.eye(3)) and d.expand((2,)).sample().shape == (2, 3)
+    np.testing.assert_allclose(d.entropy(), D.Categorical(d.probs).entropy(), rtol=1e-6)
+    with pytest.raises(ValueError, match="OneHot"):
+        d.log_prob(graphc.tensor([0.5, 0.5, 0.0]))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from graphc.frontend.distributions.continuous import Exponential, Laplace, Normal, Uniform
-from graphc.frontend.distributions.discrete import Bernoulli, Categorical
+from graphc.frontend.distributions.continuous import (
+    Cauchy,
+    Exponential,
+    Gumbel,
+    HalfNormal,
+    Laplace,
+    LogNormal,
+    Normal,
+    Uniform,
+)
+from graphc.frontend.distributions.discrete import Bernoulli, Categorical, OneHotCategorical
 from graphc.frontend.distributions.distribution import Distribution
 from graphc.frontend.distributions.joint import Independent, kl_divergence, register_kl
+from graphc.frontend.distributions.multivariate import MultivariateNormal
 
 __all__ = [
-    "Bernoulli", "Categorical", "Distribution", "Exponential", "Independent", "Laplace", "Normal", "Uniform",
-    "kl_divergence", "register_kl",
+    "Bernoulli", "Categorical", "Cauchy", "Distribution", "Exponential", "Gumbel", "HalfNormal", "Independent", "Laplace",
+    "LogNormal", "MultivariateNormal", "Normal", "OneHotCategorical", "Uniform", "kl_divergence", "register_kl",
 ]

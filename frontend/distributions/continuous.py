@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from graphc.errors import ArgumentError
+from graphc.frontend.creation import full_like
 from graphc.frontend.distributions.distribution import NOT_NEGATIVE, POSITIVE, REAL, Constraint, Distribution, together
 from graphc.frontend.random import rand, randn
 from graphc.frontend.tensor import Tensor
+
+_EULER = 0.5772156649015329
+"""The constant of Euler and Mascheroni."""
 
 
 class _Symmetric(Distribution):
@@ -166,3 +170,188 @@ class Exponential(Distribution):
 
     def entropy(self) -> Tensor:
         return 1 - self.rate.log()
+
+
+class LogNormal(Distribution):
+    """The exponential of a normal distribution with mean `loc` and standard deviation `scale`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = together(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+        self.base_dist = Normal(self.loc, self.scale, validate_args=False)
+
+    @property
+    def support(self) -> Constraint:
+        return POSITIVE
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.loc + self.scale**2 / 2).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return (self.loc - self.scale**2).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.scale**2).expm1() * (2 * self.loc + self.scale**2).exp()
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.base_dist.rsample(sample_shape).exp()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self.base_dist.log_prob(value.log()) - value.log()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return self.base_dist.cdf(value.log())
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return self.base_dist.icdf(value).exp()
+
+    def entropy(self) -> Tensor:
+        return self.base_dist.entropy() + self.loc
+
+
+class HalfNormal(Distribution):
+    """The size of normal draws with mean 0 and standard deviation `scale`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"scale": POSITIVE}
+
+    def __init__(self, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        (self.scale,) = together(scale)
+        super().__init__(self.scale.shape, validate_args=validate_args)
+        self.base_dist = Normal(0 * self.scale, self.scale, validate_args=False)
+
+    @property
+    def support(self) -> Constraint:
+        return NOT_NEGATIVE
+
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return 0 * self.scale
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale**2 * (1 - 2 / math.pi)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.base_dist.rsample(sample_shape).abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self.base_dist.log_prob(value) + math.log(2)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return 2 * self.base_dist.cdf(value) - 1
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return self.base_dist.icdf((value + 1) / 2)
+
+    def entropy(self) -> Tensor:
+        return self.base_dist.entropy() - math.log(2)
+
+
+class Cauchy(Distribution):
+    """Cauchy, or Lorentz, around `loc` with half its width at half its height `scale`. It has no mean and no variance."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = together(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return full_like(self.loc, math.nan)
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return full_like(self.loc, math.inf)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self.loc.dtype))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return -math.log(math.pi) - self.scale.log() - (((value - self.loc) / self.scale) ** 2).log1p()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return ((value - self.loc) / self.scale).atan() / math.pi + 0.5
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return (math.pi * (value - 0.5)).tan() * self.scale + self.loc
+
+    def entropy(self) -> Tensor:
+        return math.log(4 * math.pi) + self.scale.log()
+
+
+class Gumbel(Distribution):
+    """The distribution of largest values (Gumbel 1935), around `loc`, of the width `scale`."""
+
+    has_rsample = True
+    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = together(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * _EULER
+
+    @property
+    def mode(self) -> Tensor:
+        """The value of the greatest density."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return (math.pi * self.scale) ** 2 / 6
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        inside = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype).clamp(min=1e-38)
+        return self.icdf(inside.clamp(max=1 - 1e-7))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        away = (self.loc - value) / self.scale
+        return away - away.exp() - self.scale.log()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less than a value."""
+        self._validate_sample(value)
+        return (-((self.loc - value) / self.scale).exp()).exp()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value below which a given probability lies."""
+        return self.loc - self.scale * (-value.log()).log()
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + (1 + _EULER)
+

@@ -9,6 +9,7 @@ from graphc.errors import ArgumentError
 from graphc.frontend.activations import log_softmax, softmax
 from graphc.frontend.creation import full, ones, tensor
 from graphc.frontend.distributions.distribution import BOOLEAN, REAL, UNIT, Constraint, Distribution, together
+from graphc.frontend.embedding import one_hot
 from graphc.frontend.losses import binary_cross_entropy_with_logits
 from graphc.frontend.modes import no_grad
 from graphc.frontend.pointwise import sigmoid
@@ -189,3 +190,66 @@ class Categorical(Distribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._given}: {self._param_shape!r})"
+
+
+class OneHotCategorical(Distribution):
+    """Vectors of zeros with a one at a place that `Categorical` draws."""
+
+    def __init__(
+        self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        self._categorical = Categorical(probs, logits, validate_args)
+        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args)
+
+    @property
+    def probs(self) -> Tensor:
+        """The probabilities; they sum to 1."""
+        return self._categorical.probs
+
+    @property
+    def logits(self) -> Tensor:
+        """The logarithms of the probabilities."""
+        return self._categorical.logits
+
+    @property
+    def param_shape(self) -> Size:
+        """The shape of the parameter."""
+        return self._categorical.param_shape
+
+    @property
+    def support(self) -> Constraint:
+        return Constraint("OneHot()", lambda x: ((x == 0) | (x == 1)).all(-1) & (x.sum(-1) == 1))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs)
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest vector."""
+        return one_hot(self._categorical.mode, self._event_shape[0]).to(self.probs.dtype)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return one_hot(self._categorical.sample(sample_shape), self._event_shape[0]).to(self.probs.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self._categorical.log_prob(value.argmax(-1))
+
+    def entropy(self) -> Tensor:
+        return self._categorical.entropy()
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All vectors, in a leading dimension."""
+        values = one_hot(self._categorical.enumerate_support(expand), self._event_shape[0])
+        return values.to(self.probs.dtype)
+
+    def expand(self, batch_shape: Sequence[int]) -> Self:
+        return type(self)(logits=self.logits.expand((*batch_shape, *self._event_shape)), validate_args=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._categorical._given}: {self.param_shape!r})"

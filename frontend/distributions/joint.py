@@ -10,6 +10,9 @@ from graphc.errors import ArgumentError
 from graphc.frontend.distributions.continuous import Exponential, Laplace, Normal, Uniform
 from graphc.frontend.distributions.discrete import Bernoulli, Categorical
 from graphc.frontend.distributions.distribution import Constraint, Distribution
+from graphc.frontend.distributions.multivariate import MultivariateNormal
+from graphc.frontend.linalg_solvers import solve_triangular
+from graphc.frontend.movement import broadcast_to
 from graphc.frontend.nn.functional import softplus
 from graphc.frontend.tensor import Tensor
 
@@ -131,6 +134,16 @@ def _bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
     # log p(1) - log q(1) and the same of 0, by the logits
     return (p.probs * (softplus(-q.logits) - softplus(-p.logits))
             + (1 - p.probs) * (softplus(q.logits) - softplus(p.logits)))
+
+
+@register_kl(MultivariateNormal, MultivariateNormal)
+def _multivariate_normal(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
+    batch = (p.loc + q.loc).shape[:-1]
+    factor = broadcast_to(q.scale_tril, (*batch, *q.scale_tril.shape[-2:]))
+    spread = solve_triangular(factor, broadcast_to(p.scale_tril, factor.shape), upper=False)
+    away = solve_triangular(factor, (p.loc - q.loc).unsqueeze(-1), upper=False)
+    squares = (spread**2).sum((-2, -1)) + (away**2).sum((-2, -1))
+    return q._half_log_det() - p._half_log_det() + 0.5 * (squares - p.event_shape[0])
 
 
 @register_kl(Categorical, Categorical)
