@@ -29,6 +29,8 @@ from graphc.recompute import budgeted, check_budget
 
 MAX_GRAPHS = 64
 """How many graphs a function may have, unless `compile` is told otherwise."""
+_MOST_SIZES = 256
+"""For how many sizes a graph for symbolic ones is found at once."""
 _MOST_OF_A_KEY = 16
 """Of those, how many for arguments of the same types: the oldest make way, which may never fit again."""
 _ENTRIES = 4
@@ -63,6 +65,8 @@ class CompiledFunction:
         self.function = function
         self.options = options
         self._sizes = DynamicSizes(options.dynamic)
+        self._sized: list[Any] = []
+        """The keys of graphs for symbolic sizes with the numbers of a call, in the order in which they were made."""
         self._name = graph_name(function)
         self._graphs: dict[Any, list[Compiled | Branching]] = {}
         self._settled: set[Any] = set()
@@ -207,6 +211,13 @@ class CompiledFunction:
     def _keep(self, key: Any, made: Compiled | Branching) -> Compiled | Branching:
         """Have a graph found from now on, before stale ones of this key."""
         self._graphs[key] = [made, *self._graphs.get(key, ())][:_MOST_OF_A_KEY]
+        if made.is_bound:
+            self._sized.append(key)
+            if len(self._sized) > _MOST_SIZES:
+                oldest = self._sized.pop(0)
+                left = [graph for graph in self._graphs.pop(oldest, ()) if not graph.is_bound]
+                if left:
+                    self._graphs[oldest] = left
         return made
 
     def _count(self) -> int:
@@ -218,6 +229,7 @@ class CompiledFunction:
         leaves, _ = flatten((args, kwargs))
         branches = any(isinstance(graph, Branching) for known in self._graphs.values() for graph in known)
         symbolic = None if branches or self._by_python is not None else self._sizes.plan(key, leaves)
+        failed: str | None = None
         if symbolic is not None:
             try:
                 with symbolic.assumed():
@@ -225,8 +237,7 @@ class CompiledFunction:
             except Exception as error:
                 if symbolic.is_demanded:
                     raise
-                # a size that has to be a number, or the function's own error, which comes again
-                self._sizes.refuse(key, leaves, str(error).partition("\n")[0])
+                failed = str(error).partition("\n")[0]  # a size that has to be a number, or an error that comes again
             else:
                 why = made.asks_the_world or ("Python's state changes" if made.is_passing and key in self._settled else None)
                 if why is not None:
@@ -238,6 +249,8 @@ class CompiledFunction:
             by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.options.fullgraph,
             may_pass=key not in self._settled,
         )
+        if failed is not None:
+            self._sizes.refuse(key, leaves, failed)
         if recording.is_done:
             return Branching(recording, self._by_python, self.options.memory_budget)
         return Compiled(self.function, self._name, args, kwargs, self.options.backend, recording=recording)

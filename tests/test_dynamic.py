@@ -310,3 +310,20 @@ def test_sizes_that_are_returned_are_those_of_the_call() -> None:
     f = graphc.compile(lambda x: (x * 2, x.shape[0], x.shape, x.shape[0] / 2 + 1))
     for n in (2, 5, 7, 5, 2):
         assert f(graphc.ones(n, 3))[1:] == (n, graphc.Size([n, 3]), n / 2 + 1)
+
+
+def test_a_wrong_call_does_not_end_it() -> None:
+    compiled = graphc.compile(lambda x, y: x + y, dynamic=True)
+    with pytest.raises(ShapeError):
+        compiled(graphc.ones(4), graphc.ones(5))
+    for n in (4, 5, 6):
+        assert compiled(graphc.ones(n), graphc.ones(n)).tolist() == [2] * n
+    assert ": 1 graphs" in repr(compiled) and not compiled._sizes.refusals()
+
+
+def test_sizes_without_end_are_forgotten() -> None:
+    compiled = graphc.compile(lambda x: x * 2, dynamic=True, backend="reference")
+    for n in range(2, 300):
+        assert compiled(graphc.ones(n)).shape == (n,)
+    assert sum(map(len, compiled._graphs.values())) == 256
+    assert compiled(graphc.ones(2)).tolist() == [2, 2] and ": 1 graphs" in repr(compiled)
