@@ -114,10 +114,14 @@ class CompiledGraph:
         """The outputs for the given inputs; ShapeError where they do not fit."""
         given = [np.asarray(a) for a in arrays]
         check_inputs(self.graph, given)
-        sizes = bind_sizes(self.graph, [a.shape for a in given])
+        shapes = tuple([a.shape for a in given])
         if self._code is None:
             self._code = executable(self.graph, backend=self.backend)
-        code = self._code.at(sizes) if sizes else self._code
+        if isinstance(self._code, SizedExecutable):
+            code = self._code.for_shapes(shapes)
+        else:
+            bind_sizes(self.graph, shapes)
+            code = self._code
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
         code.run([_plain(a, t) for a, t in zip(given, code.inputs)], outputs)
         return outputs

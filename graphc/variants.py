@@ -66,7 +66,7 @@ class SizedExecutable:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`, which have the shapes that follow from those of the inputs; ShapeError where these do not
         fit the graph. The dtypes and the layouts are those that the executable was made for."""
-        self._at(tuple([array.shape for array in inputs])).run(inputs, outputs)
+        self.for_shapes(tuple([array.shape for array in inputs])).run(inputs, outputs)
 
     def entry(self, spec: EntrySpec) -> None:
         """There is one for `at` some sizes."""
@@ -74,9 +74,10 @@ class SizedExecutable:
 
     def at(self, sizes: Mapping[str, int]) -> Executable:
         """The executable for some sizes, by the names of the symbols. GraphcError where the graph has no meaning for them."""
-        return self._at(tuple([t.bind(sizes).shape for t in self.inputs]))
+        return self.for_shapes(tuple([t.bind(sizes).shape for t in self.inputs]))
 
-    def _at(self, shapes: tuple[Shape, ...]) -> Executable:
+    def for_shapes(self, shapes: tuple[Shape, ...]) -> Executable:
+        """The executable for inputs of these shapes; ShapeError where they do not fit the graph."""
         known = self._known.get(shapes)
         if known is None:
             sizes = bind_sizes(self.graph, shapes)
