@@ -91,7 +91,8 @@ def _scan_backward(
     body: Graph, carries: int, scanned: int, length: Size, wanted: tuple[int, ...], seeded: tuple[int, ...]
 ) -> _Backward:
     """`seeded` are outputs behind the carries."""
-    active = active_inputs(body, carries, wanted)
+    used = {*body.outputs, *(v for node in body.nodes for v in node.operands)}
+    active = active_inputs(body, carries, [i for i in wanted if i < carries or body.inputs[i] in used])
     around = tuple(i for i in active if i < carries)
     xs = tuple(i for i in active if carries <= i < carries + scanned)
     same = tuple(i for i in active if i >= carries + scanned)
@@ -160,8 +161,9 @@ def _scan_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wa
         body=back.step, carries=len(around) + len(same), scanned=len(step_inputs), length=length, reverse=not attrs["reverse"],
     )  # fmt: skip
     given = dict(zip((*around, *same, *xs), results))
+    given |= {i: zeros_like(operands[i]) for i in wanted if i not in back.active}
     if back.late:
-        more = iter(results[len(given) :])
+        more = iter(results[len(around) + len(same) + len(xs) :])
         given |= zip(back.late, inline(back.sums, [next(more) if k is None else step_inputs[k] for k in back.sources], like))
     return tuple(given[i] for i in wanted)
 

@@ -13,6 +13,10 @@ _LARGEST = 1 << 16
 """Elements of a folded result: more would rather be computed than carried along."""
 
 
+_FREE = frozenset(("broadcast_to", "stop_gradient"))
+"""What costs nothing in a kernel, even of constants."""
+
+
 def fold(graph: Graph) -> Graph:
     """Replace nodes whose operands are all constants by their value.
 
@@ -27,7 +31,7 @@ def fold(graph: Graph) -> Graph:
         arrays = [_constant(v) for v in operands]
         size = sum(r.type.size for r in node.results if r.type.is_static)
         foldable = operands and all(r.type.is_static for r in node.results) and size <= _LARGEST
-        if not foldable or node.op.name == "broadcast_to" or any(a is None for a in arrays):
+        if not foldable or node.op.name in _FREE or any(a is None for a in arrays):
             return None
         try:
             with np.errstate(all="ignore"):

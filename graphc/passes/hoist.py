@@ -11,7 +11,8 @@ from graphc.passes.prune import prune
 def hoist(graph: Graph) -> Graph:
     """Take what depends on captured operands alone out of the bodies of loops, and arrays of constants out of branches, too.
 
-    What only moves numbers stays where it is: it costs nothing where it is read.
+    What only moves numbers stays where it is: it costs nothing where it is read. Of the right factors of products, which are
+    read faster row by row, a transposed copy is made.
     """
     return rebuild(graph, _hoisted) if any(node.op.kernel == "control" for node in graph.nodes) else graph
 
@@ -54,6 +55,7 @@ def split_invariant(body: Graph, fixed: Collection[int], computed: bool = True) 
             same.update(node.results)
         elif all(v in free for v in node.operands):
             free.update(node.results)
+    factors = {node.operands[1] for node in body.nodes if node.op.name in ("matmul", "contract")}
     exported: dict[Value, None] = {}
     inside: set[Node] = set()
     pending = [v for node in body.nodes if node not in early for v in node.operands] + list(body.outputs)
@@ -62,7 +64,7 @@ def split_invariant(body: Graph, fixed: Collection[int], computed: bool = True) 
         source = value.node
         if source is None or source not in early or source in inside:
             continue
-        if _is_array(source) or not source.op.only_moves:
+        if _is_array(source) or not source.op.only_moves or (source.op.name == "permute" and value in factors):
             exported[value] = None
         else:
             inside.add(source)
