@@ -16,7 +16,7 @@ from weakref import WeakSet
 import numpy as np
 
 from graphc.backend import EntrySpec, Executable, Layout
-from graphc.bind import bind_sizes, is_symbolic, substitute
+from graphc.bind import bind_graph, bind_sizes, is_symbolic, substitute
 from graphc.config import note
 from graphc.errors import ShapeError, VerifyError
 from graphc.ir import Graph
@@ -123,6 +123,8 @@ class SizedExecutable:
                 found = facts.needed or frozenset(sizes)
                 if found <= fixed:
                     raise  # more numbers will not help
+            if found - sizes.keys():
+                bind_graph(graph, sizes)  # which says of a size that no input tells it
             note(1, f"graphc: {graph.name}: needs numbers for {', '.join(sorted(found))}")
             fixed |= found
 

@@ -245,6 +245,13 @@ def test_places_behind_the_end_are_refused() -> None:
     assert compiled(np.arange(5, dtype=np.float32))[0].tolist() == [3, 4]
 
 
+def test_a_size_that_no_input_tells_is_named() -> None:
+    b, (x,) = build((3,))
+    graph = b.finish([ops.broadcast_to(x, (N, 3))])
+    with pytest.raises(ShapeError, match="size N is not known"):
+        compile_graph(graph)(np.ones(3, np.float32))
+
+
 def test_what_needs_numbers_gets_them() -> None:
     b, (x,) = build((N, M))
     graph = b.finish([ops.cumsum(x, 1) if hasattr(ops, "cumsum") else ops.sort(x, 1)])
