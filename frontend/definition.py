@@ -110,7 +110,7 @@ class Sizes(Assumptions):
             hint="declare the size as a number, as in placeholder(name, (32, 3))",
         )
 
-    def equate(self, found: Relation) -> bool:
+    def _equate(self, found: Relation) -> bool:
         """Take an equality for granted, if it can be solved for one of the sizes."""
         gap = found.difference
         common = math.gcd(*(coefficient for _, coefficient in gap.terms))
@@ -124,16 +124,23 @@ class Sizes(Assumptions):
             if not isinstance(value, Dim) and value < 0:
                 return False
             self.equalities.append(found)
-            self._substitute(name, value, found)
+            self._put(name, value, found)
             return True
         return False
 
+    def require(self, found: Relation) -> bool:
+        """Take for granted that two sizes are equal; False where that cannot be written into the graph."""
+        try:
+            self._solve(found)
+        except ShapeError:
+            return False
+        return True
+
     def _solve(self, found: Relation) -> None:
-        if self.equate(found):
+        if self._equate(found):
             return
         if not any(isinstance(factor, Quotient) for monomial, _ in found.difference.terms for factor in monomial):
-            raise ShapeError(f"cannot tell whether {self.spell(str(found))}", expected="sizes that are known to fit",
-                             hint="declare these sizes as numbers, or give equal sizes one name: placeholder(name, ('n', 3))")
+            raise self._undecided(found)
         super()._solve(found)
 
     def _add(self, guard: Relation) -> None:
@@ -154,8 +161,17 @@ class Sizes(Assumptions):
         return start <= max(executed, default=-1) + 1
 
     def _substitute(self, name: str, value: int | Dim, found: Relation) -> None:
+        if not isinstance(value, Dim):  # no solution: a number is what the base class would go on with
+            raise self._undecided(found)
+        self._put(name, value, found)
+
+    def _put(self, name: str, value: int | Dim, found: Relation) -> None:
         super()._substitute(name, value, found)
         self._definition.builder.substitute({name: value})
+
+    def _undecided(self, found: Relation) -> ShapeError:
+        return ShapeError(f"cannot tell whether {self.spell(str(found))}", expected="sizes that are known to fit",
+                          hint="declare these sizes as numbers, or give equal sizes one name: placeholder(name, ('n', 3))")
 
 
 def is_asked_outside() -> bool:
@@ -226,8 +242,9 @@ class GraphBuilder(Builder):
             except ShapeError:
                 self._take_back(mark)
                 # the rule could not do without what it has asked last; that a size is 1 it only asks to stretch it
-                needed = [found for found in denied if not _is_one(found)]
-                if not needed or not sizes.equate(needed[-1]):
+                stretched = {hash(size) for arg in args if isinstance(arg, Value) for size in arg.shape}
+                needed = [found for found in denied if not _is_one(found, stretched)]
+                if not needed or not sizes.require(needed[-1]):
                     raise
 
     def _emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
@@ -297,11 +314,9 @@ def _bound(attribute: Any, sizes: Mapping[str, int | Dim]) -> Any:
     return attribute.bind(sizes) if isinstance(attribute, Dim) else attribute
 
 
-def _is_one(found: Relation) -> bool:
-    """Whether it says that a size is 1."""
-    size = found.difference + 1
-    other = 1 - found.difference
-    return any(isinstance(x, Dim) and x.is_symbol for x in (size, other))
+def _is_one(found: Relation, sizes: Collection[int]) -> bool:
+    """Whether a relation says that one of some sizes, given by their hashes, is 1."""
+    return hash(found.difference + 1) in sizes or hash(1 - found.difference) in sizes
 
 
 class Definition(Trace):

@@ -55,7 +55,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
         return named(sum(x, -1, keepdim=True) + unsqueeze(sum(y, -1), -2), "Cdist")
     by_product = _MODES[compute_mode or "use_mm_for_euclid_dist_if_necessary"]
     if by_product is None:
-        by_product = max(x._data.shape[-2], y._data.shape[-2]) > _FEW
+        rows = x._data.shape[-2], y._data.shape[-2]
+        by_product = any(isinstance(count, int) and count > _FEW for count in rows)  # a symbol is not asked
     if p == 2 and by_product:
         return named(_euclidean(x, y), "Cdist")
     out = vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1)

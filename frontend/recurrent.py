@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.dims import Dim
 from graphc.errors import GraphcError
 from graphc.frontend.composite import composite
 from graphc.frontend.control_flow import in_graph, scan
@@ -22,6 +23,7 @@ from graphc.frontend.pointwise import relu, sigmoid, tanh
 from graphc.frontend.splitting import chunk, split, unbind
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.through_time import is_plain, layer
+from graphc.types import Size
 
 FUNCTIONS = "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"
 
@@ -120,6 +122,11 @@ def _lstm_steps(inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[T
     return stack(hidden), last[0], last[1]
 
 
+def _is_long(steps: Size) -> bool:
+    """Whether a network becomes a loop where it is traced; one of unknown length does."""
+    return isinstance(steps, Dim) or steps >= _FEWEST
+
+
 def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: State, layers: Sequence[Sequence[Weights]],
         dropout_p: float = 0.0) -> tuple[Tensor, State]:
     """Layers of cells over a sequence [T, N, input], from states [layers * directions, N, hidden].
@@ -138,7 +145,7 @@ def run(cell: Cell, sequence: Tensor, batch_sizes: Sequence[int] | None, state: 
             start = tuple(s[len(lasts)] for s in starts)
             backwards = len(outputs) == 1
             inputs = cell.projected(sequence, weights)
-            if batch_sizes is None and in_graph() and inputs._data.shape[0] >= _FEWEST:
+            if batch_sizes is None and in_graph() and _is_long(inputs._data.shape[0]):
                 last, whole = _scanned(cell, inputs, start, weights, backwards)
                 outputs.append(whole)
                 lasts.append(last)

@@ -26,6 +26,9 @@ from graphc.frontend.tracer import activated, active
 from graphc.ir import Value
 from graphc.types import DType, TensorType, bool_, convert
 
+_MOST_CHECKED = 1 << 10
+"""Combinations of sizes that a program remembers to fit."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -50,6 +53,8 @@ class _Program:
         self.subgraph = subgraph
         self.names = list(subgraph.names)
         self.devices = {name: spelled(node.results[0].type.device) for name, node in zip(self.names, subgraph.graph.nodes)}
+        self.checked: set[Any] = set()
+        """The sizes that fit, with the number of conditions that they were held against."""
         self.placed: PlacedGraph | None = None
         if len(devices_of(subgraph.graph)) > 1:
             self.placed = PlacedGraph(subgraph.graph, backend)
@@ -183,7 +188,12 @@ class Session:
         subgraph = program.subgraph
         sources = {lifted.value: lifted for lifted in self.graph.definition.inputs}
         arrays = [fed[value] if value in fed else self._captured(sources[value]) for value in subgraph.inputs]
-        self._check_sizes(subgraph, arrays)
+        seen = (len(self.graph.definition.sizes.guards), *(array.shape for array in arrays))
+        if seen not in program.checked:
+            self._check_sizes(subgraph, arrays)
+            if len(program.checked) >= _MOST_CHECKED:
+                program.checked.clear()
+            program.checked.add(seen)
         if subgraph.updates:
             with self.graph.changing:
                 # as late as possible: another run may have changed them

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer
@@ -26,7 +27,7 @@ from graphc.frontend.reductions import argmax, max, min, sum
 from graphc.frontend.sorting import bucketize, order, picked, reduced_by
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.types import bool_, float32, float64, int64
+from graphc.types import bool_, float32, float64, get_default_dtype, int64
 
 FUNCTIONS = """
     bincount corrcoef cov histc histogram histogramdd median mode nanmedian nanquantile quantile
@@ -363,7 +364,10 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     weights = _weights(count, fweights, aweights)
     if weights is None:
         centred = x - sum(x, 1, keepdim=True) / count
-        weighted, divisor = centred, as_tensor(float(count - correction))
+        freedom = count - correction
+        weighted = centred
+        divisor = (emit(ops.size, (), {"value": freedom, "dtype": get_default_dtype()}) if isinstance(freedom, Dim)
+                   else as_tensor(float(freedom)))
     else:
         total = sum(weights)
         centred = x - sum(x * weights, 1, keepdim=True) / total

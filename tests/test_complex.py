@@ -230,3 +230,12 @@ def test_graphs_print_complex_numbers_and_read_them_back() -> None:
     graph = graphc.trace(lambda z: z * (2 - 0.5j), (graphc.tensor(Z),))
     assert "value = 2.0-0.5j" in str(graph)
     assert graphc.parse_ir(str(graph)) == graph
+
+
+@pytest.mark.parametrize(
+    "factor", [np.float64(2.0), np.float32(2.0), np.int64(2), np.array(2.0), np.complex64(2 + 1j)], ids=repr)
+def test_gradients_beside_numbers_of_numpy(factor: Any) -> None:
+    x = graphc.tensor([1.0, 3.0], dtype=graphc.complex64 if isinstance(factor, np.complex64) else None, requires_grad=True)
+    (x * factor).sum().abs().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(np.abs(x.grad.numpy()), np.full(2, abs(factor)), rtol=1e-6)

@@ -116,6 +116,9 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda x: graphc.complex(x, x * 2).abs(),
     "conv": lambda x: F.conv1d(x[:, None], graphc.ones(2, 1, 2), padding=1).sum(1),
     "layer norm": lambda x: F.layer_norm(x, (3,)) * x.var(dim=1, keepdim=True, unbiased=False),
+    "covariance": lambda x: graphc.cov(x.t()),
+    "distances": lambda x: graphc.cdist(x * 2, x[1:] + 5),
+    "number of NumPy": lambda x: x * np.float64(0.5) * np.sqrt(x.shape[1]),
     "determinant": lambda x: graphc.linalg.det(x.t() @ x + graphc.eye(3)),
 }
 
@@ -232,6 +235,56 @@ def test_what_does_not_fit_the_sizes_of_a_run(graph: graphc.Graph) -> None:
     assert session.run(y, {x: np.ones((4, 3))}).shape == (2, 6)
     with pytest.raises(RuntimeError):
         session.run(y, {x: np.ones((3, 3))})
+
+
+def test_halves_have_to_be_equal(graph: graphc.Graph) -> None:
+    with graph:
+        x = graphc.placeholder("x", (None,))
+        y = x[: x.shape[0] // 2] + x[x.shape[0] // 2 :]
+    session = graphc.Session(graph)
+    assert session.run(y, {x: [1, 2, 3, 4]}).tolist() == [4, 6]
+    with pytest.raises(ShapeError, match=r"(?s)do not go together.*'x'.*\[3\]"):
+        session.run(y, {x: [1, 2, 3]})
+
+
+class Attention(nn.Module):
+    """Of as many steps as there are; each sees those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(8, 24)
+
+    def forward(self, x: Any) -> Any:
+        batch, steps, width = x.size()
+        q, k, v = (z.view(batch, steps, 2, width // 2).transpose(1, 2) for z in self.mix(x).split(width, dim=2))
+        scores = (q @ k.transpose(-2, -1)) * (1.0 / np.sqrt(k.size(-1)))
+        scores = scores.masked_fill(graphc.tril(graphc.ones(steps, steps)) == 0, float("-inf"))
+        return (F.softmax(scores, dim=-1) @ v).transpose(1, 2).reshape(batch, steps, width)
+
+
+@pytest.mark.parametrize("make", [
+    Attention, lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+    lambda: nn.GRU(8, 4, batch_first=True), lambda: nn.LSTM(8, 4, num_layers=2, batch_first=True),
+], ids=["attention", "encoder", "GRU", "LSTM"])  # fmt: skip
+def test_sequences_of_any_number_and_length(graph: graphc.Graph, make: Callable[[], nn.Module]) -> None:
+    graphc.manual_seed(0)
+    net = make()
+    with graph:
+        x = graphc.placeholder("x", ("n", "steps", 8))
+        result = net(x)
+        y = result[0] if isinstance(result, tuple) else result
+        slopes = graphc.gradients(y.square().sum(), list(net.parameters()))
+    session = graphc.Session(graph)
+    for count, steps in ((2, 5), (3, 7), (1, 2)):
+        data = numbers(count, steps, 8)
+        got, *got_slopes = session.run([y, *slopes], {x: data})
+        eager = net(graphc.tensor(data))
+        eager = eager[0] if isinstance(eager, tuple) else eager
+        np.testing.assert_allclose(got, eager.detach(), rtol=1e-4, atol=1e-5)
+        net.zero_grad()
+        eager.square().sum().backward()
+        for slope, parameter in zip(got_slopes, net.parameters()):
+            np.testing.assert_allclose(slope, parameter.grad, rtol=1e-3, atol=1e-4)
 
 
 # Names

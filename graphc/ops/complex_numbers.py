@@ -65,8 +65,8 @@ conj = op("conj", "x", infer=lambda x: x, ref=lambda x: np.conjugate(x) if x.dty
 
 
 def conjugate(x: Any) -> Any:
-    """The complex conjugate of a tensor, a graph value or a Python number; what is real as it is."""
-    if isinstance(x, builtins.complex):
+    """The complex conjugate of a tensor, a graph value, or a number of Python's or NumPy's; what is real as it is."""
+    if isinstance(x, (builtins.complex, np.generic, np.ndarray)):
         return x.conjugate()
     return conj(x) if hasattr(x, "dtype") and x.dtype.is_complex else x
 
