@@ -39,7 +39,8 @@ def test_programs_run_unchanged(program: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_programs() -> None:
-    assert {"mnist_cnn", "vae", "gpt", "graph_network", "reinforce", "word_lstm", "regression"} <= {p.stem for p in PROGRAMS}
+    wanted = {"mnist_cnn", "vae", "gpt", "graph_network", "reinforce", "word_lstm", "regression", "translation"}
+    assert wanted <= {p.stem for p in PROGRAMS}
 
 
 def test_modules_are_those_of_graphc(tmp_path: Path) -> None:
