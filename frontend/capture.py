@@ -15,7 +15,7 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, TraceError
 from graphc.frontend import engine
-from graphc.frontend.aliases import Again, Alias, alias_of, completed
+from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
@@ -26,7 +26,7 @@ from graphc.frontend.node import edge_to
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Size, Tensor, wrap
-from graphc.frontend.trace import Argument, Captured, Gradient, Number, Source, Trace
+from graphc.frontend.trace import Argument, Captured, Gradient, Number, OnlyEagerly, Source, Trace
 from graphc.ir import Graph, Value
 from graphc.types import TensorType
 
@@ -41,6 +41,7 @@ class Capture:
         `differentiate` is to follow."""
         leaves, self.structure = flatten(result)
         self.left = left
+        leaves += shared_bases([*leaves, *left])
         leaves += left
         updates = trace.updates()
         trace.check_overlaps()
@@ -144,7 +145,7 @@ class Capture:
         trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
         for i, tensor in trained.items():
             if tensor.grad_fn is not None:
-                raise TraceError(
+                raise OnlyEagerly(
                     f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
                     hint="make it an argument, or detach() it",
                 )
@@ -169,7 +170,8 @@ class Capture:
             trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
         )
         function = ArrayFunction(backward, backend)
-        self.differentiable = Differentiable(whole, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken)
+        self.differentiable = Differentiable(
+            whole, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken)
 
     def _extract(self, trace: Trace) -> Graph:
         values = [x.value for x in self.inputs]

@@ -22,7 +22,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import Structure, flatten
 from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Tree
-from graphc.frontend.trace import graph_name
+from graphc.frontend.trace import OnlyEagerly, graph_name
 from graphc.frontend.tracer import active
 from graphc.frontend.tracings import Tracings
 from graphc.recompute import budgeted, check_budget
@@ -169,7 +169,7 @@ class CompiledFunction:
         return call_key(leaves, structure)
 
     def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching | Recording | None:
-        """A graph for the call; or the call itself, where Python had to run it to the end; None if there are too many."""
+        """A graph for the call; or the call itself, where Python had to run it to the end; None if it is to run eagerly."""
         with self._lock:
             leaves, _ = flatten((args, kwargs))
             known = self._graphs.get(key, [])
@@ -186,8 +186,12 @@ class CompiledFunction:
             if not self._tracings.allow(self._count(), reason):
                 return None
             self._tracings.add(reason, args, kwargs)
-            with budgeted(self.options.memory_budget):
-                made = self._made(key, args, kwargs)
+            try:
+                with budgeted(self.options.memory_budget):
+                    made = self._made(key, args, kwargs)
+            except OnlyEagerly:
+                self._tracings.all.pop()
+                return None
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")

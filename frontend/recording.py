@@ -21,7 +21,7 @@ from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Number, NumbersNeeded, Trace, parameter_names
+from graphc.frontend.trace import Number, NumbersNeeded, OnlyEagerly, Trace, parameter_names
 from graphc.frontend.tracer import activated
 from graphc.ir import Graph
 from graphc.recompute import current_budget, recompute
@@ -124,6 +124,11 @@ class Recording:
                 budget = current_budget()
                 if budget is not None and trace.backward_at is not None and self.capture.differentiable is None:
                     self.graph = recompute(self.graph, trace.backward_at, budget)
+        except OnlyEagerly as error:
+            done = self.before.changed() is not None or containers.effects() or (watch is not None and watch.effects())
+            if fullgraph or done:
+                raise TraceError(error.problem, expected=error.expected, hint=error.hint, at=error.location) from error
+            raise  # nothing has been done yet: the function may be run again
         finally:
             trace.restore()
 

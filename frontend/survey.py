@@ -12,11 +12,21 @@ import functools
 import gc
 import os
 import sys
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from operator import attrgetter, itemgetter, methodcaller
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)  # fmt: skip
 from typing import Any
 
 import numpy as np
@@ -46,7 +56,8 @@ _UNREAD = frozenset({
 
 _FROZEN: dict[type, Callable[[Any], Any]] = {
     set: frozenset, deque: tuple, OrderedDict: tuple, bytearray: bytes, ContextVar: lambda variable: variable.get(ABSENT),
-    np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()),
+    np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()), MappingProxyType: lambda proxy: tuple(proxy.items()),
+    weakref.ref: lambda reference: id(reference()),
 }  # fmt: skip
 """Types whose contents are compared as a whole, and how to keep them; of an OrderedDict the order, which is its own."""
 _GRAPHC_ASKS = frozenset({"DataLoader", "get_num_threads", "load", "save", "set_num_threads"})
@@ -238,6 +249,11 @@ class Survey:
                 if isinstance(value, (set, deque)):
                     for item in list(value):
                         self._later(item, (name, "an item of", None))
+                elif isinstance(value, MappingProxyType):
+                    for key, item in list(value.items()):
+                        self._later(item, (name, "[", key))
+                elif isinstance(value, weakref.ref):
+                    self._later(value(), name)
 
     def _dict(self, value: dict[Any, Any], name: Name, form: str, wanted: Callable[[Any], bool]) -> None:
         pairs = []
@@ -262,9 +278,11 @@ class Survey:
             self._later(wrapped, name)
             return
         if isinstance(attributes, dict):
+            of_users = _package(cls) not in KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS
+            holds_items = any(holder.__module__ == "collections" for holder in cls.__mro__)  # UserDict, ChainMap and their like
             if isinstance(value, (Module, Optimizer)):
                 wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
-            elif self._dynamic and (_package(cls) not in KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS):
+            elif holds_items or (self._dynamic and of_users):
                 wanted = lambda key: True  # noqa: E731
             else:
                 wanted = self._mentioned.__contains__
@@ -290,6 +308,8 @@ class Survey:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""
         if _package(cls) in KNOWN:
             return
+        if type(cls) is not type:
+            self._class(type(cls))
         own = [holder for holder in cls.__mro__ if _package(holder) not in KNOWN]
         # what a base from elsewhere reads or calls, as Module.__call__ does forward, no scanned code mentions
         all_names = self._dynamic or len(own) + 1 < len(cls.__mro__)
@@ -333,8 +353,13 @@ class Survey:
 
     def _function(self, function: FunctionType, name: Name) -> None:
         # not __module__, which functools.wraps sets to that of the function within
-        if str(function.__globals__.get("__name__")).partition(".")[0] in KNOWN:
+        package = str(function.__globals__.get("__name__")).partition(".")[0]
+        if package in KNOWN:
             self._later(function.__dict__.get("__wrapped__"), name)
+            for cell in function.__closure__ or () if package != "graphc" else ():  # as of functools.singledispatch
+                content = cell_contents(cell)
+                if isinstance(content, (FunctionType, MethodType, dict)):
+                    self._later(content, name)
             return
         parts = function_parts(function)
         self._guard("function", function.__qualname__, function, None, parts)

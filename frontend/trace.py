@@ -89,6 +89,10 @@ class GradState:
     """Whether the code depends on what it was before."""
 
 
+class OnlyEagerly(TraceError):
+    """Something that eager code may do and no graph can say."""
+
+
 class NumbersNeeded(TraceError):
     """Python needs the numbers of a tensor where nobody knows them."""
 
@@ -202,7 +206,7 @@ class Trace:
             tensor._state().grad = grad
             return
         if id(tensor) in self._with_history:
-            raise TraceError(
+            raise OnlyEagerly(
                 f"backward() inside {self.builder.name!r} reaches an argument that is itself the result of a computation: "
                 "it would have to go on outside",
                 expected="leaves, or backward() called on the result of the compiled function",
@@ -332,7 +336,7 @@ class Trace:
         return self._lifted.get(id(tensor))
 
     def check_overlaps(self) -> None:
-        """Inputs that share memory without one being a view of the other can only be read; TraceError otherwise."""
+        """Inputs that share memory without one being a view of the other can only be read; OnlyEagerly otherwise."""
         written = {i for i, _ in self.updates()}
         spans = []
         for i, lifted in enumerate(self.inputs):
@@ -343,7 +347,7 @@ class Trace:
         reach, owner = 0, -1
         for low, high, i in spans:
             if low < reach and (i in written or owner in written):
-                raise TraceError(
+                raise OnlyEagerly(
                     f"{self.builder.name!r} changes a tensor in place whose memory another one uses: inputs {owner} and {i}",
                     expected="tensors with memory of their own, or views made by graphc",
                     hint="clone() one of them",
@@ -352,10 +356,10 @@ class Trace:
                 reach, owner = high, i
 
     def check_histories(self) -> None:
-        """A tensor from outside must not get a history inside: it could not be kept. TraceError otherwise."""
+        """A tensor from outside must not get a history inside: it could not be kept. OnlyEagerly otherwise."""
         for lifted in self.inputs:
             if lifted.tensor is not None and lifted.tensor._node is not lifted.node:
-                raise TraceError(
+                raise OnlyEagerly(
                     f"{self.builder.name!r} changes a tensor in place in a way that autograd would have to know of: "
                     f"{lifted.value!r}",
                     expected="in-place changes of tensors from outside under no_grad, or with values that need no gradient",

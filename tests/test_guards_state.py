@@ -10,6 +10,8 @@ import enum
 import functools
 import heapq
 import threading
+import types
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
@@ -722,6 +724,122 @@ def compiled_functions_within() -> Scene:
     table: dict[str, float] = {}
     inner = graphc.compile(lambda x: x * table["scale"])
     return Scene(lambda x: inner(inner(x)) + 1, before=lambda k: table.update(scale=float(k // 2)))
+
+
+# Memory that is shared
+
+
+@scene
+def argument_that_lies_in_a_captured_tensor() -> Scene:
+    w = graphc.arange(4.0)
+
+    def f(x: Any) -> Any:
+        w.add_(x)
+        return w * 2
+
+    return Scene(f, lambda k: ([graphc.ones(4), graphc.ones(4), w.flip(0), w.view(4), w][k],), state=lambda: w)
+
+
+@scene
+def arguments_that_overlap() -> Scene:
+    base = graphc.arange(6.0)
+
+    def f(a: Any, b: Any) -> Any:
+        a.add_(b)
+        return a * b
+
+    return Scene(f, lambda k: (base[:4], graphc.ones(4) if k < 3 else base[2:]), state=lambda: base)
+
+
+@scene
+def strides_of_an_argument() -> Scene:
+    return Scene(lambda x: x.view(-1) if x.is_contiguous() else x.reshape(-1) * 2,
+                 lambda k: (graphc.arange(6.0).view(2, 3) if k % 2 else graphc.arange(6.0).view(3, 2).t(),))  # fmt: skip
+
+
+@scene
+def dtypes_of_an_argument() -> Scene:
+    return Scene(lambda x: x * 2 if x.dtype == graphc.float64 else x + 1,
+                 lambda k: (graphc.ones(2, dtype=[graphc.float32, graphc.float64, graphc.int64][k % 3]),))  # fmt: skip
+
+
+@scene
+def gradient_of_an_argument() -> Scene:
+    def arguments(k: int) -> tuple[Any, ...]:
+        x = graphc.ones(2, requires_grad=True)
+        x.grad = graphc.ones(2) if k % 2 else None
+        return (x,)
+
+    def f(x: Any) -> Any:
+        (x * 3).sum().backward()
+        return x.grad
+
+    return Scene(f, arguments)
+
+
+@scene
+def argument_that_is_a_parameter() -> Scene:
+    w, v = graphc.ones(2, requires_grad=True), graphc.full((2,), 2.0, requires_grad=True)
+
+    def f(x: Any) -> Any:
+        w.grad = None
+        (w * x).sum().backward()
+        return w.grad
+
+    return Scene(f, lambda k: ((v, v, v, w, v)[k],), state=lambda: (w, v.grad))
+
+
+# Objects of the standard library that hold the user's
+
+
+class Holder:
+    scale = 1
+
+
+HOLDER = Holder()
+
+
+def held(value: dict[str, int]) -> dict[str, tuple[Callable[[Any], Any], Callable[[int], Any]]]:
+    """By name: a function that reads a number out of something, and what changes the number."""
+    user, proxy = collections.UserDict(value), types.MappingProxyType(value)
+    chain, reference = collections.ChainMap({}, value), weakref.ref(HOLDER)
+
+    @functools.singledispatch
+    def single(n: Any) -> Any:
+        return n
+
+    single.register(int, lambda n: n * value["scale"])
+
+    class Meta(type):
+        scale = 1
+
+        @property
+        def current(cls) -> int:
+            return cls.scale
+
+    class Owner(metaclass=Meta):
+        pass
+
+    def change(k: int) -> None:
+        value["scale"] = user["scale"] = Meta.scale = HOLDER.scale = k // 2
+
+    return {
+        "user_dict": (lambda x: x * user["scale"], change),
+        "chain_map": (lambda x: x * chain["scale"], change),
+        "proxy": (lambda x: x * proxy["scale"], change),
+        "weak_reference": (lambda x: x * reference().scale, change),
+        "single_dispatch": (lambda x: x * single(3), change),
+        "class_of_a_class": (lambda x: x * Owner.current, change),
+    }
+
+
+@pytest.mark.parametrize("name", held({"scale": 1}))
+def test_values_that_others_hold(name: str) -> None:
+    def make() -> Scene:
+        function, change = held({"scale": 1})[name]
+        return Scene(function, before=change)
+
+    agree(make)
 
 
 # Exceptions
