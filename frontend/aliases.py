@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from graphc.bind import bind_attributes
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
@@ -55,6 +57,18 @@ def alias_of(tensor: Tensor, base: Any) -> Alias | None:
     steps = view.steps
     key = tuple((record.name, tuple((name, attribute_key(value)) for name, value in attrs.items())) for record, attrs in steps)
     return Alias(base, key, steps, view.tracked, view.detached)
+
+
+def shared_bases(leaves: Sequence[Any]) -> list[Tensor]:
+    """The traced tensors, no leaves themselves, that several leaves are views of: as `x.sum(0, keepdim=True)` may be one, of
+    the sums. They are made real, too, for the sake of the memory that the leaves have in common."""
+    views: dict[int, dict[int, Tensor]] = {}
+    for leaf in leaves:
+        base = leaf._base if isinstance(leaf, Tensor) else None
+        if base is not None and not isinstance(base._data, np.ndarray):
+            views.setdefault(id(base), {})[id(leaf)] = base
+    known = set(map(id, leaves))
+    return [next(iter(found.values())) for key, found in views.items() if len(found) > 1 and key not in known]
 
 
 def completed(results: Sequence[Any], values: Sequence[Any]) -> list[Any]:
