@@ -20,6 +20,7 @@ INPUTS: dict[str, Shape] = {"x": ("N", 3), "y": ("N", 3), "v": (3,), "m": (4, 3)
 PARAMETERS: dict[str, Shape] = {"w": (3, 4), "b": (3,)}
 """Leaves that require grad, which programs find by name."""
 BUFFERS: dict[str, Shape] = {"seen": (3,)}
+"""Besides, there are `net`, a module of 3 inputs and outputs; `opt`, its optimizer; and `log`, a list of numbers."""
 
 UNARY = (
     "T.tanh({})", "T.sigmoid({})", "T.relu({})", "T.sin({})", "abs({})", "-{}", "T.exp(T.tanh({}))", "T.sqrt(abs({}) + 0.5)",
@@ -36,7 +37,7 @@ CONDITIONS = ("{}.sum() > {}", "{}.mean() < {}", "{}.amax() > {}", "bool(({} > {
 
 @dataclass
 class Program:
-    """The source of a function `program(x, y, v, m, s)` that finds `w`, `b` and `seen` among its globals."""
+    """The source of a function `program(x, y, v, m, s)` that finds the rest among its globals."""
 
     source: str
     changes_arguments: bool
@@ -104,9 +105,9 @@ class _Writer:
 
     def statement(self) -> None:
         kinds = [self.unary, self.unary, self.binary, self.binary, self.reduction, self.view, self.product, self.in_place,
-                 self.in_place, self.number, self.join, self.gather, self.draws, self.mode]
+                 self.in_place, self.number, self.join, self.gather, self.draws, self.mode, self.module, self.note]
         if self.depth < 2:
-            kinds += [self.branch, self.branch, self.loop, self.gradient]
+            kinds += [self.branch, self.branch, self.loop, self.gradient, self.train, self.refuse]
         self.choose(kinds)()
 
     def unary(self) -> None:
@@ -272,6 +273,29 @@ class _Writer:
                 self.line("w -= 0.1 * w.grad")
                 self.line("b.sub_(b.grad, alpha=0.05)")
             self.line("w.grad = b.grad = None")
+
+    def module(self) -> None:
+        one = self.some(lambda shape: shape == ("N", 3))
+        self.let(f"net({one})", ("N", 3))
+
+    def train(self) -> None:
+        """A step of the optimizer."""
+        loss = self.name()
+        self.line("opt.zero_grad()")
+        self.line(f"{loss} = ((net(x.detach()) - {self.some(lambda shape: shape == ('N', 3))}.detach()) ** 2).mean()")
+        self.line(f"{loss}.backward()")
+        self.line("opt.step()")
+        self.tensors[loss] = ()
+
+    def note(self) -> None:
+        """Python state."""
+        if self.numbers:
+            self.line(f"log.append({self.choose(self.numbers)})")
+        self.line("if len(log) > 3: log.clear()")
+
+    def refuse(self) -> None:
+        with self.block(f"if {self.condition()} and {self.some()}.sum() > 2.917:"):
+            self.line("raise ValueError('too much')")
 
     def few(self) -> None:
         for _ in range(self.draw(st.integers(0, 2))):

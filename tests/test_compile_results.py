@@ -169,3 +169,19 @@ def test_views_for_changing_sizes() -> None:
         tail, column = f(x)
         tail.fill_(9)
         assert x.tolist() == [0.0] + [9.0] * (n - 1) and column.flatten().tolist() == x.tolist()
+
+
+def test_results_that_are_views_of_something_hidden_share_its_memory() -> None:
+    @graphc.compile
+    def f(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        total = x.sum(0, keepdim=True)
+        return total, total.unsqueeze(0)
+
+    for _ in range(4):
+        total, same = f(graphc.ones(2, 3))
+        total.add_(1)
+        assert same.tolist() == [[[3.0, 3.0, 3.0]]]
+    x = graphc.ones(2, 3, requires_grad=True)
+    total, same = f(x)
+    (total.sum() + 2 * same.sum()).backward()
+    assert x.grad is not None and x.grad.tolist() == [[3.0] * 3] * 2
