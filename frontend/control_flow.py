@@ -315,11 +315,11 @@ def rows_of(xs: Any, dim: int, length: int | None, name: str) -> tuple[list[Tens
         if x.dim() == 0:
             raise ShapeError(f"{name}: xs holds a tensor without dimensions", expected="tensors with a dimension to go along")
     rows = [x if dim == 0 else movedim(x, dim, 0) for x in leaves]
-    counts = {type_of(x).shape[0] for x in rows} | ({length} if length is not None else set())
-    if len(counts) != 1:
+    counts = [type_of(x).shape[0] for x in rows] + ([] if length is None else [length])
+    if not counts or any(count != counts[0] for count in counts):
         raise ShapeError(f"{name}: xs and length differ in the number of steps", expected="one number",
                          got=", ".join(f"{type_of(x)}" for x in leaves) + (f", length={length}" if length is not None else ""))
-    return rows, structure, counts.pop()
+    return rows, structure, counts[0]
 
 
 def _dim(dim: int, ndim: int) -> int:

@@ -327,3 +327,14 @@ def test_sizes_without_end_are_forgotten() -> None:
         assert compiled(graphc.ones(n)).shape == (n,)
     assert sum(map(len, compiled._graphs.values())) == 256
     assert compiled(graphc.ones(2)).tolist() == [2, 2] and ": 1 graphs" in repr(compiled)
+
+
+def test_loops_in_the_graph_over_any_number_of_steps() -> None:
+    compiled = graphc.compile(lambda x: graphc.scan(lambda c, row: (c + row, c * row), graphc.zeros(3), x)[1], dynamic=True)
+    recurrent = nn.LSTM(3, 4, batch_first=True)
+    module = graphc.compile(lambda x: recurrent(x)[0], dynamic=True)
+    for n, t in ((2, 5), (4, 7), (3, 6)):
+        x = graphc.randn(n, t, 3)
+        np.testing.assert_array_equal(compiled(x[0]).numpy(), compiled.function(x[0]).numpy())
+        np.testing.assert_allclose(module(x).detach().numpy(), recurrent(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert ": 1 graphs" in repr(compiled) and ": 1 graphs" in repr(module)
