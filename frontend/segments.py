@@ -26,6 +26,9 @@ MOST_BRANCHES = 32
 _MOST_VARIANTS = 4
 """Ways kept for one answer: they differ in what no answer tells, such as whether there was a gradient."""
 _MOST_SEGMENTS = 1 << 13
+"""Segments of a tree, all rounds of its loops included; what comes then is not kept."""
+_MOST_FUNCTIONS = 1 << 10
+"""Graphs of segments that code is kept for."""
 
 Env = dict[Value, np.ndarray]
 """The values that a call knows so far."""
@@ -186,8 +189,8 @@ class Tree:
             question = None if asked is None else Question(canon[asked[0]], *asked[1:])
             segment = Segment(entrances, list(gradients), own, question)
             if among is not None and self.segments < _MOST_SEGMENTS:
-                self.segments += 1
                 among.insert(0, segment)
+                self.segments += len(among[:_MOST_VARIANTS]) - len(among) + 1
                 del among[_MOST_VARIANTS:]
             return segment, False
 
@@ -246,6 +249,8 @@ class Tree:
         graph = _graph(self.name, nodes, inputs, outputs)
         function = self._functions.get(graph)  # the rounds of a loop are equal
         if function is None:
+            if len(self._functions) >= _MOST_FUNCTIONS:
+                self._functions.clear()
             function = self._functions[graph] = ArrayFunction(graph, self._backend)
         return Code(function, inputs, outputs)
 
