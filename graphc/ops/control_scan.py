@@ -82,8 +82,8 @@ class _Backward:
     """The active captured operands whose cotangents are summed up when all steps are done."""
     sums: Graph
     """From what the sums are made of to the sums."""
-    sources: tuple[int | None, ...]
-    """What they are made of: inputs of the step, counted from the first that is scanned; None for its last outputs."""
+    sources: tuple[int, ...]
+    """What they are made of: inputs of the step, counted from the first that is scanned; -1 - j for its output j."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,14 +122,16 @@ def _scan_backward(
     given = dict(zip(active, inline(backward, values, values[-1])))
     sums = StepSums(body.name, length, rows, steady, [given[i] for i in same])
     late = tuple(i for i in same if given[i] in sums)
-    left = [x for x in sums.sources if x not in rows]
     early = [i for i in same if i not in late]
-    step = builder.finish([*(given[i] for i in around), *(totals[i] + given[i] for i in early), *(given[i] for i in xs), *left])
+    results = [*(given[i] for i in around), *(totals[i] + given[i] for i in early), *(given[i] for i in xs)]
+    first = len(around) + len(early)
+    results += [x for x in sums.sources if x not in rows and x not in results[first:]]
+    step = builder.finish(results)
     unused = {totals[i].index for i in late}
     left_inputs = [v for v in step.inputs if v.index not in unused]
     step = with_inputs(step, [v.type for v in left_inputs], {v.index: k for k, v in enumerate(left_inputs)})
     return _Backward(augmented, step, active, tuple(stacked), scanned_too, fixed, late, sums.graph([given[i] for i in late]),
-                     tuple(rows.index(x) if x in rows else None for x in sums.sources))
+                     tuple(rows.index(x) if x in rows else -1 - results.index(x, first) for x in sums.sources))
 
 
 def saving(body: Graph, carries: int, scanned: int) -> Graph:
@@ -163,8 +165,8 @@ def _scan_vjp(ct: Sequence[Any], operands: Sequence[Any], out: Sequence[Any], wa
     given = dict(zip((*around, *same, *xs), results))
     given |= {i: zeros_like(operands[i]) for i in wanted if i not in back.active}
     if back.late:
-        more = iter(results[len(around) + len(same) + len(xs) :])
-        given |= zip(back.late, inline(back.sums, [next(more) if k is None else step_inputs[k] for k in back.sources], like))
+        sources = [step_inputs[k] if k >= 0 else results[-1 - k] for k in back.sources]
+        given |= zip(back.late, inline(back.sums, sources, like))
     return tuple(given[i] for i in wanted)
 
 
