@@ -144,8 +144,6 @@ def _assembled(structure: Structure, results: Sequence[Any], leaves: Sequence[An
 
 def _leaf(plan: Plan, result: Output | Item | Given | Same | Constant | Alias | Again) -> ResultLeaf:
     match result.base if isinstance(result, Alias) else result:
-        case Again():
-            return ResultLeaf("object", None)
         case Item(index):
             return ResultLeaf("array", index)
         case Output(index):
@@ -158,6 +156,8 @@ def _leaf(plan: Plan, result: Output | Item | Given | Same | Constant | Alias | 
             return ResultLeaf("argument", source.index) if isinstance(source, Argument) else ResultLeaf("object", source.tensor)
         case Constant(value):
             return ResultLeaf("object", value)
+        case _:  # again, which is filled in when all others are there
+            return ResultLeaf("object", None)
 
 
 def any_overlap(arrays: Sequence[tuple[np.ndarray, bool]]) -> bool:
