@@ -49,8 +49,9 @@ class _Numbered(Module):
 
     def pop(self, key: int | slice) -> Any:
         """Take a module out."""
-        module = self[key]
-        del self[key]
+        numbered: Any = self
+        module = numbered[key]
+        del numbered[key]
         return module
 
 
