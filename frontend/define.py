@@ -26,6 +26,7 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc import ir
+from graphc.conditions import WHERE, conditions, written
 from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, Location, ShapeError, TraceError, user_location
 from graphc.frontend.arguments import given_dtype
@@ -99,10 +100,13 @@ class Graph:
         new: dict[Value, Value] = {}
         for i, value in enumerate(graph.inputs):
             new[value] = builder.copy_input(value)
+            made._definition.sizes.adopt(str(value.name), value.shape)
             if i < count:
                 made._placeholders[new[value]] = Placeholder(wrap(new[value]), None)
             else:
                 made._definition.adopt(captured[i - count], new[value])
+        for condition in conditions(value.info for value in graph.inputs):
+            made._definition.sizes.state(condition)
         for node in graph.nodes:
             new.update(zip(node.results, builder.copy(node, [new[v] for v in node.operands])))
         made._outputs = tuple(made._placeholders[new[v]].tensor if new[v] in made._placeholders else wrap(new[v])
@@ -279,9 +283,12 @@ class Graph:
     @property
     def ir(self) -> ir.Graph:
         """The graph as it is now, as the compiler has it."""
-        builder = self._definition.builder
+        builder, sizes = self._definition.builder, self._definition.sizes
         with self:
             outputs = [self.value(tensor) for tensor in self._outputs]
+        told = next((value for value in builder.inputs if not value.type.is_static), None)
+        if told is not None:  # what is taken for granted stands with the first input of unknown size
+            told.info = {**{key: item for key, item in told.info.items() if key != WHERE}, **written(sizes.conditions())}
         return ir.Graph(builder.name, builder.inputs, builder.nodes, outputs, self._output_names)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -74,6 +74,19 @@ class Sizes(Assumptions):
         self.words[str(made)] = words
         return made
 
+    def adopt(self, name: str, shape: Sequence[int | Dim]) -> None:
+        """Know the symbols of an input that comes with a graph."""
+        for axis, size in enumerate(shape):
+            for symbol in sorted(size.symbols()) if isinstance(size, Dim) else ():
+                if symbol not in self.hints:
+                    self.declare(symbol, f"{name}.shape[{axis}]" if str(size) == symbol else symbol)
+
+    def state(self, condition: Relation) -> None:
+        """Take something for granted of the whole graph."""
+        self.guards.append(condition)
+        self.positions.append(0)
+        self._asked_outside.append(True)
+
     def spell(self, text: str) -> str:
         """A message about sizes in the user's words."""
         return re.sub(r"[A-Za-z_]\w*", lambda found: self.words.get(found[0], found[0]), text)
@@ -81,7 +94,8 @@ class Sizes(Assumptions):
     @contextmanager
     def in_rule(self) -> Iterator[list[Relation]]:
         """Answer for a type rule. Yields the equalities that are denied meanwhile."""
-        outer, denied = self._denied, []
+        outer = self._denied
+        denied: list[Relation] = []
         self._denied = denied
         count = len(self.guards)
         try:
@@ -146,7 +160,7 @@ class Sizes(Assumptions):
     def _add(self, guard: Relation) -> None:
         self.guards.append(guard)
         self.positions.append(len(self._definition.builder.nodes))
-        self._asked_outside.append(is_asked_outside())
+        self._asked_outside.append(_is_asked_outside())
 
     def matters(self, number: int, executed: Collection[int]) -> bool:
         """Whether guard `number` matters to a run that executes nodes of these numbers. One that a function of graphc has
@@ -174,7 +188,7 @@ class Sizes(Assumptions):
                           hint="declare these sizes as numbers, or give equal sizes one name: placeholder(name, ('n', 3))")
 
 
-def is_asked_outside() -> bool:
+def _is_asked_outside() -> bool:
     """Whether the code that compares two sizes is the user's."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") in _ANSWERING:
@@ -315,7 +329,7 @@ def _bound(attribute: Any, sizes: Mapping[str, int | Dim]) -> Any:
 
 
 def _is_one(found: Relation, sizes: Collection[int]) -> bool:
-    """Whether a relation says that one of some sizes, given by their hashes, is 1."""
+    """Whether a relation says that one of some sizes is 1. They are given by their hashes, since to compare them is to ask."""
     return hash(found.difference + 1) in sizes or hash(1 - found.difference) in sizes
 
 

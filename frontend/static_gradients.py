@@ -66,5 +66,8 @@ def run_function(
     is to be called on."""
     result = function.run([arg if tensor is None else tensor for arg, tensor in zip(args, watched)])
     outputs = result if isinstance(result, tuple) else (result,)
-    nodes = [out._node for out in outputs if isinstance(out, Tensor) and isinstance(out._node, function._node_class)]
-    return result, nodes[0] if nodes else None
+    for out in outputs:
+        node = out._node if isinstance(out, Tensor) else None
+        if isinstance(node, FunctionNode) and node._function is function:
+            return result, node
+    return result, None

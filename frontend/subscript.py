@@ -131,7 +131,8 @@ class Basic:
             start, stop, step = slice(None if item.start is None else _end(item.start, "slice start"),
                                       None if item.stop is None else _end(item.stop, "slice stop"), step).indices(size)
             stop = max(start, stop)
-        if not (start == 0 and stop == size and step == 1):
+        # whether a symbol happens to be a number need not be asked: then the slice is the whole without being known to be
+        if not (type(start) is int and start == 0 and type(stop) is type(size) and stop == size and step == 1):
             self.trivial = False
         self.starts.append(start)
         self.stops.append(stop)

@@ -220,6 +220,26 @@ def test_a_branch_on_a_size_is_checked_when_it_is_fed(graph: graphc.Graph) -> No
     assert session.run(single, {x: np.ones(2)}).shape == (2,)
 
 
+def test_what_is_taken_for_granted_is_in_the_text(graph: graphc.Graph) -> None:
+    with graph:
+        x = graphc.placeholder("x", (None, 2))
+        y = x[:5] if x.shape[0] != 7 else x
+        z = y + x[1:6]
+    text = str(graph)
+    assert '%x: float32[x_0, 2] {where = ["x_0 != 7", "x_0 >= 5", ' in text
+    again = graphc.parse_ir(text)
+    assert again == graph and str(again) == text
+    session = graphc.Session(again)
+    np.testing.assert_array_equal(session.run(z.name, {"x": np.ones((8, 2))}), np.full((5, 2), 2.0))
+    for count, broken in ((7, "!= 7"), (4, ">= 5")):
+        with pytest.raises(ShapeError, match=rf"x\.shape\[0\] {broken}"):
+            session.run(z.name, {"x": np.ones((count, 2))})
+    with again:
+        other = graphc.placeholder("other", (None, 2))
+        total = again["x"] + other
+    assert graphc.Session(again).run(total, {"x": np.ones((6, 2)), other: np.ones((6, 2))}).shape == (6, 2)
+
+
 def test_a_size_has_no_number(graph: graphc.Graph) -> None:
     with graph:
         x = graphc.placeholder("x", (None,))
