@@ -15,7 +15,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from graphc.assumptions import Assumptions, Relation
-from graphc.dims import Dim, answering, decided, parse_dim
+from graphc.dim_text import parse_dim
+from graphc.dims import Dim, answering, decided
 from graphc.errors import ShapeError
 
 WHERE = "where"

@@ -19,7 +19,8 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  (registers the ops)
 from graphc.conditions import conditions, relying_on
-from graphc.dims import Dim, parse_dim
+from graphc.dim_text import parse_dim
+from graphc.dims import Dim
 from graphc.errors import Location, ParseError, ShapeError
 from graphc.ir import Builder, Graph, Value
 from graphc.op import OPS

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from graphc.assumptions import Assumptions, assuming, evaluate
 from graphc.bind import solve
-from graphc.dims import Dim, bounds, decided, parse_dim, surely_less
+from graphc.dim_text import parse_dim
+from graphc.dims import Dim, bounds, decided, surely_less
 from graphc.errors import ShapeError
 from graphc.parse import parse_graph
 from graphc.text import print_attribute

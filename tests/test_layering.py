@@ -25,6 +25,7 @@ FLOORS = (
     "graphc.config",
     "graphc.dims",
     "graphc.dim_numbers",
+    "graphc.dim_text",
     "graphc.assumptions",
     "graphc.conditions",
     "graphc.types",
