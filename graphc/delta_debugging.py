@@ -69,7 +69,7 @@ class Minimal:
         path.write_text(f"{self.report()}\n", encoding="utf-8")
         if self.recipe is None:
             names = [v.name or f"in{i}" for i, v in enumerate(self.graph.inputs)]
-            np.savez(path.with_suffix(".npz"), **dict(zip(names, map(_plain, self.inputs))))
+            _save(path.with_suffix(".npz"), dict(zip(names, map(_plain, self.inputs))))
 
 
 def minify_graph(
@@ -115,7 +115,7 @@ def check_isolated(graph: Graph, arrays: Sequence[np.ndarray], *, backend: str |
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "graph.gir").write_text(print_graph(graph), encoding="utf-8")
-        np.savez(place / "inputs.npz", **{str(i): _plain(array) for i, array in enumerate(arrays)})
+        _save(place / "inputs.npz", {str(i): _plain(array) for i, array in enumerate(arrays)})
         command = "from graphc.delta_debugging import _answer; _answer()"
         given = json.dumps({"path": sys.path, "folder": folder, "backend": backend or config.backend, "fuel": config.fuel})
         setup = "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['path']; "
@@ -147,6 +147,10 @@ def _answer() -> None:
     answer = None if found is None else {"kind": found.kind, "detail": found.detail, "exception": found.exception}
     (place / "unfinished").write_text(json.dumps(answer), encoding="utf-8")
     (place / "unfinished").rename(place / "answer.json")
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

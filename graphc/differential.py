@@ -84,8 +84,8 @@ class Difference:
 def mismatch(got: np.ndarray, expected: np.ndarray, dtype: DType, exact: np.ndarray | None = None) -> Mismatch | None:
     """Where `got` differs from `expected` by more than rounding; None if nowhere. `exact` is the result in float64."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
-        described = [f"{array.dtype}{list(array.shape)}" for array in (expected, got)]
-        return Mismatch((), *described, np.inf, got.size, got.size)
+        wanted, made = (f"{array.dtype}{list(array.shape)}" for array in (expected, got))
+        return Mismatch((), wanted, made, np.inf, got.size, got.size)
     if not got.size:
         return None
     tolerance = TOLERANCES.get(dtype)
