@@ -247,3 +247,38 @@ def test_recursion_that_is_too_deep_leaves_all_usable() -> None:
         f(graphc.ones(1), 1)
     assert [f(graphc.ones(1), 0).item() for _ in range(3)] == [2.0] * 3
     assert (graphc.ones(1) + 1).item() == 2.0
+
+
+@pytest.mark.usefixtures("switching")
+def test_functions_that_python_runs_at_each_call() -> None:
+    kept: list[Any] = []
+
+    @graphc.compile
+    def f(x: Any) -> Any:
+        y = x * 2
+        kept.append(y)
+        return y + 1
+
+    def work(k: int) -> bool:
+        x = graphc.full((4,), float(k))
+        return all(f(x).tolist() == [2.0 * k + 1] * 4 for _ in range(20))
+
+    assert all(at_once(work))
+    assert sorted(t.tolist() for t in kept) == sorted([[2.0 * k] * 4 for k in range(THREADS)] * 20)
+
+
+@pytest.mark.usefixtures("switching")
+def test_methods_of_many_instances() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(graphc.full((2,), scale))
+
+        @graphc.compile
+        def forward(self, x: Any) -> Any:
+            return x * self.weight
+
+    modules = [Scaled(float(k)) for k in range(3)]
+    assert all(at_once(lambda k: all(modules[k % 3](graphc.ones(2)).tolist() == [float(k % 3)] * 2 for _ in range(20))))
+    assert [repr(module.forward) for module in modules] == ["<compiled forward: 1 graphs>"] * 3
+    assert set(modules[0].state_dict()) == {"weight"}
