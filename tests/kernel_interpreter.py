@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from graphc.kernel import (
     Block,
     Buffer,
     Call,
+    Control,
     Expr,
     Gemm,
     Kernel,
@@ -121,12 +123,47 @@ class Machine:
             operands, results = ([self.block(b) for b in blocks] for blocks in (kernel.operands, kernel.results))
             kernel.run(operands, results)
             return
+        if isinstance(kernel, Control):
+            for block, value in zip(kernel.results, self.control(kernel), strict=True):
+                self.block(block)[...] = value.reshape(block.shape)
+            return
         for s in kernel.statements():
             if isinstance(s, Store) and s.buffer.role == "local":
                 self.memory[s.buffer] = np.zeros(s.buffer.size, s.buffer.dtype.numpy)
         for step in itertools.product(*(range(a.extent) for a in kernel.grid)):
             self.axes.update(zip(kernel.grid, step))
             self.run(kernel.body)
+
+    def control(self, kernel: Control) -> list[np.ndarray]:
+        """The results of an op that runs programs, flat."""
+        attrs, programs = kernel.attrs, kernel.programs
+        given = [self.memory[block.buffer][block.offset :] for block in kernel.operands]
+        if kernel.op.name == "cond":
+            return run_program(programs["then" if given[0][0] else "otherwise"], given[1:])
+        carries = attrs["carries"]
+        state = [array[: math.prod(block.shape)] for array, block in zip(given[:carries], kernel.operands)]
+        if kernel.op.name == "scan":
+            scanned, length = attrs["scanned"], attrs["length"]
+            ys: list[list[np.ndarray]] = [[] for _ in kernel.results[carries:]]
+            for at in reversed(range(length)) if attrs["reverse"] else range(length):
+                strides = (block.strides[0] for block in kernel.operands[carries : carries + scanned])
+                rows = [array[at * stride :] for array, stride in zip(given[carries:], strides)]
+                found = run_program(programs["body"], [*state, *rows, *given[carries + scanned :]])
+                state = found[:carries]
+                for column, y in zip(ys, found[carries:]):
+                    column.insert(0 if attrs["reverse"] else length, y)
+            return [*state, *map(np.concatenate, ys)]
+        count = len(attrs["body"].inputs)
+        states, same = [state], given[carries:count]
+        while run_program(programs["condition"], [*states[-1], *same])[0]:
+            states.append(run_program(programs["body"], [*states[-1], *same]))
+        if kernel.op.name == "while_loop":
+            return states[-1]
+        sums = [np.zeros(math.prod(b.shape), b.buffer.dtype.numpy) for b in kernel.results[len(given) - count :]]
+        cotangents = [*given[count:], *sums]
+        for before in reversed(states[:-1]):
+            cotangents = run_program(programs["backward"], [*before, *same, *cotangents])
+        return cotangents
 
 
 def run_program(program: Program, arrays: Sequence[np.ndarray], donated: dict[int, int] | None = None) -> list[np.ndarray]:
