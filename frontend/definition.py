@@ -373,7 +373,7 @@ class Definition(Trace):
     def call_function(self, function: type[Function], args: Sequence[Any]) -> Any:
         """Apply a user-defined `Function`, and remember it: `gradients` goes by its backward."""
         if not mode.grad:
-            return function.run(args)
+            return function.run(tuple(args))
         before = [self.value(arg) if isinstance(arg, Tensor) and arg.dtype.is_differentiable else None for arg in args]
         watched = [None if value is None or args[i].requires_grad else wrap(value).requires_grad_()
                    for i, value in enumerate(before)]

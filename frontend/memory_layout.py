@@ -18,6 +18,7 @@ def model(tensor: Tensor) -> np.ndarray | None:
     view = None if tensor._meta is None else tensor._meta.view
     base = tensor if view is None or view.base is None else view.base
     data = base._data
+    found: np.ndarray | None
     if isinstance(data, np.ndarray):
         found = _strided(data.shape, tuple(s // data.itemsize for s in data.strides))
     elif all(isinstance(size, int) for size in data.shape):
@@ -27,6 +28,8 @@ def model(tensor: Tensor) -> np.ndarray | None:
     if base is tensor or view is None:
         return found
     for record, attrs in view.steps:
+        if found is None or not all(isinstance(size, int) for size in found.shape):
+            return None
         if record.name == "reshape":
             found = _reshaped(found, attrs["shape"])
         elif record.name == "permute":
@@ -36,8 +39,6 @@ def model(tensor: Tensor) -> np.ndarray | None:
         elif record.name == "slice":
             found = found[tuple(map(slice, attrs["starts"], attrs["stops"], attrs["steps"]))]
         else:
-            return None
-        if found is None or not all(isinstance(size, int) for size in found.shape):
             return None
     return found
 

@@ -64,7 +64,7 @@ def run_function(
 ) -> tuple[Any, FunctionNode | None]:
     """Run a user's `Function` on `watched` in the place of those arguments that have one; the result, and what its backward
     is to be called on."""
-    result = function.run([arg if tensor is None else tensor for arg, tensor in zip(args, watched)])
+    result = function.run(tuple(arg if tensor is None else tensor for arg, tensor in zip(args, watched)))
     outputs = result if isinstance(result, tuple) else (result,)
     for out in outputs:
         node = out._node if isinstance(out, Tensor) else None

@@ -21,7 +21,8 @@ from graphc.frontend.torch_stand_ins import STAND_INS
 _ROOT = "torch"
 
 _ELSEWHERE = {
-    "functional": "", "_higher_order_ops": "", "nn.modules": "nn", "nn.utils.stateless": "func", "autograd.variable": "autograd",
+    "functional": "", "_higher_order_ops": "", "nn.modules": "nn", "nn.utils.stateless": "func",
+    "autograd.variable": "autograd",
 }
 """Modules of PyTorch whose names are in another one of graphc's; "" is the top level. What is below goes with them."""
 

@@ -53,7 +53,7 @@ def kept_for_now() -> Iterator[None]:
 
 def _forget_blocks() -> None:
     """In a forked child, where the threads that were in them do not exist."""
-    global _state  # noqa: PLW0603
+    global _state
     before, _state = _state, _State()
     if before.blocks and before.enabled:
         gc.enable()

@@ -332,7 +332,7 @@ class Builder:
         """The operands of an elementwise op, cast to one dtype and broadcast to one shape; and the dtype that the result is
         to be cast to, where that is another one."""
         values = [arg if isinstance(arg, (bool, int, float, complex, Dim, DimNumber)) else self.lift(arg) for arg in args]
-        described = [v.type if isinstance(v, Value) else v for v in values]
+        described: list[Any] = [v.type if isinstance(v, Value) else v for v in values]
         common = common_dtype(record, described)
         dtype = working_dtype(record, described, common)
         shape = broadcast_shapes(*(t.shape if isinstance(t, TensorType) else () for t in described), op=record.name)

@@ -211,8 +211,9 @@ class _Reader:
     def _node(self, builder: Builder, syntax: _Node) -> None:
         record = OPS.get(syntax.op)
         if record is None:
-            self._fail(syntax.op, Violation(f"unknown op {str(syntax.op)!r}", hint=_nearest(syntax.op, OPS) if "." not in syntax.op else
-                                           "it is somebody's own: import what registers it with graphc.custom_op"))
+            theirs = "it is somebody's own: import what registers it with graphc.custom_op"
+            hint = theirs if "." in syntax.op else _nearest(syntax.op, OPS)
+            self._fail(syntax.op, Violation(f"unknown op {str(syntax.op)!r}", hint=hint))
         operands = [self._value(token) for token in syntax.operands]
         types = [self._type(token) for token in syntax.types]
         if len(syntax.results) != len(types):

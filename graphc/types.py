@@ -154,7 +154,7 @@ def set_default_dtype(dtype: DType) -> None:
     _default = dtype
 
 
-def scalar_dtype(value: Scalar) -> DType:
+def scalar_dtype(value: Any) -> DType:
     """The dtype that a Python number has by itself: bool, int64 (as sizes have), or the default dtypes, float32 and
     complex64."""
     if isinstance(value, (bool, np.bool_)):

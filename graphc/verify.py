@@ -178,7 +178,8 @@ def _conditions(graph: Graph) -> list[Relation]:
     known = {name for value in graph.inputs for size in value.shape if isinstance(size, Dim) for name in size.symbols()}
     for condition in stated:
         if unknown := condition.difference.symbols() - known:
-            raise VerifyError(f"graph {graph.name!r}: {condition} is of a size that no input has", got=", ".join(sorted(unknown)))
+            raise VerifyError(f"graph {graph.name!r}: {condition} is of a size that no input has",
+                              got=", ".join(sorted(unknown)))
     return stated
 
 

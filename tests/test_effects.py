@@ -58,7 +58,7 @@ def reads_a_file() -> str:
 
 
 def counts() -> None:
-    global COUNT
+    global COUNT  # noqa: PLW0603
     COUNT += 1
 
 

@@ -11,8 +11,8 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.autograd import grad as gradients
-from graphc.func import functional_call, grad, grad_and_value, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from graphc.frontend.pytree import flatten
+from graphc.func import functional_call, grad, grad_and_value, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 F = nn.functional
 

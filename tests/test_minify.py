@@ -13,10 +13,10 @@ from random_graphs import Maker
 import graphc.ops as ops
 from graphc.compiler import clear_cache
 from graphc.config import override
+from graphc.delta_debugging import check_isolated, minify_graph
 from graphc.differential import Failure
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph
-from graphc.delta_debugging import check_isolated, minify_graph
 from graphc.parse import parse_graph
 from graphc.passes import simplify
 from graphc.rewrite import Rule, Var

@@ -9,7 +9,7 @@ end of the other. Whatever is otherwise goes to `fallback`, before anything has 
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Function, Module
@@ -29,24 +29,24 @@ class Eager(IntEnum):
 
     OPERANDS = 0
     """One or two."""
-    DTYPE = auto()
+    DTYPE = 1
     """Of the tensors."""
-    RESULT = auto()
+    RESULT = 2
     """The dtype of the result."""
-    ITEMSIZE = auto()
-    RESULT_ITEMSIZE = auto()
-    MOST = auto()
+    ITEMSIZE = 3
+    RESULT_ITEMSIZE = 4
+    MOST = 5
     """Elements of the largest result."""
-    RECORD = auto()
+    RECORD = 6
     """What is called with the result, whether the operands are tensors of its type, and the operands, where one may have a
     history and gradients are on; 0 for nothing."""
-    WHOLE = auto()
+    WHOLE = 7
     """The loops, as in LOOPS."""
-    NUMBER_RIGHT = auto()
-    NUMBER_LEFT = auto()
-    GRAD = auto()
-    """(thread-local object, attribute, value, value if unset): where gradients are on."""
-    THREAD = GRAD + 4
+    NUMBER_RIGHT = 8
+    NUMBER_LEFT = 9
+    GRAD = 10
+    """Four words, (thread-local object, attribute, value, value if unset): where gradients are on."""
+    THREAD = 14
     """A check that the thread is in its ordinary state, as a list of instructions."""
 
 
@@ -197,7 +197,7 @@ def render_eager(module: Module, slots: Slots) -> None:
     step = f.value(f"select i1 {w.equal('i64', part, '0')}, i64 1, i64 {part}")
     with f.loop("0", total, step):
         now = [w.load("ptr", place) for place in places]
-        _run(f, run, *now, part)
+        _run(f, run, now[0], now[1], now[2], part)
         for place, at, size in zip(places, now, (result_step, *steps), strict=True):
             w.store("ptr", w.at(at, size), place)
     f.jump(done)

@@ -285,7 +285,7 @@ class Function(metaclass=_Named):
         return cls.run(args) if level is None else level.call_function(cls, args)
 
     @classmethod
-    def run(cls, args: Sequence[Any]) -> Any:
+    def run(cls, args: tuple[Any, ...]) -> Any:
         """Run forward, and put it on the tape if a gradient is wanted."""
         ctx = cls._context(args)
         with no_grad():
