@@ -172,10 +172,10 @@ class Recording:
         return [tensor for tensor in found if tensor._data.builder is self.trace.builder]
 
     def _numbers_left(self, result: Any) -> list[SymbolicNumber]:
-        """Numbers of the trace that somebody holds, besides the result. The next call is given Python's own."""
+        """Numbers of the trace that somebody holds. If not only the result does, the next call is given Python's own."""
         returned = set(map(id, flatten(result)[0]))
-        found = [number for reference in self.trace.given if (number := reference()) is not None and id(number) not in returned]
-        if found and self.tree is not None:
+        found = [number for reference in self.trace.given if (number := reference()) is not None]
+        if self.tree is not None and any(id(number) not in returned for number in found):
             self.tree.plain_numbers = True
         return found
 

@@ -788,3 +788,19 @@ def test_python_can_be_made_to_run_each_time(python_runs: list[str]) -> None:
     assert len(python_runs) == 4 and "the test wants it" in compiled.explain()
     (graph,) = next(iter(compiled._graphs.values()))
     assert isinstance(graph, branching.Branching)
+
+
+def test_a_number_that_is_returned_and_kept_is_a_plain_one() -> None:
+    log: list[float] = []
+
+    @graphc.compile
+    def f(x: graphc.Tensor) -> dict[str, Any]:
+        y = x * 1.25 if x.sum() > 0.5 else x + 0.5
+        number = x.sum().item()
+        log.append(number)
+        return {"y": y, "number": number}
+
+    for k in range(5):
+        assert type(f(graphc.ones(2) * k)["number"]) is float
+        assert log == [2.0 * i for i in range(k + 1)]
+        assert all(type(number) is float for number in log)

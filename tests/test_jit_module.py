@@ -21,7 +21,7 @@ def model() -> graphc.nn.Module:
 def test_a_traced_function() -> None:
     traced = graphc.jit.trace(lambda v: (v * 2).relu() + 1, graphc.ones(3))
     assert traced(graphc.tensor([-1.0, 0.5, 2.0])).tolist() == [1, 2, 5]
-    assert "relu" in traced.code and "float32[3]" in repr(traced)
+    assert "relu" in traced.code and "float32[s0]" in repr(traced)
 
 
 def test_a_traced_module_takes_other_sizes_and_other_weights() -> None:
