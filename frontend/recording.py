@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -107,6 +108,8 @@ class Recording:
                 if follower is not None and (self.changed is not None or self.effects or by_python or self.before.remembers):
                     left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
+                self._returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(flatten(result)[0])
+                                  if type(leaf) is SymbolicNumber]
                 if follower is not None:
                     follower.end_questions()
                 self.is_done = follower is not None and (follower.asked or bool(left) or by_python or bool(self.effects))
@@ -163,6 +166,13 @@ class Recording:
             self._outputs[j] = tensors[i]._data
         result = capture.finish(self.leaves, tensors, self._outputs)
         capture.left = ()  # real now, and nobody else's
+        leaves, _ = flatten(result)
+        for k, reference in self._returned:
+            number = reference()
+            if number is not None:  # somebody else holds it, too
+                number.become(leaves[k])
+                if self.tree is not None:
+                    self.tree.plain_numbers = True
         return self._containers.finish(result)
 
     def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:
@@ -172,10 +182,10 @@ class Recording:
         return [tensor for tensor in found if tensor._data.builder is self.trace.builder]
 
     def _numbers_left(self, result: Any) -> list[SymbolicNumber]:
-        """Numbers of the trace that somebody holds. If not only the result does, the next call is given Python's own."""
+        """Numbers of the trace that somebody holds, besides the result. The next call is given Python's own."""
         returned = set(map(id, flatten(result)[0]))
-        found = [number for reference in self.trace.given if (number := reference()) is not None]
-        if self.tree is not None and any(id(number) not in returned for number in found):
+        found = [number for reference in self.trace.given if (number := reference()) is not None and id(number) not in returned]
+        if found and self.tree is not None:
             self.tree.plain_numbers = True
         return found
 
