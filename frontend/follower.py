@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc.autodiff import extract
+from graphc.backend import Layout
+from graphc.compiler import executable
 from graphc.errors import Location, TraceError, user_location
 from graphc.frontend.capture import Capture, given_as, owned_by
 from graphc.frontend.modes import no_grad
+from graphc.frontend.native import strides_of
 from graphc.frontend.segments import End, Segment, Tree
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace
 from graphc.frontend.tracer import suspended
 from graphc.ir import Node, Value
+from graphc.recompute import nanoseconds
+
+_SLOWER = 20
+"""How much longer ops take one by one than compiled together."""
+_COMPILING = 500_000.0
+"""Nanoseconds that a node takes to compile."""
 
 
 class Values(dict[Value, np.ndarray]):
-    """The values of a graph that are known; asked for another one, it is computed from those, op by op."""
+    """The values of a graph that are known; asked for others, they are computed from those: op by op, or, where that would
+    take longer than to compile them, by code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,22 +37,48 @@ class Values(dict[Value, np.ndarray]):
         """Those computed here, which may be views of inputs."""
 
     def __missing__(self, value: Value) -> np.ndarray:
-        pending: list[Node] = [_node_of(value)]
+        self.compute([value])
+        return self[value]
+
+    def compute(self, values: Iterable[Value]) -> None:
+        """See to it that the values are known."""
+        wanted = [value for value in dict.fromkeys(values) if value not in self]
+        nodes = self._missing_nodes(wanted)
+        if _SLOWER * sum(map(nanoseconds, nodes)) > _COMPILING * max(len(nodes), 100):
+            self._run(nodes, wanted)
+            return
         with suspended(), no_grad():
-            while pending:
-                node = pending[-1]
-                missing = [v for v in node.operands if v not in self]
-                if missing:
-                    pending += map(_node_of, missing)
-                    continue
-                pending.pop()
-                if node.results[0] in self:
-                    continue
+            for node in nodes:
                 results = node.op(*(wrap(self[v]) for v in node.operands), like=Tensor, **node.attrs)
                 for made, tensor in zip(node.results, results if isinstance(results, tuple) else (results,)):
                     self[made] = tensor._data
                     self.loose.add(made)
-        return self[value]
+
+    def _missing_nodes(self, values: Iterable[Value]) -> list[Node]:
+        """What has to be computed for the values, in an order in which it can be."""
+        pending = list(map(_node_of, values))
+        found: dict[Node, None] = {}
+        made: set[Value] = set()
+        while pending:
+            node = pending[-1]
+            missing = [v for v in node.operands if v not in self and v not in made]
+            if missing:
+                pending += map(_node_of, missing)
+                continue
+            pending.pop()
+            found[node] = None
+            made.update(node.results)
+        return list(found)
+
+    def _run(self, nodes: Sequence[Node], wanted: Sequence[Value]) -> None:
+        made = {value for node in nodes for value in node.results}
+        known = list(dict.fromkeys(v for node in nodes for v in node.operands if v not in made))
+        arrays = [self[value] for value in known]
+        graph = extract("values", known, nodes, wanted)
+        code = executable(graph, Layout(tuple(map(strides_of, arrays))))
+        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        code.run(arrays, outputs)
+        self.update(zip(wanted, outputs))
 
 
 def _node_of(value: Value) -> Node:
@@ -162,6 +199,7 @@ class Follower:
                      if j < len(outputs) or value.node is None or not value.node.operands or value in own]
         if keep:
             self.tree.finish(self._path, end)
+        self._values.compute(end.outputs)
         return [np.array(self._values[value], order="C") for value in end.outputs]
 
     def leave(self, leaves: Sequence[Any]) -> None:
@@ -173,6 +211,7 @@ class Follower:
         trace.check_overlaps()
         self._next = None
         self._close(len(trace.builder.nodes), None)
+        self._values.compute([self._canon[value] for _, value in updates])
         written = [(tensor, np.array(self._values[self._canon[value]])) for tensor, value in updates]
         made = [(tensor, None if value is None else np.array(self._values[self._canon[value]], order="C"))
                 for tensor, value in grads]

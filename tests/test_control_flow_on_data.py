@@ -17,7 +17,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.errors import AutogradError, GraphcError, TraceError
-from graphc.frontend import branching, recording
+from graphc.frontend import branching, follower, recording
 from graphc.frontend.pytree import flatten
 
 THIS = Path(__file__)
@@ -804,3 +804,28 @@ def test_a_number_that_is_returned_and_kept_is_a_plain_one() -> None:
         assert type(f(graphc.ones(2) * k)["number"]) is float
         assert log == [2.0 * i for i in range(k + 1)]
         assert all(type(number) is float for number in log)
+
+
+def test_values_that_take_long_are_computed_by_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of the first step of a large model, which makes the optimizer's state."""
+
+    def losses(wrap: Callable[..., Any]) -> list[float]:
+        graphc.manual_seed(2)
+        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
+        opt = graphc.optim.Adam(model.parameters(), lr=0.1)
+
+        def step(x: graphc.Tensor) -> float:
+            opt.zero_grad()
+            loss = (model(x) ** 2).mean()
+            if loss > 0.01:
+                loss = loss * 2
+            loss.backward()
+            opt.step()
+            return loss.item()
+
+        step = wrap(step)
+        return [step(graphc.full((4, 3), float(k))) for k in range(4)]
+
+    expected = losses(lambda step: step)
+    monkeypatch.setattr(follower, "_COMPILING", 0.0)
+    assert losses(graphc.compile) == pytest.approx(expected, rel=1e-4)
