@@ -65,6 +65,9 @@ class Capture:
                 self.results.append(Constant(leaf))
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
+            elif trace.is_made(leaf) and not leaf.requires_grad and not trace.leaves_traces:
+                self.results.append(Output(len(outputs)))
+                outputs.append(trace.value(leaf))
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
             elif isinstance(leaf._data, np.ndarray) and (leaf._base is None or id(leaf) in known):

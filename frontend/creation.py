@@ -211,7 +211,11 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> T
     if isinstance(data, np.ndarray) and data.dtype.isnative and (dtype is None or dtype.numpy == data.dtype):
         _supported(data.dtype)
         return from_numpy(data)
-    return wrap(_array(data, dtype))
+    made = wrap(_array(data, dtype))
+    tracer = active()
+    if tracer is not None:
+        tracer.made(made)
+    return made
 
 
 def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy: bool | None = None,

@@ -106,6 +106,7 @@ class Recording:
                 result = containers.marked(result)
                 left: list[Tensor | SymbolicNumber] = []
                 if follower is not None and (self.changed is not None or self.effects or by_python or self.before.remembers):
+                    trace.leaves_traces = True
                     left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 self._returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(flatten(result)[0])

@@ -144,6 +144,9 @@ class Trace:
         self._current: dict[int, Value] = {}  # id of a tensor that was changed in place -> what it holds now
         self._views: dict[tuple[int, Value], Value] = {}
         self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
+        self._made: set[int] = set()
+        self.leaves_traces = False
+        """Whether the call does something to Python's state, and may have left there what it has made."""
         self._alive: list[Any] = [*arguments]  # ids must not be used again while the trace runs
 
     # What the front end asks (see graphc.frontend.tracer)
@@ -285,7 +288,13 @@ class Trace:
         return function.run(args)
 
     def made(self, tensor: Tensor) -> None:
-        """A tensor of numbers in the code is lifted as any other."""
+        """A tensor of numbers in the code is lifted as any other. What becomes of it is nobody else's: each call has its own."""
+        self._made.add(id(tensor))
+        self._alive.append(tensor)
+
+    def is_made(self, tensor: Tensor) -> bool:
+        """Whether the code has made a tensor of numbers, of which each call has one of its own."""
+        return id(tensor) in self._made
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
@@ -327,6 +336,7 @@ class Trace:
             (i, self._current[id(lifted.tensor)])
             for i, lifted in enumerate(self.inputs)
             if lifted.tensor is not None
+            and (self.leaves_traces or not self.is_made(lifted.tensor))
             and id(lifted.tensor) in self._current
             and self._current[id(lifted.tensor)] is not lifted.value
         ]

@@ -105,7 +105,8 @@ class _Writer:
 
     def statement(self) -> None:
         kinds = [self.unary, self.unary, self.binary, self.binary, self.reduction, self.view, self.product, self.in_place,
-                 self.in_place, self.number, self.join, self.gather, self.draws, self.mode, self.module, self.note]
+                 self.in_place, self.number, self.join, self.gather, self.draws, self.mode, self.module, self.note,
+                 self.literal]
         if self.depth < 2:
             kinds += [self.branch, self.branch, self.loop, self.gradient, self.train, self.refuse]
         self.choose(kinds)()
@@ -273,6 +274,13 @@ class _Writer:
                 self.line("w -= 0.1 * w.grad")
                 self.line("b.sub_(b.grad, alpha=0.05)")
             self.line("w.grad = b.grad = None")
+
+    def literal(self) -> None:
+        options: list[tuple[str, Shape]] = [
+            ("T.tensor([0.5, -0.25, 1.0], dtype=T.float64)", (3,)), ("T.zeros(3, dtype=T.float64)", (3,)),
+            ("T.full((x.shape[0], 3), 0.75, dtype=T.float64)", ("N", 3)), ("T.ones_like(y)", ("N", 3)),
+        ]  # fmt: skip
+        self.let(*self.choose(options))
 
     def module(self) -> None:
         one = self.some(lambda shape: shape == ("N", 3))

@@ -272,3 +272,22 @@ def test_what_shares_memory_eagerly_does_so_compiled(change: Callable[[graphc.Te
     x, y = graphc.arange(6.0).reshape(2, 3), graphc.arange(6.0).reshape(2, 3)
     assert f(x).tolist() == graphc.compile(f)(y).tolist()
     assert x.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("make", [lambda: graphc.tensor([0.0]), lambda: graphc.as_tensor([0.0]), lambda: graphc.zeros(1)])
+def test_tensors_that_the_function_makes_are_new_in_each_call(make: Callable[[], graphc.Tensor]) -> None:
+    kept: list[graphc.Tensor] = []
+
+    def f(x: graphc.Tensor, keep: bool) -> tuple[graphc.Tensor, graphc.Tensor]:
+        total = make()
+        total.add_(x)
+        if keep:
+            kept.append(total)
+        return total * 1, total
+
+    compiled = graphc.compile(f)
+    for k in range(4):
+        for keep in (False, True):
+            once, total = compiled(graphc.full((1,), float(k)), keep)
+            assert once.tolist() == total.tolist() == [k]
+    assert [t.tolist() for t in kept] == [[k] for k in range(4)]
