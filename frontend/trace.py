@@ -288,7 +288,7 @@ class Trace:
         return function.run(args)
 
     def made(self, tensor: Tensor) -> None:
-        """A tensor of numbers in the code is lifted as any other; what becomes of it is nobody else's, each call has its own."""
+        """A tensor of numbers in the code is lifted as any other; each call has one of its own."""
         self._made.add(id(tensor))
         self._alive.append(tensor)
 
