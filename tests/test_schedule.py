@@ -190,3 +190,15 @@ def test_scatter_of_many_places() -> None:
     index = b.input("index", TensorType(int64, (4, 30)))
     graph = b.finish([ops.scatter_add(x, index, src, axis=1) * 2.0])
     check(graph, [*arrays, np.random.default_rng(0).integers(0, 5, (4, 30))])
+
+
+def test_what_was_just_stored_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a norm, whose deviations are a number a row, is one kernel, and what lies between stays in the cache."""
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 20)
+    b, (x,), arrays = build((32, 256))
+    mean = ops.reshape(ops.sum(x, axes=(1,)), (32, 1)) / 256.0
+    apart = x - ops.broadcast_to(mean, (32, 256))
+    deviation = ops.reshape(ops.rsqrt(ops.sum(apart * apart, axes=(1,)) / 256.0 + 1e-5), (32, 1))
+    kernels = check(b.finish([apart * ops.broadcast_to(deviation, (32, 256))]), arrays)
+    assert len(kernels) == 1
+    assert not any(buffer.role == "temporary" for buffer in kernels[0].accesses)

@@ -67,6 +67,16 @@ def _stores(statement: Statement) -> bool:
     return isinstance(statement, Store)
 
 
+def _forwarded(body: tuple[Statement, ...], before: Iterable[Statement]) -> tuple[Statement, ...]:
+    """Statements whose first stores take what the stores right before them write, instead of reading it."""
+    known = {
+        kernel.load(store.buffer, store.offset): store.value for store in before
+        if isinstance(store, Store) and store.mask is None and store.value.dtype is store.buffer.dtype
+    }  # fmt: skip
+    first = tuple(takewhile(_stores, body))
+    return (*substitute_statements(first, known), *body[len(first) :]) if known else body
+
+
 def _reads_from(later: Iterable[Statement], earlier: Iterable[Statement]) -> bool:
     """Whether a store reads what another one writes: as neighbours they would take effect together."""
     written = {store.buffer for store in earlier if isinstance(store, Store)}
@@ -106,8 +116,10 @@ class _Run:
         if len(self.members) == _LONGEST:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
+        before = list(takewhile(_stores, reversed(self.members[-1].body)))
+        body = _forwarded(body, before)
         kernel = Loops(kernel.name, self.grid, body, kernel.cost, kernel.work)
-        if _reads_from(takewhile(_stores, body), takewhile(_stores, reversed(self.members[-1].body))):
+        if _reads_from(takewhile(_stores, body), before):
             return False
         uses = self._uses_of(kernel)
         for buffer in uses.keys() & self._uses.keys():
