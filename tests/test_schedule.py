@@ -194,7 +194,7 @@ def test_scatter_of_many_places() -> None:
 
 def test_what_was_just_stored_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """So a norm, whose deviations are a number a row, is one kernel, and what lies between stays in the cache."""
-    monkeypatch.setattr("graphc.schedule.loops._STEP", 20)
+    monkeypatch.setattr("graphc.schedule.loops._STEP", 256)
     b, (x,), arrays = build((32, 256))
     mean = ops.reshape(ops.sum(x, axes=(1,)), (32, 1)) / 256.0
     apart = x - ops.broadcast_to(mean, (32, 256))
