@@ -116,7 +116,7 @@ class _Run:
         if len(self.members) == _LONGEST:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
-        before = list(takewhile(_stores, reversed(self.members[-1].body)))
+        before = self._last_stores()
         body = _forwarded(body, before)
         kernel = Loops(kernel.name, self.grid, body, kernel.cost, kernel.work)
         if _reads_from(takewhile(_stores, body), before):
@@ -132,6 +132,11 @@ class _Run:
             known.written |= use.written
         self.members.append(kernel)
         return True
+
+    def _last_stores(self) -> list[Statement]:
+        """The stores that the next ones would be neighbours of, in their order."""
+        statements = (statement for member in reversed(self.members) for statement in reversed(member.body))
+        return list(takewhile(_stores, statements))[::-1]
 
     def kernel(self) -> Loops:
         """All of them as one."""
