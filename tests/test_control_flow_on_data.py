@@ -829,3 +829,18 @@ def test_values_that_take_long_are_computed_by_code(monkeypatch: pytest.MonkeyPa
     expected = losses(lambda step: step)
     monkeypatch.setattr(follower, "_COMPILING", 0.0)
     assert losses(graphc.compile) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dynamic", [None, True, False])
+def test_numbers_that_are_kept_are_plain_ones_for_any_sizes(dynamic: bool | None) -> None:
+    log: list[float] = []
+
+    @graphc.compile(dynamic=dynamic)
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        log.append(x.sum().item())
+        return x * 2
+
+    for k, n in enumerate((2, 2, 5, 3, 2)):
+        f(graphc.full((n,), float(k)))
+        assert [type(number) for number in log] == [float] * (k + 1)
+        assert log[-1] == n * k
