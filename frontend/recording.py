@@ -105,7 +105,8 @@ class Recording:
                     raise _refusal(name, refused[0])
                 result = containers.marked(result)
                 left: list[Tensor | SymbolicNumber] = []
-                if (follower is not None or shapes) and (self.changed is not None or self.effects or by_python or self.before.remembers):
+                leaves_traces = self.changed is not None or self.effects or by_python or self.before.remembers
+                if (follower is not None or shapes) and leaves_traces:
                     trace.leaves_traces = True
                     left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
