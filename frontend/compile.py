@@ -197,7 +197,7 @@ class CompiledFunction:
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")
             if isinstance(made, Compiled) and made.asks_the_world is not None:
                 return made  # for this one call: at the next one Python is going to run
-            if made.is_passing and key not in self._settled:
+            if made.is_passing and (key not in self._settled or isinstance(made, Compiled)):
                 self._settled.add(key)  # for this one call
             else:
                 self._keep(key, made)

@@ -844,3 +844,19 @@ def test_numbers_that_are_kept_are_plain_ones_for_any_sizes(dynamic: bool | None
         f(graphc.full((n,), float(k)))
         assert [type(number) for number in log] == [float] * (k + 1)
         assert log[-1] == n * k
+
+
+def test_state_that_comes_and_goes_is_changed_at_each_call_with_symbolic_sizes() -> None:
+    log: list[float] = []
+
+    @graphc.compile(dynamic=True)
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        for _ in range(2):
+            log.append(x.sum().item())
+            if len(log) > 3:
+                log.clear()
+        return x * 2
+
+    for k, n in enumerate((2, 2, 5, 3, 2, 2)):
+        f(graphc.full((n,), float(k)))
+        assert log == ([] if k % 2 else [n * k] * 2)
