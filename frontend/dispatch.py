@@ -127,7 +127,11 @@ def _shares(record: OpDef, source: Any, attrs: dict[str, Any], result: Any) -> b
         return False
     if type(result) is not np.ndarray:
         return record.name != "reshape" or can_share(source, attrs["shape"])
-    array = source._data
+    return _lies_in(result, source._data)
+
+
+def _lies_in(result: np.ndarray, array: np.ndarray) -> bool:
+    """Whether a result of NumPy's is a view of an array."""
     return result.base is not None and (result.base is array or result.base is array.base)
 
 
@@ -396,8 +400,7 @@ def _view(record: OpDef, source: Tensor, attrs: dict[str, Any]) -> Tensor:
     out = wrap(result)
     if mode.grad and (source._node is not None or source._meta is not None) and result.dtype.kind in DIFFERENTIABLE:
         record_op(record, (source,), attrs, out)
-    base = result.base
-    if base is not None and (base is array or base is array.base):
+    if _lies_in(result, array):
         tie(out, source, (record, attrs))
     return out
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import builtins
 import dis
+import gc
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -68,11 +70,8 @@ class Watch:
             self._effects += [Effect(f"uses {name}", self._place([name]), True) for name in sorted(self._before.suspects)]
             yield
         else:
-            sys.setprofile(self._called)
-            try:
+            with _collections_apart(self._called):
                 yield
-            finally:
-                sys.setprofile(None)
 
     def effects(self, result: Any = None) -> list[Effect]:
         """What was seen, when the function has returned this."""
@@ -124,6 +123,31 @@ class Watch:
             if instruction.argval in wanted or (instruction.opname == "LOAD_CONST" and instruction.argval in wanted)
         ]
         return min(mentions, key=lambda found: found[0])[1] if mentions else None
+
+
+@contextmanager
+def _collections_apart(look: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Have the interpreter tell of the calls in this thread, but for those that the garbage collector makes: it comes at any
+    time, and what runs then (other libraries' `gc.callbacks`, finalizers) is nothing that the traced function does."""
+    thread = threading.get_ident()
+
+    def begins(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and threading.get_ident() == thread:
+            sys.setprofile(None)
+
+    def ends(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and threading.get_ident() == thread:
+            sys.setprofile(look)
+
+    gc.callbacks.insert(0, begins)
+    gc.callbacks.append(ends)
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(ends)
+        gc.callbacks.remove(begins)
+        sys.setprofile(None)
 
 
 def _lines(code: CodeType) -> Iterator[tuple[dis.Instruction, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import gc
 import io
 import itertools
 import logging
@@ -470,6 +471,29 @@ def test_what_does_not_ask_on_its_way_stays_one_graph() -> None:
     compiled = graphc.compile(f, fullgraph=True)
     for args in (ones_times(k) for k in range(5)):
         assert compiled(*args).tolist() == f(*args).tolist()
+
+
+def test_what_the_garbage_collector_runs_is_not_done_by_the_function() -> None:
+    collections = []
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            collections.append(time.perf_counter())
+
+    def f(x: Any, verbose: bool = False) -> Any:
+        if verbose:
+            print(time.time())
+        return [[x * k] for k in range(3)]
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1)
+    try:
+        (result,) = graphc.compile(f, fullgraph=True)(*ones_times(2))[2]
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)
+    assert result.tolist() == f(*ones_times(2))[2][0].tolist() and collections
 
 
 def test_what_asks_on_one_way_is_one_graph_on_the_other() -> None:

@@ -268,24 +268,12 @@ class HalfNormal(Distribution):
         return self.base_dist.entropy() - math.log(2)
 
 
-class Cauchy(Distribution):
+class Cauchy(_Symmetric):
     """Cauchy, or Lorentz, around `loc` with half its width at half its height `scale`. It has no mean and no variance."""
-
-    has_rsample = True
-    parameters: ClassVar[dict[str, Constraint]] = {"loc": REAL, "scale": POSITIVE}
-
-    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = together(loc, scale)
-        super().__init__(self.loc.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
         return full_like(self.loc, math.nan)
-
-    @property
-    def mode(self) -> Tensor:
-        """The value of the greatest density."""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from graphc.cli.files import read_case
+from graphc.cli.files import BackendName, CaseFile, EntryName, Inputs, InputsFile, Seed, read_case
 
 
 def bisect(
-    file: Annotated[str, typer.Argument(help="A text (.gir) or a saved program (.gcz).")],
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", "-i", metavar="NAME=FILE.npy", help="An input; once for each.")
-    ] = None,
-    numbers: Annotated[
-        str | None, typer.Option("--inputs", metavar="FILE.npz", help="Inputs by their names, or in0, in1 and so on.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Inputs that are not given are random numbers.")] = 0,
-    entry: Annotated[str | None, typer.Option(help="The graph; by default the first.")] = None,
-    backend: Annotated[str | None, typer.Option(help='"llvm" or "reference".')] = None,
+    file: CaseFile,
+    inputs: Inputs = None,
+    numbers: InputsFile = None,
+    seed: Seed = 0,
+    entry: EntryName = None,
+    backend: BackendName = None,
 ) -> None:
     """Find the first rewrite with which the compiled graph computes something else, by its rule and its node."""
     from graphc.bisection import bisect as search

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ParseError
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphc.ir import Graph
+
+CaseFile = Annotated[str, typer.Argument(help="A text (.gir) or a saved program (.gcz).")]
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", "-i", metavar="NAME=FILE.npy", help="An input; once for each.")
+]
+InputsFile = Annotated[
+    str | None, typer.Option("--inputs", metavar="FILE.npz", help="Inputs by their names, or in0, in1 and so on.")
+]
+Seed = Annotated[int, typer.Option(help="Inputs that are not given are random numbers.")]
+EntryName = Annotated[str | None, typer.Option(help="The graph; by default the first.")]
+BackendName = Annotated[str | None, typer.Option(help='"llvm" or "reference".')]
 
 STDIN = "-"
 _UNKNOWN_SIZE = 5
