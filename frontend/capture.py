@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,6 +42,8 @@ class Capture:
         `differentiate` is to follow."""
         leaves, self.structure = flatten(result)
         self.left = left
+        self.returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(leaves) if type(leaf) is SymbolicNumber]
+        """Numbers of the trace that are returned, by their number among the leaves: somebody else may hold them, too."""
         leaves += shared_bases([*leaves, *left])
         leaves += left
         updates = trace.updates()
@@ -288,6 +291,10 @@ class Capture:
                 left._data, left._node, left._meta = real._data, real._node, real._meta
             else:
                 left.become(real)
+        for k, reference in self.returned:
+            number = reference()
+            if number is not None:
+                number.become(results[k])
         return unflatten(self.structure, results[: len(results) - len(self.left)])
 
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:

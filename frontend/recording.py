@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -110,8 +109,6 @@ class Recording:
                     trace.leaves_traces = True
                     left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
-                self._returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(flatten(result)[0])
-                                  if type(leaf) is SymbolicNumber]
                 if follower is not None:
                     follower.end_questions()
                 self.is_done = follower is not None and (follower.asked or bool(left) or by_python or bool(self.effects))
@@ -166,15 +163,10 @@ class Recording:
         for j, i in capture.updates:
             tensors[i]._data[...] = self._outputs[j]
             self._outputs[j] = tensors[i]._data
+        if self.tree is not None and any(reference() is not None for _, reference in capture.returned):
+            self.tree.plain_numbers = True
         result = capture.finish(self.leaves, tensors, self._outputs)
-        capture.left = ()  # real now, and nobody else's
-        leaves, _ = flatten(result)
-        for k, reference in self._returned:
-            number = reference()
-            if number is not None:  # somebody else holds it, too
-                number.become(leaves[k])
-                if self.tree is not None:
-                    self.tree.plain_numbers = True
+        capture.left, capture.returned = (), []  # real now, and nobody else's
         return self._containers.finish(result)
 
     def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:

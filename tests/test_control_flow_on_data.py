@@ -832,18 +832,21 @@ def test_values_that_take_long_are_computed_by_code(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("dynamic", [None, True, False])
-def test_numbers_that_are_kept_are_plain_ones_for_any_sizes(dynamic: bool | None) -> None:
+@pytest.mark.parametrize("returned", [False, True])
+def test_numbers_that_are_kept_are_plain_ones_for_any_sizes(dynamic: bool | None, returned: bool) -> None:
     log: list[float] = []
 
     @graphc.compile(dynamic=dynamic)
-    def f(x: graphc.Tensor) -> graphc.Tensor:
-        log.append(x.sum().item())
-        return x * 2
+    def f(x: graphc.Tensor) -> tuple[graphc.Tensor, float | None]:
+        number = x.sum().item()
+        log.append(number)
+        return x * 2, number if returned else None
 
     for k, n in enumerate((2, 2, 5, 3, 2)):
-        f(graphc.full((n,), float(k)))
+        _, number = f(graphc.full((n,), float(k)))
         assert [type(number) for number in log] == [float] * (k + 1)
         assert log[-1] == n * k
+        assert number == (log[-1] if returned else None)
 
 
 def test_state_that_comes_and_goes_is_changed_at_each_call_with_symbolic_sizes() -> None:
