@@ -22,12 +22,14 @@ from graphc import index
 from graphc.backends.llvm.axes import extent, locate
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
+from graphc.backends.llvm.direct import render_direct
+from graphc.backends.llvm.direct_plan import plan_direct
 from graphc.backends.llvm.dotkernel import DotTile, emit_dotkernel
-from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
-from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
+from graphc.backends.llvm.elementwise import REGISTER
+from graphc.backends.llvm.epilogue import emit_epilogue
+from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.integers import Integer, Integers
-from graphc.backends.llvm.memory import load_consecutive
 from graphc.backends.llvm.microkernel import emit_merge, emit_microkernel
 from graphc.backends.llvm.packing import Operand, Panel, emit_packing
 from graphc.backends.llvm.sizes import size_operand
@@ -48,6 +50,10 @@ def render_gemm(context: Context, kernel: Gemm, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
     if extent((*kernel.batch, *kernel.m, *kernel.n)) == 0:
         context.module.function(name, [("ptr", "context")], linkage="internal").do("ret void")
+        return
+    direct = plan_direct(kernel, context.target)
+    if direct is not None:
+        render_direct(context, direct, name)
         return
     _Product(context, plan_gemm(kernel, context.target), name).render()
 
@@ -105,7 +111,7 @@ class _Product:
                 self.packing(side)
         self.task()
         if not plan.stays:
-            self.epilogue()
+            emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{self.name}.epilogue")
         shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k != 0]
         if shared:
             self.pack(shared)
@@ -242,18 +248,6 @@ class _Product:
         """Pack a tile's panel."""
         numbers = (batch, Integers(f).multiply(tile, side.lanes), *self.steps(f, block))
         f.call("void", f"@{self.name}.{side.name}", ("ptr", "%context"), *(("i64", n) for n in numbers), ("ptr", to))
-
-    # The epilogue
-
-    def epilogue(self) -> None:
-        """void name.epilogue(ptr context, i64 batch, ptr sums, i64 step, i64 row, i64 rows, i64 column, i64 columns)
-
-        Row i of the sums is `step` * i elements behind row 0.
-        """
-        numbers = [("i64", name) for name in ("step", "row", "rows", "column", "columns")]
-        f = self.function("epilogue", ("i64", "batch"), ("ptr", "sums"), *numbers)
-        _Epilogue(self, f).write()
-        f.do("ret void")
 
 
 class _Task:
@@ -437,66 +431,3 @@ class _Reader:
         start, _ = product.steps(f, block)
         offset = integers.add(integers.multiply(first, lane), integers.multiply(start, step))
         return _Lanes(product.element(f, self.base, offset), step, integers.subtract(wanted, first))
-
-
-class _Epilogue:
-    """Writes the body of name.epilogue."""
-
-    def __init__(self, product: _Product, f: Function) -> None:
-        self.product = product
-        self.f = f
-        self.integers = Integers(f)
-        self.kernel = product.plan.kernel
-        self.epilogue = product.plan.epilogue
-        stores = self.epilogue.stores
-        self.roots = [e for s in stores for e in (s.offset, s.value, s.mask) if e is not None]
-        self.changing: set[Source] = {self.kernel.accumulator, *(s.buffer for s in stores)}
-        loaded = {e.attr for root in self.roots for e in root.walk() if e.op == "load"}
-        self.pointers = product.context.pointers(f, loaded | {s.buffer for s in stores})
-
-    def write(self) -> None:
-        """Go through the rows, and through the columns in vectors."""
-        f, epilogue, integers = self.f, self.epilogue, self.integers
-        base = Evaluator(f, self.product.plan.tile.width if epilogue.n else 1, self.pointers)
-        for axis, place in zip(epilogue.batch, locate(f, epilogue.batch, "%batch"), strict=True):
-            base.bind(axis, place)
-        base.prepare(self.roots, self.changing)
-        with f.loop("0", "%rows", hint="row") as i:
-            scope = base.child()
-            for axis, place in zip(epilogue.m, locate(f, epilogue.m, integers.add("%row", i)), strict=True):
-                scope.bind(axis, place)
-            scope.prepare(self.roots, self.changing)
-            sums = self.product.element(f, "%sums", integers.multiply(i, "%step"))
-            if len(epilogue.n) < 2:
-                self.run(scope, sums, "%column", "%columns")
-                return
-            # one row of the last axis of n after another
-            row = epilogue.n[-1].extent
-            end = integers.add("%column", "%columns")
-            stop = integers.divide(integers.add(end, row - 1), row)
-            with f.loop(integers.divide("%column", row), stop, hint="run") as number:
-                begin = integers.multiply(number, row)
-                low = integers.greatest("%column", begin)
-                high = integers.least(end, integers.add(begin, row))
-                inside = scope.child()
-                for axis, place in zip(epilogue.n[:-1], locate(f, epilogue.n[:-1], number), strict=True):
-                    inside.bind(axis, place)
-                inside.prepare(self.roots, self.changing)
-                there = self.product.element(f, sums, integers.subtract(low, "%column"))
-                self.run(inside, there, integers.subtract(low, begin), integers.subtract(high, low))
-
-    def run(self, scope: Evaluator, sums: str, first: str, count: str) -> None:
-        """Store neighbouring columns, `first` being the place of the first one on the last axis of n."""
-        f, width, integers = self.f, scope.width, self.integers
-        with f.loop("0", count, str(width), hint="vector") as j:
-            left = integers.subtract(count, j)
-            for mask in (False, True) if width > 1 else (False,):
-                with f.when(f.value(f"icmp {'slt' if mask else 'sge'} i64 {left}, {width}")):
-                    inside = scope.child(mask=integers.mask(width, 0, left) if mask else None)
-                    if self.epilogue.n:
-                        inside.bind(self.epilogue.n[-1], integers.add(first, j), lanes=True)
-                    dtype, accumulator = self.product.plan.dtype, self.kernel.accumulator
-                    total = load_consecutive(f, dtype, width, sums, j, inside.mask)
-                    total = cast(Registers(f, dtype, width), total, accumulator.dtype)
-                    inside.define(accumulator.value, Varying(total) if width > 1 else Uniform(total))
-                    inside.store(*self.epilogue.stores)

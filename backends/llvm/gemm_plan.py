@@ -22,13 +22,13 @@ from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size
 
 # In cycles of a core:
-_SERIAL = 25_000  # what a product must take to be shared among threads
+SERIAL = 25_000  # what a product must take to be shared among threads
 _TASK = 15_000  # what a task takes at least
 _LONG_TASK = 500_000  # what a task may take though that makes them many
 _PACKING = 0.6  # to pack a number
 _FETCHING = 0.4  # to fetch one from beyond the level-2 cache
 _TASKS = 64  # as many as that are wanted
-_MOST_TASKS = 128
+MOST_TASKS = 128
 _RELOADING = 0.05  # to bring one of the right operand into the level-1 cache, for each part of the rows
 _THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
@@ -165,7 +165,7 @@ class Plan:
         """How many tasks can run at once, or more than that."""
         if not self.is_parallel:
             return 1
-        return self.tasks if estimate(self.tasks) < _MOST_TASKS else _MOST_TASKS
+        return self.tasks if estimate(self.tasks) < MOST_TASKS else MOST_TASKS
 
     # Memory, in elements
 
@@ -226,11 +226,11 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     rows, columns = (size if isinstance(size, int) else max(_TYPICAL_MANY, estimate(size)) for size in (m, n))
     steps, matrices = estimate(k), estimate(batch)
     cycles = matrices * tile.cycles(rows, columns, steps)
-    is_parallel = cycles >= _SERIAL or not is_static(batch, m, n, k)
+    is_parallel = cycles >= SERIAL or not is_static(batch, m, n, k)
     blocks = (matrices, -(-rows // tile.rows), -(-columns // tile.columns))
     if is_parallel:
         loads = ((rows * steps, lhs_direct), (columns * steps, rhs_direct))
-        blocks = _blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
+        blocks = choose_blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
     batch_block, m_block, n_block = blocks
     # what one task takes of the example, one task takes of all sizes that are not much greater
     if m_block == -(-rows // tile.rows) and m <= _WIDER * rows:
@@ -331,7 +331,7 @@ def _k_block(tile: Tile, k: Size, lhs: Operand, rhs: Operand, target: Target) ->
     return ceil_div(k, blocks * unit) * unit
 
 
-def _blocks(
+def choose_blocks(
     tiles: tuple[int, int, int], cycles: float, operands: tuple[tuple[int, bool], ...], tile: Tile | DotTile, k_block: int,
     target: Target,
 ) -> tuple[int, int, int]:
@@ -341,7 +341,7 @@ def _blocks(
     """
     batch, m, n = tiles
     size = tile.dtype.itemsize
-    wanted = max(2, int(min(_MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
+    wanted = max(2, int(min(MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
     cached = target.l2_bytes // (2 * size)  # numbers that stay in the level-2 cache, beside others
     most_rows = max(1, cached // (k_block * tile.rows)) if isinstance(tile, Tile) else m
     if batch >= wanted:
@@ -349,7 +349,7 @@ def _blocks(
     each = -(-wanted // batch)
     best: tuple[float, int, int] | None = None
     least = -(-m // most_rows)
-    for m_parts in range(least, max(least, min(m, _MOST_TASKS)) + 1):
+    for m_parts in range(least, max(least, min(m, MOST_TASKS)) + 1):
         m_block = -(-m // m_parts)
         m_parts = -(-m // m_block)
         n_block = -(-n // min(n, -(-each // m_parts)))

@@ -23,8 +23,8 @@ LATENCY = 4  # cycles from a multiply-add to the next one into the same register
 PER_CYCLE = 2  # multiply-adds
 LOADS_PER_CYCLE = 1.8  # as found with tiles that load much
 _MOST_LANES = 16  # of small integers, vectors are not filled: squares of more lanes would take too much code
-_MOST_VECTORS = 8
-_CALL = 20  # cycles to call a kernel and store its tile
+MOST_VECTORS = 8
+CALL = 20  # cycles to call a kernel and store its tile
 
 _FETCH_DIVISOR = 32  # a row of the result is fetched every so many parts of the steps, if there are so many steps
 _AHEAD = 24
@@ -55,7 +55,7 @@ class Tile:
         """About how many cycles an m by n product of k steps takes."""
         step = max(self.rows * self.vectors / PER_CYCLE, (self.rows + self.vectors) / LOADS_PER_CYCLE, LATENCY)
         # the surplus is measured: large tiles of few vectors lose least
-        return -(-m // self.rows) * -(-n // self.columns) * (k * (step + 1 + self.vectors / 4) + _CALL)
+        return -(-m // self.rows) * -(-n // self.columns) * (k * (step + 1 + self.vectors / 4) + CALL)
 
     def with_row_stride(self, stride: int) -> Tile:
         """The tile with its left operand's rows so far apart."""
@@ -93,7 +93,7 @@ def choose_tile(target: Target, dtype: DType, m: int, n: int, k: int) -> Tile:
     spare = 1 if target.has_fma and dtype.is_floating_point else 2  # a factor, and perhaps a product
     shapes = (
         Tile(dtype, -(-m // -(-m // rows)), vectors, width)
-        for vectors in range(1, _MOST_VECTORS + 1)
+        for vectors in range(1, MOST_VECTORS + 1)
         for rows in range(1, min(m, (target.vector_registers - spare) // vectors - 1) + 1)
     )
     return min(shapes, key=lambda tile: tile.cycles(m, n, k))

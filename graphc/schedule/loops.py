@@ -25,6 +25,7 @@ from graphc.kernel import (
 )
 from graphc.op import OPS
 from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.layout import memory_order
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.sizes import ceil_div, estimate, is_static
@@ -51,6 +52,7 @@ def map_kernel(
     index = tuple(axis.value if axis.extent != 1 else ix.ZERO for axis in axes)
     elements = Elements(memory)
     stores = [Store(targets[v].buffer, targets[v].place(index), elements.at(v, index)) for v in values]
+    axes = [axes[k] for k in memory_order(targets[values[0]].strides)]
     axes, _, stores = merge_axes(axes, stores)
     return _map_nest(name, axes, stores, machine)
 
@@ -143,7 +145,7 @@ def reduction_kernels(
     after = [Store(targets[v].buffer, targets[v].place(result_index), final.at(v, result_index)) for v in values]
 
     k, a = iter(kept), iter(along)
-    order = [next(a) if i in reduced else next(k) for i in range(source.ndim)]
+    order = list(as_read(value, [next(a) if i in reduced else next(k) for i in range(source.ndim)]))
     order, apart, (accumulate, *after) = merge_axes(order, [Accumulate(accumulator, value), *after], set(along))
     inner = [axis for axis in order if axis in apart]
     outer = [axis for axis in order if axis not in apart]
@@ -152,6 +154,17 @@ def reduction_kernels(
     if total > _SPLIT and steps * 8 < total and inner:
         return _split_reduction(name, outer, inner, order, accumulate, after, machine, temporary)
     return [_reduction_nest(name, outer, inner, order, accumulate, after, machine)]
+
+
+def as_read(value: Expr, axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """The axes in the order in which what is read along all of them stands in memory; as they are if there is no such thing."""
+    wide = [axis for axis in axes if axis.extent != 1]
+    for e in value.walk():
+        if e.op == "load":
+            strides = [ix.stride(e.args[0], axis) for axis in wide]
+            if all(isinstance(stride, int) and stride for stride in strides):
+                return tuple(wide[k] for k in memory_order(tuple(strides)))  # type: ignore[arg-type]
+    return tuple(axes)
 
 
 def reduction_of(node: Node) -> Reduction:

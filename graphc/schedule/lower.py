@@ -17,6 +17,7 @@ from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, is_closed, is_in_memory, plan, runs_on_host
+from graphc.schedule.layout import Order, choose_orders, strides_in
 from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
@@ -149,11 +150,14 @@ class _Lowering:
             if j not in self.indirect:
                 direct.setdefault(value, j)
         targets: dict[Value, Stored] = {}
-        for root in (root for group in groups for root in group.roots):
+        roots = [root for group in groups for root in group.roots]
+        fixed = {r.value for r in roots if r.value in direct or (r.anchor is not None and is_closed(r.anchor))}
+        orders = choose_orders(groups, fixed)
+        for root in roots:
             value = root.value
             if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:
                 del direct[value]  # programs write what is row-major
-            targets[value] = self._output(direct[value]) if value in direct else self.temporary(value)
+            targets[value] = self._output(direct[value]) if value in direct else self.temporary(value, orders.get(value))
         for number, group in enumerate(groups):
             self.kernels += self._kernels(f"k{number}", group, targets)
             for root in group.roots:
@@ -203,9 +207,10 @@ class _Lowering:
             return
         self.kernels.append(map_kernel(name, [value], self.memory, {value: target}, self.machine))
 
-    def temporary(self, value: Value) -> Stored:
-        """A place in the arena for a whole value."""
-        return stored(value, self.scratch(f"t{len(self.temporaries)}", value.dtype, value.type.size))
+    def temporary(self, value: Value, order: Order | None = None) -> Stored:
+        """A place in the arena for a whole value, row-major or in another order."""
+        buffer = self.scratch(f"t{len(self.temporaries)}", value.dtype, value.type.size)
+        return stored(value, buffer) if order is None else Stored(buffer, strides_in(order, value.shape))
 
     def scratch(self, name: str, dtype: DType, size: Size) -> Buffer:
         """A buffer in the arena."""

@@ -10,7 +10,8 @@ from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store, cast
 from graphc.ops.linalg import parse_spec
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.loops import choose_lanes, cost, summed_in
+from graphc.schedule.layout import is_windows, memory_order
+from graphc.schedule.loops import as_read, choose_lanes, cost, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.sizes import estimate
@@ -35,7 +36,9 @@ def product_kernel(
     """
     left, right, out = parse_spec(node.attrs["spec"])
     x, y = node.operands
-    if out and out[-1] in left and out[-1] not in right:
+    order = memory_order(targets[values[0]].strides)
+    stands = "".join(out[k] for k in order)
+    if stands and stands[-1] in left and stands[-1] not in right:
         left, right, x, y = right, left, y, x
     sizes = dict(zip(left, x.shape)) | dict(zip(right, y.shape))
     axes = {letter: Axis(letter, size) for letter, size in sizes.items()}
@@ -46,12 +49,16 @@ def product_kernel(
     def group(letters: str) -> tuple[Axis, ...]:
         return tuple(axes[s] for s in letters if sizes[s] != 1)
 
-    batch = group("".join(s for s in out if s in left and s in right))
-    m = group("".join(s for s in out if s not in right))
-    n = group("".join(s for s in out if s not in left))
-    k = group("".join(s for s in right if s not in out))
     elements = Elements(memory)
     lhs, rhs = elements.at(x, index(left)), elements.at(y, index(right))
+    batch = group("".join(s for s in stands if s in left and s in right))
+    m = group("".join(s for s in stands if s not in right))
+    n = group("".join(s for s in stands if s not in left))
+    k = group("".join(s for s in right if s not in out))
+    if is_windows(x):
+        m, k = as_read(lhs, m), as_read(lhs, k)
+    elif is_windows(y):
+        n, k = as_read(rhs, n), as_read(rhs, k)
     work = math.prod(sizes.values())
     small = work <= _SMALL or not (m or batch) or not n or not k
     # a matrix product sees to its precision itself

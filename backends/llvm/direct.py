@@ -1,0 +1,241 @@
+"""Products whose operands are read where they stand, as functions: see `direct_plan`.
+
+A task goes through the blocks of runs, in each through its columns of tiles, and for each of them through all rows, so that
+the columns of a tile, which a convolution's weights are, stay near meanwhile. The functions of one product:
+
+    name             the kernel: has the tasks done
+    name.task        computes one block
+    name.epilogue    stores what becomes of a tile's sums
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.axes import locate
+from graphc.backends.llvm.builder import Function, Module, vector
+from graphc.backends.llvm.context import ALIGNMENT, Context
+from graphc.backends.llvm.direct_plan import DirectPlan, Places
+from graphc.backends.llvm.elementwise import REGISTER
+from graphc.backends.llvm.epilogue import emit_epilogue
+from graphc.backends.llvm.expression import Evaluator
+from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.memory import LINE_BYTES, prefetch
+from graphc.backends.llvm.microkernel import add, emit_merge, multiply_add
+from graphc.kernel import Axis, Expr
+
+_AHEAD = 16
+"""How many steps before they are needed the columns are fetched."""
+
+
+def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
+    """Add the kernel to the context's module as `void name(ptr context)`."""
+    context.reserve_scratch(plan.sums * plan.dtype.itemsize)
+    emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{name}.epilogue")
+    f = context.module.function(f"{name}.task", [("ptr", "context"), ("i64", "task")], linkage="internal")
+    _Task(context, plan, name, f).write()
+    f.do("ret void")
+    f = context.module.function(name, [("ptr", "context")], linkage="internal")
+    if plan.is_parallel:
+        context.parallel_for(f, f"@{name}.task", str(plan.tasks))
+    else:
+        with f.loop("0", str(plan.tasks), hint="task") as task:
+            f.call("void", f"@{name}.task", ("ptr", "%context"), ("i64", task))
+    f.do("ret void")
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """The rows or columns of one tile: the first, how many, how many it has that are an earlier tile's, and the address of the
+    first that it reads."""
+
+    first: str
+    count: str
+    skipped: str
+    pointer: str
+
+
+class _Task:
+    """Writes the body of name.task."""
+
+    def __init__(self, context: Context, plan: DirectPlan, name: str, f: Function) -> None:
+        self.plan = plan
+        self.name = name
+        self.f = f
+        self.module = context.module
+        self.integers = Integers(f)
+        self.scalar = REGISTER[plan.dtype.name]
+        self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer})
+        self.microkernel = emit_runs_kernel(context.module, plan)
+        self.runs = f.slot(f"[{2 * plan.runs_block} x i64]")
+        self.tile_sums = f.slot(f"[{plan.tile.rows * plan.tile.columns} x {self.scalar}]", ALIGNMENT)
+        self.scratch = context.scratch(f) if plan.sums else ""
+
+    def write(self) -> None:
+        """Go through the blocks of runs, the columns and the rows of tiles."""
+        plan, f, integers = self.plan, self.f, self.integers
+        _, m_parts, n_parts = plan.grid
+        rest, m_part = integers.divide("%task", m_parts), integers.remainder("%task", m_parts)
+        matrix, n_part = integers.divide(rest, n_parts), integers.remainder(rest, n_parts)
+        batch = dict(zip(plan.batch, locate(f, plan.batch, matrix), strict=True))
+        lhs, rhs = (self.element(self.pointers(side.buffer), self.index(side.base, batch)) for side in (plan.lhs, plan.rhs))
+        rows = self.part(m_part, plan.m_block, plan.lhs.lines.tiles)
+        columns = self.part(n_part, plan.n_block, plan.rhs.lines.tiles)
+        sums = self.element(self.scratch, integers.multiply(matrix, plan.m * plan.n)) if plan.sums else ""
+        with integers.loop(0, plan.blocks, "block") as block:
+            first = integers.multiply(block, plan.runs_block)
+            count = integers.least(integers.subtract(plan.runs, first), plan.runs_block)
+            self.table(first, count)
+            with integers.loop(*columns, "column") as j:
+                b = self.tile(plan.rhs, rhs, j)
+                with integers.loop(*rows, "row") as i:
+                    self.compute(matrix, block, count, self.tile(plan.lhs, lhs, i), b, sums)
+
+    def index(self, offset: Expr, axes: dict[Axis, str]) -> str:
+        """The value of an index over the batch."""
+        evaluator = Evaluator(self.f, 1, self.pointers)
+        for axis, value in axes.items():
+            evaluator.bind(axis, value)
+        return evaluator.scalar(offset)
+
+    def element(self, pointer: str, offset: str) -> str:
+        """The address of a number."""
+        return pointer if offset == "0" else self.f.value(f"getelementptr {self.scalar}, ptr {pointer}, i64 {offset}")
+
+    def part(self, number: str, block: int, count: int) -> tuple[str, str]:
+        """Where a part of `count` begins and ends."""
+        if block >= count:
+            return "0", str(count)
+        begin = self.integers.multiply(number, block)
+        return begin, self.integers.least(self.integers.add(begin, block), count)
+
+    def table(self, first: str, count: str) -> None:
+        """Write down where the operands of each run stand, after those of step 0."""
+        f, integers, plan = self.f, self.integers, self.plan
+        with f.loop("0", count, hint="run") as number:
+            places = locate(f, plan.steps[:-1], integers.add(first, number))
+            for side, operand in enumerate((plan.lhs, plan.rhs)):
+                offset = self.sum_of(places, operand.step_strides[:-1])
+                at = integers.add(integers.multiply(number, 2), side)
+                f.do(f"store i64 {offset}, ptr {f.value(f'getelementptr i64, ptr {self.runs}, i64 {at}')}")
+
+    def sum_of(self, places: Sequence[str], strides: Sequence[int]) -> str:
+        """Places on axes, times their strides."""
+        total = "0"
+        for place, stride in zip(places, strides, strict=True):
+            total = self.integers.add(total, self.integers.multiply(place, stride))
+        return total
+
+    def tile(self, operand: Places, base: str, number: str) -> _Tile:
+        """Where the rows or columns of a tile are."""
+        integers, lines = self.integers, operand.lines
+        line, within = integers.divide(number, lines.tiles_of_line), integers.remainder(number, lines.tiles_of_line)
+        begin, start = integers.multiply(line, lines.length), integers.multiply(within, lines.size)
+        if lines.is_even:
+            count, read = str(lines.size), start
+        else:
+            count = integers.least(integers.subtract(lines.length, start), lines.size)
+            read = integers.least(start, lines.length - lines.size)
+        places = locate(self.f, operand.lanes, integers.add(begin, read))
+        pointer = self.element(base, self.sum_of(places, operand.lane_strides))
+        return _Tile(integers.add(begin, start), count, integers.subtract(start, read), pointer)
+
+    def compute(self, matrix: str, block: str, runs: str, a: _Tile, b: _Tile, sums: str) -> None:
+        """Compute one tile, and see to its sums."""
+        plan, f, integers = self.plan, self.f, self.integers
+        tile = plan.tile
+
+        def multiply(to: str, step: int, accumulate: str) -> None:
+            f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer), ("ptr", b.pointer),
+                   ("ptr", to), ("i64", str(step)), ("i1", accumulate))
+
+        def finish(sums: str, step: int) -> None:
+            f.call("void", f"@{self.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums), ("i64", str(step)),
+                   ("i64", a.first), ("i64", a.count), ("i64", b.first), ("i64", b.count))
+
+        def part() -> str:
+            skipped = integers.add(integers.multiply(a.skipped, tile.columns), b.skipped)
+            return self.element(self.tile_sums, skipped)
+
+        if not plan.sums:
+            multiply(self.tile_sums, tile.columns, "false")
+            finish(part(), tile.columns)
+            return
+        to = self.element(sums, integers.add(integers.multiply(a.first, plan.n), b.first))
+        accumulate = f.value(f"icmp ne i64 {block}, 0")
+        if plan.lhs.lines.is_even and plan.rhs.lines.is_even:
+            multiply(to, plan.n, accumulate)
+        else:
+            multiply(self.tile_sums, tile.columns, "false")
+            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", str(plan.n)))
+            f.call("void", emit_merge(self.module, plan.dtype, tile.width), ("ptr", part()), *steps, ("i64", a.count),
+                   ("i64", b.count), ("i1", accumulate))
+        with f.when(f.value(f"icmp eq i64 {block}, {plan.blocks - 1}")):
+            finish(to, plan.n)
+
+
+def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
+    """The symbol of the function
+
+        void (i64 runs, ptr table, ptr a, ptr b, ptr c, i64 c_step, i1 accumulate)
+
+    that computes a tile of c = a b, or c += a b. For each run the table has two offsets, which a and b are read at; rows,
+    columns and the steps of a run stand where the plan says. Row i of the result is at c + i * c_step (all in elements).
+    """
+    tile = plan.tile
+    shape = (plan.run, plan.lhs.step_strides[-1], plan.rhs.step_strides[-1], plan.lhs.offsets, plan.rhs.offsets)
+    digest = hashlib.md5(repr(shape).encode(), usedforsecurity=False).hexdigest()[:12]
+    name = f"graphc.runs.{tile.dtype.name}.{tile.rows}x{tile.columns}.{digest}"
+    if module.has(name):
+        return f"@{name}"
+    params = [("i64", "runs"), *(("ptr", p) for p in ("table", "a", "b", "c")), ("i64", "c_step"), ("i1", "accumulate")]
+    f = module.function(name, params, linkage="internal", attributes="nounwind noinline")
+    scalar = REGISTER[tile.dtype.name]
+    type_ = vector(scalar, tile.width)
+    align = tile.dtype.itemsize
+    sums = [[f.slot(type_) for _ in range(tile.vectors)] for _ in range(tile.rows)]
+    for slot in itertools.chain.from_iterable(sums):
+        f.do(f"store {type_} zeroinitializer, ptr {slot}")
+    pointers = [f.slot("ptr"), f.slot("ptr")]
+
+    def element(pointer: str, offset: str | int) -> str:
+        return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}")
+
+    with f.loop("0", "%runs", hint="run") as run:
+        for side, slot in enumerate(pointers):
+            at = f.value(f"add i64 {f.value(f'mul i64 {run}, 2')}, {side}")
+            offset = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr %table, i64 {at}')}")
+            f.do(f"store ptr {element(('%a', '%b')[side], offset)}, ptr {slot}")
+        with f.loop("0", str(plan.run), hint="step"):
+            a, b = (f.value(f"load ptr, ptr {slot}") for slot in pointers)
+            later = element(b, plan.rhs.step_strides[-1] * _AHEAD)
+            for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
+                prefetch(f, element(later, line * LINE_BYTES // align), 1)
+            columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
+            for offset, row in zip(plan.lhs.offsets, sums, strict=True):
+                number = f.value(f"load {scalar}, ptr {element(a, offset)}, align {align}")
+                factor = f.splat(scalar, number, tile.width)
+                for slot, column in zip(row, columns, strict=True):
+                    total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
+                    f.do(f"store {type_} {total}, ptr {slot}")
+            for slot, pointer, operand in zip(pointers, (a, b), (plan.lhs, plan.rhs)):
+                f.do(f"store ptr {element(pointer, operand.step_strides[-1])}, ptr {slot}")
+    adding, storing, done = f.label("adding"), f.label("storing"), f.label("done")
+    f.branch("%accumulate", adding, storing)
+    for label in (adding, storing):
+        f.enter(label)
+        for i, row in enumerate(sums):
+            start = element("%c", f.value(f"mul i64 %c_step, {i}"))
+            for v, slot in enumerate(row):
+                place = element(start, v * tile.width)
+                total = f.value(f"load {type_}, ptr {slot}")
+                if label is adding:
+                    total = add(f, tile.dtype, type_, f.value(f"load {type_}, ptr {place}, align {align}"), total)
+                f.do(f"store {type_} {total}, ptr {place}, align {align}")
+        f.jump(done)
+    f.enter(done)
+    f.do("ret void")
+    return f"@{name}"

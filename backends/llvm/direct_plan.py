@@ -1,0 +1,292 @@
+"""How a product is computed whose operands are read where they stand, though not as two matrices: a convolution.
+
+The steps of a convolution are the places of its kernel and the channels there, and its rows are the pixels of an image. With
+the channels last, the steps of one pixel are stretches of memory, one for each row or place of the kernel, and the same ones
+for each pixel, but that they begin elsewhere. So nothing has to be packed: the micro-kernel goes through the *runs* of steps,
+whose places stand in a table, and reads its rows at fixed distances from there. The gradient of the weights is such a product,
+too: there the steps are pixels, a run for each row of each image.
+
+As in `gemm_plan`, everything is decided by the extents, the operands and the CPU, never by the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from graphc import index
+from graphc.backends.llvm.axes import Axes, collapse, extent
+from graphc.backends.llvm.gemm_plan import MOST_TASKS, SERIAL, Epilogue, choose_blocks
+from graphc.backends.llvm.microkernel import (
+    CALL,
+    LATENCY,
+    LOADS_PER_CYCLE,
+    MOST_VECTORS,
+    PER_CYCLE,
+    Tile,
+    computed_in,
+    lanes_of,
+)
+from graphc.backends.llvm.target import Target
+from graphc.kernel import Axis, Buffer, Expr, Gemm
+from graphc.sizes import is_static
+from graphc.types import DType
+
+_FINISHING = 0.5
+"""Cycles that the epilogue takes for each number of a tile, about."""
+_SHARE = 2
+"""The part of the level-2 cache, one over this, that the operands of a block of steps may take."""
+_FEWEST_STEPS = 192
+"""A block of steps has no fewer than that, as its sums are read and written once for each block."""
+_MOST_RUNS = 512
+"""How many runs a block of steps has at most: the table of them is on the stack."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rows or columns as tiles see them: a tile takes `size` neighbours within a line of `length`; the last one of a line
+    begins earlier where they would not fit."""
+
+    total: int
+    length: int
+    size: int
+
+    @property
+    def tiles_of_line(self) -> int:
+        return -(-self.length // self.size)
+
+    @property
+    def tiles(self) -> int:
+        return self.total // self.length * self.tiles_of_line
+
+    @property
+    def is_even(self) -> bool:
+        """Whether no tile has to begin earlier."""
+        return self.length % self.size == 0
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an operand stands: element (batch, lane, step) of `buffer` is at `base`, an index over the batch, plus the strides
+    times the values of the axes of lanes and steps."""
+
+    buffer: Buffer
+    base: Expr
+    lanes: Axes
+    lane_strides: tuple[int, ...]
+    step_strides: tuple[int, ...]
+    lines: Lines
+    offsets: tuple[int, ...]
+    """Where the rows of a tile stand after its first; of columns, each vector of them."""
+
+
+@dataclass(frozen=True)
+class DirectPlan:
+    """A product's operands, blocks and tasks.
+
+    `steps` are the axes of k: the last is a run, of `run` steps. `m_block` and `n_block` count tiles, `runs_block` runs; a
+    task computes a block of each of the first two, all steps of it, for one matrix of the batch.
+    """
+
+    kernel: Gemm
+    tile: Tile
+    batch: Axes
+    lhs: Places
+    rhs: Places
+    steps: Axes
+    run: int
+    epilogue: Epilogue
+    m_block: int
+    n_block: int
+    runs_block: int
+    is_parallel: bool
+
+    @property
+    def dtype(self) -> DType:
+        """What is multiplied and summed."""
+        return self.tile.dtype
+
+    @property
+    def m(self) -> int:
+        return self.lhs.lines.total
+
+    @property
+    def n(self) -> int:
+        return self.rhs.lines.total
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return _number(extent(self.steps[:-1]))
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of runs there are."""
+        return -(-self.runs // self.runs_block)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The number of matrices, and of blocks of m and n; their product is the number of tasks."""
+        return (
+            _number(extent(self.batch)), -(-self.lhs.lines.tiles // self.m_block), -(-self.rhs.lines.tiles // self.n_block)
+        )  # fmt: skip
+
+    @property
+    def tasks(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def workers(self) -> int:
+        """How many tasks can run at once, or more than that."""
+        return min(self.tasks, MOST_TASKS) if self.is_parallel else 1
+
+    @property
+    def sums(self) -> int:
+        """How many sums are collected in scratch memory: all, if there are several blocks of steps."""
+        return self.grid[0] * self.m * self.n if self.blocks > 1 else 0
+
+
+def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
+    """The plan of a product whose operands are such as to be read where they stand, and would have to be packed otherwise; None
+    for all other ones."""
+    axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
+    dtype = kernel.accumulator.dtype
+    if not is_static(*(axis.extent for axis in axes)) or 0 in [axis.extent for axis in axes]:
+        return None
+    loads = (kernel.lhs, kernel.rhs)
+    if any(e.op != "load" or len(e.args) > 1 or e.dtype is not dtype for e in loads) or computed_in(dtype) is not dtype:
+        return None
+    steps, (lhs, rhs) = collapse(kernel.k, loads)
+    m, (lhs,) = collapse(kernel.m, (lhs,))
+    n, (rhs,) = collapse(*_in_blocks(kernel.n, rhs))
+    steps = steps or (Axis("step", 1),)
+    if len(m) < 2 and len(n) < 2 and len(steps) < 2:
+        return None  # two matrices
+    left, right = _strides(lhs, m, steps), _strides(rhs, n, steps)
+    if left is None or right is None or not n or right[0][-1] != 1:
+        return None
+    m = m or (Axis("row", 1),)
+    best = min(_tiles(m, left[0] or (0,), n, right[0], steps, dtype, target), key=lambda found: found[0], default=None)
+    if best is None:
+        return None
+    cycles, tile, rows, columns, row_offsets = best
+    zero = {axis.value: index.ZERO for axis in (*m, *n, *steps)}
+    places = [
+        Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
+        for load, lanes, strides, lines, offsets in (
+            (lhs, m, left, rows, row_offsets), (rhs, n, right, columns, _vector_offsets(tile, n, right[0]))
+        )
+    ]  # fmt: skip
+    cycles *= _number(extent(kernel.batch))
+    run = _number(steps[-1].extent)
+    runs_block = _runs_block(kernel, tile, _number(extent(steps[:-1])), run, target)
+    blocks = (_number(extent(kernel.batch)), rows.tiles, columns.tiles)
+    is_parallel = cycles >= SERIAL
+    if is_parallel:
+        k = runs_block * run
+        whole = _number(extent(steps))
+        loads_of = ((rows.total * whole, True), (columns.total * whole, True))
+        blocks = choose_blocks(blocks, cycles, loads_of, tile, k, target)
+    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
+    return DirectPlan(kernel, tile, kernel.batch, *places, steps, run, epilogue, blocks[1], blocks[2], runs_block, is_parallel)
+
+
+def _number(size: object) -> int:
+    assert isinstance(size, int)
+    return size
+
+
+def _in_blocks(axes: Axes, load: Expr) -> tuple[Axes, tuple[Expr, ...]]:
+    """Lanes that stand in blocks, of which an index has the quotient and the remainder, with an axis for the blocks and one
+    for what is within them."""
+    out: list[Axis] = []
+    for axis in axes:
+        sizes = {e.args[1].attr for e in load.walk() if e.op in ("quotient", "modulo") and e.args[0] is axis.value}
+        if len(sizes) == 1 and axis.extent % (size := sizes.pop()) == 0:
+            block, within = Axis(f"{axis.name}.block", axis.extent // size), Axis(axis.name, size)
+            load = index.substitute(load, {axis.value: index.plus(index.times(block.value, size), within.value)})
+            out += [block, within]
+        else:
+            out.append(axis)
+    return tuple(out), (load,)
+
+
+def _strides(load: Expr, lanes: Axes, steps: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """By how much the offset of a load grows along each axis of the lanes and of the steps; None if that varies."""
+    strides = [[index.stride(load.args[0], axis) for axis in axes] for axes in (lanes, steps)]
+    if not all(isinstance(stride, int) for group in strides for stride in group):
+        return None
+    return tuple(strides[0]), tuple(strides[1])  # type: ignore[return-value]
+
+
+def _tiles(
+    m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes, dtype: DType, target: Target
+) -> Iterator[tuple[float, Tile, Lines, Lines, tuple[int, ...]]]:
+    """The tiles that there could be: about how many cycles the product takes with each, the lines of its rows and columns, and
+    the distances of its rows."""
+    width = lanes_of(target, dtype)
+    spare = 1 if target.has_fma and dtype.is_floating_point else 2
+    k = _number(extent(steps))
+    total_m, total_n = _number(extent(m)), _number(extent(n))
+    row = _number(m[-1].extent)
+    for vectors in range(1, MOST_VECTORS + 1):
+        columns = _column_lines(n, column_strides, vectors * width, total_n)
+        if columns is None:
+            continue
+        most = (target.vector_registers - spare) // vectors - 1
+        lines: dict[Lines, tuple[int, ...]] = {}
+        for wanted in range(1, min(row, most) + 1):
+            size = -(-row // -(-row // wanted))  # as even as can be
+            lines[Lines(total_m, row, size)] = tuple(i * row_strides[-1] for i in range(size))
+        # several whole rows of an image at once
+        if len(m) > 1:
+            count = _number(m[-2].extent)
+            for wanted in range(2, min(count, most // row) + 1):
+                together = -(-count // -(-count // wanted))
+                lines[Lines(total_m, count * row, together * row)] = tuple(
+                    i * row_strides[-2] + j * row_strides[-1] for i in range(together) for j in range(row)
+                )
+        for rows, offsets in lines.items():
+            size = rows.size
+            step = max(size * vectors / PER_CYCLE, (size + vectors) / LOADS_PER_CYCLE, LATENCY) + 1 + vectors / 4
+            each = k * step + CALL + _FINISHING * size * vectors
+            # each run begins with the places of its operands
+            each += 4 * extent(steps[:-1])
+            yield rows.tiles * columns.tiles * each, Tile(dtype, size, vectors, width), rows, columns, offsets
+
+
+def _column_lines(n: Axes, strides: Sequence[int], size: int, total: int) -> Lines | None:
+    """The lines of columns for tiles of a size; None where there can be none."""
+    if _stand_in_blocks(n, strides, size):
+        return Lines(total, total, size) if size <= total else None
+    length = _number(n[-1].extent)
+    return Lines(total, length, size) if size <= length else None
+
+
+def _stand_in_blocks(n: Axes, strides: Sequence[int], size: int) -> bool:
+    """Whether columns stand in blocks of which tiles of the size take whole ones."""
+    return len(n) == 2 and strides[1] == 1 and size % _number(n[1].extent) == 0
+
+
+def _vector_offsets(tile: Tile, n: Axes, strides: Sequence[int]) -> tuple[int, ...]:
+    """Where each vector of a tile's columns stands after the first one."""
+    starts = range(0, tile.columns, tile.width)
+    if not _stand_in_blocks(n, strides, tile.columns):
+        return tuple(starts)
+    block = _number(n[1].extent)
+    return tuple(start // block * strides[0] + start % block for start in starts)
+
+
+def _runs_block(kernel: Gemm, tile: Tile, runs: int, run: int, target: Target) -> int:
+    """How many runs of steps to take at a time: all, if the columns of a tile stay in the level-2 cache for as many steps; else
+    as many as the numbers fit there that they meet."""
+    k = runs * run
+    cached = target.l2_bytes // (_SHARE * tile.dtype.itemsize)
+    if tile.columns * k <= cached and runs <= _MOST_RUNS:
+        return runs
+    numbers = sum(min(_number(extent(axes)) * k, load.attr.size)
+                  for axes, load in ((kernel.m, kernel.lhs), (kernel.n, kernel.rhs)))
+    most = max(_FEWEST_STEPS, cached * k // numbers)
+    count = max(1, min(runs, _MOST_RUNS, most // run))
+    return -(-runs // -(-runs // count))

@@ -1,0 +1,112 @@
+"""What becomes of the sums of a product: the function that stores them, or what is computed from them element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from graphc.backends.llvm.axes import locate
+from graphc.backends.llvm.builder import Function
+from graphc.backends.llvm.context import Context
+from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
+from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
+from graphc.backends.llvm.gemm_plan import Epilogue
+from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.memory import load_consecutive
+from graphc.kernel import Axis, Gemm
+from graphc.types import DType
+
+
+def emit_epilogue(context: Context, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int, symbol: str) -> None:
+    """Add the function
+
+        void symbol(ptr context, i64 batch, ptr sums, i64 step, i64 row, i64 rows, i64 column, i64 columns)
+
+    that stores what becomes of a part of a matrix of sums in `dtype`, in vectors of `width` columns. Row i of the sums is
+    `step` * i elements behind row 0.
+    """
+    numbers = [("i64", name) for name in ("step", "row", "rows", "column", "columns")]
+    params = [("ptr", "context"), ("i64", "batch"), ("ptr", "sums"), *numbers]
+    f = context.module.function(symbol, params, linkage="internal")
+    _Writer(context, f, kernel, epilogue, dtype, width).write()
+    f.do("ret void")
+
+
+class _Writer:
+    """Writes the body of the function."""
+
+    def __init__(
+        self, context: Context, f: Function, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int
+    ) -> None:
+        self.f = f
+        self.integers = Integers(f)
+        self.kernel = kernel
+        self.epilogue = epilogue
+        self.dtype = dtype
+        self.width = width
+        stores = self.epilogue.stores
+        self.roots = [e for s in stores for e in (s.offset, s.value, s.mask) if e is not None]
+        self.changing: set[Source] = {self.kernel.accumulator, *(s.buffer for s in stores)}
+        loaded = {e.attr for root in self.roots for e in root.walk() if e.op == "load"}
+        self.pointers = context.pointers(f, loaded | {s.buffer for s in stores})
+
+    def write(self) -> None:
+        """Go through the rows, and through the columns in vectors."""
+        f, epilogue, integers = self.f, self.epilogue, self.integers
+        base = Evaluator(f, self.width if epilogue.n else 1, self.pointers)
+        for axis, place in zip(epilogue.batch, locate(f, epilogue.batch, "%batch"), strict=True):
+            base.bind(axis, place)
+        base.prepare(self.roots, self.changing)
+        with (
+            self.stretches(base, epilogue.m, "%row", "%rows") as (outside, before, low, high),
+            f.loop(low, high, hint="row") as place,
+        ):
+            scope = outside.child()
+            if epilogue.m:
+                scope.bind(epilogue.m[-1], place)
+            scope.prepare(self.roots, self.changing)
+            i = integers.add(before, integers.subtract(place, low))
+            sums = self.element("%sums", integers.multiply(i, "%step"))
+            with self.stretches(scope, epilogue.n, "%column", "%columns") as (inside, column, first, end):
+                self.run(inside, self.element(sums, column), first, integers.subtract(end, first))
+
+    @contextmanager
+    def stretches(
+        self, scope: Evaluator, axes: Sequence[Axis], first: str, count: str
+    ) -> Iterator[tuple[Evaluator, str, str, str]]:
+        """Go through the places from `first` on in stretches along the last axis; yields a scope in which the axes before are
+        bound, how many places came before, and where on the last axis the stretch begins and ends."""
+        f, integers = self.f, self.integers
+        if len(axes) < 2:
+            yield scope, "0", first, integers.add(first, count)
+            return
+        row = axes[-1].extent
+        end = integers.add(first, count)
+        with f.loop(integers.divide(first, row), integers.divide(integers.add(end, row - 1), row), hint="line") as number:
+            begin = integers.multiply(number, row)
+            low, high = integers.greatest(first, begin), integers.least(end, integers.add(begin, row))
+            inside = scope.child()
+            for axis, place in zip(axes[:-1], locate(f, axes[:-1], number), strict=True):
+                inside.bind(axis, place)
+            inside.prepare(self.roots, self.changing)
+            yield inside, integers.subtract(low, first), integers.subtract(low, begin), integers.subtract(high, begin)
+
+    def run(self, scope: Evaluator, sums: str, first: str, count: str) -> None:
+        """Store neighbouring columns, `first` being the place of the first one on the last axis of n."""
+        f, width, integers = self.f, scope.width, self.integers
+        with f.loop("0", count, str(width), hint="vector") as j:
+            left = integers.subtract(count, j)
+            for mask in (False, True) if width > 1 else (False,):
+                with f.when(f.value(f"icmp {'slt' if mask else 'sge'} i64 {left}, {width}")):
+                    inside = scope.child(mask=integers.mask(width, 0, left) if mask else None)
+                    if self.epilogue.n:
+                        inside.bind(self.epilogue.n[-1], integers.add(first, j), lanes=True)
+                    dtype, accumulator = self.dtype, self.kernel.accumulator
+                    total = load_consecutive(f, dtype, width, sums, j, inside.mask)
+                    total = cast(Registers(f, dtype, width), total, accumulator.dtype)
+                    inside.define(accumulator.value, Varying(total) if width > 1 else Uniform(total))
+                    inside.store(*self.epilogue.stores)
+
+    def element(self, sums: str, offset: str) -> str:
+        """The address of a sum."""
+        return sums if offset == "0" else self.f.value(f"getelementptr {REGISTER[self.dtype.name]}, ptr {sums}, i64 {offset}")

@@ -1,0 +1,121 @@
+"""In which order the dimensions of temporaries stand in memory.
+
+The images of a convolution stand with their channels last: then the numbers that are multiplied with one column of the
+kernel's weights stand side by side, and those of a pixel are found where the pixel is, so that products read images where
+they stand. What is computed from an image element by element stands as the image does; so nothing is turned round between
+layers. What comes from outside and goes there has the order that is wanted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import graphc.ops as ops
+from graphc.ir import Node, Value
+from graphc.ops.linalg import parse_spec
+from graphc.schedule.fusion import Group
+from graphc.sizes import is_static
+from graphc.types import Shape
+
+_FEW_CHANNELS = 8
+"""With fewer channels than that in the result, the pixels fill vectors better than they do."""
+
+Order = tuple[int, ...]
+"""Dimensions, that of the greatest stride first."""
+
+
+def choose_orders(groups: Iterable[Group], fixed: set[Value]) -> dict[Value, Order]:
+    """The orders of the values in memory that are not row-major; `fixed` ones are."""
+    groups = list(groups)
+    roots = {root.value for group in groups for root in group.roots}
+    last: set[Value] = set()
+    for anchor, value in ((root.anchor, root.value) for group in groups for root in group.roots):
+        if anchor is not None and anchor.op is ops.contract:
+            last.update(v for v in _images(anchor, value, roots) if is_static(*v.shape))
+    # whole families of one shape that are computed from each other
+    alike = _Families()
+    for group in groups:
+        first: dict[Shape, Value] = {}
+        for value in group.touched:
+            if value in roots and value.ndim >= 3:
+                alike.unite(first.setdefault(value.shape, value), value)
+    wanted = {alike.of(value) for value in last}
+    return {v: channels_last(v.ndim) for v in roots - fixed if v in last or (v.ndim >= 3 and alike.of(v) in wanted)}
+
+
+def channels_last(ndim: int) -> Order:
+    """Dimension 1 after all others."""
+    return (0, *range(2, ndim), 1)
+
+
+def _images(node: Node, result: Value, roots: set[Value]) -> Iterable[Value]:
+    """The values in memory around a convolution, or the gradient of its weights, that are better read or written with
+    their channels last."""
+    left, right, out = parse_spec(node.attrs["spec"])
+    x, y = node.operands
+    if not is_windows(y) or any(letter in left and letter in right for letter in out):
+        return
+    places = (y.ndim - 2) // 2
+    if len(out) == 2 + places and out[0] in right and out[1] not in right:
+        channels = result.shape[1]
+        if isinstance(channels, int) and channels >= _FEW_CHANNELS:
+            yield result
+    elif left[0] in right and x.ndim == 2 + places:  # the gradient of the weights: x is that of the result
+        yield from _sources(x, roots)
+    yield from _sources(y, roots)
+
+
+def is_windows(value: Value) -> bool:
+    """Whether a value is windows of an image, [N, C, *T, *K]."""
+    count, current = 0, value
+    while current.node is not None and current.node.op in (ops.window, ops.slice):
+        count += current.node.op is ops.window
+        current = current.node.operands[0]
+    return count > 0 and current.ndim == 2 + count
+
+
+def _sources(value: Value, roots: set[Value]) -> Iterable[Value]:
+    """What stands in memory beneath slices, windows and paddings."""
+    while True:
+        if value in roots:
+            yield value
+        node = value.node
+        if node is None or node.op not in (ops.window, ops.slice, ops.pad):
+            return
+        value = node.operands[0]
+
+
+class _Families:
+    """Sets of values, which can be united."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Value, Value] = {}
+
+    def of(self, value: Value) -> Value:
+        """The value that stands for the set."""
+        while (parent := self._parent.get(value, value)) is not value:
+            self._parent[value] = self._parent.get(parent, parent)
+            value = parent
+        return value
+
+    def unite(self, a: Value, b: Value) -> None:
+        """Make one set of two."""
+        self._parent[self.of(a)] = self.of(b)
+
+
+def strides_in(order: Order, shape: Shape) -> tuple[int, ...]:
+    """The strides of a tensor whose dimensions stand in that order."""
+    strides: dict[int, int] = {}
+    step = 1
+    for dim in reversed(order):
+        strides[dim] = step
+        size = shape[dim]
+        assert isinstance(size, int)
+        step *= size
+    return tuple(strides[dim] for dim in range(len(shape)))
+
+
+def memory_order(strides: tuple[int, ...]) -> Order:
+    """The dimensions by their strides, the greatest first; as they are where a stride is not a number."""
+    dims = range(len(strides))
+    return tuple(sorted(dims, key=lambda dim: -abs(strides[dim]))) if is_static(*strides) else tuple(dims)
