@@ -32,7 +32,7 @@ class Table:
     double_terms: int
 
 
-def odd(function: Function, high: float | mpf, float_terms: int, double_terms: int) -> Table:
+def odd(function: Function, high: float | mpf | str, float_terms: int, double_terms: int) -> Table:
     """(f(x) - x) / x^3 in z = x^2, the error relative to f, for |x| <= high."""
     return Table(
         lambda z: (function(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3,
@@ -84,6 +84,7 @@ def tables() -> dict[str, Table]:
     return {
         "EXP": Table(lambda r: (mp.expm1(r) - r) / r**2, lambda r: r**2 / mp.expm1(r), -half_ln2, half_ln2, 5, 11),
         "SINH": odd(mp.sinh, 1, 4, 7),
+        "TANH": odd(mp.tanh, "0.55", 5, 11),
         "LOG": Table(
             lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, lambda f: f**3 / mp.log1p(f), 1 / root - 1, root - 1, 8, 19
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.backends.llvm.lanes import Lanes, Real
-from graphc.backends.llvm.math_exp import exp_polynomial, expm1_polynomial, power_of_two, reduce, scale
+from graphc.backends.llvm.math_exp import exp_of_sum, exp_polynomial, power_of_two, reduce, scale
 
 # Up to this |x| they come from a polynomial around 0
 ERF_NEAR = {"float": 0.75, "double": 1.0}
@@ -71,13 +71,16 @@ def erfc(v: Lanes, x: Real) -> Real:
     # w * (1 + error) is 4 / (a + 4) beyond the format's precision
     product, product_low = v.two_prod(w, divisor)
     error = (((4.0 - product) - product_low) - w * divisor_low) * 0.25
-    constant, *coefficients = ERFCX[v.scalar]
-    series, series_low = v.two_sum(constant, w * v.polynomial(w, coefficients))
+    constant, slope, *coefficients = ERFCX[v.scalar]
+    rising, rising_low = v.two_sum(slope, w * v.polynomial(w, coefficients))
+    variable, variable_low = v.two_prod(w, rising)
+    series, series_low = v.two_sum(constant, variable)
+    series_low = series_low + v.fma(w, rising_low, variable_low)
     erfcx, erfcx_low = v.two_prod(w, series)
     erfcx_low = v.fma(w, series_low, v.fma(erfcx, error * v.polynomial(w, ERFCX_SLOPE), erfcx_low))
     square, square_low = v.two_prod(a, -a)
     r, r_low, n = reduce(v, square, square_low)
-    exponential, exponential_low = v.fast_two_sum(1.0, expm1_polynomial(v, r, r_low))
+    exponential, exponential_low = exp_of_sum(v, r, r_low)
     far, far_low = v.two_prod(exponential, erfcx)
     far = scale(far + v.fma(exponential, erfcx_low, v.fma(exponential_low, erfcx, far_low)), n)
     far = v.select(x < 0.0, 2.0 - far, far)

@@ -121,7 +121,7 @@ def _entr(x: np.ndarray) -> Any:
 
 
 entr = _unary("entr", _entr, lambda ct, x: ct * where(x < 0, math.nan, -log(x) - 1), low=0.5, infer=only_real("entr"),
-              scalar=lambda x: where(x < 0, -math.inf, -x * log(where(x > 0, x, 1.0))))
+              scalar=lambda x: where(x > 0, -x * log(x), where(x < 0, -math.inf, abs(x))))
 
 # The error function from the other side
 
