@@ -221,12 +221,21 @@ class ExprEmitter:
             for name, arg in zip(record.operands, args)
         )
         if record.scalar is not None:
-            return record.scalar(*operands)
+            return _rounded_once(record, operands, dtype)
         result = record.infer(*(TensorType(e.dtype, ()) for e in operands))
         return Expr(record.name, operands, result.dtype)
 
 
 _EMITTER = ExprEmitter()
+
+
+def _rounded_once(record: OpDef, operands: tuple[Expr, ...], dtype: DType) -> Expr:
+    """The scalar form of an op: of halves it is computed in single precision, and its result alone is rounded."""
+    wide = dtype.computes_in
+    if wide is dtype:
+        return record.scalar(*operands)  # type: ignore[misc, no-any-return]
+    result: Expr = record.scalar(*(cast(e, wide) if e.dtype is dtype else e for e in operands))  # type: ignore[misc]
+    return cast(result, dtype) if result.dtype is wide else result
 
 
 def constant(value: Scalar, dtype: DType) -> Expr:
@@ -242,6 +251,8 @@ def cast(x: Expr, dtype: DType) -> Expr:
         return x
     if x.op == "constant":
         return constant(x.attr, dtype)
+    if x.op == "cast" and x.args[0].dtype is dtype and dtype.computes_in is x.dtype:
+        return x.args[0]  # a half that was widened
     return Expr("cast", (x,), dtype)
 
 

@@ -68,7 +68,7 @@ class DType:
     @property
     def has_code(self) -> bool:
         """Whether code is generated for numbers of it; graphs run ops on others by the ops' definitions."""
-        return not self.is_complex and self.name != "bfloat16"
+        return not self.is_complex
 
     @property
     def is_signed(self) -> bool:

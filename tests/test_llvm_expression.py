@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 from native_kernels import run_native
@@ -43,7 +44,7 @@ def numbers(dtype: DType) -> np.ndarray:
     if dtype is bool_:
         return np.array([False, True])
     if dtype.is_floating_point:
-        info = np.finfo(dtype.numpy)
+        info = ml_dtypes.finfo(dtype.numpy)
         special = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, info.max, info.min, info.tiny, -info.smallest_subnormal]
         plain = [0.5, -2.5, 1.5, 2.0, 3.0, -7.25, 255.5, -300.0, 1e-3]
         return np.array(special + plain, dtype.numpy)
@@ -79,7 +80,7 @@ def expected(record: OpDef, arrays: list[np.ndarray], result: DType) -> np.ndarr
 def assert_same(actual: np.ndarray, wanted: np.ndarray, ulps: int = 0) -> None:
     """Equal bits, but that all NaNs are alike; or within some units in the last place."""
     assert actual.dtype == wanted.dtype
-    if actual.dtype.kind != "f":
+    if not dtype_of(actual.dtype).is_floating_point:
         np.testing.assert_array_equal(actual, wanted)
         return
     nan = np.isnan(wanted)

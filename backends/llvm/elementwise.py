@@ -13,12 +13,13 @@ from typing import TypeAlias
 
 from graphc.backends.llvm import math
 from graphc.backends.llvm.builder import Function, literal, mangle, vector
+from graphc.backends.llvm.half import HALVES, bits_of, narrow, widen
 from graphc.errors import CompileError
-from graphc.types import DType, Real, bool_, float16, float32, float64, int32, int64
+from graphc.types import DType, Real, bfloat16, bool_, float32, float64, int32, int64
 
 REGISTER = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32", "int64": "i64",
-    "uint64": "i64", "float16": "half", "float32": "float", "float64": "double",
+    "uint64": "i64", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double",
 }  # fmt: skip
 """The LLVM type that holds a number of each dtype in a register. In memory a bool is a byte."""
 
@@ -54,7 +55,7 @@ class Registers:
         """A constant in each lane."""
         if isinstance(value, int) and not self.dtype.is_floating_point and value >> 63 == 1:
             value -= 1 << 64
-        text = literal(value, self.scalar)
+        text = str(bits_of(value)) if self.dtype is bfloat16 else literal(value, self.scalar)
         return text if self.width == 1 else f"splat ({self.scalar} {text})"
 
     def do(self, instruction: str, x: str, y: str) -> str:
@@ -102,6 +103,10 @@ Rule: TypeAlias = Callable[..., str]
 """`rule(registers, *operands)`: emits code on operands of the registers' dtype; returns the result."""
 
 
+_EXACT = frozenset(("abs", "ceil", "copysign", "floor", "maximum", "minimum", "neg", "round", "trunc"))
+"""Of halves, these are halves: there is nothing to round."""
+
+
 def render(
     f: Function,
     name: str,
@@ -115,8 +120,8 @@ def render(
 ) -> str:
     """Emit the op `name` into f on registers of `width` numbers.
 
-    `dtype` is that of the operands (the condition of `where` is boolean), `result` the op's own. Half precision is
-    computed in single precision and rounded after each op, as NumPy does.
+    `dtype` is that of the operands (the condition of `where` is boolean), `result` the op's own. Halves are computed in
+    single precision and rounded after each op, as NumPy does.
     """
     registers = Registers(f, dtype, width, constants, uniform)
     if name == "cast":
@@ -124,11 +129,11 @@ def render(
     if name not in RULES:
         raise CompileError(f"{name}: the LLVM back end has no code for this op",
                            hint="give its record a scalar form: `scalar=` in terms of other ops")
-    if dtype is not float16 or name == "where":
+    if dtype not in HALVES or name == "where":
         return RULES[name](registers, *operands)
     single = replace(registers, dtype=float32, uniform=())
-    value = RULES[name](single, *(registers.convert("fpext", operand, float32) for operand in operands))
-    return single.convert("fptrunc", value, float16) if result is float16 else value
+    value = RULES[name](single, *(widen(f, dtype, width, operand) for operand in operands))
+    return narrow(f, result, width, value, exact=name in _EXACT) if result in HALVES else value
 
 
 def _by_kind(**rules: str | Rule) -> Rule:
@@ -405,10 +410,12 @@ def cast(v: Registers, x: str, dtype: DType) -> str:
     """
     if v.dtype is dtype:
         return x
+    if v.dtype in HALVES:
+        return cast(v.of(float32), widen(v.f, v.dtype, v.width, x), dtype)
     if dtype is bool_:
         return v.compare("une" if v.dtype.is_floating_point else "ne", x, v.number(0))
-    if v.dtype is float16 or (dtype is float16 and v.dtype is not float32):
-        return cast(v.of(float32), _to_single(v, x), dtype)
+    if dtype in HALVES:
+        return narrow(v.f, dtype, v.width, _to_single(v, x))
     if v.dtype.is_floating_point:
         if dtype.is_floating_point:
             return v.convert("fpext" if dtype.bits > v.dtype.bits else "fptrunc", x, dtype)
@@ -423,9 +430,9 @@ def cast(v: Registers, x: str, dtype: DType) -> str:
 
 
 def _to_single(v: Registers, x: str) -> str:
-    """As single precision, on the way from or to half precision."""
+    """As single precision, on the way to a half."""
     if v.dtype is not float64:
-        return cast(v, x, float32) if v.dtype is not float16 else v.convert("fpext", x, float32)
+        return cast(v, x, float32)
     # rounded to odd, so that rounding once more gives what rounding once would have
     long = v.of(int64)
     bits = v.f.value(f"bitcast {v.type} {x} to {long.type}")

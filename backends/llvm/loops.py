@@ -12,6 +12,7 @@ from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.expression import Evaluator, Source
+from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
@@ -31,7 +32,7 @@ from graphc.kernel import (
     writes,
 )
 from graphc.sizes import estimate, is_static
-from graphc.types import Size, float16
+from graphc.types import Size
 
 _PARALLEL_NS = 15_000
 """What a kernel must cost to be shared among threads."""
@@ -187,7 +188,7 @@ class _Nest:
 
     def _combine(self, accumulator: Accumulator, width: int, a: str, b: str) -> str:
         dtype = accumulator.dtype
-        if accumulator.reduction == "sum" or dtype is float16 or not dtype.is_floating_point:
+        if accumulator.reduction == "sum" or dtype in HALVES or not dtype.is_floating_point:
             op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
             return elementwise.render(self.f, op, dtype, width, (a, b), result=dtype)
         # Of 0 and -0 it may be either. The new value first, since it is the first that is tested for NaN: what waits for the

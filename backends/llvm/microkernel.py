@@ -16,7 +16,7 @@ from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import LINE_BYTES, load_consecutive, prefetch, store_consecutive
 from graphc.backends.llvm.target import Target
-from graphc.types import DType, bool_, float16, float32, int32
+from graphc.types import DType, bfloat16, bool_, float16, float32, int32
 
 # What CPUs of the last ten years have in common, as far as the choice of a tile's shape goes.
 LATENCY = 4  # cycles from a multiply-add to the next one into the same register
@@ -101,7 +101,7 @@ def choose_tile(target: Target, dtype: DType, m: int, n: int, k: int) -> Tile:
 
 def computed_in(dtype: DType) -> DType:
     """The dtype that products of a dtype are multiplied and summed in; those of booleans are counted."""
-    return {float16: float32, bool_: int32}.get(dtype, dtype)
+    return {float16: float32, bfloat16: float32, bool_: int32}.get(dtype, dtype)
 
 
 def add(f: Function, dtype: DType, type_: str, a: str, b: str) -> str:

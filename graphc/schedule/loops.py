@@ -29,7 +29,7 @@ from graphc.schedule.layout import memory_order
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.sizes import ceil_div, estimate, is_static
-from graphc.types import DType, Size, float16, float32, int64
+from graphc.types import DType, Size, int64
 
 _STEP = 8192
 """About how many elements one step of a grid computes."""
@@ -175,7 +175,7 @@ def reduction_of(node: Node) -> Reduction:
 
 def summed_in(dtype: DType) -> DType:
     """The dtype in which sums go on: half precision would lose what is small beside the sum."""
-    return float32 if dtype is float16 else dtype
+    return dtype.computes_in
 
 
 def _reduction_nest(
@@ -363,7 +363,8 @@ def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers
     """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are, if that is
     known. If there are fewer than lanes a sum is the same for any number of these: the further ones add zeros."""
     seen = varying(values, axis)
-    widest = max((e.dtype for e in seen if e.dtype is not int64 or e.op == "load"), key=lambda d: d.itemsize, default=int64)
+    dtypes = (e.dtype.computes_in for e in seen if e.dtype is not int64 or e.op == "load")
+    widest = max(dtypes, key=lambda d: d.itemsize, default=int64)
     if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
         registers = 1
     lanes = machine.lanes(widest, registers)
