@@ -16,6 +16,7 @@ from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
+from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, turned_copy
 from graphc.kernel import (
     Accumulate,
     Accumulator,
@@ -163,7 +164,11 @@ class _Nest:
                     case Accumulate():
                         self._accumulate(statement, e)
                     case Loop():
-                        self._loop(statement, e)
+                        turned = turned_copy(statement)
+                        if turned is not None:
+                            self._turned_copy(turned, e)
+                        else:
+                            self._loop(statement, e)
 
     def _start(self, e: Evaluator, accumulator: Accumulator, width: int) -> None:
         """Set an accumulator to its neutral number, in a scalar or in each of `width` lanes."""
@@ -199,11 +204,35 @@ class _Nest:
 
     # Loops
 
+    def _turned_copy(self, copy: TurnedCopy, e: Evaluator) -> None:
+        """By squares, or number by number where there is not even one square."""
+        rows, columns = self._stop(copy.outer, e), self._stop(copy.inner, e)
+        squares = has_square(copy, e, rows, columns)
+        if squares is False:
+            self._loop(copy.outer, e)
+        elif squares is True:
+            emit_squares(copy, e, self._pointer, rows, columns)
+        else:
+            f = self.f
+            by_squares, by_numbers, done = f.label("squares"), f.label("numbers"), f.label("turned")
+            f.branch(squares, by_squares, by_numbers)
+            f.enter(by_squares)
+            emit_squares(copy, e, self._pointer, rows, columns)
+            f.jump(done)
+            f.enter(by_numbers)
+            self._loop(copy.outer, e.child())
+            f.jump(done)
+            f.enter(done)
+        e.forget({copy.store.buffer})
+
+    def _stop(self, loop: Loop, e: Evaluator) -> str:
+        return size_operand(self.f, loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
+
     def _loop(self, loop: Loop, e: Evaluator) -> None:
         """A loop, and outside of it what is the same throughout."""
         if loop.axis.extent == 0:
             return
-        stop = size_operand(self.f, loop.axis.extent) if loop.limit is None else e.scalar(loop.limit)
+        stop = self._stop(loop, e)
         if stop.startswith("%"):
             with self.f.when(self.f.value(f"icmp sgt i64 {stop}, 0")):
                 self._some_trips(loop, e, stop)

@@ -23,11 +23,12 @@ from graphc.kernel import (
     Statement,
     Store,
 )
-from graphc.op import OPS
+from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
+from graphc.schedule.tiles import map_in_tiles
 from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size, int64
 
@@ -39,8 +40,6 @@ _SHORT = 16
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
 _WIDE = 16
 """By how much a step of unknown size may come to exceed what it was taken for."""
-_HEAVY = 5.0
-"""Nanoseconds of an op that keeps the arithmetic busy with one register."""
 
 
 def map_kernel(
@@ -62,6 +61,9 @@ def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Mac
     values = [e for s in stores for e in (s.value, s.offset)]
     if not axes:
         return Loops(name, (), tuple(stores), cost=cost(values) * 4)
+    tiled = map_in_tiles(name, axes, stores, machine)
+    if tiled is not None:
+        return tiled
     lane_axis = axes[-1]
     lanes = choose_lanes(values, lane_axis, machine)
     grid, body = block([*axes[:-1]], lane_axis, tuple(stores), lanes, values)
@@ -345,41 +347,3 @@ def _index_uses(roots: Sequence[Expr]) -> tuple[list[Mapping[Expr, int]], set[Ax
     for root in roots:
         look(root, root.dtype is int64 and root.op in ("add", "mul", "axis"))
     return linear, fixed
-
-
-# Costs
-
-
-def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
-    """What is computed anew for each value of the axis, in order; everything if there is none."""
-    found: dict[Expr, None] = {}
-    for e in kernel.walk(values):
-        if axis is None or e is axis.value or e.op == "accumulator" or any(arg in found for arg in e.args):
-            found[e] = None
-    return found
-
-
-def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2) -> int:
-    """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are, if that is
-    known. If there are fewer than lanes a sum is the same for any number of these: the further ones add zeros."""
-    seen = varying(values, axis)
-    dtypes = (e.dtype.computes_in for e in seen if e.dtype is not int64 or e.op == "load")
-    widest = max(dtypes, key=lambda d: d.itemsize, default=int64)
-    if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
-        registers = 1
-    lanes = machine.lanes(widest, registers)
-    while lanes > 1 and isinstance(axis.extent, int) and lanes >= 2 * axis.extent:
-        lanes //= 2
-    return lanes
-
-
-def cost(values: Iterable[Expr], axis: Axis | None = None) -> float:
-    """Nanoseconds that one vector of results along the axis takes, roughly."""
-    return sum(map(_nanoseconds, varying(values, axis)))
-
-
-def _nanoseconds(e: Expr) -> float:
-    """What a vector of this expression takes, given its operands."""
-    if e.op == "load":
-        return 1.3
-    return max(0.3, OPS[e.op].nanoseconds) if e.op in OPS else 0.3

@@ -113,7 +113,7 @@ class _Run:
         """Add a kernel if its steps depend on no other steps of the run; tells whether it did."""
         if not isinstance(kernel, Loops) or [a.extent for a in kernel.grid] != [a.extent for a in self.grid]:
             return False
-        if len(self.members) == _LONGEST:
+        if len(self.members) == _LONGEST or _local_bytes((*self.members, kernel)) > _STACK_BYTES:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
         before = self._last_stores()
@@ -145,6 +145,11 @@ class _Run:
         body = tuple(statement for member in self.members for statement in member.body)
         work = next((m.work for m in self.members if not isinstance(m.work, int)), 1)
         return Loops(".".join(m.name for m in self.members), self.grid, body, sum(m.cost for m in self.members), work)
+
+
+def _local_bytes(members: Iterable[Kernel]) -> Size:
+    """How much of the stack kernels take already."""
+    return sum(buffer.nbytes for member in members for buffer in member.accesses if buffer.role == "local")
 
 
 def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> Size | None:
@@ -182,7 +187,7 @@ def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[l
         if not isinstance(current, Loops) or not current.grid:
             continue
         own: dict[Buffer, Buffer] = {}
-        left = _STACK_BYTES
+        left = _STACK_BYTES - _local_bytes([current])
         for buffer, accesses in current.accesses.items():
             if ranges.get(buffer) != (number, number):
                 continue

@@ -8,8 +8,8 @@ import graphc.index as ix
 import graphc.kernel as kernel
 from graphc.ir import Node, Value
 from graphc.kernel import Axis, Kernel, Loop, Loops, Statement, Store
+from graphc.schedule.costs import cost
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.loops import cost
 from graphc.sizes import estimate
 from graphc.types import int64
 

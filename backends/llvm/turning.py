@@ -1,0 +1,96 @@
+"""Copies that turn a matrix round, a square of numbers at a time through registers.
+
+    for b < 64:
+      for a < 64 in lanes of 16:
+        buffer[a * 64 + b] = x[b * 2048 + a]
+
+reads rows as vectors and would write each number to another row. Where the buffer is a local one, so that nothing else sees
+in which order it is written, squares of 16 rows are transposed instead; the last ones overlap with those before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import graphc.index as ix
+from graphc.backends.llvm.expression import Evaluator
+from graphc.backends.llvm.integers import Integers, known
+from graphc.backends.llvm.memory import address
+from graphc.backends.llvm.sizes import size_operand
+from graphc.backends.llvm.transpose import emit_transpose
+from graphc.kernel import Buffer, Expr, Loop, Store
+from graphc.types import DType, Size, bool_, uint8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TurnedCopy:
+    """Two loops, of which the inner one goes along the rows that are read, and the outer one along those that are written."""
+
+    outer: Loop
+    inner: Loop
+    store: Store
+    read_step: Size
+    written_step: Size
+
+    @property
+    def source(self) -> Expr:
+        return self.store.value
+
+
+def turned_copy(loop: Loop) -> TurnedCopy | None:
+    """What a loop copies in squares, if it does."""
+    match loop:
+        case Loop(lanes=0, body=(Loop(body=(Store(mask=None) as store,)) as inner,)) if inner.lanes > 1:
+            pass
+        case _:
+            return None
+    value = store.value
+    if store.buffer.role != "local" or value.op != "load" or len(value.args) > 1 or value.attr is store.buffer:
+        return None
+    rows, columns = loop.axis, inner.axis
+    if inner.limit is not None and rows.value in set(inner.limit.walk()):
+        return None
+    read_step, written_step = ix.stride(value.args[0], rows), ix.stride(store.offset, columns)
+    if ix.stride(value.args[0], columns) != 1 or ix.stride(store.offset, rows) != 1 or not read_step or not written_step:
+        return None
+    return TurnedCopy(loop, inner, store, read_step, written_step)
+
+
+def emit_squares(copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str) -> None:
+    """Copy so many rows and columns; there must be a square of them at least."""
+    f, width = e.f, copy.inner.lanes
+    integers = Integers(f)
+    dtype = _as_it_stands(copy.store.buffer.dtype)
+    transpose = emit_transpose(f.module, dtype, width)
+    read_step, written_step = size_operand(f, copy.read_step), size_operand(f, copy.written_step)
+    with f.loop("0", rows, str(width)) as row, f.loop("0", columns, str(width)) as column:
+        inside = e.child()
+        for axis, place, extent in ((copy.outer.axis, row, rows), (copy.inner.axis, column, columns)):
+            number = known(extent)
+            if number is None or number % width:
+                place = integers.least(place, integers.subtract(extent, width))
+            inside.bind(axis, place)
+        source = address(f, dtype, pointers(copy.source.attr), inside.scalar(copy.source.args[0]))
+        target = address(f, dtype, pointers(copy.store.buffer), inside.scalar(copy.store.offset))
+        f.call("void", transpose, ("ptr", source), ("i64", read_step), ("ptr", target), ("i64", written_step))
+
+
+def has_square(copy: TurnedCopy, e: Evaluator, rows: str, columns: str) -> str | bool:
+    """Whether there is a square of that many rows and columns: known, or an i1."""
+    width = copy.inner.lanes
+    conditions = []
+    for extent in (rows, columns):
+        number = known(extent)
+        if number is None:
+            conditions.append(e.f.value(f"icmp sge i64 {extent}, {width}"))
+        elif number < width:
+            return False
+    if len(conditions) == 2:
+        return e.f.value(f"and i1 {conditions[0]}, {conditions[1]}")
+    return conditions[0] if conditions else True
+
+
+def _as_it_stands(dtype: DType) -> DType:
+    """A dtype as wide in a register as in memory."""
+    return uint8 if dtype is bool_ else dtype
