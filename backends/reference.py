@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import EagerSpec, EntrySpec, Layout
+from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
@@ -49,6 +49,9 @@ class ReferenceBackend:
                 if isinstance(size, Dim):
                     raise NumberNeeded(size)
         return ReferenceExecutable(graph)
+
+    def view(self, spec: ViewSpec) -> None:
+        """None: Python makes views."""
 
     def eager(self, spec: EagerSpec) -> None:
         """NumPy is what eager ops run on anyway."""

@@ -197,7 +197,7 @@ class _Part:
                 raise _Enough
             return tensor
 
-        before, saved_hooks.stack = saved_hooks.stack, []  # hooks of the backward pass are not those of the part
+        before, saved_hooks.stack = saved_hooks.stack, ()  # hooks of the backward pass are not those of the part
         try:
             random = nullcontext() if self.random is None else self.random.again()
             with random, saved_tensors_hooks(pack, lambda tensor: tensor), enable_grad(), self.context:

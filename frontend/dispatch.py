@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import compiler
+from graphc import compiler, ops
 from graphc.backend import Layout
 from graphc.config import config
 from graphc.dim_numbers import DimNumber
@@ -18,12 +18,12 @@ from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
 from graphc.frontend import eager
 from graphc.frontend.memory_layout import can_share
-from graphc.frontend.meta import Meta, Steps, View
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
+from graphc.frontend.viewing import Viewing, lies_in, tie
 from graphc.ir import Builder
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import (
@@ -127,29 +127,7 @@ def _shares(record: OpDef, source: Any, attrs: dict[str, Any], result: Any) -> b
         return False
     if type(result) is not np.ndarray:
         return record.name != "reshape" or can_share(source, attrs["shape"])
-    return _lies_in(result, source._data)
-
-
-def _lies_in(result: np.ndarray, array: np.ndarray) -> bool:
-    """Whether a result of NumPy's is a view of an array."""
-    return result.base is not None and (result.base is array or result.base is array.base)
-
-
-def tie(out: Tensor, source: Tensor, step: tuple[OpDef, dict[str, Any]] | Steps) -> None:
-    """Let a tensor know that it lies in another one's memory, and how to get there."""
-    own = source._state()
-    meta = out._meta
-    if meta is None:
-        meta = out._meta = Meta()
-    meta.version = source._version_counter()
-    meta.inference = own.inference
-    parent = own.view
-    base = None if parent is None else parent.base
-    if parent is None or base is None:
-        meta.view = View(source, None, step, tracked=mode.grad, detached=False)
-    else:
-        tracked = parent.tracked and mode.grad
-        meta.view = View(base, parent, step, tracked=tracked, detached=parent.detached)
+    return lies_in(result, source._data)
 
 
 # Elementwise ops
@@ -167,8 +145,7 @@ def _function(record: OpDef) -> Any:
 
 
 def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
-    if not next(eager.calls_left, 1):
-        eager.begin(_elementwise)
+    eager.count()
     arrays: list[Any] = []
     watched = False
     same = None  # the dtype, as long as all tensors are of one floating-point dtype
@@ -348,6 +325,9 @@ def _conversions(record: OpDef, arrays: list[Any]) -> tuple[tuple[tuple[int, DTy
     return tuple(wanted), None if dtype is common else common
 
 
+eager.python.by_python = _elementwise
+
+
 def forget_promotions() -> None:
     """After the default dtype has changed, which Python numbers and some results have."""
     _plans.clear()
@@ -390,19 +370,27 @@ def lower(arg: Any) -> Any:
 # Everything else
 
 
+_viewings: dict[OpDef, Viewing] = {}
+_EXPLAINED = frozenset((ops.reshape, ops.permute))
+"""Ops whose mistakes NumPy finds; the type rule says what is wrong then."""
+
+
 def _view(record: OpDef, source: Tensor, attrs: dict[str, Any]) -> Tensor:
     """The operand's memory seen in another way, or a copy where that cannot be."""
     array = source._data
     if type(array) is not np.ndarray:
         array = source._array("eager execution")
-    _check(record, [array], attrs)
-    result = record.ref(array, **attrs)
-    out = wrap(result)
-    if mode.grad and (source._node is not None or source._meta is not None) and result.dtype.kind in DIFFERENTIABLE:
-        record_op(record, (source,), attrs, out)
-    if _lies_in(result, array):
-        tie(out, source, (record, attrs))
-    return out
+    if record not in _EXPLAINED:
+        _check(record, [array], attrs)
+    try:
+        result = record.ref(array, **attrs)
+    except ValueError:
+        record.infer(TensorType(as_dtype(array.dtype), array.shape), **attrs)
+        raise
+    viewing = _viewings.get(record)
+    if viewing is None:
+        viewing = _viewings[record] = Viewing(record)
+    return viewing.make(source, result, attrs)
 
 
 _checked: set[Any] = set()

@@ -1,7 +1,8 @@
-"""Elementwise ops that run natively at once: no Python between the call and the result.
+"""Elementwise ops and views that run natively at once: no Python between the call and the result.
 
-Only ops whose results are exactly rounded, so that the bits are NumPy's. An op gets its code when a program has called
-such ops so often that this is bound to pay; until then, and for operands that there is no code for, `dispatch` runs NumPy.
+Only ops whose results are exactly rounded, and those that NumPy computes in a loop that native code can call as NumPy does:
+so the bits are NumPy's. An op gets its code when a program has called such ops so often that this is bound to pay; until
+then, and for operands that there is no code for, `dispatch` runs NumPy.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
-from graphc.backend import EagerSpec, get_backend, is_loaded
+from graphc.backend import EagerSpec, NodePlan, ViewSpec, get_backend, is_loaded
 from graphc.config import config
 from graphc.frontend import tracer
+from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS
-from graphc.frontend.tape import record_op
+from graphc.frontend.tape import named, node_plan, record_op, wants_only
 from graphc.frontend.tensor import Tensor
-from graphc.op import OpDef
+from graphc.op import OPS, OpDef
 from graphc.types import TensorType, float32, float64
 
 EXACT = (
@@ -33,10 +37,39 @@ VERY_OFTEN = 50_000
 
 functions: dict[OpDef, Callable[..., Any]] = {}
 """What calls an op natively, or by way of Python if need be."""
+views: list[Maker] = []
+"""What makes views."""
 calls_left = iter(range(OFTEN, -1, -1))
 """Counts the calls by way of Python, down to 0, when `begin` is due."""
+begun = False
+"""Whether code is made."""
 _waited = False
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
+
+_THREAD = ((tracer._state, "tracer", None), (mode, "inference", False))
+_GRAD = (mode, "grad", True)
+_HOOKS = (saved_hooks, "stack", ())
+
+
+class Maker:
+    """Makes views by one op, called `name` on the tape if given; or, without an op, by steps that are given."""
+
+    __slots__ = ("make", "name", "record")
+
+    def __init__(self, record: OpDef | None, name: str | None, by_python: Callable[..., Tensor]) -> None:
+        self.record = record
+        self.name = name
+        self.make = native_view(record, name, by_python) if begun else by_python
+        """Of a source, an array made of its own, and the op's attributes or the steps, the tensor; natively, once it pays."""
+        views.append(self)
+
+
+class _Python:
+    by_python: Callable[[OpDef, tuple[Any, ...]], Any]
+
+
+python = _Python()
+"""What applies an op to operands that the code is not for: `dispatch` says it, which stands above."""
 
 
 def attach(name: str, record: OpDef, by_python: Callable[..., Any]) -> None:
@@ -45,19 +78,35 @@ def attach(name: str, record: OpDef, by_python: Callable[..., Any]) -> None:
     _methods.setdefault(record, []).append((name, by_python))
 
 
-def begin(by_python: Callable[[OpDef, tuple[Any, ...]], Any]) -> None:
-    """Have each of the ops get its code at its next call, or wait until it pays to load the back end. `by_python` is what to
-    call for operands that the code is not for."""
-    global _waited, calls_left
+def numpy_loop(record: OpDef) -> np.ufunc | None:
+    """The ufunc of one operand, defined on floating-point numbers, that an op is, where it is nothing else."""
+    ufunc = getattr(record.ref, "ufunc", record.ref)
+    if record.elementwise and len(record.operands) == 1 and not record.costly and isinstance(ufunc, np.ufunc):
+        return ufunc if "f->f" in ufunc.types else None
+    return None
+
+
+def count() -> None:
+    """Count a call by way of Python."""
+    if not next(calls_left, 1):
+        begin()
+
+
+def begin() -> None:
+    """Have each of the ops get its code at its next call, or wait until it pays to load the back end."""
+    global _waited, begun, calls_left
     if not (_waited or is_loaded(config.backend)):
         _waited, calls_left = True, iter(range(VERY_OFTEN, -1, -1))
         return
-    for record in EXACT:
-        functions[record] = functools.partial(_first, record, by_python)
+    for record in (*EXACT, *filter(numpy_loop, OPS.values())):
+        functions[record] = functools.partial(_first, record)
+    begun = True
+    for view in views:
+        view.make = native_view(view.record, view.name, view.make)
 
 
-def _first(record: OpDef, by_python: Callable[[OpDef, tuple[Any, ...]], Any], *args: Any) -> Any:
-    function = functions[record] = native(record, lambda *args: by_python(record, args))
+def _first(record: OpDef, *args: Any) -> Any:
+    function = functions[record] = native(record, lambda *args: python.by_python(record, args))
     for name, method in _methods.get(record, ()):
         own = native(record, method)
         if own is not method:
@@ -70,20 +119,47 @@ def native(record: OpDef, fallback: Callable[..., Any]) -> Callable[..., Any]:
     It is `fallback` itself where the back end makes no such functions."""
     if not config.fuse_eager:
         return fallback
-    differentiable = record.infer(*[TensorType(float32, ())] * len(record.operands)).dtype.is_differentiable
+    result = record.infer(*[TensorType(float32, ())] * len(record.operands)).dtype
+    ufunc = None if record in EXACT else numpy_loop(record)
     function = fallback
     for dtype in (float64, float32):
         make = get_backend(config.backend).eager(EagerSpec(
-            op=record, dtype=dtype, tensors=TENSORS, thread=((tracer._state, "tracer", None), (mode, "inference", False)),
-            grad=(mode, "grad", True), record=functools.partial(_record, record) if differentiable else None,
+            op=record, dtype=dtype, tensors=TENSORS, thread=_THREAD, grad=_GRAD, hooks=_HOOKS, nodes=_nodes(record),
+            record=functools.partial(_record, record) if result.is_differentiable else None, ufunc=ufunc,
         ))  # fmt: skip
         if make is not None:
             function = make(function)
     return function
 
 
+def _nodes(record: OpDef) -> tuple[NodePlan | None, ...]:
+    """What is recorded natively: of rules that ask for no types, which are those of tensors alone where all are alike."""
+    combinations = ((0,),) if len(record.operands) == 1 else ((0,), (1,), (0, 1))
+    return tuple(node_plan(record, wanted) if wants_only(record, wanted, ("ct", "out", "operand")) else None
+                 for wanted in combinations)
+
+
 def _record(record: OpDef, out: Tensor, alike: bool, *args: Any) -> None:
-    record_op(record, args, {}, out, alike)
+    record_op(record, args, {}, out, alike and all(isinstance(arg, Tensor) for arg in args))
+
+
+def native_view(record: OpDef | None, name: str | None, fallback: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function (source, array, attributes) that makes a view of the source around an array, as the op, which is called
+    `name` on the tape. Without an op, (source, array, steps)."""
+    if not config.fuse_eager:
+        return fallback
+
+    def by_python(source: Tensor, attrs: dict[str, Any], out: Tensor) -> None:
+        assert record is not None
+        record_op(record, (source,), attrs, out)
+        if name is not None:
+            named(out, name)
+
+    make = get_backend(config.backend).view(ViewSpec(
+        tensors=TENSORS, thread=_THREAD, grad=_GRAD, hooks=_HOOKS, op=record,
+        node=None if record is None else node_plan(record, (0,), name), record=None if record is None else by_python,
+    ))  # fmt: skip
+    return fallback if make is None else make(fallback)
 
 
 def _as_method(function: Callable[..., Any]) -> Any:

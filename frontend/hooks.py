@@ -53,7 +53,7 @@ class Hooks(dict[int, Callable[..., Any]]):
 
 class _SavedHooks(threading.local):
     def __init__(self) -> None:
-        self.stack: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = []
+        self.stack: tuple[tuple[Callable[[Any], Any], Callable[[Any], Any]], ...] = ()
         self.refused: str | None = None
 
 

@@ -28,8 +28,11 @@ the dtype of products under `graphc.autocast`."""
 
 
 class _Anomaly:
-    enabled = False
-    check_nan = True
+    __slots__ = ("check_nan", "enabled")
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.check_nan = True
 
 
 anomaly = _Anomaly()

@@ -15,7 +15,7 @@ from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import as_tensor
-from graphc.frontend.dispatch import quiet, tie
+from graphc.frontend.dispatch import quiet
 from graphc.frontend.inplace import assign, bump, refuse, unwatched
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape
@@ -24,6 +24,7 @@ from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
+from graphc.frontend.viewing import indexed
 from graphc.op import OpDef
 from graphc.types import TensorType, bool_, broadcast_shapes, int32, int64, uint8
 
@@ -240,9 +241,7 @@ def _plain_view(self: Tensor, index: Any) -> Tensor | None:
             part = data[(*index, ...)] if Ellipsis not in index else data[index]
     except IndexError:
         return None
-    out = wrap(part)
-    tie(out, self, functools.partial(_steps, index, data.shape))
-    return out
+    return indexed.make(self, part, functools.partial(_steps, index, data.shape))
 
 
 def _steps(index: Any, shape: tuple[int, ...]) -> list[tuple[OpDef, dict[str, Any]]]:

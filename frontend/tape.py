@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.backend import NodePlan
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import anomaly, mode, no_grad
@@ -53,6 +54,14 @@ class _Plan:
         """The operands that are kept."""
         self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
 
+    def template(self) -> OpNode:
+        """A node of this plan that keeps nothing: what native code copies."""
+        node = object.__new__(self.cls)
+        for name, content in (("plan", self), ("attrs", {}), ("edges", ()), ("sequence", 0), ("_last", 0)):
+            setattr(node, name, content)
+        node.types = node.saved = node.out = node._code = None
+        return node
+
 
 def _source(record: OpDef, need: str) -> tuple[str, Any]:
     """Where the argument called `need` of a VJP rule comes from."""
@@ -63,6 +72,24 @@ def _source(record: OpDef, need: str) -> tuple[str, Any]:
     if need.endswith("_type") and need[:-5] in record.operands:
         return "type", record.operands.index(need[:-5])
     return "attribute", need
+
+
+def node_plan(record: OpDef, wanted: tuple[int, ...], name: str | None = None) -> NodePlan | None:
+    """What native code records of an op when gradients go to the `wanted` operands, as `name` if given; None where there are
+    none to record."""
+    plan = _planned(record, wanted, OpNode)
+    if not plan.rules:
+        return None
+    template = plan.template()
+    if name is not None:
+        template.__class__ = node_class(f"{name}Backward0", OpNode)
+    return NodePlan(template, plan.saves, plan.saves_out)
+
+
+def wants_only(record: OpDef, wanted: tuple[int, ...], kinds: tuple[str, ...]) -> bool:
+    """Whether the rules of the wanted operands ask for nothing but what is of these kinds."""
+    rules = _planned(record, wanted, OpNode).rules.values()
+    return all(kind in kinds for _, sources in rules for kind, _ in sources)
 
 
 _plans: dict[tuple[OpDef, int], _Plan] = {}
@@ -78,7 +105,14 @@ def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> _Plan:
         bit <<= 1
     found = _plans.get((record, wanted))
     if found is None:
-        numbers = tuple(i for i, edge in enumerate(edges) if edge is not None)
+        found = _planned(record, tuple(i for i, edge in enumerate(edges) if edge is not None), base)
+    return found
+
+
+def _planned(record: OpDef, numbers: tuple[int, ...], base: type[OpNode]) -> _Plan:
+    wanted = sum(1 << i for i in numbers)
+    found = _plans.get((record, wanted))
+    if found is None:
         found = _plans[record, wanted] = _Plan(record, numbers, base)
     return found
 
@@ -167,7 +201,7 @@ def _unpacked(packed: Any, unpack: Any, edge: Edge) -> Tensor:
 @contextmanager
 def no_hooks() -> Iterator[None]:
     """What runs inside saves its tensors as they are: a hook is no business of another hook's."""
-    before, saved_hooks.stack = saved_hooks.stack, []
+    before, saved_hooks.stack = saved_hooks.stack, ()
     try:
         yield
     finally:
@@ -417,8 +451,9 @@ def match(ct: Any, shape: Any, dtype: Any) -> Any:
 
 
 _MOST_CODE = 1 << 12
-_own_code: dict[CodeType, bool] = {}
-"""Whether code belongs to the package, for what has been met on the way to the user's."""
+own_code: dict[int, tuple[bool, CodeType]] = {}
+"""Whether code belongs to the package, for what has been met on the way to the user's; by address, since the hash of code
+takes long."""
 
 
 def _user_code() -> tuple[CodeType, int]:
@@ -426,12 +461,12 @@ def _user_code() -> tuple[CodeType, int]:
     frame: Any = sys._getframe(2)
     while True:
         code = frame.f_code
-        own = _own_code.get(code)
-        if own is None:
-            if len(_own_code) > _MOST_CODE:
-                _own_code.clear()
-            own = _own_code[code] = code.co_filename.startswith(_INTERNAL)
-        if not own or frame.f_back is None:
+        known = own_code.get(id(code))
+        if known is None:
+            if len(own_code) > _MOST_CODE:
+                own_code.clear()
+            known = own_code[id(code)] = code.co_filename.startswith(_INTERNAL), code
+        if not known[0] or frame.f_back is None:
             return code, frame.f_lasti
         frame = frame.f_back
 

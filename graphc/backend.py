@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -81,14 +81,22 @@ class Guard:
     expected: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorClass:
     """The class of the tensors that go in and out of an entry, and the names of the slots by which native code knows it.
 
     A tensor's `data` holds the array; `node` is None unless a recorded operation made it; `metadata` is None or a
     `metadata_class`, whose slots are `requires_grad` (a bool), `grad` (None or a tensor), `version` (None or a
-    `counter_class` with the int slot `count`) and `view` (None or a `view_class`). A view is outside autograd if it is not
-    `tracked`, or if the `node` of its `base` is None and was None (`seen`) when the view was made.
+    `counter_class` with the int slot `count`), `view` (None or a `view_class`), `index` (the output of its node that it is)
+    and `inference` (a bool). A view is outside autograd if it is not `tracked`, or if the `node` of its `base` is None and
+    was None (`seen`) when the view was made; it has its `parent` (None or a view), the `step` from there, and says whether
+    it is `detached`.
+
+    A node is a `node_class`: `edges`, a tuple of None and (node or leaf, output) pairs; its number, the next of `sequence`;
+    a list of what it `saved`, operands as they are or, if they have been changed in place before, in a copy of
+    `plain_saved`; of its `out` the array and the version; `types`, a list of (shape, dtype) of the operands; `attrs`; and
+    the `code` of the user's that made it, with the `last` instruction there. `own_code` says by the address of code in the
+    first place of a tuple whether it is the package's. Where `anomaly` is `enabled`, Python records.
     """
 
     tensor: type
@@ -106,6 +114,41 @@ class TensorClass:
     base: str
     tracked: str
     seen: str
+    index: str
+    inference: str
+    parent: str
+    step: str
+    detached: str
+    plain_view: Any
+    node_class: type
+    node_edges: str
+    node_sequence: str
+    node_saved: str
+    node_out: str
+    node_types: str
+    node_attrs: str
+    node_code: str
+    node_last: str
+    plain_saved: Any
+    saved_tensor: str
+    saved_version: str
+    saved_count: str
+    sequence: Iterator[int]
+    own_code: dict[int, Any]
+    anomaly: Any
+    enabled: str
+
+
+@dataclass(frozen=True, eq=False)
+class NodePlan:
+    """What is recorded of an op when gradients go to certain of its operands."""
+
+    template: Any
+    """A node that has all that is the same for each call."""
+    saves: tuple[int, ...]
+    """The operands that it keeps."""
+    saves_out: bool
+    """Whether it keeps the result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,9 +243,31 @@ class EagerSpec:
     """(object, attribute, value): the ordinary state of a thread; in any other the fallback is called."""
     grad: tuple[Any, str, Any]
     """(object, attribute, value): where operations are recorded."""
+    hooks: tuple[Any, str, Any]
+    """(object, attribute, value): where nobody wants to know what is saved."""
+    nodes: tuple[NodePlan | None, ...]
+    """What is recorded if gradients go to the first operand, the second, both; None for what is left to `record`."""
     record: Callable[..., Any] | None
-    """Called, where operations are recorded and an operand may have a history, with the result, whether the operands are
-    tensors of its type, and the operands."""
+    """Called, where operations are recorded, an operand may have a history, and things are out of the ordinary, with the
+    result, whether the tensors among the operands are of its type, and the operands."""
+    ufunc: np.ufunc | None
+    """Whose own loop it is that computes the result; None for an op for which a loop of its own gives the same bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class ViewSpec:
+    """An op that makes views, or anything else that does, as the front end runs it at once."""
+
+    tensors: TensorClass
+    thread: tuple[tuple[Any, str, Any], ...]
+    grad: tuple[Any, str, Any]
+    hooks: tuple[Any, str, Any]
+    """These as in EagerSpec."""
+    op: OpDef | None
+    """With the attributes, the step of the view; None where the step is given whole, and nothing is recorded."""
+    node: NodePlan | None
+    record: Callable[..., Any] | None
+    """Called with the source, the attributes and the view as in EagerSpec."""
 
 
 class Entry(Protocol):
@@ -252,6 +317,12 @@ class Backend(Protocol):
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Makes of a fallback a function of the op's operands, tensors and Python numbers, that returns a new tensor with the
         bits that NumPy would compute; None where the back end does not."""
+        ...
+
+    def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Makes of a fallback a function `(source, array, attributes)`, or `(source, array, step)`, that returns a tensor
+        around an array that was made of the source's, tied to the source if it lies in its memory; None where the back end
+        does not."""
         ...
 
     def set_num_threads(self, threads: int) -> None:

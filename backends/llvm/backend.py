@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import EagerSpec, EntrySpec, Layout
+from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
 from graphc.backends.llvm import control
-from graphc.backends.llvm.eager import make_eager
+from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
 from graphc.backends.llvm.jit import compile_module
@@ -162,6 +162,10 @@ class LLVMBackend:
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""
         return make_eager(spec, Target.host())
+
+    def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Views of tensors, made natively."""
+        return make_view(spec)
 
     def set_num_threads(self, threads: int) -> None:
         """How many threads kernels run on, the caller's included."""

@@ -1,4 +1,4 @@
-"""Eager elementwise ops as built-in functions; see `eager_code` for what they do."""
+"""Eager elementwise ops and views as built-in functions; see `eager_code` and `view_code` for what they do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import EagerSpec
+from graphc.backend import EagerSpec, ViewSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
-from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops
+from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops, render_ufunc
 from graphc.backends.llvm.entry import END, entry_module
 from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.tape_code import plan_words
 from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.view_code import view_table
 from graphc.config import note
 from graphc.op import OpDef
 from graphc.types import DType, TensorType
@@ -25,7 +27,7 @@ MOST = 1 << 14
 
 def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
     """See `Backend.eager`."""
-    alive: list[Any] = []
+    alive: list[Any] = [spec]
 
     def at(thing: Any) -> int:
         """The address of an object, which stays as long as the table does."""
@@ -36,12 +38,12 @@ def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]]
     result = spec.op.infer(*[TensorType(spec.dtype, ())] * operands).dtype
     try:
         entries = entry_module(spec.tensors)
-        grad = entries.thread_attribute(*spec.grad, alive)
+        grad, hooks = (entries.thread_attribute(*which, alive) for which in (spec.grad, spec.hooks))
         thread = entries.thread_check(spec.thread, alive)
+        loops = _loops(spec.op, spec.dtype, result, spec.ufunc, target)
     except objects.Unsupported as reason:
         note(1, f"graphc: no native eager ops: {reason}")
         return None
-    loops = _loops(spec.op, spec.dtype, result, target)
     addresses = [loops.address(name) for name in LOOPS[: 1 if operands == 1 else 3]]
     words = {
         Eager.OPERANDS: operands,
@@ -53,13 +55,31 @@ def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]]
         Eager.RECORD: 0 if spec.record is None else at(spec.record),
         **dict(zip((Eager.WHOLE, Eager.NUMBER_RIGHT, Eager.NUMBER_LEFT), [*addresses, 0, 0], strict=False)),
     }
-    table = np.array([*(words[which] for which in Eager if which < Eager.GRAD), *grad, *thread, *END], np.int64)
+    plans = [word for plan in (*spec.nodes, None, None, None)[:3] for word in plan_words(plan)]
+    table = np.array([*(words[which] for which in Eager if which < Eager.GRAD), *grad, *hooks, *plans, *thread, *END], np.int64)
     kept = (alive, loops, entries)
     return lambda fallback: entries.new((table, kept, fallback), "eager")
 
 
 @functools.cache
-def _loops(record: OpDef, dtype: DType, result: DType, target: Target) -> NativeModule:
+def _loops(record: OpDef, dtype: DType, result: DType, ufunc: np.ufunc | None, target: Target) -> NativeModule:
     module = Module(f"eager {record.name} {dtype.name}", target.has_fma, target.vector_bytes)
-    render_loops(module, record, dtype, result)
-    return compile_module(str(module), target)
+    if ufunc is None:
+        render_loops(module, record, dtype, result)
+        return compile_module(str(module), target)
+    loop, data = objects.ufunc_loop(ufunc, dtype.numpy)
+    render_ufunc(module, dtype.itemsize)
+    return compile_module(str(module), target, imports={"numpy_loop": loop, "numpy_data": data})
+
+
+def make_view(spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """See `Backend.view`."""
+    alive: list[Any] = [spec]
+    try:
+        entries = entry_module(spec.tensors)
+        table = view_table(spec, entries, alive)
+    except objects.Unsupported as reason:
+        note(1, f"graphc: no native views: {reason}")
+        return None
+    words = np.array([*table, *END], np.int64)
+    return lambda fallback: entries.new((words, (alive, entries), fallback), "view")

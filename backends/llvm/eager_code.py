@@ -4,7 +4,8 @@
 
 `self` is a tuple (table, what the table points to, fallback), and the table is read as `Eager` says. Operands are tensors
 of one dtype, row-major and of any size up to a limit, and Python's numbers beside them. Shapes are equal, or one is the
-end of the other. Whatever is otherwise goes to `fallback`, before anything has been done.
+end of the other. The loops are the op's own or NumPy's. Whatever is otherwise goes to `fallback`, before anything has
+been done.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.expression import Evaluator
+from graphc.backends.llvm.tape_code import DONE, FAILED, Plan
 from graphc.kernel import Axis, Buffer, Store, constant, load
 from graphc.op import OpDef
 from graphc.types import DType, int64
@@ -38,15 +40,19 @@ class Eager(IntEnum):
     MOST = 5
     """Elements of the largest result."""
     RECORD = 6
-    """What is called with the result, whether the operands are tensors of its type, and the operands, where one may have a
-    history and gradients are on; 0 for nothing."""
+    """What is called with the result, whether the tensors among the operands are of its type, and the operands, where one may
+    have a history, gradients are on, and Python has to record; 0 for an op without a derivative."""
     WHOLE = 7
     """The loops, as in LOOPS."""
     NUMBER_RIGHT = 8
     NUMBER_LEFT = 9
     GRAD = 10
     """Four words, (thread-local object, attribute, value, value if unset): where gradients are on."""
-    THREAD = 14
+    HOOKS = 14
+    """Four words: where there are no hooks on saved tensors."""
+    PLANS = 18
+    """What is recorded if gradients go to the first operand, the second, both."""
+    THREAD = 18 + 3 * len(Plan)
     """A check that the thread is in its ordinary state, as a list of instructions."""
 
 
@@ -72,6 +78,21 @@ def render_loops(module: Module, record: OpDef, dtype: DType, result: DType) -> 
                 inner.bind(axis, i, lanes=True)
                 inner.store(store)
         f.do("ret void")
+
+
+def render_ufunc(module: Module, itemsize: int) -> None:
+    """Add the loop of a unary op that runs NumPy's own, `numpy_loop`, with its `numpy_data`."""
+    f = module.function(LOOPS[0], [("ptr", "result"), ("ptr", "left"), ("ptr", "right"), ("i64", "count")])
+    arrays, steps, size = f.slot("[2 x ptr]"), f.slot("[2 x i64]"), f.slot("i64")
+    for k, operand in enumerate(("%left", "%result")):
+        f.do(f"store ptr {operand}, ptr {f.value(f'getelementptr ptr, ptr {arrays}, i64 {k}')}, align 8")
+        f.do(f"store i64 {itemsize}, ptr {f.value(f'getelementptr i64, ptr {steps}, i64 {k}')}, align 8")
+    f.do(f"store i64 %count, ptr {size}, align 8")
+    types = ("ptr", "ptr", "ptr", "ptr")
+    loop = module.declare("numpy_loop", "void", types)
+    data = module.declare("numpy_data", "void", ())
+    f.call("void", loop, *zip(types, (arrays, size, steps, data), strict=True))
+    f.do("ret void")
 
 
 def render_eager(module: Module, slots: Slots) -> None:
@@ -130,7 +151,7 @@ def render_eager(module: Module, slots: Slots) -> None:
     f.branch(w.equal("ptr", first, "null"), number_left, left_tensor)
     f.enter(number_left)
     w.require(w.differ("ptr", second, "null"), "miss")
-    choose(second, Eager.NUMBER_LEFT, None, False)
+    choose(second, Eager.NUMBER_LEFT, None, True)
     w.store("ptr", w.word(numbers, 0), left)
     w.store("ptr", memory(1), right)
     f.jump(chosen)
@@ -138,7 +159,7 @@ def render_eager(module: Module, slots: Slots) -> None:
     w.store("ptr", memory(0), left)
     f.branch(w.equal("ptr", second, "null"), number_right, right_tensor)
     f.enter(number_right)
-    choose(first, Eager.NUMBER_RIGHT, None, False)
+    choose(first, Eager.NUMBER_RIGHT, None, True)
     w.store("ptr", w.word(numbers, 1), right)
     f.jump(chosen)
 
@@ -210,13 +231,15 @@ def render_eager(module: Module, slots: Slots) -> None:
     f.enter(recorded)
     record = field("ptr", Eager.RECORD)
     w.require(w.differ("ptr", record, "null"), finished)
-    attribute = w.word(table, Eager.GRAD.value)
-    namespace = w.load_word("ptr", "@namespaces", w.load("i64", attribute))
-    found = w.api("PyDict_GetItemWithError", namespace, w.load("ptr", attribute, 8))
-    now_on = f.value(f"select i1 {w.equal('ptr', found, 'null')}, ptr {w.load('ptr', attribute, 24)}, ptr {found}")
-    w.require(w.equal("ptr", now_on, w.load("ptr", attribute, 16)), finished)
-    arguments = f.slot("[4 x i64]", 16)
+    w.require(f.call("i1", "@is_now", ("ptr", w.word(table, Eager.GRAD.value))), finished)
+    arguments, dropped = f.slot("[4 x i64]", 16), f.label("dropped")
     is_alike = f.value(f"load i1, ptr {alike}")
+    status = f.call(
+        "i32", "@record", ("ptr", w.word(table, Eager.PLANS.value)), ("ptr", w.word(table, Eager.HOOKS.value)), ("ptr", tensor),
+        ("ptr", "%args"), ("i64", count), ("i1", f.value(f"xor i1 {is_alike}, true")), ("ptr", "null"),
+    )
+    w.require(w.differ("i32", status, str(DONE)), finished)
+    w.require(w.differ("i32", status, str(FAILED)), dropped)
     w.store_word("ptr", tensor, arguments, 0)
     chosen_object = f.value(f"select i1 {is_alike}, ptr {w.object('True')}, ptr {w.object('False')}")
     w.store_word("ptr", chosen_object, arguments, 1)
@@ -224,7 +247,6 @@ def render_eager(module: Module, slots: Slots) -> None:
         w.store_word("ptr", w.load_word("ptr", "%args", k), w.word(arguments, 2), k)
     answer = w.api("PyObject_Vectorcall", record, arguments, f.value(f"add i64 {count}, 2"), "null")
     kept = f.label("kept")
-    dropped = f.label("dropped")
     f.branch(w.equal("ptr", answer, "null"), dropped, kept)
     f.enter(dropped)
     w.api("Py_DecRef", tensor)

@@ -314,14 +314,17 @@ class EntryModule:
         self._objects = {
             "None": None, "True": True, "False": False, "float": float, "int": int, "str": str, "ndarray": np.ndarray,
             "tensor": tensors.tensor, "metadata": tensors.metadata_class, "counter": tensors.counter_class,
-            "view": tensors.view_class, "one": 1, "RuntimeError": RuntimeError,
-            "__dict__": sys.intern("__dict__"), "handler": blocks().capsule,
+            "view": tensors.view_class, "zero": 0, "one": 1, "RuntimeError": RuntimeError,
+            "__dict__": sys.intern("__dict__"), "shape": sys.intern("shape"), "handler": blocks().capsule,
+            "plain_metadata": tensors.metadata_class(), "plain_counter": tensors.counter_class(),
+            "plain_view": tensors.plain_view, "saved": tensors.plain_saved, "sequence": tensors.sequence,
+            "own_code": tensors.own_code, "anomaly": tensors.anomaly,
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
         self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
         self._definitions = {
             name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
-            for name in ("entry", "eager")
+            for name in ("entry", "eager", "view")
         }
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
@@ -366,12 +369,22 @@ def entry_module(tensors: TensorClass) -> EntryModule:
 
 
 def _slots(tensors: TensorClass) -> Slots:
-    classes = {
+    classes: dict[type, tuple[str, ...]] = {
         tensors.tensor: ("data", "node", "metadata"),
-        tensors.metadata_class: ("requires_grad", "grad", "version", "view"),
+        tensors.metadata_class: ("requires_grad", "grad", "version", "view", "index", "inference"),
         tensors.counter_class: ("count",),
-        tensors.view_class: ("base", "tracked", "seen"),
+        tensors.view_class: ("base", "tracked", "seen", "parent", "step", "detached"),
+        tensors.node_class: ("edges", "sequence", "saved", "out", "types", "attrs", "code", "last"),
+        type(tensors.plain_saved): ("tensor", "version", "count"),
+        type(tensors.anomaly): ("enabled",),
     }
-    return Slots(**{
-        field: objects.slot_offset(cls, getattr(tensors, field)) for cls, fields in classes.items() for field in fields
-    })  # fmt: skip
+    own = {tensors.node_class: "node_", type(tensors.plain_saved): "saved_"}
+    offsets = {
+        own.get(cls, "") + field: objects.slot_offset(cls, getattr(tensors, own.get(cls, "") + field))
+        for cls, fields in classes.items() for field in fields
+    }  # fmt: skip
+    words = {
+        "metadata_words": tensors.metadata_class, "counter_words": tensors.counter_class, "view_words": tensors.view_class,
+        "saved_words": type(tensors.plain_saved),
+    }  # fmt: skip
+    return Slots(**offsets, **{name: cls.__basicsize__ // 8 for name, cls in words.items()})

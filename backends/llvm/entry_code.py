@@ -15,6 +15,8 @@ from graphc.backends.llvm.eager_code import render_eager
 from graphc.backends.llvm.entry_checks import render_checks
 from graphc.backends.llvm.entry_table import FRAME_ON_STACK, After, Header, Leaf, Output, Result, Slots
 from graphc.backends.llvm.entry_writer import Writer
+from graphc.backends.llvm.tape_code import render_tape
+from graphc.backends.llvm.view_code import render_view
 from graphc.backends.llvm.workspace import OUT_OF_MEMORY
 
 
@@ -29,7 +31,9 @@ def render(slots: Slots) -> Module:
     _render_afterwards(module, slots)
     _render_result(module, slots)
     _render_entry(module, slots)
+    render_tape(module, slots)
     render_eager(module, slots)
+    render_view(module, slots)
     return module
 
 

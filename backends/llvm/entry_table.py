@@ -135,7 +135,7 @@ class Leaf(IntEnum):
 
 @dataclass(frozen=True)
 class Slots:
-    """Offsets of the slots of tensors and of what hangs on them."""
+    """Offsets of the slots of tensors and of what hangs on them, and how many words some of these objects have."""
 
     data: int
     node: int
@@ -148,3 +148,24 @@ class Slots:
     base: int
     tracked: int
     seen: int
+    index: int
+    inference: int
+    parent: int
+    step: int
+    detached: int
+    node_edges: int
+    node_sequence: int
+    node_saved: int
+    node_out: int
+    node_types: int
+    node_attrs: int
+    node_code: int
+    node_last: int
+    saved_tensor: int
+    saved_version: int
+    saved_count: int
+    enabled: int
+    metadata_words: int
+    counter_words: int
+    view_words: int
+    saved_words: int

@@ -17,14 +17,20 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyErr_NoMemory": ("ptr", ()),
     "PyErr_Occurred": ("ptr", ()),
     "PyErr_SetString": ("void", ("ptr", "ptr")),
+    "PyEval_GetFrame": ("ptr", ()),
     "PyEval_RestoreThread": ("void", ("ptr",)),
     "PyEval_SaveThread": ("ptr", ()),
+    "PyFrame_GetBack": ("ptr", ("ptr",)),
+    "PyFrame_GetCode": ("ptr", ("ptr",)),
+    "PyFrame_GetLasti": ("i32", ("ptr",)),
     "PyFunction_GetCode": ("ptr", ("ptr",)),
     "PyFunction_GetDefaults": ("ptr", ("ptr",)),
     "PyFunction_GetKwDefaults": ("ptr", ("ptr",)),
+    "PyIter_Next": ("ptr", ("ptr",)),
     "PyList_New": ("ptr", ("i64",)),
     "PyLong_AsDouble": ("double", ("ptr",)),
     "PyLong_FromLongLong": ("ptr", ("i64",)),
+    "PyLong_FromVoidPtr": ("ptr", ("ptr",)),
     "PyMem_RawFree": ("void", ("ptr",)),
     "PyMem_RawMalloc": ("ptr", ("i64",)),
     "PyNumber_Add": ("ptr", ("ptr", "ptr")),
@@ -41,8 +47,9 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Functions of Python's C interface that the code calls."""
 
-OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "one",
-           "RuntimeError", "__dict__", "handler")
+OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "zero",
+           "one", "RuntimeError", "__dict__", "shape", "handler", "plain_metadata", "plain_counter", "plain_view", "saved",
+           "sequence", "own_code", "anomaly")
 """Objects whose addresses the code knows as symbols `object.<name>`."""
 
 class Writer:

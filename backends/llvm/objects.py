@@ -19,6 +19,8 @@ import numpy as np
 
 OBJECT_TYPE = 8
 """ob_type of any object."""
+HEADER_WORDS = 2
+"""What any object that can have slots begins with: its references and its type."""
 REFERENCES = 0
 """ob_refcnt of any object; its lower half is what counts from Python 3.12 on."""
 
@@ -32,6 +34,15 @@ ARRAY_DTYPE = 56
 ARRAY_FLAGS = 64
 ARRAY_WEAKREFS = 72
 ARRAY_HANDLER = 88
+
+# PyUFuncObject
+UFUNC_NIN = 16
+UFUNC_NOUT = 20
+UFUNC_LOOPS = 32
+UFUNC_DATA = 40
+UFUNC_TYPE_COUNT = 48
+UFUNC_NAME = 56
+UFUNC_TYPES = 64
 
 C_CONTIGUOUS = 0x0001
 OWNS_DATA = 0x0004
@@ -89,7 +100,7 @@ def member_offset(descriptor: Any) -> int:
 
 def slot_offset(cls: type, name: str) -> int:
     """Where objects of a class keep the slot `name`; tried out on one."""
-    descriptor = cls.__dict__[name]
+    descriptor: Any = next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
     offset = member_offset(descriptor)
     probe: object = object.__new__(cls)
     content = object()
@@ -122,6 +133,23 @@ def array_constructor() -> int:
     new = load_pointer(table + 8 * _API_NEW_FROM_DESCR)
     _check_new(new)
     return new
+
+
+def ufunc_loop(ufunc: np.ufunc, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The addresses of the function by which a ufunc of one operand goes through arrays of a dtype, and of its data, which may
+    be 0: part of NumPy's binary interface. Unsupported where there is no such function."""
+    types = f"{dtype.char}->{dtype.char}"
+    if types not in ufunc.types:
+        raise Unsupported(f"{ufunc.__name__} has no loop for {dtype}")
+    number, start = ufunc.types.index(types), id(ufunc)
+    counts = [ctypes.c_int32.from_address(start + place).value for place in (UFUNC_NIN, UFUNC_NOUT, UFUNC_TYPE_COUNT)]
+    if counts != [1, 1, ufunc.ntypes]:
+        raise Unsupported("the loops of a ufunc are not where they were expected")
+    _agree("the name of a ufunc", int(ctypes.string_at(load_pointer(start + UFUNC_NAME)) == ufunc.__name__.encode()), 1)
+    codes = ctypes.string_at(load_pointer(start + UFUNC_TYPES) + 2 * number, 2)
+    _agree("the types of a loop", int(codes == bytes([dtype.num, dtype.num])), 1)
+    functions, data = load_pointer(start + UFUNC_LOOPS), load_pointer(start + UFUNC_DATA)
+    return load_pointer(functions + 8 * number), load_pointer(data + 8 * number) if data else 0
 
 
 def default_handler() -> int:

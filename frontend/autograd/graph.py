@@ -52,7 +52,7 @@ class saved_tensors_hooks:
     def __enter__(self) -> None:
         if saved_hooks.refused is not None:
             raise AutogradError(saved_hooks.refused)
-        saved_hooks.stack = [*saved_hooks.stack, (self.pack_hook, self.unpack_hook)]
+        saved_hooks.stack = (*saved_hooks.stack, (self.pack_hook, self.unpack_hook))
 
     def __exit__(self, *exception: object) -> None:
         saved_hooks.stack = saved_hooks.stack[:-1]
