@@ -188,10 +188,11 @@ class Branching:
         tensors = end.capture.tensors(leaves)
         end.capture.check_writable(tensors)
         outputs = outputs_of(self.tree, segment, end, values)
+        before = end.capture.before(tensors)
         for j, i in end.capture.updates:
             tensors[i]._data[...] = outputs[j]
             outputs[j] = tensors[i]._data
-        return end.capture.finish(leaves, tensors, outputs)
+        return end.capture.finish(leaves, tensors, outputs, before)
 
     def _fitting(self, among: Sequence[Segment], leaves: Sequence[Any]) -> Segment:
         for segment in among:

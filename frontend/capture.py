@@ -19,11 +19,12 @@ from graphc.frontend import engine
 from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
-from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, is_freed
+from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, SecondOrder, is_freed, is_plain
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.modes import no_grad
+from graphc.frontend.inplace import adopt, refuse
+from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.native import strides_of
-from graphc.frontend.node import edge_to
+from graphc.frontend.node import Node, edge_to
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Size, Tensor, wrap
@@ -49,6 +50,7 @@ class Capture:
         updates = trace.updates()
         trace.check_overlaps()
         trace.check_histories()
+        self._exact = not trace.hides_changes
         outputs: list[Value] = []
         self.results: list[Output | Item | Given | Same | Constant | Alias | Again] = []
         positions: dict[int, int] = {}
@@ -68,8 +70,10 @@ class Capture:
                 self.results.append(Constant(leaf))
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
-            elif trace.is_made(leaf) and not leaf.requires_grad and not trace.leaves_traces:
+            elif trace.is_made(leaf) and (leaf._node is not None or not leaf.requires_grad) and not trace.leaves_traces:
                 self.results.append(Output(len(outputs)))
+                if leaf.requires_grad:
+                    seeds.append((len(outputs), leaf))
                 outputs.append(trace.value(leaf))
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
@@ -95,6 +99,13 @@ class Capture:
         """How many outputs become tensors of the result; those after them are written back, or kept for a backward pass."""
         self.updates = [(len(outputs) + k, i) for k, (i, _) in enumerate(updates)]
         """(output, input) for the inputs that are changed in place."""
+        changed = [trace.inputs[i] for i, _ in updates]
+        self.changes = list(map(trace.changes, changed))
+        """How often each of these inputs is changed."""
+        self.watched = [id(lifted.tensor) in trace.watched for lifted in changed]
+        """Whether it is where autograd sees it, and may refuse."""
+        seeds += [(j, lifted.tensor) for (j, _), lifted in zip(self.updates, changed)
+                  if lifted.tensor is not None and lifted.tensor._node is not lifted.node]
         outputs += [value for _, value in updates]
         self.grads: list[tuple[Argument | Captured, int | None]] = []
         """Whose gradient becomes which output, or None."""
@@ -120,7 +131,7 @@ class Capture:
         self.inputs = list(trace.inputs)
         self.outputs = outputs
         self.types = [lifted.value.type for lifted in self.inputs]
-        self.needs_grad = [lifted.tensor is not None and lifted.tensor.requires_grad for lifted in self.inputs]
+        self.needs_grad = [lifted.needs_grad for lifted in self.inputs]
         self.layouts = [strides_of(lifted.data) if lifted.tensor is not None else None for lifted in self.inputs]
 
     def _alias(
@@ -148,36 +159,66 @@ class Capture:
             return
         inputs = self.inputs
         below = [engine.leaves_below(edge_to(tensor)) for _, tensor in seeds]
-        trained = {i: x.tensor for i, x in enumerate(inputs) if x.tensor is not None and x.tensor.requires_grad}
-        for i, tensor in trained.items():
-            if tensor.grad_fn is not None:
-                raise OnlyEagerly(
-                    f"{trace.builder.name!r} uses a tensor with a history that was not passed to it: {inputs[i].value!r}",
-                    hint="make it an argument, or detach() it",
-                )
-        sources = {i: [k for k, leaves in enumerate(below) if id(tensor) in leaves] for i, tensor in trained.items()}
-        wanted = [i for i in trained if sources[i]]
+        doors = {i: trace.edge_to_input(x) for i, x in enumerate(inputs) if x.needs_grad}
+        sources = {i: [k for k, leaves in enumerate(below) if edge is not None and id(edge[0]) in leaves]
+                   for i, edge in doors.items()}
+        wanted = [i for i in doors if sources[i]]
         values = [x.value for x in inputs]
         cotangents = [trace.builder.input(None, self.outputs[j].type) for j, _ in seeds]
-        roots = [(edge_to(tensor), wrap(ct)) for (_, tensor), ct in zip(seeds, cotangents)]
-        found = engine.run(
-            roots, keep_graph=False, create_graph=False, inputs=[edge_to(trained[i]) for i in wanted], accumulate=False
-        )
+        exact = self._exact and all(is_plain(edge_to(tensor)) for _, tensor in seeds)
+        sent = [wrap(ct) if exact else wrap(ct).requires_grad_() for ct in cotangents]
+        roots = [(edge_to(tensor), ct) for (_, tensor), ct in zip(seeds, sent)]
+        try:
+            found = engine.run(roots, keep_graph=not exact, create_graph=not exact, inputs=[doors[i] for i in wanted],
+                               accumulate=False)
+        except TraceError:
+            raise
+        except Exception as error:  # it belongs where the backward pass is, if there is going to be one
+            raise OnlyEagerly(f"the backward pass of {trace.builder.name!r} fails: {error}") from error
         with no_grad():
             grads = [
                 trace.value(g) if g is not None else ops.zeros_like(inputs[i].value) for i, g in zip(wanted, found)
             ]
+        second = None if exact else self._second(trace, [doors[i] for i in wanted], found, grads, sent, wanted)
         if len(trace.inputs) != len(inputs):
-            raise TraceError(f"{trace.builder.name!r}: the backward pass reads tensors that the forward does not",
-                             hint="use them in the forward, or save them with save_for_backward")
+            raise OnlyEagerly(f"{trace.builder.name!r}: the backward pass reads tensors that the forward does not",
+                              hint="use them in the forward, or save them with save_for_backward")
         # the whole as one graph, for derivatives of higher order
         whole = self._extract(trace)
+        read = _inputs_read(whole, [j for j, _ in seeds]) if second is None else _inputs_read(second.first)
+        if second is not None and isinstance(second.second, Graph):
+            read |= _inputs_read(second.second)
         self.outputs, backward, kept, taken = divide(
             trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
         )
         function = ArrayFunction(backward, backend)
+        read = frozenset(i for i in read if i < len(inputs)) | frozenset(taken)
         self.differentiable = Differentiable(
-            whole, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken)
+            whole, second, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken, read)
+
+    def _second(
+        self, trace: Trace, doors: Sequence[Any], found: Sequence[Tensor | None], grads: Sequence[Value],
+        cotangents: Sequence[Tensor], wanted: Sequence[int],
+    ) -> SecondOrder:
+        """The derivative that the tape has found, and its own derivative."""
+        builder = trace.builder
+        operands = [*(x.value for x in self.inputs), *(ct._data for ct in cotangents)]
+        first = extract(f"{builder.name}.backward", operands, builder.nodes, grads)
+        seeded = [k for k, grad in enumerate(found) if grad is not None and edge_to(grad) is not None]
+        targets = [*wanted, *range(len(self.inputs), len(operands))]
+        seeds = [builder.input(None, grads[k].type) for k in seeded]
+        roots = [(edge_to(found[k]), wrap(seed)) for k, seed in zip(seeded, seeds)]  # type: ignore[arg-type]
+        try:
+            again = engine.run(roots, keep_graph=False, create_graph=False, accumulate=False,
+                               inputs=[*doors, *map(edge_to, cotangents)])
+        except TraceError:
+            raise
+        except Exception as error:
+            return SecondOrder(first, error, seeded, targets)
+        with no_grad():
+            results = [trace.value(g) if g is not None else ops.zeros_like(operands[i]) for i, g in zip(targets, again)]
+        second = extract(f"{builder.name}.second", [*operands, *seeds], builder.nodes, results)
+        return SecondOrder(first, second, seeded, targets)
 
     def _extract(self, trace: Trace) -> Graph:
         values = [x.value for x in self.inputs]
@@ -189,6 +230,8 @@ class Capture:
         places = [(type(result), None if isinstance(result, Constant) else result) for result in self.results]
         tape = _tape_signature(trace, [tensor for _, tensor in self._seeds])
         seeds = tuple(j for j, _ in self._seeds)
+        if not self._exact:
+            return None
         return None if tape is None else (
             self.structure, self.visible, self.updates, owners, places, self.freed, seeds, tape, self.node_name)
 
@@ -253,23 +296,41 @@ class Capture:
         return [given_as(lifted.source, leaves) for lifted in self.inputs]
 
     def check_writable(self, tensors: Sequence[Tensor]) -> None:
-        """ArgumentTypeError where the call would write into memory that is read-only."""
-        for _, i in self.updates:
+        """AutogradError where autograd refuses a change in place, ArgumentTypeError where memory is read-only."""
+        for (_, i), watched in zip(self.updates, self.watched):
+            if tensors[i]._meta is not None:
+                with enable_grad() if watched else no_grad():
+                    refuse(tensors[i])
             if not tensors[i]._data.flags.writeable:
                 raise ArgumentTypeError("a compiled function changes a tensor in place whose memory is read-only",
                                         hint="clone() it")
 
-    def finish(self, leaves: Sequence[Any], tensors: Sequence[Tensor], outputs: Sequence[np.ndarray]) -> Any:
+    def before(self, tensors: Sequence[Tensor]) -> dict[int, np.ndarray]:
+        """What inputs hold that the call is going to change, as far as a derivative is computed from it."""
+        if self.differentiable is None:
+            return {}
+        return {i: tensors[i]._data.copy() for _, i in self.updates if i in self.differentiable.read}
+
+    def finish(
+        self, leaves: Sequence[Any], tensors: Sequence[Tensor], outputs: Sequence[np.ndarray], before: Mapping[int, np.ndarray]
+    ) -> Any:
         """Do what remains when the outputs are there, those of `updates` in the memory of their inputs; the result."""
-        for _, i in self.updates:
-            tensors[i]._version_counter().count += 1
+        for (_, i), changes in zip(self.updates, self.changes):
+            tensors[i]._version_counter().count += changes
         for owner, j in self.grads:
             owned_by(owner, leaves)._state().grad = None if j is None else wrap(outputs[j])
         made = [wrap(outputs[j]) for j in range(self.visible)]
         for j in self.freed:
-            made[j]._node = FREED
+            if j < self.visible:
+                made[j]._node = FREED
+        node = None
         if self.differentiable is not None:
-            CompiledBackward(self.differentiable, tensors, outputs, made)
+            node = CompiledBackward(self.differentiable, tensors, outputs, made, before)
+        for j, i in self.updates:
+            if j in self.freed:
+                _give_history(tensors[i], FREED, 0)
+            elif node is not None and j in node.how.seeded:
+                _give_history(tensors[i], node, node.how.seeded.index(j))
         results: list[Any] = []
         for result in self.results:
             match result.base if isinstance(result, Alias) else result:
@@ -299,13 +360,33 @@ class Capture:
 
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:
         """What a native entry is told of a call; None where it takes Python."""
-        if self.differentiable is not None or not all(none for _, none in self.grad_guards):
+        updated = {j for j, _ in self.updates}
+        if self.differentiable is not None or not updated.isdisjoint(self.freed):
+            return None
+        if not all(none for _, none in self.grad_guards):
             return None
         return Plan(
             inputs=self.inputs, updates=self.updates, grads=self.grads, without_grad=[owner for owner, _ in self.grad_guards],
             results=self.results, structure=self.structure, nodes=dict.fromkeys(self.freed, FREED), snapshot=snapshot,
             pinned=pinned,
         )  # fmt: skip
+
+
+def _give_history(tensor: Tensor, node: Node, index: int) -> None:
+    """Tell autograd of a change in place: what the tensor holds now is an output of a node."""
+    new = wrap(tensor._data)
+    new._node, new._state().index = node, index
+    with enable_grad():
+        adopt(tensor, new)
+
+
+def _inputs_read(graph: Graph, outputs: Sequence[int] | None = None) -> frozenset[int]:
+    """The numbers of the inputs that some outputs are computed from."""
+    live = set(graph.outputs if outputs is None else [graph.outputs[j] for j in outputs])
+    for node in reversed(graph.nodes):
+        if any(result in live for result in node.results):
+            live.update(node.operands)
+    return frozenset(i for i, value in enumerate(graph.inputs) if value in live)
 
 
 def owned_by(owner: Argument | Captured, leaves: Sequence[Any]) -> Tensor:
@@ -353,7 +434,7 @@ def _tape_signature(trace: Trace, tensors: Sequence[Tensor]) -> tuple[Any, ...] 
         if isinstance(target, Tensor):
             if target._meta is not None and (target._meta.hooks or target._meta.post_hooks):
                 return None
-            lifted = trace.lifted(target)
+            lifted = trace.input_at(target)
             found.append(("leaf", -1 if lifted is None else trace.inputs.index(lifted)))
         elif id(target) in numbers:
             found.append((numbers[id(target)], index))

@@ -93,8 +93,9 @@ class Compiled:
             for j, t in enumerate(code.outputs)
         ]
         self.capture.check_writable(tensors)
+        before = self.capture.before(tensors)
         code.run(arrays, outputs)
-        return self.capture.finish(leaves, tensors, outputs)
+        return self.capture.finish(leaves, tensors, outputs, before)
 
     def lines(self) -> list[str]:
         """The graph as text, and what it rests on."""

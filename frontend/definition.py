@@ -428,7 +428,8 @@ class Definition(Trace):
 
     def adopt(self, tensor: Tensor, value: Value) -> None:
         """Let an input stand for a tensor from outside."""
-        lifted = self._lifted[id(tensor)] = Lifted(Captured(tensor), value, tensor, tensor._node)
+        lifted = self._lifted[id(tensor)] = Lifted(
+            Captured(tensor), value, tensor, tensor._node, tensor.requires_grad, tensor._version)
         self.inputs.append(lifted)
         self._alive.append(tensor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from graphc.autodiff import vjp_graph
 from graphc.backend import Executable, Layout
 from graphc.bind import bind_graph
 from graphc.compiler import executable
-from graphc.frontend.modes import mode
+from graphc.errors import AutogradError
+from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.native import array_function, strides_of
-from graphc.frontend.node import Node, edge_to
-from graphc.frontend.tape import Saved, freed_error, modified_error
+from graphc.frontend.node import Edge, Node, edge_to
+from graphc.frontend.tape import AliasNode, CopySlices, OpNode, Saved, ZeroNode, freed_error, modified_error
 from graphc.frontend.tensor import Tensor, Version, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
@@ -49,12 +51,83 @@ class ArrayFunction:
         return executable(self._graph, Layout(tuple(map(strides_of, arrays))), backend=self._backend)
 
 
+_NOTHING: Mapping[int, np.ndarray] = MappingProxyType({})
+
+
+@dataclass(eq=False)
+class SecondOrder:
+    """A derivative as the tape of a trace had it, and the derivative of that."""
+
+    first: Graph
+    """From the inputs and the cotangents of outputs to the cotangents of inputs."""
+    second: Graph | Exception
+    """From those, and cotangents of some results of `first`, to the cotangents of some that `first` takes; or what was raised
+    when the tape was asked for it."""
+    seeded: list[int]
+    """Numbers of those results."""
+    wanted: list[int]
+    """Numbers of what `first` takes that cotangents go to."""
+
+    def bind(self, sizes: Mapping[str, int]) -> SecondOrder:
+        """The same for these sizes."""
+        second = self.second if isinstance(self.second, Exception) else bind_graph(self.second, sizes)
+        return replace(self, first=bind_graph(self.first, sizes), second=second)
+
+    def apply(self, operands: Sequence[Tensor]) -> list[Tensor]:
+        """The cotangents of the inputs, with a history if one is wanted."""
+        with no_grad():
+            results = apply_graph(self.first, operands)
+        if mode.grad and any(operands[i].requires_grad for i in self.wanted):
+            node = SecondBackward(self, operands)
+            for k, j in enumerate(self.seeded):
+                results[j]._node = node
+                results[j]._state().index = k
+        return results
+
+
+class SecondBackward(Node):
+    """The node of a derivative that was taken from a tape."""
+
+    __slots__ = ("how", "outputs", "saved")
+
+    def __init__(self, how: SecondOrder, operands: Sequence[Tensor]) -> None:
+        super().__init__(tuple(edge_to(operands[i]) for i in how.wanted))
+        self.how = how
+        self.outputs = len(how.seeded)  # type: ignore[misc]
+        self.saved: list[Saved] | None = [Saved(t) for t in operands]
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        if self.saved is None:
+            raise freed_error(self.name())
+        graph = self.how.second
+        if isinstance(graph, Exception):
+            raise graph
+        operands = [saved.unpack(self) for saved in self.saved]
+        types = [self.how.first.outputs[j].type for j in self.how.seeded]
+        seeds = [wrap(np.zeros(t.shape, t.dtype.numpy)) if ct is None else ct for ct, t in zip(cotangents, types)]
+        if mode.grad:
+            raise AutogradError(
+                "a third derivative of a compiled function with user-defined backwards, hooks, or hidden changes of tensors "
+                "that require grad", expected="derivatives of the first and the second order",
+                hint="run the function eagerly, or compile the code that takes the derivatives")
+        return apply_graph(graph, [*operands, *seeds])
+
+    def free(self) -> None:
+        self.saved = None
+
+    @property
+    def is_freed(self) -> bool:
+        return self.saved is None
+
+
 @dataclass(eq=False)
 class Differentiable:
     """How a call of a graph takes part in autograd."""
 
     whole: Graph
     """The graph as a function of its inputs, for derivatives of higher order."""
+    second: SecondOrder | None
+    """The derivative and its own, where they are not those of the graph: user-defined backwards, hooks."""
     backward: ArrayFunction
     """From what was kept, some of the inputs, and cotangents of outputs, to the cotangents of inputs."""
     wanted: list[int]
@@ -67,10 +140,13 @@ class Differentiable:
     """Numbers of the outputs that the backward takes, first of all."""
     taken: list[int]
     """Numbers of the inputs that it takes then."""
+    read: frozenset[int]
+    """Numbers of the inputs that a derivative may be computed from, of the first order or a higher one."""
 
     def bind(self, sizes: Mapping[str, int]) -> Differentiable:
         """The same for these sizes."""
-        return replace(self, whole=bind_graph(self.whole, sizes), backward=self.backward.bind(sizes))
+        second = None if self.second is None else self.second.bind(sizes)
+        return replace(self, whole=bind_graph(self.whole, sizes), second=second, backward=self.backward.bind(sizes))
 
 
 class CompiledBackward(Node):
@@ -79,9 +155,11 @@ class CompiledBackward(Node):
     __slots__ = ("how", "kept", "outputs", "saved", "versions")
 
     def __init__(
-        self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor]
+        self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor],
+        before: Mapping[int, np.ndarray] = _NOTHING,
     ) -> None:
-        """Of a call with these inputs and outputs; `results` are the outputs that are tensors now, the first ones."""
+        """Of a call with these inputs and outputs; `results` are the outputs that are tensors now, the first ones; `before` is
+        what inputs held that the call has changed, as far as a derivative is computed from it."""
         Node.__init__(self, tuple([edge_to(tensors[i]) for i in how.wanted]))
         self.how = how
         self.outputs = len(how.seeded)  # type: ignore[misc]
@@ -90,11 +168,21 @@ class CompiledBackward(Node):
         self.versions: list[tuple[int, Version]] = [
             (j, results[j]._version_counter()) for j in how.kept if j < len(results)
         ]
-        self.saved: list[Saved] | None = [Saved(t) for t in tensors]
+        self.saved: list[Saved] | None = [self._kept(i, tensor, before) for i, tensor in enumerate(tensors)]
         for k, j in enumerate(how.seeded):
-            results[j]._node = self
-            if k:
-                results[j]._state().index = k
+            if j < len(results):
+                results[j]._node = self
+                if k:
+                    results[j]._state().index = k
+
+    def _kept(self, i: int, tensor: Tensor, before: Mapping[int, np.ndarray]) -> Saved:
+        """An input as it was. One that is not read is kept for its type alone: it may go on to change."""
+        if i in self.how.read and i not in before:
+            return Saved(tensor)
+        old = wrap(before.get(i, tensor._data))
+        if i in before and i in self.how.wanted:
+            old._node = AliasNode((self.edges[self.how.wanted.index(i)],))
+        return Saved(old)
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         if self.kept is None or self.saved is None:
@@ -105,7 +193,10 @@ class CompiledBackward(Node):
         if mode.grad or active() is not None:
             # to be differentiated again: as a function of the inputs, not of what was kept
             inputs = [saved.unpack(self) for saved in self.saved]
-            results = apply_graph(_vjp(how.whole, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
+            if how.second is not None:
+                results = how.second.apply([*inputs, *seeds])
+            else:
+                results = apply_graph(_vjp(how.whole, tuple(how.wanted), tuple(how.seeded)), [*inputs, *seeds])
             return [result if some else None for result, some in zip(results, comes)]
         for j, version in self.versions:
             if version.count:
@@ -160,6 +251,25 @@ def is_freed(tensor: Tensor) -> bool:
                 seen.add(id(edge[0]))
                 pending.append(edge[0])
     return False
+
+
+def is_plain(edge: Edge) -> bool:
+    """Whether the tape above an edge holds nothing but ops, whose derivatives are those of a graph of them."""
+    pending = [] if edge is None else [edge[0]]
+    seen = set(map(id, pending))
+    while pending:
+        target = pending.pop()
+        if isinstance(target, Node):
+            watched = target.hooks or target.prehooks or target.tensor_prehooks or target.retainers
+            if watched or not isinstance(target, (OpNode, AliasNode, CopySlices, ZeroNode)):
+                return False
+            for edge in target.edges:
+                if edge is not None and id(edge[0]) not in seen:
+                    seen.add(id(edge[0]))
+                    pending.append(edge[0])
+        elif target._meta is not None and (target._meta.hooks or target._meta.post_hooks):
+            return False
+    return True
 
 
 class GraphBackward(Node):

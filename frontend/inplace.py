@@ -86,7 +86,7 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
         if outside:
             return target  # its history is kept where it comes from
     bump(target)
-    _adopt(target, new)
+    adopt(target, new)
     return target
 
 
@@ -104,7 +104,7 @@ def bump(tensor: Tensor) -> None:
     tensor._version_counter().count += 1
 
 
-def _adopt(target: Tensor, new: Tensor) -> None:
+def adopt(target: Tensor, new: Tensor) -> None:
     """The target's history is that of `new` from here on."""
     if not mode.grad:
         return

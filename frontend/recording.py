@@ -20,6 +20,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
 from graphc.frontend.symbolic_number import SymbolicNumber
+from graphc.frontend.tape import AliasNode
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Number, NumbersNeeded, OnlyEagerly, Trace, parameter_names
 from graphc.frontend.tracer import activated
@@ -58,9 +59,8 @@ class Recording:
         self.backend = backend
         self._arguments = args, kwargs
         self.leaves, self.structure = flatten((args, kwargs))
-        self.inside = _stand_ins(self.leaves, shapes or {})
-        with_history = [x for x, own in zip(self.inside, self.leaves) if has_history(own)]
-        self.trace = trace = Trace(name, self.inside, parameter_names(function), with_history)
+        self.inside, doors = _stand_ins(self.leaves, shapes or {})
+        self.trace = trace = Trace(name, self.inside, parameter_names(function), doors)
         for i, shape in (shapes or {}).items():
             trace.declare_sizes(self.inside[i], shape)
         inside_args, inside_kwargs = unflatten(self.structure, self.inside)
@@ -160,12 +160,13 @@ class Recording:
         capture = self.capture
         tensors = capture.tensors(self.leaves)
         capture.check_writable(tensors)
+        before = capture.before(tensors)
         for j, i in capture.updates:
             tensors[i]._data[...] = self._outputs[j]
             self._outputs[j] = tensors[i]._data
         if self.tree is not None and any(reference() is not None for _, reference in capture.returned):
             self.tree.plain_numbers = True
-        result = capture.finish(self.leaves, tensors, self._outputs)
+        result = capture.finish(self.leaves, tensors, self._outputs, before)
         capture.left, capture.returned = (), []  # real now, and nobody else's
         return self._containers.finish(result)
 
@@ -215,12 +216,20 @@ def _refuse_async(result: Any, name: str) -> None:
         raise TraceError(f"{name!r} is an async function", expected="a function that returns when it is done")
 
 
-def _stand_ins(leaves: Sequence[Any], shapes: Mapping[int, Shape]) -> list[Any]:
-    """The leaves as the traced function sees them. A tensor with a history is replaced by one without, so that the tape of
-    the trace ends at the function's door, and a view by a tensor on the same memory that knows nothing of its base: the
-    graph must stand for any other view. So is one that is to have symbolic sizes."""
+def _stand_ins(leaves: Sequence[Any], shapes: Mapping[int, Shape]) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
+    """The leaves as the traced function sees them. A view is replaced by a tensor on the same memory that knows nothing of its
+    base: the graph must stand for any other view. So is one that is to have symbolic sizes, and a tensor with a history by
+    one whose history is a leaf, so that the tape of the trace ends at the function's door: these, with their leaves."""
     made: dict[int, Tensor] = {}
+    doors: list[tuple[Tensor, Tensor]] = []
     for i, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor) and id(leaf) not in made and (has_history(leaf) or leaf._is_view() or i in shapes):
+        if not isinstance(leaf, Tensor) or id(leaf) in made:
+            continue
+        if has_history(leaf):
+            door = wrap(leaf._data).requires_grad_()
+            made[id(leaf)] = inside = wrap(leaf._data)
+            inside._node = AliasNode(((door, 0),))
+            doors.append((inside, door))
+        elif leaf._is_view() or i in shapes:
             made[id(leaf)] = wrap(leaf._data).requires_grad_(leaf.requires_grad and mode.grad)
-    return [made.get(id(leaf), leaf) for leaf in leaves]
+    return [made.get(id(leaf), leaf) for leaf in leaves], doors

@@ -61,14 +61,14 @@ class Entrance:
         self.value = Value(lifted.value.type, None, lifted.value.index)
         tensor = lifted.tensor
         self.layout = None if tensor is None else strides_of(tensor._data)
-        self.needs_grad = tensor is not None and tensor.requires_grad
+        self.needs_grad = lifted.needs_grad
 
     def matches(self, lifted: Lifted) -> bool:
         """Whether a trace has found the same."""
         tensor = lifted.tensor
         return (
             self.value.type == lifted.value.type and same_source(self.source, lifted.source)
-            and (tensor is None or (strides_of(tensor._data) == self.layout and tensor.requires_grad == self.needs_grad))
+            and (tensor is None or (strides_of(tensor._data) == self.layout and lifted.needs_grad == self.needs_grad))
         )
 
     def differs(self, leaves: Sequence[Any]) -> str | None:

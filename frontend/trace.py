@@ -20,6 +20,7 @@ import graphc.ops as ops
 from graphc.errors import TraceError
 from graphc.frontend.modes import mode
 from graphc.frontend.nn.module import Module
+from graphc.frontend.node import Edge
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
 from graphc.ir import Builder, Value
@@ -68,6 +69,10 @@ class Lifted:
     tensor: Tensor | None = None
     node: Any = None
     """The tensor's history before the trace."""
+    needs_grad: bool = False
+    """Whether it required grad then."""
+    version: int = 0
+    """How often it had been changed in place."""
     array: Any = None
     """The number; or those of an argument whose sizes are symbols: its tensor holds the graph's value."""
 
@@ -125,8 +130,10 @@ class Trace:
         name: str,
         arguments: Sequence[Any] = (),
         names: Mapping[int, str] | None = None,
-        with_history: Sequence[Tensor] = (),
+        doors: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
+        """`doors` are pairs of an argument that stands for the result of another computation, and the leaf that its history
+        ends in: there a backward pass would go on outside."""
         self.builder = Builder(name)
         self.backward_at: int | None = None
         """How many nodes there were when a backward pass first began."""
@@ -136,8 +143,8 @@ class Trace:
         self.inputs: list[Lifted] = []
         self.grads: dict[int, GradState] = {}
         self._arguments = {id(a): i for i, a in reversed(list(enumerate(arguments))) if isinstance(a, Tensor)}
-        self._with_history = set(map(id, with_history))
-        """Arguments that stand for results of other computations: a backward pass would have to go on there."""
+        self._doors = {id(argument): door for argument, door in doors}
+        self._with_history = {id(door) for _, door in doors}
         self._names = names or {}
         self._lifted: dict[int, Lifted] = {}
         self._gradients: dict[int, Tensor] = {}  # id of a .grad that was there before -> the tensor that it belongs to
@@ -145,6 +152,10 @@ class Trace:
         self._views: dict[tuple[int, Value], Value] = {}
         self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
         self._made: set[int] = set()
+        self.watched: set[int] = set()
+        """The ids of tensors that were changed where autograd sees it: not under no_grad, and not by way of detach()."""
+        self.hides_changes = False
+        """Whether a tensor was changed that requires grad, and keeps its history: the graph's derivative is not the tape's."""
         self.leaves_traces = False
         """Whether the call does something to Python's state, and may have left there what it has made."""
         self._alive: list[Any] = [*arguments]  # ids must not be used again while the trace runs
@@ -189,6 +200,10 @@ class Trace:
             value, tensor = view.write(self._root(base), value), base
         else:
             self._root(tensor)
+        if mode.grad and (view is None or view.tracked):
+            self.watched.add(id(tensor))
+        elif tensor.requires_grad:
+            self.hides_changes = True
         self._alive.append(tensor)
         self._current[id(tensor)] = value
 
@@ -366,22 +381,51 @@ class Trace:
                 reach, owner = high, i
 
     def check_histories(self) -> None:
-        """A tensor from outside must not get a history inside: it could not be kept. OnlyEagerly otherwise."""
+        """OnlyEagerly where a tensor from outside has a history now that it could not be given when the trace is over."""
         for lifted in self.inputs:
-            if lifted.tensor is not None and lifted.tensor._node is not lifted.node:
+            tensor = lifted.tensor
+            if tensor is None or tensor._node is lifted.node or (self.is_made(tensor) and not self.leaves_traces):
+                continue
+            grown = isinstance(lifted.source, (Argument, Captured)) and id(tensor) in self._current
+            if not grown or tensor._node is None or (lifted.node is not None and id(tensor) not in self._doors):
                 raise OnlyEagerly(
-                    f"{self.builder.name!r} changes a tensor in place in a way that autograd would have to know of: "
+                    f"{self.builder.name!r} changes the history of a tensor that was not passed to it, or takes it away: "
                     f"{lifted.value!r}",
-                    expected="in-place changes of tensors from outside under no_grad, or with values that need no gradient",
+                    expected="in-place changes of arguments, or of tensors without a history",
                     hint="return the new value instead",
                 )
 
+    def edge_to_input(self, lifted: Lifted) -> Edge:
+        """Where in the trace's tape the cotangent of an input comes out; OnlyEagerly where the tape goes on outside."""
+        assert lifted.tensor is not None
+        if id(lifted.tensor) in self._doors:
+            return self._doors[id(lifted.tensor)], 0
+        if lifted.node is not None:
+            raise OnlyEagerly(
+                f"{self.builder.name!r} uses a tensor with a history that was not passed to it: {lifted.value!r}",
+                hint="make it an argument, or detach() it",
+            )
+        return lifted.tensor, 0
+
+    def input_at(self, target: Tensor) -> Lifted | None:
+        """The input that stands for a leaf of the tape."""
+        inside = next((argument for argument, door in self._doors.items() if door is target), id(target))
+        return self._lifted.get(inside)
+
+    def changes(self, lifted: Lifted) -> int:
+        """How often an input was changed in place."""
+        return 0 if lifted.tensor is None else lifted.tensor._version - lifted.version
+
     def restore(self) -> None:
-        """The end, good or bad: the values are cut loose, and tensors from outside have the history that they had."""
+        """The end, good or bad: the values are cut loose, and tensors from outside have the history and the version that they
+        had."""
         self.builder.abandon()
         for lifted in self.inputs:
-            if lifted.tensor is not None:
-                lifted.tensor._node = lifted.node
+            tensor = lifted.tensor
+            if tensor is not None:
+                tensor._node = lifted.node
+                if tensor._version != lifted.version:
+                    tensor._version_counter().count = lifted.version
 
     # Within
 
@@ -437,7 +481,8 @@ class Trace:
                 name += "_"
         data = tensor._data
         value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
-        lifted = self._lifted[id(tensor)] = Lifted(source, value, tensor, tensor._node)
+        lifted = self._lifted[id(tensor)] = Lifted(
+            source, value, tensor, tensor._node, tensor.requires_grad, tensor._version)
         self.inputs.append(lifted)
         self._alive.append(tensor)
         return lifted
