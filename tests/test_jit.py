@@ -88,7 +88,7 @@ def test_a_kept_module_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest
     def refuse(*arguments: object) -> None:
         raise AssertionError("compiled")
 
-    monkeypatch.setattr(jit, "_generate", refuse)
+    monkeypatch.setattr(jit, "generate_all", refuse)
     module = compile_module(TWICE, Target.host(), cache=cache)
     assert integer_function(module, "twice")(21) == 42
     with pytest.raises(AssertionError):

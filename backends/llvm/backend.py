@@ -15,11 +15,12 @@ from graphc.backends.llvm import control
 from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
-from graphc.backends.llvm.jit import compile_module
+from graphc.backends.llvm.jit import compile_units
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
 from graphc.backends.llvm.sizes import PREPARE
 from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.units import divide
 from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
@@ -48,7 +49,7 @@ class LLVMExecutable:
         natives = {call.op: native_code(call.op, target) for call in program.calls() if call.op.native is not None}
         imports |= {native_symbol(op): code.address("kernel") for op, code in natives.items()}
         self._natives = list(natives.values())
-        self.module = compile_module(str(rendered.module), target, imports=imports, name=program.name)
+        self.module = compile_units(divide(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
         self._words = rendered.sizes
         self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None

@@ -62,8 +62,8 @@ class Module:
         self.vector_bytes = vector_bytes
         self.functions: list[Function] = []
         self.sizes: Any = None  # see `sizes`, which keeps what it knows here and in the functions
-        self._declarations: dict[str, str] = {}
-        self._globals: dict[str, str] = {}
+        self.declarations: dict[str, str] = {}
+        self.globals: dict[str, str] = {}
 
     def function(
         self,
@@ -85,28 +85,28 @@ class Module:
 
     def declare(self, name: str, result: str, params: Sequence[str]) -> str:
         """Declare an external function or an intrinsic once; returns its symbol, `@name`."""
-        self._declarations[name] = f"declare {result} @{name}({', '.join(params)})"
+        self.declarations[name] = f"declare {result} @{name}({', '.join(params)})"
         return f"@{name}"
 
     def constant(self, name: str, definition: str) -> str:
         """Add a private constant, as in constant("table", "[4 x float] [...]"); returns its symbol."""
-        self._globals[name] = f"@{name} = private unnamed_addr constant {definition}"
+        self.globals[name] = f"@{name} = private unnamed_addr constant {definition}"
         return f"@{name}"
 
     def variable(self, name: str, definition: str) -> str:
         """Add an internal variable; returns its symbol."""
-        self._globals[name] = f"@{name} = internal global {definition}"
+        self.globals[name] = f"@{name} = internal global {definition}"
         return f"@{name}"
 
     def export(self, name: str, definition: str) -> str:
         """Add a variable whose address others can ask for; returns its symbol."""
-        self._globals[name] = f"@{name} = global {definition}"
+        self.globals[name] = f"@{name} = global {definition}"
         return f"@{name}"
 
     def __str__(self) -> str:
-        parts = [f"; {self.name}", *self._globals.values(), *map(str, self.functions)]
+        parts = [f"; {self.name}", *self.globals.values(), *map(str, self.functions)]
         defined = {function.name for function in self.functions}
-        parts += [text for name, text in self._declarations.items() if name not in defined]
+        parts += [text for name, text in self.declarations.items() if name not in defined]
         return "\n".join(parts) + "\n"
 
 
@@ -127,6 +127,8 @@ class Function:
         arguments = ", ".join(f"{type_} %{param}" for type_, param in params)
         head = " ".join(filter(None, ("define", linkage, result)))
         self._head = f"{head} @{name}({arguments}) {attributes} {{"
+        self.declaration = f"declare {result} @{name}({', '.join(type_ for type_, _ in params)})"
+        self.inlined = "alwaysinline" in attributes
         self._slots: list[str] = []
         self.sizes: dict[Any, str] = {}
         self.size_table = ""

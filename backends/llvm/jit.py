@@ -13,58 +13,47 @@ import ctypes
 import functools
 import itertools
 import os
-import re
-import struct
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import llvmlite
 import llvmlite.binding as llvm
 
+from graphc.backends.llvm.codegen import GENERATOR, Code, Refusal, assembly, generate, generate_all
 from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.units import Units
 from graphc.config import config
 from graphc.disk_cache import DiskCache, cache_key
 from graphc.errors import CompileError
 
-# The templates are written as they should run, so little is left to do: inline what asks for it, turn stack slots into
-# registers, tidy up. On 40 fused kernels these take 10 ms beside the 85 ms of instruction selection and register
-# allocation; LLVM's O1 and O2 take 85 to 150 ms, and neither they nor O3 gave a faster GEMM, convolution or pointwise
-# kernel. The code generator does the rest (common subexpressions, loop-invariant code) at any level.
-_PASSES = (
-    "always_inliner",
-    "sroa",
-    "simplify_cfg",
-    "instruction_combine",
-    "global_dead_code_eliminate",
-    "strip_dead_prototype",
-)
-# What the object code depends on besides text and target.
-_GENERATOR = f"2 {llvmlite.__version__} {llvm.llvm_version_info} {_PASSES}"
-
-_LENGTHS = struct.Struct("<II")
 # What the code generator calls where the CPU has no instruction for it, and no library brings: conversions.ll.
 _CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
-_INTERNAL = (llvm.Linkage.internal, llvm.Linkage.private)
 _Result = TypeVar("_Result")
 
-# LLVM is used under this lock only. A fork waits for it, lest a child start with LLVM's own locks held by a thread that
-# it does not have. Reentrant, since the garbage collector may drop a module while its thread is in here.
+# LLVM is used under this lock only, by the thread that holds it and by helpers that this one waits for. A fork waits for
+# it, lest a child start with LLVM's own locks held by a thread that it does not have. Reentrant, since the garbage collector
+# may drop a module while its thread is in here.
 _lock = threading.RLock()
 _libraries = itertools.count()
+_dropped: deque[llvm.ResourceTracker] = deque()
+"""What is to be unloaded by whoever has the lock next."""
+_loaded: weakref.WeakValueDictionary[str, NativeModule] = weakref.WeakValueDictionary()
+"""The units in this process, by their keys on disk."""
 
 
 class NativeModule:
     """Machine code in this process. It stays as long as this object does: who keeps an address must keep the module."""
 
-    def __init__(self, name: str, library: llvm.ResourceTracker, symbols: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, library: llvm.ResourceTracker, symbols: tuple[str, ...], used: tuple[NativeModule, ...] = ()
+    ) -> None:
         self.name = name
+        self._used = used
         self._addresses = {symbol: library[symbol] for symbol in symbols}
         weakref.finalize(self, _unload, library).atexit = False
 
@@ -114,36 +103,44 @@ def compile_module(
             hint="emit_object makes object code for other machines",
         )
     cache = DiskCache.configured() if cache is None else cache
-    key = cache_key(_GENERATOR, target.key, text)
-    entry = cache.get(key)
-    if entry is not None:
-        code = _Code.from_bytes(entry)
-    else:
-        started = time.perf_counter()
-        code = _generate(text, target, name)
-        if config.debug >= 1:
-            print(f"graphc: compiled {name} in {(time.perf_counter() - started) * 1e3:.1f} ms", file=sys.stderr)
-        cache.put(key, code.to_bytes())
+    key = cache_key(GENERATOR, target.key, text)
+    code = _kept(cache, key)
 
-    addresses = dict(imports or {})
-    if missing := [symbol for symbol in code.imports if symbol not in addresses and not _in_process(symbol)]:
-        raise CompileError(
-            f"{name}: undefined symbols: {', '.join(missing)}",
-            expected="a definition in the text, an address in `imports`, or a function of the C library",
-            got=f"imports: {', '.join(sorted(addresses)) or 'none'}",
-        )
-    for symbol in _CONVERSIONS:
-        if symbol.encode() in code.object_file and symbol not in code.exports:
-            addresses.setdefault(symbol, _conversions(target).address(symbol))
-    try:
-        return _undisturbed(lambda: _load(name, code, addresses))
-    except RuntimeError as error:
-        raise CompileError(
-            f"{name}: the object code cannot be loaded",
-            got=str(error),
-            hint="LLVM has written to stderr which functions it misses; the code generator calls them for what this CPU "
-            "has no instruction for",
-        ) from error
+    def work() -> NativeModule:
+        return _link(name, [_generated({key: text}, target, name, cache)[key] if code is None else code], imports or {}, target)
+
+    return _undisturbed(work, name)
+
+
+def compile_units(
+    units: Units, target: Target, *, imports: Mapping[str, int] | None = None, cache: DiskCache | None = None, name: str
+) -> NativeModule:
+    """The same for a module in units: of these, what has been compiled already is not compiled again, and what is in this
+    process is not loaded again. The result has the symbols of the main unit."""
+    if config.debug >= 4:
+        for text in (*(unit.text for unit in units.parts), units.main):
+            print(text, file=sys.stderr)
+    cache = DiskCache.configured() if cache is None else cache
+    keys = {unit: cache_key(GENERATOR, target.key, unit.text) for unit in units.parts}
+    main = cache_key(GENERATOR, target.key, units.main)
+
+    def work() -> NativeModule:
+        addresses, used = dict(imports or {}), []
+        texts = {main: units.main}
+        for unit, key in keys.items():
+            module = _loaded.get(key)
+            if module is None:
+                texts[key] = unit.text
+            else:
+                used.append(module)
+                addresses |= {symbol: module.address(symbol) for symbol in unit.exports}
+        codes = {key: code for key in texts if (code := _kept(cache, key)) is not None}
+        codes |= _generated({key: text for key, text in texts.items() if key not in codes}, target, name, cache)
+        module = _link(name, [codes[key] for key in texts], addresses, target, used)
+        _loaded.update((key, module) for key in texts if key != main)
+        return module
+
+    return _undisturbed(work, name)
 
 
 def emit_object(text: str, target: Target, *, name: str | None = None) -> bytes:
@@ -151,77 +148,68 @@ def emit_object(text: str, target: Target, *, name: str | None = None) -> bytes:
 
     A CompileError says what LLVM has against the text.
     """
-    return _generate(text, target, name or _title(text)).object_file
+    return _undisturbed(lambda: generate(text, target), name or _title(text)).object_file
 
 
 def emit_assembly(text: str, target: Target, *, name: str | None = None) -> str:
     """Compile LLVM IR to assembly, to read. A CompileError says what LLVM has against the text."""
-    name = name or _title(text)
-
-    def work() -> str:
-        machine = target.machine()
-        with _optimized(text, machine) as module:
-            return str(machine.emit_assembly(module))
-
-    return _compiling(work, text, name)
+    return _undisturbed(lambda: assembly(text, target), name or _title(text))
 
 
-@dataclass(frozen=True, slots=True)
-class _Code:
-    """A compiled module: the object file, the symbols it defines for others and those it wants from them."""
-
-    object_file: bytes
-    exports: tuple[str, ...]
-    imports: tuple[str, ...]
-
-    def to_bytes(self) -> bytes:
-        exports, imports = ("\0".join(names).encode() for names in (self.exports, self.imports))
-        return _LENGTHS.pack(len(exports), len(imports)) + exports + imports + self.object_file
-
-    @staticmethod
-    def from_bytes(data: bytes) -> _Code:
-        exports, imports = _LENGTHS.unpack_from(data)
-        middle = _LENGTHS.size + exports
-        end = middle + imports
-        names = (data[start:stop].decode() for start, stop in ((_LENGTHS.size, middle), (middle, end)))
-        return _Code(data[end:], *(tuple(filter(None, text.split("\0"))) for text in names))
+def _kept(cache: DiskCache, key: str) -> Code | None:
+    """What is on disk."""
+    entry = cache.get(key)
+    return None if entry is None else Code.from_bytes(entry)
 
 
-def _generate(text: str, target: Target, name: str) -> _Code:
-    def work() -> _Code:
-        machine = target.machine()
-        with _optimized(text, machine) as module:
-            symbols = [*module.functions, *module.global_variables]
-            exports = tuple(s.name for s in symbols if not s.is_declaration and s.linkage not in _INTERNAL)
-            imports = tuple(s.name for s in symbols if s.is_declaration and not s.name.startswith("llvm."))
-            return _Code(machine.emit_object(module), exports, imports)
-
-    return _compiling(work, text, name)
-
-
-@contextmanager
-def _optimized(text: str, machine: llvm.TargetMachine) -> Iterator[llvm.ModuleRef]:
-    """The module of a text, verified and put through the passes."""
-    # A module must go before its context. Left to the garbage collector, as after an error, their order is chance.
-    with llvm.create_context() as context, llvm.parse_assembly(text, context) as module:
-        module.triple = machine.triple
-        module.data_layout = str(machine.target_data)
-        module.verify()
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(1))
-        passes = llvm.create_new_module_pass_manager()
-        for name in _PASSES:
-            getattr(passes, f"add_{name}_pass")()
-        passes.run(module, builder)
-        yield module
+def _generated(texts: Mapping[str, str], target: Target, name: str, cache: DiskCache) -> dict[str, Code]:
+    """The code of texts by their keys, which is kept on disk from now on."""
+    if not texts:
+        return {}
+    started = time.perf_counter()
+    made = generate_all(texts, target)
+    if config.debug >= 1:
+        units = "" if len(texts) == 1 else f", {len(texts)} units,"
+        print(f"graphc: compiled {name}{units} in {(time.perf_counter() - started) * 1e3:.1f} ms", file=sys.stderr)
+    for key, code in made.items():
+        cache.put(key, code.to_bytes())
+    return made
 
 
-def _load(name: str, code: _Code, imports: Mapping[str, int]) -> NativeModule:
-    library = llvm.JITLibraryBuilder().add_object_img(code.object_file).add_current_process()
-    for symbol, address in imports.items():
+def _link(
+    name: str, codes: Sequence[Code], imports: Mapping[str, int], target: Target, used: Sequence[NativeModule] = ()
+) -> NativeModule:
+    """Load code as one module, which keeps those that it has addresses of. A Refusal says which symbols are not to be
+    found."""
+    addresses = dict(imports)
+    exports = dict.fromkeys(symbol for code in codes for symbol in code.exports)
+    wanted = dict.fromkeys(symbol for code in codes for symbol in code.imports)
+    if missing := [s for s in wanted if s not in addresses and s not in exports and not _in_process(s)]:
+        raise Refusal(
+            f"undefined symbols: {', '.join(missing)}",
+            expected="a definition in the text, an address in `imports`, or a function of the C library",
+            got=f"imports: {', '.join(sorted(addresses)) or 'none'}",
+        )
+    for symbol in _CONVERSIONS:
+        if symbol not in exports and any(symbol.encode() in code.object_file for code in codes):
+            addresses.setdefault(symbol, _conversions(target).address(symbol))
+    library = llvm.JITLibraryBuilder()
+    for code in codes:
+        library.add_object_img(code.object_file)
+    library.add_current_process()
+    for symbol, address in addresses.items():
         library.import_symbol(symbol, address)
-    for symbol in code.exports:
+    for symbol in exports:
         library.export_symbol(symbol)
-    return NativeModule(name, library.link(_linker(), f"graphc.{next(_libraries)}"), code.exports)
+    try:
+        return NativeModule(name, library.link(_linker(), f"graphc.{next(_libraries)}"), tuple(exports), tuple(used))
+    except RuntimeError as error:
+        raise Refusal(
+            "the object code cannot be loaded",
+            got=str(error),
+            hint="LLVM has written to stderr which functions it misses; the code generator calls them for what this CPU "
+            "has no instruction for",
+        ) from error
 
 
 @functools.cache
@@ -233,8 +221,19 @@ def _linker() -> llvm.LLJIT:
 def _unload(library: llvm.ResourceTracker) -> None:
     if sys.is_finalizing():  # daemon threads may still be running the code
         return
-    with _lock:
-        library.close()
+    _dropped.append(library)
+    _close_dropped()
+
+
+def _close_dropped() -> None:
+    """Unload what has been dropped, unless somebody has the lock, who does it then: waiting, a helper whose garbage collector
+    has dropped something would wait for itself."""
+    while _dropped and _lock.acquire(blocking=False):
+        try:
+            while _dropped:
+                _dropped.popleft().close()
+        finally:
+            _lock.release()
 
 
 @functools.cache
@@ -248,51 +247,32 @@ def _in_process(symbol: str) -> bool:
     return hasattr(ctypes.CDLL(None), symbol)
 
 
-def _compiling(work: Callable[[], _Result], text: str, name: str) -> _Result:
-    try:
-        return _undisturbed(work)
-    except RuntimeError as error:
-        problem, line = _explain(str(error), text)
-        raise CompileError(
-            f"{name}: LLVM refuses the module: {problem}",
-            got=line,
-            hint="GRAPHC_DEBUG=4 prints the text; this is a bug in the back end unless you wrote the text",
-        ) from None
-
-
-def _explain(message: str, text: str) -> tuple[str, str | None]:
-    """LLVM's message on one line, and the line of the text that it is about if it says."""
-    place = re.search(r"<string>:(\d+):\d+: (?:error: )?(.*)", message)
-    if place is None:
-        return "; ".join(filter(None, map(str.strip, message.splitlines()))), None
-    number = int(place[1])
-    lines = text.splitlines()
-    return place[2], f"line {number}: {lines[number - 1].strip()}" if number <= len(lines) else None
-
-
 def _title(text: str) -> str:
     first = text.partition("\n")[0]
     return first[1:].strip() if first.startswith(";") else "module"
 
 
-def _undisturbed(work: Callable[[], _Result]) -> _Result:
-    """Do work with LLVM, whole, even if Ctrl-C is pressed meanwhile.
+def _undisturbed(work: Callable[[], _Result], name: str) -> _Result:
+    """Do work with LLVM, whole, even if Ctrl-C is pressed meanwhile. A Refusal becomes a CompileError about `name`.
 
     Python runs signal handlers in the main thread, between any two of its instructions. So there the work is left to
     another thread: the interrupt is raised at once, and the work comes to its end undisturbed.
     """
     if threading.current_thread() is not threading.main_thread():
-        with _lock:
-            return work()
+        return _outcome(functools.partial(_locked, work), name)
     result: list[_Result] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            with _lock:
-                result.append(work())
+            result.append(_locked(work))
         except BaseException as error:
             failure.append(error)
+
+    def outcome() -> _Result:
+        if failure:
+            raise failure.pop()
+        return result[0]
 
     thread = threading.Thread(target=run, name="graphc-compile")
     try:
@@ -301,9 +281,24 @@ def _undisturbed(work: Callable[[], _Result]) -> _Result:
         run()
     else:
         thread.join()
-    if failure:
-        raise failure.pop()
-    return result[0]
+    return _outcome(outcome, name)
+
+
+def _outcome(work: Callable[[], _Result], name: str) -> _Result:
+    try:
+        return work()
+    except Refusal as error:
+        raise CompileError(
+            f"{name}: {error.problem}", expected=error.expected, got=error.got, hint=error.hint
+        ) from error.__cause__
+
+
+def _locked(work: Callable[[], _Result]) -> _Result:
+    try:
+        with _lock:
+            return work()
+    finally:
+        _close_dropped()
 
 
 if hasattr(os, "register_at_fork"):

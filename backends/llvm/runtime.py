@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import ctypes
-import math
 import operator
 import os
 import signal
@@ -19,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import SupportsIndex
 
+from graphc.backends.llvm.cpus import available_cpus
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.target import Target
@@ -216,7 +216,7 @@ def _interrupt_main_thread() -> None:
 def _default_threads() -> int:
     text = os.environ.get("GRAPHC_NUM_THREADS")
     if not text:
-        return min(_available_cpus(), _MAX_THREADS)
+        return min(available_cpus(), _MAX_THREADS)
     try:
         return _checked(int(text), "GRAPHC_NUM_THREADS")
     except ValueError:
@@ -226,16 +226,6 @@ def _default_threads() -> int:
             got=repr(text),
             hint="unset the environment variable or correct it",
         ) from None
-
-
-def _available_cpus() -> int:
-    """The CPUs that this process may run on, and no more than its control group's quota pays for."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cpus, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file outside Linux; "max" where there is no quota
-        return cpus
 
 
 def _checked(threads: SupportsIndex, where: str) -> int:
