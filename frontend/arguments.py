@@ -26,6 +26,11 @@ def sizes(given: Sequence[Any], what: str = "shape") -> tuple[Any, ...]:
     """A shape that was written as `f(2, 3)`, `f((2, 3))` or `f([2, 3])`."""
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = given[0]
+    for size in given:
+        if type(size) is not int:
+            break
+    else:
+        return tuple(given)
     return tuple(s if type(s) is int or isinstance(s, Dim) else _size(s, what) for s in given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from graphc.frontend.memory_layout import is_row_major
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.tracer import active
+from graphc.frontend.viewing import Viewing
 from graphc.types import DType, int64
 from graphc.types import broadcast_shapes as common_shape
 
@@ -32,6 +34,13 @@ METHODS = """
 ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
 
 
+_viewed, _squeezed, _unsqueezed, _selected = (
+    Viewing(ops.reshape, name) for name in ("View", "Squeeze", "Unsqueeze", "Select")
+)  # fmt: skip
+_permuted, _transposed, _turned = Viewing(ops.permute), Viewing(ops.permute, "Transpose"), Viewing(ops.permute, "T")
+_stretched, _sliced = Viewing(ops.broadcast_to, "Expand"), Viewing(ops.slice)
+
+
 def check_distinct(dims: Sequence[int]) -> None:
     """An error where a dimension, counted from the left, is named twice."""
     for i, dim in enumerate(dims):
@@ -41,6 +50,11 @@ def check_distinct(dims: Sequence[int]) -> None:
 
 def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """The shape with its -1, if it has one, worked out."""
+    for size in shape:
+        if type(size) is not int or size < 0:
+            break
+    else:
+        return shape
     unknown = [i for i, s in enumerate(shape) if isinstance(s, int) and s < 0]
     if not unknown:
         return shape
@@ -60,7 +74,7 @@ def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The elements in row-major order as a tensor of another shape; a view where the memory allows it, else a copy."""
-    return named(_reshape(input, _filled(input, sizes(args if shape is None else (shape,)))), "View")
+    return _viewed(input, {"shape": _filled(input, sizes(args if shape is None else (shape,)))})
 
 
 def _reshape(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
@@ -73,14 +87,14 @@ def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
         return _reinterpreted(input, args[0])
     wanted = _filled(input, sizes(args if size is None else (size,)))
     data = input._data
-    if isinstance(data, np.ndarray) and not data.flags.c_contiguous and math.prod(wanted) == data.size:
+    if type(data) is np.ndarray and not data.flags.c_contiguous and math.prod(wanted) == data.size:
         try:
             data.reshape(wanted, copy=False)
         except ValueError:
             raise ShapeError(
                 "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
                 "contiguous subspaces). Use .reshape(...) instead.", got=f"{list(data.shape)} as {list(wanted)}") from None
-    return reshape(input, wanted)
+    return _viewed(input, {"shape": wanted})
 
 
 def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
@@ -153,36 +167,42 @@ def _listed(given: tuple[Any, ...], named_: Any) -> Any:
 
 def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order."""
-    order = _listed(args, dims)
-    ndim = len(input._data.shape)
+    return _permuted(input, _order(len(input._data.shape), *_listed(args, dims)))
+
+
+@functools.lru_cache(maxsize=1 << 10, typed=True)
+def _order(ndim: int, *order: Any) -> dict[str, Any]:
+    """The attributes of `ops.permute`, which nobody changes."""
     if len(order) != ndim:
         raise GraphcError("permute: the number of dimensions of the input does not match the length of the order",
                           expected=f"{ndim} dimensions", got=f"{len(order)}: {order}")
     found = tuple(axis(d, ndim) for d in order)
     if len(set(found)) != len(found):
         raise GraphcError("permute(): duplicate dims are not allowed.", got=str(tuple(order)))
-    return emit(ops.permute, (input,), {"order": found})
+    return {"order": found}
 
 
-def _swapped(input: Tensor, first: int, second: int) -> Tensor:
-    ndim = len(input._data.shape)
+@functools.lru_cache(maxsize=1 << 10, typed=True)
+def _exchanged(ndim: int, first: Any, second: Any) -> dict[str, Any]:
+    """The attributes of `ops.permute` that exchange two dimensions."""
     a, b = axis(first, ndim), axis(second, ndim)
     order = list(range(ndim))
     if ndim:
         order[a], order[b] = order[b], order[a]
-    return emit(ops.permute, (input,), {"order": tuple(order)})
+    return {"order": tuple(order)}
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
-    return named(_swapped(input, dim0, dim1), "Transpose")
+    return _transposed(input, _exchanged(len(input._data.shape), dim0, dim1))
 
 
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; vectors and numbers as they are."""
-    if len(input._data.shape) > 2:
-        raise GraphcError(f"t() expects a tensor with <= 2 dimensions, but self is {input.dim()}D")
-    return named(_swapped(input, 0, -1), "T")
+    ndim = len(input._data.shape)
+    if ndim > 2:
+        raise GraphcError(f"t() expects a tensor with <= 2 dimensions, but self is {ndim}D")
+    return _turned(input, _exchanged(ndim, 0, -1))
 
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
@@ -214,7 +234,7 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None)
     else:
         chosen = [axis(d, len(shape)) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]  # type: ignore[assignment]
         check_distinct(chosen)
-    return named(_reshape(input, tuple(s for i, s in enumerate(shape) if i not in chosen or s != 1)), "Squeeze")
+    return _squeezed(input, {"shape": tuple([s for i, s in enumerate(shape) if i not in chosen or s != 1])})
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -222,7 +242,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     shape = input._data.shape
     count = len(shape) + 1
     at = axis(dim, count)
-    return named(_reshape(input, (*shape[:at], 1, *shape[at:])), "Unsqueeze")
+    return _unsqueezed(input, {"shape": (*shape[:at], 1, *shape[at:])})
 
 
 def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
@@ -248,7 +268,7 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
         out.append(s)
     if not extra and all(type(s) is type(own) and s == own for s, own in zip(out, shape)):
         return named(_reshape(input, tuple(out)), "Expand")
-    return named(emit(ops.broadcast_to, (input,), {"shape": tuple(out)}), "Expand")
+    return _stretched(input, {"shape": tuple(out)})
 
 
 def _stretches(size: Any, to: Any) -> bool:
@@ -287,6 +307,9 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
 
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does."""
+    data = input._data
+    if memory_format is None and type(data) is np.ndarray and data.flags.c_contiguous:
+        return input
     order = channels_last_order(memory_format, input.ndim)
     if input.is_contiguous(None if order is None else memory_format) and (order is not None or is_row_major(input)):
         return input
@@ -376,10 +399,10 @@ def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor:
     """`input[..., start:stop:step, ...]` along one dimension, by numbers that are known to fit."""
     shape = input._data.shape
-    starts = tuple(start if i == at else 0 for i in range(len(shape)))
-    stops = tuple(stop if i == at else s for i, s in enumerate(shape))
-    steps = tuple(step if i == at else 1 for i in range(len(shape)))
-    return emit(ops.slice, (input,), {"starts": starts, "stops": stops, "steps": steps})
+    before, after = (0,) * at, (0,) * (len(shape) - at - 1)
+    ones = (1,) * len(shape)
+    return _sliced(input, {"starts": (*before, start, *after), "stops": (*shape[:at], stop, *shape[at + 1 :]),
+                           "steps": ones if step == 1 else (*ones[:at], step, *ones[at + 1 :])})
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -393,7 +416,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
         raise DimError(f"select(): index {place} out of range for tensor of size {list(shape)} at dimension {at}")
     place = place + shape[at] if place < 0 else place
     row = part(input, at, place, place + 1)
-    return named(_reshape(row, (*shape[:at], *shape[at + 1 :])), "Select")
+    return _selected(row, {"shape": (*shape[:at], *shape[at + 1 :])})
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:

@@ -24,7 +24,7 @@ from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
-from graphc.frontend.viewing import indexed
+from graphc.frontend.viewing import Viewing, indexed
 from graphc.op import OpDef
 from graphc.types import TensorType, bool_, broadcast_shapes, int32, int64, uint8
 
@@ -185,6 +185,10 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         found = _plain_view(self, index) if _is_basic(index) else _plain_copy(self, index)
         if found is not None:
             return found
+    elif type(self._data) is np.ndarray:
+        chosen = _plain_part(self, index if type(index) is tuple else (index,))
+        if chosen is not None:
+            return chosen
     basic = Basic(_items(index), self._data.shape)
     part = basic.view(self) if not (basic.places and basic.trivial and len(basic.shape) == self.ndim) else self
     if not basic.places:
@@ -242,6 +246,40 @@ def _plain_view(self: Tensor, index: Any) -> Tensor | None:
     except IndexError:
         return None
     return indexed.make(self, part, functools.partial(_steps, index, data.shape))
+
+
+def _plain_part(self: Tensor, index: tuple[Any, ...]) -> Tensor | None:
+    """The view that numbers and slices choose, in as many steps as there are dimensions to be cut or dropped; None for others,
+    and for what is wrong or nothing at all."""
+    shape = self._data.shape
+    if len(index) > len(shape):
+        return None
+    bounds: list[tuple[int, int, int]] = []
+    for item, size in zip(index, shape):
+        if type(item) is slice:
+            if not _is_basic(item):
+                return None
+            start, stop, step = item.indices(size)
+            bounds.append((start, max(start, stop), step))
+        elif type(item) is int and -size <= item < size:
+            bounds.append((item % size, item % size + 1, 1))
+        else:
+            return None
+    if all(start == 0 and stop == size and step == 1 and type(item) is slice
+           for (start, stop, step), size, item in zip(bounds, shape, index)):
+        return None
+    starts, stops, steps = zip(*bounds)
+    rest = len(shape) - len(index)
+    numbers = int in map(type, index)
+    attrs = {"starts": starts + (0,) * rest, "stops": stops + shape[len(index) :], "steps": steps + (1,) * rest}
+    cut = (_cut if not numbers else _cut_for_select)(self, attrs)
+    if not numbers:
+        return cut
+    sizes = cut._data.shape
+    return _dropped(cut, {"shape": tuple([n for n, item in zip(sizes, index) if type(item) is slice]) + sizes[len(index) :]})
+
+
+_cut, _cut_for_select, _dropped = Viewing(ops.slice, "Slice"), Viewing(ops.slice, "Select"), Viewing(ops.reshape, "Select")
 
 
 def _steps(index: Any, shape: tuple[int, ...]) -> list[tuple[OpDef, dict[str, Any]]]:

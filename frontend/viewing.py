@@ -11,9 +11,10 @@ from graphc.frontend import eager
 from graphc.frontend.meta import Meta, Steps, View
 from graphc.frontend.modes import mode
 from graphc.frontend.tape import named, record_op
-from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
+from graphc.types import TensorType
 
 
 def lies_in(result: np.ndarray, array: np.ndarray) -> bool:
@@ -49,10 +50,15 @@ class Viewing(eager.Maker):
         super().__init__(record, name, functools.partial(_made, record, name))
 
     def __call__(self, source: Tensor, attrs: dict[str, Any]) -> Tensor:
-        """The view. The caller has seen to it that the op can be applied."""
+        """The view. What NumPy does not find wrong with the attributes is taken to be right."""
         array = source._data
         if type(array) is np.ndarray:
-            return self.make(source, self._ref(array, **attrs), attrs)
+            try:
+                seen = self._ref(array, **attrs)
+            except ValueError:
+                self._op.infer(TensorType(as_dtype(array.dtype), array.shape), **attrs)  # says what is wrong
+                raise
+            return self.make(source, seen, attrs)
         made = Tensor.__graphc_emitter__.emit(self._op, (source,), attrs)
         return made if self.name is None else named(made, self.name)
 
