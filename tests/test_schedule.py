@@ -202,3 +202,12 @@ def test_what_was_just_stored_is_not_read_again(monkeypatch: pytest.MonkeyPatch)
     kernels = check(b.finish([apart * ops.broadcast_to(deviation, (32, 256))]), arrays)
     assert len(kernels) == 1
     assert not any(buffer.role == "temporary" for buffer in kernels[0].accesses)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (9, 130), (3, 1), (4, 0), (2, 3, 64)])
+def test_rows_are_added_in_lanes(shape: tuple[int, ...]) -> None:
+    b, (base, rows), arrays = build(shape, (11, *shape[1:]))
+    index = b.input("index", TensorType(int64, (11, *[1] * (len(shape) - 1))))
+    places = np.random.default_rng(2).integers(0, shape[0], index.shape)
+    result = ops.scatter_add(base, ops.broadcast_to(index, rows.shape), rows, 0)
+    check(b.finish([result]), [*arrays, places])

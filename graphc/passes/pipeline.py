@@ -15,6 +15,7 @@ from graphc.passes.fold import fold
 from graphc.passes.guard import guard
 from graphc.passes.hoist import hoist
 from graphc.passes.prune import prune
+from graphc.passes.reshape import reshape
 from graphc.passes.simplify import simplify
 from graphc.passes.transpose import transpose
 
@@ -28,8 +29,12 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "guard": guard,
     "decompose": decompose,
     "transpose": transpose,
+    "reshape": reshape,
 }
-DEFAULT = ("prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose")
+DEFAULT = (
+    "prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose",
+    "reshape",
+)
 """What a graph goes through before it is scheduled."""
 
 

@@ -25,6 +25,11 @@ _SMALL = 64
 """A value of so few elements costs no memory to speak of."""
 _COPIES = 4
 """How often a value may be computed rather than be written to memory."""
+_BESIDE = 1
+"""How many arrays as large as its result a product's kernel may read, or write, beside it. Its tiles are a few numbers each of
+many rows, which memory takes several times as long to bring as what is read on and on."""
+_CACHED = 1 << 15
+"""Numbers that are still in a cache when the next kernel reads them."""
 
 
 def runs_on_host(node: Node) -> bool:
@@ -74,7 +79,7 @@ class Group:
 
 def plan(graph: Graph) -> list[Group]:
     """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone."""
-    return _group(_roots(graph))
+    return _group(_recomputed(graph, _with_small_epilogues(_roots(graph))))
 
 
 def _roots(graph: Graph) -> dict[Value, Root]:
@@ -127,6 +132,48 @@ def _needs_memory(
         if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
             return True
     return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
+
+
+def _with_small_epilogues(roots: dict[Value, Root]) -> dict[Value, Root]:
+    """The roots, with products of their own that would have to read much beside."""
+    changed: dict[Value, Root] = {}
+    for value, root in roots.items():
+        product = root.anchor.results[0] if root.anchor is not None else value
+        if product is not value and root.anchor is not None and root.anchor.op.kernel == "contract":
+            read = _arrays(product, set(_inside(root, roots)) - {value}, roots)
+            if len(read) > _BESIDE:
+                changed[product] = Root(product, root.anchor)
+                root = Root(value)
+        changed[value] = root
+    return changed
+
+
+def _arrays(product: Value, touched: Iterable[Value], roots: dict[Value, Root]) -> set[Value]:
+    """The values in memory among those touched that are as large as a product, if that is large."""
+    size = estimate(product.type.size)
+    if size < _CACHED:
+        return set()
+    return {v for v in touched if (v in roots or v.node is None) and estimate(v.type.size) >= size}
+
+
+def _recomputed(graph: Graph, roots: dict[Value, Root]) -> dict[Value, Root]:
+    """The roots without those that are sooner computed again, from one other."""
+    users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
+    for node in graph.nodes:
+        for operand in node.operands:
+            users[operand].append(node)
+    outputs = set(graph.outputs)
+    for value, root in list(roots.items()):
+        node = value.node
+        assert node is not None
+        if not root.is_map or value in outputs or not node.op.elementwise or node.op.nanoseconds > _CHEAP:
+            continue
+        if any(not user.op.elementwise for user in users[value]):
+            continue
+        large = [v for v in dict.fromkeys(node.operands) if estimate(v.type.size) > 1]
+        if len(large) == 1 and large[0] in roots and large[0].dtype.itemsize <= value.dtype.itemsize:
+            del roots[value]
+    return roots
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
@@ -185,8 +232,9 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
                 if i >= earliest
                 and groups[i].roots[0].value.shape == value.shape
                 and groups[i].joinable
-                and any(v.type.size == value.type.size and v is not value for v in touched & groups[i].touched)
+                and any(_is_shared(v, value, roots) for v in touched & groups[i].touched)
                 and len(touched | groups[i].touched) <= _LARGEST
+                and _fits_beside(value, touched, groups[i], roots)
                 and _same_index(root, groups[i], roots)
             ),
             None,
@@ -200,6 +248,24 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
         open_groups[value.shape] = len(groups)
         groups.append(Group([root], touched))
     return groups
+
+
+def _is_shared(v: Value, value: Value, roots: dict[Value, Root]) -> bool:
+    """Whether two kernels that touch `v`, of which one computes `value`, had better be one: if both read it from memory; and
+    where it is small, so that to start a kernel counts, if both compute it."""
+    if v is value or v.type.size != value.type.size:
+        return False
+    return v in roots or v.node is None or estimate(v.type.size) < _CACHED
+
+
+def _fits_beside(value: Value, touched: set[Value], group: Group, roots: dict[Value, Root]) -> bool:
+    """Whether a value can be stored along with a group: not with a product that would have to read or write much beside."""
+    anchor = group.roots[0].anchor
+    if anchor is None or anchor.op.kernel != "contract":
+        return True
+    written = {value, *(root.value for root in group.roots)}
+    read = (touched | group.touched) - written
+    return all(len(_arrays(anchor.result, values, roots)) <= most for values, most in ((read, _BESIDE), (written, 1 + _BESIDE)))
 
 
 def _small_first(roots: dict[Value, Root]) -> Iterable[tuple[Value, Root, set[Value]]]:

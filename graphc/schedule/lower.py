@@ -238,7 +238,7 @@ class _Lowering:
             base, result = node.operands[0], node.result
             own = targets[result] if root.value is result else self.temporary(result)
             copy = map_kernel(f"{name}.base", [base], self.memory, {base: own}, self.machine)
-            kernels: list[Kernel] = [copy, scatter_kernel(name, node, self.memory, own)]
+            kernels: list[Kernel] = [copy, scatter_kernel(name, node, self.memory, own, self.machine)]
             if root.value is not result:
                 # what is computed from the sums cannot begin before the last addition
                 memory = {**self.memory, result: own}
@@ -286,18 +286,25 @@ class _Lowering:
         checked = set(self.graph.outputs[len(self.graph.outputs) - len(self.checks) :]) if self.checks else set()
         read = {value for group in groups for value in group.touched - {root.value for root in group.roots}}
         values = [{root.value for root in group.roots} for group in groups]
-        last = {value: k for k, group in enumerate(groups) for value in group.touched}
+        touching: dict[Value, list[int]] = {}
+        for k, group in enumerate(groups):
+            for value in group.touched:
+                touching.setdefault(value, []).append(k)
         def can_fail(group: Group) -> bool:
             return any(root.anchor is not None and is_closed(root.anchor) for root in group.roots)
 
         passed = max((k for k, group in enumerate(groups) if can_fail(group) or not values[k].isdisjoint(checked)), default=-1)
+
+        computed = {value: k for k, own in enumerate(values) for value in own}
 
         def place(k: int) -> tuple[int, bool]:
             own = values[k]
             late = own <= outputs and not own.isdisjoint(donated) and own.isdisjoint(read)
             if not late:
                 return k, False
-            return max(k, passed, *(last.get(donated[value], -1) for value in own if value in donated)), True
+            ready = max((computed[value] for value in groups[k].touched - own if value in computed), default=-1)
+            others = (j for v in own if v in donated for j in touching.get(donated[v], ()) if j != k)
+            return max(ready, passed, *others), True
 
         return [groups[k] for k in sorted(range(len(groups)), key=place)]
 

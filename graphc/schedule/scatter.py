@@ -7,14 +7,19 @@ from collections.abc import Mapping
 import graphc.index as ix
 import graphc.kernel as kernel
 from graphc.ir import Node, Value
-from graphc.kernel import Axis, Kernel, Loop, Loops, Statement, Store
-from graphc.schedule.costs import cost
+from graphc.kernel import Axis, Expr, Kernel, Loop, Loops, Statement, Store
+from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
-from graphc.sizes import estimate
+from graphc.schedule.machine import Machine
+from graphc.schedule.statements import substitute_statements
+from graphc.sizes import ceil_div, estimate
 from graphc.types import int64
 
+_VECTORS = 4
+"""How many vectors of each row a step of the grid adds."""
 
-def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target: Stored) -> Kernel:
+
+def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target: Stored, machine: Machine) -> Kernel:
     """Add `src` into `target`, which holds a copy of the base. Places out of bounds are left out.
 
     The dimensions beside the scattered one are independent of each other; along it, additions run one after another, so
@@ -29,7 +34,33 @@ def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target
     inside = (place >= 0) & (place < base.shape[axis])
     offset = target.place((*at[:axis], place, *at[axis + 1 :]))
     store = Store(target.buffer, offset, kernel.load(target.buffer, offset, inside) + elements.at(src, at), inside)
+    inner = axes[axis + 1 :]
+    if inner and not _depends(place, inner[-1]):
+        return _by_rows(name, axes, axis, store, machine)
     loop: Statement = Loop(axes[axis], (store,))
     grid = tuple(a for k, a in enumerate(axes) if k != axis)
     return Loops(name, grid, (loop,), cost=estimate(axes[axis].extent) * cost([store.value]),
                  work=axes[axis].extent)
+
+
+def _by_rows(name: str, axes: list[Axis], axis: int, store: Store, machine: Machine) -> Kernel:
+    """Whole rows are added, each to one place, as gradients of an embedding are: a step of the grid adds a part of each row."""
+    lane_axis = axes[-1]
+    lanes = choose_lanes([store.value], lane_axis, machine)
+    outer = [a for a in axes[:-1] if a is not axes[axis]]
+    width = max(lanes, 1) * _VECTORS
+    count = ceil_div(lane_axis.extent, width)
+    step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, width)
+    whole = {lane_axis.value: ix.plus(ix.times(step.value, width), within.value)}
+    limit = None
+    if count * width != lane_axis.extent:
+        left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
+        limit = Expr("minimum", (left, ix.number(width)), int64)
+    row = Loop(within, substitute_statements((store,), whole), lanes, limit)
+    body = Loop(axes[axis], (row,))
+    nanoseconds = estimate(axes[axis].extent) * _VECTORS * cost([store.value], lane_axis)
+    return Loops(name, (*outer, step), (body,), cost=nanoseconds, work=axes[axis].extent)
+
+
+def _depends(expr: Expr, axis: Axis) -> bool:
+    return any(e.op == "axis" and e.attr is axis for e in expr.walk())

@@ -1,0 +1,78 @@
+"""What is stored along with large products, and what in a pass of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import graphc.ops as ops
+from graphc.compiler import compile_graph
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Value
+from graphc.kernel import Gemm, Loops, Store
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
+from graphc.types import TensorType, float32
+
+MACHINE = Machine(vector_bytes=16)
+
+
+def check(graph: Graph, arrays: list[np.ndarray]) -> list[Loops | Gemm]:
+    """Compiled and interpreted results agree; returns the kernels."""
+    for got, want in zip(compile_graph(graph)(*arrays), interpret(graph, arrays), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    return list(lower(pipeline.run(graph), MACHINE).kernels)
+
+
+def build(*shapes: tuple[int, ...]) -> tuple[Builder, list[Value], list[np.ndarray]]:
+    b = Builder("test")
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    return b, [b.input(f"x{i}", TensorType(float32, shape)) for i, shape in enumerate(shapes)], arrays
+
+
+def optimizer_step(rows: int, columns: int) -> tuple[Builder, list[Value], list[np.ndarray]]:
+    """The gradient of a matrix of weights, and a step of Adam with it."""
+    b, (x, ct, w, m, v), arrays = build((16, rows), (16, columns), *[(rows, columns)] * 3)
+    arrays[4] = np.abs(arrays[4])
+    gradient = ops.matmul(ops.permute(x, (1, 0)), ct)
+    mean = m + (gradient - m) * 0.1
+    square = v * 0.999 + gradient * gradient * 0.001
+    return b, [w - mean * 0.01 / (ops.sqrt(square) + 1e-8), mean, square], arrays
+
+
+def test_an_optimizer_step_on_large_weights_is_a_pass_of_its_own() -> None:
+    b, results, arrays = optimizer_step(256, 160)
+    product, step = check(b.finish(results), arrays)
+    assert isinstance(product, Gemm) and len(product.epilogue) <= 2
+    assert isinstance(step, Loops) and len([s for s in step.statements() if isinstance(s, Store)]) >= 2
+
+
+def test_an_optimizer_step_on_small_weights_is_an_epilogue() -> None:
+    b, results, arrays = optimizer_step(64, 48)
+    (product,) = check(b.finish(results), arrays)
+    assert isinstance(product, Gemm) and len(product.epilogue) == 4
+
+
+def test_a_residual_is_an_epilogue() -> None:
+    b, (x, w, bias, residual), arrays = build((256, 16), (16, 160), (160,), (256, 160))
+    (product,) = check(b.finish([ops.matmul(x, w) + bias + residual]), arrays)
+    assert isinstance(product, Gemm)
+
+
+def test_what_is_cheap_to_compute_from_a_value_in_memory_is_not_stored_beside_it() -> None:
+    b, (x, y), arrays = build((256, 160), (160,))
+    h = x + y
+    half = h * 0.5
+    kernels = check(b.finish([ops.exp(h), ops.sum(half * ops.tanh(h), (0,)), ops.sum(half, (1,))]), arrays)
+    stored = {s.buffer for k in kernels for s in k.statements() if isinstance(s, Store) and s.buffer.size == h.type.size}
+    assert len([buffer for buffer in stored if buffer.role == "temporary"]) <= 2  # h and its tanh
+
+
+def test_an_update_in_place_follows_what_it_is_computed_from() -> None:
+    b, (x, y, w), _ = build((256, 160), (256, 160), (256, 160))
+    gradient = ops.exp(x)
+    later = ops.sum(ops.tanh(gradient * y), (1,))
+    graph = pipeline.run(b.finish([ops.exp(later), w - gradient * 0.1]))
+    program = lower(graph, MACHINE, donated={1: 2})
+    writers = [k for k, kernel in enumerate(program.kernels) if program.outputs[1] in kernel.accesses]
+    assert writers and writers[-1] < len(program.kernels) - 1
