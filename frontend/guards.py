@@ -7,7 +7,7 @@ objects by the attributes that some scanned code names (see graphc.frontend.surv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
 from operator import attrgetter, is_
@@ -80,6 +80,26 @@ class Snapshot:
     def native(self) -> bool:
         """Whether the guards say it all."""
         return not self._contents
+
+    def substitute(self, change: Callable[[Any], Any]) -> None:
+        """Put `change(value)` in the place of each value of the state that it makes another one of."""
+        for guard in self.guards:
+            owner, key, found = guard.owner, guard.key, guard.expected
+            if guard.kind in ("cell", "item", "slot"):
+                pairs = [(key, found)]
+            elif guard.kind == "list":
+                pairs = list(enumerate(found))
+            else:
+                pairs = list(found) if guard.kind in ("dict", "class") else []
+            for place, value in pairs:
+                if (new := change(value)) is value:
+                    continue
+                if guard.kind == "cell":
+                    owner.cell_contents = new
+                elif guard.kind in ("slot", "class"):
+                    setattr(owner, place.__name__ if guard.kind == "slot" else place, new)
+                else:
+                    owner[place] = new
 
     def changed(self) -> str | None:
         """What is not as it was, in a few words."""

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from graphc.bind import solve
+from graphc.dim_numbers import DimNumber
+from graphc.dims import Dim
 from graphc.errors import TraceError
 from graphc.frontend.argument_containers import ArgumentContainers
 from graphc.frontend.call_key import has_history
@@ -21,7 +24,7 @@ from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tape import AliasNode
-from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.trace import Number, NumbersNeeded, OnlyEagerly, Trace, parameter_names
 from graphc.frontend.tracer import activated
 from graphc.ir import Graph
@@ -97,6 +100,8 @@ class Recording:
                     raise
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
+                if shapes and self.changed is not None:
+                    self._leave_sizes(function, result, shapes)
                 self.effects = [] if watch is None else watch.effects(result)
                 self.effects += containers.effects()
                 refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
@@ -169,6 +174,20 @@ class Recording:
         result = capture.finish(self.leaves, tensors, self._outputs, before)
         capture.left, capture.returned = (), []  # real now, and nobody else's
         return self._containers.finish(result)
+
+    def _leave_sizes(self, function: Callable[..., Any], result: Any, shapes: Mapping[int, Shape]) -> None:
+        """Put the sizes of this call in the place of symbols that the function has left in Python's state."""
+        sizes = solve(list(shapes.values()), [self.leaves[i]._data.shape for i in shapes])
+
+        def known(value: Any) -> Any:
+            if isinstance(value, (Dim, DimNumber)):
+                return value.bind(sizes)
+            if type(value) in (tuple, Size) and any(part is not known(part) for part in value):
+                return type(value)(map(known, value))
+            return value
+
+        returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
+        Snapshot(function, [*self.objects, *returned], writes=True).substitute(known)
 
     def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:
         """Tensors of the trace that the function has put where they will be found again."""

@@ -40,8 +40,6 @@ class Program:
     """The source of a function `program(x, y, v, m, s)` that finds the rest among its globals."""
 
     source: str
-    changes_arguments: bool
-    """Whether it changes arguments in place."""
 
     def load(self, world: dict[str, Any]) -> Callable[..., Any]:
         """The function, in a world of its own."""
@@ -66,7 +64,6 @@ class _Writer:
     """Tensors made in the program, which may be changed in place."""
     depth: int = 0
     count: int = 0
-    changes_arguments: bool = False
 
     def choose(self, options: Sequence[Any]) -> Any:
         return self.draw(st.sampled_from(options))
@@ -164,10 +161,10 @@ class _Writer:
         """Of what the program made, of arguments and of buffers."""
         targets = [name for name in self.tensors if name in self.fresh or name in INPUTS or name in BUFFERS]
         one = self.choose(targets)
-        self.changes_arguments |= one in INPUTS
         shape = self.tensors[one]
         value = self.choose([name for name, s in self.tensors.items() if s == shape])
-        value = f"{value}.detach()" if one in INPUTS or one in BUFFERS else value
+        plain = one in BUFFERS or (one in INPUTS and self.draw(st.booleans()))  # a buffer's history would outlive its graph
+        value = f"{value}.detach()" if plain else value
         options = [
             f"{one}.mul_(0.9)", f"{one}.add_({value})", f"{one}.clamp_(-2, 2)", f"{one} += {value}", f"{one}.copy_({value})",
         ]  # fmt: skip
@@ -324,4 +321,4 @@ def programs(draw: Any) -> Program:
     else:
         writer.line(f"return {', '.join(results)}")
     head = ["def program(x, y, v, m, s):", "    global w, b, seen"]
-    return Program("\n".join([*head, *writer.lines, ""]), writer.changes_arguments)
+    return Program("\n".join([*head, *writer.lines, ""]))

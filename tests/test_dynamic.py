@@ -338,3 +338,23 @@ def test_loops_in_the_graph_over_any_number_of_steps() -> None:
         np.testing.assert_array_equal(compiled(x[0]).numpy(), compiled.function(x[0]).numpy())
         np.testing.assert_allclose(module(x).detach().numpy(), recurrent(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
     assert ": 1 graphs" in repr(compiled) and ": 1 graphs" in repr(module)
+
+
+@pytest.mark.parametrize("dynamic", [None, True, False])
+def test_sizes_that_are_kept_are_plain_numbers(dynamic: bool | None) -> None:
+    log: list[Any] = []
+    kept: dict[str, Any] = {}
+
+    @graphc.compile(dynamic=dynamic)
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        log.append(x.shape[0])
+        log.append((x.shape[0], 1))
+        kept["half"] = x.shape[0] / 2
+        kept["shape"] = x.shape
+        return x * 2
+
+    for n in (2, 2, 5, 3):
+        f(graphc.ones(n, 3))
+        assert log[-2:] == [n, (n, 1)]
+        assert kept == {"half": n / 2, "shape": (n, 3)}
+        assert [type(log[-2]), type(log[-1][0]), type(kept["half"]), type(kept["shape"][0])] == [int, int, float, int]
