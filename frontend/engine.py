@@ -15,7 +15,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError
 from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
-from graphc.frontend.tape import match
+from graphc.frontend.tape import OpNode, match
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 
@@ -118,9 +118,64 @@ class Run:
             call()
 
     def run(self) -> None:
-        while self.ready:
-            _, node = heapq.heappop(self.ready)
-            self._visit(node)
+        ready, buffers, pending = self.ready, self.buffers, self.pending
+        node: Node | None = None
+        while True:
+            if node is None:
+                if not ready:
+                    return
+                node = heapq.heappop(ready)[1]
+            edges = node.edges
+            results = self._results(node, buffers.pop(node, None))
+            following: Node | None = None
+            i = -1
+            for edge in edges:
+                i += 1
+                if edge is None:
+                    continue
+                target = edge[0]
+                left = pending.get(target)
+                if left is None:
+                    continue
+                if results is not None and results[i] is not None:
+                    if target in buffers or (isinstance(target, Node) and target.outputs != 1):
+                        self._add(edge, results[i])
+                    else:
+                        buffers[target] = [results[i]]
+                    results[i] = None  # so that a leaf can tell whether it is the only owner
+                pending[target] = left - 1
+                if left == 1:
+                    if not isinstance(target, Node):
+                        self._leaf(target)
+                    elif following is None:
+                        following = target
+                    else:
+                        heapq.heappush(ready, (-target.sequence, target))
+            if following is not None and ready and -ready[0][0] > following.sequence:
+                following = heapq.heapreplace(ready, (-following.sequence, following))[1]
+            node = following
+
+    def _results(self, node: Node, cotangents: list[Tensor | None] | None) -> list[Any] | None:
+        """What a node sends on; None where nothing has come to it, or nobody waits for it."""
+        if cotangents is None:
+            return None
+        pending, goes_on = self.pending, False
+        for edge in node.edges:
+            if edge is not None and edge[0] in pending:
+                goes_on = True
+                break
+        if self.captures is None and not node.watched and not anomaly.enabled:
+            if not goes_on:
+                return None
+            results = node.apply(cotangents)
+            if not self.keep_graph:
+                node.free()
+        else:
+            self._watchers(node, cotangents, goes_on)
+            if not goes_on:
+                return None
+            results = self._apply(node, cotangents)
+        return results if type(results) is list and isinstance(node, OpNode) else list(results)
 
     def _arrived(self, target: Target) -> None:
         """Everything that flows into the target has come."""
@@ -136,35 +191,6 @@ class Run:
             self.buffers[target] = buffer = [None] * (target.outputs if isinstance(target, Node) else 1)
         there = buffer[index]
         buffer[index] = ct if there is None else ops.add(there, ct)
-
-    def _visit(self, node: Node) -> None:
-        cotangents = self.buffers.pop(node, None)
-        edges, pending = node.edges, self.pending
-        results: list[Any] | None = None
-        if cotangents is not None:
-            goes_on = False
-            for edge in edges:
-                if edge is not None and edge[0] in pending:
-                    goes_on = True
-                    break
-            if self.captures is not None or node.tensor_prehooks is not None or node.retainers is not None:
-                self._watchers(node, cotangents, goes_on)
-            if goes_on:
-                results = list(self._apply(node, cotangents))
-        cotangents = None
-        for i, edge in enumerate(edges):
-            if edge is None:
-                continue
-            target = edge[0]
-            left = pending.get(target)
-            if left is None:
-                continue
-            if results is not None and results[i] is not None:
-                self._add(edge, results[i])
-                results[i] = None  # so that a leaf can tell whether it is the only owner
-            pending[target] = left - 1
-            if left == 1:
-                self._arrived(target)
 
     def _apply(self, node: Node, cotangents: list[Tensor | None]) -> Sequence[Any]:
         if node.prehooks:

@@ -34,6 +34,8 @@ class Node:
     prehooks: Hooks | None = None
     tensor_prehooks: dict[int, Hooks] | None = None
     retainers: dict[int, weakref.ref[Tensor]] | None = None
+    watched = False
+    """Whether there is, or was, anything of these."""
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
@@ -83,12 +85,14 @@ class Node:
 
     def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(grad_inputs, grad_outputs)` after the node has run; a returned tuple replaces the grad_inputs."""
+        self.watched = True
         if self.hooks is None:
             self.hooks = Hooks()
         return self.hooks.add(hook)
 
     def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(grad_outputs)` before the node runs; a returned tuple replaces them."""
+        self.watched = True
         if self.prehooks is None:
             self.prehooks = Hooks()
         return self.prehooks.add(hook)
@@ -105,12 +109,14 @@ class Node:
 
     def tensor_hooks(self, index: int) -> Hooks:
         """The hooks of the tensor that is output `index`."""
+        self.watched = True
         if self.tensor_prehooks is None:
             self.tensor_prehooks = {}
         return self.tensor_prehooks.setdefault(index, Hooks())
 
     def retain(self, index: int, tensor: Tensor) -> None:
         """Store the gradient of output `index` in `tensor.grad`."""
+        self.watched = True
         if self.retainers is None:
             self.retainers = {}
         self.retainers[index] = weakref.ref(tensor)

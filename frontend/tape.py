@@ -17,6 +17,7 @@ from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import anomaly, mode, no_grad
 from graphc.frontend.node import Edge, Node, edge_to, next_sequence, node_class
 from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
+from graphc.frontend.tracer import active
 from graphc.op import OpDef, apply_joint, vjp_rule
 from graphc.types import TensorType, scalar_dtype
 
@@ -35,7 +36,7 @@ def freed_error(name: str) -> FreedGraphError:
 class _Plan:
     """What the tape does for one op when certain operands require grad: worked out once."""
 
-    __slots__ = ("cls", "record", "rules", "saves", "saves_out")
+    __slots__ = ("cls", "record", "rules", "saves", "saves_out", "steps")
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
         self.record = record
@@ -52,7 +53,20 @@ class _Plan:
             saves.update(k for kind, k in sources if kind == "operand")
         self.saves = tuple(sorted(saves))
         """The operands that are kept."""
+        self.steps = tuple((i, rule, *self._short(sources)) for i, (rule, sources) in self.rules.items())
+        """For each wanted operand the rule, and of most rules what they are given: "ct", then nothing, the result, or what is
+        kept in a place."""
         self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
+
+    def _short(self, sources: tuple[tuple[str, Any], ...]) -> tuple[str, int]:
+        match sources:
+            case (("ct", _),):
+                return "ct", 0
+            case (("ct", _), ("out", _)):
+                return "out", 0
+            case (("ct", _), ("operand", k)):
+                return "operand", self.saves.index(k)
+        return "other", 0
 
     def template(self) -> OpNode:
         """A node of this plan that keeps nothing: what native code copies."""
@@ -265,10 +279,11 @@ class OpNode(Node):
             out._node = self
             return out
         out = wrap(data)
-        out._node = self
-        out._state().version = version
         if version.count:
             raise modified_error(self, out, version.count, 0)
+        if mode.grad or active() is not None:
+            out._node = self
+            out._state().version = version
         return out
 
     def _given(self, cotangents: list[Any]) -> tuple[Any, Any]:
@@ -281,32 +296,50 @@ class OpNode(Node):
         plan = self.plan
         ct, out = self._given(cotangents)
         types = self.types
-        if types is None:
-            types = [(ct._data.shape, ct._data.dtype)] * len(self.edges)
         results: list[Any] = [None] * len(self.edges)
-        for i, (rule, sources) in plan.rules.items():
-            if self.edges[i] is None:
-                continue
-            arguments = []
-            for kind, key in sources:
-                if kind == "ct":
-                    arguments.append(ct)
-                elif kind == "operand":
-                    arguments.append(_unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
-                elif kind == "out":
-                    arguments.append(out)
-                elif kind == "attribute":
-                    arguments.append(self.attrs[key])
-                elif kind == "type":
-                    arguments.append(_tensor_type(types[key]))
-                elif kind == "attrs":
-                    arguments.append(self.attrs)
-                elif kind == "types":
-                    arguments.append(tuple(map(_tensor_type, types)))
-                else:
-                    arguments.append(i)
-            results[i] = match(rule(*arguments), *types[i])
+        for i, rule, given, place in plan.steps:
+            if given == "ct":
+                result = rule(ct)
+            elif given == "operand":
+                kept = self.saved[place]  # type: ignore[index]
+                result = rule(ct, _unkeep(kept, self) if type(kept) is Saved or isinstance(kept, Tensor) else kept)
+            elif given == "out":
+                result = rule(ct, out)
+            else:
+                if types is None:
+                    types = [(ct._data.shape, ct._data.dtype)] * len(self.edges)
+                result = rule(*self._arguments(plan.rules[i][1], i, ct, out, types))
+            if types is not None:
+                result = match(result, *types[i])
+            elif result is not ct and result is not None:
+                data, own = result._data, ct._data
+                if data.shape != own.shape or data.dtype is not own.dtype:
+                    result = match(result, own.shape, own.dtype)
+            results[i] = result
         return results
+
+    def _arguments(self, sources: tuple[tuple[str, Any], ...], i: int, ct: Any, out: Any, types: list[Any]) -> list[Any]:
+        """What the rule of operand i is given."""
+        plan = self.plan
+        arguments: list[Any] = []
+        for kind, key in sources:
+            if kind == "ct":
+                arguments.append(ct)
+            elif kind == "operand":
+                arguments.append(_unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
+            elif kind == "out":
+                arguments.append(out)
+            elif kind == "attribute":
+                arguments.append(self.attrs[key])
+            elif kind == "type":
+                arguments.append(_tensor_type(types[key]))
+            elif kind == "attrs":
+                arguments.append(self.attrs)
+            elif kind == "types":
+                arguments.append(tuple(map(_tensor_type, types)))
+            else:
+                arguments.append(i)
+        return arguments
 
     def free(self) -> None:
         self.saved = self.out = None

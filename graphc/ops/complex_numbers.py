@@ -14,7 +14,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.creation import zeros_like
-from graphc.types import TensorType, complex32, complex64, dtype_of, float16, float32, float64
+from graphc.types import DType, TensorType, complex32, complex64, dtype_of, float16, float32, float64
 
 _z = TensorType(complex64, (3, 5))
 _f = TensorType(float32, (3, 5))
@@ -66,9 +66,10 @@ conj = op("conj", "x", infer=lambda x: x, ref=lambda x: np.conjugate(x) if x.dty
 
 def conjugate(x: Any) -> Any:
     """The complex conjugate of a tensor, a graph value, or a number of Python's or NumPy's; what is real as it is."""
-    if isinstance(x, (builtins.complex, np.generic, np.ndarray)):
-        return x.conjugate()
-    return conj(x) if hasattr(x, "dtype") and x.dtype.is_complex else x
+    dtype = getattr(x, "dtype", None)
+    if isinstance(dtype, DType):
+        return conj(x) if dtype.is_complex else x
+    return x.conjugate() if isinstance(x, (builtins.complex, np.generic, np.ndarray)) else x
 
 
 def _pairs_infer(x: TensorType) -> TensorType:
