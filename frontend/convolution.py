@@ -12,12 +12,10 @@ from graphc.frontend.autocast import lowered
 from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
-from graphc.frontend.pointwise import cast
 from graphc.frontend.spatial import Ints, batched, spread, unbatched
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.op import OpDef
-from graphc.types import float32
 
 FUNCTIONS = "conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d"
 
@@ -58,11 +56,7 @@ def _run(record: OpDef, input: Tensor, weight: Tensor, bias: Tensor | None, attr
     if weight.dtype is not input.dtype:
         raise DTypeError(f"Input type ({input.dtype.name}) and weight type ({weight.dtype.name}) should be the same",
                          expected="one dtype", hint="input.to(weight.dtype)")
-    if input.dtype.is_floating_point and input.dtype.bits == 16:
-        # sums of many products: in single precision, rounded once
-        out = cast(emit(record, (cast(input, float32), cast(weight, float32)), attrs), input.dtype)
-    else:
-        out = emit(record, (input, weight), attrs)
+    out = emit(record, (input, weight), attrs)
     if bias is not None:
         out = emit(ops.add, (out, reshape(bias, (-1, *(1,) * len(attrs["stride"])))), {})
     return out

@@ -32,6 +32,8 @@ from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.integers import Integer, Integers
 from graphc.backends.llvm.microkernel import emit_merge, emit_microkernel
 from graphc.backends.llvm.packing import Operand, Panel, emit_packing
+from graphc.backends.llvm.pair_packing import emit_pair_packing
+from graphc.backends.llvm.pairtile import PairTile, emit_pair_kernel, load_configuration, release_tiles
 from graphc.backends.llvm.sizes import size_operand
 from graphc.kernel import Axis, Expr, Gemm
 from graphc.sizes import ceil_div, is_static
@@ -101,7 +103,10 @@ class _Product:
         self.rhs = _Side("rhs", plan.rhs, plan.rhs_access, tile.columns, plan.n_tiles, plan.rhs_panel, plan.rhs_block,
                          rhs_shared, plan.lhs_private)
         module = context.module
-        self.microkernel = emit_dotkernel(module, tile) if isinstance(tile, DotTile) else emit_microkernel(module, tile)
+        if isinstance(tile, PairTile):
+            self.microkernel = emit_pair_kernel(module, tile)
+        else:
+            self.microkernel = emit_dotkernel(module, tile) if isinstance(tile, DotTile) else emit_microkernel(module, tile)
 
     def render(self) -> None:
         """Add all functions to the module."""
@@ -173,7 +178,12 @@ class _Product:
     def task(self) -> None:
         """void name.task(ptr context, i64 task, ptr own): `own` is the worker's memory."""
         f = self.function("task", ("i64", "task"), ("ptr", "own"))
+        tile = self.plan.tile
+        if isinstance(tile, PairTile) and tile.amx:
+            load_configuration(f, tile)
         _Task(self, f).write()
+        if isinstance(tile, PairTile) and tile.amx:
+            release_tiles(f)
         f.do("ret void")
 
     # Memory
@@ -241,7 +251,10 @@ class _Product:
         pointers = self.context.pointers(f, operand.buffers)
         batch = locate(f, operand.batch, "%batch")
         panel = Panel(side.lanes, plan.k_block, batch, "%first", "%start", "%count", "%to")
-        emit_packing(f, operand, panel, plan.dtype, plan.tile.width, self.context.target, pointers)
+        if isinstance(plan.tile, PairTile):
+            emit_pair_packing(f, operand, panel, side.name == "lhs", self.context.target, pointers)
+        else:
+            emit_packing(f, operand, panel, plan.dtype, plan.tile.width, self.context.target, pointers)
         f.do("ret void")
 
     def call_packing(self, f: Function, side: _Side, batch: str, tile: str, block: str, to: str) -> None:

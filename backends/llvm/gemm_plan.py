@@ -16,10 +16,11 @@ from graphc.backends.llvm.axes import Axes, collapse, extent
 from graphc.backends.llvm.dotkernel import DotTile, choose_dot_tile
 from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
 from graphc.backends.llvm.packing import Operand, panel_size
+from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Buffer, Expr, Gemm, Store, expressions
 from graphc.sizes import ceil_div, estimate, is_static
-from graphc.types import DType, Size
+from graphc.types import DType, Size, bfloat16
 
 # In cycles of a core:
 SERIAL = 25_000  # what a product must take to be shared among threads
@@ -43,6 +44,8 @@ _DIRECT_ROW_READS = 24
 """The same for a left operand whose steps stand side by side: each of its rows is read on and on."""
 _MOST_STEPS = 512
 """How many steps a block has at most: with more, its panels leave the caches before they are read again."""
+_MOST_PAIRED = 1024
+"""The same for steps of bfloat16 in pairs, of which a core reads the panels from its level-2 cache as fast as it needs them."""
 _ALIASING = 4096
 """Bytes: addresses so far apart compete for the same few lines of the level-1 cache."""
 _FEW_DOTS = 32
@@ -110,7 +113,7 @@ class Plan:
     """
 
     kernel: Gemm
-    tile: Tile | DotTile
+    tile: Tile | DotTile | PairTile
     batch: Size
     m: Size
     n: Size
@@ -171,11 +174,16 @@ class Plan:
 
     @property
     def lhs_panel(self) -> Size:
-        return panel_size(self.tile.rows, self.k_block, self.tile.width)
+        return self._panel(self.tile.rows)
 
     @property
     def rhs_panel(self) -> Size:
-        return panel_size(self.tile.columns, self.k_block, self.tile.width)
+        return self._panel(self.tile.columns)
+
+    def _panel(self, lanes: int) -> Size:
+        if isinstance(self.tile, PairTile):
+            return self.tile.panel(lanes, self.k_block)
+        return panel_size(lanes, self.k_block, self.tile.width)
 
     @property
     def lhs_block(self) -> Size:
@@ -216,10 +224,13 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     kernel = _folded(_oriented(kernel), target)
     dtype = computed_in(kernel.accumulator.dtype)
     batch, m, n, k = map(extent, (kernel.batch, kernel.m, kernel.n, kernel.k))
-    lhs = Operand.of(kernel.lhs, dtype, kernel.batch, kernel.m, kernel.k)
-    rhs = Operand.of(kernel.rhs, dtype, kernel.batch, kernel.n, kernel.k)
+    tile: Tile | DotTile | PairTile
+    pairs = choose_pair_tile(target, *map(_typical, (m, n, k))) if kernel.accumulator.dtype is bfloat16 else None
+    multiplied = dtype if pairs is None else bfloat16
+    lhs = Operand.of(kernel.lhs, multiplied, kernel.batch, kernel.m, kernel.k)
+    rhs = Operand.of(kernel.rhs, multiplied, kernel.batch, kernel.n, kernel.k)
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
-    tile, lhs_direct, rhs_direct = _tile(lhs, rhs, dtype, m, n, k, target)
+    tile, lhs_direct, rhs_direct = (pairs, False, False) if pairs else _tile(lhs, rhs, dtype, m, n, k, target)
     m_tiles, n_tiles = ceil_div(m, tile.rows), ceil_div(n, tile.columns)
     k_block = max(1, estimate(k)) if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
     # blocks that are best for the example, or for more, are not bad for others
@@ -317,9 +328,11 @@ def _tile(
     return tile, lhs_direct, rhs_direct
 
 
-def _k_block(tile: Tile, k: Size, lhs: Operand, rhs: Operand, target: Target) -> Size:
+def _k_block(tile: Tile | PairTile, k: Size, lhs: Operand, rhs: Operand, target: Target) -> Size:
     """How many steps to take at a time: as many as panels of the right operand stay in the level-1 cache for, or not
     much beyond it, shared out evenly."""
+    if isinstance(tile, PairTile):
+        return _steps_in_pairs(k, lhs, rhs)
     most = max(64, min(_MOST_STEPS, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize)))
     if k <= most:
         return max(1, k) if isinstance(k, int) else k
@@ -331,8 +344,21 @@ def _k_block(tile: Tile, k: Size, lhs: Operand, rhs: Operand, target: Target) ->
     return ceil_div(k, blocks * unit) * unit
 
 
+def _steps_in_pairs(k: Size, lhs: Operand, rhs: Operand) -> int:
+    """The same for blocks of pairs: always a number, as packing keeps the steps of a block on the stack."""
+    if not isinstance(k, int):
+        return _MOST_PAIRED
+    if k <= _MOST_PAIRED:
+        return max(1, k)
+    inner = [size for size in (extent(operand.steps[1:]) for operand in (lhs, rhs)) if isinstance(size, int)]
+    unit = math.lcm(STEPS, *inner)
+    unit = unit if unit <= _MOST_PAIRED else STEPS
+    return -(-k // (-(-k // _MOST_PAIRED) * unit)) * unit
+
+
 def choose_blocks(
-    tiles: tuple[int, int, int], cycles: float, operands: tuple[tuple[int, bool], ...], tile: Tile | DotTile, k_block: int,
+    tiles: tuple[int, int, int], cycles: float, operands: tuple[tuple[int, bool], ...], tile: Tile | DotTile | PairTile,
+    k_block: int,
     target: Target,
 ) -> tuple[int, int, int]:
     """Blocks of batch, m and n for tasks that are many enough for many threads, and worth handing out.
@@ -343,7 +369,7 @@ def choose_blocks(
     size = tile.dtype.itemsize
     wanted = max(2, int(min(MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
     cached = target.l2_bytes // (2 * size)  # numbers that stay in the level-2 cache, beside others
-    most_rows = max(1, cached // (k_block * tile.rows)) if isinstance(tile, Tile) else m
+    most_rows = m if isinstance(tile, DotTile) else max(1, cached // (k_block * tile.rows))
     if batch >= wanted:
         return max(1, batch // wanted), min(m, most_rows), n
     each = -(-wanted // batch)

@@ -173,12 +173,12 @@ class Target:
 
     @property
     def has_amx_bf16(self) -> bool:
-        """AMX tiles of bfloat16. The operating system's permission is a matter apart, asked for at run time."""
+        """AMX tiles of bfloat16."""
         return self.enabled.issuperset(("amx-tile", "amx-bf16"))
 
     @property
     def has_amx_int8(self) -> bool:
-        """AMX tiles of 8-bit integers. The operating system's permission is a matter apart, asked for at run time."""
+        """AMX tiles of 8-bit integers."""
         return self.enabled.issuperset(("amx-tile", "amx-int8"))
 
     @property
@@ -236,6 +236,8 @@ def _host(cpu: str) -> Target:
     l1, l2 = _host_caches()
     name = llvm.get_host_cpu_name()
     detected = llvm.get_host_cpu_features()
+    if detected.get("amx-tile") and not _may_use_tiles():
+        detected.update({feature: False for feature in detected if feature.startswith("amx-")})
     present = frozenset(feature for feature, on in detected.items() if on)
     if not detected:  # LLVM cannot ask this operating system
         present = _CPUS.get(architecture, {}).get(name) or _features_of(architecture, _BASELINE[architecture])
@@ -254,6 +256,14 @@ def _host(cpu: str) -> Target:
     # LLVM's own list for the CPU may go beyond ours: what the machine lacks is switched off by name.
     absent = [f"-{feature}" for feature, on in sorted(detected.items()) if not on]
     return Target(triple, cpu, ",".join(absent + _tuning(architecture)), enabled, l1, l2)
+
+
+def _may_use_tiles() -> bool:
+    """Ask the operating system for AMX, which Linux lets processes use that have asked, and their threads and children."""
+    if sys.platform != "linux":
+        return False
+    system_call, arch_prctl, request_permission, tile_data = ctypes.CDLL(None).syscall, 158, 0x1023, 18
+    return bool(system_call(arch_prctl, request_permission, tile_data) == 0)
 
 
 @cache

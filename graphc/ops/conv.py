@@ -21,6 +21,7 @@ from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
+from graphc.ops.elementwise import cast
 from graphc.ops.linalg import contract
 from graphc.ops.movement import flip, fold, pad, permute, reshape, slice, stack_operand, window
 from graphc.types import Size, TensorType, float32, widened
@@ -130,10 +131,22 @@ def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilati
             turned = flip(w, tuple(range(len(w.shape) - n, len(w.shape))))
             out = contract(turned, g, f"{group}oc{k},b{group}o{t}{k}->b{group}c{t}")
             return _merge(out, 1) if groups > 1 else out
+    if g.dtype.is_floating_point and g.dtype.computes_in is not g.dtype:
+        # sums of products, of which some are added once more: rounded once
+        whole = _fold_products(*(cast(v, dtype=g.dtype.computes_in) for v in (g, w)), size, stride, padding, dilation, groups)
+        return cast(whole, dtype=g.dtype)
+    return _fold_products(g, w, size, stride, padding, dilation, groups)
+
+
+def _fold_products(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:
+    """The products of a cotangent with the whole kernel, added up where they belong; both are split into groups."""
+    n = len(stride)
+    k, t = _K[:n], _T[:n]
+    group = "z" if groups > 1 else ""
     columns = contract(w, g, f"{group}oc{k},b{group}o{t}->b{group}c{t}{k}")
     columns = _merge(columns, 1) if groups > 1 else columns
     for i in reversed(range(n)):
-        length = max(size[i] + sum(padding[i]), (g.shape[-n + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1)
+        length = max(size[i] + sum(padding[i]), (g.shape[-n + i] - 1) * stride[i] + dilation[i] * (w.shape[-n + i] - 1) + 1)
         columns = fold(columns, 2 + i, length, stride[i], dilation[i])
     starts = (0, 0, *(low for low, _ in padding))
     stops = (*tuple(columns.shape[:2]), *(low + s for (low, _), s in zip(padding, size)))

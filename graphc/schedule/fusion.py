@@ -126,7 +126,7 @@ def _needs_memory(
     if node.op.only_moves and (not node.op.pointwise or weight[value] == 0):
         return False  # it can be read where its operand stands
     if feeds:
-        return True
+        return not _is_half_of_input(node)
     copied = _COPIES * estimate(value.type.size)
     for user in users:
         if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
@@ -174,6 +174,16 @@ def _recomputed(graph: Graph, roots: dict[Value, Root]) -> dict[Value, Root]:
         if len(large) == 1 and large[0] in roots and large[0].dtype.itemsize <= value.dtype.itemsize:
             del roots[value]
     return roots
+
+
+def _is_half_of_input(node: Node) -> bool:
+    """Whether a node rounds what the graph is given to halves: a product does that to its operand as it packs it."""
+    if node.op.name != "cast" or node.result.dtype.computes_in is node.result.dtype:
+        return False
+    value = node.operands[0]
+    while value.node is not None and value.node.op.only_moves and not value.node.op.pointwise:
+        value = value.node.operands[0]
+    return value.node is None and value.dtype is node.result.dtype.computes_in
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
