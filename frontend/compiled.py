@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from graphc.frontend.entry import Output, entry_spec
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.pytree import flatten
 from graphc.frontend.recording import Recording, pinned_differently
+from graphc.frontend.steady import SteadyInputs
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Argument
 from graphc.ir import Graph
@@ -42,6 +44,11 @@ class Compiled:
         self.capture.forget_arguments()
         self.executable: Executable | None = None
         self.entry: Entry | None = None
+        self._counted = 0
+        """Calls of the native entry that are known of."""
+        self.steady = SteadyInputs.of(self.capture)
+        self._prepares = self.steady.numbers
+        """Of which inputs the code computes things once."""
         self._sized: tuple[Graph, Mapping[str, int]] | None = None
         self.is_bound = False
         """Whether the graph is another one, for symbolic sizes, with numbers for these."""
@@ -64,6 +71,7 @@ class Compiled:
         new.graph = bind_graph(self.graph, sizes)
         new.capture = self.capture.bind(sizes, new.graph, leaves)
         new.executable = new.entry = None
+        new._counted = 0
         new.is_bound = True
         new.misses = 0
         new._lock = threading.Lock()
@@ -71,20 +79,26 @@ class Compiled:
 
     def compiled(self) -> Executable:
         """The code, made on first use."""
-        if self.executable is None:
+        code, wanted = self.executable, self.steady.numbers
+        if code is None or self._prepares != wanted:
             with self._lock:
-                if self.executable is None:
-                    layout = Layout(tuple(self.capture.layouts), tuple(self.capture.updates))
+                code = self.executable
+                if code is None or self._prepares != wanted:
+                    layout = Layout(tuple(self.capture.layouts), tuple(self.capture.updates), wanted)
                     if self._sized is None:
-                        self.executable = executable(self.graph, layout, backend=self.backend)
+                        code = executable(self.graph, layout, backend=self.backend)
                     else:  # the same code for all sizes
                         graph, sizes = self._sized
-                        self.executable = executable(graph, layout, backend=self.backend).at(sizes)
-        return self.executable
+                        code = executable(graph, layout, backend=self.backend).at(sizes)
+                    self.executable, self._prepares = code, wanted
+        return code
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Run on arguments that fit."""
         code = self.compiled()
+        self._count()
+        prepared = self.steady.prepared(code)
+        self.steady.calls += 1
         tensors = self.capture.tensors(leaves)
         arrays = [tensor._data for tensor in tensors]
         donated = dict(self.capture.updates)
@@ -94,8 +108,17 @@ class Compiled:
         ]
         self.capture.check_writable(tensors)
         before = self.capture.before(tensors)
-        code.run(arrays, outputs)
+        if prepared is not None and code.preparation is not None:
+            code.preparation.run(arrays, outputs, prepared.memory)
+        else:
+            code.run(arrays, outputs)
         return self.capture.finish(leaves, tensors, outputs, before)
+
+    def _count(self) -> None:
+        """Take note of the calls that came natively."""
+        served = 0 if self.entry is None else self.entry.calls
+        self.steady.calls += served - self._counted
+        self._counted = served
 
     def lines(self) -> list[str]:
         """The graph as text, and what it rests on."""
@@ -103,7 +126,8 @@ class Compiled:
 
     def make_entry(self, arguments: Sequence[Any]) -> None:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""
-        self.entry = None
+        self._count()
+        self.entry, self._counted = None, 0
         if self.snapshot.compares and self.snapshot.tensors:
             return  # it might ask if an argument is one of its own tensors
         if any(isinstance(argument, Tensor) and len(argument.__dict__) for argument in arguments):
@@ -111,7 +135,12 @@ class Compiled:
         plan = self.capture.plan(self.snapshot, self.pinned)
         spec = None if plan is None else entry_spec(plan, arguments)
         if spec is not None:
-            self.entry = self.compiled().entry(spec)
+            code = self.compiled()
+            prepared = self.steady.prepared(code)
+            if prepared is not None:
+                guards = (*spec.guards, *self.steady.guards(prepared))
+                spec = replace(spec, guards=guards, prepared=prepared.memory)
+            self.entry = code.entry(spec)
             if self.entry is not None and self.mismatch(arguments) is not None:
                 self.entry = None  # another thread has changed something since the spec was made
 

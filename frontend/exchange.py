@@ -31,7 +31,14 @@ def from_numpy(ndarray: np.ndarray, /) -> Tensor:
     if any(stride % array.itemsize for stride in array.strides):
         raise ArgumentError("from_numpy: the array's elements do not lie at multiples of their size",
                             expected=f"strides that {array.itemsize} divides", got=str(array.strides), hint="array.copy()")
-    return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))
+    return _exposed(array if type(array) is np.ndarray else array.view(np.ndarray))
+
+
+def _exposed(array: np.ndarray) -> Tensor:
+    """A tensor on memory that others know."""
+    made = wrap(array)
+    made._version_counter().expose()
+    return made
 
 
 _capsule_name = ctypes.pythonapi.PyCapsule_GetName
@@ -80,7 +87,7 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     array = np.from_dlpack(source, **options)
     if source.is_silent and not array.flags.writeable:
         array = np.asarray(_Writable(array))
-    return wrap(array)
+    return _exposed(array)
 
 
 def to_dlpack(tensor: Tensor) -> Any:
@@ -108,5 +115,5 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
                             f"greater than actual buffer length ({len(memory)} bytes)")
     if memory.readonly:
         warnings.warn("The given buffer is not writable, and neither is the tensor.", UserWarning, stacklevel=2)
-    made = wrap(np.frombuffer(memory, dtype.numpy, count, offset))
+    made = _exposed(np.frombuffer(memory, dtype.numpy, count, offset))
     return made.requires_grad_() if requires_grad else made

@@ -59,10 +59,26 @@ class Size(tuple[int, ...]):
 class Version:
     """Counts the in-place changes of a piece of memory; tensors that share the memory share the counter."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "lent", "origin")
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Version | None = None) -> None:
         self.count = 0
+        self.lent = 0
+        """How often somebody got at the memory who changes it without being counted here; -1: somebody may have its address."""
+        self.origin = origin
+        """For a piece of memory that is counted twice, as by `data`: the other counter."""
+
+    def lend(self) -> None:
+        """Take note that others have got at the memory, who hold on to its array as long as they may change it."""
+        if self.lent >= 0:
+            self.lent += 1
+
+    def expose(self) -> None:
+        """Take note that others may know the address of the memory."""
+        version: Version | None = self
+        while version is not None:
+            version.lent = -1
+            version = version.origin
 
 
 class Steps(Protocol):

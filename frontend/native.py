@@ -54,13 +54,13 @@ def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
 
 
 def tensor_check(tensor: Tensor, argument: int | None, input_: int | None, *, held: bool) -> TensorCheck:
-    """What must be so of a tensor as it is now; if `held`, it must be this one, and if it is no argument, with its array."""
+    """What must be so of a tensor as it is now; if `held`, it must be this one, and if it is no argument, with its memory."""
     data = tensor._data
     strides = None if data.flags.c_contiguous else tuple(s // data.itemsize for s in data.strides)
     return TensorCheck(
         argument=argument, tensor=tensor if held else None, type=type(tensor),
         requires_grad=tensor._meta is not None and tensor._meta.requires_grad,
-        array=data if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
+        address=data.__array_interface__["data"][0] if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
     )  # fmt: skip
 
 

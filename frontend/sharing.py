@@ -90,6 +90,7 @@ def share_memory_(self: Tensor) -> Tensor:
         with no_grad():
             self._data = self._meta.view.read(base)._data
         return self
+    self._version_counter().expose()  # to other processes
     owner = memory_of(array)
     if not (owner.flags.c_contiguous or owner.flags.f_contiguous):
         array = owner = np.ascontiguousarray(array)

@@ -70,6 +70,7 @@ class Tensor(Tracked, Values):
         dtype = get_default_dtype().numpy
         if len(args) == 1 and isinstance(args[0], Tensor):
             self._data = args[0]._data
+            self._state().version = args[0]._version_counter()
         elif len(args) == 1 and isinstance(args[0], (float, complex)):
             raise ArgumentTypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
         elif len(args) == 1 and not isinstance(args[0], int):
@@ -248,7 +249,9 @@ class Tensor(Tracked, Values):
 
     def data_ptr(self) -> int:
         """The address of the first element."""
-        return self._array("data_ptr()").ctypes.data
+        array = self._array("data_ptr()")
+        self._version_counter().expose()
+        return array.ctypes.data
 
     def storage_offset(self) -> int:
         """How many elements lie between the start of the memory and the first element."""
@@ -277,8 +280,13 @@ class Tensor(Tracked, Values):
         view = own.view
         root = None if view is None else view.base
         meta.view = View(self if root is None else root, None if root is None else view, None, tracked=False, detached=True)
+        own_version = self._version_counter()
         if share_version:
-            meta.version = self._version_counter()
+            meta.version = own_version
+        else:
+            own_version.lend()
+            meta.version = Version(own_version)
+            meta.version.lent = min(own_version.lent, 0)
         meta.inference = own.inference
         return tensor
 
@@ -300,6 +308,10 @@ class Tensor(Tracked, Values):
             tracer.write(self, tracer.value(new))
         else:
             self._data = new._data
+            version = self._version_counter()
+            version.lend()
+            if new._meta is not None and new._meta.version is not None and new._meta.version.lent < 0:
+                version.expose()
 
     def _version_counter(self) -> Version:
         meta = self._state()
@@ -349,7 +361,10 @@ class Tensor(Tracked, Values):
         if not self.is_leaf:
             raise AutogradError("a tensor that is not a leaf cannot be pickled: its graph would be lost",
                                 hint="pickle x.detach()")
-        return rebuild, (type(self), np.asarray(self._array("pickle"), order="C"), self.requires_grad, self.__dict__)
+        array = np.asarray(self._array("pickle"), order="C")
+        if self._meta is not None and self._meta.version is not None:
+            self._meta.version.lend()
+        return rebuild, (type(self), array, self.requires_grad, self.__dict__)
 
 
 def rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
@@ -369,6 +384,7 @@ class Storage:
     def __init__(self, tensor: Tensor) -> None:
         base = tensor._base
         self._array = (tensor if base is None else base)._array("storage()")
+        tensor._version_counter().expose()
 
     def data_ptr(self) -> int:
         """The address."""

@@ -54,6 +54,7 @@ class Values:
         if array.dtype == complex32.numpy:
             raise ArgumentTypeError("Got unsupported ScalarType ComplexHalf: NumPy has no dtype for it",
                                     hint="x.to(graphc.complex64).numpy()")
+        self._version_counter().expose()
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -148,7 +149,9 @@ class Values:
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self._array("__dlpack__()").__dlpack__(**options)
+        array = self._array("__dlpack__()")
+        self._version_counter().expose()
+        return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._array("__dlpack_device__()").__dlpack_device__()

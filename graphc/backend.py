@@ -32,10 +32,13 @@ class Layout:
         For each input, its strides in elements, or None for row-major.
     donated
         (output number, input number) pairs: the output is written over that input's memory. All other outputs are fresh.
+    steady
+        Numbers of inputs that are the same at most calls: what depends on them alone is computed by `Executable.preparation`.
     """
 
     strides: tuple[tuple[int, ...] | None, ...]
     donated: tuple[tuple[int, int], ...] = ()
+    steady: tuple[int, ...] = ()
 
     @staticmethod
     def plain(graph: Graph) -> Layout:
@@ -161,8 +164,8 @@ class TensorCheck:
     """The very object that it must be, or None."""
     type: type
     requires_grad: bool
-    array: np.ndarray | None
-    """The very array that it must hold, or None."""
+    address: int | None
+    """Where its memory must begin, or None."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None
@@ -230,6 +233,8 @@ class EntrySpec:
     leaves: tuple[ResultLeaf, ...]
     result: Literal["one", "tuple", "list"] | Callable[[list[Any]], Any]
     """The one leaf itself, a tuple or list of leaves, or what a function makes of that list."""
+    prepared: np.ndarray | None = None
+    """What has been prepared of the steady inputs as they are; that they still are is among the guards."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +289,29 @@ class Entry(Protocol):
         ...
 
 
+class Preparation(Protocol):
+    """The part of an executable that depends on steady inputs alone, computed once for many runs."""
+
+    @property
+    def key(self) -> object:
+        """The same for all executables that can run with what one of them has prepared, as those for other sizes can."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The numbers of the steady inputs that it depends on."""
+        ...
+
+    def prepare(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """What runs with the same contents of these inputs need; the others may be anything. It holds no reference to the inputs, and nothing writes to
+        it later."""
+        ...
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], prepared: np.ndarray) -> None:
+        """As the `run` of the executable, with what has been prepared of such inputs."""
+        ...
+
+
 class Executable(Protocol):
     """A compiled graph."""
 
@@ -293,6 +321,11 @@ class Executable(Protocol):
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`. The arrays have the types and layouts that the executable was compiled for, which is
         not checked here; a donated output is the same array as its input."""
+        ...
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What it computes once; None if it computes all at each run."""
         ...
 
     def at(self, sizes: Mapping[str, int]) -> Executable:

@@ -71,6 +71,10 @@ class Config:
     """`GRAPHC_FUSE_EAGER=0`: run eager code op by op: no native code for functions such as softmax, for elementwise ops on
     large tensors and for the updates of optimizers."""
 
+    prepare_weights: bool
+    """`GRAPHC_PREPARE_WEIGHTS=0`: compute at each call of a compiled function what depends on weights alone, and pack them anew
+    for each product. It is slower, and takes less memory: what is kept takes up to about twice that of the weights."""
+
 
 def _from_environment() -> Config:
     return Config(
@@ -83,6 +87,7 @@ def _from_environment() -> Config:
         fuel=_integer("GRAPHC_FUEL", -1),
         retrace=bool(_integer("GRAPHC_RETRACE", 1)),
         fuse_eager=bool(_integer("GRAPHC_FUSE_EAGER", 1)),
+        prepare_weights=bool(_integer("GRAPHC_PREPARE_WEIGHTS", 1)),
     )
 
 

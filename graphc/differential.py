@@ -254,6 +254,10 @@ class Verified:
             inputs[i][...] = before[i]
         raise _accuracy_error(self._graph, *found, first_difference(self._graph, before, backend=self._backend))
 
+    @property
+    def preparation(self) -> None:
+        """None: all is to be checked."""
+
     def at(self, sizes: Mapping[str, int]) -> Verified:
         """The same with numbers for symbolic sizes."""
         new = copy.copy(self)

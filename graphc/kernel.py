@@ -55,7 +55,8 @@ class Buffer:
 
     role
         "input" and "output": given at each call; "constant": `data`, given once; "temporary": a place in the program's
-        arena, at `offset` bytes, alive between kernels; "local": on the stack of one grid step of one kernel.
+        arena, at `offset` bytes, alive between kernels; "prepared": a place in memory that outlives calls, at `offset` bytes;
+        "local": on the stack of one grid step of one kernel.
     """
 
     __slots__ = ("data", "dtype", "name", "offset", "role", "size")
@@ -65,7 +66,7 @@ class Buffer:
         name: str,
         dtype: DType,
         size: Size,
-        role: Literal["input", "output", "constant", "temporary", "local"] = "temporary",
+        role: Literal["input", "output", "constant", "temporary", "prepared", "local"] = "temporary",
         data: np.ndarray | None = None,
     ) -> None:
         self.name = name
@@ -379,7 +380,8 @@ class Gemm(_Kernel):
     Each of batch, m, n and k is a tuple of axes, of which the last runs fastest: a convolution has the rows and columns
     of its image as n, and channels and places of the kernel as k. `lhs` is an expression over the batch, m and k axes,
     `rhs` over the batch, k and n axes. `epilogue` are Store statements over the batch, m and n axes and
-    `accumulator.value`; each element of the result is stored once, after its whole sum.
+    `accumulator.value`; each element of the result is stored once, after its whole sum. `panels` are prepared buffers in
+    which a back end keeps `lhs` and `rhs` as it reads them, None for those that it takes from memory at each run.
     """
 
     name: str
@@ -391,6 +393,7 @@ class Gemm(_Kernel):
     rhs: Expr
     accumulator: Accumulator
     epilogue: tuple[Store, ...]
+    panels: tuple[Buffer | None, Buffer | None] = (None, None)
 
     def statements(self) -> Iterator[Statement]:
         yield from self.epilogue
@@ -547,9 +550,25 @@ class Program:
     """Of sizes: those that the inputs tell."""
     facts: Facts | None = None
     """What the program takes for granted of them."""
+    preparation: tuple[Kernel, ...] = ()
+    """What fills the prepared buffers: run when the steady inputs have changed, before the other kernels."""
+    steady: tuple[Buffer, ...] = ()
+    """Inputs that are the same at most calls."""
+    prepared: int = 0
+    """How many bytes the prepared buffers take."""
 
     def __str__(self) -> str:
-        return "\n\n".join(map(print_kernel, self.kernels))
+        once = [f"once:\n{print_kernel(kernel)}" for kernel in self.preparation]
+        return "\n\n".join([*once, *map(print_kernel, self.kernels)])
+
+    def once(self) -> set[Buffer]:
+        """The buffers that are read to fill the prepared ones."""
+        found = {buffer for kernel in self.preparation for buffer in reads(kernel)}
+        for kernel in self.kernels:
+            if isinstance(kernel, Gemm):
+                for panels, operand in zip(kernel.panels, (kernel.lhs, kernel.rhs), strict=True):
+                    found.update(e.attr for e in operand.walk() if e.op == "load" and panels is not None)
+        return found
 
     def calls(self) -> Iterator[Call]:
         """What is left to Python, in the order of the kernels."""

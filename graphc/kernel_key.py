@@ -36,6 +36,7 @@ def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Place]]:
         groups = (kernel.batch, kernel.m, kernel.n, kernel.k)
         head: list[Hashable] = ["gemm", *(tuple(map(writer.axis, group)) for group in groups), _overwrites(kernel)]
         head += [writer.thing(kernel.accumulator), writer.expression(kernel.lhs), writer.expression(kernel.rhs)]
+        head += map(writer.thing, kernel.panels)
         body: tuple[Statement, ...] = kernel.epilogue
     else:
         head = ["loops", kernel.cost, kernel.work, *map(writer.axis, kernel.grid)]

@@ -72,6 +72,10 @@ class SizedExecutable:
         """There is one for `at` some sizes."""
         del spec
 
+    @property
+    def preparation(self) -> None:
+        """None: there is one for `at` some sizes."""
+
     def at(self, sizes: Mapping[str, int]) -> Executable:
         """The executable for some sizes, by the names of the symbols. GraphcError where the graph has no meaning for them."""
         return self.for_shapes(tuple([t.bind(sizes).shape for t in self.inputs]))
@@ -149,4 +153,5 @@ def _bound(layout: Layout, numbers: Mapping[str, int]) -> Layout:
     def bind(size: Size) -> Size:
         return size if isinstance(size, int) else size.bind(numbers)
 
-    return Layout(tuple(s if s is None else tuple(map(bind, s)) for s in layout.strides), layout.donated)
+    return Layout(tuple(s if s is None else tuple(map(bind, s)) for s in layout.strides), layout.donated,
+                  layout.steady)

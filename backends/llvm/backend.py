@@ -16,7 +16,8 @@ from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
 from graphc.backends.llvm.jit import compile_units
-from graphc.backends.llvm.program import render
+from graphc.backends.llvm.panels import keep_panels
+from graphc.backends.llvm.program import PRECOMPUTE, render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
 from graphc.backends.llvm.sizes import PREPARE
 from graphc.backends.llvm.target import Target
@@ -26,6 +27,7 @@ from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call, Control, Gemm, Program
+from graphc.memory import ALIGNMENT
 from graphc.schedule import Machine, lower
 from graphc.sizes import Facts, estimate, relying_on
 
@@ -52,7 +54,10 @@ class LLVMExecutable:
         self.module = compile_units(divide(rendered.module), target, imports=imports, name=program.name)
         self.address = self.module.address("run")
         self._words = rendered.sizes
+        self._precompute = self.module.address(PRECOMPUTE) if program.prepared else None
         self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None
+        self.prepared_from = tuple(i for i, buffer in enumerate(program.inputs) if buffer in program.once())
+        """The numbers of the inputs that what is computed once depends on."""
         self.workspace = Workspace(rendered.arena if isinstance(rendered.arena, int) else 0)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
         self._host = HostCalls(list(program.calls()))
@@ -61,7 +66,12 @@ class LLVMExecutable:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
         an index is out of bounds, and whatever an op raises that Python computes."""
-        self.run_at(list(map(_address, inputs)), outputs, None)
+        self.run_at(inputs, outputs, None)
+
+    @property
+    def preparation(self) -> LLVMPreparation | None:
+        """What is computed once, if anything is."""
+        return None if self._precompute is None else LLVMPreparation(self)
 
     def at(self, sizes: Mapping[str, int]) -> LLVMExecutable | LLVMAtSizes:
         """The same for symbolic sizes that are these numbers; the facts of the program must hold for them."""
@@ -72,11 +82,34 @@ class LLVMExecutable:
         assert arena >= 0, f"{self.program.name} is not for {dict(sizes)}"
         return LLVMAtSizes(self, sizes, table, arena)
 
-    def run_at(self, inputs: Sequence[int], outputs: Sequence[np.ndarray], arena: int | None) -> None:
-        """Run on memory at these addresses, with an arena of so many bytes."""
-        sources = (ctypes.c_void_p * len(inputs))(*inputs)
-        targets = (ctypes.c_void_p * len(outputs))(*map(_address, outputs))
-        status = self.workspace.run(self.address, sources, targets, self.constants, arena)
+    def run_at(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], prepared: np.ndarray | None,
+        sizes: int | None = None, arena: int | None = None,
+    ) -> None:
+        """Run with the table of sizes at this address, and with an arena of so many bytes."""
+        if prepared is None and self._precompute is not None:
+            prepared = self.prepare_at(inputs, sizes, arena)
+        self._call(self.address, inputs, outputs, prepared, sizes, arena)
+
+    def prepare_at(self, inputs: Sequence[np.ndarray], sizes: int | None = None, arena: int | None = None) -> np.ndarray:
+        """Compute what is computed once, in the same way."""
+        assert self._precompute is not None, f"{self.program.name} computes nothing once"
+        memory = aligned(self.program.prepared)
+        self._call(self._precompute, inputs, (), memory, sizes, arena)
+        return memory
+
+    def _call(
+        self, function: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], prepared: np.ndarray | None,
+        sizes: int | None, arena: int | None,
+    ) -> None:
+        addresses = [*map(_address, inputs)]
+        if prepared is not None:
+            addresses.append(_address(prepared))
+        if sizes is not None:
+            addresses.append(sizes)
+        sources = (ctypes.c_void_p * len(addresses))(*addresses)
+        targets = (ctypes.c_void_p * len(self.outputs))(*map(_address, outputs))
+        status = self.workspace.run(function, sources, targets, self.constants, arena)
         if status:
             self.failed(status)
 
@@ -98,11 +131,29 @@ class LLVMExecutable:
             nanoseconds=estimated_nanoseconds(self.program),
             failed=self.failed,
             alive=[self],
+            prepares=self._precompute is not None,
         )
 
     def source(self) -> str:
         """The kernels, as text."""
         return str(self.program)
+
+
+class LLVMPreparation:
+    """What is computed once of steady inputs, for sizes in a table, if any, and with an arena of so many bytes."""
+
+    def __init__(self, code: LLVMExecutable, sizes: int | None = None, arena: int | None = None) -> None:
+        self.key = code
+        self.inputs = code.prepared_from
+        self._where = sizes, arena
+
+    def prepare(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """What runs with the same contents of these inputs need, in memory of its own."""
+        return self.key.prepare_at(inputs, *self._where)
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], prepared: np.ndarray) -> None:
+        """As the `run` of the executable, with what has been prepared."""
+        self.key.run_at(inputs, outputs, prepared, *self._where)
 
 
 class LLVMAtSizes:
@@ -118,7 +169,14 @@ class LLVMAtSizes:
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """As the `run` of all executables."""
-        self._code.run_at([*map(_address, inputs), ctypes.addressof(self._table)], outputs, self._arena)
+        self._code.run_at(inputs, outputs, None, ctypes.addressof(self._table), self._arena)
+
+    @property
+    def preparation(self) -> LLVMPreparation | None:
+        """That of the code for all sizes."""
+        if self._code.preparation is None:
+            return None
+        return LLVMPreparation(self._code, ctypes.addressof(self._table), self._arena)
 
     def at(self, sizes: Mapping[str, int]) -> LLVMAtSizes:
         """There are no symbols left."""
@@ -139,6 +197,7 @@ class LLVMAtSizes:
             nanoseconds=nanoseconds,
             failed=code.failed,
             alive=[self],
+            prepares=code.preparation is not None,
             sizes=ctypes.addressof(self._table),
             arena=self._arena,
         )
@@ -153,9 +212,9 @@ class LLVMBackend:
         """Compile a graph for the host's CPU."""
         target = Target.host()
         start = time.perf_counter()
-        program = lower(
-            graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated)
-        )
+        program = lower(graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated),
+                        steady=layout.steady)
+        program = keep_panels(program, target)
         note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
         note(3, program)
         return LLVMExecutable(graph, program, target)
@@ -190,6 +249,13 @@ def estimated_nanoseconds(program: Program) -> float:
         else:
             total += estimate(math.prod(axis.extent for axis in kernel.grid)) * kernel.cost
     return total
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """Memory that begins at the start of a line of the cache."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -_address(memory) % ALIGNMENT
+    return memory[start : start + nbytes]
 
 
 def _address(array: np.ndarray) -> int:

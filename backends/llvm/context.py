@@ -41,6 +41,11 @@ _SCRATCH, _HOST, _SIZES, _BUFFERS = range(4)
 assert _SIZES == sizes.SLOT
 
 
+def input_words(program: Program) -> int:
+    """How many addresses a program is given as inputs: its own, that of the prepared buffers, and that of the sizes."""
+    return len(program.inputs) + (program.prepared > 0) + bool(program.symbols)
+
+
 class Context:
     """The module that a program is rendered into, its target, and where its buffers are."""
 
@@ -54,7 +59,8 @@ class Context:
                 self._places[buffer] = field, _POINTER * number
         for buffer in program.temporaries:
             self._places[buffer] = _ARENA, buffer.offset
-        self._inputs = len(program.inputs) if program.symbols else None
+        self._prepared = _INPUTS, _POINTER * len(program.inputs)
+        self._inputs = input_words(program) - 1 if program.symbols else None
         self._scratch_offset = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT
         self._scratch: Size = 0
         if program.facts is not None and module.sizes is None:
@@ -74,7 +80,7 @@ class Context:
 
     def place(self, buffer: Buffer) -> int:
         """Where a buffer is, for `fill`: what it is counted from in the last bits, and how many bytes from there."""
-        field, offset = self._places[buffer]
+        field, offset = self._prepared if buffer.role == "prepared" else self._places[buffer]
         if isinstance(offset, Dim):
             field, offset = _SIZED, self.module.sizes.place(offset) * _POINTER
         return offset << _FIELD_BITS | field
@@ -96,7 +102,7 @@ class Context:
         """Put the addresses of a kernel's buffers into a table, in the function of a program: what `fill` does, as instructions
         of their own."""
         for slot, (buffer, shift) in enumerate(zip(buffers, shifts, strict=True), _BUFFERS):
-            field, offset = self._places[buffer]
+            field, offset = self._prepared if buffer.role == "prepared" else self._places[buffer]
             address = f.value(f"getelementptr i8, ptr %{FIELDS[field]}, i64 {offset}")
             if field != _ARENA:
                 address = f.value(f"load ptr, ptr {address}")

@@ -56,6 +56,7 @@ def make_entry(
     nanoseconds: float,
     failed: Callable[[int], Any],
     alive: Sequence[Any],
+    prepares: bool,
     sizes: int | None = None,
     arena: int | None = None,
 ) -> NativeEntry | None:
@@ -69,9 +70,13 @@ def make_entry(
         Raises the error for what a program returns if not 0.
     alive
         What must not go while there is an entry.
+    prepares
+        Whether the program takes prepared memory, which the spec must have then.
     sizes, arena
         For symbolic sizes: the address of their table, and how many bytes the arena must have.
     """
+    if prepares and spec.prepared is None:
+        return None
     table = _Table(spec, outputs, sizes)
     try:
         module = entry_module(spec.tensors)
@@ -93,7 +98,7 @@ class _Table:
         self.alive: list[Any] = []
         checks = [*spec.arguments, *spec.held]
         self.inputs = len(spec.numbers) + sum(not isinstance(c, ValueCheck) and c.input is not None for c in checks)
-        self.inputs += sizes is not None
+        self.inputs += (spec.prepared is not None) + (sizes is not None)
         self._written = {i for _, i in spec.updates}
 
     def words(
@@ -167,6 +172,10 @@ class _Table:
             if isinstance(check, TensorCheck):
                 words += self._tensor(check)
         words += self._apart()
+        if spec.prepared is not None:
+            self.alive.append(spec.prepared)
+            place = self.inputs - 1 - (self.sizes is not None)
+            words += _instruction(Check.ADDRESS, spec.prepared.__array_interface__["data"][0], place)
         if self.sizes is not None:
             words += _instruction(Check.ADDRESS, self.sizes, self.inputs - 1)
         for tensor, _ in spec.grads:
@@ -214,7 +223,7 @@ class _Table:
             Tensor.OBJECT: 0 if check.tensor is None else self._object(check.tensor),
             Tensor.TYPE: self._object(check.type),
             Tensor.REQUIRES_GRAD: id(check.requires_grad),
-            Tensor.ARRAY: 0 if check.array is None else self._object(check.array),
+            Tensor.ADDRESS: check.address or 0,
             Tensor.DTYPE: self._object(check.dtype),
             Tensor.FLAGS: objects.ALIGNED | (objects.WRITEABLE if written else 0),
             Tensor.INPUT: -1 if check.input is None else check.input,

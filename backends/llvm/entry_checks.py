@@ -262,8 +262,8 @@ def _tensor_check(w: Writer, code: str, parts: Sequence[str]) -> None:
 
     array = w.load("ptr", tensor, slots.data)
     w.require_object(array, w.object("ndarray"), "differs")
-    expected = operand("ptr", Tensor.ARRAY)
-    w.require(f.value(f"or i1 {w.equal('ptr', expected, 'null')}, {w.equal('ptr', expected, array)}"), "differs")
+    expected, data = operand("ptr", Tensor.ADDRESS), w.load("ptr", array, objects.ARRAY_DATA)
+    w.require(f.value(f"or i1 {w.equal('ptr', expected, 'null')}, {w.equal('ptr', expected, data)}"), "differs")
     w.require(w.equal("ptr", w.load("ptr", array, objects.ARRAY_DTYPE), operand("ptr", Tensor.DTYPE)), "differs")
     flags = f.value(f"zext i32 {w.load('i32', array, objects.ARRAY_FLAGS)} to i64")
     wanted = operand("i64", Tensor.FLAGS)

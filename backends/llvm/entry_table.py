@@ -86,7 +86,7 @@ class Tensor(IntEnum):
     OBJECT = auto()  # the very tensor, or 0
     TYPE = auto()
     REQUIRES_GRAD = auto()  # True or False
-    ARRAY = auto()  # the very array, or 0
+    ADDRESS = auto()  # of the array's memory, or 0
     DTYPE = auto()
     FLAGS = auto()  # that must be set
     INPUT = auto()  # its number, or -1

@@ -10,6 +10,7 @@ of the left one in the level-2 cache. The functions of one product:
     name.worker      takes tasks, one after another, until none is left
     name.task        computes one block
     name.lhs, .rhs   pack one panel at a block of steps
+    name.keep        packs the operands that are kept packed between runs
     name.epilogue    stores what becomes of a tile's sums
 """
 
@@ -48,8 +49,13 @@ _PARALLEL_PACKING = 50_000
 Axes = Mapping[Axis, str]
 
 
+def packing_symbol(name: str) -> str:
+    """The name of the function of a kernel that fills its panels, of the same parameters."""
+    return f"{name}.keep"
+
+
 def render_gemm(context: Context, kernel: Gemm, name: str) -> None:
-    """Add the kernel to the context's module as `void name(ptr context)`."""
+    """Add the kernel to the context's module as `void name(ptr context)`; and if it has panels, what fills them."""
     if extent((*kernel.batch, *kernel.m, *kernel.n)) == 0:
         context.module.function(name, [("ptr", "context")], linkage="internal").do("ret void")
         return
@@ -78,6 +84,8 @@ class _Side:
     """Where panels for all tasks begin in the scratch memory, in bytes."""
     private: Size
     """Where panels for one task begin in its worker's memory, in elements."""
+    kept: Buffer | None
+    """Where panels are that are kept between runs."""
 
     @property
     def panels(self) -> Size:
@@ -98,10 +106,10 @@ class _Product:
         self.sums = rhs_shared + plan.rhs_block * plan.round * size
         self.private = self.sums + plan.sums * size
         context.reserve_scratch(self.private + plan.workers * plan.private * size)
-        self.lhs = _Side("lhs", plan.lhs, plan.lhs_access, tile.rows, plan.m_tiles, plan.lhs_panel, plan.lhs_block,
-                         _HEADER, 0)
-        self.rhs = _Side("rhs", plan.rhs, plan.rhs_access, tile.columns, plan.n_tiles, plan.rhs_panel, plan.rhs_block,
-                         rhs_shared, plan.lhs_private)
+        self.lhs = _Side("lhs", plan.lhs, plan.lhs_access, tile.rows, plan.m_tiles, plan.lhs_panel, plan.lhs_panels,
+                         _HEADER, 0, plan.kernel.panels[0])
+        self.rhs = _Side("rhs", plan.rhs, plan.rhs_access, tile.columns, plan.n_tiles, plan.rhs_panel, plan.rhs_panels,
+                         rhs_shared, plan.lhs_private, plan.kernel.panels[1])
         module = context.module
         if isinstance(tile, PairTile):
             self.microkernel = emit_pair_kernel(module, tile)
@@ -120,6 +128,8 @@ class _Product:
         shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k != 0]
         if shared:
             self.pack(shared)
+        if any(plan.kernel.panels):
+            self.keep()
         if plan.is_parallel:
             self.worker()
 
@@ -242,6 +252,29 @@ class _Product:
             before = before + side.panels
         f.do("ret void")
 
+    def keep(self) -> None:
+        """void name.keep(ptr context), which calls
+
+        void name.lhs.keep(ptr context, i64 chunk), .rhs.keep: a panel, at all blocks of steps
+        """
+        plan, whole = self.plan, self.function("keep")
+        for side in (self.lhs, self.rhs):
+            if side.kept is None:
+                continue
+            f = self.function(f"{side.name}.keep", ("i64", "chunk"))
+            integers, memory = Integers(f), self.context.pointers(f, [side.kept])(side.kept)
+            batch, tile = integers.divide("%chunk", side.tiles), integers.remainder("%chunk", side.tiles)
+            with integers.loop(0, plan.k_blocks, "block") as block:
+                self.call_packing(f, side, batch, tile, block, self.kept_panel(f, side, memory, block, "%chunk"))
+            f.do("ret void")
+            self.each(whole, f"{side.name}.keep", side.panels, parallel=side.kept.size >= _PARALLEL_PACKING)
+        whole.do("ret void")
+
+    def kept_panel(self, f: Function, side: _Side, memory: str, block: str, panel: str) -> str:
+        """The address of a panel, counted through the batch, at a block of steps."""
+        integers = Integers(f)
+        return self.element(f, memory, integers.add(integers.multiply(block, side.block), integers.multiply(panel, side.panel)))
+
     def packing(self, side: _Side) -> None:
         """void name.lhs(ptr context, i64 batch, i64 first, i64 start, i64 count, ptr to): the batch is that of the
         operand; the other numbers are those of a `Panel`."""
@@ -263,6 +296,7 @@ class _Product:
         f.call("void", f"@{self.name}.{side.name}", ("ptr", "%context"), *(("i64", n) for n in numbers), ("ptr", to))
 
 
+
 class _Task:
     """Writes the body of name.task."""
 
@@ -274,6 +308,7 @@ class _Task:
         plan = self.plan
         sides = (product.lhs, product.rhs)
         buffers = {b for side in sides if side.access is Access.DIRECT for b in side.operand.buffers}
+        buffers |= {side.kept for side in sides if side.kept is not None}
         if plan.place is not None and plan.place.buffer is not None:
             buffers.add(plan.place.buffer)
         self.pointers = product.context.pointers(f, buffers)
@@ -436,6 +471,9 @@ class _Reader:
         if side.access is Access.SHARED:
             number = integers.add(integers.multiply(self.batch, side.tiles), tile)
             return _Lanes(product.shared_panel(f, side, task.scratch, since, number), side.lanes, "0")
+        if side.kept is not None:
+            number = integers.add(integers.multiply(self.batch, side.tiles), tile)
+            return _Lanes(product.kept_panel(f, side, task.pointers(side.kept), block, number), side.lanes, "0")
         assert side.operand.strides is not None
         lane, step = side.operand.strides
         total = extent(side.operand.lanes)

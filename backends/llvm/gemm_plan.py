@@ -66,6 +66,7 @@ class Access(Enum):
     DIRECT = "memory, as it stands"
     SHARED = "panels packed beforehand, for all tasks"
     PRIVATE = "panels packed by the task that reads them"
+    KEPT = "panels packed when the program was prepared"
 
 
 @dataclass(frozen=True)
@@ -186,14 +187,24 @@ class Plan:
         return panel_size(lanes, self.k_block, self.tile.width)
 
     @property
+    def lhs_panels(self) -> Size:
+        """All panels of the left operand at a block of steps."""
+        return extent(self.lhs.batch) * self.m_tiles * self.lhs_panel
+
+    @property
+    def rhs_panels(self) -> Size:
+        """All panels of the right operand at a block of steps."""
+        return extent(self.rhs.batch) * self.n_tiles * self.rhs_panel
+
+    @property
     def lhs_block(self) -> Size:
         """A block of steps of the left operand, if it is packed beforehand."""
-        return extent(self.lhs.batch) * self.m_tiles * self.lhs_panel if self.lhs_access is Access.SHARED else 0
+        return self.lhs_panels if self.lhs_access is Access.SHARED else 0
 
     @property
     def rhs_block(self) -> Size:
         """A block of steps of the right operand, if it is packed beforehand."""
-        return extent(self.rhs.batch) * self.n_tiles * self.rhs_panel if self.rhs_access is Access.SHARED else 0
+        return self.rhs_panels if self.rhs_access is Access.SHARED else 0
 
     @cached_property
     def round(self) -> Size:
@@ -240,7 +251,8 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     is_parallel = cycles >= SERIAL or not is_static(batch, m, n, k)
     blocks = (matrices, -(-rows // tile.rows), -(-columns // tile.columns))
     if is_parallel:
-        loads = ((rows * steps, lhs_direct), (columns * steps, rhs_direct))
+        lhs_there, rhs_there = lhs_direct or kernel.panels[0] is not None, rhs_direct or kernel.panels[1] is not None
+        loads = ((rows * steps, lhs_there), (columns * steps, rhs_there))
         blocks = choose_blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
     batch_block, m_block, n_block = blocks
     # what one task takes of the example, one task takes of all sizes that are not much greater
@@ -258,10 +270,15 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         place = Place(None, index.ZERO, n)
     return Plan(
         kernel, tile, batch, m, n, k, lhs, rhs, epilogue,
-        Access.DIRECT if lhs_direct else Access.PRIVATE if lhs_private else Access.SHARED,
-        Access.DIRECT if rhs_direct else Access.PRIVATE if rhs_private else Access.SHARED,
+        _access(lhs_direct, kernel.panels[0], lhs_private), _access(rhs_direct, kernel.panels[1], rhs_private),
         batch_block, m_block, n_block, k_block, is_parallel, place, stays,
     )
+
+
+def _access(direct: bool, panels: Buffer | None, private: bool) -> Access:
+    if panels is not None:
+        return Access.KEPT
+    return Access.DIRECT if direct else Access.PRIVATE if private else Access.SHARED
 
 
 def _oriented(kernel: Gemm) -> Gemm:
@@ -270,7 +287,7 @@ def _oriented(kernel: Gemm) -> Gemm:
     rows, columns = ([axis for axis in axes if axis.extent not in (0, 1)] for axes in (kernel.m, kernel.n))
     if not rows or (columns and index.stride(offset, columns[-1]) == 1) or index.stride(offset, rows[-1]) != 1:
         return kernel
-    return _with(kernel, m=kernel.n, n=kernel.m, lhs=kernel.rhs, rhs=kernel.lhs)
+    return _with(kernel, m=kernel.n, n=kernel.m, lhs=kernel.rhs, rhs=kernel.lhs, panels=kernel.panels[::-1])
 
 
 def _folded(kernel: Gemm, target: Target) -> Gemm:

@@ -4,7 +4,9 @@
 
 The first three are arrays of base addresses, in the program's order; `arena` points to memory for the temporaries. It
 runs the kernels one after another and returns 0; or, where a check of the program fails, its number counted from 1; or
-`host.FAILED`. For symbolic sizes there are one more input and one more function, of which `sizes` tells. Of symbols from
+`host.FAILED`. For prepared buffers there are one more input, the address of their memory, and one more function of the same
+parameters, `precompute`, which fills them. For symbolic sizes there are one more input, the last, and one more function, of
+which `sizes` tells. Of symbols from
 outside it needs `parallel_for`, whose address is `runtime.parallel_for_address()`, and `host_call`, which `host` tells of.
 How kernels are rendered is told in `context`.
 """
@@ -17,14 +19,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.builder import Function, Module
-from graphc.backends.llvm.context import FIELDS, Context
+from graphc.backends.llvm.context import FIELDS, Context, input_words
 from graphc.backends.llvm.control import Inner, render_control
-from graphc.backends.llvm.gemm import render_gemm
+from graphc.backends.llvm.gemm import packing_symbol, render_gemm
 from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Buffer, Call, Control, Gemm, Program, writes
+from graphc.kernel import Buffer, Call, Control, Gemm, Kernel, Program, writes
 from graphc.kernel_key import Place, kernel_key
 from graphc.types import Size
 
@@ -32,6 +34,8 @@ _MOST_DIRECT = 24
 """Kernels of a program inside another that it calls without tables."""
 ENTRY = "run"
 """The name of the function in the module."""
+PRECOMPUTE = "precompute"
+"""The name of the function that fills prepared buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +89,29 @@ class _Programs:
     def render(self, program: Program, symbol: str) -> int:
         """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
         context = Context(self._module, self._target, program)
-        linkage = "" if symbol == ENTRY else "internal"
+        prefix = "" if symbol == ENTRY else f"{symbol}."
+        functions: dict[Hashable, tuple[str, list[Place]]] = {}
+        if program.prepared:
+            once = self._kernels(context, program, program.preparation, f"{PRECOMPUTE}.", functions)
+        steps = self._kernels(context, program, program.kernels, prefix, functions)
+        if program.prepared:
+            once += _packing(program, functions)
+            self._function(context, program, PRECOMPUTE, once, f"{PRECOMPUTE}.")
+        self._function(context, program, symbol, steps, prefix)
+        return context.arena
+
+    def _function(self, context: Context, program: Program, symbol: str, steps: Sequence[_Step], prefix: str) -> None:
+        """A function that takes the steps."""
+        linkage = "" if symbol in (ENTRY, PRECOMPUTE) else "internal"
         f = self._module.function(symbol, [("ptr", name) for name in FIELDS], "i32", linkage=linkage)
         if program.symbols:
-            last = f.at_entry(f"getelementptr ptr, ptr %inputs, i64 {len(program.inputs)}")
+            last = f.at_entry(f"getelementptr ptr, ptr %inputs, i64 {input_words(program) - 1}")
             f.size_table = f.at_entry(f"load ptr, ptr {last}", "sizes")
         fields = f.slot("[4 x ptr]")
         for number, name in enumerate(FIELDS):
             f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
-        prefix = "" if symbol == ENTRY else f"{symbol}."
-        steps = self._kernels(context, program, prefix)
         table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
-        if symbol != ENTRY and len(steps) <= _MOST_DIRECT:
+        if linkage and len(steps) <= _MOST_DIRECT:
             for step in steps:
                 context.put(f, table, step.buffers, step.shifts)
                 status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
@@ -106,7 +121,6 @@ class _Programs:
         else:
             self._call_all(f, context, steps, fields, table, prefix)
         f.do("ret i32 0")
-        return context.arena
 
     def _call_all(
         self, f: Function, context: Context, steps: Sequence[_Step], fields: str, table: str, prefix: str
@@ -130,10 +144,13 @@ class _Programs:
         symbol = f"inner{self._inner}"
         return Inner(f"@{symbol}", self.render(program, symbol), program)
 
-    def _kernels(self, context: Context, program: Program, prefix: str) -> list[_Step]:
-        rendered: dict[Hashable, tuple[str, list[Place]]] = {}
+    def _kernels(
+        self, context: Context, program: Program, kernels: Sequence[Kernel], prefix: str,
+        rendered: dict[Hashable, tuple[str, list[Place]]],
+    ) -> list[_Step]:
+        """Add functions for kernels to the module, and to `rendered`, by what they do and with their buffers."""
         steps: list[_Step] = []
-        for number, kernel in enumerate(program.kernels):
+        for number, kernel in enumerate(kernels):
             name = f"{prefix}kernel{number}.{re.sub(r'[^A-Za-z0-9_.]', '_', kernel.name)}"
             if isinstance(kernel, (Call, Control)):
                 buffers = list(kernel.accesses)
@@ -146,7 +163,7 @@ class _Programs:
                     context.begin(buffers)
                     first = program.checks.index(kernel.checks[0]) if kernel.checks else 0
                     render_control(context, kernel, inner, name, first)
-                steps.append(_Step(name, buffers, [0] * len(buffers), True, []))
+                steps.append(_Step(name, buffers, list(map(_offset, buffers)), True, []))
                 continue
             key, places = kernel_key(kernel)
             buffers = [place.buffer for place in places]
@@ -160,9 +177,32 @@ class _Programs:
             written = writes(kernel) if program.checks else ()
             checks = [(status, check.buffer) for status, check in enumerate(program.checks, 1) if check.buffer in written]
             symbol, first_places = rendered[key]
-            shifts = [(p.origin - q.origin) * p.buffer.dtype.itemsize for p, q in zip(places, first_places, strict=True)]
-            steps.append(_Step(symbol, buffers, shifts, False, checks))
+            steps.append(_Step(symbol, buffers, _shifts(places, first_places), False, checks))
         return steps
+
+
+def _packing(program: Program, functions: dict[Hashable, tuple[str, list[Place]]]) -> list[_Step]:
+    """What fills the panels of products."""
+    steps: list[_Step] = []
+    filled: set[Buffer] = set()
+    for kernel in program.kernels:
+        if isinstance(kernel, Gemm) and not filled.issuperset(filter(None, kernel.panels)):
+            filled.update(filter(None, kernel.panels))
+            key, places = kernel_key(kernel)
+            symbol, first_places = functions[key]
+            buffers = [place.buffer for place in places]
+            steps.append(_Step(packing_symbol(symbol), buffers, _shifts(places, first_places), False, []))
+    return steps
+
+
+def _shifts(places: Sequence[Place], first: Sequence[Place]) -> list[int]:
+    """By how many bytes the buffers of a kernel are moved for a function that was made for others."""
+    return [(p.origin - q.origin) * p.buffer.dtype.itemsize + _offset(p.buffer) for p, q in zip(places, first, strict=True)]
+
+
+def _offset(buffer: Buffer) -> int:
+    """Where a prepared buffer begins in the memory of all of them; others are found by their own addresses."""
+    return buffer.offset if buffer.role == "prepared" else 0  # type: ignore[return-value]
 
 
 def _check(f: Function, step: _Step) -> None:

@@ -37,4 +37,6 @@ class Buffer(Tensor):
     def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
         self._node = self._meta = None
         self._data: Any = np.zeros(0, np.float32) if data is None else data._data
+        if data is not None and data._meta is not None and data._meta.version is not None:
+            self._state().version = data._meta.version
         self.persistent = persistent

@@ -8,10 +8,11 @@ A *root* is a value that gets a buffer. Everything else is computed inside the k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from graphc.ir import Graph, Node, Value
+from graphc.schedule.preparation import kept_values
 from graphc.sizes import estimate
 from graphc.types import Shape
 
@@ -77,12 +78,13 @@ class Group:
         return anchor is None or (anchor.op.kernel != "scatter" and not is_closed(anchor))
 
 
-def plan(graph: Graph) -> list[Group]:
-    """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone."""
-    return _group(_recomputed(graph, _with_small_epilogues(_roots(graph))))
+def plan(graph: Graph, steady: Collection[Value] = ()) -> list[Group]:
+    """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone. Kernels that compute
+    `steady` values compute no others."""
+    return _group(_recomputed(graph, _with_small_epilogues(_roots(graph, steady)), steady), steady)
 
 
-def _roots(graph: Graph) -> dict[Value, Root]:
+def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
     """The values that get buffers, by going through the graph backwards."""
     users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
     for node in graph.nodes:
@@ -90,6 +92,8 @@ def _roots(graph: Graph) -> dict[Value, Root]:
             users[operand].append(node)
     weight, written = _weights(graph)
     written |= set(graph.outputs)
+    if steady:
+        written |= kept_values(graph, steady)
     closed = {node for node in graph.nodes if is_closed(node)}
     for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
@@ -156,13 +160,13 @@ def _arrays(product: Value, touched: Iterable[Value], roots: dict[Value, Root]) 
     return {v for v in touched if (v in roots or v.node is None) and estimate(v.type.size) >= size}
 
 
-def _recomputed(graph: Graph, roots: dict[Value, Root]) -> dict[Value, Root]:
+def _recomputed(graph: Graph, roots: dict[Value, Root], steady: Collection[Value]) -> dict[Value, Root]:
     """The roots without those that are sooner computed again, from one other."""
     users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
     for node in graph.nodes:
         for operand in node.operands:
             users[operand].append(node)
-    outputs = set(graph.outputs)
+    outputs = {*graph.outputs, *steady}
     for value, root in list(roots.items()):
         node = value.node
         assert node is not None
@@ -220,7 +224,7 @@ def _elementwise_between(value: Value, root: Value, users: dict[Value, list[Node
     return True
 
 
-def _group(roots: dict[Value, Root]) -> list[Group]:
+def _group(roots: dict[Value, Root], steady: Collection[Value]) -> list[Group]:
     """Let maps join a kernel that computes values of their shape and touches the same memory, where the order allows it:
     that of other maps, or a reduction or product, which they are then stored along with."""
     groups: list[Group] = []
@@ -242,6 +246,7 @@ def _group(roots: dict[Value, Root]) -> list[Group]:
                 if i >= earliest
                 and groups[i].roots[0].value.shape == value.shape
                 and groups[i].joinable
+                and (groups[i].roots[0].value in steady) == (value in steady)
                 and any(_is_shared(v, value, roots) for v in touched & groups[i].touched)
                 and len(touched | groups[i].touched) <= _LARGEST
                 and _fits_beside(value, touched, groups[i], roots)

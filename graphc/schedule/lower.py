@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import graphc.index as ix
@@ -21,9 +21,10 @@ from graphc.schedule.layout import Order, choose_orders, strides_in
 from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
+from graphc.schedule.preparation import divide, keep, steady_values
 from graphc.schedule.products import product_kernel
 from graphc.schedule.scatter import scatter_kernel
-from graphc.sizes import NumberNeeded, current_facts
+from graphc.sizes import NumberNeeded, current_facts, greatest
 from graphc.types import DType, Size, bool_
 
 
@@ -33,6 +34,7 @@ def lower(
     *,
     strides: Sequence[tuple[Size, ...] | None] | None = None,
     donated: Mapping[int, int] | None = None,
+    steady: Collection[int] = (),
 ) -> Program:
     """Schedule a graph whose ops all have a lowering, and whose sizes are numbers; or, while facts are relied on, symbols:
     then the program is right for all sizes for which the facts hold that are noted. NumberNeeded where none can be made.
@@ -41,9 +43,12 @@ def lower(
         For each input, its strides in elements; None for row-major.
     donated
         Output number -> input number: the output is written over that input's memory.
+    steady
+        Numbers of inputs that are the same at most calls, none of them donated: what depends on them alone goes to the
+        program's `preparation`.
     """
     strides, donated = strides or [None] * len(graph.inputs), dict(donated or {})
-    return _lower(graph, machine, strides, donated, {})[0]
+    return _lower(graph, machine, strides, donated, {}, steady)[0]
 
 
 def _lower(
@@ -52,6 +57,7 @@ def _lower(
     strides: Sequence[tuple[Size, ...] | None],
     donated: dict[int, int],
     wished: Mapping[int, int],
+    steady: Collection[int] = (),
 ) -> tuple[Program, set[int]]:
     """`wished` are further donations, which are made where nothing has to be copied for it; returns those outputs, too."""
     _check(graph, strides, {**donated, **wished})
@@ -59,7 +65,7 @@ def _lower(
     indirect: set[int] = set()
     granted = dict(wished)
     while True:
-        lowering = _Lowering(graph, checked, machine, strides, {**donated, **granted}, indirect)
+        lowering = _Lowering(graph, checked, machine, strides, {**donated, **granted}, indirect, steady)
         lowering.make_kernels()
         unsafe = lowering.unsafe_donations() - indirect
         if not unsafe:
@@ -100,8 +106,10 @@ class _Lowering:
         strides: Sequence[tuple[Size, ...] | None],
         donated: dict[int, int],
         indirect: set[int],
+        steady: Collection[int],
     ) -> None:
         self.graph = graph
+        self.steady = steady
         self.machine = machine
         self.donated = donated
         self.indirect = indirect
@@ -144,7 +152,7 @@ class _Lowering:
                 buffer = Buffer(f"const{len(self.constants)}", node.result.dtype, data.size, "constant", data)
                 self.constants.append(buffer)
                 self.memory[node.result] = stored(node.result, buffer)
-        groups = self._late_updates(plan(self.graph))
+        groups = self._late_updates(plan(self.graph, steady_values(self.graph, self.steady)))
         direct: dict[Value, int] = {}
         for j, value in enumerate(self.graph.outputs):
             if j not in self.indirect:
@@ -177,18 +185,29 @@ class _Lowering:
     def program(self) -> Program:
         """The finished program: kernels merged, memory planned."""
         same_memory = {self.outputs[j]: self.inputs[i] for j, i in self.donated.items()}
-        kernels, temporaries = merge_kernels(self.kernels, self.temporaries, same_memory)
-        for kernel in kernels:
+        steady = [self.inputs[i] for i in sorted(self.steady)]
+        division = divide(self.kernels, steady, [check.buffer for check in self.checks])
+        prepared = keep(division.kept)
+        preparation, temporaries = merge_kernels(division.once, self._in_arena(division.once), {})
+        kernels, others = merge_kernels(division.always, self._in_arena(division.always), same_memory)
+        for kernel in (*preparation, *kernels):
             verify_kernel(kernel)
-        used = {buffer for kernel in kernels for buffer in kernel.accesses}
+        used = {buffer for kernel in (*preparation, *kernels) for buffer in kernel.accesses}
         constants = [constant for constant in self.constants if constant in used]
-        arena = place_temporaries(kernels, temporaries)
+        arena = place_temporaries(kernels, others)
+        if temporaries:
+            arena = greatest(place_temporaries(preparation, temporaries), arena)
         return Program(
             self.graph.name, tuple(self.inputs), tuple(b for b in self.outputs if b.role == "output"), tuple(constants),
-            tuple(temporaries), tuple(kernels), arena,
+            (*temporaries, *others), tuple(kernels), arena,
             (*self.checks, *(check for kernel in kernels if isinstance(kernel, Control) for check in kernel.checks)),
-            _symbols(self.graph), current_facts(),
+            _symbols(self.graph), current_facts(), tuple(preparation), tuple(steady), prepared,
         )
+
+    def _in_arena(self, kernels: Sequence[Kernel]) -> list[Buffer]:
+        """The temporaries of some kernels."""
+        used = {buffer for kernel in kernels for buffer in kernel.accesses}
+        return [buffer for buffer in self.temporaries if buffer in used and buffer.role == "temporary"]
 
     def _held(self, j: int) -> Stored:
         """A place in the arena that has the contents of an indirect output."""

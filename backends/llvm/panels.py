@@ -1,0 +1,80 @@
+"""Which operands of products are kept packed between runs: those that depend on steady inputs alone, as weights do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+
+from graphc.backends.llvm.axes import extent
+from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
+from graphc.backends.llvm.packing import Operand
+from graphc.backends.llvm.target import Target
+from graphc.kernel import Buffer, Gemm, Kernel, Program
+from graphc.kernel_key import kernel_key
+from graphc.schedule.preparation import keep
+from graphc.sizes import is_static
+from graphc.types import Size
+
+_MOST = 2
+"""How many times the memory of the steady inputs panels may take."""
+
+
+def keep_panels(program: Program, target: Target) -> Program:
+    """The program with panels for such operands, which its preparation fills."""
+    if not program.steady:
+        return program
+    keeper = _Keeper(program, target)
+    kernels = tuple(keeper.keep(kernel) if isinstance(kernel, Gemm) else kernel for kernel in program.kernels)
+    if not keeper.made:
+        return program
+    return dataclasses.replace(program, kernels=kernels, prepared=keep(list(keeper.made.values()), program.prepared))
+
+
+class _Keeper:
+    """Gives products their panels."""
+
+    def __init__(self, program: Program, target: Target) -> None:
+        self._target = target
+        self._steady = set(program.steady) | set(program.constants)
+        self._left = _MOST * sum(b.nbytes for b in program.steady if isinstance(b.nbytes, int))
+        self._plans: dict[Hashable, Plan] = {}
+        self.made: dict[Hashable, Buffer] = {}
+        """By the product, up to its other buffers, and the operand."""
+
+    def keep(self, kernel: Gemm) -> Kernel:
+        """The product with panels for each operand that would be packed from steady inputs at each run."""
+        sides = [{e.attr for e in operand.walk() if e.op == "load"} for operand in (kernel.lhs, kernel.rhs)]
+        found = [bool(read) and all(b in self._steady or b.role == "prepared" for b in read) for read in sides]
+        if not any(found) or extent((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) == 0:
+            return kernel
+        key, places = kernel_key(kernel)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = plan_gemm(kernel, self._target)
+        swapped = plan.kernel.lhs is not kernel.lhs
+        planned = [(plan.lhs, plan.lhs_access, plan.lhs_panels), (plan.rhs, plan.rhs_access, plan.rhs_panels)]
+        panels: list[Buffer | None] = [None, None]
+        origins = {place.buffer: place.origin for place in places}
+        for side, read in enumerate(sides):
+            operand, access, size = planned[1 - side if swapped else side]
+            if found[side] and access is not Access.DIRECT and _is_static(operand, plan.k, size):
+                where = tuple((id(b), origins[b]) for b in sorted(read, key=lambda b: b.name))
+                panels[side] = self._panels((key, side, where), size * plan.k_blocks, plan)
+        return dataclasses.replace(kernel, panels=(panels[0], panels[1])) if any(panels) else kernel
+
+    def _panels(self, key: Hashable, size: Size, plan: Plan) -> Buffer | None:
+        known = self.made.get(key)
+        if known is None:
+            known = Buffer(f"panels{len(self.made)}", plan.dtype, size, "prepared")
+            assert isinstance(known.nbytes, int)
+            if known.nbytes > self._left:
+                return None
+            self._left -= known.nbytes
+            self.made[key] = known
+        return known
+
+
+def _is_static(operand: Operand, steps: Size, size: Size) -> bool:
+    """Whether the panels of an operand are the same for all sizes of a program."""
+    extents = [axis.extent for axis in (*operand.batch, *operand.lanes, *operand.steps)]
+    return is_static(steps, size, *extents) and all(e.op != "size" for e in operand.value.walk())
