@@ -1,7 +1,9 @@
-"""The memory that a compiled program works in: one arena for an executable, lent to one call at a time.
+"""The memory that compiled programs work in: arenas, each lent to one call at a time.
 
+A small arena is an executable's own. Large ones are one and the same for all executables, as large as the largest of them
+needs: programs mostly run one after another, and a training step compiled in several versions would keep memory for each.
 A call that comes while the arena is lent out, from another thread or from within a call, works in memory of its own. A call
-that needs more than there is, as one of other sizes may, puts a larger arena in the place of the old one.
+that needs more than there is puts a larger arena in the place of the old one.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from graphc.memory import ALIGNMENT
 
 OUT_OF_MEMORY = -1
 """What `run_program` returns when there is none for a call of its own; a program returns 0 or another positive number."""
+_SHARED_BYTES = 1 << 20
+"""From how many bytes on an arena is shared."""
+_sharing: weakref.WeakSet[Workspace] = weakref.WeakSet()
+"""Those that share the large one."""
 
 
 class Workspace:
@@ -28,10 +34,15 @@ class Workspace:
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self._memory = np.empty(nbytes + ALIGNMENT, np.uint8)  # takes no memory before it is used
-        start = _address(self._memory)
-        self._words = np.array([0, start + -start % ALIGNMENT, nbytes, 0], np.int64)
-        weakref.finalize(self, _free, self._words).atexit = False
+        if nbytes < _SHARED_BYTES:
+            self._memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+            start = _address(self._memory)
+            self._words = np.array([0, start + -start % ALIGNMENT, nbytes, 0], np.int64)
+            weakref.finalize(self, _free, self._words).atexit = False
+        else:
+            self._words = _shared_words()
+            _sharing.add(self)
+            weakref.finalize(self, _free_what_nobody_needs, nbytes).atexit = False
         self._run = _module().function("run_program", ctypes.c_int32, *[ctypes.c_void_p] * 5, ctypes.c_int64)
 
     @property
@@ -56,8 +67,21 @@ def run_program_address() -> int:
     return _module().address("run_program")
 
 
+@functools.cache
+def _shared_words() -> np.ndarray:
+    return np.zeros(4, np.int64)
+
+
 def _free(words: np.ndarray) -> None:
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address_of(ctypes.pythonapi.PyMem_RawFree))(int(words[3]))
+
+
+def _free_what_nobody_needs(nbytes: int) -> None:
+    """Free the shared arena, which the next call makes anew, where the one that needed so much is gone, and all that are left
+    need less."""
+    words = _shared_words()
+    if words[2] == nbytes and all(workspace.nbytes < nbytes for workspace in list(_sharing)):
+        _module().function("free_arena", None, ctypes.c_void_p)(_address(words))
 
 
 @functools.cache
@@ -113,7 +137,21 @@ def _render() -> Module:
     f.do(f"ret i32 {status}")
     f.enter(exhausted)
     f.do(f"ret i32 {OUT_OF_MEMORY}")
+    _render_free(module, free)
     return module
+
+
+def _render_free(module: Module, free: str) -> None:
+    """`void free_arena(workspace)`: give the memory back, unless it is lent."""
+    f = module.function("free_arena", [("ptr", "workspace")])
+    size, made = (f.value(f"getelementptr i64, ptr %workspace, i64 {word}") for word in (2, 3))
+    claimed = f.value("cmpxchg ptr %workspace, i64 0, i64 1 acquire monotonic")
+    with f.when(f.value(f"extractvalue {{ i64, i1 }} {claimed}, 1")):
+        f.call("void", free, ("ptr", f.value(f"load ptr, ptr {made}")))
+        f.do(f"store i64 0, ptr {size}")
+        f.do(f"store ptr null, ptr {made}")
+        f.do("store atomic i64 0, ptr %workspace release, align 8")
+    f.do("ret void")
 
 
 def _address(array: np.ndarray) -> int:
