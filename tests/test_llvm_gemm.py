@@ -116,7 +116,7 @@ def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def tasks_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are shared among threads however small they are."""
-    monkeypatch.setattr(gemm_plan, "_SERIAL", 0)
+    monkeypatch.setattr(gemm_plan, "SERIAL", 0)
     monkeypatch.setattr(gemm_plan, "_TASK", 50)
 
 
@@ -273,7 +273,7 @@ def test_steps_in_rounds(shared: int, monkeypatch: pytest.MonkeyPatch, tasks_eve
     """Where the packed operands would take too much memory, some blocks of steps are packed at a time."""
     monkeypatch.setattr(gemm_plan, "_SHARED_BYTES", shared)
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: 32)
-    monkeypatch.setattr(gemm_plan, "_blocks", lambda *_: (1, 1, 1))
+    monkeypatch.setattr(gemm_plan, "choose_blocks", lambda *_: (1, 1, 1))
     p = product("mk", "nk", "mn", {"m": 50, "n": 100, "k": 500}, finish=bias_and_relu)
     plan = plan_of(p)
     assert plan.k_blocks == 16 and plan.rhs_access is Access.SHARED

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.axes import locate
-from graphc.backends.llvm.builder import Function, Module, vector
+from graphc.backends.llvm.builder import Function, Module, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.direct_plan import DirectPlan, Places
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.epilogue import emit_epilogue
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
-from graphc.backends.llvm.memory import LINE_BYTES, prefetch
+from graphc.backends.llvm.memory import LINE_BYTES, prefetch, store_consecutive
 from graphc.backends.llvm.microkernel import add, emit_merge, multiply_add
 from graphc.kernel import Axis, Expr
 
@@ -71,7 +71,9 @@ class _Task:
         self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer})
         self.microkernel = emit_runs_kernel(context.module, plan)
         self.runs = f.slot(f"[{2 * plan.runs_block} x i64]")
-        self.tile_sums = f.slot(f"[{plan.tile.rows * plan.tile.columns} x {self.scalar}]", ALIGNMENT)
+        size = plan.tile.rows * plan.tile.columns * plan.groups
+        self.tile_sums = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT)
+        self.arranged = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT) if plan.group else ""
         self.scratch = context.scratch(f) if plan.sums else ""
 
     def write(self) -> None:
@@ -147,34 +149,88 @@ class _Task:
         """Compute one tile, and see to its sums."""
         plan, f, integers = self.plan, self.f, self.integers
         tile = plan.tile
-
-        def multiply(to: str, step: int, accumulate: str) -> None:
-            f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer), ("ptr", b.pointer),
-                   ("ptr", to), ("i64", str(step)), ("i1", accumulate))
-
-        def finish(sums: str, step: int) -> None:
-            f.call("void", f"@{self.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums), ("i64", str(step)),
-                   ("i64", a.first), ("i64", a.count), ("i64", b.first), ("i64", b.count))
-
-        def part() -> str:
-            skipped = integers.add(integers.multiply(a.skipped, tile.columns), b.skipped)
-            return self.element(self.tile_sums, skipped)
-
+        # where sums are: those of a tile one after another, or in their place among all
+        own, whole = (tile.columns, tile.rows * tile.columns), (plan.n, plan.rhs.lines.total)
+        skipped = integers.add(integers.multiply(a.skipped, tile.columns), b.skipped)
+        place = integers.add(integers.multiply(a.first, plan.n), b.first)
+        accumulate = f.value(f"icmp ne i64 {block}, 0") if plan.sums else "false"
+        in_place = bool(plan.sums) and plan.lhs.lines.is_even and plan.rhs.lines.is_even
+        with integers.loop(0, plan.groups, "group") as group:
+            shift = self.sum_of(locate(f, plan.group, group), plan.group_strides)
+            there = integers.add(place, integers.multiply(group, whole[1]))
+            here = integers.multiply(group, own[1])
+            to, step = (self.element(sums, there), whole[0]) if in_place else (self.element(self.tile_sums, here), own[0])
+            f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer),
+                   ("ptr", self.element(b.pointer, shift)), ("ptr", to), ("i64", str(step)),
+                   ("i1", accumulate if in_place else "false"))
+            if plan.sums and not in_place:
+                part = self.element(self.tile_sums, integers.add(here, skipped))
+                f.call("void", emit_merge(self.module, plan.dtype, tile.width), ("ptr", part), ("i64", str(own[0])),
+                       ("ptr", self.element(sums, there)), ("i64", str(whole[0])), ("i64", a.count), ("i64", b.count),
+                       ("i1", accumulate))
         if not plan.sums:
-            multiply(self.tile_sums, tile.columns, "false")
-            finish(part(), tile.columns)
+            self.finish(matrix, a, b, self.element(self.tile_sums, skipped), own)
             return
-        to = self.element(sums, integers.add(integers.multiply(a.first, plan.n), b.first))
-        accumulate = f.value(f"icmp ne i64 {block}, 0")
-        if plan.lhs.lines.is_even and plan.rhs.lines.is_even:
-            multiply(to, plan.n, accumulate)
-        else:
-            multiply(self.tile_sums, tile.columns, "false")
-            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", str(plan.n)))
-            f.call("void", emit_merge(self.module, plan.dtype, tile.width), ("ptr", part()), *steps, ("i64", a.count),
-                   ("i64", b.count), ("i1", accumulate))
         with f.when(f.value(f"icmp eq i64 {block}, {plan.blocks - 1}")):
-            finish(to, plan.n)
+            self.finish(matrix, a, b, self.element(sums, place), whole)
+
+    def finish(self, matrix: str, a: _Tile, b: _Tile, sums: str, steps: tuple[int, int]) -> None:
+        """Hand the sums of a tile to the epilogue. `steps` are from row to row and from one of the group to the next."""
+        plan, f, integers = self.plan, self.f, self.integers
+        step = steps[0]
+        if plan.group:
+            arrange = emit_arrange(self.module, plan)
+            f.call("void", arrange, ("ptr", sums), ("i64", str(step)), ("i64", str(steps[1])), ("ptr", self.arranged),
+                   ("i64", a.count), ("i64", b.count))
+            sums, step = self.arranged, plan.tile.columns * plan.groups
+        f.call("void", f"@{self.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums), ("i64", str(step)),
+               ("i64", a.first), ("i64", a.count), ("i64", integers.multiply(b.first, plan.groups)),
+               ("i64", integers.multiply(b.count, plan.groups)))
+
+
+def emit_arrange(module: Module, plan: DirectPlan) -> str:
+    """The symbol of the function
+
+        void (ptr from, i64 step, i64 group_step, ptr to, i64 rows, i64 columns)
+
+    that puts the sums of a tile, which stand column after column for each of a group, in an order in which those of a group
+    stand side by side for each column. Rows are `step` apart, and as far as a tile is wide where they go to.
+    """
+    tile, groups, dtype = plan.tile, plan.groups, plan.dtype
+    name = f"graphc.arrange.{dtype.name}.{tile.columns}x{groups}"
+    if module.has(name):
+        return f"@{name}"
+    params = [("ptr", "from"), ("i64", "step"), ("i64", "group_step"), ("ptr", "to"), ("i64", "rows"), ("i64", "columns")]
+    f = module.function(name, params, linkage="internal")
+    integers, scalar, width = Integers(f), REGISTER[dtype.name], tile.width
+    # of each place in a row: the column that it is for, and which of the group
+    places = [divmod(place, groups) for place in range(tile.columns * groups)]
+    tables = [
+        module.constant(f"{name}.{part}", f"[{len(places)} x i64] [{', '.join(f'i64 {p[number]}' for p in places)}]")
+        for number, part in enumerate(("columns", "group"))
+    ]
+    type_, lanes = vector(scalar, width), vector("i64", width)
+    pointers = vector("ptr", width)
+    group_step = f.splat("i64", "%group_step", width)
+    gather = module.declare(f"llvm.masked.gather.v{width}{mangle(scalar)}.v{width}p0", type_,
+                            [pointers, "i32", vector("i1", width), type_])
+    count = integers.multiply("%columns", groups)
+    with f.loop("0", "%rows", hint="row") as row:
+        source = f.value(f"getelementptr {scalar}, ptr %from, i64 {integers.multiply(row, '%step')}")
+        target = f.value(f"getelementptr {scalar}, ptr %to, i64 {integers.multiply(row, tile.columns * groups)}")
+        with f.loop("0", count, str(width), hint="place") as place:
+            column, of_group = (
+                f.value(f"load {lanes}, ptr {f.value(f'getelementptr i64, ptr {table}, i64 {place}')}, align 8")
+                for table in tables
+            )
+            offset = f.value(f"add {lanes} {column}, {f.value(f'mul {lanes} {of_group}, {group_step}')}")
+            at = f.value(f"getelementptr {scalar}, ptr {source}, {lanes} {offset}")
+            mask = integers.mask(width, 0, integers.subtract(count, place))
+            numbers = f.call(type_, gather, (pointers, at), ("i32", str(dtype.itemsize)), (vector("i1", width), mask),
+                             (type_, "zeroinitializer"))
+            store_consecutive(f, dtype, width, target, place, numbers, mask)
+    f.do("ret void")
+    return f"@{name}"
 
 
 def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:

@@ -39,6 +39,11 @@ _SHARE = 2
 """The part of the level-2 cache, one over this, that the operands of a block of steps may take."""
 _FEWEST_STEPS = 192
 """A block of steps has no fewer than that, as its sums are read and written once for each block."""
+_FEW_ROWS = 8
+"""As many tiles of rows are not shared out among tasks: each would read all columns."""
+_THREADS = (2, 4, 8)
+_ARRANGED_BYTES = 1 << 15
+"""What a tile of columns that are put in another order may take: it is on the stack, and should stay near."""
 _MOST_RUNS = 512
 """How many runs a block of steps has at most: the table of them is on the stack."""
 
@@ -87,6 +92,10 @@ class DirectPlan:
 
     `steps` are the axes of k: the last is a run, of `run` steps. `m_block` and `n_block` count tiles, `runs_block` runs; a
     task computes a block of each of the first two, all steps of it, for one matrix of the batch.
+
+    The epilogue may want the columns in another order than that in which they stand together: the weights of a convolution
+    have their places last, and an image its channels. Then the places are a `group`: a tile takes some channels of each of
+    them, and its sums are put in order afterwards. `group_strides` are those of the right operand.
     """
 
     kernel: Gemm
@@ -96,6 +105,8 @@ class DirectPlan:
     rhs: Places
     steps: Axes
     run: int
+    group: Axes
+    group_strides: tuple[int, ...]
     epilogue: Epilogue
     m_block: int
     n_block: int
@@ -108,12 +119,18 @@ class DirectPlan:
         return self.tile.dtype
 
     @property
+    def groups(self) -> int:
+        """How many sums there are for each column."""
+        return _number(extent(self.group))
+
+    @property
     def m(self) -> int:
         return self.lhs.lines.total
 
     @property
     def n(self) -> int:
-        return self.rhs.lines.total
+        """All columns, those of the group included."""
+        return self.rhs.lines.total * self.groups
 
     @property
     def runs(self) -> int:
@@ -159,37 +176,57 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
         return None
     steps, (lhs, rhs) = collapse(kernel.k, loads)
     m, (lhs,) = collapse(kernel.m, (lhs,))
-    n, (rhs,) = collapse(*_in_blocks(kernel.n, rhs))
     steps = steps or (Axis("step", 1),)
+    group, order = _group(kernel)
+    n, (rhs,) = (order[:1], (rhs,)) if group else collapse(*_in_blocks(kernel.n, rhs))
     if len(m) < 2 and len(n) < 2 and len(steps) < 2:
         return None  # two matrices
-    left, right = _strides(lhs, m, steps), _strides(rhs, n, steps)
-    if left is None or right is None or not n or right[0][-1] != 1:
+    left, right, group_strides = _strides(lhs, m, steps), _strides(rhs, n, steps), _strides(rhs, group, ())
+    if left is None or right is None or group_strides is None or not n or right[0][-1] != 1:
         return None
     m = m or (Axis("row", 1),)
-    best = min(_tiles(m, left[0] or (0,), n, right[0], steps, dtype, target), key=lambda found: found[0], default=None)
+    tiles = _tiles(m, left[0] or (0,), n, right[0], steps, dtype, target)
+    groups = _number(extent(group))
+    if group:
+        room = _ARRANGED_BYTES // (groups * dtype.itemsize)
+        tiles = (found for found in tiles if found[1].rows * found[1].columns <= room)
+    best = min(tiles, key=lambda found: found[0], default=None)
     if best is None:
         return None
     cycles, tile, rows, columns, row_offsets = best
-    zero = {axis.value: index.ZERO for axis in (*m, *n, *steps)}
+    zero = {axis.value: index.ZERO for axis in (*m, *n, *group, *steps)}
     places = [
         Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
         for load, lanes, strides, lines, offsets in (
             (lhs, m, left, rows, row_offsets), (rhs, n, right, columns, _vector_offsets(tile, n, right[0]))
         )
     ]  # fmt: skip
-    cycles *= _number(extent(kernel.batch))
-    run = _number(steps[-1].extent)
-    runs_block = _runs_block(kernel, tile, _number(extent(steps[:-1])), run, target)
-    blocks = (_number(extent(kernel.batch)), rows.tiles, columns.tiles)
+    matrices = _number(extent(kernel.batch))
+    cycles *= matrices * groups
+    run, runs = _number(steps[-1].extent), _number(extent(steps[:-1]))
+    runs_block = _runs_block(places[0], tile, runs, run, target)
+    blocks = (matrices, rows.tiles, columns.tiles)
     is_parallel = cycles >= SERIAL
     if is_parallel:
-        k = runs_block * run
-        whole = _number(extent(steps))
-        loads_of = ((rows.total * whole, True), (columns.total * whole, True))
-        blocks = choose_blocks(blocks, cycles, loads_of, tile, k, target)
-    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
-    return DirectPlan(kernel, tile, kernel.batch, *places, steps, run, epilogue, blocks[1], blocks[2], runs_block, is_parallel)
+        numbers = ((rows.total * runs * run, True), (columns.total * groups * runs * run, True))
+        blocks = choose_blocks(blocks, cycles, numbers, tile, runs_block * run, target)
+    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
+    return DirectPlan(
+        kernel, tile, kernel.batch, *places, steps, run, group, group_strides[0], epilogue, blocks[1], blocks[2], runs_block,
+        is_parallel,
+    )
+
+
+def _group(kernel: Gemm) -> tuple[Axes, Axes]:
+    """The axes of n that are taken together for each column, and all of n in the order in which the epilogue has them side by
+    side; none and n as it is where it has them so already, or not at all."""
+    last = kernel.n[-1:]
+    order = (*last, *kernel.n[:-1])
+    roots = [e for store in kernel.epilogue for e in (store.offset, store.value, store.mask) if e is not None]
+    offset = kernel.epilogue[0].offset
+    if len(order) < 2 or index.stride(offset, order[0]) == 1 or index.stride(kernel.rhs.args[0], order[0]) != 1:
+        return (), kernel.n
+    return (order[1:], order) if len(collapse(order, roots)[0]) == 1 else ((), kernel.n)
 
 
 def _number(size: object) -> int:
@@ -231,7 +268,7 @@ def _tiles(
     total_m, total_n = _number(extent(m)), _number(extent(n))
     row = _number(m[-1].extent)
     for vectors in range(1, MOST_VECTORS + 1):
-        columns = _column_lines(n, column_strides, vectors * width, total_n)
+        columns = _column_lines(n, column_strides, vectors * width, width, total_n)
         if columns is None:
             continue
         most = (target.vector_registers - spare) // vectors - 1
@@ -253,40 +290,46 @@ def _tiles(
             each = k * step + CALL + _FINISHING * size * vectors
             # each run begins with the places of its operands
             each += 4 * extent(steps[:-1])
-            yield rows.tiles * columns.tiles * each, Tile(dtype, size, vectors, width), rows, columns, offsets
+            balance = _balance(columns.tiles * -(-rows.tiles // _FEW_ROWS))
+            yield rows.tiles * columns.tiles * each * balance, Tile(dtype, size, vectors, width), rows, columns, offsets
 
 
-def _column_lines(n: Axes, strides: Sequence[int], size: int, total: int) -> Lines | None:
+def _balance(parts: int) -> float:
+    """By how much longer it takes to do equal parts on some threads than if they could be cut: the mean for as many threads as
+    there may be."""
+    return sum(-(-parts // threads) * threads / parts for threads in _THREADS) / len(_THREADS)
+
+
+def _column_lines(n: Axes, strides: Sequence[int], size: int, width: int, total: int) -> Lines | None:
     """The lines of columns for tiles of a size; None where there can be none."""
-    if _stand_in_blocks(n, strides, size):
+    if _stand_in_blocks(n, strides, size, width):
         return Lines(total, total, size) if size <= total else None
     length = _number(n[-1].extent)
     return Lines(total, length, size) if size <= length else None
 
 
-def _stand_in_blocks(n: Axes, strides: Sequence[int], size: int) -> bool:
-    """Whether columns stand in blocks of which tiles of the size take whole ones."""
-    return len(n) == 2 and strides[1] == 1 and size % _number(n[1].extent) == 0
+def _stand_in_blocks(n: Axes, strides: Sequence[int], size: int, width: int) -> bool:
+    """Whether columns stand in blocks of which tiles of the size take whole ones, in whole vectors."""
+    return len(n) == 2 and strides[1] == 1 and _number(n[1].extent) % width == 0 and size % _number(n[1].extent) == 0
 
 
 def _vector_offsets(tile: Tile, n: Axes, strides: Sequence[int]) -> tuple[int, ...]:
     """Where each vector of a tile's columns stands after the first one."""
     starts = range(0, tile.columns, tile.width)
-    if not _stand_in_blocks(n, strides, tile.columns):
+    if not _stand_in_blocks(n, strides, tile.columns, tile.width):
         return tuple(starts)
     block = _number(n[1].extent)
     return tuple(start // block * strides[0] + start % block for start in starts)
 
 
-def _runs_block(kernel: Gemm, tile: Tile, runs: int, run: int, target: Target) -> int:
-    """How many runs of steps to take at a time: all, if the columns of a tile stay in the level-2 cache for as many steps; else
-    as many as the numbers fit there that they meet."""
-    k = runs * run
+def _runs_block(lhs: Places, tile: Tile, runs: int, run: int, target: Target) -> int:
+    """How many runs of steps to take at a time: as many as the columns of a tile, and all rows, stay in the level-2 cache for.
+    Rows that overlap, as those of an image do, stay there or not however many steps are taken."""
+    k, m = runs * run, lhs.lines.total
     cached = target.l2_bytes // (_SHARE * tile.dtype.itemsize)
-    if tile.columns * k <= cached and runs <= _MOST_RUNS:
+    numbers = tile.columns + (m if m * k <= lhs.buffer.size else 0)
+    most = max(_FEWEST_STEPS, cached // numbers)
+    if k <= most and runs <= _MOST_RUNS:
         return runs
-    numbers = sum(min(_number(extent(axes)) * k, load.attr.size)
-                  for axes, load in ((kernel.m, kernel.lhs), (kernel.n, kernel.rhs)))
-    most = max(_FEWEST_STEPS, cached * k // numbers)
     count = max(1, min(runs, _MOST_RUNS, most // run))
     return -(-runs // -(-runs // count))

@@ -93,6 +93,7 @@ from graphc.ops.matrix_functions import cofactor, det, inv, matrix_exp, pinv, sl
 from graphc.ops.movement import (
     broadcast_to,
     concat,
+    copy,
     flip,
     fold,
     inverse_permutation,

@@ -71,6 +71,12 @@ reshape = op("reshape", "x", "shape", infer=_reshape_infer, ref=lambda x, shape:
              samples=(Sample((_f,), {"shape": (5, 3)}), Sample((_t,), {"shape": (24,)}), Sample((_t,), {"shape": (2, 1, 12)})))
 
 
+copy = op("copy", "x", infer=lambda x: x, ref=lambda x: x.copy(), lower=lambda read, index, types: read(0, index),
+          nanoseconds=0, vjp=lambda ct: ct, batch=lambda size, batched, x: copy(x),
+          samples=(Sample((_f,)), Sample((_t,))))
+"""The same numbers in memory of their own, row-major. Other ops that only move numbers are computed where those are read."""
+
+
 def _permute_infer(x: TensorType, order: Ints) -> TensorType:
     if sorted(order) != list(range(x.ndim)):
         raise DimError(f"permute: {order} does not name each of the {x.ndim} dimensions once", got=str(x))

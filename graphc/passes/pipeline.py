@@ -14,6 +14,7 @@ from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.guard import guard
 from graphc.passes.hoist import hoist
+from graphc.passes.layout import layout
 from graphc.passes.prune import prune
 from graphc.passes.reshape import reshape
 from graphc.passes.simplify import simplify
@@ -30,10 +31,11 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "decompose": decompose,
     "transpose": transpose,
     "reshape": reshape,
+    "layout": layout,
 }
 DEFAULT = (
     "prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose",
-    "reshape",
+    "reshape", "layout",
 )
 """What a graph goes through before it is scheduled."""
 

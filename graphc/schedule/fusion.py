@@ -127,6 +127,8 @@ def _needs_memory(
     """Whether a value that is no anchor is better written than computed where it is used."""
     if node.op.is_anchor or not node.operands:
         return False
+    if node.op.name == "copy":
+        return True
     if node.op.only_moves and (not node.op.pointwise or weight[value] == 0):
         return False  # it can be read where its operand stands
     if feeds:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import graphc.ops as ops
 from graphc.ir import Node, Value
 from graphc.ops.linalg import parse_spec
+from graphc.passes.layout import is_windows
 from graphc.schedule.fusion import Group
 from graphc.sizes import is_static
 from graphc.types import Shape
@@ -24,8 +25,9 @@ Order = tuple[int, ...]
 """Dimensions, that of the greatest stride first."""
 
 
-def choose_orders(groups: Iterable[Group], fixed: set[Value]) -> dict[Value, Order]:
-    """The orders of the values in memory that are not row-major; `fixed` ones are."""
+def choose_orders(groups: Iterable[Group], fixed: set[Value], outputs: set[Value]) -> dict[Value, Order]:
+    """The orders of the values in memory that are not row-major; `fixed` ones are, and so are the outputs of the graph, but for
+    those that a convolution computes: to write them with the channels last, and copy them then, takes less time."""
     groups = list(groups)
     roots = {root.value for group in groups for root in group.roots}
     last: set[Value] = set()
@@ -40,7 +42,8 @@ def choose_orders(groups: Iterable[Group], fixed: set[Value]) -> dict[Value, Ord
             if value in roots and value.ndim >= 3:
                 alike.unite(first.setdefault(value.shape, value), value)
     wanted = {alike.of(value) for value in last}
-    return {v: channels_last(v.ndim) for v in roots - fixed if v in last or (v.ndim >= 3 and alike.of(v) in wanted)}
+    moved = {v for v in roots - fixed if v in last or (v.ndim >= 3 and v not in outputs and alike.of(v) in wanted)}
+    return {v: channels_last(v.ndim) for v in moved}
 
 
 def channels_last(ndim: int) -> Order:
@@ -63,15 +66,6 @@ def _images(node: Node, result: Value, roots: set[Value]) -> Iterable[Value]:
     elif left[0] in right and x.ndim == 2 + places:  # the gradient of the weights: x is that of the result
         yield from _sources(x, roots)
     yield from _sources(y, roots)
-
-
-def is_windows(value: Value) -> bool:
-    """Whether a value is windows of an image, [N, C, *T, *K]."""
-    count, current = 0, value
-    while current.node is not None and current.node.op in (ops.window, ops.slice):
-        count += current.node.op is ops.window
-        current = current.node.operands[0]
-    return count > 0 and current.ndim == 2 + count
 
 
 def _sources(value: Value, roots: set[Value]) -> Iterable[Value]:

@@ -153,14 +153,14 @@ class _Lowering:
                 self.constants.append(buffer)
                 self.memory[node.result] = stored(node.result, buffer)
         groups = self._late_updates(plan(self.graph, steady_values(self.graph, self.steady)))
+        roots = [root for group in groups for root in group.roots]
+        closed = {root.value for root in roots if root.anchor is not None and is_closed(root.anchor)}
+        orders = choose_orders(groups, closed, set(self.graph.outputs))
         direct: dict[Value, int] = {}
         for j, value in enumerate(self.graph.outputs):
-            if j not in self.indirect:
+            if j not in self.indirect and value not in orders:
                 direct.setdefault(value, j)
         targets: dict[Value, Stored] = {}
-        roots = [root for group in groups for root in group.roots]
-        fixed = {r.value for r in roots if r.value in direct or (r.anchor is not None and is_closed(r.anchor))}
-        orders = choose_orders(groups, fixed)
         for root in roots:
             value = root.value
             if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:

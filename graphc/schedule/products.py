@@ -9,9 +9,10 @@ import graphc.index as ix
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store, cast
 from graphc.ops.linalg import parse_spec
+from graphc.passes.layout import is_windows
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
-from graphc.schedule.layout import is_windows, memory_order
+from graphc.schedule.layout import memory_order
 from graphc.schedule.loops import as_read, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
