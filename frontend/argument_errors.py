@@ -1,4 +1,7 @@
-"""A word on arguments that should have been tensors, once something has gone wrong: a check before each call takes time."""
+"""A word on arguments that should have been tensors, once something has gone wrong: a check before each call takes time.
+
+Where functions call each other, the outermost has the last word: it knows the arguments by the names that the user gave.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def explained(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except AttributeError:
+        except (AttributeError, ArgumentTypeError):
             wrong = not_a_tensor(function, args, kwargs)
             if wrong is None:
                 raise

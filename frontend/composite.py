@@ -16,7 +16,8 @@ import numpy as np
 
 from graphc.backend import Entry, EntrySpec, ResultLeaf, ValueCheck
 from graphc.config import config
-from graphc.errors import GraphcError
+from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
@@ -164,7 +165,13 @@ def composite(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return native(*args, **kwargs)
+        try:
+            return native(*args, **kwargs)
+        except (AttributeError, ArgumentTypeError):
+            wrong = not_a_tensor(function, args, kwargs)
+            if wrong is None:
+                raise
+            raise wrong from None
 
     return call  # type: ignore[return-value]
 

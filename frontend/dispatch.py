@@ -79,7 +79,7 @@ class TensorEmitter:
         if record.elementwise:
             function = eager.functions.get(record)
             return _elementwise(record, args) if function is None else function(*args)
-        if record.view is not None and len(args) == 1 and isinstance(args[0], Tensor):
+        if (record.view is not None or record is ops.broadcast_to) and len(args) == 1 and isinstance(args[0], Tensor):
             return _view(record, args[0], attrs)
         result = _general(record, args, attrs)
         if type(result) is tuple:
@@ -103,7 +103,7 @@ def finish(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], result: 
             if isinstance(arg, Tensor) and (arg._node is not None or arg._meta is not None):
                 record_op(record, args, attrs, out)
                 break
-    if not record.elementwise and args and _shares(record, args[0], attrs, result):
+    if args and (record.view is not None or record in _SHARING) and _shares(record, args[0], attrs, result):
         tie(out, args[0], (record, attrs))
     return out
 
@@ -119,10 +119,12 @@ def finish_several(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], 
     return outs
 
 
+_SHARING = frozenset((ops.broadcast_to, ops.window))
+"""Ops other than views whose results may lie in the memory of the operand."""
+
+
 def _shares(record: OpDef, source: Any, attrs: dict[str, Any], result: Any) -> bool:
     """Whether the result lies in the memory of the operand."""
-    if record.view is None and record.name not in ("broadcast_to", "window"):
-        return False
     if not isinstance(source, Tensor):
         return False
     if type(result) is not np.ndarray:
@@ -393,20 +395,26 @@ def _view(record: OpDef, source: Tensor, attrs: dict[str, Any]) -> Tensor:
     return viewing.make(source, result, attrs)
 
 
-_checked: set[Any] = set()
+_checked: dict[Any, bool] = {}
 _HALVES = complex32.numpy
 
 
 def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    arrays = [a._data if type(a) is Tensor and type(a._data) is np.ndarray else np.asarray(lower(a)) for a in args]
-    if record.name != "constant":
-        _check(record, arrays, attrs)
+    arrays = []
+    for arg in args:
+        array = arg._data if isinstance(arg, Tensor) else None
+        arrays.append(array if type(array) is np.ndarray else np.asarray(lower(arg)))
+    if record.name != "constant" and _check(record, arrays, attrs):
+        result = quiet.run(record.ref, *arrays, **attrs)
+        if type(result) is tuple:
+            return tuple(map(np.asarray, result))
+        return result if type(result) is np.ndarray else np.asarray(result)
     if record.costly and ((arrays and max(a.size for a in arrays) >= COSTLY) or "shape" in attrs or record.kernel == "control"):
         return compiler.run_op(record, arrays, attrs)
     narrow = record.computes and any(a.dtype == _HALVES for a in arrays)
     if narrow:
         arrays = [convert(a, complex64) if a.dtype == _HALVES else a for a in arrays]
-    result = quiet.run(_call, record.ref, arrays, attrs)
+    result = quiet.run(record.ref, *arrays, **attrs)
     if type(result) is tuple:
         results = tuple(map(np.asarray, result))
         return tuple(_narrowed(r, complex32) for r in results) if narrow else results
@@ -414,20 +422,23 @@ def _general(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any
     return _narrowed(result, complex32) if narrow else result
 
 
-def _call(ref: Any, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Any:
-    return ref(*arrays, **attrs)
-
-
-def _check(record: OpDef, arrays: list[np.ndarray], attrs: dict[str, Any]) -> None:
-    """Let the type rule look at the operands, once for each combination of types and attributes."""
-    key: Any = (record.name, *[(a.dtype, a.shape) for a in arrays], *attrs.values())
+def _check(record: OpDef, arrays: list[np.ndarray], attrs: dict[str, Any]) -> bool:
+    """Let the type rule look at the operands, once for each combination of types and attributes. Whether the op's definition
+    can be run as it is, and gives one result or several arrays."""
+    key: Any = [record, *attrs.values()]
+    for array in arrays:
+        key += (array.dtype, array.shape)
+    key = tuple(key)
     try:
-        if key in _checked:
-            return
+        plain = _checked.get(key)
+        if plain is not None:
+            return plain
     except TypeError:
         key = None
+    plain = not record.costly and record.kernel is None and all(array.dtype.kind in "biuf" for array in arrays)
     record.infer(*(TensorType(as_dtype(a.dtype), a.shape) for a in arrays), **attrs)
     if key is not None:
         if len(_checked) > 1 << 14:
             _checked.clear()
-        _checked.add(key)
+        _checked[key] = plain
+    return plain

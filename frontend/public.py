@@ -85,7 +85,7 @@ def public(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             raise _refused(name, "other", 2, args[1])
         try:
             result = function(*args, **kwargs)
-        except AttributeError:
+        except (AttributeError, ArgumentTypeError):
             wrong = not_a_tensor(function, args, kwargs)
             if wrong is None:
                 raise

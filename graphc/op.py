@@ -7,6 +7,7 @@ a kernel expression builds code.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,13 +86,13 @@ class OpDef:
 
     def __call__(self, *args: Any, like: Any = None, **attrs: Any) -> Any:
         """Apply the op; attributes may follow the operands by position, as in `permute(x, (1, 0))`."""
-        if not self.variadic and len(args) > len(self.operands):
-            count = len(self.operands)
+        count = len(self.operands)
+        if len(args) > count and not self.variadic:
             attrs.update(zip(self.attrs, args[count:]))
             args = args[:count]
-        return emit(self, *args, like=like, **attrs)
+        return _emitter(self, args, like).emit(self, args, attrs)
 
-    @property
+    @functools.cached_property
     def variadic(self) -> bool:
         """Whether the op takes any number of operands."""
         return self.operands[-1:] != () and self.operands[-1].startswith("*")
@@ -315,7 +316,12 @@ def emit(record: OpDef, *args: Any, like: Any = None, **attrs: Any) -> Any:
     An argument takes part by a `__graphc_emitter__` attribute, an `Emitter`. `like` names a value to be
     imitated by an op without operands.
     """
-    chosen: Emitter | None = getattr(like, "__graphc_emitter__", None)
+    return _emitter(record, args, like).emit(record, args, attrs)
+
+
+def _emitter(record: OpDef, args: tuple[Any, ...], like: Any) -> Emitter:
+    """Who decides what is done."""
+    chosen: Emitter | None = None if like is None else getattr(like, "__graphc_emitter__", None)
     for arg in args:
         emitter = getattr(arg, "__graphc_emitter__", None)
         if emitter is not None and (chosen is None or emitter.priority > chosen.priority):
@@ -326,4 +332,4 @@ def emit(record: OpDef, *args: Any, like: Any = None, **attrs: Any) -> Any:
             expected="at least one tensor or graph value",
             got=", ".join(type(arg).__name__ for arg in args) or "no arguments",
         )
-    return chosen.emit(record, args, attrs)
+    return chosen

@@ -227,3 +227,14 @@ def test_the_default_dtype_may_change() -> None:
                 assert graphc.nn.functional.softsign(x).dtype is dtype
     finally:
         graphc.set_default_dtype(graphc.float32)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: F.gelu(3), r"gelu\(\): argument 'input' \(position 1\) must be Tensor, not int"),
+    (lambda: F.linear(graphc.ones(1, 1), 2.0), r"linear\(\): argument 'weight' \(position 2\) must be Tensor, not float"),
+    (lambda: F.linear([1.0], graphc.ones(1, 1)), r"linear\(\): argument 'input' \(position 1\) must be Tensor, not list"),
+    (lambda: F.mse_loss(graphc.ones(2), target=[1.0, 2.0]), r"argument 'target' \(position 2\) must be Tensor"),
+])  # fmt: skip
+def test_what_is_no_tensor_is_named(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
