@@ -31,6 +31,10 @@ class Unknown(Exception):
     """Nothing is known of how a call goes on. Not an error: Python runs it then."""
 
 
+class Raises(Unknown):
+    """The call ends with an exception, which Python raises."""
+
+
 class Open(Unknown):
     """The call comes to a question whose answer Python can use in any way."""
 
@@ -147,6 +151,8 @@ class Branching:
         if self.eager is None and not again:
             try:
                 return self._walk(leaves, values, root)
+            except Raises:
+                return self.function(*args, **kwargs)
             except Open:
                 again = True
             except Unknown:
@@ -183,6 +189,8 @@ class Branching:
         if not segment.ends:
             raise Unknown
         end = segment.ends[0]
+        if end.raises:
+            raise Raises
         if end.capture.updates and end.capture.overlapping(leaves):
             raise Unknown
         tensors = end.capture.tensors(leaves)

@@ -14,14 +14,10 @@ from graphc.errors import ArgumentTypeError
 from graphc.frontend.modes import mode
 from graphc.frontend.native import strides_of
 from graphc.frontend.pytree import Structure
-from graphc.frontend.survey import is_known
+from graphc.frontend.survey import MARKS, is_known
 from graphc.frontend.tensor import Tensor
 
 _HINTS: dict[type, str] = {np.ndarray: "pass graphc.from_numpy(array)", set: "pass a frozenset"}
-
-
-_MARKS = frozenset({"_dynamic"})
-"""Attributes of tensors that are graphc's own."""
 
 
 def call_key(leaves: Sequence[Any], structure: Structure) -> Any:
@@ -43,7 +39,7 @@ def _leaf_key(leaf: Any) -> Any:
         if not isinstance(data, np.ndarray):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
         key = (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, has_history(leaf))
-        return key if leaf.__dict__.keys() <= _MARKS else (*key, *_attributes(leaf))
+        return key if leaf.__dict__.keys() <= MARKS else (*key, *_attributes(leaf))
     if kind in (int, bool, str, NoneType):
         return (kind, leaf)
     if kind is float:  # 0.0 == -0.0, and nan != nan
@@ -87,7 +83,7 @@ class _Identity:
 def _attributes(tensor: Tensor) -> Iterator[tuple[str, Any]]:
     """What a program has written to a tensor, which the function may read."""
     for name, value in sorted(tensor.__dict__.items()):
-        if name not in _MARKS:
+        if name not in MARKS:
             yield name, (type(value), _Identity(value)) if isinstance(value, (Tensor, list, dict)) else _leaf_key(value)
 
 

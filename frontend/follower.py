@@ -11,7 +11,7 @@ from graphc.autodiff import extract
 from graphc.backend import Layout
 from graphc.compiler import executable
 from graphc.errors import Location, TraceError, user_location
-from graphc.frontend.capture import Capture, given_as, owned_by
+from graphc.frontend.capture import Capture
 from graphc.frontend.modes import no_grad
 from graphc.frontend.native import strides_of
 from graphc.frontend.segments import End, Segment, Tree
@@ -181,10 +181,17 @@ class Follower:
             self.tree.run(segment, self._values, self._values)
         return segment
 
-    def finish(self, capture: Capture, backend: str | None) -> list[np.ndarray]:
-        """The outputs of the call; the path is kept."""
+    def finish(self, capture: Capture, backend: str | None, raises: bool = False) -> list[np.ndarray]:
+        """The outputs of the call; the path is kept. If it `raises`, no more of it than the way to there."""
         keep = self._next is not None
         last = self._close(capture.nodes, None)
+        if raises:
+            capture.differentiate(self.trace, backend)
+            values = [self._canon[value] for value in capture.outputs]
+            if keep and not any(end.raises for end in last.ends):
+                self.tree.finish(self._path, End(capture, None, [], [], raises=True))
+            self._values.compute(values)
+            return [np.array(self._values[value], order="C") for value in values]
         outputs = [self._canon[value] for value in capture.outputs]
         signature = capture.signature(self.trace)
         end = next((e for e in last.ends if signature is not None and e.signature == signature
@@ -201,25 +208,6 @@ class Follower:
             self.tree.finish(self._path, end)
         self._values.compute(end.outputs)
         return [np.array(self._values[value], order="C") for value in end.outputs]
-
-    def leave(self, leaves: Sequence[Any]) -> None:
-        """Bring about what the function has done to tensors so far: it ends with an exception."""
-        trace = self.trace
-        updates = [(given_as(trace.inputs[i].source, leaves), value) for i, value in trace.updates()]
-        grads = [(owned_by(trace.owner(state.tensor), leaves), None if state.current is None else trace.value(state.current))
-                 for state in trace.grads.values() if state.current is not state.initial]
-        trace.check_overlaps()
-        self._next = None
-        self._close(len(trace.builder.nodes), None)
-        self._values.compute([self._canon[value] for _, value in updates])
-        written = [(tensor, np.array(self._values[self._canon[value]])) for tensor, value in updates]
-        made = [(tensor, None if value is None else np.array(self._values[self._canon[value]], order="C"))
-                for tensor, value in grads]
-        for tensor, array in written:
-            tensor._data[...] = array
-            tensor._version_counter().count += 1
-        for tensor, grad in made:
-            tensor._state().grad = None if grad is None else wrap(grad)
 
 
 def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:

@@ -13,6 +13,8 @@ from itertools import chain, compress, repeat
 from operator import attrgetter, is_
 from typing import Any
 
+import numpy as np
+
 from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.frontend.guard_text import Name, last, member, short, text
 from graphc.frontend.nn.module import Module
@@ -80,6 +82,35 @@ class Snapshot:
     def native(self) -> bool:
         """Whether the guards say it all."""
         return not self._contents
+
+    def restore(self) -> None:
+        """Have the state be again as it was, as far as the guards say it."""
+        for guard in self.guards:
+            owner, key, before = guard.owner, guard.key, guard.expected
+            now = _read(guard)
+            if _identical(now, before):
+                continue
+            if guard.kind == "cell":
+                if before is ABSENT:
+                    del owner.cell_contents
+                else:
+                    owner.cell_contents = before
+            elif guard.kind == "item":
+                if before is ABSENT:
+                    del owner[key]
+                else:
+                    owner[key] = before
+            elif guard.kind == "dict":
+                contents = {k: dict.get(owner, k) if value is ANYTHING else value for k, value in before}
+                dict.clear(owner)
+                dict.update(owner, contents)
+            elif guard.kind == "list":
+                list.__setitem__(owner, slice(None), list(before))
+            elif guard.kind == "slot":
+                if before is ABSENT:
+                    key.__delete__(owner)
+                else:
+                    key.__set__(owner, before)
 
     def substitute(self, change: Callable[[Any], Any]) -> None:
         """Put `change(value)` in the place of each value of the state that it makes another one of."""
@@ -276,6 +307,9 @@ def _same(expected: Any, now: Any) -> bool:
         return True
     if type(expected) is not type(now):
         return False
+    own = isinstance(expected, (int, float, complex, str, bytes)) and not isinstance(expected, np.generic)
+    if own and type(expected) not in PLAIN:
+        return False  # of a class of the user's, which may have an == of its own, and attributes
     if isinstance(expected, float):  # 0.0 is not -0.0, and nan is nan
         return (math.isnan(expected) and math.isnan(now)) or (
             expected == now and math.copysign(1, expected) == math.copysign(1, now)

@@ -70,6 +70,8 @@ class Recording:
         self.objects = [leaf for leaf in self.leaves if not isinstance(leaf, Tensor)]
         self.before = Snapshot(function, self.objects, writes=True)
         self.tree = tree
+        self.error: Exception | None = None
+        """What the call ends with, if it does not return."""
         self.is_done = False
         """Whether the call has been computed, and only its end is still to come about."""
         self.refused: str | None = None
@@ -86,18 +88,16 @@ class Recording:
                     with contextlib.nullcontext() if watch is None else watch.looking():
                         result = function(*inside_args, **inside_kwargs)
                     _refuse_async(result, name)
-                except TraceError:
-                    raise
-                except Exception as error:
+                except BaseException as error:
+                    result = None
                     if tree is not None and not tree.plain_numbers and trace.given and isinstance(error, TypeError):
                         tree.plain_numbers = True
+                        self.before.restore()
                         raise PlainNumbersWanted from error
-                    try:
-                        if follower is not None:
-                            follower.leave(self.leaves)
-                    except TraceError as why:
-                        error.add_note(f"what {name} had changed in place until then is as it was before: {why}")
-                    raise
+                    if follower is None or isinstance(error, TraceError) or not isinstance(error, Exception):
+                        self.before.restore()
+                        raise
+                    self.error = error
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
                 if shapes and self.changed is not None:
@@ -105,7 +105,7 @@ class Recording:
                 self.effects = [] if watch is None else watch.effects(result)
                 self.effects += containers.effects()
                 refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
-                if refused:
+                if refused and self.error is None:
                     raise _refusal(name, refused[0])
                 result = containers.marked(result)
                 left: list[Tensor | SymbolicNumber] = []
@@ -116,10 +116,11 @@ class Recording:
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 if follower is not None:
                     follower.end_questions()
-                self.is_done = follower is not None and (follower.asked or bool(left) or by_python or bool(self.effects))
+                self.is_done = follower is not None and (
+                    follower.asked or bool(left) or by_python or bool(self.effects) or self.error is not None)
                 try:
                     if follower is not None and self.is_done:
-                        self._outputs = follower.finish(self.capture, backend)
+                        self._outputs = follower.finish(self.capture, backend, self.error is not None)
                     else:
                         self.capture.differentiate(trace, backend)
                 except NumbersNeeded as error:
@@ -133,11 +134,15 @@ class Recording:
                     self.graph = recompute(self.graph, trace.backward_at, budget)
         except OnlyEagerly as error:
             done = self.before.changed() is not None or containers.effects() or (watch is not None and watch.effects())
+            if self.error is not None and done:
+                self.error.add_note(f"what {name} had changed in place until then is as it was before: {error}")
+                raise self.error from None
             if fullgraph or done:
                 raise TraceError(error.problem, expected=error.expected, hint=error.hint, at=error.location) from error
             raise  # nothing has been done yet: the function may be run again
         finally:
             trace.restore()
+            trace.oracle = None  # each holds the other, and the oracle all numbers of the call
 
     @property
     def asks_the_world(self) -> str | None:
@@ -173,7 +178,14 @@ class Recording:
             self.tree.plain_numbers = True
         result = capture.finish(self.leaves, tensors, self._outputs, before)
         capture.left, capture.returned = (), []  # real now, and nobody else's
-        return self._containers.finish(result)
+        result = self._containers.finish(result)
+        error, self.error = self.error, None
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     def _leave_sizes(self, function: Callable[..., Any], result: Any, shapes: Mapping[int, Shape]) -> None:
         """Put the sizes of this call in the place of symbols that the function has left in Python's state."""

@@ -100,6 +100,8 @@ class End:
     fresh: list[int]
     """Numbers of those that the last segment makes; the others are there when it begins."""
     code: Code | None = None
+    raises: bool = False
+    """Whether the path ends with an exception: Python runs the function then, which raises it where it belongs."""
 
 
 @dataclass(eq=False)
@@ -274,7 +276,8 @@ class Tree:
             runs = f"segment {number}: {len(segment.nodes)} node{'' if len(segment.nodes) == 1 else 's'}"
             question = segment.question
             if question is None:
-                lines.append(f"{runs}, then the end")
+                raises = any(end.raises for end in segment.ends)
+                lines.append(f"{runs}, then {'an exception, which Python raises' if raises else 'the end'}")
                 continue
             ways = [f"{answer}: {numbers[s]}" for answer, following in list(segment.branches.items()) for s in following
                     if s in numbers and answer is not None]

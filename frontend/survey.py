@@ -43,6 +43,8 @@ from graphc.frontend.tensor import Meta, Tensor
 from graphc.types import DType
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)
+MARKS = frozenset({"_dynamic"})
+"""Attributes of tensors that are graphc's own."""
 _LEAVES = (*PLAIN, BuiltinFunctionType, CodeType)
 KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names} - {"antigravity", "idlelib", "test", "this", "turtledemo"})
 """Packages whose functions and classes are taken to stay as they are; not those of the standard library that nobody calls,
@@ -141,6 +143,8 @@ class Survey:
                     if not isinstance(value._data, np.ndarray):
                         self.made.append(value)
                     self._tensor_hooks(value, name)
+                    if value.__dict__.keys() - MARKS:
+                        self._dict(value.__dict__, name, ".", lambda key: key not in MARKS)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
                 self._look_at_world(value, name)
