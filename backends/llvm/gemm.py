@@ -36,7 +36,7 @@ from graphc.backends.llvm.packing import Operand, Panel, emit_packing
 from graphc.backends.llvm.pair_packing import emit_pair_packing
 from graphc.backends.llvm.pairtile import PairTile, emit_pair_kernel, load_configuration, release_tiles
 from graphc.backends.llvm.sizes import size_operand
-from graphc.kernel import Axis, Expr, Gemm
+from graphc.kernel import Axis, Buffer, Expr, Gemm
 from graphc.sizes import ceil_div, is_static
 from graphc.types import Size
 

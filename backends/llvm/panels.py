@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable
 
 from graphc.backends.llvm.axes import extent
+from graphc.backends.llvm.direct_plan import plan_direct
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.target import Target
@@ -37,7 +38,7 @@ class _Keeper:
         self._target = target
         self._steady = set(program.steady) | set(program.constants)
         self._left = _MOST * sum(b.nbytes for b in program.steady if isinstance(b.nbytes, int))
-        self._plans: dict[Hashable, Plan] = {}
+        self._plans: dict[Hashable, Plan | None] = {}
         self.made: dict[Hashable, Buffer] = {}
         """By the product, up to its other buffers, and the operand."""
 
@@ -48,9 +49,12 @@ class _Keeper:
         if not any(found) or extent((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) == 0:
             return kernel
         key, places = kernel_key(kernel)
-        plan = self._plans.get(key)
+        if key not in self._plans:  # what is computed directly reads its operands as they stand
+            direct = plan_direct(kernel, self._target)
+            self._plans[key] = plan_gemm(kernel, self._target) if direct is None else None
+        plan = self._plans[key]
         if plan is None:
-            plan = self._plans[key] = plan_gemm(kernel, self._target)
+            return kernel
         swapped = plan.kernel.lhs is not kernel.lhs
         planned = [(plan.lhs, plan.lhs_access, plan.lhs_panels), (plan.rhs, plan.rhs_access, plan.rhs_panels)]
         panels: list[Buffer | None] = [None, None]
