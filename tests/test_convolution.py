@@ -174,3 +174,13 @@ def test_padding_modes_of_layers(mode: str) -> None:
     padded = graphc.tensor(np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2)), mode=names[mode]))
     np.testing.assert_allclose(layer(graphc.tensor(x)).detach().numpy(),
                                F.conv2d(padded, layer.weight, layer.bias).detach().numpy(), atol=1e-12)
+
+
+def test_weights_of_a_model_that_is_only_run_are_prepared_once() -> None:
+    model = graphc.nn.Sequential(graphc.nn.Conv2d(16, 32, 3, padding=1), graphc.nn.ReLU(), graphc.nn.Conv2d(32, 16, 1)).eval()
+    x = graphc.randn(2, 16, 9, 9)
+    compiled = graphc.compile(model)
+    with graphc.no_grad():
+        for _ in range(3):
+            assert graphc.testing.assert_close(compiled(x), model(x)) is None
+            model[0].weight.mul_(0.5)

@@ -48,6 +48,8 @@ class _Keeper:
         found = [bool(read) and all(b in self._steady or b.role == "prepared" for b in read) for read in sides]
         if not any(found) or extent((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) == 0:
             return kernel
+        if plan_direct(kernel, self._target) is not None:
+            return kernel
         key, places = kernel_key(kernel)
         if key not in self._plans:  # what is computed directly reads its operands as they stand
             direct = plan_direct(kernel, self._target)
