@@ -222,3 +222,23 @@ def test_autocast_packs_what_it_rounds(cpu: str) -> None:
 
     exact = x.bfloat16().double() @ layer.weight.bfloat16().double().T
     near(forward(x).detach(), exact.detach(), 96 * 8)
+
+
+def test_weights_of_equal_layers_are_kept_apart(cpu: str) -> None:
+    graphc.manual_seed(7)
+    layers = graphc.nn.Sequential(*(graphc.nn.Linear(96, 96, bias=False) for _ in range(3))).eval()
+    convolutions = graphc.nn.Sequential(*(graphc.nn.Conv2d(32, 32, 3, padding=1, bias=False) for _ in range(3))).eval()
+    x, image = graphc.randn(64, 96), graphc.randn(1, 32, 9, 9)
+
+    @graphc.compile
+    def forward(x, image):
+        with graphc.no_grad(), graphc.autocast("cpu"):
+            return [layer(x) for layer in layers], [layer(image) for layer in convolutions]
+
+    for _ in range(3):
+        products, images = forward(x, image)
+        for layer, got in zip(layers, products):
+            near(got, x.bfloat16().double() @ layer.weight.detach().bfloat16().double().T, 96 * 8)
+        for layer, got in zip(convolutions, images):
+            exact = F.conv2d(image.bfloat16().double(), layer.weight.detach().bfloat16().double(), padding=1)
+            near(got, exact, 288 * 8)

@@ -38,7 +38,8 @@ class _Keeper:
         self._target = target
         self._steady = set(program.steady) | set(program.constants)
         self._left = _MOST * sum(b.nbytes for b in program.steady if isinstance(b.nbytes, int))
-        self._plans: dict[Hashable, Plan | None] = {}
+        self._plans: dict[Hashable, tuple[Plan | None, bool]] = {}
+        """And whether its sides are those of the product the other way round."""
         self.made: dict[Hashable, Buffer] = {}
         """By the product, up to its other buffers, and the operand."""
 
@@ -48,16 +49,14 @@ class _Keeper:
         found = [bool(read) and all(b in self._steady or b.role == "prepared" for b in read) for read in sides]
         if not any(found) or extent((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) == 0:
             return kernel
-        if plan_direct(kernel, self._target) is not None:
-            return kernel
         key, places = kernel_key(kernel)
         if key not in self._plans:  # what is computed directly reads its operands as they stand
             direct = plan_direct(kernel, self._target)
-            self._plans[key] = plan_gemm(kernel, self._target) if direct is None else None
-        plan = self._plans[key]
+            plan = plan_gemm(kernel, self._target) if direct is None else None
+            self._plans[key] = plan, plan is not None and plan.kernel.lhs is not kernel.lhs
+        plan, swapped = self._plans[key]
         if plan is None:
             return kernel
-        swapped = plan.kernel.lhs is not kernel.lhs
         planned = [(plan.lhs, plan.lhs_access, plan.lhs_panels), (plan.rhs, plan.rhs_access, plan.rhs_panels)]
         panels: list[Buffer | None] = [None, None]
         origins = {place.buffer: place.origin for place in places}
