@@ -18,6 +18,7 @@ from mpmath import mp, mpf
 from graphc.backends.llvm import math as llvm_math
 from graphc.backends.llvm import math_arc, math_erf, math_exp, math_log, math_pow, math_trig
 from graphc.backends.llvm.builder import Function, Module, vector
+from graphc.backends.llvm.target import Target
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -42,9 +43,9 @@ WITHOUT_FMA = {"sigmoid": 2.5, "erfc": 2.25, "sin": 2.5, "cos": 2.5, "atan": 2.2
 DEFAULT_BOUND = 1.9
 
 
-def kernel(name: str, scalar: str, width: int, has_fma: bool) -> str:
+def kernel(name: str, scalar: str, width: int, has_fma: bool, vector_bytes: int = 16) -> str:
     """A module whose function "kernel" (n, x, y, result) runs `name` over n elements, `width` at a time."""
-    module = Module(name, has_fma)
+    module = Module(name, has_fma, vector_bytes)
     pointers = [("ptr", "x"), ("ptr", "y"), ("ptr", "result")]
     f = module.function("kernel", [("i64", "n"), *pointers], attributes='nounwind "prefer-vector-width"="512"')
     type_ = vector(scalar, width)
@@ -74,7 +75,8 @@ def optimised(text: str, triple: str, cpu: str, features: str, **options: str) -
 @cache
 def function(name: str, scalar: str, width: int, target: str) -> Callable[..., np.ndarray]:
     cpu, features, has_fma = TARGETS[target]
-    module, machine = optimised(kernel(name, scalar, width, has_fma), llvm.get_process_triple(), cpu, features)
+    text = kernel(name, scalar, width, has_fma, Target.host().vector_bytes if target == "host" else 16)
+    module, machine = optimised(text, llvm.get_process_triple(), cpu, features)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)

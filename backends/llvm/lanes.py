@@ -21,6 +21,9 @@ from typing import TypeAlias
 
 from graphc.backends.llvm.builder import Function, literal, vector
 
+_AVX512_BYTES = 64
+_CURRENT_ROUNDING = 4
+
 
 @dataclass(frozen=True)
 class Format:
@@ -68,6 +71,8 @@ class Lanes:
         self.width = width
         self.format = FORMATS[scalar]
         self.has_fma = f.module.has_fma
+        self.has_scalef = f.module.vector_bytes == _AVX512_BYTES and width * self.format.width % (8 * _AVX512_BYTES) == 0
+        """Whether `Real.scalef` is one instruction."""
         self.real_type = vector(scalar, width)
         self.bits_type = vector(self.format.integer, width)
         self.mask_type = vector("i1", width)
@@ -134,6 +139,25 @@ class Lanes:
     def clamp(self, x: Real, low: float, high: float) -> Real:
         """`x` held between the bounds; a NaN stays one."""
         return self.least(high, self.greatest(low, x))
+
+    def split(self, x: Real, lanes: int) -> list[str]:
+        """The operand in parts of so many lanes."""
+        if lanes == self.width:
+            return [x.operand]
+        return [self._shuffled(self.real_type, x.operand, x.operand, range(start, start + lanes))
+                for start in range(0, self.width, lanes)]
+
+    def joined(self, parts: Sequence[str], lanes: int) -> str:
+        """The parts that `split` makes, side by side."""
+        while len(parts) > 1:
+            type_ = vector(self.scalar, lanes)
+            lanes *= 2
+            parts = [self._shuffled(type_, a, b, range(lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def _shuffled(self, type_: str, a: str, b: str, picks: Sequence[int]) -> str:
+        lanes = ", ".join(f"i32 {pick}" for pick in picks)
+        return self.f.value(f"shufflevector {type_} {a}, {type_} {b}, <{len(picks)} x i32> <{lanes}>")
 
     def two_sum(self, a: RealLike, b: RealLike) -> tuple[Real, Real]:
         """The rounded sum and its exact error."""
@@ -206,6 +230,18 @@ class Real:
     def copysign(self, sign: Real) -> Real:
         """This magnitude with the sign of `sign`."""
         return self._intrinsic("llvm.copysign", sign)
+
+    def scalef(self, exponent: Real) -> Real:
+        """This times 2 to the power of an integer, rounded once; for lanes that `has_scalef`."""
+        v, lanes = self.lanes, 8 * _AVX512_BYTES // self.lanes.format.width
+        part, letter = vector(v.scalar, lanes), "s" if v.scalar == "float" else "d"
+        params = [part, part, part, f"i{lanes}", "i32"]
+        name = v.f.module.declare(f"llvm.x86.avx512.mask.scalef.p{letter}.512", part, params)
+        scaled = []
+        for x, n in zip(v.split(self, lanes), v.split(exponent, lanes), strict=True):
+            rest = ((part, "zeroinitializer"), (f"i{lanes}", "-1"), ("i32", str(_CURRENT_ROUNDING)))
+            scaled.append(v.f.call(part, name, (part, x), (part, n), *rest))
+        return Real(v, v.joined(scaled, lanes))
 
     def _intrinsic(self, base: str, *others: Real) -> Real:
         operands = (self.operand, *(other.operand for other in others))

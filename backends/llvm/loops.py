@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-import graphc.index as ix
 from graphc.backends.llvm import elementwise
 from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.expression import Evaluator, Source
+from graphc.backends.llvm.fetching import what_to_fetch
 from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
@@ -40,8 +40,6 @@ _PARALLEL_NS = 15_000
 _CHUNK_NS = 5_000
 """What a chunk costs at least: some fifty times what it takes to hand one out."""
 _MOST_CHUNKS = 256
-_SHORTEST_ROW = 1024
-"""Bytes of a row whose fetching ahead pays."""
 _UNROLLED_TRIPS = 8
 _UNROLLED_SIZE = 256
 """How many expressions the iterations of an unrolled loop have together."""
@@ -117,7 +115,7 @@ class _Nest:
 
         self._root = Evaluator(f, 1, pointer)
         self._pointer = pointer
-        self._next_rows = _rows_to_fetch(kernel)
+        self._fetched = what_to_fetch(kernel)
 
     # The grid
 
@@ -267,10 +265,10 @@ class _Nest:
         inside = e.child(mask=mask)
         inside.bind(loop.axis, index, lanes=lanes > 1, divisor=lanes)
         self._body(loop.body, inside)
-        for buffer, offset, step in self._next_rows.get(loop, ()) if mask is None else ():
-            place = inside.first(offset)
-            later = Integers(self.f).add(place, step)
-            prefetch(self.f, address(self.f, buffer.dtype, self._pointer(buffer), later), lanes * buffer.dtype.itemsize)
+        for load, step in self._fetched.get(loop, ()) if mask is None else ():
+            dtype, pointer = load.dtype, self._pointer(load.attr)
+            later = Integers(self.f).add(inside.first(load.args[0]), step)
+            prefetch(self.f, address(self.f, dtype, pointer, later), lanes * dtype.itemsize)
 
     def _in_lanes(self, loop: Loop, e: Evaluator, stop: str) -> None:
         """Whole vectors, then what is left as one that is masked."""
@@ -312,35 +310,6 @@ class _Nest:
         before = f.value(f"load {scalar}, ptr {slot}")
         f.do(f"store {scalar} {self._combine(accumulator, 1, before, value)}, ptr {slot}")
         e.forget({accumulator})
-
-
-def _rows_to_fetch(kernel: Loops) -> dict[Loop, list[tuple[Buffer, Expr, Size]]]:
-    """For loops that go through rows of memory that other loops of the same step have gone through before: the buffers,
-    the offsets that are read, and how far it is to the row of the next step, which can be fetched meanwhile.
-
-    Where a row is read once, hardware fetches ahead well enough; where it is read in several passes, nothing asks for memory
-    during all passes but the first.
-    """
-    axes = [axis for axis in kernel.grid if axis.extent not in (0, 1)]
-    passes: dict[tuple[Buffer, Size], list[tuple[Loop, Expr]]] = {}
-    for loop in kernel.body if axes else ():
-        if not isinstance(loop, Loop) or loop.lanes < 2:
-            continue
-        loads = {e for root in _expressions(loop.body) for e in root.walk() if e.op == "load" and e.attr.role != "local"}
-        known = {loop.axis, *kernel.grid}
-        for load in loads:
-            offset, step = load.args[0], ix.stride(load.args[0], axes[-1])
-            if step is None or any(e.op == "axis" and e.attr not in known for e in offset.walk()):
-                continue  # a loop within this one goes through the rows
-            adjacent = step == loop.axis.extent and ix.stride(offset, loop.axis) == 1
-            if adjacent and estimate(step) * load.dtype.itemsize >= _SHORTEST_ROW:
-                passes.setdefault((load.attr, step), []).append((loop, offset))
-    rows: dict[Loop, list[tuple[Buffer, Expr, Size]]] = {}
-    for (buffer, step), found in passes.items():
-        loop, offset = found[-1]
-        if len({one for one, _ in found}) > 1:
-            rows.setdefault(loop, []).append((buffer, offset, step))
-    return rows
 
 
 def _split(f: Function, step: str, axes: Sequence[Axis]) -> list[str]:

@@ -59,14 +59,20 @@ def reduce(v: Lanes, x: Real, tail: Real | None = None, bias: int = 0) -> tuple[
     n = shifted - magic
     head, rest = LN2[v.scalar]
     high = v.fma(n, -head, x)
-    low = n * -rest if tail is None else v.fma(n, -rest, tail)
+    if tail is None:
+        r = v.fma(n, -rest, high)
+        return r, v.fma(n, -rest, high - r), shifted.bits()
+    low = v.fma(n, -rest, tail)
     r = high + low
     return r, (high - r) + low, shifted.bits()
 
 
 def scale(x: Real, n: Bits) -> Real:
     """x * 2^n for `n` as `reduce` gives it, over- and underflowing with one rounding."""
-    shift = x.lanes.format.mantissa
+    v = x.lanes
+    if v.has_scalef:
+        return x.scalef(n.as_real() - (v.format.round_magic + 2 * v.format.bias))
+    shift = v.format.mantissa
     half = n >> 1
     return x * (half << shift).as_real() * ((n - half) << shift).as_real()
 
