@@ -35,6 +35,8 @@ class Values(dict[Value, np.ndarray]):
         super().__init__()
         self.loose: set[Value] = set()
         """Those computed here, which may be views of inputs."""
+        self.own: set[Value] = set()
+        """Those in arrays that nothing else has."""
 
     def __missing__(self, value: Value) -> np.ndarray:
         self.compute([value])
@@ -79,6 +81,15 @@ class Values(dict[Value, np.ndarray]):
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
         code.run(arrays, outputs)
         self.update(zip(wanted, outputs))
+        self.own.update(wanted)
+
+    def take(self, value: Value) -> np.ndarray:
+        """A value in an array that nothing else has: another one the next time."""
+        array = self[value]
+        if value not in self.own:
+            return np.array(array, order="C")
+        self.own.remove(value)
+        return array
 
 
 def _node_of(value: Value) -> Node:
@@ -127,6 +138,7 @@ class Follower:
             segment = self._ask(value, None, what)
             assert segment.question is not None
             known = self._values[segment.question.value]
+            self._values.own.discard(segment.question.value)
             self._next = self.tree.after(segment, None) if self._next is not None else None
         array = known.view()
         array.flags.writeable = False  # writing would change nothing: what goes on is the graph
@@ -207,7 +219,7 @@ class Follower:
         if keep:
             self.tree.finish(self._path, end)
         self._values.compute(end.outputs)
-        return [np.array(self._values[value], order="C") for value in end.outputs]
+        return [self._values.take(value) for value in end.outputs]
 
 
 def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:

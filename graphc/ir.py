@@ -113,9 +113,10 @@ class Node:
     ) -> None:
         self.op = record
         self.operands = tuple(operands)
-        self.attrs = python_types.MappingProxyType(dict(attrs))
+        # that of another node, which nobody can change, serves this one as well
+        self.attrs = attrs if type(attrs) is python_types.MappingProxyType else python_types.MappingProxyType(dict(attrs))
         self.location = location
-        self.results = tuple(Value(t, self, i, builder=builder) for i, t in enumerate(types))
+        self.results = tuple([Value(t, self, i, builder=builder) for i, t in enumerate(types)])
 
     @property
     def result(self) -> Value:
@@ -389,7 +390,7 @@ def rebuild(
     builder = Builder(name or graph.name, locations=False)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
     for node in graph.nodes:
-        operands = tuple(new[v] for v in node.operands)
+        operands = tuple([new[v] for v in node.operands])
         builder.location = node.location
         results = visit(builder, node, operands)
         if results is None:

@@ -61,6 +61,7 @@ class Module:
         self.has_fma = has_fma
         self.vector_bytes = vector_bytes
         self.functions: list[Function] = []
+        self._names: set[str] = set()
         self.sizes: Any = None  # see `sizes`, which keeps what it knows here and in the functions
         self.declarations: dict[str, str] = {}
         self.globals: dict[str, str] = {}
@@ -77,11 +78,12 @@ class Module:
         """Begin a function; a parameter is (type with attributes, name), as in ("ptr noalias", "x")."""
         function = Function(self, name, params, result, linkage, attributes)
         self.functions.append(function)
+        self._names.add(name)
         return function
 
     def has(self, name: str) -> bool:
         """Whether a function of this name is already in the module."""
-        return any(function.name == name for function in self.functions)
+        return name in self._names
 
     def declare(self, name: str, result: str, params: Sequence[str]) -> str:
         """Declare an external function or an intrinsic once; returns its symbol, `@name`."""

@@ -9,7 +9,7 @@ from graphc.ir import Builder, Graph, Node, Value, rebuild
 
 def decompose(graph: Graph) -> Graph:
     """Expand ops that have a decomposition, and what comes out of that, until none is left that wants to."""
-    expanded = True
+    expanded = any(node.op.decompose is not None for node in graph.nodes)
 
     def expand(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
         nonlocal expanded

@@ -41,7 +41,7 @@ def reshape(graph: Graph) -> Graph:
         wanted = "".join(letter for name in out for letter, _ in split[name])
         return [ops.contract(*parts, f"{spec[0]},{spec[1]}->{wanted}")]
 
-    return prune(rebuild(graph, visit))
+    return prune(rebuild(graph, visit)) if any(node.op is ops.contract for node in graph.nodes) else graph
 
 
 def _groups(old: Shape, new: Shape) -> list[list[Size]] | None:

@@ -27,4 +27,4 @@ def transpose(graph: Graph) -> Graph:
         assert contraction is not None
         return [ops.contract(*contraction.operands, f"{left},{right}->{order}")]
 
-    return prune(rebuild(graph, visit))
+    return prune(rebuild(graph, visit)) if any(node.op is ops.contract for node in graph.nodes) else graph
