@@ -23,7 +23,11 @@ class ReferenceExecutable:
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Interpret, then copy the results to where they belong: a donated output may be an input's memory."""
-        for target, result in zip(outputs, interpret(self.graph, inputs)):
+        results = [
+            np.array(result) if any(np.may_share_memory(result, array) for array in inputs) else result
+            for result in interpret(self.graph, inputs)
+        ]
+        for target, result in zip(outputs, results):
             np.copyto(target, result)
 
     @property

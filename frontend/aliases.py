@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,13 +59,14 @@ def alias_of(tensor: Tensor, base: Any) -> Alias | None:
     return Alias(base, key, steps, view.tracked, view.detached)
 
 
-def shared_bases(leaves: Sequence[Any]) -> list[Tensor]:
+def shared_bases(leaves: Sequence[Any], made: Callable[[Tensor], bool]) -> list[Tensor]:
     """The traced tensors, no leaves themselves, that several leaves are views of: as `x.sum(0, keepdim=True)` may be one, of
-    the sums. They are made real, too, for the sake of the memory that the leaves have in common."""
+    the sums. They are made real, too, for the sake of the memory that the leaves have in common. So are tensors of numbers in
+    the code, of which `made` tells."""
     views: dict[int, dict[int, Tensor]] = {}
     for leaf in leaves:
         base = leaf._base if isinstance(leaf, Tensor) else None
-        if base is not None and not isinstance(base._data, np.ndarray):
+        if base is not None and (not isinstance(base._data, np.ndarray) or made(base)):
             views.setdefault(id(base), {})[id(leaf)] = base
     known = set(map(id, leaves))
     return [next(iter(found.values())) for key, found in views.items() if len(found) > 1 and key not in known]

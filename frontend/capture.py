@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,8 @@ class Capture:
         self.left = left
         self.returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(leaves) if type(leaf) is SymbolicNumber]
         """Numbers of the trace that are returned, by their number among the leaves: somebody else may hold them, too."""
-        leaves += shared_bases([*leaves, *left])
+        own: Callable[[Tensor], bool] = lambda tensor: trace.is_made(tensor) and not trace.leaves_traces  # noqa: E731
+        leaves += shared_bases([*leaves, *left], own)
         leaves += left
         updates = trace.updates()
         trace.check_overlaps()
@@ -70,7 +71,10 @@ class Capture:
                 self.results.append(Constant(leaf))
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
-            elif trace.is_made(leaf) and (leaf._node is not None or not leaf.requires_grad) and not trace.leaves_traces:
+            elif own(leaf) and leaf._node is None and leaf.requires_grad:
+                raise OnlyEagerly(f"{trace.builder.name!r} returns a leaf that it makes: each call has one of its own",
+                                  hint="make it outside, or return a tensor computed from it")
+            elif own(leaf):
                 self.results.append(Output(len(outputs)))
                 if leaf.requires_grad:
                     seeds.append((len(outputs), leaf))
@@ -145,10 +149,12 @@ class Capture:
         found = next((k for k, other in enumerate(leaves) if other is base), None)
         if id(base) in places:
             return alias_of(leaf, Given(places[id(base)]))
-        if lifted is not None:
-            return alias_of(leaf, Same(trace.inputs.index(lifted)))
         if found is not None:
             return alias_of(leaf, Again(found))
+        if trace.is_made(base) and not trace.leaves_traces:
+            return None  # each call makes another
+        if lifted is not None:
+            return alias_of(leaf, Same(trace.inputs.index(lifted)))
         return alias_of(leaf, Constant(base)) if id(base) in known and isinstance(base._data, np.ndarray) else None
 
     def differentiate(self, trace: Trace, backend: str | None) -> None:

@@ -185,3 +185,63 @@ def test_results_that_are_views_of_something_hidden_share_its_memory() -> None:
     total, same = f(x)
     (total.sum() + 2 * same.sum()).backward()
     assert x.grad is not None and x.grad.tolist() == [[3.0] * 3] * 2
+
+
+def view_of_numbers(x: Any) -> Any:
+    t = graphc.tensor([0.5, 1.0])
+    return t.unsqueeze(0)
+
+
+def two_views_of_numbers(x: Any) -> Any:
+    t = graphc.tensor([0.5, 1.0])
+    return t[:1], t.unsqueeze(0), x * 2
+
+
+def numbers_and_their_view(x: Any) -> Any:
+    t = graphc.tensor([0.5, 1.0])
+    return t, t.view(2, 1)
+
+
+def changed_numbers(x: Any) -> Any:
+    t = graphc.tensor([0.5, 1.0])
+    t.mul_(x)
+    return t[0], t[1:]
+
+
+def leaf_of_numbers(x: Any) -> Any:
+    t = graphc.tensor([0.5, 1.0], requires_grad=True)
+    return t * x, t
+
+
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+@pytest.mark.parametrize("function", [view_of_numbers, two_views_of_numbers, numbers_and_their_view, changed_numbers,
+                                      leaf_of_numbers])  # fmt: skip
+def test_tensors_of_numbers_in_the_code_are_new_ones_in_each_call(function: Any, backend: str) -> None:
+    def calls(f: Any) -> list[Any]:
+        found = []
+        for _ in range(3):
+            results = f(graphc.ones(2))
+            results = results if isinstance(results, tuple) else (results,)
+            if results[0].requires_grad:
+                results[0].sum().backward()
+                found.append(results[1].grad.tolist())
+            with graphc.no_grad():
+                results[-1].add_(1)
+                results[0].add_(1)
+            found.append([t.tolist() for t in results])
+        return found
+
+    assert calls(graphc.compile(function, backend=backend)) == calls(function)
+
+
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+def test_an_argument_is_copied_before_it_is_changed(backend: str) -> None:
+    @graphc.compile(backend=backend)
+    def f(x: Any, y: Any) -> None:
+        y.copy_(x)
+        x.mul_(0.5)
+
+    for _ in range(3):
+        x, y = graphc.full((3,), 4.0), graphc.zeros(3)
+        f(x, y)
+        assert x.tolist() == [2.0] * 3 and y.tolist() == [4.0] * 3
