@@ -105,10 +105,12 @@ if hasattr(os, "register_at_fork"):
 class CompiledGraph:
     """A graph that is called with arrays. Where sizes are symbols, they are what the arrays say at each call."""
 
-    def __init__(self, graph: Graph, backend: str | None = None) -> None:
+    def __init__(self, graph: Graph, backend: str | None = None, steady: Sequence[int] = ()) -> None:
         self.graph = graph
         self.backend = backend
+        self.steady = tuple(steady) if config.prepare_weights else ()
         self._code: Executable | None = None
+        self._prepared: dict[object, np.ndarray] = {}
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """The outputs for the given inputs; ShapeError where they do not fit."""
@@ -116,23 +118,35 @@ class CompiledGraph:
         check_inputs(self.graph, given)
         shapes = tuple([a.shape for a in given])
         if self._code is None:
-            self._code = executable(self.graph, backend=self.backend)
+            layout = Layout((None,) * len(self.graph.inputs), (), self.steady)
+            self._code = executable(self.graph, layout, backend=self.backend)
         if isinstance(self._code, SizedExecutable):
             code = self._code.for_shapes(shapes)
         else:
             bind_sizes(self.graph, shapes)
             code = self._code
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
-        code.run([_plain(a, t) for a, t in zip(given, code.inputs)], outputs)
+        inputs = [_plain(a, t) for a, t in zip(given, code.inputs)]
+        preparation = code.preparation
+        if preparation is None:
+            code.run(inputs, outputs)
+            return outputs
+        prepared = self._prepared.get(preparation.key)
+        if prepared is None:
+            prepared = self._prepared.setdefault(preparation.key, preparation.prepare(inputs))
+        preparation.run(inputs, outputs, prepared)
         return outputs
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph!r}>"
 
 
-def compile_graph(graph: Graph, *, backend: str | None = None) -> CompiledGraph:
-    """A callable for a graph: arrays in, list of arrays out. Code is made at the first call."""
-    return CompiledGraph(graph, backend)
+def compile_graph(graph: Graph, *, backend: str | None = None, steady: Sequence[int] = ()) -> CompiledGraph:
+    """A callable for a graph: arrays in, list of arrays out. Code is made at the first call.
+
+    `steady` are the numbers of inputs that hold the same at every call: what depends on them alone is computed at the first.
+    """
+    return CompiledGraph(graph, backend, steady)
 
 
 _single: dict[Any, Executable] = {}

@@ -54,7 +54,9 @@ class Function:
         self.backend = backend
         self._weights = {position: weights[weight] for position, weight in entry.weights.items()}
         self._names = [str(value.name) for value in entry.arguments]
-        self._compiled = compile_graph(entry.graph, backend=backend)
+        # those of a file; arrays that may be written to may be written to between calls
+        steady = [position for position, array in sorted(self._weights.items()) if not array.flags.writeable]
+        self._compiled = compile_graph(entry.graph, backend=backend, steady=steady)
         self._checked: set[tuple[tuple[str, int], ...]] = set()
 
     @property

@@ -10,13 +10,14 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphc
-from graphc import nn
+from graphc import nn, runtime
 from graphc.config import override
 
 ROWS, WIDTH, OUT = 96, 80, 112
@@ -435,6 +436,25 @@ def test_threads_may_be_fewer_or_more(subject: Subject) -> None:
     finally:
         graphc.set_num_threads(before)
     subject.agree()
+
+
+def test_a_file_is_prepared_once(tmp_path: Path) -> None:
+    net = Net().eval()
+    x = graphc.randn(ROWS, WIDTH)
+    rows = graphc.Dim("rows", min=2, max=500)
+    program = graphc.export(net, (x,), dynamic_shapes={"x": {0: rows}})
+    expected = net(x).detach().numpy()
+    graphc.save(program, str(tmp_path / "net.gcz"))
+    loaded = runtime.load(str(tmp_path / "net.gcz"))
+    for _ in range(3):
+        assert np.allclose(loaded(x.numpy()), expected, rtol=1e-4, atol=1e-5)
+        assert np.allclose(loaded(x.numpy()[:17]), expected[:17], rtol=1e-4, atol=1e-5)
+    assert loaded.main._compiled._prepared
+    own = runtime.Program({"forward": loaded.main.entry}, {name: array.copy() for name, array in loaded.weights.items()})
+    assert np.allclose(own(x.numpy()), expected, rtol=1e-4, atol=1e-5)
+    for array in own.weights.values():
+        array[...] = 0
+    assert not own(x.numpy()).any()
 
 
 def test_what_is_prepared_goes_with_the_function() -> None:

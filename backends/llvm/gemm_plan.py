@@ -42,7 +42,7 @@ _DIRECT_COLUMN_READS = 1
 """The same for a left operand whose rows stand side by side, and of which each step reads a stretch elsewhere."""
 _DIRECT_ROW_READS = 24
 """The same for a left operand whose steps stand side by side: each of its rows is read on and on."""
-_MOST_STEPS = 512
+_MOST_STEPS = 768
 """How many steps a block has at most: with more, its panels leave the caches before they are read again."""
 _MOST_PAIRED = 1024
 """The same for steps of bfloat16 in pairs, of which a core reads the panels from its level-2 cache as fast as it needs them."""
@@ -350,7 +350,7 @@ def _k_block(tile: Tile | PairTile, k: Size, lhs: Operand, rhs: Operand, target:
     much beyond it, shared out evenly."""
     if isinstance(tile, PairTile):
         return _steps_in_pairs(k, lhs, rhs)
-    most = max(64, min(_MOST_STEPS, target.l1_bytes * 4 // 3 // (tile.columns * tile.dtype.itemsize)))
+    most = max(64, min(_MOST_STEPS, target.l1_bytes * 2 // (tile.columns * tile.dtype.itemsize)))
     if k <= most:
         return max(1, k) if isinstance(k, int) else k
     # whole numbers of the inner axes' steps are packed faster
