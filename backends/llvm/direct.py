@@ -28,7 +28,9 @@ from graphc.backends.llvm.microkernel import add, emit_merge, multiply_add
 from graphc.kernel import Axis, Expr
 
 _AHEAD = 16
-"""How many steps before they are needed the columns are fetched."""
+"""How many steps before they are needed the columns are fetched into the level-1 cache."""
+_MOST_AHEAD_BYTES = 2 * LINE_BYTES
+"""How much of the next tile's columns may be fetched into the level-2 cache at each step, meanwhile."""
 
 
 def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
@@ -75,6 +77,7 @@ class _Task:
         self.tile_sums = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT)
         self.arranged = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT) if plan.group else ""
         self.scratch = context.scratch(f) if plan.sums else ""
+        self.panel = columns_bytes(plan)
 
     def write(self) -> None:
         """Go through the blocks of runs, the columns and the rows of tiles."""
@@ -94,7 +97,10 @@ class _Task:
             with integers.loop(*columns, "column") as j:
                 b = self.tile(plan.rhs, rhs, j)
                 with integers.loop(*rows, "row") as i:
-                    self.compute(matrix, block, count, self.tile(plan.lhs, lhs, i), b, sums)
+                    # the next columns, a part of them with each tile of rows
+                    part = integers.multiply(integers.subtract(i, rows[0]), self.panel // plan.m_block)
+                    following = f.value(f"getelementptr i8, ptr {b.pointer}, i64 {integers.add(part, self.panel)}")
+                    self.compute(matrix, block, count, self.tile(plan.lhs, lhs, i), b, following, sums)
 
     def index(self, offset: Expr, axes: dict[Axis, str]) -> str:
         """The value of an index over the batch."""
@@ -145,7 +151,7 @@ class _Task:
         pointer = self.element(base, self.sum_of(places, operand.lane_strides))
         return _Tile(integers.add(begin, start), count, integers.subtract(start, read), pointer)
 
-    def compute(self, matrix: str, block: str, runs: str, a: _Tile, b: _Tile, sums: str) -> None:
+    def compute(self, matrix: str, block: str, runs: str, a: _Tile, b: _Tile, following: str, sums: str) -> None:
         """Compute one tile, and see to its sums."""
         plan, f, integers = self.plan, self.f, self.integers
         tile = plan.tile
@@ -161,7 +167,7 @@ class _Task:
             here = integers.multiply(group, own[1])
             to, step = (self.element(sums, there), whole[0]) if in_place else (self.element(self.tile_sums, here), own[0])
             f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer),
-                   ("ptr", self.element(b.pointer, shift)), ("ptr", to), ("i64", str(step)),
+                   ("ptr", self.element(b.pointer, shift)), ("ptr", following), ("ptr", to), ("i64", str(step)),
                    ("i1", accumulate if in_place else "false"))
             if plan.sums and not in_place:
                 part = self.element(self.tile_sums, integers.add(here, skipped))
@@ -233,21 +239,31 @@ def emit_arrange(module: Module, plan: DirectPlan) -> str:
     return f"@{name}"
 
 
+def columns_bytes(plan: DirectPlan) -> int:
+    """The size of a tile's columns, if those of the next tile stand behind them; else 0."""
+    block = plan.runs * plan.run * plan.tile.width
+    if plan.blocks > 1 or plan.group or any(offset != v * block for v, offset in enumerate(plan.rhs.offsets)):
+        return 0
+    return plan.tile.vectors * block * plan.dtype.itemsize
+
+
 def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     """The symbol of the function
 
-        void (i64 runs, ptr table, ptr a, ptr b, ptr c, i64 c_step, i1 accumulate)
+        void (i64 runs, ptr table, ptr a, ptr b, ptr next, ptr c, i64 c_step, i1 accumulate)
 
     that computes a tile of c = a b, or c += a b. For each run the table has two offsets, which a and b are read at; rows,
     columns and the steps of a run stand where the plan says. Row i of the result is at c + i * c_step (all in elements).
+    What is at `next` is needed later, and fetched as far as the steps give time for it.
     """
     tile = plan.tile
-    shape = (plan.run, plan.lhs.step_strides[-1], plan.rhs.step_strides[-1], plan.lhs.offsets, plan.rhs.offsets)
+    ahead = min(_MOST_AHEAD_BYTES, -(-columns_bytes(plan) // (plan.m_block * plan.runs * plan.run)))
+    shape = (ahead, plan.run, plan.lhs.step_strides[-1], plan.rhs.step_strides[-1], plan.lhs.offsets, plan.rhs.offsets)
     digest = hashlib.md5(repr(shape).encode(), usedforsecurity=False).hexdigest()[:12]
     name = f"graphc.runs.{tile.dtype.name}.{tile.rows}x{tile.columns}.{digest}"
     if module.has(name):
         return f"@{name}"
-    params = [("i64", "runs"), *(("ptr", p) for p in ("table", "a", "b", "c")), ("i64", "c_step"), ("i1", "accumulate")]
+    params = [("i64", "runs"), *(("ptr", p) for p in ("table", "a", "b", "next", "c")), ("i64", "c_step"), ("i1", "accumulate")]
     f = module.function(name, params, linkage="internal", attributes="nounwind noinline")
     scalar = REGISTER[tile.dtype.name]
     type_ = vector(scalar, tile.width)
@@ -256,6 +272,8 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     for slot in itertools.chain.from_iterable(sums):
         f.do(f"store {type_} zeroinitializer, ptr {slot}")
     pointers = [f.slot("ptr"), f.slot("ptr")]
+    following = f.slot("ptr")
+    f.do(f"store ptr %next, ptr {following}")
 
     def element(pointer: str, offset: str | int) -> str:
         return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}")
@@ -270,6 +288,10 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
             later = element(b, plan.rhs.step_strides[-1] * _AHEAD)
             for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
                 prefetch(f, element(later, line * LINE_BYTES // align), 1)
+            if ahead:
+                place = f.value(f"load ptr, ptr {following}")
+                prefetch(f, place, ahead, level=2)
+                f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
             columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
             for offset, row in zip(plan.lhs.offsets, sums, strict=True):
                 number = f.value(f"load {scalar}, ptr {element(a, offset)}, align {align}")

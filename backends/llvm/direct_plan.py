@@ -41,6 +41,7 @@ _FEWEST_STEPS = 192
 """A block of steps has no fewer than that, as its sums are read and written once for each block."""
 _FEW_ROWS = 8
 """As many tiles of rows are not shared out among tasks: each would read all columns."""
+_FEW_TASKS = 8
 _THREADS = (2, 4, 8)
 _ARRANGED_BYTES = 1 << 15
 """What a tile of columns that are put in another order may take: it is on the stack, and should stay near."""
@@ -210,6 +211,8 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     if is_parallel:
         numbers = ((rows.total * runs * run, True), (columns.total * groups * runs * run, True))
         blocks = choose_blocks(blocks, cycles, numbers, tile, runs_block * run, target)
+        if blocks[1] == rows.tiles:  # a task fetches the columns of its next tile while it computes one
+            blocks = blocks[0], blocks[1], max(blocks[2], -(-columns.tiles // _FEW_TASKS))
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
     return DirectPlan(
         kernel, tile, kernel.batch, *places, steps, run, group, group_strides[0], epilogue, blocks[1], blocks[2], runs_block,

@@ -34,13 +34,15 @@ def choose_orders(groups: Iterable[Group], fixed: set[Value], outputs: set[Value
     for anchor, value in ((root.anchor, root.value) for group in groups for root in group.roots):
         if anchor is not None and anchor.op is ops.contract:
             last.update(v for v in _images(anchor, value, roots) if is_static(*v.shape))
-    # whole families of one shape that are computed from each other
+    # whole families of images that are computed from each other
     alike = _Families()
     for group in groups:
+        is_product = any(root.anchor is not None and root.anchor.op is ops.contract for root in group.roots)
         first: dict[Shape, Value] = {}
         for value in group.touched:
             if value in roots and value.ndim >= 3:
-                alike.unite(first.setdefault(value.shape, value), value)
+                shape = value.shape if is_product else value.shape[:2]
+                alike.unite(first.setdefault(shape, value), value)
     wanted = {alike.of(value) for value in last}
     moved = {v for v in roots - fixed if v in last or (v.ndim >= 3 and v not in outputs and alike.of(v) in wanted)}
     return {v: channels_last(v.ndim) for v in moved}

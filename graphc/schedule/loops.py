@@ -36,6 +36,8 @@ _STEP = 8192
 """About how many elements one step of a grid computes."""
 _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
+_FEW_COLUMNS = 512
+"""As many columns give little to run in parallel, as they are summed in registers next to each other."""
 _SHORT = 16
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
 _WIDE = 16
@@ -153,7 +155,9 @@ def reduction_kernels(
     outer = [axis for axis in order if axis not in apart]
     total = math.prod(a.extent for a in inner)
     steps = math.prod(a.extent for a in outer)
-    if total > _SPLIT and steps * 8 < total and inner:
+    by_columns = bool(outer) and order[-1] in outer
+    few = is_static(total, steps) and by_columns and steps <= _FEW_COLUMNS and total * steps > _SPLIT and total > 8 * steps
+    if inner and (few or (total > _SPLIT and steps * 8 < total)):
         return _split_reduction(name, outer, inner, order, accumulate, after, machine, temporary)
     return [_reduction_nest(name, outer, inner, order, accumulate, after, machine)]
 
@@ -163,10 +167,20 @@ def as_read(value: Expr, axes: Sequence[Axis]) -> tuple[Axis, ...]:
     wide = [axis for axis in axes if axis.extent != 1]
     for e in value.walk():
         if e.op == "load":
-            strides = [ix.stride(e.args[0], axis) for axis in wide]
-            if all(isinstance(stride, int) and stride for stride in strides):
-                return tuple(wide[k] for k in memory_order(tuple(strides)))  # type: ignore[arg-type]
+            steps = [_first_step(e.args[0], axis) for axis in wide]
+            if all(isinstance(step, int) and step for step in steps):
+                return tuple(wide[k] for k in memory_order(tuple(steps)))  # type: ignore[arg-type]
     return tuple(axes)
+
+
+def _first_step(offset: Expr, axis: Axis) -> Size | None:
+    """By how much an offset grows from the first place on an axis to the second, where that is the same everywhere."""
+    step = ix.stride(offset, axis)
+    if step is not None:
+        return step
+    first, second = (ix.substitute(offset, {axis.value: ix.number(place)}) for place in (0, 1))
+    atoms, distance = ix.terms(ix.plus(second, ix.times(first, -1)))
+    return None if atoms else distance
 
 
 def reduction_of(node: Node) -> Reduction:
