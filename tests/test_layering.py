@@ -61,6 +61,7 @@ FLOORS = (
     "graphc.delta_debugging",
     "graphc.package",
     "graphc.runtime",
+    "graphc.benchmark",
     "graphc.cli",
 )
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
-from graphc.backends.llvm import control
+from graphc.backends.llvm import control, speed_limits
 from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
@@ -226,6 +226,18 @@ class LLVMBackend:
     def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Views of tensors, made natively."""
         return make_view(spec)
+
+    def target(self) -> Target:
+        """The CPU that code is made for."""
+        return Target.host()
+
+    def multiply_adds(self) -> tuple[Callable[[int], float], int]:
+        """See `speed_limits`."""
+        return speed_limits.multiply_adds()
+
+    def copy(self) -> tuple[Callable[[int, int, int, int], None], int]:
+        """See `speed_limits`."""
+        return speed_limits.copy()
 
     def set_num_threads(self, threads: int) -> None:
         """How many threads kernels run on, the caller's included."""

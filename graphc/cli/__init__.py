@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from graphc.cli.bench import bench
 from graphc.cli.bisect import bisect
 from graphc.cli.cache import cache
 from graphc.cli.inspect import inspect
@@ -19,7 +20,7 @@ from graphc.errors import GraphcError, ParseError
 
 app = typer.Typer(
     name="graphc",
-    help="Inspect, run and transform saved graphs.",
+    help="Inspect, run and transform saved graphs, and measure speed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +31,7 @@ app.command()(run)
 app.command()(opt)
 app.command()(bisect)
 app.command()(minify)
+app.command()(bench)
 app.add_typer(cache, name="cache")
 
 

@@ -1,0 +1,66 @@
+"""Times of calls: samples, their median, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SHORTEST_SAMPLE = 1e-3
+"""Seconds that a sample takes at least: shorter calls are repeated, so that reading the clock does not count."""
+_FEWEST_SAMPLES = 3
+_OUTLIER = 5.0
+"""How many median deviations from the median an outlier is, at least."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What samples of the time of one call come to, in seconds."""
+
+    median: float
+    low: float
+    """The lower end of the median's confidence interval of 95 percent."""
+    high: float
+    samples: int
+    outliers: int
+    """Samples that took far longer than the others, as where another process ran meanwhile. They are not left out."""
+
+    @staticmethod
+    def of(samples: Sequence[float]) -> Timing:
+        """
+        >>> Timing.of([1.0, 1.2, 1.1, 1.0, 9.0])
+        Timing(median=1.1, low=1.0, high=9.0, samples=5, outliers=1)
+        """
+        ordered = sorted(samples)
+        median = statistics.median(ordered)
+        # by order statistics, which takes no distribution for granted (Conover, Practical Nonparametric Statistics, 3.2)
+        reach = 0.98 * math.sqrt(len(ordered))
+        middle = len(ordered) / 2
+        low = ordered[max(0, math.floor(middle - reach))]
+        high = ordered[min(len(ordered) - 1, math.ceil(middle + reach) - 1)]
+        deviation = statistics.median([abs(sample - median) for sample in ordered])
+        outliers = sum(sample > median + _OUTLIER * max(deviation, 0.01 * median) for sample in ordered)
+        return Timing(median, low, high, len(ordered), outliers)
+
+
+def sample(call: Callable[[], Any], seconds: float) -> list[float]:
+    """The time of a call, measured again and again for so many seconds; the first call of all is not counted."""
+    call()
+    start = time.perf_counter()
+    call()
+    calls = max(1, math.ceil(SHORTEST_SAMPLE / max(time.perf_counter() - start, 1e-9)))
+    samples: list[float] = []
+    begin = time.perf_counter()
+    while len(samples) < _FEWEST_SAMPLES or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        elapsed = time.perf_counter() - start
+        if elapsed < SHORTEST_SAMPLE / 2:  # the first one was not typical
+            calls *= 2
+        else:
+            samples.append(elapsed / calls)
+    return samples

@@ -1,0 +1,142 @@
+"""Timing, the machine's limits, growth with size, and `graphc bench --scale`."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import graphc
+from graphc.benchmark import worker
+from graphc.benchmark.chart import Chart, Line, page
+from graphc.benchmark.families import FAMILIES, Family
+from graphc.benchmark.growth import Point, cliffs, measure, sizes
+from graphc.benchmark.machine import Limits, describe, measure_limits
+from graphc.benchmark.process import WorkerProcess
+from graphc.benchmark.timing import Timing, sample
+
+POINTWISE = FAMILIES[0]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "graphc", "bench", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_median_its_interval_and_outliers() -> None:
+    found = Timing.of([1.0 + 0.001 * i for i in range(100)] + [50.0])
+    assert found.median == pytest.approx(1.05)
+    assert 1.03 < found.low < found.median < found.high < 1.07
+    assert (found.samples, found.outliers) == (101, 1)
+    alone = Timing.of([2.0])
+    assert (alone.median, alone.low, alone.high, alone.outliers) == (2.0, 2.0, 2.0, 0)
+
+
+def test_a_sample_is_the_time_of_one_call() -> None:
+    assert min(sample(lambda: time.sleep(0.002), 0.01)) >= 0.002
+    short = sample(lambda: None, 0.01)
+    assert len(short) >= 3
+    assert min(short) < 1e-4
+
+
+def test_limits_are_what_is_measured() -> None:
+    limits = Limits(1, flops=1e9, bandwidths={1000: 4e9, 4000: 1e9})
+    assert limits.bandwidth(10) == 4e9
+    assert limits.bandwidth(2000) == pytest.approx(2e9)
+    assert limits.bandwidth(1e9) == 1e9
+    assert limits.seconds(2e9, 8e9, 10) == 2.0
+    assert limits.seconds(2e9, 16e9, 10) == 4.0
+
+
+def test_the_machine_computes_and_copies() -> None:
+    limits = measure_limits(1)
+    assert limits.flops > 1e8
+    assert min(limits.bandwidths.values()) > 1e7
+    assert all(describe().values())
+
+
+def point(size: int, seconds: float, threads: int = 1, limit: float = 1e-9, family: Family = POINTWISE) -> Point:
+    return Point(family, size, threads, limit, Timing(seconds, 0.99 * seconds, 1.01 * seconds, 9, 0))
+
+
+def test_a_cliff_is_a_size_at_which_an_element_takes_longer() -> None:
+    plain = [point(1024 << i, (1024 << i) * 1e-9, limit=(1024 << i) * 1e-10) for i in range(4)]
+    assert cliffs(plain) == []
+    slow = replace(plain[2], timing=Timing(2e-9 * plain[2].size, 1.9e-9 * plain[2].size, 2.1e-9 * plain[2].size, 9, 0))
+    [found] = cliffs([*plain[:2], slow, plain[3]])
+    assert (found.slow.size, found.plain.size, found.ratio) == (4096, 2048, pytest.approx(2.0))
+    assert "4,096 elements take 2.00x as long" in str(found)
+    # where the machine gets slower itself, that is none
+    assert cliffs([*plain[:2], replace(slow, limit=2 * slow.limit)]) == []
+
+
+def test_awkward_sizes_are_compared_with_plain_ones() -> None:
+    odd, plain = POINTWISE.odd[0]
+    [found] = cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.5e-9)])
+    assert (found.slow.size, found.plain.size) == (odd, plain)
+    assert cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.2e-9)]) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_families_compute_the_same_compiled(family: Family) -> None:
+    size = min(sizes(family))
+    assert sizes(family, largest=int(family.elements(size)))[0] == size
+    assert "first_seconds" in worker.Worker("graphc").make(family.name, size)
+    assert min(family.elements(size), family.flops(size), family.nbytes(size)) > 0
+
+
+def test_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = io.StringIO()
+    monkeypatch.setattr(graphc, "compile", lambda function: lambda *args: function(*args) + 1)
+    requests = ['{"make": "pointwise", "size": 1024}', '{"time": 0.01}', '{"stop": true}', "not read"]
+    worker.serve(io.StringIO("\n".join(requests)), answers, "graphc")
+    wrong, untimed = map(json.loads, answers.getvalue().splitlines())
+    assert "off by 1" in wrong["error"]
+    assert "no workload" in untimed["error"]
+
+
+def test_a_process_that_ends_is_an_error() -> None:
+    with WorkerProcess(1, module="graphc.no_such_module") as process:
+        assert "ended with status 1" in process.ask(make="pointwise", size=10)["error"]
+    limits = {1: Limits(1, 1e9, {1: 1e9})}
+    found = list(measure([replace(POINTWISE, sizes=(64,), odd=())], limits, seconds=0.01, module="graphc.no_such_module"))
+    assert [p.timing for p in found] == [None]
+    assert cliffs(found) == []
+
+
+def test_charts_are_well_formed() -> None:
+    lines = [Line("1 < 2 threads", [(1e3, 2.0), (1e6, 0.5)], 0), Line("limit", [(1e3, 0.1), (1e6, 0.1)], 0, dashed=True)]
+    charts = [Chart("a & b", "elements", "ns", lines), Chart("nothing", "x", "y", []), Chart("one", "x", "y", lines[:1])]
+    root = ET.fromstring(page("times", charts))
+    assert len(root.findall(".//{*}polyline")) == 3
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"a & b", "1 < 2 threads", "10k", "elements"} <= set(texts)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    found = bench("--scale", "--only", "pointwise,transpose", "--largest", "2100", "--threads", "1", "--seconds", "0.003",
+                  "--json", str(tmp_path / "a.json"), "--svg", str(tmp_path / "a.svg"))  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "GFLOP/s" in found.stdout and "pointwise" in found.stdout and "cliffs" in found.stdout
+    written = json.loads((tmp_path / "a.json").read_text())
+    timed = {(t["computation"], t["size"]) for t in written["times"]}
+    assert timed >= {("pointwise", 1024), ("pointwise", 2048), ("transpose", 1024)}
+    assert all(t["seconds"]["median"] > 0 for t in written["times"])
+    ET.parse(tmp_path / "a.svg")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((), "--scale"),
+    (("--scale", "--only", "sorting"), "no computation 'sorting'"),
+    (("--scale", "--threads", "two"), "positive integers"),
+])  # fmt: skip
+def test_wrong_use(arguments: tuple[str, ...], message: str) -> None:
+    found = bench(*arguments)
+    assert found.returncode == 1
+    assert message in found.stderr
