@@ -157,9 +157,10 @@ class Capture:
             return alias_of(leaf, Same(trace.inputs.index(lifted)))
         return alias_of(leaf, Constant(base)) if id(base) in known and isinstance(base._data, np.ndarray) else None
 
-    def differentiate(self, trace: Trace, backend: str | None) -> None:
+    def differentiate(self, trace: Trace, backend: str | None, again: bool = True) -> None:
         """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
-        forward and backward."""
+        forward and backward. The backward may compute things `again`, unless the forward does not run by the same code: of
+        other bits, no element is equal to the maximum."""
         seeds, self._seeds = self._seeds, []
         if not seeds:
             return
@@ -195,7 +196,8 @@ class Capture:
         if second is not None and isinstance(second.second, Graph):
             read |= _inputs_read(second.second)
         self.outputs, backward, kept, taken = divide(
-            trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates]
+            trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates],
+            again,
         )
         function = ArrayFunction(backward, backend)
         read = frozenset(i for i in read if i < len(inputs)) | frozenset(taken)

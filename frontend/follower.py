@@ -198,7 +198,7 @@ class Follower:
         keep = self._next is not None
         last = self._close(capture.nodes, None)
         if raises:
-            capture.differentiate(self.trace, backend)
+            capture.differentiate(self.trace, backend, again=False)
             values = [self._canon[value] for value in capture.outputs]
             if keep and not any(end.raises for end in last.ends):
                 self.tree.finish(self._path, End(capture, None, [], [], raises=True))
@@ -211,7 +211,7 @@ class Follower:
         if end is not None:
             capture.adopt(end.capture)
             return outputs_of(self.tree, last, end, self._values)
-        capture.differentiate(self.trace, backend)
+        capture.differentiate(self.trace, backend, again=False)
         end = End(capture, signature, [self._canon[value] for value in capture.outputs], [])
         own = {value for node in last.nodes for value in node.results}
         end.fresh = [j for j, value in enumerate(end.outputs)

@@ -353,7 +353,7 @@ class Trace:
             if lifted.tensor is not None
             and (self.leaves_traces or not self.is_made(lifted.tensor))
             and id(lifted.tensor) in self._current
-            and self._current[id(lifted.tensor)] is not lifted.value
+            and (self._current[id(lifted.tensor)] is not lifted.value or self.changes(lifted))
         ]
 
     def lifted(self, tensor: Tensor) -> Lifted | None:

@@ -174,24 +174,26 @@ def divide(
     results: Sequence[Value],
     lasting: int,
     changed: Collection[int] = (),
+    again: bool = True,
 ) -> tuple[list[Value], Graph, list[int], list[int]]:
-    """`partition`, but for the forward graph: the values that it is to return come in its place."""
+    """`partition`, but for the forward graph: the values that it is to return come in its place. Unless `again`, what the
+    forward makes of its inputs is carried over, all that the backward takes."""
     ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
     lost = {inputs[i] for i in changed}
-    remade = _remade(ahead, [value for value in inputs if value not in lost], set(known))
-    again = {r for node in remade for r in node.results}
+    remade = _remade(ahead, [value for value in inputs if again and value not in lost], set(known))
+    made_again = {r for node in remade for r in node.results}
     live = set(results)
     for node in reversed([*remade, *behind]):
         if any(r in live for r in node.results):
             live.update(node.operands)
-    residuals = [r for node in ahead for r in node.results if r in live and r not in again]
+    residuals = [r for node in ahead for r in node.results if r in live and r not in made_again]
     residuals += [value for value in inputs if value in live and value in lost]
     budget = current_budget()
     if budget is not None:
         saved = kept(residuals, {*known, *lost}, {v for v in inputs if v not in lost}, budget)
         reachable = {*saved, *(v for v in inputs if v not in lost)}
-        remade = _ordered(ahead, chain([r for r in (*residuals, *(live & again)) if r not in saved], reachable) or ())
+        remade = _ordered(ahead, chain([r for r in (*residuals, *(live & made_again)) if r not in saved], reachable) or ())
         residuals = [r for r in residuals if r in saved]
         for node in remade:
             live.update(node.operands)

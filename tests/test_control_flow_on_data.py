@@ -863,3 +863,24 @@ def test_state_that_comes_and_goes_is_changed_at_each_call_with_symbolic_sizes()
     for k, n in enumerate((2, 2, 5, 3, 2, 2)):
         f(graphc.full((n,), float(k)))
         assert log == ([] if k % 2 else [n * k] * 2)
+
+
+def test_a_gradient_that_asks_which_element_was_the_largest() -> None:
+    """The first call computes op by op, its backward pass by code, whose tanh may be another in the last bit."""
+
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        y = x.tanh()
+        if x.sum() > 100:
+            y = y * 2
+        return y.amax(0)
+
+    compiled = graphc.compile(f)
+    for k in range(20):
+        values = np.random.default_rng(k).normal(size=(5, 3))
+        slopes = []
+        for function in (f, compiled):
+            x = graphc.tensor(values, requires_grad=True)
+            function(x).sum().backward()
+            slopes.append(x.grad.numpy())
+        np.testing.assert_allclose(slopes[1], slopes[0], 1e-9)
+        compiled = graphc.compile(f) if k % 2 else compiled
