@@ -60,7 +60,8 @@ def tensor_check(tensor: Tensor, argument: int | None, input_: int | None, *, he
     return TensorCheck(
         argument=argument, tensor=tensor if held else None, type=type(tensor),
         requires_grad=tensor._meta is not None and tensor._meta.requires_grad,
-        address=data.__array_interface__["data"][0] if argument is None else None, dtype=tensor.dtype.numpy, shape=data.shape, strides=strides, input=input_,
+        address=data.__array_interface__["data"][0] if argument is None else None, dtype=tensor.dtype.numpy,
+        shape=data.shape, strides=strides, input=input_,
     )  # fmt: skip
 
 
