@@ -44,6 +44,7 @@ calls_left = iter(range(OFTEN, -1, -1))
 begun = False
 """Whether code is made."""
 _waited = False
+_in_place: list[tuple[str, OpDef, Callable[..., Any]]] = []
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
 
 _THREAD = ((tracer._state, "tracer", None), (mode, "inference", False))
@@ -78,6 +79,12 @@ def attach(name: str, record: OpDef, by_python: Callable[..., Any]) -> None:
     _methods.setdefault(record, []).append((name, by_python))
 
 
+def attach_in_place(name: str, record: OpDef, by_python: Callable[..., Any]) -> None:
+    """Give tensors a method that writes what an op makes of the tensor and another operand over the tensor."""
+    setattr(Tensor, name, by_python)
+    _in_place.append((name, record, by_python))
+
+
 def numpy_loop(record: OpDef) -> np.ufunc | None:
     """The ufunc of one operand, defined on floating-point numbers, that an op is, where it is nothing else."""
     ufunc = getattr(record.ref, "ufunc", record.ref)
@@ -101,6 +108,8 @@ def begin() -> None:
     for record in (*EXACT, *filter(numpy_loop, OPS.values())):
         functions[record] = functools.partial(_first, record)
     begun = True
+    for name, record, by_python in _in_place:
+        setattr(Tensor, name, _first_in_place(name, record, by_python))
     for view in views:
         view.make = native_view(view.record, view.name, view.make)
 
@@ -114,7 +123,17 @@ def _first(record: OpDef, *args: Any) -> Any:
     return function(*args)
 
 
-def native(record: OpDef, fallback: Callable[..., Any]) -> Callable[..., Any]:
+def _first_in_place(name: str, record: OpDef, by_python: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(by_python)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        own = native(record, by_python, in_place=True)
+        setattr(Tensor, name, by_python if own is by_python else _as_method(own))
+        return own(*args, **kwargs)
+
+    return method
+
+
+def native(record: OpDef, fallback: Callable[..., Any], in_place: bool = False) -> Callable[..., Any]:
     """A function of the op's operands that runs natively on tensors of float32 or float64, and calls `fallback` for others.
     It is `fallback` itself where the back end makes no such functions."""
     if not config.fuse_eager:
@@ -126,6 +145,7 @@ def native(record: OpDef, fallback: Callable[..., Any]) -> Callable[..., Any]:
         make = get_backend(config.backend).eager(EagerSpec(
             op=record, dtype=dtype, tensors=TENSORS, thread=_THREAD, grad=_GRAD, hooks=_HOOKS, nodes=_nodes(record),
             record=functools.partial(_record, record) if result.is_differentiable else None, ufunc=ufunc,
+            in_place=in_place,
         ))  # fmt: skip
         if make is not None:
             function = make(function)

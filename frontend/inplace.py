@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, ShapeError
+from graphc.frontend import eager
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.dispatch import quiet
 from graphc.frontend.modes import mode
@@ -190,6 +191,7 @@ def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Cal
                 type(operand) is np.ndarray and operand.dtype is own.dtype and operand.shape == own.shape)
             if plain and same:
                 refuse(self)
+                eager.count()
                 quiet.run(ufunc, own, operand, own)
                 bump(self)
                 return self

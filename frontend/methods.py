@@ -108,7 +108,7 @@ def _attach() -> None:
         for name in names(family, "IN_PLACE"):
             setattr(Tensor, f"{name}_", inplace.in_place(functions[name], f"{name}_"))
     for name, record in ARITHMETIC.items():
-        setattr(Tensor, f"{name}_", inplace.arithmetic(functions[name], record, f"{name}_"))
+        eager.attach_in_place(f"{name}_", record, inplace.arithmetic(functions[name], record, f"{name}_"))
     for name in TURNED.split():
         setattr(Tensor, f"{name}_", inplace.retyped(functions[name], f"{name}_"))
     for other, name in ALIASES.items():
@@ -121,6 +121,9 @@ def _attach() -> None:
         setattr(Tensor, f"__{symbol}__", _direct(DIRECT[name]) if name in DIRECT else _operator(functions[name]))
         setattr(Tensor, f"__r{symbol}__", _reflected(functions[name]))
         setattr(Tensor, f"__i{symbol}__", _operator(getattr(Tensor, f"{name}_")))
+    for symbol, name in OPERATORS.items():
+        if name in ARITHMETIC:
+            eager.attach_in_place(f"__i{symbol}__", ARITHMETIC[name], getattr(Tensor, f"__i{symbol}__"))
     for symbol, name in NATIVE.items():
         eager.attach(f"__{symbol}__", getattr(ops, name), getattr(Tensor, f"__{symbol}__"))
     for name in COMPARISONS:

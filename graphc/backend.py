@@ -257,6 +257,8 @@ class EagerSpec:
     result, whether the tensors among the operands are of its type, and the operands."""
     ufunc: np.ufunc | None
     """Whose own loop it is that computes the result; None for an op for which a loop of its own gives the same bits."""
+    in_place: bool = False
+    """Whether the result is written over the first operand, a tensor of its shape, which is returned."""
 
 
 @dataclass(frozen=True, eq=False)

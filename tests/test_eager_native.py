@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -181,3 +183,72 @@ def test_threads(natives: Any) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# In place
+
+IN_PLACE = (graphc.ops.add, graphc.ops.sub, graphc.ops.mul, graphc.ops.div)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("record", IN_PLACE, ids=lambda record: record.name)
+def test_in_place_as_not_in_place(natives: Any, record: OpDef, dtype: Any) -> None:
+    native = eager.native(record, missed, in_place=True)
+    for shape in SHAPES:
+        others = [numbers(shape, dtype, 2), 2.0, -3, *(numbers(shape[k:], dtype, 3) for k in range(1, len(shape) + 1))]
+        for other in others:
+            x = numbers(shape, dtype, 1)
+            expected, array, version = bits(natives[record](x, other)), x._data, x._version
+            assert native(x, other) is x and x._data is array
+            assert bits(x) == expected and x._version == version + 1
+        x = numbers(shape, dtype, 1)
+        expected = bits(natives[record](x, x))
+        assert bits(native(x, x)) == expected
+
+
+def test_in_place_where_python_has_to_see_to_it() -> None:
+    native = eager.native(graphc.ops.add, missed, in_place=True)
+    leaf, base, frozen = graphc.ones(3, requires_grad=True), graphc.arange(6.0), graphc.ones(3)
+    frozen._data.flags.writeable = False
+    with graphc.inference_mode():
+        inferred = graphc.ones(3)
+    calls: list[tuple[Any, Any]] = [
+        (leaf, 1.0), (leaf * 2, 1.0), (graphc.ones(3), leaf), (base[1:], base[:-1]), (base, base[:1].reshape(())),
+        (frozen, 1.0), (inferred, 1.0), (graphc.ones(3), graphc.ones(2, 3)), (1.0, graphc.ones(3)), (graphc.ones(3), 1j),
+        (graphc.ones(2, 3).t(), 1.0), (base.reshape(2, 3), base[:3]),
+    ]  # fmt: skip
+    for target, other in calls:
+        before = target._version if isinstance(target, graphc.Tensor) else None
+        with pytest.raises(Missed):
+            native(target, other)
+        assert before is None or target._version == before
+    with graphc.no_grad():
+        assert native(leaf, 1.0) is leaf and leaf.tolist() == [2.0] * 3 and leaf._version == 1
+        view = leaf[1:]
+        native(view, view)
+        assert leaf.tolist() == [2.0, 4.0, 4.0] and leaf._version == view._version == 2
+        assert native(base[3:], base[:3])._base.tolist() == [0.0, 1.0, 2.0, 3.0, 5.0, 7.0]
+
+
+def test_in_place_methods_become_native() -> None:
+    program = """
+import graphc
+from graphc import nn
+graphc.compile(lambda x: x + 1)(graphc.ones(2))
+x = graphc.zeros(4)
+for k in range(4000):
+    x.add_(1.0)
+    x += 1.0
+    x.sub_(0.5).mul_(1.0)
+assert x.tolist() == [6000.0] * 4 and x._version == 16000
+assert "instancemethod" in str(type(graphc.Tensor.__dict__["add_"]))
+assert x.add_(graphc.ones(4), alpha=2).tolist() == [6002.0] * 4
+leaf = graphc.ones(2, requires_grad=True)
+try:
+    leaf.add_(1)
+except RuntimeError as error:
+    assert "leaf Variable" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

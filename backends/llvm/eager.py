@@ -52,6 +52,7 @@ def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]]
         Eager.ITEMSIZE: spec.dtype.itemsize,
         Eager.RESULT_ITEMSIZE: result.itemsize,
         Eager.MOST: MOST,
+        Eager.IN_PLACE: int(spec.in_place),
         Eager.RECORD: 0 if spec.record is None else at(spec.record),
         **dict(zip((Eager.WHOLE, Eager.NUMBER_RIGHT, Eager.NUMBER_LEFT), [*addresses, 0, 0], strict=False)),
     }

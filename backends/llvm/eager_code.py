@@ -46,13 +46,15 @@ class Eager(IntEnum):
     """The loops, as in LOOPS."""
     NUMBER_RIGHT = 8
     NUMBER_LEFT = 9
-    GRAD = 10
+    IN_PLACE = 10
+    """Whether the result is written over the first operand."""
+    GRAD = 11
     """Four words, (thread-local object, attribute, value, value if unset): where gradients are on."""
-    HOOKS = 14
+    HOOKS = 15
     """Four words: where there are no hooks on saved tensors."""
-    PLANS = 18
+    PLANS = 19
     """What is recorded if gradients go to the first operand, the second, both."""
-    THREAD = 18 + 3 * len(Plan)
+    THREAD = 19 + 3 * len(Plan)
     """A check that the thread is in its ordinary state, as a list of instructions."""
 
 
@@ -99,6 +101,7 @@ def render_eager(module: Module, slots: Slots) -> None:
     """Add `eager`. The module has the entries' code already."""
     _render_operand(module, slots)
     _render_is_end(module, slots)
+    _render_counter(module, slots)
     f = module.function("eager", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs"), ("ptr", "kwnames")], "ptr")
     w = Writer(f, slots)
     table = w.load("ptr", w.load("ptr", "%self", objects.TUPLE_ITEMS), objects.ARRAY_DATA)
@@ -192,12 +195,44 @@ def render_eager(module: Module, slots: Slots) -> None:
     shape = w.load("ptr", big)
     total = f.call("i64", "@elements", ("ptr", shape))
     w.require(f.value(f"icmp sle i64 {total}, {field('i64', Eager.MOST)}"), "miss")
+    target_place, made_place = f.slot("ptr"), f.slot("ptr")
+    fresh, over, placed = f.label("fresh"), f.label("over"), f.label("placed")
+    f.branch(w.equal("i64", field("i64", Eager.IN_PLACE), "0"), fresh, over)
+
+    f.enter(over)
+    w.require(w.equal("ptr", shape, first), "miss")
+    flags = f.value(f"and i32 {w.load('i32', first, objects.ARRAY_FLAGS)}, {objects.WRITEABLE}")
+    w.require(w.differ("i32", flags, "0"), "miss")
+    with f.when(f.value(f"load i1, ptr {watched}")):
+        recording = f.call("i1", "@is_now", ("ptr", w.word(table, Eager.GRAD.value)))
+        w.require(f.value(f"xor i1 {recording}, true"), "miss")
+    with f.when(w.differ("ptr", second, "null")):  # the memory of both is the same, or has no byte in common
+        starts = [memory(k) for k in range(2)]
+        sizes = [f.call("i64", "@elements", ("ptr", array)) for array in (first, second)]
+        ends = [w.at(start, f.value(f"mul i64 {size}, {field('i64', Eager.ITEMSIZE)}")) for start, size in zip(starts, sizes)]
+        before, after = (f.value(f"icmp ule ptr {ends[k]}, {starts[1 - k]}") for k in range(2))
+        same = f.value(f"and i1 {w.equal('ptr', *starts)}, {w.equal('ptr', *ends)}")
+        w.require(f.value(f"or i1 {same}, {f.value(f'or i1 {before}, {after}')}"), "miss")
+    counter = f.call("ptr", "@counter", ("ptr", w.load_word("ptr", "%args", "0")))
+    w.require(w.differ("ptr", counter, "null"), "uncounted")
+    w.store("ptr", counter, made_place)
+    w.store("ptr", memory(0), target_place)
+    f.jump(placed)
+    f.enter("uncounted")
+    f.branch(w.equal("ptr", w.api("PyErr_Occurred"), "null"), "miss", "failed")
+
+    f.enter(fresh)
     ndim = f.value(f"zext i32 {w.load('i32', shape, objects.ARRAY_NDIM)} to i64")
     nbytes = f.value(f"mul i64 {total}, {field('i64', Eager.RESULT_ITEMSIZE)}")
     made = f.call("ptr", "@new_array", ("ptr", field("ptr", Eager.RESULT)), ("i64", nbytes), ("i64", ndim),
                   ("ptr", w.load("ptr", shape, objects.ARRAY_DIMS)))
     w.require(w.differ("ptr", made, "null"), "failed")
-    target = w.load("ptr", made, objects.ARRAY_DATA)
+    w.store("ptr", made, made_place)
+    w.store("ptr", w.load("ptr", made, objects.ARRAY_DATA), target_place)
+    f.jump(placed)
+
+    f.enter(placed)
+    target = w.load("ptr", target_place)
     run = w.load("ptr", loop)
     whole_run, by_rows, done = f.label("whole_run"), f.label("by_rows"), f.label("done")
     part = w.load("i64", inner)
@@ -224,7 +259,18 @@ def render_eager(module: Module, slots: Slots) -> None:
     f.jump(done)
 
     f.enter(done)
-    tensor = f.call("ptr", "@wrap", ("ptr", made), ("ptr", w.object("None")))
+    changed, new = f.label("changed"), f.label("new")
+    f.branch(w.equal("i64", field("i64", Eager.IN_PLACE), "0"), new, changed)
+    f.enter(changed)
+    counter = w.load("ptr", made_place)
+    more = w.api("PyNumber_Add", w.load("ptr", counter, slots.count), w.object("one"))
+    w.require(w.differ("ptr", more, "null"), "failed")
+    w.exchange(more, counter, slots.count)
+    itself = w.load_word("ptr", "%args", "0")
+    w.api("Py_IncRef", itself)
+    f.do(f"ret ptr {itself}")
+    f.enter(new)
+    tensor = f.call("ptr", "@wrap", ("ptr", w.load("ptr", made_place)), ("ptr", w.object("None")))
     w.require(w.differ("ptr", tensor, "null"), "failed")
     finished, recorded = f.label("finished"), f.label("recorded")
     f.branch(f.value(f"load i1, ptr {watched}"), recorded, finished)
@@ -331,6 +377,32 @@ def _render_operand(module: Module, slots: Slots) -> None:
     f.do("ret ptr null")
     f.enter("neither")
     f.do(f"ret ptr {w.object('None')}")
+
+
+def _render_counter(module: Module, slots: Slots) -> None:
+    """`counter(tensor)`: what counts the changes of a tensor in place, made if need be; null with an exception set, or without
+    one where Python has to look."""
+    f = module.function("counter", [("ptr", "tensor")], "ptr", linkage="internal")
+    w = Writer(f, slots)
+    place = f.slot("ptr")
+    w.store("ptr", w.load("ptr", "%tensor", slots.metadata), place)
+    with f.when(w.equal("ptr", w.load("ptr", place), w.object("None"))):
+        made = f.call("ptr", "@copy_object", ("ptr", w.object("plain_metadata")), ("i64", str(slots.metadata_words)))
+        w.require(w.differ("ptr", made, "null"), "none")
+        w.exchange(made, "%tensor", slots.metadata)
+        w.store("ptr", made, place)
+    metadata = w.load("ptr", place)
+    w.require_object(metadata, w.object("metadata"), "none")
+    w.require(w.equal("ptr", w.load("ptr", metadata, slots.inference), w.object("False")), "none")
+    with f.when(w.equal("ptr", w.load("ptr", metadata, slots.version), w.object("None"))):
+        made = f.call("ptr", "@copy_object", ("ptr", w.object("plain_counter")), ("i64", str(slots.counter_words)))
+        w.require(w.differ("ptr", made, "null"), "none")
+        w.exchange(made, metadata, slots.version)
+    version = w.load("ptr", metadata, slots.version)
+    w.require_object(version, w.object("counter"), "none")
+    f.do(f"ret ptr {version}")
+    f.enter("none")
+    f.do("ret ptr null")
 
 
 def _render_is_end(module: Module, slots: Slots) -> None:
