@@ -1,8 +1,9 @@
 """The kernel level: loop nests over scalar expressions, and matrix products, on flat buffers.
 
 The scheduler makes a `Program` of kernels from a tensor graph; a back end renders each kernel, and knows nothing of
-tensors. There are two kinds of kernel, `Loops` and `Gemm`. Both read their operands through expressions, so what feeds a
-kernel and what follows it can be fused into it. Besides, `Call` leaves an op to Python, and `Control` runs programs.
+tensors. Two kinds of kernel, `Loops` and `Gemm`, read their operands through expressions, so what feeds a kernel and what
+follows it can be fused into it. `Attention` reads matrices where they stand. Besides, `Call` leaves an op to Python, and
+`Control` runs programs.
 
 An expression is a tree over five leaves: constants, sizes, axes (the value of a loop variable), loads and accumulators. Its
 other nodes are the elementwise ops of the tensor level, by the same names; ops written over public functions work on
@@ -446,6 +447,58 @@ class Call(_Kernel):
 
 
 @dataclass(eq=False)
+class Attention(_Kernel):
+    """softmax(scale * q k^T) v for each matrix of a batch: q is [*batch, queries, width], k [*batch, keys, width] and v
+    [*batch, keys, columns]. A query looks at the keys where `mask` [*batch, queries, keys] is true, and if it is `causal` at
+    those up to its own number. One that may look at no key gets NaN, or with `zeros` zeros. The queries of the mask stand side
+    by side, or are one for all."""
+
+    name: str
+    scale: float
+    causal: bool
+    zeros: bool
+    q: Block
+    k: Block
+    v: Block
+    mask: Block | None
+    out: Block
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return self.q.shape[:-2]
+
+    @property
+    def queries(self) -> int:
+        return self.q.shape[-2]
+
+    @property
+    def keys(self) -> int:
+        return self.k.shape[-2]
+
+    @property
+    def width(self) -> int:
+        return self.q.shape[-1]
+
+    @property
+    def columns(self) -> int:
+        return self.v.shape[-1]
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The operands, then the result."""
+        return (self.q, self.k, self.v, *(() if self.mask is None else (self.mask,)), self.out)
+
+    def statements(self) -> Iterator[Statement]:
+        return iter(())
+
+    @cached_property
+    def accesses(self) -> Mapping[Buffer, Accesses]:
+        first, second = constant(0, int64), constant(1, int64)  # keys are read after results have been written
+        loads = {block.buffer: Accesses((first, second), ()) for block in self.blocks[:-1]}
+        return {**loads, self.out.buffer: Accesses((), (first,))}
+
+
+@dataclass(eq=False)
 class Control(_Kernel):
     """An op of `graphc.ops.control*`: programs that are run once, many times or not at all.
 
@@ -492,7 +545,7 @@ class Control(_Kernel):
             yield from program.calls()
 
 
-Kernel: TypeAlias = Loops | Gemm | Call | Control
+Kernel: TypeAlias = Loops | Gemm | Attention | Call | Control
 
 
 def expressions(kernel: _Kernel) -> Iterator[Expr]:
@@ -613,6 +666,10 @@ def print_kernel(kernel: Kernel) -> str:
         )
         attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items())
         write(0, f"call {kernel.name}: {results} = {kernel.op.name}({operands}{attrs})")
+    elif isinstance(kernel, Attention):
+        q, k, v, *mask, out = (f"{b.buffer.name}[{b.offset}: {b.shape} by {b.strides}]" for b in kernel.blocks)
+        rest = "".join(f" where {m}" for m in mask) + (" causal" if kernel.causal else "")
+        write(0, f"attention {kernel.name}: {out} = softmax({kernel.scale} * {q} @ {k}){rest} @ {v}")
     elif isinstance(kernel, Control):
         operands, results = (", ".join(block.buffer.name for block in blocks) for blocks in (kernel.operands, kernel.results))
         attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items() if name not in kernel.programs)
@@ -671,6 +728,8 @@ def verify_kernel(kernel: Kernel) -> None:
             last = block.offset + sum((size - 1) * stride for size, stride in zip(block.shape, block.strides) if stride > 0)
             if 0 not in block.shape and last >= block.buffer.size:
                 raise VerifyError(f"kernel {kernel.name}: {block} reaches beyond its buffer")
+        return
+    if isinstance(kernel, Attention):
         return
     batch, m, n, k = map(set, (kernel.batch, kernel.m, kernel.n, kernel.k))
     expression(kernel.lhs, batch | m | k, set())

@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.dims import Dim
-from graphc.kernel import Accumulate, Axis, Buffer, Expr, Gemm, Loop, Loops, Reset, Statement, Store, expressions, walk
+from graphc.kernel import (
+    Accumulate,
+    Attention,
+    Axis,
+    Buffer,
+    Expr,
+    Gemm,
+    Loop,
+    Loops,
+    Reset,
+    Statement,
+    Store,
+    expressions,
+    walk,
+)
 from graphc.types import Size
 
 
@@ -23,7 +37,7 @@ class Place:
     origin: int
 
 
-def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Place]]:
+def kernel_key(kernel: Loops | Gemm | Attention) -> tuple[Hashable, list[Place]]:
     """A description that is equal for kernels which do the same with their buffers, and the places of these, but for local
     ones, in the order in which the description counts them.
 
@@ -31,6 +45,8 @@ def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Place]]:
     is code for another of the same description, whose buffers are moved by the differences of their origins. The role of a
     buffer does count, and which of them are the same.
     """
+    if isinstance(kernel, Attention):
+        return _attention_key(kernel)
     writer = _Writer()
     if isinstance(kernel, Gemm):
         groups = (kernel.batch, kernel.m, kernel.n, kernel.k)
@@ -43,6 +59,12 @@ def kernel_key(kernel: Loops | Gemm) -> tuple[Hashable, list[Place]]:
         body = kernel.body
     key = (*head, *writer.statements(body), *writer.expressions)
     return key, [Place(b, writer.origins.get(b, 0)) for b in writer.things if isinstance(b, Buffer) and b.role != "local"]
+
+
+def _attention_key(kernel: Attention) -> tuple[Hashable, list[Place]]:
+    buffers = list(kernel.accesses)
+    blocks = tuple((buffers.index(b.buffer), b.buffer.role, b.shape, b.strides, b.offset) for b in kernel.blocks)
+    return ("attention", kernel.scale, kernel.causal, kernel.zeros, kernel.mask is None, blocks), [Place(b, 0) for b in buffers]
 
 
 def _overwrites(kernel: Gemm) -> tuple[bool, ...]:

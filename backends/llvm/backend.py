@@ -26,7 +26,7 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Call, Control, Gemm, Program
+from graphc.kernel import Attention, Call, Control, Gemm, Program
 from graphc.memory import ALIGNMENT
 from graphc.schedule import Machine, lower
 from graphc.sizes import Facts, estimate, relying_on
@@ -254,6 +254,9 @@ def estimated_nanoseconds(program: Program) -> float:
     for kernel in program.kernels:
         if isinstance(kernel, Gemm):
             total += estimate(math.prod(a.extent for a in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k))) / _GEMM_SPEED
+        elif isinstance(kernel, Attention):
+            products = math.prod(kernel.batch) * kernel.queries * kernel.keys * (kernel.width + kernel.columns)
+            total += products / _GEMM_SPEED
         elif isinstance(kernel, Call):
             total += _HOST_CALL
         elif isinstance(kernel, Control):

@@ -18,6 +18,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from graphc.backends.llvm.attention import render_attention
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.context import FIELDS, Context, input_words
 from graphc.backends.llvm.control import Inner, render_control
@@ -26,7 +27,7 @@ from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Buffer, Call, Control, Gemm, Kernel, Program, writes
+from graphc.kernel import Attention, Buffer, Call, Control, Gemm, Kernel, Program, writes
 from graphc.kernel_key import Place, kernel_key
 from graphc.types import Size
 
@@ -172,6 +173,8 @@ class _Programs:
                 context.begin(buffers)
                 if isinstance(kernel, Gemm):
                     render_gemm(context, kernel, name)
+                elif isinstance(kernel, Attention):
+                    render_attention(context, kernel, name)
                 else:
                     render_loops(context, kernel, name)
             written = writes(kernel) if program.checks else ()

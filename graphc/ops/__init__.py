@@ -1,5 +1,6 @@
 """The primitive ops, as functions: each works on tensors, graph values and kernel expressions alike."""
 
+from graphc.ops.attention import attention
 from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
 from graphc.ops.control import cond
 from graphc.ops.control_scan import scan

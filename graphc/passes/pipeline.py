@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from graphc.config import config, note
 from graphc.fuel import current, limited
 from graphc.ir import Graph, map_graphs
+from graphc.passes.attention import attention
 from graphc.passes.control import control
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
@@ -28,14 +29,15 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "hoist": hoist,
     "cse": cse,
     "guard": guard,
+    "attention": attention,
     "decompose": decompose,
     "transpose": transpose,
     "reshape": reshape,
     "layout": layout,
 }
 DEFAULT = (
-    "prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "decompose", "simplify", "cse", "transpose",
-    "reshape", "layout",
+    "prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "attention", "decompose", "simplify", "cse",
+    "transpose", "reshape", "layout",
 )
 """What a graph goes through before it is scheduled."""
 

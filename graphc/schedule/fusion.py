@@ -75,7 +75,7 @@ class Group:
         """Whether maps can be stored along with what is computed already: not after a scatter, whose results are
         finished only at its end, and not with what no loops are made for."""
         anchor = self.roots[0].anchor
-        return anchor is None or (anchor.op.kernel != "scatter" and not is_closed(anchor))
+        return anchor is None or (anchor.op.kernel not in ("scatter", "attention") and not is_closed(anchor))
 
 
 def plan(graph: Graph, steady: Collection[Value] = ()) -> list[Group]:
@@ -97,6 +97,7 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
     closed = {node for node in graph.nodes if is_closed(node)}
     for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
+    written.update(v for node in graph.nodes if node.op.kernel == "attention" for v in node.results)
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
     reach: dict[Value, set[Value]] = {}  # for a value that is no root: the roots that it is computed in

@@ -13,6 +13,7 @@ from graphc.errors import CompileError
 from graphc.ir import Graph, Node, Value
 from graphc.kernel import Block, Buffer, Call, Check, Control, Kernel, Program, verify_kernel
 from graphc.memory import place_temporaries
+from graphc.schedule.attention import attention_kernels
 from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
@@ -253,6 +254,8 @@ class _Lowering:
             return self._control(name, node, targets)
         if node.op.kernel == "contract":
             return [product_kernel(name, node, values, self.memory, targets, self.machine)]
+        if node.op.kernel == "attention":
+            return attention_kernels(name, node, self.memory, targets[root.value], self.machine, self.temporary)
         if node.op.kernel == "scatter":
             base, result = node.operands[0], node.result
             own = targets[result] if root.value is result else self.temporary(result)

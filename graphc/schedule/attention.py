@@ -1,0 +1,67 @@
+"""Kernels for attention, which read their operands where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import graphc.index as ix
+from graphc.ir import Node, Value
+from graphc.kernel import Attention, Axis, Block, Kernel
+from graphc.rewrite import scalar_constant
+from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.loops import map_kernel
+from graphc.schedule.machine import Machine
+from graphc.types import Size
+
+_MASK = 3
+"""The operand that is one."""
+
+
+def attention_kernels(
+    name: str, node: Node, memory: Mapping[Value, Stored], target: Stored, machine: Machine,
+    temporary: Callable[[Value], Stored],
+) -> list[Kernel]:
+    """The kernel, and before it those that put operands in order which it cannot read where they are."""
+    kernels: list[Kernel] = []
+    blocks: list[Block] = []
+    operands = node.operands[:_MASK] if scalar_constant(node.operands[_MASK]) is True else node.operands
+    for i, value in enumerate(operands):
+        block = _block(value, memory)
+        if block is None or (i == _MASK and block.strides[-2] != 1 and value.shape[-2] != 1):
+            place = _by_columns(temporary(value), value) if i == _MASK else temporary(value)
+            kernels.append(map_kernel(f"{name}.operand{i}", [value], memory, {value: place}, machine))
+            block = Block(place.buffer, value.shape, _numbers(place.strides), int(place.offset))
+        blocks.append(block)
+    q, k, v, *masks = blocks
+    mask = _expanded(masks[0], (*q.shape[:-1], k.shape[-2])) if masks else None
+    out = Block(target.buffer, node.result.shape, _numbers(target.strides), int(target.offset))
+    attrs = node.attrs
+    return [*kernels, Attention(name, attrs["scale"], attrs["causal"], attrs["zeros"], q, k, v, mask, out)]
+
+
+def _block(value: Value, memory: Mapping[Value, Stored]) -> Block | None:
+    """Where a value stands, as it is or as a view of something; None if it is computed, or not regularly spaced."""
+    axes = [Axis(f"i{k}", size) for k, size in enumerate(value.shape)]
+    element = Elements(memory).at(value, tuple(axis.value if axis.extent != 1 else ix.ZERO for axis in axes))
+    if element.op != "load" or len(element.args) > 1:
+        return None
+    offset = element.args[0]
+    strides = [ix.stride(offset, axis) for axis in axes]
+    start = ix.substitute(offset, {axis.value: ix.ZERO for axis in axes})
+    if start.op != "constant" or any(not isinstance(stride, int) or stride < 0 for stride in strides):
+        return None
+    return Block(element.attr, value.shape, _numbers(strides), start.attr)
+
+
+def _by_columns(place: Stored, value: Value) -> Stored:
+    """The memory for a value, with the last but one dimension side by side."""
+    return Stored(place.buffer, (*place.strides[:-2], 1, value.shape[-2]), place.offset)
+
+
+def _expanded(block: Block, shape: tuple[int, ...]) -> Block:
+    strides = tuple(0 if own == 1 else stride for own, stride in zip(block.shape, block.strides, strict=True))
+    return Block(block.buffer, shape, strides, block.offset)
+
+
+def _numbers(sizes: Iterable[Size | None]) -> tuple[int, ...]:
+    return tuple(int(size) for size in sizes if size is not None)

@@ -1,0 +1,194 @@
+"""Attention as one kernel: recognised where it is written out, and the same numbers without the matrix of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+import graphc.ops as ops
+from graphc import runtime
+from graphc.compiler import compile_graph
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph
+from graphc.kernel import Attention
+from graphc.parse import parse_graph
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
+from graphc.types import TensorType, bool_, float32
+
+F = graphc.nn.functional
+
+
+def graph_of(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray, causal: bool = False, zeros: bool = False
+) -> Graph:
+    b = Builder("attention")
+    operands = [b.input(f"x{i}", TensorType(float32, x.shape)) for i, x in enumerate((q, k, v))]
+    if mask:
+        chosen = b.input("mask", TensorType(bool_, mask[0].shape))
+    else:
+        chosen = ops.reshape(ops.constant(value=np.array(True), like=operands[0]), (1,) * q.ndim)
+    return b.finish([ops.attention(*operands, chosen, scale=0.2, causal=causal, zeros=zeros)])
+
+
+def draw(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(sum(map(sum, shapes)))
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 4, 4), (17, 31, 5, 3), (64, 64, 64, 64), (131, 257, 33, 67), (100, 300, 16, 1),
+                                   (300, 100, 1, 16), (129, 128, 64, 64)])  # fmt: skip
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", ["", "all", "keys"])
+def test_the_kernel_computes_what_the_op_is_defined_to(sizes: tuple[int, int, int, int], causal: bool, masked: str) -> None:
+    queries, keys, width, columns = sizes
+    arrays = draw((2, queries, width), (2, keys, width), (2, keys, columns))
+    if masked:
+        shape = (2, queries, keys) if masked == "all" else (1, 1, keys)
+        mask = np.random.default_rng(1).random(shape) < 0.7
+        mask[..., 0] = True
+        arrays.append(mask)
+    graph = graph_of(*arrays, causal=causal)
+    assert "attention" in [node.op.name for node in pipeline.run(graph).nodes]
+    (got,), (want,) = compile_graph(graph)(*arrays), interpret(graph, arrays)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_query_that_may_look_at_no_key(zeros: bool) -> None:
+    arrays = draw((1, 40, 8), (1, 50, 8), (1, 50, 8))
+    mask = np.ones((1, 40, 50), bool)
+    mask[0, 3] = False
+    mask[0, 20, :48] = False  # nothing in the first blocks of keys
+    graph = graph_of(*arrays, mask, zeros=zeros)
+    (got,), (want,) = compile_graph(graph)(*arrays, mask), interpret(graph, [*arrays, mask])
+    assert (got[0, 3] == 0).all() if zeros else np.isnan(got[0, 3]).all()
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
+def test_what_is_not_finite_stays_where_it_is() -> None:
+    q, k, v = draw((1, 20, 8), (1, 200, 8), (1, 200, 8))
+    q[0, 2, 3] = np.nan
+    v[0, 5, 1] = np.inf
+    graph = graph_of(q, k, v)
+    (got,), (want,) = compile_graph(graph)(q, k, v), interpret(graph, [q, k, v])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
+
+
+def test_large_scores_do_not_overflow() -> None:
+    q, k, v = draw((1, 16, 8), (1, 200, 8), (1, 200, 8))
+    graph = graph_of(q * 300, k * 300, v)
+    (got,), (want,) = compile_graph(graph)(q * 300, k * 300, v), interpret(graph, [q * 300, k * 300, v])
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def handwritten(q: Any, k: Any, v: Any, mask: Any) -> Any:
+    """As in nanoGPT."""
+    scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
+    scores = scores.masked_fill(mask[:, :, : q.size(-2), : k.size(-2)] == 0, float("-inf"))
+    return F.softmax(scores, dim=-1) @ v
+
+
+WAYS: dict[str, Callable[..., Any]] = {
+    "plain": lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v),
+    "causal": lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
+    "mask": lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=mask > 0),
+    "padding": lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, :, -1:] > 0),
+    "handwritten": handwritten,
+}
+
+
+def kernels_of(function: Callable[..., Any], *args: graphc.Tensor) -> list[Any]:
+    graph = pipeline.run(parse_graph(str(graphc.trace(function, args))))
+    return list(lower(graph, Machine(vector_bytes=16)).kernels)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_attention_is_recognised(way: str) -> None:
+    q, k, v = (graphc.tensor(x) for x in draw((2, 3, 33, 8), (2, 3, 40, 8), (2, 3, 40, 8)))
+    mask = graphc.tensor(np.random.default_rng(0).random((1, 1, 33, 40)) < 0.8).float()
+    assert sum(isinstance(kernel, Attention) for kernel in kernels_of(WAYS[way], q, k, v, mask)) == 1
+    got = graphc.compile(WAYS[way])(q, k, v, mask)
+    np.testing.assert_allclose(got.numpy(), WAYS[way](q, k, v, mask).numpy(), rtol=2e-5, atol=2e-6)
+
+
+def test_heads_are_read_where_they_stand() -> None:
+    def heads(x: graphc.Tensor) -> graphc.Tensor:
+        q, k, v = (part.view(2, 32, 3, 8).transpose(1, 2) for part in x.split(24, dim=2))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(2, 32, 24)
+
+    x = graphc.tensor(draw((2, 32, 72))[0])
+    kernels = kernels_of(heads, x)
+    assert [type(kernel) for kernel in kernels[:1]] == [Attention] and len(kernels) <= 2
+    np.testing.assert_allclose(graphc.compile(heads)(x).numpy(), heads(x).numpy(), rtol=2e-5, atol=2e-6)
+
+
+def test_weights_that_are_used_are_computed() -> None:
+    def both(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        weights = F.softmax(q @ k.transpose(-2, -1), dim=-1)
+        return weights @ v, weights
+
+    arrays = [graphc.tensor(x) for x in draw((33, 8), (40, 8), (40, 8))]
+    assert not any(isinstance(kernel, Attention) for kernel in kernels_of(both, *arrays))
+    for got, want in zip(graphc.compile(both)(*arrays), both(*arrays), strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (0, 20), (20, 0), (1, 40), (15, 16)])
+def test_what_is_too_small_is_computed_by_simpler_ops(sizes: tuple[int, int]) -> None:
+    arrays = draw((2, sizes[0], 4), (2, sizes[1], 4), (2, sizes[1], 4))
+    graph = graph_of(*arrays, causal=bool(sizes[1]))
+    assert not any(node.op is ops.attention for node in pipeline.run(graph).nodes)
+    np.testing.assert_allclose(compile_graph(graph)(*arrays)[0], interpret(graph, arrays)[0], rtol=2e-5, atol=2e-6)
+
+
+def test_the_matrix_of_weights_is_not_in_memory() -> None:
+    q, k, v = (graphc.tensor(x) for x in draw(*[(1, 2, 4096, 16)] * 3))
+    graph = pipeline.run(parse_graph(str(graphc.trace(WAYS["causal"], (q, k, v, q)))))
+    program = lower(graph, Machine(vector_bytes=64))
+    assert all(buffer.size <= q.numel() for buffer in program.temporaries)
+
+
+def test_threads_do_not_change_the_bits() -> None:
+    q, k, v = (graphc.tensor(x) for x in draw(*[(2, 3, 200, 32)] * 3))
+    function = graphc.compile(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    threads = graphc.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2):
+            graphc.set_num_threads(count)
+            results.append(function(q, k, v).numpy().copy())
+    finally:
+        graphc.set_num_threads(threads)
+    np.testing.assert_array_equal(*results)
+
+
+def test_gradients_of_the_op() -> None:
+    arrays = draw((2, 4, 3), (2, 5, 3), (2, 5, 2))
+    tensors = [graphc.tensor(x.astype(np.float64), requires_grad=True) for x in arrays]
+    mask = graphc.tensor(np.random.default_rng(0).random((1, 4, 5)) < 0.7)
+    for causal in (False, True):
+        def function(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor, causal: bool = causal) -> graphc.Tensor:
+            return ops.attention(q, k, v, mask, scale=0.3, causal=causal, zeros=True)
+
+        assert graphc.autograd.gradcheck(function, tensors)
+
+
+def test_a_saved_module_computes_it(tmp_path: Path) -> None:
+    module = graphc.nn.TransformerEncoderLayer(32, 2, 48, batch_first=True).eval()
+    x = graphc.tensor(draw((2, 24, 32))[0])
+    graphc.save(graphc.export(module, (x,)), tmp_path / "layer.gcz")
+    got = runtime.load(tmp_path / "layer.gcz")(x.numpy())
+    np.testing.assert_allclose(got, module(x).detach().numpy(), rtol=2e-5, atol=2e-5)
+
+
+def test_the_text_reads_back() -> None:
+    graph = graph_of(*draw((2, 20, 4), (2, 24, 4), (2, 24, 4)), np.ones((1, 1, 24), bool), causal=True)
+    assert parse_graph(str(graph)) == graph
