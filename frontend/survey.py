@@ -46,7 +46,11 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range,
 MARKS = frozenset({"_dynamic"})
 """Attributes of tensors that are graphc's own."""
 _LEAVES = (*PLAIN, BuiltinFunctionType, CodeType)
-KNOWN = frozenset({"graphc", "numpy", *sys.stdlib_module_names} - {"antigravity", "idlelib", "test", "this", "turtledemo"})
+_TEST_RUNNERS = frozenset({"_pytest", "hypothesis", "pluggy", "pytest"})
+"""Packages that no computation depends on, and that each `assert` in a module refers to which pytest has rewritten."""
+KNOWN = frozenset({"graphc", "numpy", *_TEST_RUNNERS, *sys.stdlib_module_names} - {
+    "antigravity", "idlelib", "test", "this", "turtledemo",
+})  # fmt: skip
 """Packages whose functions and classes are taken to stay as they are; not those of the standard library that nobody calls,
 and whose names users give to files of their own."""
 _UNREAD = frozenset({

@@ -1,4 +1,4 @@
-"""The first call, which Python runs while it is traced: where it is large, what it computes comes from code."""
+"""The first call, which Python runs while it is traced: what it looks at, and where its numbers come from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.frontend.follower import Values
+from graphc.frontend.guards import Snapshot
 from graphc.ir import Node, Value
 
 
@@ -76,3 +77,29 @@ def test_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(losses, wanted, rtol=1e-4)
     large = [array for array in held if array.size > 1]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(large) for b in large[:i])
+
+
+FACTOR = 2.0
+
+
+def scaled(x: graphc.Tensor) -> graphc.Tensor:
+    assert x.ndim == 1  # which pytest makes calls of its own functions
+    return x * FACTOR
+
+
+def test_the_test_runner_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        y = scaled(x)
+        assert y.shape == x.shape
+        with pytest.raises(ZeroDivisionError):
+            _ = 1 / 0
+        return y
+
+    found = Snapshot(f)
+    names = [str(getattr(value, "__module__", "")) for value in found.reached.values()]
+    assert not [name for name in names if name.partition(".")[0] in ("_pytest", "pluggy")]
+    assert len(found.guards) < 100
+    compiled = graphc.compile(f)
+    assert compiled(graphc.ones(2)).tolist() == [2.0, 2.0]
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert compiled(graphc.ones(2)).tolist() == [3.0, 3.0]
