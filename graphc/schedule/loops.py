@@ -23,6 +23,7 @@ from graphc.kernel import (
     Statement,
     Store,
 )
+from graphc.schedule.columns import cut_columns
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
@@ -149,17 +150,27 @@ def reduction_kernels(
     after = [Store(targets[v].buffer, targets[v].place(result_index), final.at(v, result_index)) for v in values]
 
     k, a = iter(kept), iter(along)
-    order = list(as_read(value, [next(a) if i in reduced else next(k) for i in range(source.ndim)]))
-    order, apart, (accumulate, *after) = merge_axes(order, [Accumulate(accumulator, value), *after], set(along))
-    inner = [axis for axis in order if axis in apart]
-    outer = [axis for axis in order if axis not in apart]
+    order = as_read(value, [next(a) if i in reduced else next(k) for i in range(source.ndim)])
+    return reduce_along(name, order, set(along), Accumulate(accumulator, value), after, machine, temporary)
+
+
+def reduce_along(
+    name: str, order: Sequence[Axis], along: set[Axis], accumulate: Accumulate, after: Sequence[Store], machine: Machine,
+    temporary: Callable[[str, DType, int], Buffer],
+) -> list[Kernel]:
+    """The kernels of a reduction along some axes out of `order`, which is about that of what is read in memory."""
+    axes, apart, (accumulate, *after) = merge_axes(list(order), [accumulate, *after], along)
+    inner = [axis for axis in axes if axis in apart]
+    outer = [axis for axis in axes if axis not in apart]
+    pieces = cut_columns(name, outer, inner, axes, accumulate, machine, temporary)
+    if pieces is not None:
+        first, axis, again = pieces
+        return [first, _reduction_nest(name, outer, [axis], [axis, *outer], again, after, machine)]
     total = math.prod(a.extent for a in inner)
     steps = math.prod(a.extent for a in outer)
-    by_columns = bool(outer) and order[-1] in outer
-    few = is_static(total, steps) and by_columns and steps <= _FEW_COLUMNS and total * steps > _SPLIT and total > 8 * steps
-    if inner and (few or (total > _SPLIT and steps * 8 < total)):
-        return _split_reduction(name, outer, inner, order, accumulate, after, machine, temporary)
-    return [_reduction_nest(name, outer, inner, order, accumulate, after, machine)]
+    if total > _SPLIT and steps * 8 < total and inner:
+        return _split_reduction(name, outer, inner, axes, accumulate, after, machine, temporary)
+    return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
 
 
 def as_read(value: Expr, axes: Sequence[Axis]) -> tuple[Axis, ...]:

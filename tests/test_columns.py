@@ -1,0 +1,83 @@
+"""Reductions of long columns, which go through the rows in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from kernel_interpreter import run_program
+
+import graphc
+import graphc.ops as ops
+from graphc.ir import Builder
+from graphc.kernel import Loops
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
+from graphc.types import TensorType, float32
+
+SHAPES = [(2048, 64), (1000, 1000), (1021, 523), (64, 5000), (67, 4099), (200, 1025), (5000, 70)]
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def compiled(function: Callable[..., graphc.Tensor], threads: int, *arrays: np.ndarray) -> np.ndarray:
+    before = graphc.get_num_threads()
+    graphc.set_num_threads(threads)
+    try:
+        return graphc.compile(function)(*map(graphc.tensor, arrays)).numpy()
+    finally:
+        graphc.set_num_threads(before)
+
+
+def test_rows_are_read_in_their_order() -> None:
+    b = Builder("test")
+    x = b.input("x", TensorType(float32, (300, 500)))
+    first, last = lower(pipeline.run(b.finish([ops.sum(x, (0,))])), Machine(vector_bytes=32)).kernels
+    assert isinstance(first, Loops) and isinstance(last, Loops)
+    assert [axis.name for axis in first.grid] == ["piece", "i0.block"]
+
+
+@pytest.mark.parametrize("shape", [(300, 450), (131, 1100)])
+def test_the_schedule_computes_the_sum(shape: tuple[int, int]) -> None:
+    b = Builder("test")
+    x = b.input("x", TensorType(float32, shape))
+    array = numbers(*shape)
+    (got,) = run_program(lower(pipeline.run(b.finish([ops.sum(x, (0,))])), Machine(vector_bytes=64)), [array])
+    np.testing.assert_allclose(got, array.astype(np.float64).sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_are_the_same_bits_for_any_number_of_threads(shape: tuple[int, int]) -> None:
+    x = numbers(*shape)
+    got = compiled(lambda x: ((x - x.mean(0)) ** 2).mean(0).sqrt(), 2, x)
+    np.testing.assert_allclose(got, x.astype(np.float64).std(0), rtol=1e-5)
+    assert compiled(lambda x: ((x - x.mean(0)) ** 2).mean(0).sqrt(), 1, x).tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_extrema(shape: tuple[int, int]) -> None:
+    x = numbers(*shape)
+    x[shape[0] // 2, 5] = np.nan
+    np.testing.assert_array_equal(compiled(lambda x: x.amax(0), 2, x), x.max(0))
+    np.testing.assert_array_equal(compiled(lambda x: x.amin(0) + 1.0, 2, x), x.min(0) + np.float32(1))
+
+
+def test_other_dtypes() -> None:
+    x = np.random.default_rng(1).integers(-100, 100, (999, 301)).astype(np.int16)
+    np.testing.assert_array_equal(compiled(lambda x: x.sum(0), 2, x), x.sum(0))
+    np.testing.assert_array_equal(compiled(lambda x: x.any(0), 2, x > 98), (x > 98).any(0))
+    half = numbers(999, 301).astype(np.float16)
+    np.testing.assert_allclose(compiled(lambda x: x.sum(0), 2, half), half.astype(np.float64).sum(0), rtol=1e-2, atol=0.1)
+
+
+def test_columns_of_a_stack_of_matrices() -> None:
+    x = numbers(3, 2000, 100)
+    np.testing.assert_allclose(compiled(lambda x: x.sum(1), 2, x), x.astype(np.float64).sum(1), rtol=1e-3, atol=1e-3)
+
+
+def test_rows_of_a_transposed_matrix_are_columns() -> None:
+    x = numbers(700, 300)
+    np.testing.assert_allclose(compiled(lambda x: x.t().sum(1), 2, x), x.astype(np.float64).sum(0), rtol=1e-3, atol=1e-3)
