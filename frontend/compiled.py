@@ -79,6 +79,8 @@ class Compiled:
 
     def compiled(self) -> Executable:
         """The code, made on first use."""
+        if self.executable is None:
+            self.steady.settle()
         code, wanted = self.executable, self.steady.numbers
         if code is None or self._prepares != wanted:
             with self._lock:

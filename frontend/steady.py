@@ -77,6 +77,7 @@ class SteadyInputs:
     _strikes: dict[int, int] = field(default_factory=dict)
     _known: dict[object, Prepared] = field(default_factory=dict)
     """By the key of the preparation."""
+    _has_collected: bool = False
     _lock: Any = field(default_factory=threading.RLock)
 
     @staticmethod
@@ -97,6 +98,12 @@ class SteadyInputs:
     def numbers(self) -> tuple[int, ...]:
         """The numbers of the inputs."""
         return tuple(sorted(self.tensors))
+
+    def settle(self) -> None:
+        """Leave out, before there is code, the tensors whose memory others have, such as those that are views of them."""
+        with self._lock:
+            for i in self._shared(self.numbers):
+                del self.tensors[i]
 
     def prepared(self, code: Executable) -> Prepared | None:
         """What the code can be run with now, computed if it is not there; None where others may change some tensor unnoticed.
@@ -138,7 +145,8 @@ class SteadyInputs:
 
     def _shared(self, inputs: Sequence[int]) -> list[int]:
         shared = [i for i in inputs if not _is_exclusive(self.tensors[i])]
-        if shared and not self._strikes and all(map(_is_owned, self.tensors.values())):
+        if shared and not self._has_collected:
+            self._has_collected = True
             gc.collect()  # it may be what the tracing has left
             shared = [i for i in inputs if not _is_exclusive(self.tensors[i])]
         return shared
