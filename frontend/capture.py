@@ -14,14 +14,14 @@ import graphc.ops as ops
 from graphc.autodiff import divide, extract
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
-from graphc.errors import ArgumentTypeError, TraceError
+from graphc.errors import TraceError
 from graphc.frontend import engine
 from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, SecondOrder, is_freed, is_plain
 from graphc.frontend.guards import Snapshot
-from graphc.frontend.inplace import adopt, refuse
+from graphc.frontend.inplace import adopt, check_writable, refuse
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.native import strides_of
 from graphc.frontend.node import Node, edge_to
@@ -304,14 +304,12 @@ class Capture:
         return [given_as(lifted.source, leaves) for lifted in self.inputs]
 
     def check_writable(self, tensors: Sequence[Tensor]) -> None:
-        """AutogradError where autograd refuses a change in place, ArgumentTypeError where memory is read-only."""
+        """AutogradError where autograd refuses a change in place, GraphcError where memory is read-only: as eagerly."""
         for (_, i), watched in zip(self.updates, self.watched):
             if tensors[i]._meta is not None:
                 with enable_grad() if watched else no_grad():
                     refuse(tensors[i])
-            if not tensors[i]._data.flags.writeable:
-                raise ArgumentTypeError("a compiled function changes a tensor in place whose memory is read-only",
-                                        hint="clone() it")
+            check_writable(tensors[i]._data)
 
     def before(self, tensors: Sequence[Tensor]) -> dict[int, np.ndarray]:
         """What inputs hold that the call is going to change, as far as a derivative is computed from it."""

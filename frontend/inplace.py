@@ -92,12 +92,17 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
 
 
 def _copy(array: np.ndarray, new: np.ndarray) -> None:
+    check_writable(array)
+    np.copyto(array, new, casting="unsafe")
+
+
+def check_writable(array: np.ndarray) -> None:
+    """GraphcError where memory must not be written to."""
     if not array.flags.writeable:
         raise GraphcError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
             if 0 in array.strides else "the tensor's memory is read-only",
             hint="clone() the tensor before changing it in place")
-    np.copyto(array, new, casting="unsafe")
 
 
 def bump(tensor: Tensor) -> None:

@@ -245,3 +245,12 @@ def test_an_argument_is_copied_before_it_is_changed(backend: str) -> None:
         x, y = graphc.full((3,), 4.0), graphc.zeros(3)
         f(x, y)
         assert x.tolist() == [2.0] * 3 and y.tolist() == [4.0] * 3
+
+
+def test_memory_that_is_read_only_is_refused_as_eagerly() -> None:
+    def f(x: Any) -> None:
+        x.add_(1)
+
+    for function in (f, graphc.compile(f)):
+        with pytest.raises(RuntimeError, match="more than one element"):
+            function(graphc.zeros(1).expand(3))
