@@ -9,14 +9,14 @@ import numpy as np
 
 from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorCheck, TensorClass
 from graphc.frontend.modes import anomaly
-from graphc.frontend.node import next_sequence
+from graphc.frontend.node import sequence
 from graphc.frontend.tape import OpNode, Saved, own_code
 from graphc.frontend.tensor import Meta, Tensor, Version, View
 
 
 def _plain(cls: type, **contents: Any) -> Any:
     """An object of a class, with this in its slots, and else with None."""
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for slot in cls.__slots__:  # type: ignore[attr-defined]
         setattr(made, slot, contents.get(slot))
     return made
@@ -31,7 +31,7 @@ TENSORS = TensorClass(
     plain_view=_plain(View, tracked=False, detached=False), node_class=OpNode, node_edges="edges", node_sequence="sequence",
     node_saved="saved", node_out="out", node_types="types", node_attrs="attrs", node_code="_code", node_last="_last",
     plain_saved=_plain(Saved, count=0), saved_tensor="tensor", saved_version="version", saved_count="count",
-    sequence=next_sequence.__self__, own_code=own_code, anomaly=anomaly, enabled="enabled",
+    sequence=sequence, own_code=own_code, anomaly=anomaly, enabled="enabled",
 )  # fmt: skip
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 Edge: TypeAlias = "tuple[Node | Tensor, int] | None"
 """Where a cotangent goes: to an output of a node, or to a leaf tensor; None where nobody asks for it."""
 
-next_sequence = itertools.count().__next__
+sequence = itertools.count()
 """Numbers for nodes: a node made later has a larger one."""
+next_sequence = sequence.__next__
 
 
 class Node:
