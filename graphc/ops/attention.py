@@ -44,7 +44,7 @@ def _ref(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, scale: float, causal: bool, zeros: bool
 ) -> np.ndarray:
     scores = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(scale)
-    for m in (mask, *([np.tri(*scores.shape[-2:], dtype=bool)] if causal else [])):
+    for m in (mask, *([np.tri(*scores.shape[-2:]) > 0] if causal else [])):
         scores = np.where(m, scores, q.dtype.type(-math.inf))
     if not scores.shape[-1]:
         return np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype)

@@ -171,13 +171,12 @@ def _recomputed(graph: Graph, roots: dict[Value, Root], steady: Collection[Value
             users[operand].append(node)
     outputs = {*graph.outputs, *steady}
     for value, root in list(roots.items()):
-        node = value.node
-        assert node is not None
-        if not root.is_map or value in outputs or not node.op.elementwise or node.op.nanoseconds > _CHEAP:
+        made = value.node
+        if made is None or not root.is_map or value in outputs or not made.op.elementwise or made.op.nanoseconds > _CHEAP:
             continue
         if any(not user.op.elementwise for user in users[value]):
             continue
-        large = [v for v in dict.fromkeys(node.operands) if estimate(v.type.size) > 1]
+        large = [v for v in dict.fromkeys(made.operands) if estimate(v.type.size) > 1]
         if len(large) == 1 and large[0] in roots and large[0].dtype.itemsize <= value.dtype.itemsize:
             del roots[value]
     return roots
