@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from native_kernels import run_native
 
+from graphc import ops
 from graphc.backends.llvm.target import Target
+from graphc.compiler import executable
 from graphc.config import override
 from graphc.interpret import interpret
 from graphc.ir import Builder
 from graphc.ops import pad
 from graphc.schedule import Machine, lower
-from graphc.types import DType, TensorType, bool_, float16, float32, float64, int8
+from graphc.types import DType, TensorType, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 
 CPUS = ["x86-64", "haswell", "native"] if Target.host().architecture == "x86_64" else ["generic", "native"]
 
@@ -34,3 +36,29 @@ def test_rows_between_padding(cpu: str, dtype: DType, length: int) -> None:
             (result,) = run_native(program.kernels, memory, program.temporaries).values()
         (expected,) = interpret(graph, [array])
         np.testing.assert_array_equal(result.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("length", [65_537, 262_145, 600_001])
+@pytest.mark.parametrize("dtype", [int32, int16, int8, uint8], ids=str)
+def test_nothing_is_written_beyond_a_single_last_lane_of_truncated_numbers(dtype: DType, length: int) -> None:
+    """LLVM makes a scalar store of it, of the number as it was before."""
+    builder = Builder("narrowed")
+    wide = builder.input("x", TensorType(int64, (length,)))
+    code = executable(builder.finish([ops.cast(wide * 3, dtype=dtype)]))
+    beyond = 64
+    memory = np.full(length * dtype.itemsize + beyond, 0xA5, np.uint8)
+    numbers = np.arange(length)
+    code.run([numbers], [out := memory[:-beyond].view(dtype.numpy)])
+    np.testing.assert_array_equal(out, (numbers * 3).astype(dtype.numpy))
+    assert (memory[-beyond:] == 0xA5).all()
+
+
+def test_a_draw_of_random_numbers_stays_within_its_memory() -> None:
+    state = np.array([1, 2])
+    for length in (65_537, 1_050_625):
+        builder = Builder("drawn")
+        code = executable(builder.finish([ops.random_bits(builder.input("s", TensorType(int64, (2,))), shape=(length,))]))
+        memory = np.full(length + 16, 0xA5A5A5A5, np.uint32)
+        code.run([state], [memory[:-16]])
+        np.testing.assert_array_equal(memory[:-16], ops.random_bits.ref(state, shape=(length,)))
+        assert (memory[-16:] == 0xA5A5A5A5).all()

@@ -122,7 +122,10 @@ def expm1(v: Lanes, x: Real) -> Real:
 
 def sigmoid(v: Lanes, x: Real) -> Real:
     e = exp(v, -abs(x))
-    return v.select(x < 0.0, e, 1.0) / (e + 1.0)
+    divisor, divisor_low = v.fast_two_sum(1.0, e)
+    quotient = v.select(x < 0.0, e, 1.0) / divisor
+    # what rounding the divisor did, which is between 1 and 2, is taken back: all of it or half of it as it should be
+    return v.fma(quotient * divisor_low, -0.75, quotient)
 
 
 def _half_exp(v: Lanes, x: Real) -> Real:

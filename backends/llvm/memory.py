@@ -109,6 +109,8 @@ def store_consecutive(
             f.do(f"store {scalar} {element}, ptr {address(f, dtype, place, str(lane))}, align {dtype.itemsize}")
             continue
         part_type, mask_type = vector(scalar, lanes), vector("i1", lanes)
+        if dtype.kind in ("int", "uint") and dtype.bits < 64 and not own.startswith("<"):
+            own = _opaque(f, own, lanes)  # or LLVM may find out that it is such a mask
         part = value if lanes == width else _shuffle(f, type_, value, value, list(range(start, start + lanes)))
         where = place if start == 0 else address(f, dtype, place, str(start))
         name = f.module.declare(f"llvm.masked.store.{mangle(part_type)}.p0", "void", [part_type, "ptr", "i32", mask_type])
@@ -158,6 +160,16 @@ def _registers(f: Function, dtype: DType, width: int, mask: str) -> list[tuple[i
             own = _shuffle(f, vector("i1", width), mask, mask, list(range(start, start + lanes)))
         parts.append((start, lanes, own))
     return parts
+
+
+def _opaque(f: Function, mask: str, lanes: int) -> str:
+    """A mask that LLVM knows nothing about."""
+    bits, word = f"i{lanes}", f"i{max(32, lanes)}"
+    number = f.value(f"bitcast {vector('i1', lanes)} {mask} to {bits}") if lanes > 1 else mask
+    wide = f.value(f"zext {bits} {number} to {word}") if bits != word else number
+    wide = f.value(f'call {word} asm "", "=r,0"({word} {wide})')
+    number = f.value(f"trunc {word} {wide} to {bits}") if bits != word else wide
+    return f.value(f"bitcast {bits} {number} to {vector('i1', lanes)}") if lanes > 1 else number
 
 
 def _shuffle(f: Function, type_: str, a: str, b: str, picks: list[int]) -> str:
