@@ -185,55 +185,43 @@ class _Task:
         plan, f, integers = self.plan, self.f, self.integers
         step = steps[0]
         if plan.group:
-            arrange = emit_arrange(self.module, plan)
-            f.call("void", arrange, ("ptr", sums), ("i64", str(step)), ("i64", str(steps[1])), ("ptr", self.arranged),
-                   ("i64", a.count), ("i64", b.count))
+            arrange = emit_arrange(self.module, plan, *steps)
+            f.call("void", arrange, ("ptr", sums), ("ptr", self.arranged), ("i64", a.count), ("i64", b.count))
             sums, step = self.arranged, plan.tile.columns * plan.groups
         f.call("void", f"@{self.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums), ("i64", str(step)),
                ("i64", a.first), ("i64", a.count), ("i64", integers.multiply(b.first, plan.groups)),
                ("i64", integers.multiply(b.count, plan.groups)))
 
 
-def emit_arrange(module: Module, plan: DirectPlan) -> str:
+def emit_arrange(module: Module, plan: DirectPlan, step: int, group_step: int) -> str:
     """The symbol of the function
 
-        void (ptr from, i64 step, i64 group_step, ptr to, i64 rows, i64 columns)
+        void (ptr from, ptr to, i64 rows, i64 columns)
 
     that puts the sums of a tile, which stand column after column for each of a group, in an order in which those of a group
     stand side by side for each column. Rows are `step` apart, and as far as a tile is wide where they go to.
     """
     tile, groups, dtype = plan.tile, plan.groups, plan.dtype
-    name = f"graphc.arrange.{dtype.name}.{tile.columns}x{groups}"
+    name = f"graphc.arrange.{dtype.name}.{tile.columns}x{groups}.{step}.{group_step}"
     if module.has(name):
         return f"@{name}"
-    params = [("ptr", "from"), ("i64", "step"), ("i64", "group_step"), ("ptr", "to"), ("i64", "rows"), ("i64", "columns")]
-    f = module.function(name, params, linkage="internal")
+    f = module.function(name, [("ptr", "from"), ("ptr", "to"), ("i64", "rows"), ("i64", "columns")], linkage="internal")
     integers, scalar, width = Integers(f), REGISTER[dtype.name], tile.width
-    # of each place in a row: the column that it is for, and which of the group
-    places = [divmod(place, groups) for place in range(tile.columns * groups)]
-    tables = [
-        module.constant(f"{name}.{part}", f"[{len(places)} x i64] [{', '.join(f'i64 {p[number]}' for p in places)}]")
-        for number, part in enumerate(("columns", "group"))
-    ]
-    type_, lanes = vector(scalar, width), vector("i64", width)
-    pointers = vector("ptr", width)
-    group_step = f.splat("i64", "%group_step", width)
-    gather = module.declare(f"llvm.masked.gather.v{width}{mangle(scalar)}.v{width}p0", type_,
-                            [pointers, "i32", vector("i1", width), type_])
+    # where the sums for each place in a row come from
+    sources = [place // groups + place % groups * group_step for place in range(tile.columns * groups)]
+    table = module.constant(f"{name}.sources", f"[{len(sources)} x i32] [{', '.join(f'i32 {s}' for s in sources)}]")
+    type_, lanes, pointers, bits = (vector(t, width) for t in (scalar, "i32", "ptr", "i1"))
+    gather = module.declare(f"llvm.masked.gather.{mangle(type_)}.v{width}p0", type_, [pointers, "i32", bits, type_])
     count = integers.multiply("%columns", groups)
     with f.loop("0", "%rows", hint="row") as row:
-        source = f.value(f"getelementptr {scalar}, ptr %from, i64 {integers.multiply(row, '%step')}")
+        source = f.value(f"getelementptr {scalar}, ptr %from, i64 {integers.multiply(row, step)}")
         target = f.value(f"getelementptr {scalar}, ptr %to, i64 {integers.multiply(row, tile.columns * groups)}")
         with f.loop("0", count, str(width), hint="place") as place:
-            column, of_group = (
-                f.value(f"load {lanes}, ptr {f.value(f'getelementptr i64, ptr {table}, i64 {place}')}, align 8")
-                for table in tables
-            )
-            offset = f.value(f"add {lanes} {column}, {f.value(f'mul {lanes} {of_group}, {group_step}')}")
+            offset = f.value(f"load {lanes}, ptr {f.value(f'getelementptr i32, ptr {table}, i64 {place}')}, align 4")
             at = f.value(f"getelementptr {scalar}, ptr {source}, {lanes} {offset}")
             mask = integers.mask(width, 0, integers.subtract(count, place))
-            numbers = f.call(type_, gather, (pointers, at), ("i32", str(dtype.itemsize)), (vector("i1", width), mask),
-                             (type_, "zeroinitializer"))
+            operands = (pointers, at), ("i32", str(dtype.itemsize)), (bits, mask), (type_, "zeroinitializer")
+            numbers = f.call(type_, gather, *operands)
             store_consecutive(f, dtype, width, target, place, numbers, mask)
     f.do("ret void")
     return f"@{name}"
