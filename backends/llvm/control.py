@@ -15,16 +15,25 @@ from dataclasses import dataclass
 import graphc.ops as ops
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
+from graphc.backends.llvm.host import FAILED, poll_address
 from graphc.backends.llvm.objects import address_of
 from graphc.kernel import Block, Control, Program
+from graphc.recompute import nanoseconds
 
+_FIRST = 1e6
+"""Nanoseconds after which a loop looks for signals, as far as it can be told before."""
+_MOST_STEPS = 4096
+_SOME_STEPS = 64
+"""Steps after which it does: at most, and where sizes are symbols."""
+_SIGNALS = ("PyErr_CheckSignals", "PyErr_Fetch", "PyErr_NormalizeException")
 OUT_OF_MEMORY = -1
 """What a program returns where the carries of a loop take more memory than there is."""
 
 
 def imports() -> dict[str, int]:
     """The addresses of what loops that keep their carries need from outside."""
-    return {name: address_of(getattr(ctypes.pythonapi, name)) for name in ("PyMem_RawRealloc", "PyMem_RawFree")}
+    names = ("PyMem_RawRealloc", "PyMem_RawFree", "PyGILState_Ensure", "PyGILState_Release", *_SIGNALS)
+    return {**{name: address_of(getattr(ctypes.pythonapi, name)) for name in names}, "poll": poll_address()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,41 @@ class _Call:
             checked = f.value(f"icmp sgt i32 {status}, 0")
             f.do(f"ret i32 {f.value(f'select i1 {checked}, i32 {counted}, i32 {status}')}")
             f.enter(f.label("never"))
+
+
+class _Watch:
+    """Looks for signals, such as Ctrl-C, in a loop that may have no end."""
+
+    def __init__(self, writer: _Writer) -> None:
+        self._f = f = writer.f
+        body = writer.kernel.attrs["body"]
+        sizes = [size for node in body.nodes for result in node.results for size in result.shape]
+        known = all(isinstance(size, int) for size in sizes)
+        first = max(1, min(_MOST_STEPS, int(_FIRST / max(sum(map(nanoseconds, body.nodes)), 1)))) if known else _SOME_STEPS
+        words = f.slot("[6 x i64]")
+        self._words = [writer.offset(words, str(8 * k)) for k in range(6)]
+        for place, word in zip(self._words, (first, 0, first, 0, 0, 0)):
+            f.do(f"store i64 {word}, ptr {place}")
+
+    def step(self, stop: Callable[[], None] | None = None) -> None:
+        """Count a step, and look if it is time. Where a signal's handler has raised, the kernel fails, after `stop`."""
+        f, declare = self._f, self._f.module.declare
+        words, error = self._words[0], [("ptr", place) for place in self._words[3:]]
+        left = f.value(f"sub i64 {f.value(f'load i64, ptr {words}')}, 1")
+        f.do(f"store i64 {left}, ptr {words}")
+        with f.when(f.value(f"icmp eq i64 {left}, 0")):
+            state = f.call("i32", declare("PyGILState_Ensure", "i32", []))
+            raised = f.call("i32", declare("PyErr_CheckSignals", "i32", []))
+            with f.when(f.value(f"icmp ne i32 {raised}, 0")):
+                for name in ("PyErr_Fetch", "PyErr_NormalizeException"):
+                    f.call("void", declare(name, "void", ["ptr"] * 3), *error)
+            f.call("void", declare("PyGILState_Release", "void", ["i32"]), ("i32", state))
+            f.call("void", declare("poll", "void", ["ptr"]), ("ptr", words))
+            with f.when(f.value(f"icmp eq i64 {f.value(f'load i64, ptr {words}')}, 0")):
+                if stop is not None:
+                    stop()
+                f.do(f"ret i32 {FAILED}")
+                f.enter(f.label("never"))
 
 
 class _Writer:
@@ -180,6 +224,7 @@ class _Writer:
         self.put_all(condition.inputs, self.operands)
         self.put_all(body.inputs, self.operands)
         self._start_turns(body, 0)
+        watch = _Watch(self)
         head, again, done = f.label("head"), f.label("again"), f.label("done")
         f.jump(head)
         f.enter(head)
@@ -188,6 +233,7 @@ class _Writer:
         condition.run()
         f.branch(f.value(f"icmp ne i8 {f.value(f'load i8, ptr {truth}')}, 0"), again, done)
         f.enter(again)
+        watch.step()
         self._turn(body, 0)
         f.jump(head)
         f.enter(done)
@@ -207,6 +253,7 @@ class _Writer:
         stack.hold("0")
         for j, place in enumerate(stack.places("0")):
             self.copy(place, self.operands[j], self._operand_bytes(j))
+        watch = _Watch(self)
         head, again, back = f.label("head"), f.label("again"), f.label("back")
         f.jump(head)
         f.enter(head)
@@ -215,6 +262,7 @@ class _Writer:
         condition.run(stack.free)
         f.branch(f.value(f"icmp ne i8 {f.value(f'load i8, ptr {truth}')}, 0"), again, back)
         f.enter(again)
+        watch.step(stack.free)
         following = f.value(f"add i64 {done}, 1")
         stack.hold(following)
         self.put_all(body.inputs, stack.places(done))

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ from graphc.op import OpDef
 
 FAILED = -2
 """What a program returns where an op has raised an exception, which `take_error` then has."""
+
+_OFTEN = 10_000_000
+"""Nanoseconds between two looks for signals that are fewer than need be."""
 
 _calls: weakref.WeakValueDictionary[int, HostCalls] = weakref.WeakValueDictionary()
 _number = itertools.count(1).__next__
@@ -135,6 +139,35 @@ def _host_call(key: int, number: int, count: int, blocks: Any) -> None:
         blocks[count] = 1  # no result: it would mean nothing where a signal's handler has raised before the `try`
     except BaseException as error:
         # it cannot pass through native code: raised again when the program has returned
+        _raised.error = error
+
+
+def poll_address() -> int:
+    """The address of `void poll(int64_t words[6])`, which long loops call now and then, when they have looked for signals. It
+    puts the number of steps up to the next call into the first word; 0 stays there where a signal's handler has raised what
+    the last three words refer to: the type of the exception, the exception, the traceback."""
+    address = ctypes.cast(_poll, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+@ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_int64))
+def _poll(words: Any) -> None:
+    try:
+        raised = [ctypes.cast(words[k], ctypes.py_object) for k in (3, 4, 5) if words[k]]
+        if raised:
+            _raised.error = raised[1].value
+            for reference in raised:
+                ctypes.pythonapi.Py_DecRef(reference)
+            return
+        now, before, steps = time.monotonic_ns(), words[1], words[2]
+        if before and now - before < _OFTEN:
+            steps = min(16 * steps, 1 << 40)
+        elif before and now - before > 10 * _OFTEN:
+            steps = max(steps // 4, 1)
+        words[1], words[2] = now, steps
+        words[0] = steps
+    except BaseException as error:
         _raised.error = error
 
 
