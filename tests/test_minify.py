@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from random_graphs import Maker
 
+import graphc
+import graphc.op as ops_by_name
 import graphc.ops as ops
 from graphc.compiler import clear_cache
 from graphc.config import override
@@ -158,3 +160,15 @@ def test_random_graphs(seed: int) -> None:
 def test_fuel_holds_in_the_process(arrays: list[np.ndarray]) -> None:
     with override(fuel=0):
         assert check_isolated(long_graph(2), arrays) is None
+
+
+def test_an_op_that_the_other_process_does_not_have() -> None:
+    @graphc.custom_op("minified.off", scalar=lambda x: x * 1.01)
+    def off(x: np.ndarray) -> np.ndarray:
+        return x * 1.0
+
+    try:
+        found = graphc.minify(lambda x: off(x.sin()).exp().sum(), (graphc.linspace(1, 2, 7),))
+    finally:
+        ops_by_name.OPS.pop("minified.off")
+    assert [node.op.name for node in found.graph.nodes] == ["minified.off"] and found.failure.kind != "crash"
