@@ -30,6 +30,11 @@ _STRIKES = 3
 """After so many times that it was of no use because of a tensor, it is no longer computed of that one."""
 
 
+_META, _VERSION, _COUNT, _LENT = (
+    vars(cls)[name] for cls, name in ((Tensor, "_meta"), (Meta, "version"), (Version, "count"), (Version, "lent"))
+)
+
+
 def _references(tensor: Tensor) -> int:
     return sys.getrefcount(tensor._data)
 
@@ -138,8 +143,8 @@ class SteadyInputs:
         for i, (version, count, lent) in prepared.states.items():
             tensor = self.tensors[i]
             guards += [
-                Guard("slot", tensor, Tensor._meta, tensor._meta), Guard("slot", tensor._meta, Meta.version, version),
-                Guard("slot", version, Version.count, count), Guard("slot", version, Version.lent, lent),
+                Guard("slot", tensor, _META, tensor._meta), Guard("slot", tensor._meta, _VERSION, version),
+                Guard("slot", version, _COUNT, count), Guard("slot", version, _LENT, lent),
             ]  # fmt: skip
         return guards
 

@@ -210,7 +210,7 @@ class Placed:
 
 
 def check_layout(seed: int, nodes: int) -> None:
-    """A graph of which some outputs are written over some inputs, which are strided."""
+    """A graph of which some outputs are written over some inputs, which are strided, and others are steady."""
     draw = random.Random(seed)
     made = Maker(seed, nodes)
     values = [v for v in made.graph.values() if any(v.type == i.type for i in made.graph.inputs)]
@@ -222,7 +222,8 @@ def check_layout(seed: int, nodes: int) -> None:
         if fitting:
             donated[j] = draw.choice(fitting)
     placed = [Placed(array, draw) for array in made.arrays]
-    layout = Layout(tuple(p.strides for p in placed), tuple(donated.items()))
+    steady = [i for i in range(len(placed)) if i not in donated.values() and draw.random() < 0.7]
+    layout = Layout(tuple(p.strides for p in placed), tuple(donated.items()), tuple(steady))
     outputs = [np.empty(v.shape, v.dtype.numpy) for v in graph.outputs]
     for j, i in donated.items():
         outputs[j] = placed[i].array

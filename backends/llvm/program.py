@@ -205,7 +205,7 @@ def _shifts(places: Sequence[Place], first: Sequence[Place]) -> list[int]:
 
 def _offset(buffer: Buffer) -> int:
     """Where a prepared buffer begins in the memory of all of them; others are found by their own addresses."""
-    return buffer.offset if buffer.role == "prepared" else 0  # type: ignore[return-value]
+    return buffer.offset if buffer.role == "prepared" else 0
 
 
 def _check(f: Function, step: _Step) -> None:

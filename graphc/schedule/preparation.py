@@ -58,15 +58,15 @@ def kept_values(graph: Graph, steady: Collection[Value]) -> set[Value]:
 class Division:
     """A program's kernels in two parts."""
 
-    once: list[Kernel]
-    always: list[Kernel]
-    kept: list[Buffer]
+    once: Sequence[Kernel]
+    always: Sequence[Kernel]
+    kept: Sequence[Buffer]
     """What the first part writes and the second one reads."""
 
 
 def divide(kernels: Sequence[Kernel], steady: Collection[Buffer], checked: Collection[Buffer]) -> Division:
-    """Take out the kernels that depend on steady inputs and constants alone, and write to temporaries, none that is `checked`
-    at each run."""
+    """Take out the kernels that depend on steady inputs, constants and numbers alone, and write to temporaries, none that is
+    `checked` at each run."""
     if not steady:
         return Division([], list(kernels), [])
     written: dict[Buffer, int] = {}
@@ -88,7 +88,6 @@ def divide(kernels: Sequence[Kernel], steady: Collection[Buffer], checked: Colle
         if len(fitting) == len(once):
             break
         once = fitting
-    once = [kernel for kernel in once if reads(kernel)]
     taken = set(map(id, once))
     always = [kernel for kernel in kernels if id(kernel) not in taken]
     made = {buffer: None for kernel in once for buffer in sorted(_written(kernel), key=lambda b: b.name)}
