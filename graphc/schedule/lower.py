@@ -23,7 +23,7 @@ from graphc.schedule.loops import map_kernel, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.preparation import divide, keep, steady_values
-from graphc.schedule.products import product_kernel
+from graphc.schedule.products import product_kernels
 from graphc.schedule.scatter import scatter_kernel
 from graphc.sizes import NumberNeeded, current_facts, greatest
 from graphc.types import DType, Size, bool_
@@ -253,7 +253,7 @@ class _Lowering:
         if is_control(node):
             return self._control(name, node, targets)
         if node.op.kernel == "contract":
-            return [product_kernel(name, node, values, self.memory, targets, self.machine)]
+            return product_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
         if node.op.kernel == "attention":
             return attention_kernels(name, node, self.memory, targets[root.value], self.machine, self.temporary)
         if node.op.kernel == "scatter":

@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import graphc.index as ix
 from graphc.ir import Node, Value
-from graphc.kernel import Accumulate, Accumulator, Axis, Gemm, Kernel, Loop, Loops, Reset, Statement, Store, cast
+from graphc.kernel import (
+    Accumulate,
+    Accumulator,
+    Axis,
+    Buffer,
+    Expr,
+    Gemm,
+    Kernel,
+    Loop,
+    Loops,
+    Reset,
+    Statement,
+    Store,
+    cast,
+)
 from graphc.ops.linalg import parse_spec
 from graphc.passes.layout import is_windows
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
-from graphc.schedule.loops import as_read, summed_in
+from graphc.schedule.loops import as_read, reduce_along, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
-from graphc.sizes import estimate
+from graphc.sizes import estimate, is_static
+from graphc.types import DType
 
 _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
+_LARGE = 4096
+"""Numbers of a matrix from which on it matters in which order they are read."""
 _ROWS = 4
 """Rows that a small product computes at a time."""
 
 
-def product_kernel(
+def product_kernels(
     name: str,
     node: Node,
     values: Sequence[Value],
     memory: Mapping[Value, Stored],
     targets: Mapping[Value, Stored],
     machine: Machine,
-) -> Kernel:
-    """The kernel of a contraction that stores `values`: its result, or what is computed from it element by element.
+    temporary: Callable[[str, DType, int], Buffer],
+) -> list[Kernel]:
+    """The kernels of a contraction that stores `values`: its result, or what is computed from it element by element.
 
     The columns (n) are those of the operand that has the result's last dimension, so that results are stored in order.
     """
@@ -62,7 +80,8 @@ def product_kernel(
     elif is_windows(y):
         n, k = as_read(rhs, n), as_read(rhs, k)
     work = math.prod(sizes.values())
-    small = work <= _SMALL or not (m or batch) or not n or not k
+    in_order = () if is_windows(x) or is_windows(y) else _by_vector(batch, m, n, k, lhs, rhs)
+    small = bool(in_order) or work <= _SMALL or not (m or batch) or not n or not k
     # a matrix product sees to its precision itself
     accumulator = Accumulator("acc", "sum", summed_in(node.result.dtype) if small else node.result.dtype)
     result = cast(accumulator.value, node.result.dtype)
@@ -70,8 +89,22 @@ def product_kernel(
     stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
     if small:
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
-        return _small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)
-    return Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)
+        if in_order:
+            return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
+        return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
+    return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)]
+
+
+def _by_vector(
+    batch: tuple[Axis, ...], m: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], lhs: Expr, rhs: Expr
+) -> tuple[Axis, ...]:
+    """The order in which the axes of the product of a matrix and a vector are gone through: that in which the matrix stands in
+    memory, whose numbers are read once and take longer to come than to be multiplied. Empty for other products."""
+    if not k or (m and n) or not is_static(*(axis.extent for axis in (*batch, *m, *n, *k))):
+        return ()
+    if estimate(math.prod(axis.extent for axis in (*m, *n, *k))) < _LARGE:
+        return ()
+    return (*batch, *as_read(rhs if n else lhs, (*m, *n, *k)))
 
 
 def _small(
