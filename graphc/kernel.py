@@ -620,7 +620,8 @@ class Program:
         for kernel in self.kernels:
             if isinstance(kernel, Gemm):
                 for panels, operand in zip(kernel.panels, (kernel.lhs, kernel.rhs), strict=True):
-                    found.update(e.attr for e in operand.walk() if e.op == "load" and panels is not None)
+                    if panels is not None:
+                        found.update(e.attr for e in operand.walk() if e.op == "load")
         return found
 
     def calls(self) -> Iterator[Call]:

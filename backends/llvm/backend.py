@@ -56,7 +56,8 @@ class LLVMExecutable:
         self._words = rendered.sizes
         self._precompute = self.module.address(PRECOMPUTE) if program.prepared else None
         self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None
-        self.prepared_from = tuple(i for i, buffer in enumerate(program.inputs) if buffer in program.once())
+        once = program.once()
+        self.prepared_from = tuple(i for i, buffer in enumerate(program.inputs) if buffer in once)
         """The numbers of the inputs that what is computed once depends on."""
         self.workspace = Workspace(rendered.arena if isinstance(rendered.arena, int) else 0)
         self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
