@@ -151,14 +151,15 @@ def _amx_kernel(f: Function, tile: PairTile, blocks: str) -> None:
     f.jump(ready)
     f.enter(ready)
     with f.loop("0", blocks, hint="block") as block:
-        starts = [_word(f, p, f.value(f"mul i64 {block}, {len(lanes) * BLOCK}")) for p, lanes in (("%a", rows), ("%b", columns))]
+        counts = (("%a", len(rows)), ("%b", len(columns)))
+        starts = [_word(f, pointer, f.value(f"mul i64 {block}, {count * BLOCK}")) for pointer, count in counts]
         loaded: set[int] = set()
         for (i, j), number in sums.items():  # each block is loaded where it is first needed, while others are multiplied
-            for start, first, place in zip(starts, (_LEFT, _RIGHT), (i, j)):
-                if first + place not in loaded:
-                    loaded.add(first + place)
-                    at = _word(f, start, place * BLOCK)
-                    f.call("void", load, ("i8", str(first + place)), ("ptr", at), ("i64", str(4 * PAIRS)))
+            for start, first, lanes in zip(starts, (_LEFT, _RIGHT), (i, j)):
+                if first + lanes not in loaded:
+                    loaded.add(first + lanes)
+                    place = _word(f, start, lanes * BLOCK)
+                    f.call("void", load, ("i8", str(first + lanes)), ("ptr", place), ("i64", str(4 * PAIRS)))
             f.call("void", multiply, number, ("i8", str(_LEFT + i)), ("i8", str(_RIGHT + j)))
     for at, number in sums.items():
         f.call("void", store, number, ("ptr", places[at]), stride)

@@ -133,7 +133,8 @@ def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilati
             return _merge(out, 1) if groups > 1 else out
     if g.dtype.is_floating_point and g.dtype.computes_in is not g.dtype:
         # sums of products, of which some are added once more: rounded once
-        whole = _fold_products(*(cast(v, dtype=g.dtype.computes_in) for v in (g, w)), size, stride, padding, dilation, groups)
+        wide = g.dtype.computes_in
+        whole = _fold_products(cast(g, dtype=wide), cast(w, dtype=wide), size, stride, padding, dilation, groups)
         return cast(whole, dtype=g.dtype)
     return _fold_products(g, w, size, stride, padding, dilation, groups)
 

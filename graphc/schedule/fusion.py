@@ -187,9 +187,9 @@ def _is_half_of_input(node: Node) -> bool:
     if node.op.name != "cast" or node.result.dtype.computes_in is node.result.dtype:
         return False
     value = node.operands[0]
-    while value.node is not None and value.node.op.only_moves and not value.node.op.pointwise:
-        value = value.node.operands[0]
-    return value.node is None and value.dtype is node.result.dtype.computes_in
+    while (made := value.node) is not None and made.op.only_moves and not made.op.pointwise:
+        value = made.operands[0]
+    return made is None and value.dtype is node.result.dtype.computes_in
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
