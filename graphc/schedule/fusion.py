@@ -111,7 +111,7 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
             for user in users[value]:
                 if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
                     feeds.add(value)
-            if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds):
+            if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds, feeds):
                 roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
             elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
@@ -123,15 +123,18 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
 
 
 def _needs_memory(
-    value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool
+    value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool, images: set[Value]
 ) -> bool:
-    """Whether a value that is no anchor is better written than computed where it is used."""
+    """Whether a value that is no anchor is better written than computed where it is used. What is padded to be one of the
+    `images` that products read is written into their midst."""
     if node.op.is_anchor or not node.operands:
         return False
     if node.op.name == "copy":
         return True
     if node.op.only_moves and (not node.op.pointwise or weight[value] == 0):
         return False  # it can be read where its operand stands
+    if any(user.op.name == "pad" and user.result in images for user in users):
+        return True
     if feeds:
         return not _is_half_of_input(node)
     copied = _COPIES * estimate(value.type.size)

@@ -8,7 +8,7 @@ layers. What comes from outside and goes there has the order that is wanted ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import graphc.ops as ops
 from graphc.ir import Node, Value
@@ -46,6 +46,21 @@ def choose_orders(groups: Iterable[Group], fixed: set[Value], outputs: set[Value
     wanted = {alike.of(value) for value in last}
     moved = {v for v in roots - fixed if v in last or (v.ndim >= 3 and v not in outputs and alike.of(v) in wanted)}
     return {v: channels_last(v.ndim) for v in moved}
+
+
+def within_margins(groups: Iterable[Group], orders: Mapping[Value, Order], outputs: set[Value]) -> dict[Value, Value]:
+    """Images that can be computed where they stand within what is padded of them: the padded value by the image. Then nothing
+    but its margins is left to be computed of that."""
+    within: dict[Value, Value] = {}
+    for group in groups:
+        root = group.roots[0]
+        node = root.value.node
+        if len(group.roots) > 1 or root.anchor is not None or node is None or node.op is not ops.pad:
+            continue
+        (image,) = node.operands
+        if image in orders and root.value in orders and image not in outputs:
+            within.setdefault(image, root.value)
+    return within
 
 
 def channels_last(ndim: int) -> Order:

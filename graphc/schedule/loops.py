@@ -59,6 +59,26 @@ def map_kernel(
     return _map_nest(name, axes, stores, machine)
 
 
+def margin_kernels(name: str, padded: Value, target: Stored, machine: Machine) -> list[Kernel]:
+    """What stands around that which a value pads, at the start and the end of each dimension: loop nests that store it."""
+    assert padded.node is not None
+    low, high, fill = (padded.node.attrs[attribute] for attribute in ("low", "high", "value"))
+    region = [(0, size) for size in padded.shape]  # what is left so far: (start, size) of each dimension
+    kernels: list[Kernel] = []
+    for dim, (before, after) in enumerate(zip(low, high)):
+        _, size = region[dim]
+        for start, count in ((0, before), (size - after, after)):
+            part = [*region[:dim], (start, count), *region[dim + 1 :]]
+            if count:
+                axes = [Axis(f"i{k}", extent) for k, (_, extent) in enumerate(part)]
+                index = tuple(ix.plus(ix.ZERO if a.extent == 1 else a.value, first) for a, (first, _) in zip(axes, part))
+                store = Store(target.buffer, target.place(index), kernel.constant(fill, padded.dtype))
+                axes, _, stores = merge_axes([axes[k] for k in memory_order(target.strides)], [store])
+                kernels.append(_map_nest(f"{name}.margin{len(kernels)}", axes, stores, machine))
+        region[dim] = (before, size - before - after)
+    return kernels
+
+
 def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Machine) -> Loops:
     """Loops over all axes: the innermost in lanes, as many as make a step serially, the rest as the grid."""
     values = [e for s in stores for e in (s.value, s.offset)]

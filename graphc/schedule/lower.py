@@ -18,8 +18,8 @@ from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, is_closed, is_in_memory, plan, runs_on_host
-from graphc.schedule.layout import Order, choose_orders, strides_in
-from graphc.schedule.loops import map_kernel, reduction_kernels
+from graphc.schedule.layout import Order, choose_orders, strides_in, within_margins
+from graphc.schedule.loops import map_kernel, margin_kernels, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.preparation import divide, keep, steady_values
@@ -167,8 +167,16 @@ class _Lowering:
             if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:
                 del direct[value]  # programs write what is row-major
             targets[value] = self._output(direct[value]) if value in direct else self.temporary(value, orders.get(value))
+        within = within_margins(groups, orders, set(self.graph.outputs))
+        for value, padded in within.items():
+            self.temporaries.remove(targets[value].buffer)
+            targets[value] = _inside(targets[padded], padded)
         for number, group in enumerate(groups):
-            self.kernels += self._kernels(f"k{number}", group, targets)
+            value = group.roots[0].value
+            if value.node is not None and within.get(value.node.operands[0] if value.node.operands else value) is value:
+                self.kernels += margin_kernels(f"k{number}", value, targets[value], self.machine)
+            else:
+                self.kernels += self._kernels(f"k{number}", group, targets)
             for root in group.roots:
                 self.memory[root.value] = targets[root.value]
         # what no kernel has computed in its place: inputs, constants, values returned twice, indirect outputs
@@ -353,6 +361,13 @@ class _Lowering:
             if stores[new] != [loads[old][-1]] or not _in_place(self.kernels[loads[old][-1]], old, new):
                 unsafe.add(j)
         return unsafe
+
+
+def _inside(place: Stored, padded: Value) -> Stored:
+    """Where that stands which is padded."""
+    assert padded.node is not None
+    start = sum(low * stride for low, stride in zip(padded.node.attrs["low"], place.strides))
+    return Stored(place.buffer, place.strides, place.offset + start)
 
 
 def _in_place(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
