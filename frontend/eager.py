@@ -101,7 +101,7 @@ def count() -> None:
 
 def begin() -> None:
     """Have each of the ops get its code at its next call, or wait until it pays to load the back end."""
-    global _waited, begun, calls_left
+    global _waited, begun, calls_left  # noqa: PLW0603  (states of the process, with this one writer)
     if not (_waited or is_loaded(config.backend)):
         _waited, calls_left = True, iter(range(VERY_OFTEN, -1, -1))
         return

@@ -305,8 +305,8 @@ class Preparation(Protocol):
         ...
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """What runs with the same contents of these inputs need; the others may be anything. It holds no reference to the inputs, and nothing writes to
-        it later."""
+        """What runs with the same contents of these inputs need; the others may be anything. It holds no reference to the
+        inputs, and nothing writes to it later."""
         ...
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], prepared: np.ndarray) -> None:

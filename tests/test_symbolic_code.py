@@ -224,7 +224,8 @@ def test_convolutions_of_batches_and_images_of_any_size() -> None:
     b, (x, w) = build((N, 3, M, M), (4, 3, 3, 3))
     made = ops.conv(x, w, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
     graph = b.finish([ops.relu(made)])
-    check(graph, *({"N": n, "M": m} for n, m in ((2, 8), (5, 8), (1, 13), (0, 8))))
+    # where sizes are numbers, channels stand last, and are summed in another order
+    check(graph, *({"N": n, "M": m} for n, m in ((2, 8), (5, 8), (1, 13), (0, 8))), exact=False)
 
 
 def test_a_size_may_be_a_sum_of_others() -> None:

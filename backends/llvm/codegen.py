@@ -163,7 +163,7 @@ def _optimized(text: str, machine: llvm.TargetMachine) -> Iterator[llvm.ModuleRe
 
 def _unlocked(name: str) -> Callable[..., Any]:
     function = getattr(ffi.lib, name)
-    return getattr(function, "_cfn", function)  # type: ignore[no-any-return]
+    return getattr(function, "_cfn", function)
 
 
 def _parsed(text: str, context: llvm.ContextRef) -> llvm.ModuleRef:

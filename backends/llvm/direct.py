@@ -281,8 +281,8 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
                 prefetch(f, place, ahead, level=2)
                 f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
             columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
-            for offset, row in zip(plan.lhs.offsets, sums, strict=True):
-                number = f.value(f"load {scalar}, ptr {element(a, offset)}, align {align}")
+            for distance, row in zip(plan.lhs.offsets, sums, strict=True):
+                number = f.value(f"load {scalar}, ptr {element(a, distance)}, align {align}")
                 factor = f.splat(scalar, number, tile.width)
                 for slot, column in zip(row, columns, strict=True):
                     total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))

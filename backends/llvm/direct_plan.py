@@ -196,16 +196,16 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
         return None
     cycles, tile, rows, columns, row_offsets = best
     zero = {axis.value: index.ZERO for axis in (*m, *n, *group, *steps)}
-    places = [
+    left_places, right_places = (
         Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
         for load, lanes, strides, lines, offsets in (
             (lhs, m, left, rows, row_offsets), (rhs, n, right, columns, _vector_offsets(tile, n, right[0]))
         )
-    ]  # fmt: skip
+    )  # fmt: skip
     matrices = _number(extent(kernel.batch))
     cycles *= matrices * groups
     run, runs = _number(steps[-1].extent), _number(extent(steps[:-1]))
-    runs_block = _runs_block(places[0], tile, runs, run, target)
+    runs_block = _runs_block(left_places, tile, runs, run, target)
     blocks = (matrices, rows.tiles, columns.tiles)
     is_parallel = cycles >= SERIAL
     if is_parallel:
@@ -215,8 +215,8 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
             blocks = blocks[0], blocks[1], max(blocks[2], -(-columns.tiles // _FEW_TASKS))
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
     return DirectPlan(
-        kernel, tile, kernel.batch, *places, steps, run, group, group_strides[0], epilogue, blocks[1], blocks[2], runs_block,
-        is_parallel,
+        kernel, tile, kernel.batch, left_places, right_places, steps, run, group, group_strides[0], epilogue, blocks[1],
+        blocks[2], runs_block, is_parallel,
     )
 
 
@@ -254,10 +254,14 @@ def _in_blocks(axes: Axes, load: Expr) -> tuple[Axes, tuple[Expr, ...]]:
 
 def _strides(load: Expr, lanes: Axes, steps: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """By how much the offset of a load grows along each axis of the lanes and of the steps; None if that varies."""
-    strides = [[index.stride(load.args[0], axis) for axis in axes] for axes in (lanes, steps)]
-    if not all(isinstance(stride, int) for group in strides for stride in group):
-        return None
-    return tuple(strides[0]), tuple(strides[1])  # type: ignore[return-value]
+    found: list[tuple[int, ...]] = []
+    for axes in (lanes, steps):
+        strides = [index.stride(load.args[0], axis) for axis in axes]
+        numbers = tuple(stride for stride in strides if isinstance(stride, int))
+        if len(numbers) < len(strides):
+            return None
+        found.append(numbers)
+    return found[0], found[1]
 
 
 def _tiles(

@@ -32,6 +32,6 @@ def cse(graph: Graph) -> Graph:
     new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
     for node in graph.nodes:
         if not node.results or node.results[0] not in same:
-            operands = [new[same.get(v, v)] for v in node.operands]
+            operands = tuple(new[same.get(v, v)] for v in node.operands)
             new.update(zip(node.results, copy_node(builder, node, operands).results))
     return prune(builder.finish([new[same.get(v, v)] for v in graph.outputs], graph.output_names))
