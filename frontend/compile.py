@@ -192,6 +192,8 @@ class CompiledFunction:
             except OnlyEagerly:
                 self._tracings.all.pop()
                 return None
+            if isinstance(made, Recording):
+                return made
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
                 print(f"graphc: {self._name}: traced because of {reason}: {what}")
@@ -228,8 +230,9 @@ class CompiledFunction:
         graphs = sum(not graph.is_bound for found in self._graphs.values() for graph in found)
         return graphs + len(self._sizes.graphs())
 
-    def _made(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching:
-        """A new graph for a call: for all sizes, where sizes change, or for those of the call."""
+    def _made(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Branching | Recording:
+        """A new graph for a call: for all sizes, where sizes change, or for those of the call; or the call itself, if no graph
+        is to be kept of it."""
         leaves, _ = flatten((args, kwargs))
         branches = any(isinstance(graph, Branching) for known in self._graphs.values() for graph in known)
         symbolic = None if branches or self._by_python is not None else self._sizes.plan(key, leaves)
@@ -254,6 +257,8 @@ class CompiledFunction:
             may_pass=key not in self._settled,
         )
         if failed is not None:
+            if recording.error is not None:
+                return recording  # a wrong call, which says nothing of what others of these kinds come to
             self._sizes.refuse(key, leaves, failed)
         if recording.is_done:
             return Branching(recording, self._by_python, self.options.memory_budget)

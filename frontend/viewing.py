@@ -52,7 +52,7 @@ class Viewing(eager.Maker):
     def __call__(self, source: Tensor, attrs: dict[str, Any]) -> Tensor:
         """The view. What NumPy does not find wrong with the attributes is taken to be right."""
         array = source._data
-        if type(array) is np.ndarray:
+        if type(array) is np.ndarray and active() is None:
             try:
                 seen = self._ref(array, **attrs)
             except ValueError:
