@@ -228,6 +228,15 @@ def test_convolutions_of_batches_and_images_of_any_size() -> None:
     check(graph, *({"N": n, "M": m} for n, m in ((2, 8), (5, 8), (1, 13), (0, 8))), exact=False)
 
 
+def test_images_of_any_size_beside_one_of_a_pixel() -> None:
+    b, (x, w, v) = build((2, 16, M, M), (16, 16, 3, 3), (16, 16, 3, 3))
+    same = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+    image = ops.relu(ops.conv(x, w, **same))
+    pixel = ops.tanh(ops.conv(ops.reshape(ops.sum(image, (2, 3)), (2, 16, 1, 1)) * 0.01, v, **same))
+    graph = b.finish([image * ops.broadcast_to(pixel, image.shape) + 1.0])
+    check(graph, *({"M": m} for m in (8, 5, 13)), tolerance=1e-3, exact=False)
+
+
 def test_a_size_may_be_a_sum_of_others() -> None:
     b, (x, y) = build((2 * N + 1,), (N,))
     graph = b.finish([ops.concat(x, y, axis=0) * 2.0, ops.sum(x, (0,))])

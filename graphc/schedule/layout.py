@@ -45,7 +45,7 @@ def choose_orders(groups: Iterable[Group], fixed: set[Value], outputs: set[Value
                 alike.unite(first.setdefault(shape, value), value)
     wanted = {alike.of(value) for value in last}
     moved = {v for v in roots - fixed if v in last or (v.ndim >= 3 and v not in outputs and alike.of(v) in wanted)}
-    return {v: channels_last(v.ndim) for v in moved}
+    return {v: channels_last(v.ndim) for v in moved if is_static(*v.shape)}
 
 
 def within_margins(groups: Iterable[Group], orders: Mapping[Value, Order], outputs: set[Value]) -> dict[Value, Value]:

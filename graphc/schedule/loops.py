@@ -37,8 +37,6 @@ _STEP = 8192
 """About how many elements one step of a grid computes."""
 _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
-_FEW_COLUMNS = 512
-"""As many columns give little to run in parallel, as they are summed in registers next to each other."""
 _SHORT = 16
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
 _WIDE = 16
