@@ -11,7 +11,6 @@ the columns of a tile, which a convolution's weights are, stay near meanwhile. T
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ from graphc.backends.llvm.epilogue import emit_epilogue
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import LINE_BYTES, prefetch, store_consecutive
-from graphc.backends.llvm.microkernel import add, emit_merge, multiply_add
+from graphc.backends.llvm.microkernel import cleared_sums, emit_merge, finish_with_sums, multiply_add
 from graphc.kernel import Axis, Expr
 
 _AHEAD = 16
@@ -256,9 +255,7 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     scalar = REGISTER[tile.dtype.name]
     type_ = vector(scalar, tile.width)
     align = tile.dtype.itemsize
-    sums = [[f.slot(type_) for _ in range(tile.vectors)] for _ in range(tile.rows)]
-    for slot in itertools.chain.from_iterable(sums):
-        f.do(f"store {type_} zeroinitializer, ptr {slot}")
+    sums = cleared_sums(f, tile)
     pointers = [f.slot("ptr"), f.slot("ptr")]
     following = f.slot("ptr")
     f.do(f"store ptr %next, ptr {following}")
@@ -289,19 +286,5 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
                     f.do(f"store {type_} {total}, ptr {slot}")
             for slot, pointer, operand in zip(pointers, (a, b), (plan.lhs, plan.rhs)):
                 f.do(f"store ptr {element(pointer, operand.step_strides[-1])}, ptr {slot}")
-    adding, storing, done = f.label("adding"), f.label("storing"), f.label("done")
-    f.branch("%accumulate", adding, storing)
-    for label in (adding, storing):
-        f.enter(label)
-        for i, row in enumerate(sums):
-            start = element("%c", f.value(f"mul i64 %c_step, {i}"))
-            for v, slot in enumerate(row):
-                place = element(start, v * tile.width)
-                total = f.value(f"load {type_}, ptr {slot}")
-                if label is adding:
-                    total = add(f, tile.dtype, type_, f.value(f"load {type_}, ptr {place}, align {align}"), total)
-                f.do(f"store {type_} {total}, ptr {place}, align {align}")
-        f.jump(done)
-    f.enter(done)
-    f.do("ret void")
+    finish_with_sums(f, tile, sums)
     return f"@{name}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
-from graphc.backends.llvm.gemm_plan import MOST_TASKS, SERIAL, Epilogue, choose_blocks
+from graphc.backends.llvm.gemm_plan import SERIAL, Epilogue, choose_blocks
 from graphc.backends.llvm.microkernel import (
     CALL,
     LATENCY,
@@ -153,11 +153,6 @@ class DirectPlan:
     @property
     def tasks(self) -> int:
         return math.prod(self.grid)
-
-    @property
-    def workers(self) -> int:
-        """How many tasks can run at once, or more than that."""
-        return min(self.tasks, MOST_TASKS) if self.is_parallel else 1
 
     @property
     def sums(self) -> int:

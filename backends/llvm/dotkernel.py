@@ -14,7 +14,7 @@ from graphc.backends.llvm.builder import Function, Module, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import load_consecutive, store_consecutive
-from graphc.backends.llvm.microkernel import LATENCY, LOADS_PER_CYCLE, PER_CYCLE, add, lanes_of, multiply_add
+from graphc.backends.llvm.microkernel import LATENCY, LOADS_PER_CYCLE, PER_CYCLE, add, begin_microkernel, lanes_of, multiply_add
 from graphc.backends.llvm.target import Target
 from graphc.types import DType
 
@@ -66,10 +66,7 @@ def emit_dotkernel(module: Module, tile: DotTile) -> str:
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol
-    params = [("i64", "k"), ("ptr", "a"), ("i64", "a_step"), ("ptr", "b"), ("i64", "b_step"), ("ptr", "c")]
-    f = module.function(
-        tile.symbol, [*params, ("i64", "c_step"), ("i1", "accumulate")], linkage="internal", attributes="nounwind noinline"
-    )
+    f = begin_microkernel(module, tile.symbol)
     integers, width = Integers(f), tile.width
     type_ = vector(REGISTER[tile.dtype.name], width)
     sums = [f.slot(type_) for _ in range(tile.rows * tile.columns)]

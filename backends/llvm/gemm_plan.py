@@ -29,7 +29,7 @@ _LONG_TASK = 500_000  # what a task may take though that makes them many
 _PACKING = 0.6  # to pack a number
 _FETCHING = 0.4  # to fetch one from beyond the level-2 cache
 _TASKS = 64  # as many as that are wanted
-MOST_TASKS = 128
+_MOST_TASKS = 128
 _RELOADING = 0.05  # to bring one of the right operand into the level-1 cache, for each part of the rows
 _THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
@@ -169,7 +169,7 @@ class Plan:
         """How many tasks can run at once, or more than that."""
         if not self.is_parallel:
             return 1
-        return self.tasks if estimate(self.tasks) < MOST_TASKS else MOST_TASKS
+        return self.tasks if estimate(self.tasks) < _MOST_TASKS else _MOST_TASKS
 
     # Memory, in elements
 
@@ -384,7 +384,7 @@ def choose_blocks(
     """
     batch, m, n = tiles
     size = tile.dtype.itemsize
-    wanted = max(2, int(min(MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
+    wanted = max(2, int(min(_MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
     cached = target.l2_bytes // (2 * size)  # numbers that stay in the level-2 cache, beside others
     most_rows = m if isinstance(tile, DotTile) else max(1, cached // (k_block * tile.rows))
     if batch >= wanted:
@@ -392,7 +392,7 @@ def choose_blocks(
     each = -(-wanted // batch)
     best: tuple[float, int, int] | None = None
     least = -(-m // most_rows)
-    for m_parts in range(least, max(least, min(m, MOST_TASKS)) + 1):
+    for m_parts in range(least, max(least, min(m, _MOST_TASKS)) + 1):
         m_block = -(-m // m_parts)
         m_parts = -(-m // m_block)
         n_block = -(-n // min(n, -(-each // m_parts)))

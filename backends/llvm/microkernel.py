@@ -117,39 +117,31 @@ def multiply_add(f: Function, dtype: DType, type_: str, a: str, b: str, c: str) 
     return add(f, dtype, type_, f.value(f"{multiply} {type_} {a}, {b}"), c)
 
 
-def emit_microkernel(module: Module, tile: Tile) -> str:
-    """The symbol of the function
+def begin_microkernel(module: Module, symbol: str) -> Function:
+    """Begin a function
 
         void (i64 k, ptr a, i64 a_step, ptr b, i64 b_step, ptr c, i64 c_step, i1 accumulate)
-
-    that computes c = a b, or c += a b. Step k reads `rows` numbers at a + k * a_step and `columns` consecutive ones at
-    b + k * b_step; row i of the result is at c + i * c_step (all in elements).
     """
-    symbol = f"@{tile.symbol}"
-    if module.has(tile.symbol):
-        return symbol
     params = [("i64", "k"), ("ptr", "a"), ("i64", "a_step"), ("ptr", "b"), ("i64", "b_step"), ("ptr", "c")]
-    f = module.function(
-        tile.symbol, [*params, ("i64", "c_step"), ("i1", "accumulate")], linkage="internal", attributes="nounwind noinline"
+    return module.function(
+        symbol, [*params, ("i64", "c_step"), ("i1", "accumulate")], linkage="internal", attributes="nounwind noinline"
     )
-    scalar = REGISTER[tile.dtype.name]
-    type_ = vector(scalar, tile.width)
-    align = tile.dtype.itemsize
+
+
+def cleared_sums(f: Function, tile: Tile) -> list[list[str]]:
+    """A slot for each vector of a tile, row by row, with zeros in it."""
+    type_ = vector(REGISTER[tile.dtype.name], tile.width)
     sums = [[f.slot(type_) for _ in range(tile.vectors)] for _ in range(tile.rows)]
     for slot in itertools.chain.from_iterable(sums):
         f.do(f"store {type_} zeroinitializer, ptr {slot}")
-    a_slot, b_slot = f.slot("ptr"), f.slot("ptr")
-    f.do(f"store ptr %a, ptr {a_slot}")
-    f.do(f"store ptr %b, ptr {b_slot}")
-    # The result's lines are fetched meanwhile, a row every few steps: all at once, they would hold up the operands.
-    few = f.value(f"udiv i64 %k, {_FETCH_DIVISOR}")
-    most = f.value(f"sub i64 %k, {f.value(f'mul i64 {few}, {tile.rows}')}")
-    first = f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
-    with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
-        _prefetch_row(f, tile, fetched)
-        last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
-        with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
-            _step(f, tile, a_slot, b_slot, sums)
+    return sums
+
+
+def finish_with_sums(f: Function, tile: Tile, sums: Sequence[Sequence[str]]) -> None:
+    """End a function by storing a tile's sums at `c`, rows `c_step` apart; with `accumulate`, by adding them to what is there."""
+    scalar = REGISTER[tile.dtype.name]
+    type_ = vector(scalar, tile.width)
+    align = tile.dtype.itemsize
     adding, storing, done = f.label("adding"), f.label("storing"), f.label("done")
     f.branch("%accumulate", adding, storing)
     for label in (adding, storing):
@@ -166,6 +158,34 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
         f.jump(done)
     f.enter(done)
     f.do("ret void")
+
+
+def emit_microkernel(module: Module, tile: Tile) -> str:
+    """The symbol of the function
+
+        void (i64 k, ptr a, i64 a_step, ptr b, i64 b_step, ptr c, i64 c_step, i1 accumulate)
+
+    that computes c = a b, or c += a b. Step k reads `rows` numbers at a + k * a_step and `columns` consecutive ones at
+    b + k * b_step; row i of the result is at c + i * c_step (all in elements).
+    """
+    symbol = f"@{tile.symbol}"
+    if module.has(tile.symbol):
+        return symbol
+    f = begin_microkernel(module, tile.symbol)
+    sums = cleared_sums(f, tile)
+    a_slot, b_slot = f.slot("ptr"), f.slot("ptr")
+    f.do(f"store ptr %a, ptr {a_slot}")
+    f.do(f"store ptr %b, ptr {b_slot}")
+    # The result's lines are fetched meanwhile, a row every few steps: all at once, they would hold up the operands.
+    few = f.value(f"udiv i64 %k, {_FETCH_DIVISOR}")
+    most = f.value(f"sub i64 %k, {f.value(f'mul i64 {few}, {tile.rows}')}")
+    first = f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
+    with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
+        _prefetch_row(f, tile, fetched)
+        last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
+        with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
+            _step(f, tile, a_slot, b_slot, sums)
+    finish_with_sums(f, tile, sums)
     return symbol
 
 

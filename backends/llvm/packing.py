@@ -115,6 +115,20 @@ class Panel:
     to: str
 
 
+def lane_tables(f: Function, operand: Operand, panel: Panel) -> dict[Axis, str]:
+    """Tables of the lanes' axes at each lane of a panel; beyond the operand's last lane, more of that. They save dividing again
+    for each part of the panel."""
+    integers, lanes = Integers(f), operand.lanes
+    tables = {axis: f.slot(f"[{panel.rows} x i64]") for axis in lanes}
+    if not tables:
+        return tables
+    with integers.loop(0, panel.rows, "lane") as j:
+        lane = integers.least(integers.add(panel.first, j), extent(lanes) - 1)
+        for axis, place in zip(lanes, locate(f, lanes, lane), strict=True):
+            f.do(f"store i64 {place}, ptr {f.value(f'getelementptr i64, ptr {tables[axis]}, i64 {j}')}")
+    return tables
+
+
 def emit_packing(
     f: Function, operand: Operand, panel: Panel, dtype: DType, width: int, target: Target, pointers: Callable[[Buffer], str]
 ) -> None:
@@ -360,7 +374,7 @@ class _BySquares(_Packer):
         """Squares of as many lanes and steps as a vector has numbers. The last lanes of the panel may be in two squares,
         so that none reaches beyond it."""
         f, integers, width, rows = self.f, self.integers, self.width, self.panel.rows
-        tables = self.tables()
+        tables = lane_tables(self.f, self.operand, self.panel)
         with integers.loop(0, -(-rows // width), "group") as group:
             start = integers.least(integers.multiply(group, width), max(0, rows - width))
             runs = self.runs([self.scope(width)])
@@ -398,19 +412,6 @@ class _BySquares(_Packer):
         transpose = emit_transpose(self.f.module, self.dtype, self.width)
         steps = (("i64", size_operand(self.f, stride)), ("i64", str(self.panel.rows)))
         self.f.call("void", transpose, ("ptr", square), steps[0], ("ptr", at), steps[1])
-
-    def tables(self) -> dict[Axis, str]:
-        """Tables of the lanes' axes at each lane of the panel; beyond the operand's last lane, more of that. They save
-        dividing again for each square."""
-        f, lanes, rows = self.f, self.operand.lanes, self.panel.rows
-        tables = {axis: f.slot(f"[{rows} x i64]") for axis in lanes}
-        if not tables:
-            return tables
-        with self.integers.loop(0, rows, "lane") as j:
-            lane = self.integers.least(self.integers.add(self.panel.first, j), extent(lanes) - 1)
-            for axis, place in zip(lanes, locate(f, lanes, lane), strict=True):
-                f.do(f"store i64 {place}, ptr {f.value(f'getelementptr i64, ptr {tables[axis]}, i64 {j}')}")
-        return tables
 
     def square(self, scope: Evaluator, tables: dict[Axis, str], start: str, place: str, at: str) -> None:
         """Evaluate `width` steps of each lane from `start` on and store them turned."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from graphc.backends.llvm.axes import extent, locate, ordered
+from graphc.backends.llvm.axes import locate, ordered
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
-from graphc.backends.llvm.packing import Operand, Panel, emit_packing, panel_size
+from graphc.backends.llvm.packing import Operand, Panel, emit_packing, lane_tables, panel_size
 from graphc.backends.llvm.pairtile import BLOCK, LANES, PAIRS, STEPS
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
@@ -76,7 +76,7 @@ class _PairPacker:
         if value.op == "cast" and value.args[0].dtype is float32:
             value = value.args[0]  # rounded as it is packed
         value = ordered(value, (*self.operand.batch, *self.operand.steps, *self.operand.lanes))
-        tables = self.tables()
+        tables = lane_tables(self.f, self.operand, self.panel)
         base = Evaluator(f, STEPS, self.pointers)
         for axis, place in zip(self.operand.batch, panel.batch, strict=True):
             base.bind(axis, place)
@@ -126,18 +126,6 @@ class _PairPacker:
         name = f.module.declare("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _BFLOATS, [half, half])
         pairs = f.call(_BFLOATS, name, (half, parts[1]), (half, parts[0]))
         return f.value(f"bitcast {_BFLOATS} {pairs} to {_HALVES}")
-
-    def tables(self) -> dict[Axis, str]:
-        """Tables of the lanes' axes at each lane of the panel; beyond the operand's last lane, more of that."""
-        f, lanes, rows = self.f, self.operand.lanes, self.panel.rows
-        tables = {axis: f.slot(f"[{rows} x i64]") for axis in lanes}
-        if not tables:
-            return tables
-        with self.integers.loop(0, rows, "lane") as j:
-            lane = self.integers.least(self.integers.add(self.panel.first, j), extent(lanes) - 1)
-            for axis, place in zip(lanes, locate(f, lanes, lane), strict=True):
-                f.do(f"store i64 {place}, ptr {f.value(f'getelementptr i64, ptr {tables[axis]}, i64 {j}')}")
-        return tables
 
     # Steps put together
 

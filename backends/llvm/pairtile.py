@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.microkernel import begin_microkernel
 from graphc.backends.llvm.target import Target
 from graphc.sizes import ceil_div
 from graphc.types import DType, Size, float32
@@ -87,10 +88,7 @@ def emit_pair_kernel(module: Module, tile: PairTile) -> str:
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol
-    params = [("i64", "k"), ("ptr", "a"), ("i64", "a_step"), ("ptr", "b"), ("i64", "b_step"), ("ptr", "c")]
-    f = module.function(
-        tile.symbol, [*params, ("i64", "c_step"), ("i1", "accumulate")], linkage="internal", attributes="nounwind noinline"
-    )
+    f = begin_microkernel(module, tile.symbol)
     blocks = f.value(f"udiv i64 {Integers(f).add('%k', STEPS - 1)}, {STEPS}")
     (_amx_kernel if tile.amx else _vector_kernel)(f, tile, blocks)
     f.do("ret void")

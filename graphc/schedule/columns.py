@@ -25,6 +25,7 @@ import graphc.kernel as kernel
 from graphc.kernel import Accumulate, Axis, Buffer, Expr, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
+from graphc.schedule.statements import last_limit
 from graphc.sizes import ceil_div
 from graphc.types import DType, int64
 
@@ -74,9 +75,9 @@ def cut_columns(
     lanes = choose_lanes([value], column, machine, 4)
 
     def over_columns(*body: Statement) -> Loop:
-        return Loop(column, body, lanes, _limit(columns, blocks, width))
+        return Loop(column, body, lanes, last_limit(columns, blocks, width))
 
-    group_limit = _limit(ceil_div(rows, group), piece, groups)
+    group_limit = last_limit(ceil_div(rows, group), piece, groups)
     row_limit = None
     if rows % group:
         left = ix.plus(ix.plus(ix.times(piece.value, -size), ix.times(groups_axis.value, -group)), rows)
@@ -102,10 +103,3 @@ def cut_columns(
 def _is_along(value: Expr, axis: Axis) -> bool:
     """Whether something is read one by one along an axis."""
     return any(e.op == "load" and ix.stride(e.args[0], axis) == 1 for e in value.walk())
-
-
-def _limit(extent: int, step: Axis, size: int) -> Expr | None:
-    """Where a loop of `size` stops in the last of the steps; None where all of them are whole."""
-    if extent % size == 0:
-        return None
-    return Expr("minimum", (ix.plus(ix.times(step.value, -size), extent), ix.number(size)), int64)

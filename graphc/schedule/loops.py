@@ -28,7 +28,7 @@ from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
 from graphc.schedule.machine import Machine
-from graphc.schedule.statements import substitute_statements
+from graphc.schedule.statements import cut_loop, substitute_statements
 from graphc.schedule.tiles import map_in_tiles
 from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size, int64
@@ -105,14 +105,7 @@ def block(
             count = ceil_div(lane_axis.extent, _STEP)
             size = ceil_div(lane_axis.extent, count)
             size = ceil_div(size, lanes) * lanes if lanes else size
-        count = ceil_div(lane_axis.extent, size)
-        step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, size)
-        whole = {lane_axis.value: ix.plus(ix.times(step.value, size), within.value)}
-        limit = None
-        if count * size != lane_axis.extent:
-            left = ix.plus(ix.times(step.value, -size), lane_axis.extent)
-            limit = Expr("minimum", (left, ix.number(size)), int64)
-        loop = Loop(within, substitute_statements(body, whole), lanes, limit)
+        step, loop = cut_loop(lane_axis, size, body, lanes)
         return [*outer, step], (loop,)
     inner: Statement = Loop(lane_axis, body, lanes)
     done = lane_axis.extent
@@ -258,14 +251,7 @@ def _reduction_nest(
     if fits(lane_axis.extent, width):
         per_step = per_lanes * max(1, estimate(lane_axis.extent) / lanes)
         return Loops(name, tuple(rest), (Loop(lane_axis, body, lanes),), cost=per_step, work=work * lane_axis.extent)
-    count = ceil_div(lane_axis.extent, width)
-    step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, width)
-    whole = {lane_axis.value: ix.plus(ix.times(step.value, width), within.value)}
-    limit = None
-    if count * width != lane_axis.extent:
-        left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
-        limit = Expr("minimum", (left, ix.number(width)), int64)
-    loop = Loop(within, substitute_statements(body, whole), lanes, limit)
+    step, loop = cut_loop(lane_axis, width, body, lanes)
     return Loops(name, (*rest, step), (loop,), cost=per_lanes * width / lanes, work=work)
 
 

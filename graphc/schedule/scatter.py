@@ -11,8 +11,8 @@ from graphc.kernel import Axis, Expr, Kernel, Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
-from graphc.schedule.statements import substitute_statements
-from graphc.sizes import ceil_div, estimate
+from graphc.schedule.statements import cut_loop
+from graphc.sizes import estimate
 from graphc.types import int64
 
 _VECTORS = 4
@@ -49,14 +49,7 @@ def _by_rows(name: str, axes: list[Axis], axis: int, store: Store, machine: Mach
     lanes = choose_lanes([store.value], lane_axis, machine)
     outer = [a for a in axes[:-1] if a is not axes[axis]]
     width = max(lanes, 1) * _VECTORS
-    count = ceil_div(lane_axis.extent, width)
-    step, within = Axis(f"{lane_axis.name}.block", count), Axis(lane_axis.name, width)
-    whole = {lane_axis.value: ix.plus(ix.times(step.value, width), within.value)}
-    limit = None
-    if count * width != lane_axis.extent:
-        left = ix.plus(ix.times(step.value, -width), lane_axis.extent)
-        limit = Expr("minimum", (left, ix.number(width)), int64)
-    row = Loop(within, substitute_statements((store,), whole), lanes, limit)
+    step, row = cut_loop(lane_axis, width, (store,), lanes)
     body = Loop(axes[axis], (row,))
     nanoseconds = estimate(axes[axis].extent) * _VECTORS * cost([store.value], lane_axis)
     return Loops(name, (*outer, step), (body,), cost=nanoseconds, work=axes[axis].extent)

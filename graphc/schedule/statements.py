@@ -1,16 +1,33 @@
-"""Statements with other leaves in their expressions."""
+"""Statements with other leaves in their expressions, and loops cut into steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import graphc.index as ix
-from graphc.kernel import Accumulate, Expr, Loop, Statement, Store
+from graphc.kernel import Accumulate, Axis, Expr, Loop, Statement, Store
+from graphc.sizes import ceil_div
+from graphc.types import Size, int64
 
 
 def substitute_statements(body: Sequence[Statement], values: Mapping[Expr, Expr]) -> tuple[Statement, ...]:
     """Replace leaves in statements."""
     return tuple(_substitute(body, values, {}))
+
+
+def cut_loop(axis: Axis, size: Size, body: Sequence[Statement], lanes: int) -> tuple[Axis, Loop]:
+    """A loop along an axis in steps of `size`: the axis of the steps, and the loop that is one of them."""
+    step, within = Axis(f"{axis.name}.block", ceil_div(axis.extent, size)), Axis(axis.name, size)
+    whole = {axis.value: ix.plus(ix.times(step.value, size), within.value)}
+    return step, Loop(within, substitute_statements(body, whole), lanes, last_limit(axis.extent, step, size))
+
+
+def last_limit(extent: Size, step: Axis, size: Size) -> Expr | None:
+    """Where a loop of `size` stops in the last of the steps that go through an extent; None where all of them are whole."""
+    if step.extent * size == extent:
+        return None
+    left = ix.plus(ix.times(step.value, -size), extent)
+    return Expr("minimum", (left, ix.number(size)), int64)
 
 
 def _substitute(

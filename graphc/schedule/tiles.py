@@ -22,9 +22,8 @@ import graphc.kernel as kernel
 from graphc.kernel import Axis, Buffer, Expr, Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
-from graphc.schedule.statements import substitute_statements
+from graphc.schedule.statements import last_limit, substitute_statements
 from graphc.sizes import ceil_div, estimate
-from graphc.types import int64
 
 _SIDE = 64
 """Elements along each side of a tile: of four bytes, they are some lines of the cache in both directions."""
@@ -112,10 +111,7 @@ class _Cut:
         self.step = Axis(f"{axis.name}.tile", ceil_div(extent, size))
         self.within = Axis(axis.name, size)
         self.place = ix.plus(ix.times(self.step.value, size), self.within.value)
-        self._limit: Expr | None = None
-        if self.step.extent * size != extent:
-            left = ix.plus(ix.times(self.step.value, -size), extent)
-            self._limit = Expr("minimum", (left, ix.number(size)), int64)
+        self._limit = last_limit(extent, self.step, size)
 
     def loop(self, body: tuple[Statement, ...], lanes: int) -> Loop:
         """A loop over what a step has of the axis."""
