@@ -138,7 +138,8 @@ def cleared_sums(f: Function, tile: Tile) -> list[list[str]]:
 
 
 def finish_with_sums(f: Function, tile: Tile, sums: Sequence[Sequence[str]]) -> None:
-    """End a function by storing a tile's sums at `c`, rows `c_step` apart; with `accumulate`, by adding them to what is there."""
+    """End a function by storing a tile's sums at `c`, rows `c_step` apart; with `accumulate`, by adding them to what is
+    there."""
     scalar = REGISTER[tile.dtype.name]
     type_ = vector(scalar, tile.width)
     align = tile.dtype.itemsize
