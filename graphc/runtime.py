@@ -64,6 +64,11 @@ class Function:
         return self.entry.graph
 
     @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights that the function takes, by name."""
+        return {name: self._weights[position] for position, name in self.entry.weights.items()}
+
+    @property
     def inputs(self) -> dict[str, TensorType]:
         """The types of the arrays that a call gives, by name and in order."""
         return {name: value.type for name, value in zip(self._names, self.entry.arguments)}

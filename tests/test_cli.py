@@ -281,3 +281,15 @@ def test_cases_take_inputs_from_files(graphc: Command, path: Path, tmp_path: Pat
     assert "agrees" in succeeded(graphc("bisect", path, "--inputs", tmp_path / "x.npz"))
     failed(graphc("bisect", path, "-i", f"y={tmp_path / 'x.npy'}"), "no input 'y'")
     failed(graphc("bisect", path, "--entry", "nothing"), "no graph 'nothing'")
+
+
+# export
+
+
+def test_export_to_onnx(graphc: Command, path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
+    target = path.with_suffix(".onnx")
+    assert "opset 19" in succeeded(graphc("export", path, "--onnx", target, "--opset", 19))
+    assert [value.name for value in onnx.load(target).graph.input] == ["x"]
+    failed(graphc("export", path), "no format", "--onnx")
+    failed(graphc("export", path, "--onnx", target, "--opset", 3), "opset 3", "18 to 23")

@@ -61,6 +61,7 @@ FLOORS = (
     "graphc.delta_debugging",
     "graphc.package",
     "graphc.runtime",
+    "graphc.onnx_format",
     "graphc.benchmark",
     "graphc.cli",
 )

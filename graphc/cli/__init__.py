@@ -11,6 +11,7 @@ import typer
 from graphc.cli.bench import bench
 from graphc.cli.bisect import bisect
 from graphc.cli.cache import cache
+from graphc.cli.export import export
 from graphc.cli.inspect import inspect
 from graphc.cli.minify import minify
 from graphc.cli.opt import opt
@@ -32,6 +33,7 @@ app.command()(opt)
 app.command()(bisect)
 app.command()(minify)
 app.command()(bench)
+app.command()(export)
 app.add_typer(cache, name="cache")
 
 

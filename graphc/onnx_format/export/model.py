@@ -1,0 +1,163 @@
+"""An entry of a program as an ONNX model, in memory and as a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.conditions import conditions, relying_on
+from graphc.errors import ArgumentError
+from graphc.onnx_format.export import control, elementwise, movement, products, reductions
+from graphc.onnx_format.export.graphs import write_nodes
+from graphc.onnx_format.export.values import value_info
+from graphc.onnx_format.export.writer import Model, Writer
+from graphc.onnx_format.protobuf import element_type, onnx
+from graphc.package.entry import Entry, prepare
+from graphc.types import dtype_of
+
+MIN_OPSET, OPSET, MAX_OPSET = 18, 18, 23
+"""Versions of ONNX's operators: the least and the greatest that models can be made for, and the usual one."""
+
+FAMILIES = (control, elementwise, movement, products, reductions)
+"""The modules that hold the tables."""
+
+_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
+"""The version of the file format that came with a version of the operators."""
+_MOST_INLINE = (1 << 31) - (1 << 24)
+"""Bytes of weights up to which a model is one file: a protobuf message is less than 2 GB."""
+_SMALLEST_OUTSIDE = 1024
+_ALIGNMENT = 4096
+
+
+def write_onnx(
+    entry: Entry,
+    weights: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    opset: int = OPSET,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    external_data: bool | None = None,
+) -> Any:
+    """An entry of a program as a `ModelProto`, checked by `onnx.checker`, and written to `path` if one is given.
+
+    Inputs, outputs and weights keep their names, and sizes that may change theirs. Conditions on sizes are not kept, as ONNX
+    has none.
+
+    opset
+        The version of ONNX's operators, from 18 to 23.
+    input_names, output_names
+        What inputs and outputs are called, if not as the entry's graph has them.
+    external_data
+        Whether the weights stand in a file of their own beside the model, `<name>.data`; by default where they come to 2 GB.
+
+    UnsupportedError, with the line that it comes from, for what ONNX has no operator for. ArgumentError for another opset, and
+    for weights of 2 GB without a path.
+    """
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ArgumentError(f"opset {opset}", expected=f"{MIN_OPSET} to {MAX_OPSET}")
+    entry, constants = prepare(entry)
+    called = [str(value.name) for value in entry.arguments]
+    inputs = _names("input_names", input_names, called)
+    outputs = _names("output_names", output_names, entry.graph.output_names or ())
+    model, main = _graph(entry, {**weights, **constants}, opset, inputs, outputs)
+    total = sum(array.nbytes for array in model.initializers.values())
+    outside = total >= _MOST_INLINE if external_data is None else external_data
+    if outside and path is None:
+        raise ArgumentError(f"a model with {total} bytes of weights in a file of their own", expected="a path to write it to")
+    data = None if path is None or not outside else f"{os.fspath(path)}.data"
+    main.initializer.extend(_initializers(model.initializers, data))
+    helper = onnx("onnx.helper")
+    made = helper.make_model(main, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSIONS[opset],
+                             producer_name="graphc")
+    if path is not None:
+        with open(path, "wb") as file:
+            file.write(made.SerializeToString())
+    onnx("onnx.checker").check_model(made if data is None else os.fspath(path), full_check=data is None)
+    return made
+
+
+def _names(what: str, given: Sequence[str] | None, own: Sequence[str]) -> list[str]:
+    names = list(own if given is None else given)
+    if len(names) != len(own) or not all(isinstance(name, str) and name for name in names):
+        raise ArgumentError(f"{what}: {names}", expected=f"a name for each of {', '.join(own)}")
+    return names
+
+
+def _graph(
+    entry: Entry, weights: Mapping[str, np.ndarray], opset: int, inputs: list[str], outputs: list[str]
+) -> tuple[Model, Any]:
+    """What all graphs share, and the main graph without its weights."""
+    graph = entry.graph
+    model = Model(opset)
+    bound = entry.weights
+    names = dict(zip((i for i in range(len(graph.inputs)) if i not in bound), inputs, strict=True))
+    model.taken.update(inputs, outputs)  # what a caller names is never renamed
+    if len(model.taken) < len(inputs) + len(outputs):
+        twice = next(name for name, count in Counter([*inputs, *outputs]).items() if count > 1)
+        raise ArgumentError(f"two inputs or outputs are called {twice!r}", expected="different names, as ONNX needs them",
+                            hint="give others by input_names and output_names")
+    by_weight: dict[str, str] = {}
+    for i, weight in bound.items():
+        if weight not in by_weight:
+            by_weight[weight] = model.free(weight)
+            model.initializers[by_weight[weight]] = weights[weight]
+        names[i] = by_weight[weight]
+    main = Writer(model)
+    given = [(names[i], value.type) for i, value in enumerate(graph.inputs) if i not in bound]
+    with relying_on(conditions(value.info for value in graph.inputs)):
+        main.learn_sizes(given)
+        results = write_nodes(main, graph, [names[i] for i in range(len(graph.inputs))])
+    _name_outputs(main, results, outputs)
+    taken = [value_info(name, type_) for name, type_ in given]
+    made = [value_info(name, value.type) for name, value in zip(outputs, graph.outputs, strict=True)]
+    return model, onnx("onnx.helper").make_graph(main.nodes, graph.name, taken, made)
+
+
+def _name_outputs(main: Writer, results: list[str], outputs: list[str]) -> None:
+    """Let results be called as the outputs are: a node of their own copies those that other nodes read, too."""
+    read = Counter(_names_read(main.nodes))
+    read.update(results)
+    made = {name: (node, i) for node in main.nodes for i, name in enumerate(node.output)}
+    for result, output in zip(results, outputs):
+        if result in made and read[result] == 1:
+            node, i = made[result]
+            node.output[i] = output
+        else:
+            main.append("Identity", [result], [output])
+
+
+def _names_read(nodes: Iterable[Any]) -> Iterator[str]:
+    """The names that nodes, and those of the graphs inside of them, take."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _names_read(attribute.g.node)
+
+
+def _initializers(arrays: Mapping[str, np.ndarray], data: str | None) -> list[Any]:
+    """The weights as TensorProtos, their numbers in them or in a file."""
+    protos = []
+    with open(os.devnull if data is None else data, "wb") as file:
+        for name, array in arrays.items():
+            proto = onnx().TensorProto(name=name, data_type=element_type(dtype_of(array.dtype)), dims=array.shape)
+            array = np.ascontiguousarray(array)
+            if sys.byteorder == "big":
+                array = array.byteswap()
+            if data is None or array.nbytes < _SMALLEST_OUTSIDE:
+                proto.raw_data = array.tobytes()
+            else:
+                file.write(bytes(-file.tell() % _ALIGNMENT))
+                place = {"location": os.path.basename(data), "offset": file.tell(), "length": array.nbytes}
+                file.write(memoryview(array).cast("B") if array.dtype.kind != "V" else array.tobytes())
+                proto.data_location = onnx().TensorProto.EXTERNAL
+                for key, value in place.items():
+                    proto.external_data.add(key=key, value=str(value))
+            protos.append(proto)
+    return protos

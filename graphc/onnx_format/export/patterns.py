@@ -1,0 +1,347 @@
+"""Several nodes that ONNX has one operator for: convolutions with a bias, softmax, norms, pooling, means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.ir import Node, Value
+from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, number, stretched
+from graphc.onnx_format.export.products import write_conv
+from graphc.onnx_format.export.reductions import reduce
+from graphc.onnx_format.export.writer import Step, Writer
+
+
+def match(node: Node) -> Match | None:
+    """What a node is the end of."""
+    for pattern in _PATTERNS.get(node.op.name, ()):
+        found = pattern(node)
+        if found is not None:
+            return found
+    return None
+
+
+def _operator(op_type: str, **attributes: Any) -> Callable[[Writer, Step], str]:
+    return lambda w, step: str(w.emit(op_type, *step.names, **attributes))
+
+
+# Softmax
+
+
+def _softmax(node: Node) -> Match | None:
+    """exp(x - max) / sum(exp(x - max))"""
+    powers, total = made_by(node.operands[0], "exp"), made_by(kept(node.operands[1]), "sum")
+    if powers is None or total is None or total.operands[0] is not node.operands[0]:
+        return None
+    x, axes = _less_its_maximum(powers.operands[0])
+    if x is None or axes != total.attrs["axes"]:
+        return None
+    return Match((x,), _operator("Softmax", axis=axes[0]))
+
+
+def _log_softmax(node: Node) -> Match | None:
+    """(x - max) - log(sum(exp(x - max)))"""
+    x, axes = _less_its_maximum(node.operands[0])
+    logarithm = made_by(stretched(node.operands[1]), "log", "reshape")
+    if logarithm is not None and logarithm.op.name == "reshape":
+        logarithm = made_by(logarithm.operands[0], "log")
+    total = None if logarithm is None else made_by(kept(logarithm.operands[0]), "sum")
+    powers = None if total is None else made_by(total.operands[0], "exp")
+    if x is None or total is None or powers is None:
+        return None
+    if powers.operands[0] is not node.operands[0] or total.attrs["axes"] != axes:
+        return None
+    return Match((x,), _operator("LogSoftmax", axis=axes[0]))
+
+
+def _less_its_maximum(value: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """x and the one axis along which its maximum is taken off."""
+    difference = made_by(value, "sub")
+    top = None if difference is None else made_by(kept(difference.operands[1]), "amax")
+    if difference is None or top is None or top.operands[0] is not difference.operands[0] or len(top.attrs["axes"]) != 1:
+        return None, ()
+    return difference.operands[0], top.attrs["axes"]
+
+
+# Products with a bias
+
+
+def _gemm(node: Node) -> Match | None:
+    """x @ w + bias, and x @ w.T + bias"""
+    for product, bias in (node.operands, node.operands[::-1]):
+        matmul, added = made_by(product, "matmul"), stretched(bias)
+        if matmul is None or product.ndim != 2 or added.ndim != 1 or not product.dtype.is_floating_point:
+            continue
+        x, weight = matmul.operands
+        turned = made_by(weight, "permute")
+        if turned is not None and turned.attrs["order"] == (1, 0):
+            return Match((x, turned.operands[0], added), _operator("Gemm", transB=1))
+        return Match((x, weight, added), _operator("Gemm"))
+    return None
+
+
+def _conv_with_bias(node: Node) -> Match | None:
+    conv, bias = made_by(node.operands[0], "conv"), _of_channels(node.operands[1], node.results[0].ndim)
+    if conv is None or bias is None:
+        return None
+
+    def write(w: Writer, step: Step) -> str:
+        return write_conv(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
+
+    return Match((*conv.operands, bias), write)
+
+
+def _of_channels(value: Value, ndim: int) -> Value | None:
+    """The vector that is stretched along all dimensions of an image but that of its channels."""
+    shaped = stretched(value)
+    node = made_by(shaped, "reshape")
+    if node is None or node.operands[0].ndim != 1 or ndim < 3:
+        return None
+    wanted = (node.operands[0].shape[0], *(1 for _ in range(ndim - 2)))
+    return node.operands[0] if tuple(shaped.shape) in (wanted, (1, *wanted)) else None
+
+
+# Norms
+
+
+def _batch_norm(node: Node) -> Match | None:
+    """(x - mean) * (rsqrt(variance + epsilon) * weight) + bias, by numbers for each channel"""
+    scaled, bias = made_by(node.operands[0], "mul"), _of_channels(node.operands[1], node.results[0].ndim)
+    if scaled is None or bias is None:
+        return None
+    centered, factor = made_by(scaled.operands[0], "sub"), made_by(stretched(scaled.operands[1]), "mul")
+    if centered is None or factor is None:
+        return None
+    ndim = node.results[0].ndim
+    mean, weight = _of_channels(centered.operands[1], ndim), _of_channels(factor.operands[1], ndim)
+    variance, epsilon = _inverse_deviation(factor.operands[0])
+    spread = None if variance is None else _of_channels(variance, ndim)
+    if mean is None or weight is None or spread is None or epsilon is None:
+        return None
+    return Match((centered.operands[0], weight, bias, mean, spread), _operator("BatchNormalization", epsilon=epsilon))
+
+
+def _inverse_deviation(value: Value) -> tuple[Value | None, float | None]:
+    """The variance and the number of rsqrt(variance + number)."""
+    root = made_by(value, "rsqrt")
+    total = None if root is None else made_by(root.operands[0], "add")
+    return (None, None) if total is None else (total.operands[0], number(total.operands[1]))
+
+
+def _layer_norm(node: Node) -> Match | None:
+    """(x - mean) * rsqrt(mean of squares + epsilon) * weight + bias, over the last dimensions"""
+    scaled, bias = made_by(node.operands[0], "mul"), stretched(node.operands[1])
+    norm = None if scaled is None else made_by(scaled.operands[0], "mul")
+    if scaled is None or norm is None:
+        return None
+    weight = stretched(scaled.operands[1])
+    centered = made_by(norm.operands[0], "sub")
+    variance, epsilon = _inverse_deviation(stretched(norm.operands[1]))
+    if centered is None or variance is None or epsilon is None:
+        return None
+    squares, axes = mean_of(kept(variance))
+    x, same_axes = mean_of(kept(centered.operands[1]))
+    squared = None if squares is None else made_by(squares, "mul")
+    shape = tuple(node.results[0].shape)
+    if x is not centered.operands[0] or squared is None or any(v is not norm.operands[0] for v in squared.operands):
+        return None
+    if not axes or axes != same_axes or axes != tuple(range(axes[0], len(shape))):
+        return None
+    if not tuple(weight.shape) == tuple(bias.shape) == shape[axes[0] :]:
+        return None
+    return Match((x, weight, bias), _operator("LayerNormalization", axis=axes[0], epsilon=epsilon))
+
+
+# Reductions
+
+
+def mean_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """What a value is the mean of, and along which dimensions: a sum over as many elements as it is divided by."""
+    quotient = made_by(value, "div")
+    total = None if quotient is None else made_by(_reduced(quotient.operands[0]), "sum")
+    if quotient is None or total is None:
+        return None, ()
+    x, axes = total.operands[0], total.attrs["axes"]
+    if total.result is not quotient.operands[0] and not is_kept(value, total.result.type, axes):
+        return None, ()
+    count = math.prod(x.shape[i] for i in axes)
+    size = made_by(stretched(quotient.operands[1]), "size")
+    same = str(size.attrs["value"]) == str(count) if size is not None else number(quotient.operands[1]) == count
+    return (x, axes) if axes and isinstance(same, bool) and same else (None, ())
+
+
+def _reduced(value: Value) -> Value:
+    node = made_by(value, "reshape")
+    return value if node is None else node.operands[0]
+
+
+def _write_mean(axes: tuple[int, ...], keepdims: bool) -> Callable[[Writer, Step], str]:
+    return lambda w, step: str(w.emit("ReduceMean", step.names[0], w.array(np.array(axes, np.int64)), keepdims=int(keepdims)))
+
+
+def _mean(node: Node) -> Match | None:
+    x, axes = mean_of(node.results[0])
+    return None if x is None else Match((x,), _write_mean(axes, node.results[0].ndim == x.ndim))
+
+
+def _keeping_dimensions(node: Node) -> Match | None:
+    """A reduction, and sizes of 1 where dimensions have been."""
+    reduced = node.operands[0]
+    x, axes = mean_of(reduced)
+    if x is not None and is_kept(node.results[0], reduced.type, axes):
+        return Match((x,), _write_mean(axes, True))
+    inner = made_by(reduced, "sum", "amax", "amin")
+    if inner is None or not inner.attrs["axes"] or not is_kept(node.results[0], reduced.type, inner.attrs["axes"]):
+        return None
+    return Match(inner.operands, lambda w, s: reduce(
+        w, Step(inner.op, s.operands, s.names, inner.attrs, s.types, s.location), keepdims=True))
+
+
+# Pooling
+
+
+def _maximum(node: Node) -> Match | None:
+    """The element at the place of the maximum, as pooling takes it: the sum of all with zeros for the others."""
+    chosen = made_by(node.operands[0], "where")
+    axes = node.attrs["axes"]
+    if chosen is None or len(axes) != 1 or number(chosen.operands[2]) != 0:
+        return None
+    where, x = made_by(chosen.operands[0], "eq"), chosen.operands[1]
+    if where is None or made_by(where.operands[0], "iota") is None:
+        return None
+    place = made_by(kept(where.operands[1]), "argmax")
+    counter = where.operands[0].node
+    if place is None or counter is None or place.operands[0] is not x or (place.attrs["axis"],) != axes != (
+            counter.attrs["axis"],):
+        return None
+    merged = made_by(x, "reshape")
+    if merged is not None and axes == (x.ndim - 1,):
+        pooled = _max_pool(merged.operands[0], merged.operands[0].ndim - x.ndim + 1)
+        if pooled is not None:
+            return pooled
+    return Match((x,), lambda w, s: str(w.emit("ReduceMax", s.names[0], w.array(np.array(axes, np.int64)), keepdims=0)))
+
+
+def _pool_of_maxima(node: Node) -> Match | None:
+    count = len(node.attrs["axes"])
+    ndim = node.operands[0].ndim
+    return _max_pool(node.operands[0], count) if node.attrs["axes"] == tuple(range(ndim - count, ndim)) else None
+
+
+def _windows(value: Value, count: int) -> tuple[Value, dict[str, list[int]]] | None:
+    """What `count` windows move over, along all dimensions behind the first two, and their sizes."""
+    if count not in (1, 2, 3) or value.ndim != 2 + 2 * count:
+        return None
+    found: dict[str, list[int]] = {"kernel_shape": [], "strides": [], "dilations": []}
+    for i in reversed(range(count)):
+        node = made_by(value, "window")
+        if node is None or node.attrs["axis"] != 2 + i:
+            return None
+        for key, name in (("kernel_shape", "size"), ("strides", "step"), ("dilations", "dilation")):
+            found[key].insert(0, node.attrs[name])
+        value = node.operands[0]
+    return value, found
+
+
+def _padding(value: Value, fill: float) -> tuple[Value, list[int]]:
+    """What was padded with `fill` behind the first two dimensions, and by how much."""
+    node = made_by(value, "pad")
+    nothing = [0] * (2 * (value.ndim - 2))
+    if node is None or node.attrs["value"] != fill or any((*node.attrs["low"][:2], *node.attrs["high"][:2])):
+        return value, nothing
+    pads = [*node.attrs["low"][2:], *node.attrs["high"][2:]]
+    return (node.operands[0], pads) if all(isinstance(n, int) for n in pads) else (value, nothing)
+
+
+def _max_pool(value: Value, count: int) -> Match | None:
+    windows = _windows(value, count)
+    if windows is None or not value.dtype.is_floating_point:
+        return None
+    source, attributes = windows
+    x, pads = _padding(source, -math.inf)
+    kernel = attributes["kernel_shape"]
+    if any(2 * n > size for n, size in zip(pads, kernel * 2)):
+        x, pads = source, [0] * len(pads)
+    return Match((x,), _operator("MaxPool", pads=pads, **attributes))
+
+
+def _average_pool(node: Node) -> Match | None:
+    """The sum of windows over the number of their elements, zeros around the image counted among them."""
+    total = made_by(node.operands[0], "sum")
+    if total is None:
+        return None
+    value, axes = total.operands[0], total.attrs["axes"]
+    windows = _windows(value, len(axes))
+    if windows is None or axes != tuple(range(value.ndim - len(axes), value.ndim)):
+        return None
+    source, attributes = windows
+    kernel = attributes["kernel_shape"]
+    if number(node.operands[1]) != math.prod(kernel) or set(attributes.pop("dilations")) != {1}:
+        return None
+    x, pads = _padding(source, 0.0)
+    if any(2 * n > size for n, size in zip(pads, kernel * 2)):
+        x, pads = source, [0] * len(pads)
+    return Match((x,), _operator("AveragePool", pads=pads, count_include_pad=1, **attributes))
+
+
+# Bounds
+
+
+def _clip(node: Node) -> Match | None:
+    """The bound where a number is beyond it, below or above, else the number"""
+    bounds: dict[str, Value] = {}
+    x = node.results[0]
+    while (chosen := made_by(x, "where")) is not None and chosen.result.dtype.is_floating_point:
+        beyond = made_by(chosen.operands[0], "lt", "gt")
+        bound = chosen.operands[1]
+        if beyond is None or beyond.operands != (chosen.operands[2], bound) or number(bound) is None:
+            break
+        if beyond.op.name in bounds or "lt" in bounds:
+            break  # with the lower bound last it is another function where that is above the upper one
+        bounds[beyond.op.name] = stretched(bound)
+        x = chosen.operands[2]
+    if not bounds:
+        return None
+    which = [bounds[name] for name in ("lt", "gt") if name in bounds]
+
+    def write(w: Writer, step: Step) -> str:
+        given = iter(step.names[1:])
+        return str(w.emit("Clip", step.names[0], *(next(given) if name in bounds else "" for name in ("lt", "gt"))))
+
+    return Match((x, *which), write)
+
+
+# Rows of a table
+
+
+def _rows(node: Node) -> Match | None:
+    """Whole rows: an index that is a vector, stretched along the other dimensions."""
+    x, index = node.operands
+    axis = node.attrs["axis"]
+    line = stretched(index)
+    other = [i for i in range(x.ndim) if i != axis]
+    if x.ndim < 2 or line is index or line.ndim != x.ndim or any(line.shape[i] != 1 for i in other):
+        return None
+    if any(str(index.shape[i]) != str(x.shape[i]) for i in other):
+        return None
+
+    def write(w: Writer, step: Step) -> str:
+        places = w.reshape(step.names[1], line.type, (line.shape[axis],))
+        return str(w.emit("Gather", step.names[0], places, axis=axis))
+
+    return Match((x, line), write)
+
+
+_PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
+    "add": (_gemm, _conv_with_bias, _batch_norm, _layer_norm),
+    "amax": (_pool_of_maxima,),
+    "div": (_softmax, _average_pool, _mean),
+    "gather": (_rows,),
+    "reshape": (_keeping_dimensions,),
+    "sub": (_log_softmax,),
+    "sum": (_maximum,),
+    "where": (_clip,),
+}

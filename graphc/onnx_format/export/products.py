@@ -1,0 +1,113 @@
+"""Products, convolutions, and what goes by indices, as ONNX nodes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import graphc.ops as ops
+from graphc.onnx_format.export.table import MISSING, expands, writes
+from graphc.onnx_format.export.writer import Step, Writer
+from graphc.types import int64
+
+
+@writes("matmul")
+def _matmul(w: Writer, step: Step) -> str:
+    return str(w.emit("MatMul", *step.names))
+
+
+@writes("contract")
+def _contract(w: Writer, step: Step) -> str:
+    return str(w.emit("Einsum", *step.names, equation=step.attrs["spec"]))
+
+
+@writes("det")
+def _det(w: Writer, step: Step) -> str:
+    return str(w.emit("Det", *step.names))
+
+
+def _conv_attributes(step: Step) -> dict[str, Any]:
+    padding = step.attrs["padding"]
+    return {
+        "strides": list(step.attrs["stride"]), "dilations": list(step.attrs["dilation"]), "group": step.attrs["groups"],
+        "pads": [*(low for low, _ in padding), *(high for _, high in padding)],
+    }  # fmt: skip
+
+
+@writes("conv")
+def write_conv(w: Writer, step: Step) -> str:
+    """Two operands, or three: with a bias."""
+    return str(w.emit("Conv", *step.names, kernel_shape=list(step.operands[1].shape[2:]), **_conv_attributes(step)))
+
+
+@writes("conv_input_grad")
+def _conv_transpose(w: Writer, step: Step) -> str | None:
+    """None where a transposed convolution does not come to the size; then the op is decomposed."""
+    attributes = _conv_attributes(step)
+    spatial = zip(step.attrs["size"], step.operands[0].shape[2:], step.operands[1].shape[2:], step.attrs["stride"],
+                  step.attrs["padding"], step.attrs["dilation"])
+    more = [size - ((g - 1) * s + d * (k - 1) + 1 - sum(p)) for size, g, k, s, p, d in spatial]
+    if not all(isinstance(n, int) and n >= 0 for n in more):
+        return None
+    beyond = [max(0, n - s + 1) for n, s in zip(more, step.attrs["stride"])]
+    attributes["output_padding"] = [n - b for n, b in zip(more, beyond)]
+    out = str(w.emit("ConvTranspose", *step.names, kernel_shape=list(step.operands[1].shape[2:]), **attributes))
+    if not any(beyond):
+        return out
+    lead = len(step.type.shape) - len(beyond)  # rows that no kernel reaches
+    return str(w.emit("Pad", out, w.sizes([*(0 for _ in step.type.shape), *(0 for _ in range(lead)), *beyond]),
+                      w.number(0, step.dtype)))
+
+
+# Places that are data
+
+
+@writes("gather")
+def _gather(w: Writer, step: Step) -> str:
+    x, index = step.operands
+    if x.ndim == index.ndim == 1:
+        return str(w.emit("Gather", *step.names, axis=0))
+    index_name = step.names[1] if index.dtype.name in ("int32", "int64") else w.cast(step.names[1], int64)
+    return str(w.emit("GatherElements", step.names[0], index_name, axis=step.attrs["axis"]))
+
+
+_SCATTER = {"scatter_update": None, "scatter_add": "add", "scatter_mul": "mul", "scatter_max": "max", "scatter_min": "min"}
+
+
+@writes(*_SCATTER)
+def _scatter(w: Writer, step: Step) -> str:
+    base, index, src = step.names
+    if step.operands[1].dtype.name not in ("int32", "int64"):
+        index = w.cast(index, int64)
+    return str(w.emit("ScatterElements", base, index, src, axis=step.attrs["axis"], reduction=_SCATTER[step.op.name]))
+
+
+# In other words
+
+
+@expands("attention")
+def _attention(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, zeros: bool) -> Any:
+    shape = (*q.shape[:-1], k.shape[-2])
+    seen = ops.broadcast_to(mask, shape)
+    if causal:
+        row, column = (ops.iota(shape=shape, axis=len(shape) - n, dtype=int64, like=q) for n in (2, 1))
+        seen = seen & (row >= column)
+    scores = ops.where(seen, ops.matmul(q, ops.transpose_last(k)) * scale, -math.inf)
+    axes = (len(shape) - 1,)
+    if zeros:
+        some = ops.expand(ops.amax(ops.cast(seen, dtype=int64), axes) > 0, shape, axes)
+        scores = ops.where(some, scores, 0.0)
+    powers = ops.exp(scores - ops.expand(ops.amax(scores, axes), shape, axes))
+    weights = powers / ops.expand(ops.sum(powers, axes), shape, axes)
+    return ops.matmul(ops.where(some, weights, 0.0) if zeros else weights, v)
+
+
+
+MISSING.update(dict.fromkeys(
+    ("cholesky", "cholesky_solve", "cofactor", "eig", "eigh", "eigvals", "eigvalsh", "geqrf", "inv", "ldl_factor", "ldl_solve",
+     "lstsq", "lu_factor", "matrix_exp", "permutation", "pinv", "qr", "slogdet", "solve", "svd", "svdvals", "triangular_solve"),
+    "ONNX has no factorisations of matrices, and solves no systems",
+))
+MISSING.update(dict.fromkeys(
+    ("random_bits",), "ONNX's random numbers are other ones; compute them outside, and pass them as an input"))
+MISSING.update(dict.fromkeys(("while_loop_vjp",), "export the function whose derivative it is, or write the loop as a scan"))

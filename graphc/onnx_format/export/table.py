@@ -1,0 +1,39 @@
+"""The tables by which ops are written: as nodes of ONNX, or as other ops of graphc's that ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from graphc.onnx_format.export.writer import Names, Step, Writer
+
+Write: TypeAlias = Callable[[Writer, Step], Names]
+
+WRITERS: dict[str, Write] = {}
+"""How an op is written, by its name."""
+
+EXPANSIONS: dict[str, Callable[..., Any]] = {}
+"""Ops that ONNX lacks, as functions of operands and attributes over ops that it has. None where it is not possible."""
+
+MISSING: dict[str, str] = {}
+"""What to say of ops that an ONNX model cannot hold."""
+
+
+def writes(*ops: str) -> Callable[[Write], Write]:
+    """Enter a function that writes these ops."""
+
+    def enter(write: Write) -> Write:
+        WRITERS.update(dict.fromkeys(ops, write))
+        return write
+
+    return enter
+
+
+def expands(*ops: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function that expresses these ops by others."""
+
+    def enter(expand: Callable[..., Any]) -> Callable[..., Any]:
+        EXPANSIONS.update(dict.fromkeys(ops, expand))
+        return expand
+
+    return enter

@@ -1,0 +1,292 @@
+"""ONNX models made of graphs: checked by onnx, run by onnxruntime, and compared with the definitions of the ops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from op_samples import draw, graph_of
+
+import graphc
+from graphc import nn
+from graphc.errors import ArgumentError, ShapeError, UnsupportedError
+from graphc.interpret import interpret
+from graphc.onnx_format import MAX_OPSET, MIN_OPSET, write_onnx
+from graphc.op import OPS, OpDef, Sample
+from graphc.package import Entry
+from graphc.parse import parse_graph
+
+onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+BATCH, TIME = graphc.Dim("batch"), graphc.Dim("time", max=32)
+
+
+def run(model: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """By onnxruntime; where it has no kernel for a dtype, by onnx's own definitions."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    feeds = {value.name: array for value, array in zip(model.graph.input, arrays, strict=True)}
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
+        from onnx.reference import ReferenceEvaluator
+
+        with np.errstate(all="ignore"):
+            return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, feeds)]
+    return list(session.run(None, feeds))
+
+
+def operators(model: Any) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def agrees(function: Any, args: tuple[Any, ...], *others: tuple[Any, ...], opset: int = 18, dynamic: Any = None) -> Any:
+    """Export a function, run it on its arguments and others, and compare; returns the model."""
+    program = graphc.export(function, args, dynamic_shapes=dynamic)
+    model = graphc.onnx.export(program, opset=opset)
+    for given in (args, *others):
+        expected = program.program.main.compute([x.numpy() for x in given])
+        got = run(model, [x.numpy() for x in given])
+        for ours, theirs in zip(expected, got, strict=True):
+            assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+            np.testing.assert_allclose(theirs, ours, rtol=2e-4, atol=2e-5)
+    return model
+
+
+# Every op that ONNX has
+
+SPECIAL = """
+    airy_ai airy_ai_prime bessel_j0 bessel_j1 bessel_k0 bessel_k0e bessel_k1 bessel_k1e bessel_y0 bessel_y1 digamma erfcx erfinv
+    exponent i0 i0e i1 i1e igamma igammac lgamma log_ndtr ndtri nextafter polygamma polynomial zeta
+"""
+MATRICES = """
+    cholesky cholesky_solve cofactor eig eigh eigvals eigvalsh geqrf inv ldl_factor ldl_solve lstsq lu_factor matrix_exp
+    permutation pinv qr slogdet solve svd svdvals triangular_solve
+"""
+COMPLEX = "complex conj fft_c2c fft_c2r fft_r2c imag real sgn view_as_complex view_as_real"
+LACKING = {*SPECIAL.split(), *MATRICES.split(), *COMPLEX.split(), "random_bits", "while_loop_vjp"}
+
+
+def is_complex(record: OpDef, sample: Sample) -> bool:
+    graph = graph_of(record, sample, draw(sample, record.name))
+    return any(value.dtype.is_complex for value in graph.values())
+
+
+CASES = {f"{r.name}-{n}": (r, s) for r in OPS.values() if r.name not in LACKING for n, s in enumerate(r.samples)}
+REAL = {name: case for name, case in CASES.items() if not is_complex(*case)}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_ops(name: str) -> None:
+    record, sample = REAL[name]
+    arrays = draw(sample, name)
+    graph = graph_of(record, sample, arrays)
+    for theirs, ours in zip(run(write_onnx(Entry(graph), {}), arrays), interpret(graph, arrays), strict=True):
+        assert theirs.dtype == ours.dtype and theirs.shape == ours.shape
+        np.testing.assert_allclose(theirs, ours, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", sorted(LACKING))
+def test_ops_that_onnx_lacks_are_named(name: str) -> None:
+    record = OPS[name]
+    graph = graph_of(record, record.samples[0], draw(record.samples[0], name))
+    with pytest.raises(UnsupportedError, match=f"ONNX has no operator for {name}.*\n.*got:.*\n.*fix:"):
+        write_onnx(Entry(graph), {})
+
+
+def test_an_op_that_onnx_lacks_is_reported_with_its_line() -> None:
+    def function(x: graphc.Tensor) -> graphc.Tensor:
+        return graphc.lgamma(x)
+
+    with pytest.raises(UnsupportedError, match=r"test_onnx_export.py:\d+ in function"):
+        graphc.onnx.export(function, (graphc.ones(3),))
+
+
+# Models
+
+
+class Everything(nn.Module):
+    """Layers that become one operator each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(64, 10)
+        self.layer_norm = nn.LayerNorm(10)
+
+    def forward(self, x: graphc.Tensor) -> graphc.Tensor:
+        x = nn.functional.max_pool2d(self.norm(self.conv(x)).relu(), 2)
+        x = nn.functional.avg_pool2d(x, 3, 1, 1).mean(-1, keepdim=True)
+        return self.layer_norm(self.linear(x.expand(-1, -1, -1, 4).flatten(1))).log_softmax(-1)
+
+
+def test_layers_become_single_operators() -> None:
+    model = agrees(Everything().eval(), (graphc.randn(2, 1, 8, 8),), (graphc.randn(5, 1, 8, 8),), dynamic={"x": {0: BATCH}})
+    assert sorted(operators(model)) == [
+        "AveragePool", "BatchNormalization", "Concat", "Conv", "Expand", "Gemm", "LayerNormalization", "LogSoftmax", "MaxPool",
+        "ReduceMean", "Relu", "Reshape", "Shape"]
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 1, 8, 8]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["x", "output"]
+    assert {"conv.weight", "norm.running_var", "layer_norm.bias"} <= {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("function, shape, expected", [
+    (lambda x: x.softmax(1), (2, 5), ["Softmax"]),
+    (lambda x: x.mean((0, 1)), (2, 5), ["ReduceMean"]),
+    (lambda x: nn.functional.max_pool1d(x, 3, 2, 1), (2, 3, 9), ["MaxPool"]),
+    (lambda x: nn.functional.max_pool3d(x, 2), (1, 2, 4, 4, 4), ["MaxPool"]),
+    (lambda x: nn.functional.max_pool2d(x, 3, 1, 1, 1), (1, 2, 6, 6), ["MaxPool"]),
+    (lambda x: nn.functional.avg_pool1d(x, 2), (2, 3, 8), ["AveragePool"]),
+    (lambda x: x + graphc.ones(5) * 2.0, (3, 5), ["Add"]),
+    (lambda x: x.clamp(-0.5, 0.5), (3, 5), ["Clip"]),
+    (lambda x: x.clamp(min=0.5), (3, 5), ["Clip"]),
+])  # fmt: skip
+def test_patterns(function: Callable[..., Any], shape: tuple[int, ...], expected: list[str]) -> None:
+    assert sorted(operators(agrees(function, (graphc.randn(*shape),)))) == expected
+
+
+@pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
+def test_opsets(opset: int) -> None:
+    model = agrees(Everything().eval(), (graphc.randn(2, 1, 8, 8),), opset=opset)
+    assert model.opset_import[0].version == opset
+    agrees(nn.LSTM(3, 4).eval(), (graphc.randn(5, 2, 3),), opset=opset)
+
+
+def test_resnet() -> None:
+    from models.resnet import resnet18
+
+    model = agrees(resnet18().eval(), (graphc.randn(1, 3, 64, 64),), dynamic={"x": {0: BATCH}})
+    assert set(operators(model)) == {
+        "Add", "BatchNormalization", "Conv", "Gemm", "MaxPool", "ReduceMean", "Relu", "Reshape"}
+
+
+def test_gpt_on_any_batch_and_length() -> None:
+    from models.gpt import GPT, GPTConfig
+
+    gpt = GPT(GPTConfig(block_size=32, vocab_size=20, n_layer=2, n_head=2, n_embd=32)).eval()
+    agrees(gpt, (graphc.randint(0, 20, (2, 9)),), (graphc.randint(0, 20, (3, 13)),), (graphc.randint(0, 20, (1, 1)),),
+           dynamic=({0: BATCH, 1: TIME},))
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), nn.GRU(3, 4, batch_first=True),
+                                   nn.RNN(3, 4, batch_first=True)], ids=["lstm", "gru", "rnn"])
+def test_recurrent_layers_on_any_batch_and_length(layer: Any) -> None:
+    model = agrees(layer.eval(), (graphc.randn(2, 5, 3),), (graphc.randn(1, 9, 3),), dynamic=({0: BATCH, 1: TIME},))
+    assert "Scan" in operators(model)
+
+
+def test_digits() -> None:
+    import digits
+
+    model = next(v for v in vars(digits).values() if isinstance(v, type) and issubclass(v, nn.Module))()
+    agrees(model.eval(), (graphc.rand(4, 1, 8, 8),), (graphc.rand(7, 1, 8, 8),), dynamic=({0: BATCH},))
+
+
+# Control flow
+
+
+def test_branches_and_loops() -> None:
+    def branch(x: graphc.Tensor) -> graphc.Tensor:
+        y = x * 2
+        return graphc.cond(x.sum() > 0, lambda a: (a + y).exp(), lambda a: -a, (x,))
+
+    assert "If" in operators(agrees(branch, (graphc.ones(3),), (-graphc.ones(3),)))
+
+    def root(x: graphc.Tensor) -> graphc.Tensor:
+        return graphc.while_loop(lambda y: (y * y - x).abs().max() > 1e-4, lambda y: (y + x / y) / 2, (x,))[0]
+
+    assert "Loop" in operators(agrees(root, (graphc.tensor([2.0, 9.0]),), (graphc.tensor([1.0, 1.0]),)))
+
+    def sums(x: graphc.Tensor) -> Any:
+        return graphc.scan(lambda carry, row: (carry + row, carry * row), x[0], x)
+
+    agrees(sums, (graphc.randn(4, 3),), (graphc.randn(7, 3),), dynamic=({0: graphc.Dim("rows", min=2)},))
+
+
+def test_a_branch_that_returns_what_it_takes() -> None:
+    def branch(x: graphc.Tensor, y: graphc.Tensor) -> Any:
+        return graphc.cond(x.sum() > 0, lambda a, b: (a, b), lambda a, b: (b, a), (x, y))
+
+    agrees(branch, (graphc.ones(3), graphc.zeros(3)), (-graphc.ones(3), graphc.zeros(3)))
+
+
+# Sizes
+
+
+def test_sizes_that_are_computed() -> None:
+    def function(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+        rows, columns = x.shape
+        halves = x.reshape(rows // 2, 2, columns).sum(1) / columns
+        return graphc.cat([halves.flatten(), (y.expand(rows, 3) * x[:, :1]).flatten()])
+
+    rows, columns = graphc.Dim("rows", min=1), graphc.Dim("columns", min=2)
+    args = graphc.randn(8, 5), graphc.randn(1, 3)
+    agrees(function, args, (graphc.randn(4, 3), args[1]), dynamic=({0: 2 * rows, 1: columns}, None))
+
+
+def test_no_rows() -> None:
+    agrees(nn.Linear(3, 2), (graphc.randn(4, 3),), (graphc.randn(0, 3),), dynamic=({0: graphc.Dim("rows", min=0)},))
+
+
+def test_a_size_that_no_input_tells() -> None:
+    graph = parse_graph("""
+graph @f(%x: float32[M*N]) -> float32[M, N] {
+  %0 = reshape(%x) {shape = [M, N]} : float32[M, N]
+  return %0
+}""")
+    with pytest.raises(ShapeError, match="is not a dimension of an input"):
+        write_onnx(Entry(graph), {})
+
+
+# Names, files, mistakes
+
+
+def test_names() -> None:
+    program = graphc.export(lambda a, b: (a + b, a, a), (graphc.ones(2), graphc.ones(2)))
+    model = graphc.onnx.export(program, input_names=["left", "right:0"], output_names=["sum", "same", "again"])
+    assert [value.name for value in model.graph.input] == ["left", "right:0"]
+    assert [value.name for value in model.graph.output] == ["sum", "same", "again"]
+    assert [x.tolist() for x in run(model, [np.ones(2, np.float32)] * 2)] == [[2, 2], [1, 1], [1, 1]]
+    with pytest.raises(ArgumentError, match="a name for each of"):
+        graphc.onnx.export(program, input_names=["a"])
+    with pytest.raises(ArgumentError, match="two inputs or outputs are called 'a'"):
+        graphc.onnx.export(program, output_names=["x", "y", "a"])
+
+
+@pytest.mark.parametrize("dtype", [graphc.float16, graphc.float64, graphc.int64, graphc.uint8, graphc.bool, graphc.bfloat16])
+def test_dtypes_of_weights(dtype: graphc.DType) -> None:
+    weight = graphc.arange(6).reshape(2, 3).to(dtype).clone()
+    model = graphc.onnx.export(lambda x: graphc.where(x, weight, weight), (graphc.ones(2, 3, dtype=graphc.bool),))
+    kept = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    assert kept.astype(np.float64).tolist() == weight.to(graphc.float64).tolist()
+
+
+def test_files(tmp_path: Path) -> None:
+    layer, x = nn.Linear(64, 8), graphc.randn(2, 64)
+    graphc.save(graphc.export(layer, (x,)), tmp_path / "model.gcz")
+    expected = layer(x).detach().numpy()
+    for outside in (False, True):
+        path = tmp_path / f"{outside}.onnx"
+        graphc.onnx.export(tmp_path / "model.gcz", path=path, external_data=outside)
+        assert (tmp_path / f"{outside}.onnx.data").exists() is outside
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ArgumentError, match="in a file of their own"):
+        graphc.onnx.export(layer, (x,), external_data=True)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ArgumentError, match="opset 12"):
+        graphc.onnx.export(nn.Linear(2, 1), (graphc.ones(1, 2),), opset=12)
+    with pytest.raises(ArgumentError, match="no arguments to trace"):
+        graphc.onnx.export(nn.Linear(2, 1))
+    with pytest.raises(ArgumentError, match="traced already"):
+        graphc.onnx.export(graphc.export(nn.Linear(2, 1), (graphc.ones(1, 2),)), (graphc.ones(1, 2),))
