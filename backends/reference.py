@@ -10,6 +10,8 @@ from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
+from graphc.passes import pipeline
+from graphc.passes.pipeline import DEFAULT
 from graphc.sizes import NumberNeeded
 
 
@@ -49,9 +51,10 @@ class ReferenceBackend:
 
     name = "reference"
 
-    def compile(self, graph: Graph, layout: Layout) -> ReferenceExecutable:
+    def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = DEFAULT) -> ReferenceExecutable:
         """There is nothing to compile: any layout will do. Sizes have to be numbers."""
         del layout
+        graph = pipeline.run(graph, passes)
         for value in graph.inputs:
             for size in value.shape:
                 if isinstance(size, Dim):

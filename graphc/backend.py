@@ -18,6 +18,7 @@ import numpy as np
 from graphc.errors import BackendError
 from graphc.ir import Graph
 from graphc.op import OpDef
+from graphc.passes.pipeline import DEFAULT
 from graphc.types import DType, TensorType
 
 BACKENDS = ("llvm", "reference")
@@ -344,9 +345,9 @@ class Backend(Protocol):
 
     name: str
 
-    def compile(self, graph: Graph, layout: Layout) -> Executable:
-        """Compile a graph whose ops are lowerable, and whose sizes are numbers; or, while facts are relied on (see
-        `graphc.sizes`), symbols. NumberNeeded where it takes numbers."""
+    def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = DEFAULT) -> Executable:
+        """Put a graph through the passes of these names, and compile it; or load what has been made of it before. Sizes are
+        numbers; or, while facts are relied on (see `graphc.sizes`), symbols. NumberNeeded where it takes numbers."""
         ...
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:

@@ -26,9 +26,9 @@ from graphc import garbage
 from graphc.backend import Executable, Layout, get_backend
 from graphc.bind import bind_sizes, check_inputs, is_symbolic
 from graphc.config import config, note
+from graphc.graph_key import Unspelled, graph_key
 from graphc.ir import Builder, Graph, Node, attribute_key
 from graphc.op import OpDef
-from graphc.passes import pipeline
 from graphc.types import TensorType, dtype_of
 from graphc.variants import SizedExecutable
 
@@ -50,7 +50,7 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
         from graphc.differential import Verified
 
         return Verified(graph, layout, name.removeprefix(VERIFIED) or None)
-    key = (name, graph.structure(), layout, config.cpu, config.fuel)
+    key = (name, _graph_key(graph), layout, config.cpu, config.fuel)
     with _lock:
         own_lock = _compiling.setdefault(key, threading.Lock())
     with own_lock:
@@ -59,6 +59,14 @@ def executable(graph: Graph, layout: Layout | None = None, *, backend: str | Non
             found = _sized(graph, layout, name) if is_symbolic(graph) else _compile(graph, layout, name)
             _keep(_executables, key, found)
         return found
+
+
+def _graph_key(graph: Graph) -> Any:
+    """What equal graphs have in common."""
+    try:
+        return graph_key(graph)
+    except Unspelled:
+        return graph.structure()
 
 
 def _sized(graph: Graph, layout: Layout, name: str) -> SizedExecutable:
@@ -79,7 +87,7 @@ def _keep(cache: dict[Any, Executable], key: Any, made: Executable) -> None:
 def _compile(graph: Graph, layout: Layout, name: str) -> Executable:
     start = time.perf_counter()
     with garbage.kept_for_now():
-        made = get_backend(name).compile(pipeline.run(graph), layout)
+        made = get_backend(name).compile(graph, layout)
     note(1, f"graphc: {graph.name}: compiled for {name} in {1e3 * (time.perf_counter() - start):.1f} ms")
     return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from graphc.errors import ArgumentError
+
+LOADED = time.time()
+"""When this process began to load the package."""
 
 
 def _integer(name: str, default: int) -> int:
@@ -55,7 +59,7 @@ class Config:
     backend: str
     """`GRAPHC_BACKEND`: what compiled functions run on, "llvm" or "reference"."""
     cache_dir: Path | None
-    """`GRAPHC_CACHE_DIR`: where object code is kept between processes; None (`off`) keeps nothing."""
+    """`GRAPHC_CACHE_DIR`: where compiled code is kept between processes; None (`off`) keeps nothing."""
     cache_size: int
     """`GRAPHC_CACHE_SIZE`: how many bytes the disk cache may hold."""
     cpu: str

@@ -1,4 +1,4 @@
-"""A cache of object code on disk, shared by all processes of a user.
+"""A cache of compiled code on disk, shared by all processes of a user.
 
 An entry is a file named by its key's digest: a header that proves the file whole and the key its own, then the
 payload. Entries are written to a temporary file and moved into place, so a reader sees all of one or none. The cache

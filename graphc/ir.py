@@ -133,7 +133,7 @@ class Node:
 class Graph:
     """An immutable graph. Equal graphs have equal inputs, nodes and outputs; locations in the source do not count."""
 
-    __slots__ = ("_key", "inputs", "name", "nodes", "output_names", "outputs")
+    __slots__ = ("_structure", "inputs", "key", "name", "nodes", "output_names", "outputs")
 
     def __init__(
         self,
@@ -148,7 +148,9 @@ class Graph:
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
         self.output_names = tuple(output_names) if output_names else None
-        self._key: tuple[Any, ...] | None = None
+        self._structure: tuple[Any, ...] | None = None
+        self.key: str | None = None
+        """What `graph_key` has found; None before."""
 
     def values(self) -> Iterator[Value]:
         """Inputs, then the results of the nodes, in order."""
@@ -176,9 +178,9 @@ class Graph:
 
     def structure(self) -> tuple[Any, ...]:
         """A hashable description, equal for equal graphs."""
-        if self._key is None:
+        if self._structure is None:
             number = {value: i for i, value in enumerate(self.values())}
-            self._key = (
+            self._structure = (
                 self.name,
                 tuple(
                     (v.name, v.type, tuple((k, attribute_key(a)) for k, a in sorted(v.info.items()))) for v in self.inputs
@@ -195,7 +197,7 @@ class Graph:
                 tuple(number[v] for v in self.outputs),
                 self.output_names,
             )
-        return self._key
+        return self._structure
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.structure() == other.structure()

@@ -23,6 +23,7 @@ DOORS = {
 FLOORS = (
     "graphc.errors",
     "graphc.config",
+    "graphc.sources",
     "graphc.dims",
     "graphc.dim_numbers",
     "graphc.dim_text",
@@ -33,6 +34,7 @@ FLOORS = (
     "graphc.op",
     "graphc.operators",
     "graphc.ir",
+    "graphc.graph_key",
     "graphc.kernel",
     "graphc.kernel_key",
     "graphc.index",

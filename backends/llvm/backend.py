@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -12,10 +11,12 @@ import numpy as np
 
 from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
 from graphc.backends.llvm import control, speed_limits
+from graphc.backends.llvm.artifact import Artifact, artifact
+from graphc.backends.llvm.artifact_cache import artifact_key, keep_artifact, kept_artifact
 from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
-from graphc.backends.llvm.jit import compile_units
+from graphc.backends.llvm.jit import NativeModule, compile_units, load_units, unit_keys
 from graphc.backends.llvm.panels import keep_panels
 from graphc.backends.llvm.program import PRECOMPUTE, render
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
@@ -26,43 +27,34 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Attention, Call, Control, Gemm, Program
+from graphc.kernel import Call, Program
 from graphc.memory import ALIGNMENT
+from graphc.passes.pipeline import DEFAULT
+from graphc.passes.pipeline import run as run_passes
 from graphc.schedule import Machine, lower
-from graphc.sizes import Facts, estimate, relying_on
-
-_GEMM_SPEED = 16.0
-"""Multiplications and additions in a nanosecond, of a slow core."""
-_HOST_CALL = 10_000.0
-"""Nanoseconds that an op takes which Python computes, at least."""
-_STEPS = 1000
-"""How often a loop runs that ends when its condition fails: nobody knows."""
+from graphc.sizes import Facts, current_facts, relying_on
 
 
 class LLVMExecutable:
-    """A compiled graph: one native function."""
+    """A compiled graph: one native function. `program` makes its kernels anew, for people to look at."""
 
-    def __init__(self, graph: Graph, program: Program, target: Target) -> None:
+    def __init__(self, graph: Graph, made: Artifact, module: NativeModule, program: Callable[[], Program]) -> None:
         self.inputs = tuple(v.type for v in graph.inputs)
         self.outputs = tuple(v.type for v in graph.outputs)
-        self.program = program
-        rendered = render(program, target)
-        imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
-        natives = {call.op: native_code(call.op, target) for call in program.calls() if call.op.native is not None}
-        imports |= {native_symbol(op): code.address("kernel") for op, code in natives.items()}
-        self._natives = list(natives.values())
-        self.module = compile_units(divide(rendered.module), target, imports=imports, name=program.name)
-        self.address = self.module.address("run")
-        self._words = rendered.sizes
-        self._precompute = self.module.address(PRECOMPUTE) if program.prepared else None
-        self._prepare = self.module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p) if program.facts is not None else None
-        once = program.once()
-        self.prepared_from = tuple(i for i, buffer in enumerate(program.inputs) if buffer in once)
-        """The numbers of the inputs that what is computed once depends on."""
-        self.workspace = Workspace(rendered.arena if isinstance(rendered.arena, int) else 0)
-        self._constants = [np.ascontiguousarray(buffer.data) for buffer in program.constants]
-        self._host = HostCalls(list(program.calls()))
-        self.constants = (ctypes.c_void_p * (len(self._constants) + 1))(*map(_address, self._constants), self._host.key)
+        self.artifact = made
+        self.module = module
+        self.address = module.address("run")
+        self._program = program
+        self._precompute = module.address(PRECOMPUTE) if made.prepared else None
+        self._prepare = None if made.symbols is None else module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p)
+        self.workspace = Workspace(made.arena)
+        self._host = HostCalls(made.calls)
+        self.constants = (ctypes.c_void_p * (len(made.constants) + 1))(*map(_address, made.constants), self._host.key)
+
+    @property
+    def program(self) -> Program:
+        """The kernels. They are not kept: this takes as long as to compile the graph."""
+        return self._program()
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Compute into `outputs`; other Python threads go on meanwhile, and may run the same executable. A DimError where
@@ -76,11 +68,12 @@ class LLVMExecutable:
 
     def at(self, sizes: Mapping[str, int]) -> LLVMExecutable | LLVMAtSizes:
         """The same for symbolic sizes that are these numbers; the facts of the program must hold for them."""
-        if self._prepare is None:
+        symbols = self.artifact.symbols
+        if self._prepare is None or symbols is None:
             return self
-        table = (ctypes.c_int64 * self._words)(*(sizes[name] for name in self.program.symbols))
+        table = (ctypes.c_int64 * self.artifact.words)(*(sizes[name] for name in symbols))
         arena = self._prepare(table)
-        assert arena >= 0, f"{self.program.name} is not for {dict(sizes)}"
+        assert arena >= 0, f"{self.artifact.name} is not for {dict(sizes)}"
         return LLVMAtSizes(self, sizes, table, arena)
 
     def run_at(
@@ -94,8 +87,8 @@ class LLVMExecutable:
 
     def prepare_at(self, inputs: Sequence[np.ndarray], sizes: int | None = None, arena: int | None = None) -> np.ndarray:
         """Compute what is computed once, in the same way."""
-        assert self._precompute is not None, f"{self.program.name} computes nothing once"
-        memory = aligned(self.program.prepared)
+        assert self._precompute is not None, f"{self.artifact.name} computes nothing once"
+        memory = aligned(self.artifact.prepared)
         self._call(self._precompute, inputs, (), memory, sizes, arena)
         return memory
 
@@ -118,8 +111,8 @@ class LLVMExecutable:
         """Raise the error for what a run has returned, if not 0."""
         if status == FAILED:
             raise take_error()
-        check = self.program.checks[status - 1]
-        raise DimError(check.problem, expected=check.expected, at=check.at)
+        failure = self.artifact.failures[status - 1]
+        raise DimError(failure.problem, expected=failure.expected, at=failure.at)
 
     def entry(self, spec: EntrySpec) -> NativeEntry | None:
         """A native entry; None where the interpreter or the spec does not allow for one."""
@@ -129,7 +122,7 @@ class LLVMExecutable:
             run=self.address,
             constants=ctypes.addressof(self.constants),
             workspace=self.workspace,
-            nanoseconds=estimated_nanoseconds(self.program),
+            nanoseconds=self.artifact.nanoseconds(),
             failed=self.failed,
             alive=[self],
             prepares=self._precompute is not None,
@@ -145,7 +138,7 @@ class LLVMPreparation:
 
     def __init__(self, code: LLVMExecutable, sizes: int | None = None, arena: int | None = None) -> None:
         self.key = code
-        self.inputs = code.prepared_from
+        self.inputs = code.artifact.prepared_from
         self._where = sizes, arena
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -188,7 +181,7 @@ class LLVMAtSizes:
         """A native entry for these sizes."""
         code = self._code
         with relying_on(Facts(self._sizes)):
-            nanoseconds = estimated_nanoseconds(code.program)
+            nanoseconds = code.artifact.nanoseconds()
         return make_entry(
             spec,
             self.outputs,
@@ -209,16 +202,27 @@ class LLVMBackend:
 
     name = "llvm"
 
-    def compile(self, graph: Graph, layout: Layout) -> LLVMExecutable:
-        """Compile a graph for the host's CPU."""
-        target = Target.host()
-        start = time.perf_counter()
-        program = lower(graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated),
-                        steady=layout.steady)
-        program = keep_panels(program, target)
-        note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
-        note(3, program)
-        return LLVMExecutable(graph, program, target)
+    def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = DEFAULT) -> LLVMExecutable:
+        """Compile a graph for the host's CPU, or load what has been compiled before."""
+        target, facts = Target.host(), current_facts()
+        example = None if facts is None else facts.example
+
+        def program() -> Program:
+            with relying_on(None if example is None else Facts(example)):
+                return _program(graph, layout, passes, target)
+
+        key = artifact_key(graph, layout, passes, target)
+        loaded = None if key is None else _loaded(key, graph, target, program)
+        if loaded is not None:
+            return loaded
+        first = _program(graph, layout, passes, target)
+        rendered = render(first, target)
+        units = divide(rendered.module)
+        made = artifact(first, rendered, unit_keys(units, target))
+        module = compile_units(units, target, imports=_imports(made.calls, target), name=made.name)
+        if key is not None:
+            keep_artifact(key, made, graph)
+        return LLVMExecutable(graph, made, module, program)
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""
@@ -249,22 +253,39 @@ class LLVMBackend:
         return get_num_threads()
 
 
-def estimated_nanoseconds(program: Program) -> float:
-    """How long one thread takes for a run, roughly."""
-    total = 0.0
-    for kernel in program.kernels:
-        if isinstance(kernel, Gemm):
-            total += estimate(math.prod(a.extent for a in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k))) / _GEMM_SPEED
-        elif isinstance(kernel, Attention):
-            products = math.prod(kernel.batch) * kernel.queries * kernel.keys * (kernel.width + kernel.columns)
-            total += products / _GEMM_SPEED
-        elif isinstance(kernel, Call):
-            total += _HOST_CALL
-        elif isinstance(kernel, Control):
-            total += kernel.attrs.get("length", _STEPS) * sum(map(estimated_nanoseconds, kernel.programs.values()))
-        else:
-            total += estimate(math.prod(axis.extent for axis in kernel.grid)) * kernel.cost
-    return total
+def _loaded(key: str, graph: Graph, target: Target, program: Callable[[], Program]) -> LLVMExecutable | None:
+    """What is kept of a graph on disk, if all of it is there."""
+    start = time.perf_counter()
+    made = kept_artifact(key, graph)
+    if made is None:
+        return None
+    module = load_units(made.units, target, imports=_imports(made.calls, target), name=made.name)
+    if module is None:
+        return None
+    facts = current_facts()
+    if facts is not None:
+        facts.at_least_zero.update(made.facts)
+    note(1, f"graphc: {graph.name}: loaded from the disk cache in {1e3 * (time.perf_counter() - start):.1f} ms")
+    return LLVMExecutable(graph, made, module, program)
+
+
+def _program(graph: Graph, layout: Layout, passes: Sequence[str], target: Target) -> Program:
+    """The kernels of a graph."""
+    graph = run_passes(graph, passes)
+    start = time.perf_counter()
+    program = lower(graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated),
+                    steady=layout.steady)
+    program = keep_panels(program, target)
+    note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
+    note(3, program)
+    return program
+
+
+def _imports(calls: Sequence[Call], target: Target) -> dict[str, int]:
+    """The addresses of what programs need from outside, and of the native code of these ops."""
+    imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
+    natives = {call.op: native_code(call.op, target) for call in calls if call.op.native is not None}
+    return imports | {native_symbol(op): code.address("kernel") for op, code in natives.items()}
 
 
 def aligned(nbytes: int) -> np.ndarray:

@@ -19,6 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,13 +104,26 @@ def compile_module(
             hint="emit_object makes object code for other machines",
         )
     cache = DiskCache.configured() if cache is None else cache
-    key = cache_key(GENERATOR, target.key, text)
+    key = _key(text, target)
     code = _kept(cache, key)
 
     def work() -> NativeModule:
         return _link(name, [_generated({key: text}, target, name, cache)[key] if code is None else code], imports or {}, target)
 
     return _undisturbed(work, name)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitKeys:
+    """By what the object code of a program in units is found again: for each part its key and the symbols that it exports."""
+
+    main: str
+    parts: Mapping[str, tuple[str, ...]]
+
+
+def unit_keys(units: Units, target: Target) -> UnitKeys:
+    """The keys of units that are compiled for a target."""
+    return UnitKeys(_key(units.main, target), {_key(unit.text, target): unit.exports for unit in units.parts})
 
 
 def compile_units(
@@ -121,26 +135,23 @@ def compile_units(
         for text in (*(unit.text for unit in units.parts), units.main):
             print(text, file=sys.stderr)
     cache = DiskCache.configured() if cache is None else cache
-    keys = {unit: cache_key(GENERATOR, target.key, unit.text) for unit in units.parts}
-    main = cache_key(GENERATOR, target.key, units.main)
+    keys = unit_keys(units, target)
+    texts = {_key(text, target): text for text in (units.main, *(unit.text for unit in units.parts))}
 
-    def work() -> NativeModule:
-        addresses, used = dict(imports or {}), []
-        texts = {main: units.main}
-        for unit, key in keys.items():
-            module = _loaded.get(key)
-            if module is None:
-                texts[key] = unit.text
-            else:
-                used.append(module)
-                addresses |= {symbol: module.address(symbol) for symbol in unit.exports}
-        codes = {key: code for key in texts if (code := _kept(cache, key)) is not None}
-        codes |= _generated({key: text for key, text in texts.items() if key not in codes}, target, name, cache)
-        module = _link(name, [codes[key] for key in texts], addresses, target, used)
-        _loaded.update((key, module) for key in texts if key != main)
-        return module
+    def generated(missing: Sequence[str]) -> dict[str, Code]:
+        return _generated({key: texts[key] for key in missing}, target, name, cache)
 
-    return _undisturbed(work, name)
+    module = _undisturbed(lambda: _join(keys, generated, imports or {}, target, cache, name), name)
+    assert module is not None
+    return module
+
+
+def load_units(
+    keys: UnitKeys, target: Target, *, imports: Mapping[str, int] | None = None, cache: DiskCache | None = None, name: str
+) -> NativeModule | None:
+    """What `compile_units` has made of units with these keys, perhaps in another process; None if part of it is gone."""
+    cache = DiskCache.configured() if cache is None else cache
+    return _undisturbed(lambda: _join(keys, lambda missing: None, imports or {}, target, cache, name), name)
 
 
 def emit_object(text: str, target: Target, *, name: str | None = None) -> bytes:
@@ -156,16 +167,42 @@ def emit_assembly(text: str, target: Target, *, name: str | None = None) -> str:
     return _undisturbed(lambda: assembly(text, target), name or _title(text))
 
 
+def _key(text: str, target: Target) -> str:
+    return cache_key(GENERATOR, target.key, text)
+
+
 def _kept(cache: DiskCache, key: str) -> Code | None:
     """What is on disk."""
     entry = cache.get(key)
     return None if entry is None else Code.from_bytes(entry)
 
 
+def _join(
+    keys: UnitKeys, generated: Callable[[Sequence[str]], dict[str, Code] | None], imports: Mapping[str, int], target: Target,
+    cache: DiskCache, name: str,
+) -> NativeModule | None:
+    """Load units as one module. `generated` gives the code of those that are kept nowhere; None if there is none to be had."""
+    addresses, used = dict(imports), []
+    wanted = [keys.main]
+    for key, exports in keys.parts.items():
+        module = _loaded.get(key)
+        if module is None:
+            wanted.append(key)
+        else:
+            used.append(module)
+            addresses |= {symbol: module.address(symbol) for symbol in exports}
+    codes = {key: code for key in wanted if (code := _kept(cache, key)) is not None}
+    missing = generated([key for key in wanted if key not in codes]) if len(codes) < len(wanted) else {}
+    if missing is None:
+        return None
+    codes |= missing
+    made = _link(name, [codes[key] for key in wanted], addresses, target, used)
+    _loaded.update((key, made) for key in wanted if key != keys.main)
+    return made
+
+
 def _generated(texts: Mapping[str, str], target: Target, name: str, cache: DiskCache) -> dict[str, Code]:
     """The code of texts by their keys, which is kept on disk from now on."""
-    if not texts:
-        return {}
     started = time.perf_counter()
     made = generate_all(texts, target)
     if config.debug >= 1:

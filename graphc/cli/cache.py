@@ -1,4 +1,4 @@
-"""`graphc cache`: the object code that is kept between processes."""
+"""`graphc cache`: the compiled code that is kept between processes."""
 
 from __future__ import annotations
 

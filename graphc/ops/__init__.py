@@ -1,5 +1,6 @@
 """The primitive ops, as functions: each works on tensors, graph values and kernel expressions alike."""
 
+from graphc.op import OPS
 from graphc.ops.attention import attention
 from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
 from graphc.ops.control import cond
@@ -139,3 +140,6 @@ from graphc.ops.special import (
 from graphc.ops.strided import as_strided, diagonal, diagonal_update
 from graphc.ops.systems import cholesky_solve, solve, triangular_solve
 from graphc.ops.transfer import transfer
+
+PRIMITIVES = frozenset(OPS.values())
+"""The ops that this package defines. What is registered later is the user's."""
