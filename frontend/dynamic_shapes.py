@@ -88,15 +88,17 @@ def dims(*names: str, min: int | None = None, max: int | None = None) -> tuple[D
 class NamedSizes:
     """The shapes that a program's inputs have, with the names of sizes, and what its code takes for granted of these."""
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any], names: Sequence[str | None], given: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str], given: Any
+    ) -> None:
         """`names` are those of the tensors among the arguments, `given` is the argument `dynamic_shapes`."""
         self.sizes = Assumptions()
-        self._names = [name or f"input {i}" for i, name in enumerate(names)]
+        self._names = names
         self._wanted: dict[str, tuple[Dim | None, int, int]] = {}
         """The symbols that have to change: the Dim, and the input and the dimension that has it first."""
-        leaves, _ = flatten(tuple(args))
+        leaves, _ = flatten((tuple(args), dict(kwargs)))
         self.shapes: dict[int, Shape] = {}
-        for i, (tensor, spec) in enumerate(zip(leaves, _specs(function, args, given))):
+        for i, (tensor, spec) in enumerate(zip(leaves, _specs(function, args, kwargs, given))):
             shape = tuple(self._size(i, axis, size, spec.get(axis)) for axis, size in enumerate(tensor._data.shape))
             if any(isinstance(size, core.Dim) for size in shape):
                 self.shapes[i] = shape
@@ -188,16 +190,22 @@ def _bounds(dim: Dim) -> str:
     return f"from {dim.min or 0} to {dim.max}"
 
 
-def _specs(function: Callable[..., Any], args: Sequence[Any], given: Any) -> list[Mapping[int, Any]]:
+def _specs(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], given: Any
+) -> list[Mapping[int, Any]]:
     """For each tensor among the arguments, what is said of its dimensions."""
+    named: Mapping[str, Any] = {}
     if isinstance(given, Mapping):
-        given = _in_order(function, len(args), given)
+        named = {key: spec for key, spec in given.items() if key in kwargs}
+        given = _in_order(function, len(args), {key: spec for key, spec in given.items() if key not in kwargs})
     if not isinstance(given, (tuple, list)) or len(given) != len(args):
         raise ArgumentTypeError("dynamic_shapes does not fit the arguments", got=repr(given),
                                 expected=f"one entry for each of {len(args)}, or a dict by their names")
     found: list[Mapping[int, Any]] = []
     for k, (arg, spec) in enumerate(zip(args, given)):
         _collect(f"argument {k}", arg, spec, found)
+    for key, arg in kwargs.items():
+        _collect(f"argument {key!r}", arg, named.get(key), found)
     return found
 
 

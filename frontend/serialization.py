@@ -11,11 +11,9 @@ import base64
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,6 +29,7 @@ from graphc.frontend.sharing import memory_of
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.package import tensors
 from graphc.package.archive import Malformed
+from graphc.package.replacing import is_replaceable, replacing
 from graphc.types import DTYPES, DType
 
 File = str | os.PathLike[str] | BinaryIO
@@ -56,17 +55,9 @@ def save(obj: Any, f: File, pickle_module: Any = None, pickle_protocol: int = 2,
         for part in parts:
             f.write(part)
         return
-    path = Path(f)
-    # whole or not at all: a crash in the middle leaves what was there before
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(f) if is_replaceable(f) else open(f, "wb") as file:
+        for part in parts:
+            file.write(part)
 
 
 def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool = True,

@@ -106,6 +106,10 @@ class ArgumentTypeError(GraphcError, TypeError):
     """An argument of a type that the operation does not accept."""
 
 
+class UnknownNameError(GraphcError, KeyError):
+    """A name under which there is nothing."""
+
+
 class UnsupportedError(GraphcError, NotImplementedError):
     """A combination of arguments that the operation is not defined on, where PyTorch raises NotImplementedError."""
 

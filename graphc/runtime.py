@@ -5,6 +5,8 @@
     program = runtime.load("digits.gcz")
     logits = program(images)                  # one positional array an input, nested as they were exported
     logits = program.run("forward", x=images)
+
+What a program changes at its calls, such as parameters that it trains, is `program.state`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcEr
 from graphc.ir import Graph, Value
 from graphc.package import Entry, Limits, read_package, write_package
 from graphc.package.entry import prepare
+from graphc.package.quantize import QUANTIZED
 from graphc.package.structure import flatten, names_inputs, unflatten
+from graphc.state import State
 from graphc.types import Scalar, TensorType, dtype_of, scalar_array, scalar_dtype
 from graphc.verify import verify
 
@@ -48,20 +52,29 @@ class Function:
     A call is `build(compute(arguments(args, kwargs)))`; whoever has other tensors than arrays converts in between.
     """
 
-    def __init__(self, name: str, entry: Entry, weights: Mapping[str, np.ndarray], backend: str | None = None) -> None:
+    def __init__(
+        self, name: str, entry: Entry, weights: Mapping[str, np.ndarray], backend: str | None = None, state: State | None = None
+    ) -> None:
         self.name = name
         self.entry = entry
         self.backend = backend
-        self._weights = {position: weights[weight] for position, weight in entry.weights.items()}
+        self.state = State({weight: weights[weight] for weight in sorted(entry.state)}) if state is None else state
+        """What may change from call to call; other entries of a program have the same."""
+        self._weights = {i: weights[weight] for i, weight in entry.weights.items() if weight not in self.state}
+        self._kept = {i: weight for i, weight in entry.weights.items() if weight in self.state}
+        self._updates, self._results = entry.updates, entry.results
         self._names = [str(value.name) for value in entry.arguments]
         # those of a file; arrays that may be written to may be written to between calls
-        steady = [position for position, array in sorted(self._weights.items()) if not array.flags.writeable]
+        steady = [i for i, array in sorted(self._weights.items()) if not (array.flags.writeable or self._is_quantized(i))]
         self._compiled = compile_graph(entry.graph, backend=backend, steady=steady)
         self._checked: set[tuple[tuple[str, int], ...]] = set()
 
     @property
     def graph(self) -> Graph:
         return self.entry.graph
+
+    def _is_quantized(self, position: int) -> bool:
+        return QUANTIZED in self.graph.inputs[position].info
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -76,7 +89,8 @@ class Function:
     @property
     def outputs(self) -> dict[str, TensorType]:
         """The types of the results, by name and in order."""
-        return {name: value.type for name, value in zip(self.graph.output_names or (), self.graph.outputs)}
+        names = self.graph.output_names
+        return {} if names is None else {names[i]: self.graph.outputs[i].type for i in self._results}
 
     @property
     def signature(self) -> str:
@@ -119,10 +133,19 @@ class Function:
 
     def compute(self, arguments: Sequence[Any]) -> list[np.ndarray]:
         """The results for the inputs, each an array or what NumPy makes one of; a number stands for a 0-d array."""
+        if not self._updates:
+            return self._run(arguments)
+        with self.state.lock:
+            outputs = self._run(arguments)
+            self.state.replace({name: outputs[number] for name, number in self._updates.items()})
+        return [outputs[number] for number in self._results]
+
+    def _run(self, arguments: Sequence[Any]) -> list[np.ndarray]:
+        """All outputs, those that are kept for the next call among them."""
         given = iter(arguments)
+        fixed = self._weights if not self._kept else {**self._weights, **self._state_arrays()}
         arrays = [
-            self._weights[i] if i in self._weights else self._array(value, next(given))
-            for i, value in enumerate(self.graph.inputs)
+            fixed[i] if i in fixed else self._array(value, next(given)) for i, value in enumerate(self.graph.inputs)
         ]
         sizes = bind_sizes(self.graph, [array.shape for array in arrays])
         key = tuple(sorted(sizes.items()))
@@ -130,6 +153,10 @@ class Function:
             self._check(sizes)
             self._checked.add(key)
         return self._compiled(*arrays)
+
+    def _state_arrays(self) -> dict[int, np.ndarray]:
+        with self.state.lock:  # of one moment
+            return {position: self.state[name] for position, name in self._kept.items()}
 
     def build(self, results: Sequence[Any]) -> Any:
         """The results nested as the function returned them."""
@@ -181,11 +208,17 @@ class Program:
         self.metadata = dict(metadata or {})
         self.weights = dict(weights)
         self.functions: dict[str, Function] = {}
+        prepared: dict[str, Entry] = {}
         for entry_name, entry in entries.items():
             if entry.graph.output_names is None or any(value.name is None for value in entry.graph.inputs):
                 entry, constants = prepare(entry)
                 self.weights.update(constants)
-            self.functions[entry_name] = Function(entry_name, entry, self.weights, backend)
+            prepared[entry_name] = entry
+        kept = sorted(set().union(*(entry.state for entry in prepared.values())))
+        self.state = State({weight: self.weights[weight] for weight in kept})
+        """The arrays that calls change, by name; set an item to change it yourself."""
+        for entry_name, entry in prepared.items():
+            self.functions[entry_name] = Function(entry_name, entry, self.weights, backend, self.state)
 
     @property
     def main(self) -> Function:
@@ -214,10 +247,14 @@ class Program:
         function = self.function(entry) if entry != MAIN else self.main
         return function.build(function.compute(function.named(inputs)))
 
+    def reset(self) -> None:
+        """Go back to the state that the program began with."""
+        self.state.reset()
+
     def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the program as a `.gcz` file; see `graphc.package.write_package`."""
+        """Write the program, with its state as it is now, as a `.gcz` file; see `graphc.package.write_package`."""
         entries = {name: function.entry for name, function in self.functions.items()}
-        write_package(path, entries, self.weights, self.metadata)
+        write_package(path, entries, {**self.weights, **self.state}, self.metadata)
 
     def __repr__(self) -> str:
         return f"<Program {self.name}: {'; '.join(function.signature for function in self.functions.values())}>"

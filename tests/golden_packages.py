@@ -50,6 +50,21 @@ def programs() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     yield "transformer", graphc.export(Transformer().eval(), (tokens,), dynamic_shapes=lengths), (tokens,)
     yield "lstm", graphc.export(nn.LSTM(3, 4, batch_first=True).eval(), (steps,)), (steps,)
     yield "newton", graphc.export(newton, (graphc.tensor(9.0),)), (graphc.tensor(9.0),)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = graphc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) - x.sum(-1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss}
+
+    yield "training", graphc.export(step, (steps,), state=True), (steps,)
+    linear = nn.Linear(32, 32)
+    rows = graphc.randn(2, 32)
+    for dtype in ("int8", "bfloat16", "float16"):
+        yield dtype, graphc.export(linear, (rows,), weights=dtype), (rows,)
     yield "nested", nested(), ([np.float32([1, 2]), np.float32([3, 4])],)
 
 

@@ -62,6 +62,7 @@ FLOORS = (
     "graphc.bisection",
     "graphc.delta_debugging",
     "graphc.package",
+    "graphc.state",
     "graphc.runtime",
     "graphc.onnx_format",
     "graphc.benchmark",

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from package_files import WEIGHT, linear, refused, rewrite, same, saved
 
+import graphc
 from graphc.errors import ArgumentError, ArgumentTypeError, VerifyError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
@@ -51,7 +52,7 @@ def test_round_trip(path: Path) -> None:
     package = read_package(path)
     assert package.entries == {"forward": Entry(linear()), "other": Entry(linear(3.0))}
     assert package.metadata == {"epochs": [1, 2.5, None]}
-    assert package.producer.startswith("graphc ") and package.format_version == package.opset_version == 1
+    assert package.producer.startswith("graphc ") and (package.format_version, package.opset_version) == (2, 1)
     (weight,) = package.weights.values()
     np.testing.assert_array_equal(weight, WEIGHT)
     assert package.nbytes == path.stat().st_size
@@ -206,6 +207,19 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch: pytes
     assert path.read_bytes() == before and os.listdir(path.parent) == ["model.gcz"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+@pytest.mark.parametrize("save", [saved, lambda path: graphc.save({"w": graphc.ones(3)}, path)])
+def test_pipes_and_devices_are_written_to_and_not_replaced(tmp_path: Path, save: Callable[[Path], Any]) -> None:
+    pipe, file = tmp_path / "pipe.gcz", tmp_path / "file.gcz"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # a pipe holds more than these files have
+    save(pipe)
+    save(file)
+    assert os.read(reader, 1 << 16) == file.read_bytes()
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and sorted(os.listdir(tmp_path)) == ["file.gcz", "pipe.gcz"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links and permissions are POSIX's")
 def test_links_and_permissions_stay(path: Path) -> None:
     os.chmod(path, 0o640)
@@ -226,10 +240,10 @@ def test_a_loaded_file_can_be_replaced(path: Path) -> None:
 # Versions
 
 
-@pytest.mark.parametrize("key, what", [("format_version", "format"), ("opset_version", "op set")])
-def test_newer_files_are_refused_with_a_sentence(path: Path, key: str, what: str) -> None:
-    rewrite(path, lambda m: m.update({key: 2, "producer": "graphc 9.0"}))
-    error = refused(path, f"it was written by graphc 9.0 in {what} 2, and this version of graphc reads up to {what} 1")
+@pytest.mark.parametrize("key, what, ours", [("format_version", "format", 2), ("opset_version", "op set", 1)])
+def test_newer_files_are_refused_with_a_sentence(path: Path, key: str, what: str, ours: int) -> None:
+    rewrite(path, lambda m: m.update({key: ours + 1, "producer": "graphc 9.0"}))
+    error = refused(path, f"by graphc 9.0 in {what} {ours + 1}, and this version of graphc reads up to {what} {ours}")
     assert "pip install -U graphc" in str(error)
 
 
@@ -249,8 +263,8 @@ def test_older_files_are_upgraded_step_by_step(path: Path, monkeypatch: pytest.M
     text = str(linear()).replace("= matmul(", "= dot(")
     rewrite(path, members={"graphs/forward.gir": text.encode()})
     refused(path, "unknown op 'dot'")
-    monkeypatch.setattr(upgrade_module, "FORMAT_VERSION", 3)
-    monkeypatch.setattr(upgrade_module, "STEPS", {1: rename("dot", "mat_mul"), 2: rename("mat_mul", "matmul")})
+    monkeypatch.setattr(upgrade_module, "FORMAT_VERSION", 4)
+    monkeypatch.setattr(upgrade_module, "STEPS", {2: rename("dot", "mat_mul"), 3: rename("mat_mul", "matmul")})
     assert read_package(path).entries["forward"].graph == linear()
 
 

@@ -12,8 +12,11 @@ from graphc.ir import Builder, Graph, Node, Value, copy_node
 from graphc.package.structure import Structure
 from graphc.types import TensorType, dtype_of
 
-WEIGHT_KINDS = ("param", "buffer", "constant")
+WEIGHT_KINDS = ("param", "buffer", "constant", "state")
 """An input whose `info` has one of these is bound to the weight that it names."""
+
+NEXT = "next"
+"""An input bound to a weight whose `info` has this holds, at the next call, what the output of that number is at this one."""
 
 MAX_INLINE_ELEMENTS = 64
 """Constants of more elements become weights."""
@@ -40,6 +43,22 @@ class Entry:
         return {i: name for i, value in enumerate(self.graph.inputs) if (name := weight_name(value)) is not None}
 
     @property
+    def updates(self) -> dict[str, int]:
+        """The weights that a call changes, each with the number of the output that is its next value."""
+        return {name: self.graph.inputs[i].info[NEXT] for i, name in self.weights.items() if NEXT in self.graph.inputs[i].info}
+
+    @property
+    def state(self) -> set[str]:
+        """The weights that may change from call to call: those that a call changes, and those that are called state."""
+        return {*self.updates, *(name for i, name in self.weights.items() if "state" in self.graph.inputs[i].info)}
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The numbers of the outputs that a call gives back: not those that are kept for the next."""
+        kept = set(self.updates.values())
+        return tuple(number for number in range(len(self.graph.outputs)) if number not in kept)
+
+    @property
     def arguments(self) -> tuple[Value, ...]:
         """The inputs that a call gives."""
         return tuple(value for value in self.graph.inputs if weight_name(value) is None)
@@ -49,6 +68,25 @@ def weight_name(value: Value) -> str | None:
     """The weight that an input of a graph is bound to; None for one that the caller gives."""
     name = next((value.info[kind] for kind in WEIGHT_KINDS if kind in value.info), None)
     return name if isinstance(name, str) else None
+
+
+def updates_violation(entry: Entry) -> str | None:
+    """What is wrong with what an entry says of the weights that change; None if nothing is."""
+    changed: set[str] = set()
+    outputs: set[int] = set()
+    for position, value in enumerate(entry.graph.inputs):
+        if NEXT not in value.info:
+            continue
+        name, output = entry.weights.get(position), value.info[NEXT]
+        if name is None or type(output) is not int or not 0 <= output < len(entry.graph.outputs):
+            return f"the input {value.name!r} has no weight, or no output, to go on with"
+        if name in changed or output in outputs:
+            return f"the weight {name!r} is changed twice, or by another's output"
+        if entry.graph.outputs[output].type != value.type:
+            return f"the weight {name!r} is {value.type}, and would become {entry.graph.outputs[output].type}"
+        changed.add(name)
+        outputs.add(output)
+    return None
 
 
 def fits(array: np.ndarray, type_: TensorType) -> bool:
@@ -79,7 +117,7 @@ def prepare(entry: Entry) -> tuple[Entry, dict[str, np.ndarray]]:
     for node in graph.nodes:
         if not node.results or node.results[0] not in new:
             _copy(builder, node, new)
-    names = graph.output_names or _output_names(len(graph.outputs))
+    names = graph.output_names or _output_names(entry)
     return replace(entry, graph=builder.finish([new[v] for v in graph.outputs], names)), constants
 
 
@@ -101,8 +139,11 @@ def _copy(builder: Builder, node: Node, new: dict[Value, Value]) -> None:
     new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
 
 
-def _output_names(count: int) -> Sequence[str]:
-    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+def _output_names(entry: Entry) -> Sequence[str]:
+    results = entry.results
+    names = dict(zip(results, ["output"] if len(results) == 1 else [f"output_{i}" for i in range(len(results))]))
+    names |= {number: f"next.{name}" for name, number in entry.updates.items()}
+    return [names[number] for number in range(len(names))]
 
 
 def _free(name: str, taken: set[Any]) -> str:

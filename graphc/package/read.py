@@ -39,8 +39,9 @@ class Limits:
     members: int = 1024
     manifest_bytes: int = 1 << 24
     graph_bytes: int = 1 << 24
+    """The text of all graphs."""
     nodes: int = 100_000
-    """Nodes of one graph: reading takes some 70 microseconds for each."""
+    """Nodes of all graphs: reading takes some 70 microseconds for each."""
     weights: int = 100_000
 
 
@@ -96,16 +97,20 @@ def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
     for name, expected in manifest["checksums"].items():
         if name != WEIGHTS or check_weights:
             _check_sum(data, members[name], expected)
-    graphs = {entry: _text(data, members, entry, limits) for name in members if (entry := entry_of(name)) is not None}
+    graphs = _texts(data, members, limits)
     contents = upgrade(Contents(manifest, graphs))
     manifest = contents.manifest
     check_manifest(manifest)
     raw_weights = member_bytes(data, members, WEIGHTS, len(data))
     weights = tensors.decode(raw_weights, limits.manifest_bytes, limits.weights)
-    entries = {
-        name: _entry(name, description, contents.graphs[name], weights, limits)
-        for name, description in manifest["entries"].items()
-    }
+    _share(weights, manifest["shared"], limits)
+    entries: dict[str, Entry] = {}
+    nodes = 0
+    for name, description in manifest["entries"].items():
+        entry = entries[name] = _entry(name, description, contents.graphs[name], weights)
+        nodes += sum(1 for _ in entry.graph.walk())
+        if nodes > limits.nodes:
+            raise _too_many_nodes(limits)
     return Package(
         entries, weights, manifest["metadata"], manifest["producer"], manifest["format_version"],
         manifest["opset_version"], len(data),
@@ -117,27 +122,43 @@ def _check_sum(data: memoryview, member: Member, expected: Any) -> None:
         raise Malformed(f"{member.name} is damaged: its checksum differs", "copy or download the file again")
 
 
-def _text(data: memoryview, members: Mapping[str, Member], entry: str, limits: Limits) -> str:
-    raw = bytes(member_bytes(data, members, graph_member(entry), limits.graph_bytes))
-    # what is far too long need not be parsed for its nodes to be counted
-    if sum(map(raw.count, (b",", b"(", b"[", b"{"))) > _MARKS_PER_NODE * limits.nodes:
-        raise Malformed(f"the graph of {entry} has more than {limits.nodes} nodes", "raise the limit if you trust the file")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Malformed(f"the graph of {entry} is not UTF-8 text") from None
+def _texts(data: memoryview, members: Mapping[str, Member], limits: Limits) -> dict[str, str]:
+    """The texts of the graphs by their entries, none of them read yet."""
+    texts: dict[str, str] = {}
+    room, marks = limits.graph_bytes, 0
+    for entry in filter(None, map(entry_of, members)):
+        raw = bytes(member_bytes(data, members, graph_member(entry), room))
+        room -= len(raw)
+        # what is far too long need not be parsed for its nodes to be counted
+        marks += sum(map(raw.count, (b",", b"(", b"[", b"{")))
+        if marks > _MARKS_PER_NODE * limits.nodes:
+            raise _too_many_nodes(limits)
+        try:
+            texts[entry] = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Malformed(f"the graph of {entry} is not UTF-8 text") from None
+    return texts
 
 
-def _entry(
-    name: str, description: Mapping[str, Any], text: str, weights: Mapping[str, np.ndarray], limits: Limits
-) -> Entry:
+def _too_many_nodes(limits: Limits) -> Malformed:
+    return Malformed(f"its graphs have more than {limits.nodes} nodes", "raise the limit if you trust the file")
+
+
+def _share(weights: dict[str, np.ndarray], shared: Mapping[str, str], limits: Limits) -> None:
+    """Add the weights that are stored under another's name."""
+    if len(weights) + len(shared) > limits.weights:
+        raise Malformed(f"there are {len(weights) + len(shared)} weights, more than {limits.weights}")
+    if shared.keys() & weights.keys() or not weights.keys() >= set(shared.values()):
+        raise Malformed("a weight that is stored under another's name has its own, too, or the other is not there")
+    weights.update({name: weights[stored] for name, stored in shared.items()})
+
+
+def _entry(name: str, description: Mapping[str, Any], text: str, weights: Mapping[str, np.ndarray]) -> Entry:
     try:
         graph = parse_graph(text, graph_member(name))
         verify(graph)
     except GraphcError as error:
         raise Malformed(f"the graph of {name} is not valid: {error}") from None
-    if len(graph.nodes) > limits.nodes:
-        raise Malformed(f"the graph of {name} has more than {limits.nodes} nodes")
     entry = Entry(graph, description.get("input_structure"), description.get("output_structure"))
     check_entry(name, description, entry)
     for position, weight in entry.weights.items():

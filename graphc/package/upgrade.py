@@ -12,7 +12,7 @@ from typing import Any
 
 from graphc.package.archive import Malformed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OPSET_VERSION = 1
 
 
@@ -24,7 +24,12 @@ class Contents:
     graphs: dict[str, str]
 
 
-STEPS: dict[int, Callable[[Contents], Contents]] = {}
+def _shared_weights(contents: Contents) -> Contents:
+    """Format 2 stores equal weights once, and has weights that change from call to call."""
+    return Contents({**contents.manifest, "shared": {}}, contents.graphs)
+
+
+STEPS: dict[int, Callable[[Contents], Contents]] = {1: _shared_weights}
 """`STEPS[n]` turns the contents of a file of format n into those of format n + 1."""
 
 

@@ -16,6 +16,7 @@ from graphc.package import strict_json, tensors
 from graphc.package.archive import Malformed, write_archive
 from graphc.package.entry import Entry, fits, prepare
 from graphc.package.manifest import MANIFEST, WEIGHTS, check_entry, checksum, graph_member, is_entry_name, make_manifest
+from graphc.package.replacing import is_replaceable, replacing
 from graphc.text import print_graph
 from graphc.types import TensorType, dtype_of
 from graphc.verify import verify
@@ -33,7 +34,7 @@ def write_package(
         The graphs by the names of the functions that they are, "forward" being the one that a program runs by default.
         Inputs whose info names a param, a buffer or a constant are bound to the weight of that name.
     weights
-        The arrays by name; they may be more than the entries use.
+        The arrays by name; they may be more than the entries use. Those that are equal are stored once.
     metadata
         What else is kept: anything that JSON holds.
 
@@ -42,25 +43,21 @@ def write_package(
     """
     members = _members(entries, weights, metadata or {})
     if not isinstance(target, (str, os.PathLike)):
-        with tempfile.SpooledTemporaryFile(1 << 24) as scratch:
-            write_archive(scratch, members)  # type: ignore[arg-type]
-            scratch.seek(0)
-            shutil.copyfileobj(scratch, target)
-        return
-    path = os.path.realpath(target)  # a link stays a link to the new file
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.urandom(8).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
+        _write_stream(target, members)
+    elif is_replaceable(target):
+        with replacing(target) as file:
             write_archive(file, members)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(path):
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    else:
+        with open(target, "wb") as stream:
+            _write_stream(stream, members)
+
+
+def _write_stream(stream: BinaryIO, members: list[tuple[str, list[memoryview]]]) -> None:
+    """Write to what cannot go back, as an archive's writer does."""
+    with tempfile.SpooledTemporaryFile(1 << 24) as scratch:
+        write_archive(scratch, members)  # type: ignore[arg-type]
+        scratch.seek(0)
+        shutil.copyfileobj(scratch, stream)
 
 
 def _members(
@@ -81,8 +78,9 @@ def _members(
     for name, entry in entries.items():
         _check_weights(name, entry, arrays)
     members = {graph_member(name): [_view(f"{print_graph(entry.graph)}\n")] for name, entry in sorted(entries.items())}
-    members[WEIGHTS] = tensors.encode(arrays)
-    manifest = make_manifest(entries, {name: checksum(parts) for name, parts in members.items()}, metadata)
+    shared = _shared(arrays)
+    members[WEIGHTS] = tensors.encode({name: array for name, array in arrays.items() if name not in shared})
+    manifest = make_manifest(entries, shared, {name: checksum(parts) for name, parts in members.items()}, metadata)
     for name, entry in entries.items():
         try:
             check_entry(name, manifest["entries"][name], entry)
@@ -119,6 +117,22 @@ def _check_weights(name: str, entry: Entry, arrays: Mapping[str, np.ndarray]) ->
                 f"{name}: the weight {weight!r} does not fit the input {value.name!r}",
                 expected=str(value.type), got=str(TensorType(dtype_of(array.dtype), array.shape)),
             )
+
+
+def _shared(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The weights that equal another one to the bit, each with the name under which both are stored."""
+    alike: dict[Any, list[str]] = {}
+    shared: dict[str, str] = {}
+    for name in sorted(arrays):
+        array = arrays[name]
+        content = array.reshape(-1).view(np.uint8)
+        others = alike.setdefault((array.dtype, array.shape, content[:64].tobytes(), content[-64:].tobytes()), [])
+        same = next((other for other in others if np.array_equal(content, arrays[other].reshape(-1).view(np.uint8))), None)
+        if same is None:
+            others.append(name)
+        elif array.nbytes:
+            shared[name] = same
+    return shared
 
 
 def _view(text: str) -> memoryview:

@@ -136,7 +136,7 @@ def _needs_memory(
     if any(user.op.name == "pad" and user.result in images for user in users):
         return True
     if feeds:
-        return not _is_half_of_input(node)
+        return not (_is_half_of_input(node) or _is_widened_input(node))
     copied = _COPIES * estimate(value.type.size)
     for user in users:
         if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
@@ -193,6 +193,14 @@ def _is_half_of_input(node: Node) -> bool:
     while (made := value.node) is not None and made.op.only_moves and not made.op.pointwise:
         value = made.operands[0]
     return made is None and value.dtype is node.result.dtype.computes_in
+
+
+def _is_widened_input(node: Node) -> bool:
+    """Whether a node widens a matrix that the graph is given in fewer bits, such as weights that are stored so: a product does
+    that as it reads its operand, and the wide numbers are never in memory."""
+    if node.op.name != "cast" or node.result.ndim != 2:
+        return False
+    return node.operands[0].node is None and node.operands[0].dtype.itemsize < node.result.dtype.itemsize
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
