@@ -51,7 +51,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x)."""
     if input.dtype is bool_:
         raise GraphcError("Boolean inputs not supported for relu")
-    return written(input, inplace, _relu)
+    return input.relu_() if inplace else _relu(input)
 
 
 def relu_(input: Tensor) -> Tensor:

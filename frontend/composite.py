@@ -9,12 +9,13 @@ last bits of the numbers may differ. On the tape it is one node, whose backward 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from graphc.backend import Entry, EntrySpec, ResultLeaf, ValueCheck
+from graphc.backend import Entry, EntrySpec, Executable, ResultLeaf, ValueCheck
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
@@ -25,6 +26,8 @@ from graphc.frontend.native import TENSORS, identities, tensor_check
 from graphc.frontend.node import node_class
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
+from graphc.frontend.weights import LARGE as LARGE_WEIGHT
+from graphc.frontend.weights import Weights
 from graphc.ir import Graph
 from graphc.types import DType
 
@@ -61,33 +64,55 @@ class Traced(NamedTuple):
 class _Form:
     """A composite for arguments of certain types."""
 
-    __slots__ = ("arguments", "differentiable", "function", "node", "results")
+    __slots__ = ("arguments", "differentiable", "function", "is_settled", "node", "results", "weight")
 
-    def __init__(self, traced: Traced, tensors: list[Tensor]) -> None:
+    def __init__(self, traced: Traced, tensors: list[Tensor], weight: Any) -> None:
         self.function = ArrayFunction(traced.graph)
         places = {id(tensor): i for i, tensor in reversed(list(enumerate(tensors)))}
         self.arguments = [places[id(tensor)] for tensor in traced.inputs]
         self.differentiable = traced.differentiable
         self.results = traced.results
         self.node = node_class(traced.name, CompiledBackward)
+        self.is_settled = False
+        """Whether there is a native entry, or cannot be one."""
+        self.weight: int | None = None
+        """The number of the input that is a weight of which things may be computed once."""
+        if self.differentiable is None and config.prepare_weights:
+            large = (k for k, tensor in enumerate(traced.inputs) if tensor is weight and tensor._data.size >= LARGE_WEIGHT)
+            self.weight = next(large, None)
+
+    def _weight_code(self, inputs: list[Tensor]) -> Executable | None:
+        """Code that computes once what depends on the weight alone; None if nothing does."""
+        assert self.weight is not None
+        code = self.function.executable([tensor._data for tensor in inputs], (self.weight,))
+        if code.preparation is None:
+            self.weight = None
+            return None
+        return code
 
     def entry(self, arguments: tuple[Any, ...]) -> Entry | None:
-        """A native way in for positional arguments such as these, of which none requires grad."""
+        """A native way in for positional arguments such as these, of which no gradient is wanted."""
         places = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
         inputs = {places[i]: number for number, i in enumerate(self.arguments)}
         checks = tuple(
             tensor_check(argument, k, inputs.get(k), held=False) if isinstance(argument, Tensor) else ValueCheck(k, argument)
             for k, argument in enumerate(arguments)
         )
+        thread = [(trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast)]
+        if any(arguments[k].requires_grad for k in places):
+            thread.append((mode, "grad", False))
         return self.function.executable([arguments[places[i]]._data for i in self.arguments]).entry(EntrySpec(
-            tensors=TENSORS, thread=((trace_state, "tracer", None), (mode, "inference", False)), arguments=checks, held=(),
-            numbers=(), guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
+            tensors=TENSORS, thread=tuple(thread), arguments=checks, held=(), numbers=(),
+            guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
             leaves=tuple(ResultLeaf("output", j) for j in range(self.results or 1)), result="tuple" if self.results else "one",
         ))  # fmt: skip
 
-    def __call__(self, tensors: list[Tensor]) -> Any:
+    def __call__(self, tensors: list[Tensor], weights: Weights | None) -> Any:
         inputs = [tensors[i] for i in self.arguments]
-        arrays = self.function(*[tensor._data for tensor in inputs])
+        function: Callable[..., tuple[np.ndarray, ...]] = self.function
+        if self.weight is not None and weights is not None:
+            function = weights.prepared(self, inputs, self.weight, lambda: self._weight_code(inputs)) or function
+        arrays = function(*[tensor._data for tensor in inputs])
         results = tuple([wrap(array) for array in arrays[: self.results or 1]])
         if self.differentiable is not None:
             self.node(self.differentiable, inputs, arrays, results)
@@ -103,19 +128,29 @@ def forget_forms() -> None:
         forget()
 
 
-def composite(function: F) -> F:
+@overload
+def composite(function: F, /) -> F: ...
+@overload
+def composite(*, weight: str) -> Callable[[F], F]: ...
+def composite(function: Any = None, /, *, weight: str | None = None) -> Any:
     """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns a tensor or a
-    tuple of tensors."""
+    tuple of tensors. Where its `weight`, an argument, is the same at many calls, what its code computes of that alone is kept.
+    """
+    return _composite(function, None) if function is not None else functools.partial(_composite, weight=weight)
+
+
+def _composite(function: F, weight: str | None) -> F:
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
     entries: list[Entry] = []
+    weights = None if weight is None else Weights()
+    weight_place = None if weight is None else list(inspect.signature(function).parameters).index(weight)
     native: Callable[..., Any]
     """The entries of the forms made last that need no tape, one behind the other, and last `by_python`."""
 
     def by_python(*args: Any, **kwargs: Any) -> Any:
-        nonlocal native
-        if trace_state.tracer is not None or mode.inference or saved_hooks.stack:
+        if trace_state.tracer is not None or saved_hooks.stack:
             return function(*args, **kwargs)
-        key: list[Any] = []
+        key: list[Any] = [mode.autocast]
         tensors: list[Tensor] = []
         grad = mode.grad
         for arg in args if not kwargs else (*args, *kwargs.values()):
@@ -131,6 +166,7 @@ def composite(function: F) -> F:
                 key += (type(arg), arg)
             else:
                 return function(*args, **kwargs)
+        array = None  # whether others have a weight's array is told by the references to it
         if kwargs:
             key.append(tuple(kwargs))
         if len(tensors) > 1:
@@ -144,20 +180,34 @@ def composite(function: F) -> F:
         if form is None and signature in forms:
             return function(*args, **kwargs)
         if not isinstance(form, _Form):
-            form = _consider(forms, signature, form, tensors, function, args, kwargs)
+            form = _consider(forms, signature, form, tensors, function, args, kwargs, given_weight(args, kwargs))
             if form is None:
                 return function(*args, **kwargs)
-            entry = None if kwargs or any(tensor.requires_grad for tensor in tensors) else form.entry(args)
-            if entry is not None:
-                entries.insert(0, entry)
-                del entries[_ENTRIES:]
-                native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
-        return form(tensors)
+        if form.weight is None and not form.is_settled:
+            form.is_settled = True
+            enter(form, args, kwargs)
+        return form(tensors, weights)
+
+    def given_weight(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if weight_place is None or weight is None:
+            return None
+        return args[weight_place] if weight_place < len(args) else kwargs.get(weight)
+
+    def enter(form: _Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Have a native way in for calls such as this one, if there can be one."""
+        nonlocal native
+        entry = None if kwargs or form.differentiable is not None else form.entry(args)
+        if entry is not None:
+            entries.insert(0, entry)
+            del entries[_ENTRIES:]
+            native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
 
     def forget() -> None:
         nonlocal native
         forms.clear()
         entries.clear()
+        if weights is not None:
+            weights.clear()
         native = by_python
 
     native = by_python
@@ -178,7 +228,7 @@ def composite(function: F) -> F:
 
 def _consider(
     forms: dict[Any, Any], signature: Any, calls: int | None, tensors: list[Tensor], function: Callable[..., Any],
-    args: tuple[Any, ...], kwargs: dict[str, Any],
+    args: tuple[Any, ...], kwargs: dict[str, Any], weight: Any,
 ) -> _Form | None:
     """Count a call, and make code if that pays."""
     if not config.fuse_eager:
@@ -199,5 +249,5 @@ def _consider(
         return None  # the function itself, which is called now, says what is wrong
     if traced is None:
         return None
-    form = forms[signature] = _Form(traced, tensors)
+    form = forms[signature] = _Form(traced, tensors, weight)
     return form

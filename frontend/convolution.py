@@ -92,21 +92,21 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padd
     return named(unbatched(_run(ops.conv, input, weight, bias, attrs), alone), "Convolution")
 
 
-@composite
+@composite(weight="weight")
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, L] with weights [O, C / groups, K]."""
     return _conv(input, weight, bias, stride, padding, dilation, groups, 1)
 
 
-@composite
+@composite(weight="weight")
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, H, W] with weights [O, C / groups, K, K']."""
     return _conv(input, weight, bias, stride, padding, dilation, groups, 2)
 
 
-@composite
+@composite(weight="weight")
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, D, H, W] with weights [O, C / groups, K, K', K'']."""

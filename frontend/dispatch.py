@@ -24,7 +24,7 @@ from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.frontend.tracer import active
 from graphc.frontend.viewing import Viewing, lies_in, tie
-from graphc.ir import Builder
+from graphc.ir import Builder, Graph
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import (
     DType,
@@ -208,11 +208,25 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     return out
 
 
+def overwrite(record: OpDef, arrays: list[Any]) -> None:
+    """Compute an elementwise op over its first operand, of float32 or float64. A second one is of its type, or a number."""
+    own = arrays[0]
+    function = _functions.get(record) or _function(record)
+    is_ufunc = type(function) is np.ufunc
+    if own.size >= LARGE and _native(record, arrays, over=True) is not None:
+        return
+    if is_ufunc:
+        quiet.run(function, *arrays, own)
+    else:
+        np.copyto(own, quiet.run(function, *arrays))
+
+
 _natives: dict[Any, Callable[..., np.ndarray] | None] = {}  # None for what has been seen once
 
 
-def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
-    """The result by code of the op's own; None where there is none, or not yet. Python numbers get the dtype of the arrays."""
+def _native(record: OpDef, arrays: list[Any], over: bool = False) -> np.ndarray | None:
+    """The result by code of the op's own, written over the first operand if asked to; None where there is none, or not yet.
+    Python numbers get the dtype of the arrays."""
     if record.kernel is not None or not config.fuse_eager:
         return None
     if not all(type(array) is np.ndarray for array in arrays):
@@ -221,7 +235,9 @@ def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
             return None
         dtype = as_dtype(dtypes[0])
         arrays = [array if type(array) is np.ndarray else number(array, dtype) for array in arrays]
-    key = (record, *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
+    if over and not (arrays[0].flags.c_contiguous and all(not np.may_share_memory(arrays[0], array) for array in arrays[1:])):
+        return None
+    key = (record, over, *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
     function = _natives.get(key)
     if function is None:
         if len(_natives) > _MOST_NATIVE:
@@ -231,8 +247,26 @@ def _native(record: OpDef, arrays: list[Any]) -> np.ndarray | None:
             return None
         if not all(as_dtype(array.dtype).has_code for array in arrays):
             return None
-        function = _natives[key] = _made(record, arrays)
+        function = _natives[key] = _made_over(record, arrays) if over else _made(record, arrays)
     return function(*arrays)
+
+
+def _graph(record: OpDef, arrays: list[np.ndarray]) -> Graph:
+    builder = Builder(record.name, locations=False)
+    inputs = [builder.input(None, TensorType(as_dtype(array.dtype), array.shape)) for array in arrays]
+    return builder.finish([record(*inputs)])
+
+
+def _made_over(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
+    """Code for the op on arrays like these that writes over the first."""
+    layout = Layout(tuple(map(strides_of, arrays)), donated=((0, 0),))
+    code = compiler.executable(_graph(record, arrays), layout)
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        code.run(arrays, arrays[:1])
+        return arrays[0]
+
+    return run
 
 
 def _made(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
@@ -245,10 +279,7 @@ def _made(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
         return array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
 
     like = list(map(turned, arrays))
-    builder = Builder(record.name, locations=False)
-    inputs = [builder.input(None, TensorType(as_dtype(array.dtype), array.shape)) for array in like]
-    graph = builder.finish([record(*inputs)])
-    code = array_function(compiler.executable(graph, Layout(tuple(map(strides_of, like)))))
+    code = array_function(compiler.executable(_graph(record, like), Layout(tuple(map(strides_of, like)))))
     if order is None:
         return lambda *arrays: code(*arrays)[0]
     back = np.argsort(order)

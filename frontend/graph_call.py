@@ -46,9 +46,10 @@ class ArrayFunction:
         """The function for these sizes."""
         return ArrayFunction(bind_graph(self._graph, sizes), self._backend)
 
-    def executable(self, arrays: Sequence[np.ndarray]) -> Executable:
-        """The code for arrays of these layouts."""
-        return executable(self._graph, Layout(tuple(map(strides_of, arrays))), backend=self._backend)
+    def executable(self, arrays: Sequence[np.ndarray], steady: tuple[int, ...] = ()) -> Executable:
+        """The code for arrays of these layouts. What depends on the inputs of the `steady` numbers alone is computed by its
+        preparation."""
+        return executable(self._graph, Layout(tuple(map(strides_of, arrays)), (), steady), backend=self._backend)
 
 
 _NOTHING: Mapping[int, np.ndarray] = MappingProxyType({})

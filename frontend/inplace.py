@@ -14,7 +14,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import eager
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
-from graphc.frontend.dispatch import quiet
+from graphc.frontend.dispatch import overwrite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
@@ -180,29 +180,34 @@ def _keep_old(target: Tensor, node: Node, start: int) -> None:
                 saved[i] = old
 
 
-def arithmetic(function: Callable[..., Tensor], record: OpDef, name: str) -> Callable[..., Tensor]:
-    """`in_place` for a binary ufunc, which needs no memory besides where no gradient is wanted."""
+def elementwise(function: Callable[..., Tensor], record: OpDef, name: str) -> Callable[..., Tensor]:
+    """`in_place` for an elementwise op of one or two operands, which needs no memory besides where no gradient is wanted."""
     general = in_place(function, name)
-    ufunc = getattr(record.ref, "ufunc", record.ref)
+    operands = len(record.operands)
 
     @functools.wraps(general)
-    def method(self: Tensor, other: Any, **kwargs: Any) -> Tensor:
+    def method(self: Tensor, *others: Any, **kwargs: Any) -> Tensor:
         own = self._data
         in_full = type(own) is np.ndarray and own.dtype.kind == "f" and own.itemsize > 2
-        if in_full and not kwargs and active() is None and own.flags.writeable:
-            operand = other._data if isinstance(other, Tensor) else other if type(other) in (int, float) else None
-            plain = not mode.grad or (unwatched(self) and not (isinstance(other, Tensor) and other.requires_grad))
-            same = type(operand) in (int, float) or (
-                type(operand) is np.ndarray and operand.dtype is own.dtype and operand.shape == own.shape)
-            if plain and same:
+        if in_full and not kwargs and len(others) == operands - 1 and active() is None and own.flags.writeable:
+            arrays = [own, *[other._data if isinstance(other, Tensor) else other for other in others]]
+            plain = not mode.grad or (unwatched(self) and not any(isinstance(x, Tensor) and x.requires_grad for x in others))
+            if plain and all(map(_is_beside, arrays[1:], arrays)):
                 refuse(self)
                 eager.count()
-                quiet.run(ufunc, own, operand, own)
+                overwrite(record, arrays)
                 bump(self)
                 return self
-        return general(self, other, **kwargs)
+        return general(self, *others, **kwargs)
 
     return method
+
+
+def _is_beside(operand: Any, own: np.ndarray) -> bool:
+    """Whether an operand is of the type of the other, or a number that gets its dtype."""
+    if type(operand) is np.ndarray:
+        return operand.dtype is own.dtype and operand.shape == own.shape
+    return type(operand) in (int, float)
 
 
 def unwatched(tensor: Tensor) -> bool:

@@ -30,6 +30,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.op import OpDef
 
 ARITHMETIC = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div}
+OVERWRITING = {**ARITHMETIC, "relu": ops.relu}
 """In-place methods that need no memory besides where no gradient is wanted."""
 
 TURNED = "as_strided squeeze swapaxes t transpose unsqueeze"
@@ -107,8 +108,8 @@ def _attach() -> None:
             setattr(Tensor, name, method(functions[name]))
         for name in names(family, "IN_PLACE"):
             setattr(Tensor, f"{name}_", inplace.in_place(functions[name], f"{name}_"))
-    for name, record in ARITHMETIC.items():
-        eager.attach_in_place(f"{name}_", record, inplace.arithmetic(functions[name], record, f"{name}_"))
+    for name, record in OVERWRITING.items():
+        eager.attach_in_place(f"{name}_", record, inplace.elementwise(functions[name], record, f"{name}_"))
     for name in TURNED.split():
         setattr(Tensor, f"{name}_", inplace.retyped(functions[name], f"{name}_"))
     for other, name in ALIASES.items():

@@ -35,19 +35,23 @@ TENSORS = TensorClass(
 )  # fmt: skip
 
 
-def array_function(code: Executable) -> Callable[..., tuple[np.ndarray, ...]]:
+def array_function(code: Executable, prepared: np.ndarray | None = None) -> Callable[..., tuple[np.ndarray, ...]]:
     """A graph as a function of arrays, in the graph's order, of the types and layouts that it was compiled for, which is not
-    checked. It returns a tuple of new arrays."""
+    checked. It returns a tuple of new arrays. What has been `prepared` of steady inputs stands for them."""
     spec = EntrySpec(
         tensors=TENSORS, thread=(), arguments=tuple(ArrayInput(i, i) for i in range(len(code.inputs))), held=(), numbers=(),
         guards=(), identities=(), updates=(), grads=(), no_grads=(),
         leaves=tuple(ResultLeaf("array", j) for j in range(len(code.outputs))), result="tuple",
+        prepared=prepared,
     )  # fmt: skip
     entry = code.entry(spec)
 
     def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
-        code.run(arrays, outputs)
+        if prepared is not None and code.preparation is not None:
+            code.preparation.run(arrays, outputs, prepared)
+        else:
+            code.run(arrays, outputs)
         return tuple(outputs)
 
     return run if entry is None else entry.bind(run)

@@ -20,16 +20,20 @@ from graphc.frontend.movement import clone, reshape
 from graphc.frontend.pointwise import cast, div, rsqrt
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, float32
+from graphc.types import float32
 
 FUNCTIONS = "rms_norm"
 
 
-def _wide(input: Tensor, kernel: str) -> Tensor:
-    """The input as it is computed with: 16-bit numbers in single precision."""
+def _need_floating(input: Tensor, kernel: str) -> None:
     if not input.dtype.is_floating_point:
         raise UnsupportedError(f'"{kernel}" not implemented for {input.dtype.name}', expected="a floating-point dtype",
                                hint="input.float()")
+
+
+def _wide(input: Tensor, kernel: str) -> Tensor:
+    """The input as it is computed with: 16-bit numbers in single precision."""
+    _need_floating(input, kernel)
     return cast(input, float32) if input.dtype.bits == 16 else input
 
 
@@ -59,19 +63,29 @@ def _mean_and_variance(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Te
 
 @composite
 def _normalized(
-    input: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: DType
+    input: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """(input - mean) / sqrt(variance + eps) * weight + bias, all of one number of dimensions."""
+    """(input - mean) / sqrt(variance + eps) * weight + bias, in the input's dtype. All but that have a number a channel."""
+    ndim = len(input._data.shape)
     scale = rsqrt(variance + eps)
     if weight is not None:
         scale = scale * weight
-    out = (input - mean) * scale
-    return named(cast(out if bias is None else out + bias, dtype), "NativeBatchNorm")
+    out = (_wide(input, "batch_norm") - _along(mean, ndim)) * _along(scale, ndim)
+    return named(cast(out if bias is None else out + _along(bias, ndim), input.dtype), "NativeBatchNorm")
 
 
 def _along(x: Tensor, ndim: int) -> Tensor:
     """A number a channel, as it stretches over [N, C, ...]."""
     return reshape(x, (1, -1, *(1,) * (ndim - 2)))
+
+
+@composite
+def _channel_moments(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel."""
+    x = _wide(input, "batch_norm")
+    channels = x._data.shape[1:2]
+    mean, variance = _mean_and_variance(x, (0, *range(2, len(x._data.shape))))
+    return reshape(mean, channels), reshape(variance, channels)
 
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
@@ -82,8 +96,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Training takes mean and variance from the batch, and moves the running ones towards them by `momentum`; otherwise the
     running ones are taken.
     """
-    x = _wide(input, "batch_norm")
-    shape = tuple(input._data.shape)
+    _need_floating(input, "batch_norm")
+    shape = input._data.shape
     ndim = len(shape)
     if training and ndim and math.prod(shape[:1] + shape[2:]) == 1:
         raise ArgumentError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
@@ -96,18 +110,17 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         raise GraphcError("running_mean must be defined in evaluation mode" if running_mean is None else
                           "running_var must be defined in evaluation mode")
     for name, given in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
-        if given is not None and given.numel() != shape[1]:
+        if given is not None and given._data.shape != shape[1:2] and given.numel() != shape[1]:
             raise ShapeError(f"{name} should contain {shape[1]} elements not {given.numel()}")
-    if training:
-        mean, variance, count = _moments(x, (0, *range(2, ndim)))
-        if running_mean is not None and running_var is not None:
-            with no_grad():
-                _track(running_mean, reshape(mean.detach(), (shape[1],)), momentum)
-                _track(running_var, reshape(variance.detach(), (shape[1],)) * (count / (count - 1)), momentum)
-    else:
-        mean, variance = _along(running_mean, ndim), _along(running_var, ndim)  # type: ignore[arg-type]
-    weight, bias = (None if given is None else _along(given, ndim) for given in (weight, bias))
-    return _normalized(x, mean, variance, weight, bias, eps, input.dtype)
+    if not training:
+        return _normalized(input, running_mean, running_var, weight, bias, eps)
+    mean, variance = _channel_moments(input)
+    if running_mean is not None and running_var is not None:
+        count = math.prod(shape[:1] + shape[2:])
+        with no_grad():
+            _track(running_mean, mean.detach(), momentum)
+            _track(running_var, variance.detach() * (count / (count - 1)), momentum)
+    return _normalized(input, mean, variance, weight, bias, eps)
 
 
 def _track(running: Tensor, seen: Tensor, momentum: float | Tensor) -> None:

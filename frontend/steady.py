@@ -1,15 +1,12 @@
 """Tensors that a graph finds by itself and does not change, such as weights, and what is computed of them once for many calls.
 
-What has been computed stands for the tensors as they were. That they are still the same is told by their counters, for
-everything that changes a tensor in place counts there, and everything that hands its memory out, too (see `Version`). What had
-been handed out before shows in the references to the array: while others have it, or may know its address, it is computed
-anew at each call.
+What has been computed stands for the tensors as they were; `graphc.frontend.ownership` tells whether they are still the same.
+While others may change a tensor unnoticed, it is computed anew at each call.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +18,8 @@ from graphc.backend import Executable, Guard
 from graphc.config import config
 from graphc.frontend.capture import Capture
 from graphc.frontend.meta import Meta, Version
-from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.ownership import is_exclusive, is_owned, state_of
+from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Captured
 
 _USEFUL = 4
@@ -33,31 +31,6 @@ _STRIKES = 3
 _META, _VERSION, _COUNT, _LENT = (
     vars(cls)[name] for cls, name in ((Tensor, "_meta"), (Meta, "version"), (Version, "count"), (Version, "lent"))
 )
-
-
-def _references(tensor: Tensor) -> int:
-    return sys.getrefcount(tensor._data)
-
-
-_ALONE = _references(wrap(np.empty(0)))
-"""The references to an array that nobody has but one tensor."""
-
-
-def _is_owned(tensor: Tensor) -> bool:
-    """Whether a tensor's memory is its own, as far as it knows, and nobody has been told the address."""
-    data, meta = tensor._data, tensor._meta
-    known = meta is not None and meta.version is not None and meta.version.lent < 0
-    return type(data) is np.ndarray and data.base is None and data.flags.owndata and not known
-
-
-def _is_exclusive(tensor: Tensor) -> bool:
-    """Whether nobody else can change a tensor's memory without asking the tensor for it."""
-    return _is_owned(tensor) and _references(tensor) == _ALONE
-
-
-def _state(tensor: Tensor) -> tuple[Version, int, int]:
-    version = tensor._version_counter()
-    return version, version.count, version.lent
 
 
 @dataclass(eq=False)
@@ -96,7 +69,7 @@ class SteadyInputs:
         }  # fmt: skip
         trains = capture.differentiable is not None or bool(capture.grads) or any(capture.needs_grad[i] for i in written)
         return SteadyInputs({
-            i: tensor for i, tensor in found.items() if not (trains and capture.needs_grad[i]) and _is_owned(tensor)
+            i: tensor for i, tensor in found.items() if not (trains and capture.needs_grad[i]) and is_owned(tensor)
         } if config.prepare_weights else {})  # fmt: skip
 
     @property
@@ -128,7 +101,7 @@ class SteadyInputs:
                 if not self.tensors.keys() >= set(preparation.inputs):
                     return None
             self._known.clear()  # before there is a new one, so that both need not fit
-            states = {i: _state(self.tensors[i]) for i in preparation.inputs}  # first: what comes in between shows
+            states = {i: state_of(self.tensors[i]) for i in preparation.inputs}  # first: what comes in between shows
             shared = self._shared(preparation.inputs)
             if shared:
                 self._strike(shared)
@@ -149,15 +122,15 @@ class SteadyInputs:
         return guards
 
     def _shared(self, inputs: Sequence[int]) -> list[int]:
-        shared = [i for i in inputs if not _is_exclusive(self.tensors[i])]
+        shared = [i for i in inputs if not is_exclusive(self.tensors[i])]
         if shared and not self._has_collected:
             self._has_collected = True
             gc.collect()  # it may be what the tracing has left
-            shared = [i for i in inputs if not _is_exclusive(self.tensors[i])]
+            shared = [i for i in inputs if not is_exclusive(self.tensors[i])]
         return shared
 
     def _changed(self, prepared: Prepared) -> list[int]:
-        return [i for i, state in prepared.states.items() if _state(self.tensors[i]) != state]
+        return [i for i, state in prepared.states.items() if state_of(self.tensors[i]) != state]
 
     def _strike(self, inputs: Sequence[int]) -> None:
         for i in inputs:

@@ -238,3 +238,33 @@ def test_the_default_dtype_may_change() -> None:
 def test_what_is_no_tensor_is_named(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_autocast_has_code_of_its_own() -> None:
+    x, w = tensor(6, 5), tensor(4, 5, seed=1)
+    for _ in range(2):
+        with graphc.autocast("cpu"):
+            assert F.linear(x, w).dtype is graphc.bfloat16
+        with graphc.autocast("cpu", graphc.float16):
+            assert F.linear(x, w).dtype is graphc.float16
+        assert F.linear(x, w).dtype is graphc.float32
+        w.requires_grad_()
+
+
+def test_parameters_have_a_native_entry_where_no_gradient_is_wanted() -> None:
+    x, w, b = tensor(6, 7), tensor(7, seed=1).requires_grad_(), tensor(7, seed=2).requires_grad_()
+    want = F.layer_norm(x, (7,), w, b).detach()
+    for _ in range(3):
+        with graphc.no_grad():
+            found = F.layer_norm(x, (7,), w, b)
+            assert not found.requires_grad and np.array_equal(found, want)
+        assert F.layer_norm(x, (7,), w, b).requires_grad
+
+
+def test_inference_mode() -> None:
+    x = tensor(3, 5)
+    want = F.gelu(x)
+    with graphc.inference_mode():
+        found = F.gelu(x)
+        assert found.is_inference() and np.array_equal(found, want)
+    assert not F.gelu(x).is_inference()

@@ -98,3 +98,45 @@ def test_errors_stay() -> None:
         with pytest.raises(RuntimeError):
             graphc.tensor(FLOATS) & graphc.tensor(FLOATS)
     assert (graphc.tensor(FLOATS[:0]) + 1.0).shape == (0, 10)
+
+
+IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda x, y: x.add_(y), "number": lambda x, y: x.mul_(3), "float": lambda x, y: x.sub_(0.5),
+    "itself": lambda x, y: x.div_(x), "relu": lambda x, y: x.relu_(), "of a function": lambda x, y: graphc.relu_(x),
+    "of nn.functional": lambda x, y: graphc.nn.functional.relu(x, inplace=True), "operator": lambda x, y: x.__iadd__(y),
+    "turned": lambda x, y: x.t().relu_(), "strided": lambda x, y: x[1::2, ::3].relu_(), "half": lambda x, y: x.half().relu_(),
+    "what overlaps": lambda x, y: x.view(-1)[:30].add_(x.view(-1)[7:37]), "integers": lambda x, y: x.long().relu_(),
+    "stretched": lambda x, y: x.add_(y[0]), "other dtype": lambda x, y: x.add_(y.double()), "empty": lambda x, y: x[:0].relu_(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method, _, by_python in eager._in_place:
+        monkeypatch.setattr(graphc.Tensor, method, by_python)
+    y = graphc.tensor(FLOATS[::-1].copy())
+    wanted = graphc.tensor(FLOATS)
+    with override(fuse_eager=False):
+        want = IN_PLACE[name](wanted, y)
+    for _ in range(3):
+        x = graphc.tensor(FLOATS)
+        memory, version = x.data_ptr(), x._version
+        got = IN_PLACE[name](x, y)
+        assert got.dtype is want.dtype and np.array_equal(got, want)
+        assert np.array_equal(x, wanted) and x.data_ptr() == memory and x._version - version == wanted._version
+
+
+def test_relu_in_place_with_a_gradient() -> None:
+    for _ in range(3):
+        leaf = graphc.tensor(FLOATS, requires_grad=True)
+        x = leaf * 2
+        out = graphc.nn.functional.relu(x, inplace=True)
+        assert out is x and x.grad_fn.name() == "ReluBackward0"
+        out.sum().backward()
+        assert np.array_equal(leaf.grad, np.where(FLOATS > 0, 2.0, 0.0))
+        with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+            leaf.relu_()
+    with pytest.raises(RuntimeError, match="Boolean inputs not supported for relu"):
+        graphc.nn.functional.relu(graphc.tensor([True]), inplace=True)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        graphc.zeros(3).expand(4, 3).relu_()
