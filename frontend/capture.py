@@ -303,6 +303,10 @@ class Capture:
         """What the inputs are at a call with these arguments."""
         return [given_as(lifted.source, leaves) for lifted in self.inputs]
 
+    def replaced_gradients(self, leaves: Sequence[Any]) -> dict[int, Tensor]:
+        """The tensors whose gradients outputs become, by the output."""
+        return {j: owned_by(owner, leaves) for owner, j in self.grads if j is not None}
+
     def check_writable(self, tensors: Sequence[Tensor]) -> None:
         """AutogradError where autograd refuses a change in place, GraphcError where memory is read-only: as eagerly."""
         for (_, i), watched in zip(self.updates, self.watched):

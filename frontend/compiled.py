@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,10 +21,10 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.pytree import flatten
 from graphc.frontend.recording import Recording, pinned_differently
 from graphc.frontend.steady import SteadyInputs
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Argument
 from graphc.ir import Graph
-from graphc.types import Shape
+from graphc.types import Shape, TensorType
 
 
 class Compiled:
@@ -103,18 +105,32 @@ class Compiled:
         self.steady.calls += 1
         tensors = self.capture.tensors(leaves)
         arrays = [tensor._data for tensor in tensors]
-        donated = dict(self.capture.updates)
-        outputs = [
-            arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy)
-            for j, t in enumerate(code.outputs)
-        ]
         self.capture.check_writable(tensors)
         before = self.capture.before(tensors)
-        if prepared is not None and code.preparation is not None:
-            code.preparation.run(arrays, outputs, prepared.memory)
-        else:
-            code.run(arrays, outputs)
+        outputs = self._outputs(code, leaves, arrays)
+        try:
+            if prepared is not None and code.preparation is not None:
+                code.preparation.run(arrays, outputs, prepared.memory)
+            else:
+                code.run(arrays, outputs)
+        except BaseException:
+            for owner in self.capture.replaced_gradients(leaves).values():
+                owner._state().grad = None  # it may have been written over
+            raise
         return self.capture.finish(leaves, tensors, outputs, before)
+
+    def _outputs(self, code: Executable, leaves: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Memory for the outputs: of inputs that they are written over, of gradients whose place they take, or new."""
+        donated = dict(self.capture.updates)
+        owners = self.capture.replaced_gradients(leaves)
+        outputs = []
+        for j, type_ in enumerate(code.outputs):
+            if j in donated:
+                outputs.append(arrays[donated[j]])
+                continue
+            spare = _spare_gradient(owners[j], type_) if j in owners else None
+            outputs.append(np.empty(type_.shape, type_.dtype.numpy) if spare is None else spare)
+        return outputs
 
     def _count(self) -> None:
         """Take note of the calls that came natively."""
@@ -145,6 +161,40 @@ class Compiled:
             self.entry = code.entry(spec)
             if self.entry is not None and self.mismatch(arguments) is not None:
                 self.entry = None  # another thread has changed something since the spec was made
+
+
+def _references(owner: Tensor) -> tuple[int, int]:
+    """Those to the gradient of a tensor, and to its array."""
+    meta = owner._meta
+    assert meta is not None and meta.grad is not None
+    return sys.getrefcount(meta.grad), sys.getrefcount(meta.grad._data)
+
+
+def _owner_of_a_gradient() -> Tensor:
+    owner = wrap(np.zeros(1))
+    owner._state().grad = wrap(np.zeros(1))
+    return owner
+
+
+_NOBODY_ELSE = _references(_owner_of_a_gradient())
+
+
+def _spare_gradient(owner: Tensor, type_: TensorType) -> np.ndarray | None:
+    """The array of a tensor's gradient, if nobody else has either, and it is of this type and row-major: as native entries take
+    it for the gradient that comes in its place."""
+    grad = None if owner._meta is None else owner._meta.grad
+    if grad is None or type(grad) is not Tensor or grad._node is not None or grad._meta is not None:
+        return None
+    array = grad._data
+    fits = (
+        type(array) is np.ndarray and array.base is None and array.flags.owndata and array.flags.carray
+        and array.dtype == type_.dtype.numpy and array.shape == type_.shape and not weakref.getweakrefcount(array)
+    )  # fmt: skip
+    del grad
+    if not fits:
+        return None
+    references, of_array = _references(owner)
+    return array if (references, of_array - 1) == _NOBODY_ELSE else None  # one is the variable's
 
 
 def trace_once(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:

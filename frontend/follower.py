@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -42,12 +44,13 @@ class Values(dict[Value, np.ndarray]):
         self.compute([value])
         return self[value]
 
-    def compute(self, values: Iterable[Value]) -> None:
-        """See to it that the values are known."""
+    def compute(self, values: Iterable[Value], over: Mapping[Value, Value] = MappingProxyType({})) -> None:
+        """See to it that the values are known. Those in `over` may be written over the arrays of known ones, which is done
+        where code computes them of these."""
         wanted = [value for value in dict.fromkeys(values) if value not in self]
         nodes = self._missing_nodes(wanted)
         if _SLOWER * sum(map(nanoseconds, nodes)) > _COMPILING * max(len(nodes), 100):
-            self._run(nodes, wanted)
+            self._run(nodes, wanted, over)
             return
         with suspended(), no_grad():
             for node in nodes:
@@ -72,13 +75,15 @@ class Values(dict[Value, np.ndarray]):
             made.update(node.results)
         return list(found)
 
-    def _run(self, nodes: Sequence[Node], wanted: Sequence[Value]) -> None:
+    def _run(self, nodes: Sequence[Node], wanted: Sequence[Value], over: Mapping[Value, Value]) -> None:
         made = {value for node in nodes for value in node.results}
         known = list(dict.fromkeys(v for node in nodes for v in node.operands if v not in made))
         arrays = [self[value] for value in known]
         graph = extract("values", known, nodes, wanted)
-        code = executable(graph, Layout(tuple(map(strides_of, arrays))))
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        numbers = {value: i for i, value in enumerate(known)}
+        donated = {j: numbers[over[value]] for j, value in enumerate(wanted) if over.get(value) in numbers}
+        code = executable(graph, Layout(tuple(map(strides_of, arrays)), tuple(donated.items())))
+        outputs = [arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy) for j, t in enumerate(code.outputs)]
         code.run(arrays, outputs)
         self.update(zip(wanted, outputs))
         self.own.update(wanted)
@@ -218,8 +223,29 @@ class Follower:
                      if j < len(outputs) or value.node is None or not value.node.operands or value in own]
         if keep:
             self.tree.finish(self._path, end)
-        self._values.compute(end.outputs)
-        return [self._values.take(value) for value in end.outputs]
+        there = {value: np.array(self._values[value], order="C") for value in end.outputs if value in self._values}
+        self._values.compute(end.outputs, self._in_place(end))
+        return [there.pop(value) if value in there else self._values.take(value) for value in end.outputs]
+
+    def _in_place(self, end: End) -> dict[Value, Value]:
+        """Which outputs may be written over inputs at once: those that these are to hold in the end, where nobody else sees the
+        one or the other. Nothing outside is written to before all that can fail has been computed."""
+        capture = end.capture
+        changed = [(end.outputs[j], capture.inputs[i]) for j, i in capture.updates]
+        if len(self._path) > 1 or capture.differentiable is not None:
+            return {}  # what is known may be a view of an input, or the derivative needs what it holds
+        if any(not lifted.data.flags.writeable or _may_refuse(lifted.tensor, watched)
+               for (_, lifted), watched in zip(changed, capture.watched, strict=True)):
+            return {}
+        times = Counter(end.outputs)
+        return {value: self._canon[lifted.value] for value, lifted in changed
+                if times[value] == 1 and value.type == lifted.value.type}
+
+
+def _may_refuse(tensor: Tensor | None, watched: bool) -> bool:
+    """Whether autograd may still refuse that a tensor is changed in place, where it sees it or not."""
+    meta = None if tensor is None else tensor._meta
+    return meta is not None and (meta.inference or (watched and (meta.requires_grad or meta.view is not None)))
 
 
 def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.ndarray]:

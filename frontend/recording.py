@@ -172,8 +172,9 @@ class Recording:
         capture.check_writable(tensors)
         before = capture.before(tensors)
         for j, i in capture.updates:
-            tensors[i]._data[...] = self._outputs[j]
-            self._outputs[j] = tensors[i]._data
+            if self._outputs[j] is not tensors[i]._data:
+                tensors[i]._data[...] = self._outputs[j]
+                self._outputs[j] = tensors[i]._data
         if self.tree is not None and any(reference() is not None for _, reference in capture.returned):
             self.tree.plain_numbers = True
         result = capture.finish(self.leaves, tensors, self._outputs, before)

@@ -39,20 +39,51 @@ def _place_numbers(ranges: dict[Buffer, tuple[int, int]]) -> int:
     "Efficient memory management for deep neural net inference" (MLSys 2020 workshop), section 5.
     """
     order = sorted(ranges, key=lambda b: (-b.nbytes, ranges[b], b.name))
-    firsts, lasts, starts, stops = (np.zeros(len(order), np.int64) for _ in range(4))
-    for placed, buffer in enumerate(order):
-        first, last = ranges[buffer]
-        size = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
-        beside = np.flatnonzero((firsts[:placed] <= last) & (first <= lasts[:placed]))
-        beside = beside[np.argsort(starts[beside], kind="stable")]
+    places = _Places(len(order))
+    for buffer in order:
+        buffer.offset = places.gap(*ranges[buffer], buffer.nbytes)
+        places.add(*ranges[buffer], buffer.offset, buffer.nbytes)
+    return int(places.stops.max(initial=0))
+
+
+def place_scratch(kernels: Sequence[Kernel], buffers: Sequence[Buffer], sizes: Sequence[int]) -> list[int]:
+    """Offsets of the memory that each kernel needs while it runs, of so many bytes: beside the temporaries that are alive then,
+    whose places are numbers."""
+    ranges = live_ranges(kernels, buffers)
+    places = _Places(len(ranges))
+    for buffer, (first, last) in ranges.items():
+        places.add(first, last, buffer.offset, buffer.nbytes)
+    return [places.gap(number, number, size) if size else 0 for number, size in enumerate(sizes)]
+
+
+class _Places:
+    """Buffers that have their place: from when to when they are alive, and from where to where they stand."""
+
+    def __init__(self, most: int) -> None:
+        self.firsts, self.lasts, self.starts, self.stops = (np.zeros(most, np.int64) for _ in range(4))
+        self._count = 0
+
+    def add(self, first: int, last: int, offset: int, nbytes: int) -> None:
+        """Put one more in its place."""
+        n = self._count
+        self.firsts[n], self.lasts[n], self.starts[n], self.stops[n] = first, last, offset, offset + _aligned(nbytes)
+        self._count += 1
+
+    def gap(self, first: int, last: int, nbytes: int) -> int:
+        """Where the smallest gap begins that fits, between those alive at the same time; behind them all if none does."""
+        n = self._count
+        beside = np.flatnonzero((self.firsts[:n] <= last) & (first <= self.lasts[:n]))
+        starts = self.starts[beside]
+        order = np.argsort(starts, kind="stable")
         # the memory below each of them that none of those before reaches into
-        ends = np.maximum.accumulate(np.concatenate(([0], stops[beside])))
-        gaps = starts[beside] - ends[:-1]
-        fitting = np.flatnonzero(gaps >= size)
-        buffer.offset = int(ends[fitting[np.argmin(gaps[fitting])]] if fitting.size else ends[-1])
-        firsts[placed], lasts[placed] = first, last
-        starts[placed], stops[placed] = buffer.offset, buffer.offset + size
-    return int(stops.max(initial=0))
+        ends = np.maximum.accumulate(np.concatenate(([0], self.stops[beside][order])))
+        gaps = starts[order] - ends[:-1]
+        fitting = np.flatnonzero(gaps >= _aligned(nbytes))
+        return int(ends[fitting[np.argmin(gaps[fitting])]] if fitting.size else ends[-1])
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 class _Place:

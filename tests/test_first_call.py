@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -19,9 +19,9 @@ def runs_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run = Values._run
 
-    def counting(self: Values, nodes: Sequence[Node], wanted: Sequence[Value]) -> None:
+    def counting(self: Values, nodes: Sequence[Node], wanted: Sequence[Value], over: Mapping[Value, Value]) -> None:
         counts.append(len(wanted))
-        run(self, nodes, wanted)
+        run(self, nodes, wanted, over)
 
     monkeypatch.setattr(Values, "_run", counting)
     return counts

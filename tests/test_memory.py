@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graphc.index import ZERO
 from graphc.kernel import Axis, Buffer, Loops, Store, constant, load
-from graphc.memory import ALIGNMENT, live_ranges, place_temporaries
+from graphc.memory import ALIGNMENT, live_ranges, place_scratch, place_temporaries
 from graphc.types import DType, float32, float64, uint8
 
 
@@ -39,6 +39,28 @@ def test_what_is_alive_together_does_not_overlap(drawn: list[tuple[tuple[int, in
     for a, b in itertools.combinations(made, 2):
         if made[a][0] <= made[b][1] and made[b][0] <= made[a][1] and a.nbytes and b.nbytes:
             assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+
+
+@given(st.lists(buffers, max_size=12), st.lists(st.integers(0, 3000), min_size=10, max_size=10))
+def test_scratch_memory_is_nobody_elses(drawn: list[tuple[tuple[int, int], int, DType]], sizes: list[int]) -> None:
+    made = {Buffer(f"b{n}", dtype, size): alive for n, (alive, size, dtype) in enumerate(drawn)}
+    kernels = []
+    for number in range(10):
+        touched = [b for b, (first, last) in made.items() if number in (first, last)]
+        kernels.append(kernel(touched or [Buffer("none", float32, 1)]))
+    arena = place_temporaries(kernels, list(made))
+    for number, (offset, size) in enumerate(zip(place_scratch(kernels, list(made), sizes), sizes, strict=True)):
+        assert offset % ALIGNMENT == 0 and offset <= arena
+        for buffer, (first, last) in made.items():
+            if first <= number <= last and size and buffer.nbytes:
+                assert offset + size <= buffer.offset or buffer.offset + buffer.nbytes <= offset
+
+
+def test_scratch_memory_stands_where_temporaries_stood() -> None:
+    early, late = Buffer("early", uint8, 640), Buffer("late", uint8, 64)
+    kernels = [kernel([late, early]), kernel([late])]
+    arena = place_temporaries(kernels, [early, late])
+    assert place_scratch(kernels, [early, late], [100, 640]) == [arena, early.offset]
 
 
 def test_a_chain_needs_room_for_two() -> None:

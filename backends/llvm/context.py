@@ -36,8 +36,8 @@ FIELDS = ("inputs", "outputs", "constants", "arena")
 _SIZED = 4  # the arena, at an offset that stands in the table of sizes
 _FIELD_BITS = 3
 _POINTER = 8
-# Where in a kernel's table the addresses are.
-_SCRATCH, _HOST, _SIZES, _BUFFERS = range(4)
+# Where in a kernel's table the addresses are. From the scratch memory on they are the kernel's own.
+_HOST, _SIZES, _SCRATCH, _BUFFERS = range(4)
 assert _SIZES == sizes.SLOT
 
 
@@ -61,26 +61,30 @@ class Context:
             self._places[buffer] = _ARENA, buffer.offset
         self._prepared = _INPUTS, _POINTER * len(program.inputs)
         self._inputs = input_words(program) - 1 if program.symbols else None
-        self._scratch_offset = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT
-        self._scratch: Size = 0
+        self.behind: Size = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT
+        """Where memory begins that no temporary uses."""
+        self.needed: Size = 0
+        """The bytes of scratch memory for the kernel that is rendered."""
         if program.facts is not None and module.sizes is None:
             module.sizes = sizes.SizeTable(program.symbols)
         self._slots: dict[Buffer, int] = {}
-
-    @property
-    def arena(self) -> Size:
-        """How many bytes the arena must have: temporaries first, then the scratch memory of the kernels."""
-        return self._scratch_offset + self._scratch
 
     # For the program
 
     def begin(self, buffers: Sequence[Buffer]) -> None:
         """What is rendered next is a kernel whose table has these buffers."""
+        self.needed = 0
         self._slots = {buffer: _BUFFERS + number for number, buffer in enumerate(buffers)}
 
     def place(self, buffer: Buffer) -> int:
         """Where a buffer is, for `fill`: what it is counted from in the last bits, and how many bytes from there."""
-        field, offset = self._prepared if buffer.role == "prepared" else self._places[buffer]
+        return self._place(*(self._prepared if buffer.role == "prepared" else self._places[buffer]))
+
+    def place_in_arena(self, offset: Size) -> int:
+        """Where the byte of the arena is, likewise."""
+        return self._place(_ARENA, offset)
+
+    def _place(self, field: int, offset: Size) -> int:
         if isinstance(offset, Dim):
             field, offset = _SIZED, self.module.sizes.place(offset) * _POINTER
         return offset << _FIELD_BITS | field
@@ -88,19 +92,19 @@ class Context:
     def table(self, f: Function, fields: str, most: int) -> str:
         """A table for kernels with `most` buffers, or fewer: its address. What is the same for all kernels is in it."""
         table = f.slot(f"[{_BUFFERS + most} x ptr]")
-        arena, constants = (f.value(f"load ptr, ptr {_place(f, fields, field)}") for field in (_ARENA, _CONSTANTS))
+        constants = f.value(f"load ptr, ptr {_place(f, fields, _CONSTANTS)}")
         if self._inputs is not None:
             inputs = f.value(f"load ptr, ptr {_place(f, fields, _INPUTS)}")
             f.do(f"store ptr {f.value(f'load ptr, ptr {_place(f, inputs, self._inputs)}')}, ptr {_place(f, table, _SIZES)}")
-        scratch = f.value(f"getelementptr i8, ptr {arena}, i64 {sizes.size_operand(f, self._scratch_offset)}")
-        f.do(f"store ptr {scratch}, ptr {_place(f, table, _SCRATCH)}")
         host = f.value(f"load ptr, ptr {_place(f, constants, self._constants)}")
         f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
         return table
 
-    def put(self, f: Function, table: str, buffers: Sequence[Buffer], shifts: Sequence[int]) -> None:
-        """Put the addresses of a kernel's buffers into a table, in the function of a program: what `fill` does, as instructions
-        of their own."""
+    def put(self, f: Function, table: str, scratch: Size, buffers: Sequence[Buffer], shifts: Sequence[int]) -> None:
+        """Put the addresses of a kernel's scratch memory, by its offset, and of its buffers into a table, in the function of a
+        program: what `fill` does, as instructions of their own."""
+        own = f.value(f"getelementptr i8, ptr %arena, i64 {sizes.size_operand(f, scratch)}")
+        f.do(f"store ptr {own}, ptr {_place(f, table, _SCRATCH)}")
         for slot, (buffer, shift) in enumerate(zip(buffers, shifts, strict=True), _BUFFERS):
             field, offset = self._prepared if buffer.role == "prepared" else self._places[buffer]
             address = f.value(f"getelementptr i8, ptr %{FIELDS[field]}, i64 {offset}")
@@ -111,7 +115,7 @@ class Context:
             f.do(f"store ptr {address}, ptr {_place(f, table, slot)}")
 
     def fill(self) -> str:
-        """Add a function that puts the addresses of a kernel's buffers into a table; returns its symbol.
+        """Add a function that puts the addresses of a kernel's scratch memory and buffers into a table; returns its symbol.
 
         void fill(ptr fields, ptr table, ptr places, i64 count): `fields` are the inputs, outputs, constants and the arena;
         of the places each is two numbers, that of `place`, and by how many bytes the address is moved
@@ -120,7 +124,7 @@ class Context:
             return "@fill"
         f = self.module.function("fill", [("ptr", "fields"), ("ptr", "table"), ("ptr", "places"), ("i64", "count")],
                                  linkage="internal")
-        slots = _place(f, "%table", _BUFFERS)
+        slots = _place(f, "%table", _SCRATCH)
         address = f.slot("ptr")
         with f.loop("0", "%count") as i:
             entry = f.value(f"getelementptr [2 x i64], ptr %places, i64 {i}")
@@ -148,8 +152,8 @@ class Context:
     # For kernels
 
     def reserve_scratch(self, nbytes: Size) -> None:
-        """Have at least so many bytes of scratch memory. It is a kernel's own while it runs, and the next one's after."""
-        self._scratch = greatest(self._scratch, ceil_div(nbytes, ALIGNMENT) * ALIGNMENT)
+        """Have at least so many bytes of scratch memory for the kernel, which are its own while it runs."""
+        self.needed = greatest(self.needed, ceil_div(nbytes, ALIGNMENT) * ALIGNMENT)
 
     def scratch(self, f: Function) -> str:
         """The address of the scratch memory, aligned to 64 bytes; for a function whose first parameter is %context."""

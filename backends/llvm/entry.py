@@ -128,7 +128,7 @@ class _Table:
             Header.WORKSPACE: workspace.address,
             Header.ARENA_BYTES: arena,
             Header.RELEASES: releases,
-            Header.FAILED: self._object(failed),
+            Header.FAILED: self._object(functools.partial(_stopped, spec, failed)),
             Header.CALLS: 0,
         }
         words = [*(header[which] for which in Header), *checks, *outputs, *afterwards, *leaves]
@@ -289,6 +289,15 @@ class _Table:
             reference = self._object(leaf.reference) if leaf.kind == "object" else leaf.reference
             words += [kinds[leaf.kind], reference, self._object(leaf.node)]
         return words
+
+
+def _stopped(spec: EntrySpec, failed: Callable[[int], Any], status: int) -> None:
+    """Raise the error for what a program returned. Gradients that it was to replace are gone: part may be written over."""
+    for tensor, output in spec.grads:
+        metadata = getattr(tensor, spec.tensors.metadata)
+        if output is not None and metadata is not None:
+            setattr(metadata, spec.tensors.grad, None)
+    failed(status)
 
 
 END = (0, 2, 0, 0)  # the first two operands of an instruction are read before it is known to be the last

@@ -13,7 +13,7 @@ How kernels are rendered is told in `context`.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
 from graphc.kernel import Attention, Buffer, Call, Control, Gemm, Kernel, Program, writes
 from graphc.kernel_key import Place, kernel_key
+from graphc.memory import place_scratch
+from graphc.sizes import greatest, is_static
 from graphc.types import Size
 
 _MOST_DIRECT = 24
@@ -49,10 +51,21 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class _Code:
+    """The function that a kernel is: its symbol, its buffers, and the bytes of scratch memory that it needs."""
+
+    symbol: str
+    places: list[Place]
+    scratch: Size
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """One kernel: the function that it is, and its buffers in the order in which that counts them."""
 
     symbol: str
+    scratch: Size
+    """How many bytes of scratch memory it needs."""
     buffers: list[Buffer]
     shifts: list[int]
     """By how many bytes each is moved for it."""
@@ -87,22 +100,28 @@ class _Programs:
         """How many ops have been left to Python so far."""
         self._inner = 0
 
-    def render(self, program: Program, symbol: str) -> int:
+    def render(self, program: Program, symbol: str) -> Size:
         """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
         context = Context(self._module, self._target, program)
         prefix = "" if symbol == ENTRY else f"{symbol}."
-        functions: dict[Hashable, tuple[str, list[Place]]] = {}
+        functions: dict[Hashable, _Code] = {}
         if program.prepared:
             once = self._kernels(context, program, program.preparation, f"{PRECOMPUTE}.", functions)
         steps = self._kernels(context, program, program.kernels, prefix, functions)
+        scratch = _scratch(context, program, steps)
+        ends = {offset + step.scratch for offset, step in zip(scratch, steps)}
         if program.prepared:
             once += _packing(program, functions)
-            self._function(context, program, PRECOMPUTE, once, f"{PRECOMPUTE}.")
-        self._function(context, program, symbol, steps, prefix)
-        return context.arena
+            behind = [context.behind] * len(once)
+            ends |= {context.behind + step.scratch for step in once}
+            self._function(context, program, PRECOMPUTE, once, behind, f"{PRECOMPUTE}.")
+        self._function(context, program, symbol, steps, scratch, prefix)
+        return functools.reduce(greatest, sorted(ends, key=str), context.behind)
 
-    def _function(self, context: Context, program: Program, symbol: str, steps: Sequence[_Step], prefix: str) -> None:
-        """A function that takes the steps."""
+    def _function(
+        self, context: Context, program: Program, symbol: str, steps: Sequence[_Step], scratch: Sequence[Size], prefix: str
+    ) -> None:
+        """A function that takes the steps, with their scratch memory at these offsets."""
         linkage = "" if symbol in (ENTRY, PRECOMPUTE) else "internal"
         f = self._module.function(symbol, [("ptr", name) for name in FIELDS], "i32", linkage=linkage)
         if program.symbols:
@@ -113,20 +132,21 @@ class _Programs:
             f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
         table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
         if linkage and len(steps) <= _MOST_DIRECT:
-            for step in steps:
-                context.put(f, table, step.buffers, step.shifts)
+            for step, offset in zip(steps, scratch, strict=True):
+                context.put(f, table, offset, step.buffers, step.shifts)
                 status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
                 if step.fails:
                     _stop_if_not_zero(f, status)
                 _check(f, step)
         else:
-            self._call_all(f, context, steps, fields, table, prefix)
+            self._call_all(f, context, steps, scratch, fields, table, prefix)
         f.do("ret i32 0")
 
     def _call_all(
-        self, f: Function, context: Context, steps: Sequence[_Step], fields: str, table: str, prefix: str
+        self, f: Function, context: Context, steps: Sequence[_Step], scratch: Sequence[Size], fields: str, table: str,
+        prefix: str,
     ) -> None:
-        _write_tables(context, steps, prefix)
+        _write_tables(context, steps, scratch, prefix)
         fill = context.fill()
         first = 0
         for last, step in enumerate(steps, 1):
@@ -147,7 +167,7 @@ class _Programs:
 
     def _kernels(
         self, context: Context, program: Program, kernels: Sequence[Kernel], prefix: str,
-        rendered: dict[Hashable, tuple[str, list[Place]]],
+        rendered: dict[Hashable, _Code],
     ) -> list[_Step]:
         """Add functions for kernels to the module, and to `rendered`, by what they do and with their buffers."""
         steps: list[_Step] = []
@@ -164,12 +184,11 @@ class _Programs:
                     context.begin(buffers)
                     first = program.checks.index(kernel.checks[0]) if kernel.checks else 0
                     render_control(context, kernel, inner, name, first)
-                steps.append(_Step(name, buffers, list(map(_offset, buffers)), True, []))
+                steps.append(_Step(name, context.needed, buffers, list(map(_offset, buffers)), True, []))
                 continue
             key, places = kernel_key(kernel)
             buffers = [place.buffer for place in places]
             if key not in rendered:
-                rendered[key] = name, places
                 context.begin(buffers)
                 if isinstance(kernel, Gemm):
                     render_gemm(context, kernel, name)
@@ -177,14 +196,24 @@ class _Programs:
                     render_attention(context, kernel, name)
                 else:
                     render_loops(context, kernel, name)
+                rendered[key] = _Code(name, places, context.needed)
             written = writes(kernel) if program.checks else ()
             checks = [(status, check.buffer) for status, check in enumerate(program.checks, 1) if check.buffer in written]
-            symbol, first_places = rendered[key]
-            steps.append(_Step(symbol, buffers, _shifts(places, first_places), False, checks))
+            known = rendered[key]
+            steps.append(_Step(known.symbol, known.scratch, buffers, _shifts(places, known.places), False, checks))
         return steps
 
 
-def _packing(program: Program, functions: dict[Hashable, tuple[str, list[Place]]]) -> list[_Step]:
+def _scratch(context: Context, program: Program, steps: Sequence[_Step]) -> list[Size]:
+    """Where the steps' scratch memory begins: between the temporaries, or behind them where it takes symbols to say where they
+    are."""
+    needed = [step.scratch for step in steps]
+    if not is_static(program.arena, *needed, *(b.offset for b in program.temporaries), *(b.size for b in program.temporaries)):
+        return [context.behind] * len(steps)
+    return list(place_scratch(program.kernels, program.temporaries, needed))
+
+
+def _packing(program: Program, functions: dict[Hashable, _Code]) -> list[_Step]:
     """What fills the panels of products."""
     steps: list[_Step] = []
     filled: set[Buffer] = set()
@@ -192,9 +221,10 @@ def _packing(program: Program, functions: dict[Hashable, tuple[str, list[Place]]
         if isinstance(kernel, Gemm) and not filled.issuperset(filter(None, kernel.panels)):
             filled.update(filter(None, kernel.panels))
             key, places = kernel_key(kernel)
-            symbol, first_places = functions[key]
+            known = functions[key]
             buffers = [place.buffer for place in places]
-            steps.append(_Step(packing_symbol(symbol), buffers, _shifts(places, first_places), False, []))
+            shifts = _shifts(places, known.places)
+            steps.append(_Step(packing_symbol(known.symbol), known.scratch, buffers, shifts, False, []))
     return steps
 
 
@@ -215,10 +245,15 @@ def _check(f: Function, step: _Step) -> None:
         _stop_if_not_zero(f, f.value(f"select i1 {wrong}, i32 {status}, i32 0"))
 
 
-def _write_tables(context: Context, steps: Sequence[_Step], prefix: str) -> None:
-    """The functions of the steps, where their buffers are, one after another, and where each step's begin."""
-    places = [f"[i64 {context.place(b)}, i64 {shift}]" for step in steps for b, shift in zip(step.buffers, step.shifts)]
-    starts = list(itertools.accumulate((len(step.buffers) for step in steps), initial=0))
+def _write_tables(context: Context, steps: Sequence[_Step], scratch: Sequence[Size], prefix: str) -> None:
+    """The functions of the steps, where their scratch memory and their buffers are, one after another, and where each step's
+    begin."""
+    places: list[str] = []
+    starts = [0]
+    for step, offset in zip(steps, scratch, strict=True):
+        places.append(f"[i64 {context.place_in_arena(offset)}, i64 0]")
+        places += [f"[i64 {context.place(b)}, i64 {shift}]" for b, shift in zip(step.buffers, step.shifts, strict=True)]
+        starts.append(len(places))
     for name, type_, items in (("functions", "ptr", [f"@{step.symbol}" for step in steps]),
                                ("places", "[2 x i64]", places), ("starts", "i64", starts)):
         items_text = ", ".join(f"{type_} {item}" for item in items)

@@ -22,7 +22,7 @@ PREPARE = "prepare"
 """The name of the function in the module."""
 UNFIT = -1
 """What it returns for sizes that the program is not for."""
-SLOT = 2
+SLOT = 1
 """Where in a kernel's table the address is; see `context`."""
 
 
