@@ -65,6 +65,7 @@ FLOORS = (
     "graphc.state",
     "graphc.runtime",
     "graphc.onnx_format",
+    "graphc.native",
     "graphc.benchmark",
     "graphc.cli",
 )

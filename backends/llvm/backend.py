@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
 from graphc.schedule import Machine, lower
 from graphc.sizes import Facts, current_facts, relying_on
+
+if TYPE_CHECKING:
+    from graphc.native.interface import ObjectCode, ObjectRequest
 
 
 class LLVMExecutable:
@@ -231,6 +234,12 @@ class LLVMBackend:
     def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Views of tensors, made natively."""
         return make_view(spec)
+
+    def object_code(self, request: ObjectRequest, target: str | None) -> ObjectCode:
+        """An object file for a target, by its name (see `Target.for_export`), or for this machine."""
+        from graphc.backends.llvm.native import object_code  # which few programs need
+
+        return object_code(request, Target.for_export(target))
 
     def target(self) -> Target:
         """The CPU that code is made for."""

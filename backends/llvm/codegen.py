@@ -7,7 +7,7 @@ import queue
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -81,6 +81,28 @@ def assembly(text: str, target: Target) -> str:
     return _with_module(text, target.machine(), lambda module, machine: str(machine.emit_assembly(module)))
 
 
+def generate_joined(texts: Sequence[str], natives: Mapping[str, str], exports: Collection[str], target: Target) -> bytes:
+    """One object file of texts, of which each may define what others declare; from outside only the `exports` are seen. Of the
+    `natives`, whose names may clash, `kernel` becomes what they are kept under. A Refusal says what LLVM has against a text."""
+    machine = target.machine()
+    with llvm.create_context() as context, _read(texts[0], context) as module:
+        for text in texts[1:]:
+            module.link_in(_read(text, context))
+        for symbol, text in natives.items():
+            other = _read(text, context)
+            for value in (*other.functions, *other.global_variables):
+                if value.name == "kernel":
+                    value.name = symbol
+                elif not value.is_declaration:
+                    value.linkage = llvm.Linkage.internal
+            module.link_in(other)
+        for value in (*module.functions, *module.global_variables):
+            if not value.is_declaration and value.name not in exports and value.linkage is not llvm.Linkage.private:
+                value.linkage = llvm.Linkage.internal
+        _optimize(module, machine)
+        return _object_file(module, machine)
+
+
 def generate_all(texts: Mapping[str, str], target: Target) -> dict[str, Code]:
     """The object code of texts, by their keys. The caller must keep everybody else from using LLVM until this returns."""
     if len(texts) == 1:
@@ -146,15 +168,19 @@ def _optimized(text: str, machine: llvm.TargetMachine) -> Iterator[llvm.ModuleRe
     """The module of a text, verified and put through the passes."""
     # A module must go before its context. Left to the garbage collector, as after an error, their order is chance.
     with llvm.create_context() as context, _parsed(text, context) as module:
-        module.triple = machine.triple
-        module.data_layout = str(machine.target_data)
-        module.verify()
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(1))
-        passes = llvm.create_new_module_pass_manager()
-        for name in _PASSES:
-            getattr(passes, f"add_{name}_pass")()
-        _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
+        _optimize(module, machine)
         yield module
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(1))
+    passes = llvm.create_new_module_pass_manager()
+    for name in _PASSES:
+        getattr(passes, f"add_{name}_pass")()
+    _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
 
 
 # llvmlite takes a lock round every call, while threads may use LLVM at once where each has a context and a target machine of
@@ -184,6 +210,15 @@ def _object_file(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
         return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(memory), ffi.lib.LLVMPY_GetBufferSize(memory))
     finally:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)
+
+
+def _read(text: str, context: llvm.ContextRef) -> llvm.ModuleRef:
+    """A text as a module; a Refusal quotes the line that LLVM does not understand."""
+    try:
+        return _parsed(text, context)
+    except RuntimeError as error:
+        problem, line = _explain(str(error), text)
+        raise Refusal(f"LLVM refuses the module: {problem}", got=line) from None
 
 
 def _explain(message: str, text: str) -> tuple[str, str | None]:

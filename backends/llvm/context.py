@@ -35,9 +35,10 @@ FIELDS = ("inputs", "outputs", "constants", "arena")
 """The parameters of a program."""
 _SIZED = 4  # the arena, at an offset that stands in the table of sizes
 _FIELD_BITS = 3
-_POINTER = 8
+_WORD = 8
+"""Bytes of a word of the table of sizes."""
 # Where in a kernel's table the addresses are. From the scratch memory on they are the kernel's own.
-_HOST, _SIZES, _SCRATCH, _BUFFERS = range(4)
+HOST_SLOT, _SIZES, _SCRATCH, _BUFFERS = range(4)
 assert _SIZES == sizes.SLOT
 
 
@@ -47,19 +48,22 @@ def input_words(program: Program) -> int:
 
 
 class Context:
-    """The module that a program is rendered into, its target, and where its buffers are."""
+    """The module that a program is rendered into, its target, and where its buffers are. It is `hosted` if it runs in a
+    Python process."""
 
-    def __init__(self, module: Module, target: Target, program: Program) -> None:
+    def __init__(self, module: Module, target: Target, program: Program, hosted: bool = True) -> None:
         self.module = module
         self.target = target
+        self.hosted = hosted
+        pointer = target.pointer_bytes
         self._constants = len(program.constants)
         self._places: dict[Buffer, tuple[int, Size]] = {}
         for field, buffers in ((_INPUTS, program.inputs), (_OUTPUTS, program.outputs), (_CONSTANTS, program.constants)):
             for number, buffer in enumerate(buffers):
-                self._places[buffer] = field, _POINTER * number
+                self._places[buffer] = field, pointer * number
         for buffer in program.temporaries:
             self._places[buffer] = _ARENA, buffer.offset
-        self._prepared = _INPUTS, _POINTER * len(program.inputs)
+        self._prepared = _INPUTS, pointer * len(program.inputs)
         self._inputs = input_words(program) - 1 if program.symbols else None
         self.behind: Size = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT
         """Where memory begins that no temporary uses."""
@@ -86,7 +90,7 @@ class Context:
 
     def _place(self, field: int, offset: Size) -> int:
         if isinstance(offset, Dim):
-            field, offset = _SIZED, self.module.sizes.place(offset) * _POINTER
+            field, offset = _SIZED, self.module.sizes.place(offset) * _WORD
         return offset << _FIELD_BITS | field
 
     def table(self, f: Function, fields: str, most: int) -> str:
@@ -97,7 +101,7 @@ class Context:
             inputs = f.value(f"load ptr, ptr {_place(f, fields, _INPUTS)}")
             f.do(f"store ptr {f.value(f'load ptr, ptr {_place(f, inputs, self._inputs)}')}, ptr {_place(f, table, _SIZES)}")
         host = f.value(f"load ptr, ptr {_place(f, constants, self._constants)}")
-        f.do(f"store ptr {host}, ptr {_place(f, table, _HOST)}")
+        f.do(f"store ptr {host}, ptr {_place(f, table, HOST_SLOT)}")
         return table
 
     def put(self, f: Function, table: str, scratch: Size, buffers: Sequence[Buffer], shifts: Sequence[int]) -> None:
@@ -167,7 +171,7 @@ class Context:
 
     def host_key(self, f: Function) -> str:
         """What `host` finds the ops by that it runs."""
-        return _slot(f, _HOST, "host")
+        return _slot(f, HOST_SLOT, "host")
 
     def parallel_for(self, f: Function, body: str, chunks: str, context: str = "%context") -> None:
         """Call `body`, the symbol of a `void (ptr context, i64 chunk)`, for each chunk below the i64 operand `chunks`."""

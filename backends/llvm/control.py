@@ -96,6 +96,9 @@ class _Watch:
 
     def __init__(self, writer: _Writer) -> None:
         self._f = f = writer.f
+        self._hosted = writer.hosted
+        if not self._hosted:
+            return  # there is no Python to look for signals in
         body = writer.kernel.attrs["body"]
         sizes = [size for node in body.nodes for result in node.results for size in result.shape]
         known = all(isinstance(size, int) for size in sizes)
@@ -107,6 +110,8 @@ class _Watch:
 
     def step(self, stop: Callable[[], None] | None = None) -> None:
         """Count a step, and look if it is time. Where a signal's handler has raised, the kernel fails, after `stop`."""
+        if not self._hosted:
+            return
         f, declare = self._f, self._f.module.declare
         words, error = self._words[0], [("ptr", place) for place in self._words[3:]]
         left = f.value(f"sub i64 {f.value(f'load i64, ptr {words}')}, 1")
@@ -133,6 +138,7 @@ class _Writer:
         self.kernel = kernel
         self.inner = inner
         self.f = f
+        self.hosted = context.hosted
         self.pointer = context.pointers(f, kernel.accesses)
         self.host = context.host_key(f)
         self.scratch = context.scratch(f)

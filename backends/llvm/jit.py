@@ -18,14 +18,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
-from graphc.backends.llvm.codegen import GENERATOR, Code, Refusal, assembly, generate, generate_all
+from graphc.backends.llvm.codegen import GENERATOR, Code, Refusal, assembly, generate, generate_all, generate_joined
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.units import Units
 from graphc.config import config
@@ -160,6 +160,13 @@ def emit_object(text: str, target: Target, *, name: str | None = None) -> bytes:
     A CompileError says what LLVM has against the text.
     """
     return _undisturbed(lambda: generate(text, target), name or _title(text)).object_file
+
+
+def emit_joined(
+    texts: Sequence[str], natives: Mapping[str, str], exports: Collection[str], target: Target, *, name: str
+) -> bytes:
+    """Compile texts to one object file; see `codegen.generate_joined`. A CompileError says what LLVM has against one."""
+    return _undisturbed(lambda: generate_joined(texts, natives, exports, target), name)
 
 
 def emit_assembly(text: str, target: Target, *, name: str | None = None) -> str:

@@ -75,15 +75,16 @@ class _Step:
     """What is checked then: the status of a run that ends there, and the buffer."""
 
 
-def render(program: Program, target: Target) -> Rendered:
-    """Render a program for a target. The text is the same each time, so that its object code can be kept.
+def render(program: Program, target: Target, *, hosted: bool = True) -> Rendered:
+    """Render a program for a target. The text is the same each time, so that its object code can be kept. What is not `hosted`
+    runs without a Python process: it has no ops left to Python, and its loops look for no signals.
 
     Kernels that do the same with other buffers are one function. Which are called, and with what, stands in tables:
     as instructions, thousands of calls would keep the optimiser busy for longer than the kernels do. Programs inside, which
     may run for each step of a loop, are functions of their own, and those of few kernels have no tables.
     """
     module = Module(program.name, target.has_fma, target.vector_bytes)
-    arena = _Programs(module, target).render(program, ENTRY)
+    arena = _Programs(module, target, hosted).render(program, ENTRY)
     if program.facts is None:
         return Rendered(module, arena)
     module.sizes.render(module, arena, program.facts.at_least_zero)
@@ -93,16 +94,17 @@ def render(program: Program, target: Target) -> Rendered:
 class _Programs:
     """Renders a program, and those inside of it, into one module."""
 
-    def __init__(self, module: Module, target: Target) -> None:
+    def __init__(self, module: Module, target: Target, hosted: bool) -> None:
         self._module = module
         self._target = target
+        self._hosted = hosted
         self._calls = 0
         """How many ops have been left to Python so far."""
         self._inner = 0
 
     def render(self, program: Program, symbol: str) -> Size:
         """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
-        context = Context(self._module, self._target, program)
+        context = Context(self._module, self._target, program, self._hosted)
         prefix = "" if symbol == ENTRY else f"{symbol}."
         functions: dict[Hashable, _Code] = {}
         if program.prepared:

@@ -43,7 +43,7 @@ class SizeTable:
     def render(self, module: Module, arena: Size, facts: Mapping[Dim, bool]) -> None:
         """Add `prepare` to the module; after that, no size gets a place."""
         f = module.function(PREPARE, [("ptr", "sizes")], "i64")
-        writer = _Writer(f, {name: _load(f, "%sizes", place) for place, name in enumerate(self.symbols)})
+        writer = SizeWriter(f, {name: _load(f, "%sizes", place) for place, name in enumerate(self.symbols)})
         unfit, fit = f.label("unfit"), f.label("fit")
         for difference, at_least_zero in facts.items():
             known = f.value(f"icmp {'sge' if at_least_zero else 'slt'} i64 {writer.size(difference)}, 0")
@@ -84,8 +84,8 @@ def _load(f: Function, table: str, place: int) -> str:
     return f.value(f"load i64, ptr {_at(f, table, place)}")
 
 
-class _Writer:
-    """Computes sizes from the symbols, each part once."""
+class SizeWriter:
+    """Computes sizes from the symbols, given as operands, each part once."""
 
     def __init__(self, f: Function, symbols: Mapping[str, str]) -> None:
         self.f = f

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -70,7 +70,21 @@ _CPUS: dict[str, dict[str, frozenset[str]]] = {
         "apple-m2": _ARM_V8_6,
     },
 }
-_BASELINE = {"x86_64": "x86-64", "aarch64": "generic"}
+_CPUS["riscv64"] = {"generic-rv64": _with(frozenset(), "m a f d c")}
+_CPUS["wasm32"] = {"mvp": frozenset(), "generic": _with(frozenset(), "simd128")}
+_BASELINE = {"x86_64": "x86-64", "aarch64": "generic", "riscv64": "generic-rv64", "wasm32": "generic"}
+_SWITCHED_ON = {"riscv64": "m a f d c", "wasm32": "simd128"}
+"""Features that LLVM does not see in the names of the CPUs, as far as a CPU has them."""
+_ABI = {"riscv64": "lp64d"}
+_SHORTHANDS = {
+    "x86_64": "x86_64-unknown-linux-gnu",
+    "aarch64": "aarch64-unknown-linux-gnu",
+    "riscv64": "riscv64-unknown-linux-gnu",
+    "wasm32": "wasm32-unknown-unknown",
+    "macos-arm64": "arm64-apple-macosx11.0",
+    "macos-x86_64": "x86_64-apple-macosx11.0",
+    "windows-x86_64": "x86_64-pc-windows-msvc",
+}
 _DEFAULT_CACHES = (32 << 10, 1 << 20)
 
 
@@ -82,6 +96,15 @@ def _architecture(triple: str) -> str:
 def _tuning(architecture: str) -> list[str]:
     # LLVM halves 512-bit vectors on the CPUs that it thinks run them slowly; our templates ask for 512 bits on purpose.
     return ["-prefer-256-bit"] if architecture == "x86_64" else []
+
+
+def _without_tiles(target: Target) -> Target:
+    """The target without AMX, which faults in a process that has not asked the system for it."""
+    return replace(target, enabled=frozenset(name for name in target.enabled if not name.startswith("amx-")))
+
+
+def _switched_on(architecture: str, enabled: frozenset[str]) -> list[str]:
+    return [f"+{name}" for name in _SWITCHED_ON.get(architecture, "").split() if name in enabled]
 
 
 @dataclass(frozen=True)
@@ -123,7 +146,28 @@ class Target:
             enabled = _CPUS.get(architecture, {}).get(cpu, frozenset())
         else:
             enabled = _features_of(architecture, cpu)
-        return Target(triple, cpu, ",".join(_tuning(architecture)), enabled)
+        return Target(triple, cpu, ",".join(_tuning(architecture) + _switched_on(architecture, enabled)), enabled)
+
+    @staticmethod
+    def for_export(name: str | None = None) -> Target:
+        """The target that a name on the command line means.
+
+        None is this machine, but for instructions that a process has to ask the system for. Others are the name of a CPU of
+        x86-64 ("x86-64-v3", also spelt "x86_64_v3"), of one of the systems in `_SHORTHANDS` ("aarch64", "wasm32",
+        "macos-arm64"), or a target triple of LLVM's; the latter two may have a CPU behind a colon: "aarch64:neoverse-v1".
+        An ArgumentError or a BackendError says which there are.
+        """
+        if name is None:
+            return _without_tiles(Target.host())
+        system, _, cpu = name.partition(":")
+        known_cpu = system.replace("_", "-")
+        if not cpu and known_cpu in _CPUS["x86_64"]:
+            return _without_tiles(Target.named(_SHORTHANDS["x86_64"], known_cpu))
+        if system not in _SHORTHANDS and "-" not in system:
+            cpus = ", ".join(_CPUS["x86_64"])
+            raise ArgumentError(f"unknown target {name!r}", expected=f"one of {', '.join(_SHORTHANDS)}, {cpus}, or a triple",
+                                hint="a CPU goes behind a colon, as in aarch64:neoverse-v1")
+        return _without_tiles(Target.named(_SHORTHANDS.get(system, system), cpu or None))
 
     @property
     def key(self) -> str:
@@ -154,7 +198,7 @@ class Target:
     @property
     def has_fma(self) -> bool:
         """A fused multiply-add instruction; without it `llvm.fma` is a slow library call."""
-        return self.has("fma") or self.architecture != "x86_64"
+        return self.has("fma") or self.architecture not in ("x86_64", "wasm32")
 
     @property
     def has_f16c(self) -> bool:
@@ -181,6 +225,11 @@ class Target:
         """AMX tiles of 8-bit integers."""
         return self.enabled.issuperset(("amx-tile", "amx-int8"))
 
+    @cached_property
+    def pointer_bytes(self) -> int:
+        """The size of an address."""
+        return 4 if self.architecture == "wasm32" else 8
+
     @property
     def runs_here(self) -> bool:
         """Whether this process can run code made for this target."""
@@ -195,7 +244,8 @@ class Target:
         # Position-independent code in the small model: constants are addressed from the instruction pointer, and the
         # JIT, which loads each module in one piece, adds stubs for far calls. The optimisation level is that of the
         # code generator alone: 1 to 3 take equally long on our templates, and yield the same code.
-        return _backend(triple).create_target_machine(self.cpu, self.features, opt=2, reloc="pic", codemodel="small", jit=jit)
+        return _backend(triple).create_target_machine(
+            self.cpu, self.features, opt=2, reloc="pic", codemodel="small", jit=jit, abiname=_ABI.get(self.architecture, ""))
 
 
 @cache

@@ -1,0 +1,211 @@
+"""From a program to an object file, a C header and examples."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphc import runtime
+from graphc.backend import get_backend
+from graphc.errors import ArgumentError, ArgumentTypeError, BackendError
+from graphc.native.c_example import example
+from graphc.native.c_header import header
+from graphc.native.c_text import identifier
+from graphc.native.interface import EntryRequest, ObjectCode, ObjectRequest
+from graphc.native.signature import Signature, signature
+from graphc.package.tensors import encode
+
+_COMPILERS = ("cc", "gcc", "clang")
+_LENGTH_BYTES = 8
+_SUFFIXES = {"windows": ".dll", "darwin": ".dylib", "macosx": ".dylib"}
+
+
+@dataclass(frozen=True)
+class NativeFiles:
+    """What has been written."""
+
+    object_file: Path
+    header: Path
+    examples: tuple[Path, ...]
+    weights: Path | None
+    """The file with the weights; None where they are in the object."""
+    library: Path | None
+    """The shared library, if one was wanted."""
+    code: ObjectCode
+    signatures: tuple[Signature, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All of them."""
+        optional = [path for path in (self.weights, self.library) if path is not None]
+        return [self.object_file, self.header, *self.examples, *optional]
+
+
+def export(
+    program: runtime.Program | str | os.PathLike[str] | Any,
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    target: str | None = None,
+    entries: Sequence[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    prepare: bool = True,
+    threads: bool = False,
+    shared: bool = False,
+    sizes: Sequence[Mapping[str, int]] = (),
+) -> NativeFiles:
+    """Write the entries of a program as functions of an object file that need no Python, with a C header that describes them
+    and an example for each.
+
+    program
+        A `.gcz` file, or a program as `graphc.export`, `graphc.load` and `graphc.runtime.load` give it.
+    name
+        What files and functions are called: by default the file's name.
+    target
+        The machine to write for: "x86_64", "x86-64-v3", "aarch64", "riscv64", "wasm32", "macos-arm64", "windows-x86_64", any of
+        these with a CPU, as in "aarch64:neoverse-v1", or a target triple of LLVM's; by default this machine.
+    weights
+        A file to keep the weights in (safetensors), whose contents every call is handed. By default they are in the object.
+    prepare
+        Whether what depends on weights alone is computed by a function of its own, into memory of the caller's: calls are
+        faster, and take about twice the memory.
+    threads
+        Whether callers may hand a function to each call that runs its loops on threads.
+    shared
+        Also link a shared library, by the C compiler that `CC` names, or that there is.
+    sizes
+        For symbolic sizes: those that there has to be code for, as examples, such as `[{"N": 1}, {"N": 64}]`. By default many
+        are tried, until there is code for all of these.
+
+    Raises CompileError, with the line, for ops that compiled programs leave to Python; ArgumentError for targets, entries and
+    sizes that there are not; BackendError where a shared library cannot be linked.
+
+    >>> import graphc, tempfile
+    >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     files = export(program, directory, name="linear")
+    ...     [path.name for path in files.paths]
+    ['linear.o', 'linear.h', 'linear_forward_example.c']
+    """
+    loaded, default_name = _loaded(program)
+    name = default_name if name is None else name
+    prefix = identifier(name)
+    functions = _chosen(loaded, entries)
+    symbols = _symbols(prefix, list(functions))
+    arrays = {weight: loaded.weights[weight] for f in functions.values() for weight in f.entry.weights.values()}
+    encoded = None if weights is None else encode(arrays)
+    request = ObjectRequest(
+        prefix,
+        tuple(EntryRequest(symbols[key], f.graph, f.entry.weights, _examples(f, sizes)) for key, f in functions.items()),
+        arrays,
+        None if encoded is None else _offsets(bytes(encoded[0])),
+        prepare,
+        threads,
+    )
+    code: ObjectCode = get_backend("llvm").object_code(request, target)  # type: ignore[attr-defined]  # of this back end alone
+    kept = None if weights is None or encoded is None else (Path(weights).name, sum(part.nbytes for part in encoded))
+    signatures = tuple(
+        signature(f.signature, entry, f.inputs, f.outputs, takes_weights=kept is not None and bool(f.entry.weights),
+                  threads=f"{prefix}_threads" if threads else None)
+        for f, entry in zip(functions.values(), code.entries, strict=True)
+    )
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    object_file, header_file = folder / f"{prefix}.o", folder / f"{prefix}.h"
+    object_file.write_bytes(code.data)
+    header_file.write_text(header(name, f"{prefix.upper()}_H", code, signatures, kept), encoding="ascii")
+    if weights is not None and encoded is not None:
+        with open(weights, "wb") as file:
+            file.writelines(encoded)
+    examples = [
+        _write(folder / f"{entry.code.symbol}_example.c",
+               example(header_file.name, entry, _default_sizes(entry, sizes), kept, bool(code.externals)))
+        for entry in signatures
+    ]
+    library = _link(object_file, code) if shared else None
+    return NativeFiles(object_file, header_file, tuple(examples), None if weights is None else Path(weights), library, code,
+                       signatures)
+
+
+def _loaded(program: Any) -> tuple[runtime.Program, str]:
+    """The program over NumPy arrays, and what to call it."""
+    if isinstance(program, (str, os.PathLike)):
+        return runtime.load(program), Path(program).stem
+    program = getattr(program, "program", program)  # that of the front end holds one
+    if not isinstance(program, runtime.Program):
+        raise ArgumentTypeError(f"a {type(program).__name__} cannot be written as native code",
+                                expected="a .gcz file, or what graphc.export, graphc.load or graphc.runtime.load return")
+    return program, Path(program.name).stem
+
+
+def _chosen(program: runtime.Program, entries: Sequence[str] | None) -> dict[str, runtime.Function]:
+    names = list(program.functions) if entries is None else list(entries)
+    if not names:
+        raise ArgumentError(f"{program.name}: there are no entries to write")
+    return {name: program.function(name) for name in names}
+
+
+def _symbols(prefix: str, entries: Sequence[str]) -> dict[str, str]:
+    """The name of the function of each entry. No two differ in capitals alone, as the names of constants have no others."""
+    taken: set[str] = set()
+    symbols: dict[str, str] = {}
+    for entry in entries:
+        name, number = f"{prefix}_{identifier(entry)}", 1
+        free = name
+        while not taken.isdisjoint(own := {f"{free}{suffix}".upper() for suffix in ("", "_workspace", "_prepare", "_sizes")}):
+            number += 1
+            free = f"{name}_{number}"
+        taken |= own
+        symbols[entry] = free
+    return symbols
+
+
+def _examples(function: runtime.Function, sizes: Sequence[Mapping[str, int]]) -> tuple[Mapping[str, int], ...]:
+    """The examples as far as they name sizes of a function; ArgumentError where one leaves some out."""
+    names = {name for type_ in function.inputs.values() for size in type_.shape if not isinstance(size, int)
+             for name in size.symbols()}
+    found = []
+    for example_ in sizes if names else ():
+        if missing := names - example_.keys():
+            raise ArgumentError(f"{function.name}: no size is given for {', '.join(sorted(missing))}",
+                                expected=function.signature, got=str(dict(example_)))
+        found.append({name: int(example_[name]) for name in sorted(names)})
+    return tuple(found)
+
+
+def _default_sizes(entry: Signature, sizes: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sizes of the example."""
+    given = sizes[0] if sizes else {}
+    return {name: given.get(name, 1) for name, _ in entry.sizes}
+
+
+def _offsets(head: bytes) -> dict[str, int]:
+    """Where each tensor of a safetensors file begins."""
+    described = json.loads(head[_LENGTH_BYTES:])
+    return {name: len(head) + region["data_offsets"][0] for name, region in described.items() if name != "__metadata__"}
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="ascii")
+    return path
+
+
+def _link(object_file: Path, code: ObjectCode) -> Path:
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
+    if compiler is None:
+        raise BackendError("there is no C compiler to link a shared library with", expected=f"one of {', '.join(_COMPILERS)}",
+                           hint="install one, or set CC to its command")
+    suffix = next((suffix for system, suffix in _SUFFIXES.items() if system in code.triple), ".so")
+    library = object_file.with_name(f"lib{object_file.stem}{suffix}")
+    command = [*compiler.split(), "-shared", "-o", str(library), str(object_file), *(["-lm"] if code.externals else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackendError(f"{compiler} cannot link {object_file} for {code.triple}", got=done.stderr.strip()[:1000],
+                           hint="set CC to a compiler for that system")
+    return library

@@ -1,0 +1,389 @@
+"""Programs as object files: what generated code computes without Python, on this machine and, in form, for others."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from native_files import CC, NativeEntry, needs_cc
+from random_graphs import Maker
+from symbolic_graphs import SymbolicMaker
+
+import graphc
+from graphc import native, nn
+from graphc.backends.llvm.object_symbols import undefined_symbols
+from graphc.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError
+from graphc.native.c_text import comment, identifier
+from graphc.package import Entry
+from graphc.runtime import Program
+
+TARGETS = {
+    # name: how the file begins, and where what says which machine
+    "x86_64": ("elf", 62), "x86-64-v2": ("elf", 62), "x86-64-v3": ("elf", 62), "x86_64_v4": ("elf", 62),
+    "aarch64": ("elf", 183), "aarch64:neoverse-v1": ("elf", 183), "riscv64": ("elf", 243), "wasm32": ("wasm", 0),
+    "wasm32:mvp": ("wasm", 0), "macos-arm64": ("macho", 0x0100000C), "macos-x86_64": ("macho", 0x01000007),
+    "windows-x86_64": ("coff", 0x8664), "aarch64-linux-android": ("elf", 183),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mlp() -> Any:
+    graphc.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 300), nn.GELU(), nn.LayerNorm(300), nn.Linear(300, 7), nn.Softmax(-1)).eval()
+    return graphc.export(model, (graphc.randn(5, 20),))
+
+
+def close(found: list[np.ndarray], expected: Any) -> None:
+    wanted = list(expected) if isinstance(expected, (tuple, list)) else [expected]
+    for a, b in zip(found, wanted, strict=True):
+        b = np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if a.dtype.kind in "biu":
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-5, atol=1e-6)
+
+
+def compiled(files: native.NativeFiles, number: int, *arguments: object) -> list[str]:
+    """What the example of an entry prints."""
+    example = files.examples[number]
+    assert CC is not None
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
+    sanitizer = ["-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    program = example.with_suffix("")
+    for extra in (sanitizer, []):  # a compiler may lack the libraries of its sanitizers
+        command = [CC, *flags, *extra, example.name, files.object_file.name, "-lm", "-o", program.name]
+        done = subprocess.run(command, cwd=example.parent, capture_output=True, text=True, check=False)
+        if done.returncode == 0 or not extra or "error: " in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr
+    ran = subprocess.run([str(program), *map(str, arguments)], cwd=example.parent, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
+    return ran.stdout.split()
+
+
+@needs_cc
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("prepare", [False, True])
+def test_the_example_computes_what_the_program_does(mlp: Any, tmp_path: Path, weights: bool, prepare: bool) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 20), np.float32)
+    x.tofile(tmp_path / "x.bin")
+    files = native.export(mlp, tmp_path, name="mlp", weights=tmp_path / "mlp.weights" if weights else None, prepare=prepare,
+                          threads=weights)
+    numbers = np.array(compiled(files, 0, "x.bin"), np.float32)
+    close([numbers.reshape(5, 7)], mlp.program(x))
+    assert (files.code.entries[0].prepared > 0) == prepare
+    assert (files.weights is not None) == weights
+    assert not weights or len(files.code.data) < 60_000
+
+
+@needs_cc
+def test_sizes_are_arguments(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 49, 10)).eval()
+    batch = graphc.Dim("batch", min=1, max=400)
+    program = graphc.export(model, (graphc.randn(2, 3, 16, 16),), dynamic_shapes={"input": {0: batch}})
+    files = native.export(program, tmp_path, name="conv", shared=True)
+    entry = NativeEntry(files)
+    for n in (1, 2, 3, 16, 63, 64, 65, 130, 400):
+        x = np.random.default_rng(n).standard_normal((n, 3, 16, 16), np.float32)
+        status, found = entry({"input": x}, {"batch": n})
+        assert status == 0
+        close(found, program.program(x))
+    for n in (0, -1, 401, 1 << 62):
+        assert entry.workspace(batch=n) == -1
+        assert entry({"input": np.zeros(0, np.float32)}, {"batch": n if n < 1 else 401})[0] == -1 if n <= 401 else True
+    x = np.random.default_rng(7).standard_normal((7, 3, 16, 16), np.float32)
+    x.tofile(tmp_path / "x.bin")
+    close([np.array(compiled(files, 0, 7, "x.bin"), np.float32).reshape(7, 10)], program.program(x))
+
+
+@needs_cc
+def test_sizes_that_were_named_alone(tmp_path: Path) -> None:
+    # where an op needs numbers, there is code for those sizes that are named
+    program = graphc.export(lambda x: (x @ x.T).tanh(), (graphc.randn(3, 4),), dynamic_shapes={"x": {0: graphc.Dim("n")}})
+    files = native.export(program, tmp_path, name="f", shared=True, sizes=[{"n": 3}, {"n": 500}])
+    entry = NativeEntry(files)
+    for n in (3, 500):
+        x = np.random.default_rng(n).standard_normal((n, 4), np.float32)
+        status, found = entry({"x": x}, {"n": n})
+        assert status == 0
+        close(found, program.program(x))
+    with pytest.raises(ArgumentError, match="no size is given for n"):
+        native.export(program, tmp_path, name="f", sizes=[{"m": 3}])
+
+
+def test_products_of_sizes_and_quotients_in_the_example(tmp_path: Path) -> None:
+    n = graphc.Dim("n", min=2)
+    program = graphc.export(lambda x: x[1::2].reshape(-1) * 2, (graphc.randn(6, 3),), dynamic_shapes={"x": {0: n}})
+    files = native.export(program, tmp_path, name="f", shared=CC is not None)
+    if CC is not None:
+        x = np.arange(21, dtype=np.float32).reshape(7, 3)
+        x.tofile(tmp_path / "x.bin")
+        assert np.array(compiled(files, 0, 7, "x.bin"), np.float32).tolist() == (x[1::2].reshape(-1) * 2).tolist()
+    assert "quotient(" in files.examples[0].read_text()
+
+
+class Lookup(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, index: Any, other: Any) -> Any:
+        return self.table(index), graphc.gather(self.table.weight, 1, other)
+
+
+@needs_cc
+def test_errors_are_codes(tmp_path: Path) -> None:
+    program = graphc.export(Lookup().eval(), (graphc.tensor([1, 2]), graphc.tensor([[0], [3]])))
+    files = native.export(program, tmp_path, name="lookup", shared=True)
+    entry = NativeEntry(files)
+    good = {"index": np.array([0, 9]), "other": np.array([[0], [3]])}
+    status, found = entry(good)
+    assert status == 0
+    close(found, program.program(good["index"], good["other"]))
+    errors = files.code.entries[0].errors
+    assert len(errors) == 2 and all(error.at is not None and "test_native.py" in str(error.at) for error in errors)
+    codes = {entry(good | {"index": np.array([10, 0])})[0], entry(good | {"other": np.array([[0], [4]])})[0]}
+    assert codes == {1, 2}
+    text = files.header.read_text()
+    for number, size in ((1, 10), (2, 4)):
+        said = rf" \* Returns {number} if [^\n]*index is out of bounds[^\n]*0 <= index < {size}[^\n]*test_native.py"
+        assert re.search(said, text)
+
+
+@needs_cc
+def test_calls_at_once_and_on_threads_give_the_same_bits(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)).eval()
+    program = graphc.export(model, (graphc.randn(200, 256),))
+    files = native.export(program, tmp_path, name="m", shared=True, threads=True)
+    entry = NativeEntry(files)
+    body_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+    loop_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, body_type, ctypes.c_void_p, ctypes.c_int64)
+    counts: list[int] = []
+
+    @loop_type
+    def parallel_for(user: int, body: Any, context: int, chunks: int) -> None:
+        counts.append(chunks)
+        assert user == 42
+
+        def work(first: int) -> None:
+            for chunk in range(first, chunks, 3):
+                body(context, chunks - 1 - chunk)
+
+        workers = [threading.Thread(target=work, args=(first,)) for first in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    class Threads(ctypes.Structure):
+        _fields_ = (("parallel_for", loop_type), ("user", ctypes.c_void_p))
+
+    x = np.random.default_rng(0).standard_normal((200, 256), np.float32)
+    alone = entry({"input": x})
+    threaded = entry({"input": x}, threads=ctypes.byref(Threads(parallel_for, 42)))
+    nobody = entry({"input": x}, threads=ctypes.byref(Threads()))
+    assert alone[0] == threaded[0] == nobody[0] == 0 and max(counts) > 1
+    np.testing.assert_array_equal(alone[1][0], threaded[1][0])
+    np.testing.assert_array_equal(alone[1][0], nobody[1][0])
+    close(alone[1], program.program(x))
+    results: list[np.ndarray] = []
+    callers = [threading.Thread(target=lambda: results.append(entry({"input": x})[1][0])) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 4 and all((result == alone[1][0]).all() for result in results)
+
+
+@needs_cc
+def test_several_entries_share_weights_and_names_are_made_fit_for_c(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    first, second = graphc.tensor(weight), graphc.tensor(weight)
+    names = ["für */ elise", "for", "For", "1st\n??/ step", "../up", "for_workspace"]
+    graphs = [graphc.export(lambda x: x @ first * 2, (graphc.randn(3, 64),)).graph,
+              graphc.export(lambda x: x @ second + 1, (graphc.randn(3, 64),)).graph]
+    entries = {name: Entry(graphs[k % 2]) for k, name in enumerate(names)}
+    program = Program(entries, {"tensor.0": weight})
+    files = native.export(program, tmp_path, name='int main() { return "*/ 0; }', shared=True)
+    symbols = [entry.code.symbol for entry in files.signatures]
+    assert len({symbol.upper() for symbol in symbols}) == len(names)
+    assert all(re.fullmatch(r"int_main_return_0_\w+", symbol) for symbol in symbols)
+    x = np.random.default_rng(1).standard_normal((3, 64), np.float32)
+    for number, name in enumerate(names):
+        status, found = NativeEntry(files, number)({"x": x})
+        assert status == 0
+        close(found, program.functions[name](x))
+        compiled(files, number)
+    assert len(files.code.data) < 1.7 * weight.nbytes + 30_000 * len(names)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("x", "x"), ("for", "for_"), ("1x", "x1x"), ("a.b[0]", "a_b_0"), ("", "x"), ("___", "x"), ("Größe", "Gr_e"),
+    ("int", "int_"), ("main", "main_"), ("x" * 300, "x" * 100),
+])  # fmt: skip
+def test_identifiers(text: str, expected: str) -> None:
+    assert identifier(text) == expected
+    assert identifier(text, {expected}) == f"{expected}_2"
+
+
+def test_comments_stay_comments() -> None:
+    assert comment("a */ b /* c ??/ \n d \\ ü \u202e") == "a * / b / * c ? ?/ <U+000A> d / <U+00FC> <U+202E>"
+    assert "*/" not in comment("**//**//*/") and "/*" not in comment("**//**//*/")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_objects_for_other_machines(mlp: Any, tmp_path: Path, target: str) -> None:
+    files = native.export(mlp, tmp_path, name="mlp", target=target)
+    data = files.object_file.read_bytes()
+    kind, machine = TARGETS[target]
+    match kind:
+        case "elf":
+            assert data[:6] == b"\x7fELF\x02\x01"
+            assert int.from_bytes(data[16:18], "little") == 1 and int.from_bytes(data[18:20], "little") == machine
+        case "macho":
+            assert data[:4] == b"\xcf\xfa\xed\xfe" and int.from_bytes(data[4:8], "little") == machine
+        case "coff":
+            assert int.from_bytes(data[:2], "little") == machine
+        case "wasm":
+            assert data[:8] == b"\0asm\1\0\0\0"
+    prefix = b"_" if kind == "macho" else b""
+    for symbol in ("mlp_forward", "mlp_forward_workspace", "mlp_forward_prepare"):
+        assert prefix + symbol.encode() in data
+    assert not re.search(rb"Py[A-Z]\w+|host_call|futex|pthread|graphc\.parking", data)
+    allowed = {"_fltused", "__chkstk"} if kind == "coff" else set()
+    assert set(undefined_symbols(data)) <= allowed
+    if target == "riscv64":
+        assert int.from_bytes(data[48:52], "little") & 6 == 4  # the calling convention with double precision in registers
+
+
+@needs_cc
+@pytest.mark.skipif(platform.system() != "Linux", reason="nm of binutils reads ELF files")
+def test_symbols_as_nm_sees_them(mlp: Any, tmp_path: Path) -> None:
+    files = native.export(mlp, tmp_path, name="mlp")
+    done = subprocess.run(["nm", "-g", str(files.object_file)], capture_output=True, text=True, check=True)
+    seen = {tuple(line.split()[-2:]) for line in done.stdout.splitlines()}
+    assert seen == {("T", "mlp_forward"), ("T", "mlp_forward_workspace"), ("T", "mlp_forward_prepare")}
+    remainder = graphc.export(lambda x, y: graphc.fmod(x, y), (graphc.ones(3), graphc.ones(3)))
+    files = native.export(remainder, tmp_path, name="fmod")
+    done = subprocess.run(["nm", "-u", str(files.object_file)], capture_output=True, text=True, check=True)
+    assert tuple(line.split()[-1] for line in done.stdout.splitlines()) == files.code.externals == ("fmodf",)
+    assert "fmodf (libm)" in files.header.read_text()
+
+
+def test_what_is_left_to_python_is_refused_with_its_line(tmp_path: Path) -> None:
+    def ranks(x: Any) -> Any:
+        return graphc.sort(x)[0] + graphc.lgamma(x)
+
+    with pytest.raises(CompileError, match=r"left to Python: argsort \(at test_native.py:\d+ in ranks\), lgamma") as raised:
+        native.export(graphc.export(ranks, (graphc.ones(3),)), tmp_path)
+    assert "test_native.py" in str(raised.value)
+    assert not list(tmp_path.iterdir())
+    dynamic = graphc.export(ranks, (graphc.ones(3),), dynamic_shapes={"x": {0: graphc.Dim("n")}})
+    with pytest.raises(CompileError, match="argsort"):
+        native.export(dynamic, tmp_path)
+    with pytest.raises(CompileError, match="left to Python"):
+        native.export(graphc.export(lambda x: x * 1j, (graphc.ones(3),)), tmp_path)
+
+
+def test_wrong_arguments(mlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArgumentError, match="unknown target 'z80'"):
+        native.export(mlp, tmp_path, target="z80")
+    with pytest.raises(ArgumentError, match="unknown CPU 'cray'"):
+        native.export(mlp, tmp_path, target="aarch64:cray")
+    with pytest.raises(BackendError, match="cannot generate code"):
+        native.export(mlp, tmp_path, target="z80-unknown-none")
+    with pytest.raises(ArgumentError, match="no entry 'backward'"):
+        native.export(mlp, tmp_path, entries=["backward"])
+    with pytest.raises(ArgumentTypeError, match="a int cannot be written"):
+        native.export(3, tmp_path)
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(BackendError, match="cannot link"):
+        native.export(mlp, tmp_path, shared=True)
+
+
+@needs_cc
+def test_loops_and_branches(tmp_path: Path) -> None:
+    def newton(x: Any) -> Any:
+        return graphc.while_loop(lambda y: ((y * y - x).abs() > 1e-4).any(), lambda y: (y + x / y) / 2, (x,))[0]
+
+    def running(x: Any) -> Any:
+        total, partial = graphc.scan(lambda c, y: (c + y, c * y), x[0], x)
+        return total, partial, graphc.cond(x.sum() > 0, lambda: x * 2, lambda: x - 1)
+
+    for function, x in ((newton, np.array([4.0, 9, 2], np.float32)),
+                        (running, np.random.default_rng(0).standard_normal((9, 37), np.float32))):
+        program = graphc.export(function, (graphc.tensor(x),))
+        files = native.export(program, tmp_path, name=function.__name__, shared=True)
+        status, found = NativeEntry(files)({"x": x})
+        assert status == 0 and not files.code.externals
+        close(found, program.program(x))
+
+
+@needs_cc
+def test_ops_with_code_of_their_own(tmp_path: Path) -> None:
+    text = """
+    define void @kernel(ptr %out, ptr %x, i64 %n) {
+    entry:
+      br label %loop
+    loop:
+      %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+      %p = getelementptr float, ptr %x, i64 %i
+      %v = load float, ptr %p
+      %w = call float @twice(float %v)
+      %q = getelementptr float, ptr %out, i64 %i
+      store float %w, ptr %q
+      %next = add i64 %i, 1
+      %more = icmp ult i64 %next, %n
+      br i1 %more, label %loop, label %done
+    done:
+      ret void
+    }
+    define float @twice(float %x) {
+      %y = fadd float %x, %x
+      ret float %y
+    }
+    """
+    double = graphc.custom_op("testing.native_double", llvm=text)(lambda x: x + x)
+    program = graphc.export(lambda x: double(x) + 1, (graphc.ones(5),))
+    files = native.export(program, tmp_path, name="double", shared=True)
+    status, found = NativeEntry(files)({"x": np.arange(5, dtype=np.float32)})
+    assert status == 0 and found[0].tolist() == [1, 3, 5, 7, 9]
+
+
+@needs_cc
+@pytest.mark.parametrize("seed", range(8))
+def test_random_graphs(seed: int, tmp_path: Path) -> None:
+    maker = Maker(seed, 12)
+    program = Program({"forward": Entry(maker.graph)}, {})
+    inputs = dict(zip(program.main.inputs, maker.arrays))
+    try:
+        files = native.export(program, tmp_path, name="random", shared=True)
+    except CompileError as error:
+        assert "left to Python" in str(error)
+        return
+    status, found = NativeEntry(files)(inputs)
+    assert status == 0
+    close(found, program.main.compute(list(inputs.values())))
+
+
+@needs_cc
+@pytest.mark.parametrize("seed", range(6))
+def test_random_graphs_of_symbolic_sizes(seed: int, tmp_path: Path) -> None:
+    maker = SymbolicMaker(seed, 6)
+    program = Program({"forward": Entry(maker.graph)}, {})
+    files = native.export(program, tmp_path, name="random", shared=True, sizes=[{"N": 5, "M": 7}, {"N": 40, "M": 1}])
+    entry = NativeEntry(files)
+    for n, m in ((5, 7), (40, 1), (6, 7), (1, 1)):
+        arrays = maker.arrays(n, m, seed)
+        status, found = entry(dict(zip(program.main.inputs, arrays)), {"N": n, "M": m})
+        assert status == 0 or (n, m) not in ((5, 7), (40, 1))
+        if status == 0:
+            close(found, program.main.compute(arrays))
