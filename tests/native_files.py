@@ -46,15 +46,21 @@ class NativeEntry:
         self.weights = Guarded(files.weights.stat().st_size) if files.weights is not None else None
         if files.weights is not None and self.weights is not None:
             self.weights.bytes[:] = np.fromfile(files.weights, np.uint8)
+        self.state = Guarded(files.shared.state_bytes) if self.signature.takes_state else None
+        if self.state is not None:
+            weights = [] if self.weights is None else [ctypes.c_void_p(self.weights.address)]
+            library[f"{files.shared.prefix}_reset"](ctypes.c_void_p(self.state.address), *weights)
+            self.state.check()
         self.prepared = Guarded(code.prepared, odd=True) if code.prepared else None
         if self.prepared is not None:
             workspace = Guarded(code.preparing, odd=True)
-            assert library[f"{code.symbol}_prepare"](*self._last(workspace, None)) == 0
+            assert library[f"{code.symbol}_prepare"](*self._last(workspace, None, fills=True)) == 0
             workspace.check()
             self.prepared.check()
 
-    def _last(self, workspace: Guarded, threads: Any) -> list[Any]:
-        given = [self.weights if self.signature.takes_weights else None, self.prepared, workspace]
+    def _last(self, workspace: Guarded, threads: Any, *, fills: bool = False) -> list[Any]:
+        weights, state = self.weights if self.signature.takes_weights else None, None if fills else self.state
+        given = [weights, self.prepared, state, workspace]
         found: list[Any] = [ctypes.c_void_p(memory.address) for memory in given if memory is not None]
         return [*found, threads] if self.signature.threads else found
 
@@ -77,7 +83,7 @@ class NativeEntry:
             *(ctypes.c_int64(sizes[name]) for name, _ in self.signature.sizes),
             *self._last(workspace, threads),
         )
-        for memory in (*given, *results, workspace, *filter(None, (self.weights, self.prepared))):
+        for memory in (*given, *results, workspace, *filter(None, (self.weights, self.prepared, self.state))):
             memory.check()
         return status, [memory.bytes.view(t.dtype.numpy).reshape(t.shape) for memory, t in zip(results, types)]
 

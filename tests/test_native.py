@@ -20,9 +20,11 @@ import graphc
 from graphc import native, nn
 from graphc.backends.llvm.object_symbols import undefined_symbols
 from graphc.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError
+from graphc.ir import Builder
 from graphc.native.c_text import comment, identifier
 from graphc.package import Entry
 from graphc.runtime import Program
+from graphc.types import TensorType, float32
 
 TARGETS = {
     # name: how the file begins, and where what says which machine
@@ -211,7 +213,7 @@ def test_several_entries_share_weights_and_names_are_made_fit_for_c(tmp_path: Pa
     graphs = [graphc.export(lambda x: x @ first * 2, (graphc.randn(3, 64),)).graph,
               graphc.export(lambda x: x @ second + 1, (graphc.randn(3, 64),)).graph]
     entries = {name: Entry(graphs[k % 2]) for k, name in enumerate(names)}
-    program = Program(entries, {"tensor.0": weight})
+    program = Program(entries, {name: weight for entry in entries.values() for name in entry.weights.values()})
     files = native.export(program, tmp_path, name='int main() { return "*/ 0; }', shared=True)
     symbols = [entry.code.symbol for entry in files.signatures]
     assert len({symbol.upper() for symbol in symbols}) == len(names)
@@ -307,6 +309,89 @@ def test_wrong_arguments(mlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CC", "false")
     with pytest.raises(BackendError, match="cannot link"):
         native.export(mlp, tmp_path, shared=True)
+
+
+@needs_cc
+@pytest.mark.parametrize("beside", [False, True])
+def test_state_is_kept_in_memory_of_the_callers(tmp_path: Path, beside: bool) -> None:
+    graphc.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+    optimizer = graphc.optim.Adam(model.parameters(), lr=0.01)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x, y = graphc.randn(8, 6), graphc.randn(8, 1)
+    program = graphc.export({"step": step, "predict": model}, {"step": (x, y), "predict": (x,)}, state=True).program
+    files = native.export(program, tmp_path, name="training", shared=True, weights=tmp_path / "w" if beside else None)
+    train = NativeEntry(files, [entry.title.startswith("step") for entry in files.signatures].index(True))
+    predict = NativeEntry(files, [entry.title.startswith("predict") for entry in files.signatures].index(True))
+    predict.state = train.state
+    inputs = {"x": x.numpy(), "y": y.numpy()}
+    for _ in range(4):
+        status, found = train(inputs)
+        assert status == 0
+        close(found, program.functions["step"](**inputs))
+    after = predict(dict(zip(program.functions["predict"].inputs, [x.numpy()])))[1]
+    close(after, program.functions["predict"](x.numpy()))
+    assert train.state is not None
+    for name, type_, offset in files.shared.state:
+        kept = train.state.bytes[offset : offset + program.state[name].nbytes].view(type_.dtype.numpy)
+        np.testing.assert_allclose(kept, program.state[name].reshape(-1), rtol=1e-5, atol=1e-7)
+    compiled(files, 0)
+
+
+@needs_cc
+def test_a_failed_call_leaves_the_state(tmp_path: Path) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", graphc.zeros(4))
+
+        def forward(self, index: Any) -> Any:
+            self.total += 1
+            return self.total[index]
+
+    program = graphc.export(Counter().eval(), (graphc.tensor([0, 1]),), state=True)
+    files = native.export(program, tmp_path, name="counter", shared=True)
+    entry = NativeEntry(files)
+    assert entry({"index": np.array([0, 3])})[1][0].tolist() == [1, 1]
+    assert entry({"index": np.array([0, 4])})[0] == 1
+    assert entry({"index": np.array([0, 3])})[1][0].tolist() == [2, 2]
+
+
+@needs_cc
+def test_weights_of_8_bits(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 8)).eval()
+    program = graphc.export(model, (graphc.randn(5, 64),), weights="int8").program
+    files = native.export(program, tmp_path, name="small", shared=True)
+    x = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    status, found = NativeEntry(files)({"input": x})
+    assert status == 0
+    close(found, program(x))
+    assert len(files.code.data) < 64 * 128 * 4
+
+
+@needs_cc
+def test_a_weight_that_two_inputs_are_bound_to(tmp_path: Path) -> None:
+    builder = Builder("twice", locations=False)
+    x = builder.input("x", TensorType(float32, (3,)))
+    first = builder.input("a", TensorType(float32, (3,)), param="w")
+    second = builder.input("b", TensorType(float32, (3,)), param="w", next=1)
+    graph = builder.finish([first * x, second + first + x], ("y", "w"))
+    weight = np.array([1, 2, 3], np.float32)
+    program = Program({"forward": Entry(graph)}, {"w": weight})
+    files = native.export(program, tmp_path, name="twice", shared=True)
+    entry = NativeEntry(files)
+    x = np.array([1, 1, 2], np.float32)
+    for _ in range(3):
+        status, found = entry({"x": x})
+        assert status == 0
+        close(found, program(x))
 
 
 @needs_cc

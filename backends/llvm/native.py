@@ -119,6 +119,8 @@ class _Writer:
     def write(self) -> ObjectCode:
         request, target = self.request, self.target
         entries = tuple(_Entry(self, entry).write() for entry in request.entries)
+        if request.state:
+            self._reset()
         self._parallel_for()
         mark = hashlib.sha256(request.name.encode()).digest() + b"graphc: data here"
         mark = mark.ljust(ALIGNMENT, b"\0")
@@ -138,6 +140,12 @@ class _Writer:
                                expected="functions of libm, or none", got=", ".join(unknown),
                                hint="choose a CPU that has instructions for them, or another dtype than float16")
         return ObjectCode(data, target.triple, target.cpu, target.pointer_bytes, entries, externals)
+
+    def named(self, f: Function, name: str) -> str:
+        """Where a weight is, or what state begins with."""
+        if self.request.offsets is None:
+            return self.address(f, self.request.arrays[name])
+        return f.value(f"getelementptr i8, ptr %weights, i64 {self.request.offsets[name]}")
 
     def address(self, f: Function, array: np.ndarray) -> str:
         """Where an array is that stands in the object."""
@@ -162,6 +170,19 @@ class _Writer:
             place = start + self.places[id(array)]
             filled[place : place + content.size] = content.data
         return bytes(filled)
+
+    def _reset(self) -> None:
+        """`void <name>_reset(state, [weights])`."""
+        params = [("ptr", "state"), *([] if self.request.offsets is None else [("ptr", "weights")])]
+        symbol = f"{self.request.name}_reset"
+        f = self.module.function(symbol, params)
+        copy = self.module.declare("llvm.memcpy.p0.p0.i64", "void", ["ptr", "ptr", "i64", "i1"])
+        for name, offset in self.request.state.items():
+            place = f.value(f"getelementptr i8, ptr %state, i64 {offset}")
+            nbytes = str(self.request.arrays[name].nbytes)
+            f.call("void", copy, ("ptr", place), ("ptr", self.named(f, name)), ("i64", nbytes), ("i1", "false"))
+        f.do("ret void")
+        self.exports.append(symbol)
 
     def _parallel_for(self) -> None:
         """What kernels call for a loop whose steps may run in any order: the caller's function, if there is one."""
@@ -198,7 +219,7 @@ class _Entry:
         self.codes: list[_Code] = []
         found: dict[str, int] = {}
         request = writer.request
-        for number, variant in enumerate(variants(entry, writer.target, request.prepare)):
+        for number, variant in enumerate(variants(entry, writer.target)):
             units = divide(variant.rendered.module)
             symbol = f"{entry.symbol}.{number}"
             once = _preparation(units.main)
@@ -234,9 +255,9 @@ class _Entry:
     def _size_params(self) -> list[tuple[str, str]]:
         return [("i64", f"size{k}") for k in range(len(self.sizes))]
 
-    def _shared_params(self) -> list[tuple[str, str]]:
-        given = {"weights": self.gives_weights, "prepared": self.prepared > 0, "workspace": True,
-                 "threads": self.writer.request.threads}
+    def _shared_params(self, *, runs: bool) -> list[tuple[str, str]]:
+        given = {"weights": self.gives_weights, "prepared": self.prepared > 0, "state": runs and bool(self.entry.state),
+                 "workspace": True, "threads": self.writer.request.threads}
         return [("ptr", name) for name, is_there in given.items() if is_there]
 
     # How much memory
@@ -300,16 +321,18 @@ class _Entry:
 
     def _run(self) -> None:
         """`i32 <symbol>(inputs..., outputs..., sizes..., ...)`."""
-        inputs = [i for i in range(len(self.graph.inputs)) if i not in self.entry.weights]
-        params = [("ptr", f"in{i}") for i in inputs]
-        params += [("ptr", f"out{j}") for j in range(len(self.graph.outputs))]
-        f = self._function("", [*params, *self._size_params(), *self._shared_params()], "i32")
+        entry, state = self.entry, self.writer.request.state
+        params = [("ptr", f"in{i}") for i in entry.arguments] + [("ptr", f"out{j}") for j in entry.results]
+        f = self._function("", [*params, *self._size_params(), *self._shared_params(runs=True)], "i32")
         unfit = f.label("unfit")
         if self.sizes:
             self._check_sizes(f, unfit)
         memory = _align(f, "%workspace")
-        given = self._table(f, len(self.graph.inputs) + 2, {i: f"%in{i}" for i in inputs} | self._weights(f))
-        results = self._table(f, len(self.graph.outputs), {j: f"%out{j}" for j in range(len(self.graph.outputs))})
+        kept = {name: f.value(f"getelementptr i8, ptr %state, i64 {state[name]}") for name in sorted(set(entry.state.values()))}
+        given = self._table(f, len(self.graph.inputs) + 2, {i: f"%in{i}" for i in entry.arguments} | self._weights(f) | {
+            i: kept[name] for i, name in entry.state.items()})
+        results = self._table(f, len(self.graph.outputs), {j: f"%out{j}" for j in entry.results} | {
+            j: kept[name] for name, j in entry.updates.items()})
         for code in self.codes:
             following = f.label("next")
             self._measure(f, code, memory, following)
@@ -321,11 +344,7 @@ class _Entry:
 
     def _weights(self, f: Function) -> dict[int, str]:
         """The addresses of the weights, by the numbers of their inputs."""
-        request = self.writer.request
-        if request.offsets is None:
-            return {i: self.writer.address(f, request.arrays[name]) for i, name in self.entry.weights.items()}
-        return {i: f.value(f"getelementptr i8, ptr %weights, i64 {request.offsets[name]}")
-                for i, name in self.entry.weights.items()}
+        return {i: self.writer.named(f, name) for i, name in self.entry.weights.items()}
 
     def _table(self, f: Function, length: int, addresses: Mapping[int, str]) -> str:
         """An array of addresses."""
@@ -365,8 +384,8 @@ class _Entry:
         return f.value(f"load i32, ptr {f.value(f'getelementptr i32, ptr @{name}, i32 {status}')}")
 
     def _prepare(self) -> int:
-        """`i32 <symbol>_prepare([weights], prepared, workspace, [threads])`, and the bytes of its workspace."""
-        f = self._function("_prepare", self._shared_params(), "i32")
+        """`i32 <symbol>_prepare([weights], prepared, workspace, [threads])`; the bytes of its workspace."""
+        f = self._function("_prepare", self._shared_params(runs=False), "i32")
         memory = _align(f, "%workspace")
         nothing = dict.fromkeys(range(len(self.graph.inputs)), "null")  # tables name arrays that nothing is done with
         given = self._table(f, len(self.graph.inputs) + 2, nothing | self._weights(f))

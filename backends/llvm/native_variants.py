@@ -66,11 +66,13 @@ class Variant:
         return " and ".join(found) or "all sizes"
 
 
-def variants(entry: EntryRequest, target: Target, prepare: bool) -> list[Variant]:
+def variants(entry: EntryRequest, target: Target) -> list[Variant]:
     """The programs of an entry: one, or for symbolic sizes as many as there have to be, those for common sizes first."""
-    graph, steady = entry.graph, sorted(entry.weights) if prepare else []
+    graph, steady = entry.graph, entry.steady
+    places = {name: position for position, name in entry.state.items()}
+    maker = _Maker(graph, target, {output: places[name] for name, output in entry.updates.items()})
     if not is_symbolic(graph):
-        return [_made(graph, {}, {}, target, steady)]
+        return [maker.make(graph, {}, {}, steady)]
     found: list[Variant] = []
     probes = entry.examples or tuple(_probes(graph))
     weights = [graph.inputs[i].type for i in steady]
@@ -81,11 +83,11 @@ def variants(entry: EntryRequest, target: Target, prepare: bool) -> list[Variant
         if len(found) == _MOST_VARIANTS and not entry.examples:
             break
         try:
-            made = _variant(graph, sizes, target, steady, given=bool(entry.examples))
+            made = maker.variant(sizes, steady, given=bool(entry.examples))
             found.append(made)
             left -= made.program.prepared
             if left < found[0].program.prepared:
-                steady = []
+                steady = ()
         except (ShapeError, VerifyError):
             if entry.examples:
                 raise  # else the graph has no meaning for these sizes
@@ -101,48 +103,53 @@ def _with_little_memory(variant: Variant, probes: Sequence[Mapping[str, int]]) -
     return replace(variant, sizes=min(filter(variant.is_for, probes), key=lambda sizes: evaluate(arena, sizes)))
 
 
-def _variant(graph: Graph, sizes: Mapping[str, int], target: Target, steady: list[int], *, given: bool) -> Variant:
-    """Code with these sizes as the example; where it has to be made for numbers, only if the sizes were given."""
-    numbers: dict[str, int] = {}
-    while True:
-        bound = substitute(graph, numbers) if numbers else graph
-        facts = Facts(sizes) if is_symbolic(bound) else None
-        try:
-            with relying_on(facts):
-                verify(bound)
-                return _made(bound, sizes, numbers, target, steady)
-        except NumberNeeded as missing:
-            if not given:
-                raise ArgumentError(
-                    f"{graph.name}: code for any {', '.join(sorted(missing.symbols))} cannot be made", got=missing.problem,
-                    hint="name the sizes to make code for: --sizes N=64, or sizes= in Python",
-                ) from None
-            fixed = missing.symbols
-        except (ShapeError, VerifyError):  # as it is for a size of 0
-            fixed = frozenset(sizes) if facts is None or not facts.needed else facts.needed
-            if fixed <= numbers.keys():
-                raise
-        numbers |= {name: sizes[name] for name in sorted(fixed)}
+class _Maker:
+    """Makes the programs of one graph, whose `donated` outputs are written over inputs."""
 
+    def __init__(self, graph: Graph, target: Target, donated: Mapping[int, int]) -> None:
+        self.graph = graph
+        self.target = target
+        self.donated = donated
 
-def _made(graph: Graph, sizes: Mapping[str, int], numbers: Mapping[str, int], target: Target, steady: list[int]) -> Variant:
-    program = _program(graph, target, steady)
-    return Variant(program, render(program, target, hosted=False), sizes, numbers)
+    def variant(self, sizes: Mapping[str, int], steady: Sequence[int], *, given: bool) -> Variant:
+        """Code with these sizes as the example; where it has to be made for numbers, only if the sizes were given."""
+        numbers: dict[str, int] = {}
+        while True:
+            bound = substitute(self.graph, numbers) if numbers else self.graph
+            facts = Facts(sizes) if is_symbolic(bound) else None
+            try:
+                with relying_on(facts):
+                    verify(bound)
+                    return self.make(bound, sizes, numbers, steady)
+            except NumberNeeded as missing:
+                if not given:
+                    raise ArgumentError(
+                        f"{self.graph.name}: code for any {', '.join(sorted(missing.symbols))} cannot be made",
+                        got=missing.problem, hint="name the sizes to make code for: --sizes N=64, or sizes= in Python",
+                    ) from None
+                fixed = missing.symbols
+            except (ShapeError, VerifyError):  # as it is for a size of 0
+                fixed = frozenset(sizes) if facts is None or not facts.needed else facts.needed
+                if fixed <= numbers.keys():
+                    raise
+            numbers |= {name: sizes[name] for name in sorted(fixed)}
 
-
-def _program(graph: Graph, target: Target, steady: list[int]) -> Program:
-    graph = pipeline.run(graph)
-    if refused := [node for node in graph.walk() if _needs_python(node)]:
-        raise CompileError(
-            f"{graph.name}: native code cannot do what is left to Python: {', '.join(dict.fromkeys(map(_named, refused)))}",
-            expected="ops that have generated code", at=refused[0].location,
-            hint="leave these ops out of what is exported, and do them where the native function is called",
-        )
-    program = lower(graph, Machine(vector_bytes=target.vector_bytes), steady=steady)
-    if left := [call.op.name for call in program.calls() if call.op.native is None]:
-        raise CompileError(f"{graph.name}: native code cannot copy complex numbers: {', '.join(dict.fromkeys(left))}",
-                           expected="real inputs and outputs")
-    return keep_panels(program, target)
+    def make(self, graph: Graph, sizes: Mapping[str, int], numbers: Mapping[str, int], steady: Sequence[int]) -> Variant:
+        """The code of the graph with numbers put in."""
+        graph = pipeline.run(graph)
+        if refused := [node for node in graph.walk() if _needs_python(node)]:
+            raise CompileError(
+                f"{graph.name}: native code cannot do what is left to Python: "
+                f"{', '.join(dict.fromkeys(map(_named, refused)))}",
+                expected="ops that have generated code", at=refused[0].location,
+                hint="leave these ops out of what is exported, and do them where the native function is called",
+            )
+        program = lower(graph, Machine(vector_bytes=self.target.vector_bytes), donated=self.donated, steady=steady)
+        if left := [call.op.name for call in program.calls() if call.op.native is None]:
+            raise CompileError(f"{graph.name}: native code cannot copy complex numbers: {', '.join(dict.fromkeys(left))}",
+                               expected="real inputs and outputs")
+        program = keep_panels(program, self.target)
+        return Variant(program, render(program, self.target, hosted=False), sizes, numbers)
 
 
 def _needs_python(node: Node) -> bool:

@@ -25,10 +25,10 @@ def export(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Native: x86-64-v3, aarch64, riscv64, wasm32, macos-arm64, ..., or a target triple; by default here."),
+        typer.Option(help="Native: x86-64-v3, aarch64, riscv64, wasm32, macos-arm64, ..., or a triple; by default here."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Native: keep weights in this file, which callers map, not in the object.")
+        str | None, typer.Option(metavar="FILE", help="Native: keep weights in this file, for callers to map.")
     ] = None,
     prepare: Annotated[
         bool, typer.Option("--prepare/--no-prepare", help="Native: put weights in order once, by a function of its own.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.dims import Dim, Quotient
 from graphc.native.c_text import comment
-from graphc.native.signature import Signature
+from graphc.native.signature import Shared, Signature
 from graphc.types import Size
 
 _FORMATS = {
@@ -59,7 +59,7 @@ static int64_t quotient(int64_t a, int64_t b) /* rounded down */
 """
 
 
-def example(header: str, entry: Signature, sizes: dict[str, int], weights: tuple[str, int] | None, needs_libm: bool) -> str:
+def example(header: str, entry: Signature, shared: Shared, sizes: dict[str, int], needs_libm: bool) -> str:
     """The program's text. It takes sizes and files of raw numbers as arguments; `sizes` are those without any."""
     code, symbol = entry.code, entry.code.symbol
     arrays = (*entry.inputs, *entry.outputs)
@@ -83,29 +83,31 @@ def example(header: str, entry: Signature, sizes: dict[str, int], weights: tuple
         if array in entry.inputs:
             lines += ["if (next < argc)", f"    read_file(argv[next++], {array.c_name}, {nbytes});"]
     lines.append("void *workspace = allocate(bytes);")
-    last = ["workspace", *(["NULL"] if entry.threads else [])]
-    if code.prepared:
-        last.insert(0, "prepared")
-    if entry.takes_weights:
-        assert weights is not None
-        file, nbytes = comment(weights[0]), str(weights[1])
+    given = {"weights": entry.takes_weights, "prepared": code.prepared > 0, "state": entry.takes_state, "workspace": True,
+             "NULL": entry.threads is not None}
+    last = [name for name, is_there in given.items() if is_there]
+    if shared.weights is not None:
+        file, nbytes = comment(shared.weights[0]), str(shared.weights[1])
         lines += [f"void *weights = allocate({nbytes});", f'read_file("{file}", weights, {nbytes});']
-        last.insert(0, "weights")
     if code.prepared:
-        arguments = ", ".join("preparing" if argument == "workspace" else argument for argument in last)
+        arguments = ", ".join({"workspace": "preparing"}.get(name, name) for name in last if name != "state")
         lines += [
             f"void *prepared = allocate({entry.macro}_PREPARED);",
             f"void *preparing = allocate({entry.macro}_PREPARE_WORKSPACE);",
             f'check({symbol}_prepare({arguments}), "{symbol}_prepare");',
             "free(preparing);",
         ]
+    if entry.takes_state:
+        reset = ", ".join(["state", *(["weights"] if shared.weights is not None else [])])
+        lines += [f"void *state = allocate({shared.macro}_STATE_BYTES);", f"{shared.prefix}_reset({reset});"]
     arguments = ", ".join([*(array.c_name for array in arrays), *names.values(), *last])
     lines.append(f'check({symbol}({arguments}), "{symbol}");')
     for array in entry.outputs:
         text, value = _FORMATS.get(array.c_type, _SMALL)
         lines.append(f"for (int64_t i = 0; i < {array.c_name}_count; i++)")
         lines.append(f'    printf("{text}\\n", {value.format(f"{array.c_name}[i]")});')
-    lines += [f"free({name});" for name in (*(array.c_name for array in arrays), *last) if name != "NULL"]
+    held = dict.fromkeys([*(array.c_name for array in arrays), *last, *(["weights"] if shared.weights is not None else [])])
+    lines += [f"free({name});" for name in held if name != "NULL"]
     lines.append("return 0;")
     return "\n".join([head, "int main(int argc, char **argv)", "{", *(f"    {line}" for line in lines), "}"]) + "\n"
 

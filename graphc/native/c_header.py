@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from graphc.native.c_text import comment
 from graphc.native.interface import UNFIT_SIZES, ObjectCode, RunError
-from graphc.native.signature import Signature
+from graphc.native.signature import Shared, Signature
 
 _HEAD = """\
 /* {name}: machine code for {triple}, CPU {cpu}, by graphc {version}
@@ -44,6 +44,14 @@ typedef struct {threads} {{
     void *user;
 }} {threads};
 """
+_STATE = """
+/* What is kept from call to call, in memory of the caller's that malloc has given or that divides by
+ * 16. It is changed by a call that returns 0; of two at once on the same memory nobody knows which. */
+#define {macro}_STATE_BYTES {nbytes}
+{places}
+/* Fill it with what the program begins with. */
+{declaration}
+"""
 _WORKSPACE = """
 /* How many bytes the workspace must have{condition}. */
 {constant}{declaration}
@@ -65,18 +73,25 @@ _END = """
 """
 
 
-def header(name: str, guard: str, code: ObjectCode, entries: Sequence[Signature], weights: tuple[str, int] | None) -> str:
-    """The text. `weights` are the name of the file that callers map, and its size."""
+def header(name: str, code: ObjectCode, entries: Sequence[Signature], shared: Shared) -> str:
+    """The text."""
     parts = [_HEAD.format(
-        name=comment(name), triple=code.triple, cpu=code.cpu or "generic", version=version("graphc"), guard=guard,
+        name=comment(name), triple=code.triple, cpu=code.cpu or "generic", version=version("graphc"),
+        guard=f"{shared.macro}_H",
         titles="\n".join(f" *     {comment(entry.title)}" for entry in entries),
         externals=f"{', '.join(code.externals)} (libm)" if code.externals else "nothing",
     )]  # fmt: skip
-    if weights is not None:
-        parts.append(_WEIGHTS.format(prefix=guard.removesuffix("_H"), file=comment(weights[0]), nbytes=weights[1]))
-    threads = next((entry.threads for entry in entries if entry.threads), None)
-    if threads is not None:
-        parts.append(_THREADS.format(threads=threads))
+    if shared.weights is not None:
+        file, nbytes = shared.weights
+        parts.append(_WEIGHTS.format(prefix=shared.macro, file=comment(file), nbytes=nbytes))
+    if shared.threads is not None:
+        parts.append(_THREADS.format(threads=shared.threads))
+    if shared.state:
+        places = [f"/* at byte {offset}: {comment(f'{array}: {type_}')} */" for array, type_, offset in shared.state]
+        parts.append(_STATE.format(
+            macro=shared.macro, nbytes=shared.state_bytes, places="\n".join(places),
+            declaration=_declaration("void", f"{shared.prefix}_reset", shared.reset_parameters()),
+        ))  # fmt: skip
     return "".join([*parts, *map(_entry, entries), _END])
 
 

@@ -17,9 +17,12 @@ from graphc.errors import ArgumentError, ArgumentTypeError, BackendError
 from graphc.native.c_example import example
 from graphc.native.c_header import header
 from graphc.native.c_text import identifier
-from graphc.native.interface import EntryRequest, ObjectCode, ObjectRequest
-from graphc.native.signature import Signature, signature
+from graphc.native.interface import ALIGNMENT, EntryRequest, ObjectCode, ObjectRequest
+from graphc.native.signature import Shared, Signature, signature
+from graphc.package.entry import with_one_input_each
+from graphc.package.quantize import QUANTIZED
 from graphc.package.tensors import encode
+from graphc.types import TensorType, dtype_of
 
 _COMPILERS = ("cc", "gcc", "clang")
 _LENGTH_BYTES = 8
@@ -39,6 +42,7 @@ class NativeFiles:
     """The shared library, if one was wanted."""
     code: ObjectCode
     signatures: tuple[Signature, ...]
+    shared: Shared
 
     @property
     def paths(self) -> list[Path]:
@@ -98,39 +102,40 @@ def export(
     prefix = identifier(name)
     functions = _chosen(loaded, entries)
     symbols = _symbols(prefix, list(functions))
-    arrays = {weight: loaded.weights[weight] for f in functions.values() for weight in f.entry.weights.values()}
+    requests = tuple(_request(symbols[key], f, sizes, prepare=prepare) for key, f in functions.items())
+    state, state_bytes = _state({name for entry in requests for name in entry.state.values()}, loaded)
+    arrays = {name: loaded.weights[name] for entry in requests for name in entry.weights.values()}
+    arrays |= {name: loaded.state[name] for name, _, _ in state}
     encoded = None if weights is None else encode(arrays)
-    request = ObjectRequest(
-        prefix,
-        tuple(EntryRequest(symbols[key], f.graph, f.entry.weights, _examples(f, sizes)) for key, f in functions.items()),
-        arrays,
-        None if encoded is None else _offsets(bytes(encoded[0])),
-        prepare,
-        threads,
-    )
+    offsets = None if encoded is None else _offsets(bytes(encoded[0]))
+    request = ObjectRequest(prefix, requests, arrays, offsets, {name: offset for name, _, offset in state}, threads)
     code: ObjectCode = get_backend("llvm").object_code(request, target)  # type: ignore[attr-defined]  # of this back end alone
-    kept = None if weights is None or encoded is None else (Path(weights).name, sum(part.nbytes for part in encoded))
+    common = Shared(
+        prefix,
+        None if weights is None or encoded is None else (Path(weights).name, sum(part.nbytes for part in encoded)),
+        state, state_bytes, f"{prefix}_threads" if threads else None,
+    )  # fmt: skip
     signatures = tuple(
-        signature(f.signature, entry, f.inputs, f.outputs, takes_weights=kept is not None and bool(f.entry.weights),
-                  threads=f"{prefix}_threads" if threads else None)
-        for f, entry in zip(functions.values(), code.entries, strict=True)
+        signature(f.signature, entry, f.inputs, f.outputs, takes_weights=encoded is not None and bool(asked.weights),
+                  takes_state=bool(asked.state), threads=common.threads)
+        for f, asked, entry in zip(functions.values(), requests, code.entries, strict=True)
     )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     object_file, header_file = folder / f"{prefix}.o", folder / f"{prefix}.h"
     object_file.write_bytes(code.data)
-    header_file.write_text(header(name, f"{prefix.upper()}_H", code, signatures, kept), encoding="ascii")
+    header_file.write_text(header(name, code, signatures, common), encoding="ascii")
     if weights is not None and encoded is not None:
         with open(weights, "wb") as file:
             file.writelines(encoded)
     examples = [
         _write(folder / f"{entry.code.symbol}_example.c",
-               example(header_file.name, entry, _default_sizes(entry, sizes), kept, bool(code.externals)))
+               example(header_file.name, entry, common, _default_sizes(entry, sizes), bool(code.externals)))
         for entry in signatures
     ]
     library = _link(object_file, code) if shared else None
     return NativeFiles(object_file, header_file, tuple(examples), None if weights is None else Path(weights), library, code,
-                       signatures)
+                       signatures, common)
 
 
 def _loaded(program: Any) -> tuple[runtime.Program, str]:
@@ -164,6 +169,25 @@ def _symbols(prefix: str, entries: Sequence[str]) -> dict[str, str]:
         taken |= own
         symbols[entry] = free
     return symbols
+
+
+def _request(symbol: str, function: runtime.Function, sizes: Sequence[Mapping[str, int]], *, prepare: bool) -> EntryRequest:
+    entry = with_one_input_each(function.entry)
+    weights = {i: name for i, name in entry.weights.items() if name not in function.state}
+    state = {i: name for i, name in entry.weights.items() if name in function.state}
+    # what stands in 8 or 16 bits is widened as it is read, not once and for all
+    steady = tuple(i for i in sorted(weights) if QUANTIZED not in entry.graph.inputs[i].info) if prepare else ()
+    return EntryRequest(symbol, entry.graph, weights, state, entry.updates, steady, _examples(function, sizes))
+
+
+def _state(names: set[str], program: runtime.Program) -> tuple[tuple[tuple[str, TensorType, int], ...], int]:
+    """Where each array of the state is in the memory for it, and how large that is."""
+    places, end = [], 0
+    for name in sorted(names):
+        array = program.state[name]
+        places.append((name, TensorType(dtype_of(array.dtype), array.shape), end))
+        end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return tuple(places), end
 
 
 def _examples(function: runtime.Function, sizes: Sequence[Mapping[str, int]]) -> tuple[Mapping[str, int], ...]:

@@ -18,13 +18,35 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True, eq=False)
 class EntryRequest:
-    """One entry: a function of this name, whose weights, by the numbers of the inputs that they are, have these names. For
-    symbolic sizes, `examples` are those that there has to be code for; if there are none, the back end looks for some."""
+    """One entry: a function of this name.
+
+    weights, state
+        The names of the arrays that inputs are bound to, by the numbers of the inputs; state may change from call to call.
+    updates
+        The outputs that become the state of these names.
+    steady
+        Numbers of inputs, weights among them: what depends on these alone may be computed once.
+    examples
+        For symbolic sizes: those that there has to be code for; if there are none, the back end looks for some.
+    """
 
     symbol: str
     graph: Graph
     weights: Mapping[int, str]
-    examples: tuple[Mapping[str, int], ...] = ()
+    state: Mapping[int, str]
+    updates: Mapping[str, int]
+    steady: tuple[int, ...]
+    examples: tuple[Mapping[str, int], ...]
+
+    @property
+    def arguments(self) -> list[int]:
+        """The inputs that a call gives."""
+        return [i for i in range(len(self.graph.inputs)) if i not in self.weights and i not in self.state]
+
+    @property
+    def results(self) -> list[int]:
+        """The outputs that a call gives back."""
+        return [j for j in range(len(self.graph.outputs)) if j not in self.updates.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +54,11 @@ class ObjectRequest:
     """An object file.
 
     arrays
-        All weights, by name.
+        All weights, by name, and the state that programs begin with.
     offsets
-        Where each weight is in the file that callers map; None if weights are to be in the object.
-    prepare
-        Whether what depends on weights alone is computed by a function of its own, once.
+        Where each of these is in the file that callers map; None if they are to be in the object.
+    state
+        Where each array of the state is in the memory that callers keep it in.
     threads
         Whether callers may give a function that runs loops on threads.
     """
@@ -45,7 +67,7 @@ class ObjectRequest:
     entries: tuple[EntryRequest, ...]
     arrays: Mapping[str, np.ndarray]
     offsets: Mapping[str, int] | None
-    prepare: bool
+    state: Mapping[str, int]
     threads: bool
 
 
@@ -60,9 +82,12 @@ class RunError:
 
 @dataclass(frozen=True)
 class EntryCode:
-    """What there is of an entry. `<symbol>(inputs..., outputs..., sizes..., [weights], [prepared], workspace, [threads])` runs
-    it, `<symbol>_workspace(sizes...)` says how many bytes of workspace it takes, and if `prepared`, as many bytes are to be
-    filled by `<symbol>_prepare([weights], prepared, workspace, [threads])`, which takes `preparing` bytes of workspace."""
+    """What there is of an entry.
+
+    `<symbol>(inputs..., outputs..., sizes..., [weights], [prepared], [state], workspace, [threads])` runs it, and
+    `<symbol>_workspace(sizes...)` says how many bytes of workspace that takes. If `prepared`, as many bytes are to be filled by
+    `<symbol>_prepare([weights], prepared, workspace, [threads])`, which takes `preparing` bytes of workspace.
+    """
 
     symbol: str
     sizes: tuple[str, ...]
@@ -78,7 +103,7 @@ class EntryCode:
 @dataclass(frozen=True)
 class ObjectCode:
     """An object file for a target, and its entries in the order in which they were asked for. `externals` are the functions
-    that it needs from libraries."""
+    that it needs from libraries. If there is state, `<name>_reset(state, [weights])` fills it with what it begins with."""
 
     data: bytes
     triple: str

@@ -8,7 +8,7 @@ from graphc.native.c_text import c_type, identifier
 from graphc.native.interface import EntryCode
 from graphc.types import TensorType
 
-_OWN = ("weights", "prepared", "workspace", "threads")
+_OWN = ("weights", "prepared", "state", "workspace", "threads")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,29 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What all functions of an object file have in common."""
+
+    prefix: str
+    """How their names begin."""
+    weights: tuple[str, int] | None
+    """The name of the file with the weights that callers map, and its size."""
+    state: tuple[tuple[str, TensorType, int], ...]
+    """What is kept from call to call: the arrays, and where each is in the memory for them."""
+    state_bytes: int
+    threads: str | None
+    """The type of what runs loops on threads, if callers may give that."""
+
+    @property
+    def macro(self) -> str:
+        """How the names of constants begin."""
+        return self.prefix.upper()
+
+    def reset_parameters(self) -> list[str]:
+        return ["void *state", *([] if self.weights is None else ["const void *weights"])]
+
+
+@dataclass(frozen=True)
 class Signature:
     """One entry in C."""
 
@@ -36,8 +59,8 @@ class Signature:
     sizes: tuple[tuple[str, str], ...]
     """Their names in the program and in C."""
     takes_weights: bool
+    takes_state: bool
     threads: str | None
-    """The type of what runs loops on threads, if callers may give that."""
 
     @property
     def macro(self) -> str:
@@ -48,10 +71,12 @@ class Signature:
         return [f"int64_t {name}" for _, name in self.sizes]
 
     def shared_parameters(self, *, fills: bool = False) -> list[str]:
-        """Those that come last; `fills` is whether prepared memory is written."""
+        """Those that come last: of the function itself, or of the one that `fills` prepared memory."""
         found = ["const void *weights"] if self.takes_weights else []
         if self.code.prepared:
             found.append("void *prepared" if fills else "const void *prepared")
+        if self.takes_state and not fills:
+            found.append("void *state")
         found.append("void *workspace")
         return [*found, f"const {self.threads} *threads"] if self.threads else found
 
@@ -62,7 +87,7 @@ class Signature:
 
 def signature(
     title: str, code: EntryCode, inputs: dict[str, TensorType], outputs: dict[str, TensorType], *,
-    takes_weights: bool, threads: str | None,
+    takes_weights: bool, takes_state: bool, threads: str | None,
 ) -> Signature:
     """The C side of an entry."""
     taken = set(_OWN)
@@ -74,4 +99,4 @@ def signature(
 
     sizes = tuple((name, own(name)) for name in code.sizes)
     arrays = [tuple(Array(name, own(name), type_) for name, type_ in side.items()) for side in (inputs, outputs)]
-    return Signature(title, code, arrays[0], arrays[1], sizes, takes_weights, threads)
+    return Signature(title, code, arrays[0], arrays[1], sizes, takes_weights, takes_state, threads)

@@ -70,6 +70,31 @@ def weight_name(value: Value) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def with_one_input_each(entry: Entry) -> Entry:
+    """The entry with one input for each weight: where two were bound to the same one, the first serves for both."""
+    names = list(entry.weights.values())
+    if len(set(names)) == len(names):
+        return entry
+    builder = Builder(entry.graph.name, locations=False)
+    new: dict[Value, Value] = {}
+    bound: dict[str, Value] = {}
+    infos: dict[str, dict[str, Any]] = {}
+    for i, name in entry.weights.items():
+        infos[name] = {**infos.get(name, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
+    for i, value in enumerate(entry.graph.inputs):
+        name = entry.weights.get(i)
+        if name in bound:
+            new[value] = bound[name]
+            continue
+        new[value] = builder.input(value.name, value.type, **(value.info if name is None else infos[name]))
+        if name is not None:
+            bound[name] = new[value]
+    for node in entry.graph.nodes:
+        _copy(builder, node, new)
+    graph = builder.finish([new[value] for value in entry.graph.outputs], entry.graph.output_names)
+    return replace(entry, graph=graph)
+
+
 def updates_violation(entry: Entry) -> str | None:
     """What is wrong with what an entry says of the weights that change; None if nothing is."""
     changed: set[str] = set()
