@@ -2,8 +2,8 @@
 
 The scheduler makes a `Program` of kernels from a tensor graph; a back end renders each kernel, and knows nothing of
 tensors. Two kinds of kernel, `Loops` and `Gemm`, read their operands through expressions, so what feeds a kernel and what
-follows it can be fused into it. `Attention` reads matrices where they stand. Besides, `Call` leaves an op to Python, and
-`Control` runs programs.
+follows it can be fused into it. `Attention` and `AttentionBackward` read matrices where they stand. Besides, `Call` leaves an
+op to Python, and `Control` runs programs.
 
 An expression is a tree over five leaves: constants, sizes, axes (the value of a loop variable), loads and accumulators. Its
 other nodes are the elementwise ops of the tensor level, by the same names; ops written over public functions work on
@@ -19,6 +19,7 @@ tanh(mul(x[i], 2.0))
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -447,21 +448,19 @@ class Call(_Kernel):
 
 
 @dataclass(eq=False)
-class Attention(_Kernel):
-    """softmax(scale * q k^T) v for each matrix of a batch: q is [*batch, queries, width], k [*batch, keys, width] and v
-    [*batch, keys, columns]. A query looks at the keys where `mask` [*batch, queries, keys] is true, and if it is `causal` at
-    those up to its own number. One that may look at no key gets NaN, or with `zeros` zeros. The queries of the mask stand side
-    by side, or are one for all."""
+class _OfAttention(_Kernel):
+    """What attention and its derivative have in common: matrices of a batch, q [*batch, queries, width],
+    k [*batch, keys, width] and v [*batch, keys, columns]. Of these are the scores, scale * q k^T, of which those are -inf for
+    which `mask` [*batch, queries, keys] is false, and if the attention is `causal` those of keys behind the query's own number.
+    Results are written while operands are still read."""
 
     name: str
     scale: float
     causal: bool
-    zeros: bool
     q: Block
     k: Block
     v: Block
     mask: Block | None
-    out: Block
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -484,18 +483,71 @@ class Attention(_Kernel):
         return self.v.shape[-1]
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The operands, then the result."""
-        return (self.q, self.k, self.v, *(() if self.mask is None else (self.mask,)), self.out)
+    def operands(self) -> tuple[Block, ...]:
+        return (self.q, self.k, self.v, *(() if self.mask is None else (self.mask,)))
+
+    @property
+    @abstractmethod
+    def results(self) -> tuple[Block, ...]: ...
+
+    @property
+    @abstractmethod
+    def products(self) -> int:
+        """How many numbers are multiplied, where no key is left out."""
 
     def statements(self) -> Iterator[Statement]:
         return iter(())
 
     @cached_property
     def accesses(self) -> Mapping[Buffer, Accesses]:
-        first, second = constant(0, int64), constant(1, int64)  # keys are read after results have been written
-        loads = {block.buffer: Accesses((first, second), ()) for block in self.blocks[:-1]}
-        return {**loads, self.out.buffer: Accesses((), (first,))}
+        first, second = constant(0, int64), constant(1, int64)
+        loads = {block.buffer: Accesses((first, second), ()) for block in self.operands}
+        return {**loads, **{block.buffer: Accesses((), (first,)) for block in self.results}}
+
+
+@dataclass(eq=False)
+class Attention(_OfAttention):
+    """out = softmax(scores) v, and lse[*batch, queries], the logarithm of the sum of the scores' exponentials. A query that may
+    look at no key gets NaN, and -inf as lse; with `zeros`, zeros and inf. The queries of the mask stand side by side, or are
+    one for all."""
+
+    zeros: bool
+    out: Block
+    lse: Block
+
+    @property
+    def results(self) -> tuple[Block, ...]:
+        return (self.out, self.lse)
+
+    @property
+    def products(self) -> int:
+        return math.prod(self.batch) * self.queries * self.keys * (self.width + self.columns)
+
+
+@dataclass(eq=False)
+class AttentionBackward(_OfAttention):
+    """With the weights p = exp(scores - lse), and s = scale * p o (ct v^T - inner), which is 0 where scores are -inf:
+    dq = s k, dk = s^T q and dv = p^T ct. `ct` is [*batch, queries, columns], lse and inner are [*batch, queries]; `o`
+    multiplies element by element. The keys of the mask stand side by side, or are one for all."""
+
+    ct: Block
+    lse: Block
+    inner: Block
+    dq: Block
+    dk: Block
+    dv: Block
+
+    @property
+    def operands(self) -> tuple[Block, ...]:
+        return (*super().operands, self.ct, self.lse, self.inner)
+
+    @property
+    def results(self) -> tuple[Block, ...]:
+        return (self.dq, self.dk, self.dv)
+
+    @property
+    def products(self) -> int:
+        return math.prod(self.batch) * self.queries * self.keys * (3 * self.width + 2 * self.columns)
 
 
 @dataclass(eq=False)
@@ -545,7 +597,7 @@ class Control(_Kernel):
             yield from program.calls()
 
 
-Kernel: TypeAlias = Loops | Gemm | Attention | Call | Control
+Kernel: TypeAlias = Loops | Gemm | Attention | AttentionBackward | Call | Control
 
 
 def expressions(kernel: _Kernel) -> Iterator[Expr]:
@@ -667,10 +719,13 @@ def print_kernel(kernel: Kernel) -> str:
         )
         attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items())
         write(0, f"call {kernel.name}: {results} = {kernel.op.name}({operands}{attrs})")
-    elif isinstance(kernel, Attention):
-        q, k, v, *mask, out = (f"{b.buffer.name}[{b.offset}: {b.shape} by {b.strides}]" for b in kernel.blocks)
-        rest = "".join(f" where {m}" for m in mask) + (" causal" if kernel.causal else "")
-        write(0, f"attention {kernel.name}: {out} = softmax({kernel.scale} * {q} @ {k}){rest} @ {v}")
+    elif isinstance(kernel, (Attention, AttentionBackward)):
+        operands, results = (
+            ", ".join(f"{b.buffer.name}[{b.offset}: {b.shape} by {b.strides}]" for b in blocks)
+            for blocks in (kernel.operands, kernel.results)
+        )
+        attrs = f"scale={kernel.scale}, masked={kernel.mask is not None}, causal={kernel.causal}"
+        write(0, f"{type(kernel).__name__} {kernel.name}: {results} = ({operands}, {attrs})")
     elif isinstance(kernel, Control):
         operands, results = (", ".join(block.buffer.name for block in blocks) for blocks in (kernel.operands, kernel.results))
         attrs = "".join(f", {name}={value}" for name, value in kernel.attrs.items() if name not in kernel.programs)
@@ -730,7 +785,7 @@ def verify_kernel(kernel: Kernel) -> None:
             if 0 not in block.shape and last >= block.buffer.size:
                 raise VerifyError(f"kernel {kernel.name}: {block} reaches beyond its buffer")
         return
-    if isinstance(kernel, Attention):
+    if isinstance(kernel, (Attention, AttentionBackward)):
         return
     batch, m, n, k = map(set, (kernel.batch, kernel.m, kernel.n, kernel.k))
     expression(kernel.lhs, batch | m | k, set())

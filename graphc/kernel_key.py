@@ -14,6 +14,7 @@ from graphc.dims import Dim
 from graphc.kernel import (
     Accumulate,
     Attention,
+    AttentionBackward,
     Axis,
     Buffer,
     Expr,
@@ -37,7 +38,7 @@ class Place:
     origin: int
 
 
-def kernel_key(kernel: Loops | Gemm | Attention) -> tuple[Hashable, list[Place]]:
+def kernel_key(kernel: Loops | Gemm | Attention | AttentionBackward) -> tuple[Hashable, list[Place]]:
     """A description that is equal for kernels which do the same with their buffers, and the places of these, but for local
     ones, in the order in which the description counts them.
 
@@ -45,7 +46,7 @@ def kernel_key(kernel: Loops | Gemm | Attention) -> tuple[Hashable, list[Place]]
     is code for another of the same description, whose buffers are moved by the differences of their origins. The role of a
     buffer does count, and which of them are the same.
     """
-    if isinstance(kernel, Attention):
+    if isinstance(kernel, (Attention, AttentionBackward)):
         return _attention_key(kernel)
     writer = _Writer()
     if isinstance(kernel, Gemm):
@@ -61,10 +62,13 @@ def kernel_key(kernel: Loops | Gemm | Attention) -> tuple[Hashable, list[Place]]
     return key, [Place(b, writer.origins.get(b, 0)) for b in writer.things if isinstance(b, Buffer) and b.role != "local"]
 
 
-def _attention_key(kernel: Attention) -> tuple[Hashable, list[Place]]:
+def _attention_key(kernel: Attention | AttentionBackward) -> tuple[Hashable, list[Place]]:
     buffers = list(kernel.accesses)
-    blocks = tuple((buffers.index(b.buffer), b.buffer.role, b.shape, b.strides, b.offset) for b in kernel.blocks)
-    return ("attention", kernel.scale, kernel.causal, kernel.zeros, kernel.mask is None, blocks), [Place(b, 0) for b in buffers]
+    blocks = (*kernel.operands, *kernel.results)
+    places = tuple((buffers.index(b.buffer), b.buffer.role, b.shape, b.strides, b.offset) for b in blocks)
+    zeros = kernel.zeros if isinstance(kernel, Attention) else None
+    key = (type(kernel).__name__, kernel.scale, kernel.causal, zeros, kernel.mask is None, places)
+    return key, [Place(b, 0) for b in buffers]
 
 
 def _overwrites(kernel: Gemm) -> tuple[bool, ...]:

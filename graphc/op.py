@@ -116,7 +116,7 @@ class OpDef:
     @property
     def joint_vjp(self) -> Vjp | None:
         """The rule that gives the cotangents of all operands at once, if there is one."""
-        rule = self.vjp[-1] if isinstance(self.vjp, tuple) else self.vjp
+        rule = next(filter(None, self.vjp), None) if isinstance(self.vjp, tuple) else self.vjp
         return rule if isinstance(rule, Vjp) and "wanted" in rule.needs else None
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from graphc.backends.llvm.jit import UnitKeys
 from graphc.backends.llvm.program import Rendered
 from graphc.dims import Dim
 from graphc.errors import Location
-from graphc.kernel import Attention, Call, Control, Gemm, Kernel, Program
+from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel, Program
 from graphc.sizes import estimate
 from graphc.types import Size
 
@@ -96,8 +96,8 @@ def _cost(program: Program) -> tuple[tuple[Size, float], ...]:
 def _kernel_cost(kernel: Kernel) -> Iterator[tuple[Size, float]]:
     if isinstance(kernel, Gemm):
         yield math.prod(a.extent for a in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)), 1 / _GEMM_SPEED
-    elif isinstance(kernel, Attention):
-        yield math.prod(kernel.batch) * kernel.queries * kernel.keys * (kernel.width + kernel.columns), 1 / _GEMM_SPEED
+    elif isinstance(kernel, (Attention, AttentionBackward)):
+        yield kernel.products, 1 / _GEMM_SPEED
     elif isinstance(kernel, Call):
         yield 1, _HOST_CALL
     elif isinstance(kernel, Control):

@@ -19,6 +19,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.attention import render_attention
+from graphc.backends.llvm.attention_backward import render_attention_backward
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.context import FIELDS, Context, input_words
 from graphc.backends.llvm.control import Inner, render_control
@@ -27,7 +28,7 @@ from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Attention, Buffer, Call, Control, Gemm, Kernel, Program, writes
+from graphc.kernel import Attention, AttentionBackward, Buffer, Call, Control, Gemm, Kernel, Program, writes
 from graphc.kernel_key import Place, kernel_key
 from graphc.memory import place_scratch
 from graphc.sizes import greatest, is_static
@@ -196,6 +197,8 @@ class _Programs:
                     render_gemm(context, kernel, name)
                 elif isinstance(kernel, Attention):
                     render_attention(context, kernel, name)
+                elif isinstance(kernel, AttentionBackward):
+                    render_attention_backward(context, kernel, name)
                 else:
                     render_loops(context, kernel, name)
                 rendered[key] = _Code(name, places, context.needed)

@@ -2,6 +2,7 @@
 
 from graphc.op import OPS
 from graphc.ops.attention import attention
+from graphc.ops.attention_backward import attention_backward
 from graphc.ops.complex_numbers import complex, conj, conjugate, imag, real, view_as_complex, view_as_real
 from graphc.ops.control import cond
 from graphc.ops.control_scan import scan

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import graphc.index as ix
+import graphc.ops as ops
 from graphc.ir import Node, Value
-from graphc.kernel import Attention, Axis, Block, Kernel
+from graphc.kernel import Attention, AttentionBackward, Axis, Block, Kernel
 from graphc.rewrite import scalar_constant
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.loops import map_kernel
@@ -18,25 +19,37 @@ _MASK = 3
 
 
 def attention_kernels(
-    name: str, node: Node, memory: Mapping[Value, Stored], target: Stored, machine: Machine,
+    name: str, node: Node, memory: Mapping[Value, Stored], targets: Mapping[Value, Stored], machine: Machine,
     temporary: Callable[[Value], Stored],
 ) -> list[Kernel]:
     """The kernel, and before it those that put operands in order which it cannot read where they are."""
     kernels: list[Kernel] = []
-    blocks: list[Block] = []
-    operands = node.operands[:_MASK] if scalar_constant(node.operands[_MASK]) is True else node.operands
-    for i, value in enumerate(operands):
+    blocks: list[Block | None] = []
+    forward = node.op is ops.attention
+    together = -2 if forward else -1  # the dimension of the mask that has to stand side by side
+    for i, value in enumerate(node.operands):
+        if i == _MASK and scalar_constant(value) is True:
+            blocks.append(None)
+            continue
         block = _block(value, memory)
-        if block is None or (i == _MASK and block.strides[-2] != 1 and value.shape[-2] != 1):
-            place = _by_columns(temporary(value), value) if i == _MASK else temporary(value)
+        if block is None or (i == _MASK and block.strides[together] != 1 and value.shape[together] != 1):
+            place = temporary(value)
+            if i == _MASK and forward:
+                place = _by_columns(place, value)
             kernels.append(map_kernel(f"{name}.operand{i}", [value], memory, {value: place}, machine))
-            block = Block(place.buffer, value.shape, _numbers(place.strides), int(place.offset))
+            block = _at(place, value)
         blocks.append(block)
-    q, k, v, *masks = blocks
-    mask = _expanded(masks[0], (*q.shape[:-1], k.shape[-2])) if masks else None
-    out = Block(target.buffer, node.result.shape, _numbers(target.strides), int(target.offset))
+    if (mask := blocks[_MASK]) is not None:
+        blocks[_MASK] = _expanded(mask, (*node.operands[0].shape[:-1], node.operands[1].shape[-2]))
+    results = [_at(targets[value], value) for value in node.results]
     attrs = node.attrs
-    return [*kernels, Attention(name, attrs["scale"], attrs["causal"], attrs["zeros"], q, k, v, mask, out)]
+    if forward:
+        return [*kernels, Attention(name, attrs["scale"], attrs["causal"], *blocks, attrs["zeros"], *results)]
+    return [*kernels, AttentionBackward(name, attrs["scale"], attrs["causal"], *blocks, *results)]
+
+
+def _at(place: Stored, value: Value) -> Block:
+    return Block(place.buffer, value.shape, _numbers(place.strides), int(place.offset))
 
 
 def _block(value: Value, memory: Mapping[Value, Stored]) -> Block | None:

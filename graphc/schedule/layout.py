@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import graphc.ops as ops
-from graphc.ir import Node, Value
+from graphc.ir import Graph, Node, Value
 from graphc.ops.linalg import parse_spec
 from graphc.passes.layout import is_windows
 from graphc.schedule.fusion import Group
@@ -46,6 +46,18 @@ def choose_orders(groups: Iterable[Group], fixed: set[Value], outputs: set[Value
     wanted = {alike.of(value) for value in last}
     moved = {v for v in roots - fixed if v in last or (v.ndim >= 3 and v not in outputs and alike.of(v) in wanted)}
     return {v: channels_last(v.ndim) for v in moved if is_static(*v.shape)}
+
+
+def orders_of_attention(graph: Graph) -> dict[Value, Order]:
+    """The orders of what attention and its derivative compute: that in which heads are put side by side again, if that is what
+    is done with them."""
+    made = {value for node in graph.nodes if node.op.kernel == "attention" for value in node.results if is_static(*value.shape)}
+    wanted: dict[Value, set[Order]] = {value: set() for value in made - set(graph.outputs)}
+    for node in graph.nodes:
+        if node.op is ops.permute and node.operands[0] in wanted:
+            wanted[node.operands[0]].add(node.attrs["order"])
+    return {value: order for value, orders in wanted.items() for order in orders
+            if len(orders) == 1 and order[-1] == value.ndim - 1}
 
 
 def within_margins(groups: Iterable[Group], orders: Mapping[Value, Order], outputs: set[Value]) -> dict[Value, Value]:

@@ -18,7 +18,7 @@ from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
 from graphc.schedule.fusion import Group, is_closed, is_in_memory, plan, runs_on_host
-from graphc.schedule.layout import Order, choose_orders, strides_in, within_margins
+from graphc.schedule.layout import Order, choose_orders, orders_of_attention, strides_in, within_margins
 from graphc.schedule.loops import map_kernel, margin_kernels, reduction_kernels
 from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
@@ -156,7 +156,7 @@ class _Lowering:
         groups = self._late_updates(plan(self.graph, steady_values(self.graph, self.steady)))
         roots = [root for group in groups for root in group.roots]
         closed = {root.value for root in roots if root.anchor is not None and is_closed(root.anchor)}
-        orders = choose_orders(groups, closed, set(self.graph.outputs))
+        orders = {**choose_orders(groups, closed, set(self.graph.outputs)), **orders_of_attention(self.graph)}
         direct: dict[Value, int] = {}
         for j, value in enumerate(self.graph.outputs):
             if j not in self.indirect and value not in orders:
@@ -263,7 +263,7 @@ class _Lowering:
         if node.op.kernel == "contract":
             return product_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
         if node.op.kernel == "attention":
-            return attention_kernels(name, node, self.memory, targets[root.value], self.machine, self.temporary)
+            return attention_kernels(name, node, self.memory, targets, self.machine, self.temporary)
         if node.op.kernel == "scatter":
             base, result = node.operands[0], node.result
             own = targets[result] if root.value is result else self.temporary(result)
