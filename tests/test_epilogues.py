@@ -76,3 +76,16 @@ def test_an_update_in_place_follows_what_it_is_computed_from() -> None:
     program = lower(graph, MACHINE, donated={1: 2})
     writers = [k for k, kernel in enumerate(program.kernels) if program.outputs[1] in kernel.accesses]
     assert writers and writers[-1] < len(program.kernels) - 1
+
+
+def test_several_values_that_are_cheap_to_compute_from_one_are_kept_as_that_one() -> None:
+    """As for GELU's derivative: 0.5 * x and x / sqrt(2) are wanted once before and once after another product."""
+    b, (x, w, bias, v), arrays = build((64, 32), (32, 96), (96,), (96, 96))
+    hidden = ops.matmul(x, w) + bias
+    half, scaled = hidden * 0.5, hidden * 0.7071
+    gelu = half * (ops.erf(scaled) + 1.0)
+    slope = ops.matmul(gelu, v) * half * ops.exp(-(scaled * scaled))
+    kernels = check(b.finish([slope]), arrays)
+    stored = {s.buffer for kernel in kernels for s in (kernel.epilogue if isinstance(kernel, Gemm) else kernel.statements())
+              if isinstance(s, Store) and s.buffer.role == "temporary"}  # fmt: skip
+    assert len(stored) == 2, "what the first product comes to, and what the second one reads"

@@ -111,7 +111,11 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
             for user in users[value]:
                 if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
                     feeds.add(value)
-            if value in written or _needs_memory(value, node, users[value], into, weight, value in feeds, feeds):
+            if (
+                value in written
+                or _needs_memory(value, node, users[value], into, weight, value in feeds, feeds)
+                or (len(into) > 1 and _stands_for_several(value, users, roots.keys() - written))
+            ):
                 roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
             elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
@@ -144,6 +148,33 @@ def _needs_memory(
     return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
 
 
+def _stands_for_several(value: Value, users: dict[Value, list[Node]], roots: Collection[Value]) -> bool:
+    """Whether several roots are sooner computed again from a value than written beside each other."""
+    return value.node is not None and sum(_is_computed_again(v, value, users) for v in _results(users[value]) if v in roots) > 1
+
+
+def _results(nodes: Iterable[Node]) -> dict[Value, None]:
+    return dict.fromkeys(result for node in nodes for result in node.results)
+
+
+def _is_computed_again(value: Value, source: Value, users: dict[Value, list[Node]]) -> bool:
+    """Whether a value is sooner computed again where it is used, from `source` alone, than written to memory and read."""
+    made = value.node
+    if made is None or not made.op.elementwise or made.op.nanoseconds > _CHEAP:
+        return False
+    if any(not user.op.elementwise for user in users[value]):
+        return False
+    large = [v for v in dict.fromkeys(made.operands) if estimate(_moved(v).type.size) > 1]
+    return large == [source] and source.dtype.itemsize <= value.dtype.itemsize
+
+
+def _moved(value: Value) -> Value:
+    """What a value is made of by moving elements, such as the number that was broadcast."""
+    while value.node is not None and value.node.op.only_moves and len(value.node.operands) == 1:
+        value = value.node.operands[0]
+    return value
+
+
 def _with_small_epilogues(roots: dict[Value, Root]) -> dict[Value, Root]:
     """The roots, with products of their own that would have to read much beside."""
     changed: dict[Value, Root] = {}
@@ -174,13 +205,9 @@ def _recomputed(graph: Graph, roots: dict[Value, Root], steady: Collection[Value
             users[operand].append(node)
     outputs = {*graph.outputs, *steady}
     for value, root in list(roots.items()):
-        made = value.node
-        if made is None or not root.is_map or value in outputs or not made.op.elementwise or made.op.nanoseconds > _CHEAP:
+        if value.node is None or not root.is_map or value in outputs:
             continue
-        if any(not user.op.elementwise for user in users[value]):
-            continue
-        large = [v for v in dict.fromkeys(made.operands) if estimate(v.type.size) > 1]
-        if len(large) == 1 and large[0] in roots and large[0].dtype.itemsize <= value.dtype.itemsize:
+        if any(source in roots and _is_computed_again(value, source, users) for source in value.node.operands):
             del roots[value]
     return roots
 
