@@ -206,7 +206,7 @@ def _place(array: np.ndarray) -> Any:
 
 def _unpacked(data: bytes, name: str) -> Any:
     try:
-        stored = tensors.decode(view := memoryview(data), len(data), len(data))
+        stored = tensors.decode(view := memoryview(data), len(data), len(data), len(data))
         described = tensors.metadata_of(view).get(_TREE)
     except Malformed as error:
         raise PackageError(f"{name}: not a file that graphc can read: {error}",

@@ -25,7 +25,7 @@ from graphc.errors import Location, ParseError, ShapeError
 from graphc.ir import Builder, Graph, Value
 from graphc.op import OPS
 from graphc.types import DTYPES, DType, TensorType, complex32, convert
-from graphc.verify import MAX_NESTING, Violation, attribute_violation, node_violation, type_violation
+from graphc.verify import MAX_DIMENSIONS, MAX_NESTING, Violation, attribute_violation, node_violation, type_violation
 
 if TYPE_CHECKING:
     from lark import Lark, Token
@@ -282,6 +282,8 @@ class _Reader:
         dtype = DTYPES.get(name)
         if dtype is None:
             self._fail(token, Violation(f"unknown dtype {name!r}", f"one of {', '.join(DTYPES)}", hint=_nearest(name, DTYPES)))
+        if sizes.count(",") >= MAX_DIMENSIONS:  # each would be read before the type could be checked
+            self._fail(token, Violation(f"a shape of more than {MAX_DIMENSIONS} dimensions"))
         shape = tuple(self._size(token, size) for size in sizes.split(",")) if sizes.strip() else ()
         type_ = TensorType(dtype, shape, device[1:] or "cpu")
         if found := type_violation(type_):
@@ -425,7 +427,7 @@ def _fits(value: bool | int | float | complex, dtype: DType) -> bool:
 
 def _nearest(word: str, known: Collection[str]) -> str | None:
     """A hint, if one of the known words is like this one."""
-    near = difflib.get_close_matches(word, known, 1) if len(known) < 1000 else []
+    near = difflib.get_close_matches(word, known, 1) if len(word) < 100 and len(known) < 1000 else []
     return f"did you mean {near[0]}?" if near else None
 
 

@@ -7,6 +7,7 @@ op have one shape and one dtype, in which it is computed; the names of inputs, a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def type_violation(type_: TensorType) -> Violation | None:
         nbytes = type_.nbytes
     except GraphcError as error:
         return Violation(f"{error.problem} in the shape {type_.shape}", expected=error.expected)
-    if isinstance(nbytes, int) and nbytes > MAX_BYTES:
+    present = [size for size in type_.shape if isinstance(size, int) and size]  # NumPy counts these beside a 0, too
+    if (isinstance(nbytes, int) and nbytes > MAX_BYTES) or math.prod(present) * type_.dtype.itemsize > MAX_BYTES:
         return Violation(f"{type_} is too large for any memory", expected="at most 2**63 - 1 bytes")
     if not _DEVICE.fullmatch(type_.device):
         return Violation(f"{type_.device!r} is not a device", expected="such as cpu or cuda:0")

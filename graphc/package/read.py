@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,6 +29,8 @@ from graphc.parse import parse_graph
 from graphc.types import TensorType, dtype_of
 from graphc.verify import verify
 
+_PIECE = 1 << 24
+_EXCERPT = 1000
 _MARKS_PER_NODE = 12  # commas and brackets; a convolution has eighteen, most nodes five
 
 
@@ -38,6 +40,9 @@ class Limits:
 
     members: int = 1024
     manifest_bytes: int = 1 << 24
+    """The manifest, and the header of the weights."""
+    manifest_items: int = 1 << 20
+    """What there is in either of them: a weight takes some ten."""
     graph_bytes: int = 1 << 24
     """The text of all graphs."""
     nodes: int = 100_000
@@ -91,18 +96,20 @@ def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
     members = read_directory(data, limits.members)
     raw_manifest = member_bytes(data, members, MANIFEST, limits.manifest_bytes)
     check_crc(data, members[MANIFEST])
-    manifest = strict_json.decode(bytes(raw_manifest), "the manifest")
+    manifest = strict_json.decode(bytes(raw_manifest), "the manifest", limits.manifest_items)
     check_versions(manifest)
     check_members(manifest, members)
+    room = limits.graph_bytes
+    for entry in filter(None, map(entry_of, members)):  # before so much is read for its checksum
+        room -= len(member_bytes(data, members, graph_member(entry), room))
     for name, expected in manifest["checksums"].items():
         if name != WEIGHTS or check_weights:
             _check_sum(data, members[name], expected)
-    graphs = _texts(data, members, limits)
-    contents = upgrade(Contents(manifest, graphs))
+    contents = upgrade(Contents(manifest, _texts(data, members, limits)))
     manifest = contents.manifest
     check_manifest(manifest)
     raw_weights = member_bytes(data, members, WEIGHTS, len(data))
-    weights = tensors.decode(raw_weights, limits.manifest_bytes, limits.weights)
+    weights = tensors.decode(raw_weights, limits.manifest_bytes, limits.manifest_items, limits.weights)
     _share(weights, manifest["shared"], limits)
     entries: dict[str, Entry] = {}
     nodes = 0
@@ -118,17 +125,27 @@ def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
 
 
 def _check_sum(data: memoryview, member: Member, expected: Any) -> None:
-    if checksum([data[member.offset : member.offset + member.size]]) != expected:
+    if checksum(_pieces(data, member)) != expected:
         raise Malformed(f"{member.name} is damaged: its checksum differs", "copy or download the file again")
+
+
+def _pieces(data: memoryview, member: Member) -> Iterator[memoryview]:
+    """The bytes of a member, piece by piece; what is mapped from a file is in memory for no longer than it is looked at."""
+    mapped = data.obj if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None
+    end = member.offset + member.size
+    for start in range(member.offset, end, _PIECE):
+        yield data[start : min(start + _PIECE, end)]
+        if mapped is not None:
+            page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, page, min(start + _PIECE, end) - page)
 
 
 def _texts(data: memoryview, members: Mapping[str, Member], limits: Limits) -> dict[str, str]:
     """The texts of the graphs by their entries, none of them read yet."""
     texts: dict[str, str] = {}
-    room, marks = limits.graph_bytes, 0
+    marks = 0
     for entry in filter(None, map(entry_of, members)):
-        raw = bytes(member_bytes(data, members, graph_member(entry), room))
-        room -= len(raw)
+        raw = bytes(member_bytes(data, members, graph_member(entry), limits.graph_bytes))
         # what is far too long need not be parsed for its nodes to be counted
         marks += sum(map(raw.count, (b",", b"(", b"[", b"{")))
         if marks > _MARKS_PER_NODE * limits.nodes:
@@ -153,12 +170,17 @@ def _share(weights: dict[str, np.ndarray], shared: Mapping[str, str], limits: Li
     weights.update({name: weights[stored] for name, stored in shared.items()})
 
 
+def _excerpt(text: str) -> str:
+    """A message that may quote a megabyte of the file."""
+    return text if len(text) <= 2 * _EXCERPT else f"{text[:_EXCERPT]} ... {text[-_EXCERPT:]}"
+
+
 def _entry(name: str, description: Mapping[str, Any], text: str, weights: Mapping[str, np.ndarray]) -> Entry:
     try:
         graph = parse_graph(text, graph_member(name))
         verify(graph)
     except GraphcError as error:
-        raise Malformed(f"the graph of {name} is not valid: {error}") from None
+        raise Malformed(f"the graph of {name} is not valid: {_excerpt(str(error))}") from None
     entry = Entry(graph, description.get("input_structure"), description.get("output_structure"))
     check_entry(name, description, entry)
     for position, weight in entry.weights.items():

@@ -11,8 +11,10 @@ from graphc.package.archive import Malformed
 MAX_DEPTH = 64
 
 
-def decode(data: bytes, what: str) -> dict[str, Any]:
-    """The object that `data` holds; Malformed where it is not one. `what` names it."""
+def decode(data: bytes, what: str, max_items: int) -> dict[str, Any]:
+    """The object that `data` holds; Malformed where it is not one, or may have more than `max_items` items. `what` names it."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > max_items:  # a megabyte of {} would take 40 of memory
+        raise Malformed(f"{what} has more than {max_items} items", "raise the limit if you trust the file")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_float=_float

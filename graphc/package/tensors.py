@@ -56,14 +56,14 @@ def encode(weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None
     return [memoryview(_LENGTH.pack(len(text)) + text), *parts]
 
 
-def decode(data: memoryview, max_header: int, max_tensors: int) -> dict[str, np.ndarray]:
+def decode(data: memoryview, max_header: int, max_items: int, max_tensors: int) -> dict[str, np.ndarray]:
     """The tensors, read-only and on the memory of `data`; Malformed where header and data do not fit."""
     if len(data) < _LENGTH.size:
         raise Malformed("the weights are truncated")
     (length,) = _LENGTH.unpack_from(data)
     if length > min(max_header, len(data) - _LENGTH.size):
         raise Malformed(f"the header of the weights has {length} bytes, more than there are or than {max_header}")
-    header = strict_json.decode(bytes(data[_LENGTH.size : _LENGTH.size + length]), "the header of the weights")
+    header = strict_json.decode(bytes(data[_LENGTH.size : _LENGTH.size + length]), "the header of the weights", max_items)
     whole = _whole(header.pop(_METADATA, None))
     if len(header) > max_tensors:
         raise Malformed(f"there are {len(header)} weights, more than {max_tensors}")
@@ -83,7 +83,7 @@ def decode(data: memoryview, max_header: int, max_tensors: int) -> dict[str, np.
 def metadata_of(data: memoryview) -> dict[str, str]:
     """The texts that `encode` was given besides the tensors, of data that `decode` takes."""
     (length,) = _LENGTH.unpack_from(data)
-    header = strict_json.decode(bytes(data[_LENGTH.size : _LENGTH.size + length]), "the header of the weights")
+    header = json.loads(bytes(data[_LENGTH.size : _LENGTH.size + length]))
     found = header.get(_METADATA)
     return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
 

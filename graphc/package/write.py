@@ -88,7 +88,7 @@ def _members(
             raise ArgumentError(error.reason) from None
     try:
         header = strict_json.encode(manifest)
-        same = strict_json.decode(header, "the manifest")["metadata"] == metadata
+        same = strict_json.decode(header, "the manifest", len(header))["metadata"] == metadata
         problem = "" if same else ": what would be read is not what was given"
     except (TypeError, ValueError, RecursionError, Malformed) as error:
         problem = f": {error}"
