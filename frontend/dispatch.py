@@ -151,6 +151,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     arrays: list[Any] = []
     watched = False
     same = None  # the dtype, as long as all tensors are of one floating-point dtype
+    size = 0  # of the largest operand
     plain = True
     numbers = False  # whether NumPy is given real numbers, to which it gives the dtype of the arrays beside them
     function = _functions.get(record) or _function(record)
@@ -161,6 +162,8 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
                 array = arg._array("eager execution")
             if arg._node is not None or arg._meta is not None:
                 watched = True
+            if array.size > size:
+                size = array.size
             dtype = array.dtype
             if dtype is not same:
                 if same is None and dtype.kind == "f":  # every elementwise op is defined on these
@@ -181,9 +184,8 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     if not plain or (numbers and (same is None or same.itemsize == 2)):
         narrow = _promote(record, arrays)
     try:
-        first = arrays[0] if type(arrays[0]) is np.ndarray else arrays[-1]
         native = None
-        if first.size >= COSTLY and (record.costly or first.size >= LARGE):
+        if size >= COSTLY and (record.costly or size >= LARGE):
             native = _native(record, arrays)
         result = quiet.run(function, *arrays) if native is None else native
     except ValueError:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+from graphc import ops
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, integer
 from graphc.frontend.movement import part, select
+from graphc.frontend.node import Node, edge_to, node_class
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import active
+from graphc.types import TensorType
 
 FUNCTIONS = """
     chunk dsplit hsplit split split_with_sizes tensor_split unbind unsafe_chunk unsafe_split unsafe_split_with_sizes
@@ -39,9 +44,9 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     pieces: list[Tensor] = []
     start = 0
     for length in lengths:
-        pieces.append(_one_of_several(part(tensor, at, start, start + length), "Split", len(pieces)))
+        pieces.append(part(tensor, at, start, start + length))
         start += length
-    return tuple(pieces)
+    return _of_one_node(pieces, tensor, at, "Split")
 
 
 def _lengths(size: int, step: int) -> list[int]:
@@ -59,13 +64,44 @@ def split_method(self: Tensor, split_size: int | Sequence[int], dim: int = 0) ->
     return split(self, split_size, dim)
 
 
-def _one_of_several(piece: Tensor, name: str, index: int) -> Tensor:
-    """One of the views that a function returns. As in PyTorch, a gradient cannot follow changes in place through it."""
-    if piece._meta is not None and piece._meta.view is not None:
-        piece._meta.view.refusal = (
-            f"Output {index} of {name}Backward0 is a view and is being modified inplace: it comes from a function that returns "
-            "several, through which gradients cannot follow. Use an operation that is not in place.")
-    return named(piece, name)
+class PiecesNode(Node):
+    """A tensor was cut into pieces, the outputs, along a dimension, which single ones may drop: their gradients are joined."""
+
+    __slots__ = ("axis", "drops", "outputs", "types")
+
+    def __init__(self, pieces: Sequence[Tensor], tensor: Tensor, at: int) -> None:
+        Node.__init__(self, (edge_to(tensor),))
+        self.axis = at
+        self.drops = len(pieces[0]._data.shape) < len(tensor._data.shape)
+        self.outputs = len(pieces)  # type: ignore[misc]
+        self.types = [TensorType(piece.dtype, piece._data.shape) for piece in pieces]
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        like = next(ct for ct in cotangents if ct is not None)
+        parts = [ops.full(type_, 0, like=like) if ct is None else ct for ct, type_ in zip(cotangents, self.types)]
+        if self.drops:
+            shape = like._data.shape
+            parts = [ops.reshape(ct, shape=(*shape[: self.axis], 1, *shape[self.axis :])) for ct in parts]
+        return [parts[0] if len(parts) == 1 else ops.concat(*parts, axis=self.axis)]
+
+
+def _of_one_node(pieces: list[Tensor], tensor: Tensor, at: int, name: str) -> tuple[Tensor, ...]:
+    """The views that a function returns, as outputs of one node. As in PyTorch, a gradient cannot follow changes in place
+    through them."""
+    for index, piece in enumerate(pieces):
+        if piece._meta is not None and piece._meta.view is not None:
+            piece._meta.view.refusal = (
+                f"Output {index} of {name}Backward0 is a view and is being modified inplace: it comes from a function that "
+                "returns several, through which gradients cannot follow. Use an operation that is not in place.")
+    if pieces and pieces[0]._node is not None:
+        if active() is None:
+            node = node_class(f"{name}Backward0", PiecesNode)(pieces, tensor, at)
+            for index, piece in enumerate(pieces):
+                piece._node, piece._state().index = node, index
+        else:
+            for piece in pieces:
+                named(piece, name)
+    return tuple(pieces)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -106,7 +142,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     at = axis(dim, len(input._data.shape))
     if not input._data.shape:
         raise DimError("Dimension specified as 0 but tensor has no dimensions")
-    return tuple(_one_of_several(select(input, at, i), "Unbind", i) for i in range(input._data.shape[at]))
+    return _of_one_node([select(input, at, i) for i in range(input._data.shape[at])], input, at, "Unbind")
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:

@@ -16,6 +16,8 @@ from graphc.recompute import chain, current_budget, kept
 
 _MOST_AGAIN = 30.0
 """Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
+_SMALLER = 16
+"""How many times smaller than what it is made of a value is that is kept at no cost."""
 
 
 def pullback(
@@ -212,7 +214,8 @@ def _ordered(nodes: Sequence[Node], chosen: Collection[Node]) -> list[Node]:
 
 def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) -> list[Node]:
     """The nodes that a backward pass computes again rather than have their results carried over: constants, counters, and
-    what is made of the inputs element by element in little time. It takes more time to write and read memory."""
+    what is made element by element, in little time, of the inputs and of what is much smaller, such as sums over rows. It
+    takes more time to write and read memory."""
     nanoseconds = dict.fromkeys(inputs, 0.0)
     remade = []
     for node in nodes:
@@ -222,7 +225,16 @@ def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) ->
             if total <= _MOST_AGAIN:
                 remade.append(node)
                 nanoseconds |= dict.fromkeys(node.results, total)
+        elif _shrinks(node):
+            nanoseconds |= dict.fromkeys(node.results, 0.0)
     return remade
+
+
+def _shrinks(node: Node) -> bool:
+    """Whether results are so small beside the operands that it costs nothing to keep them."""
+    if not all(v.type.is_static for v in (*node.operands, *node.results)):
+        return False
+    return _SMALLER * max(r.type.size for r in node.results) <= max((v.type.size for v in node.operands), default=0)
 
 
 def extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:

@@ -268,3 +268,13 @@ def test_inference_mode() -> None:
         found = F.gelu(x)
         assert found.is_inference() and np.array_equal(found, want)
     assert not F.gelu(x).is_inference()
+
+
+def test_what_is_cheap_to_compute_again_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    start = module._Form.__init__
+    monkeypatch.setattr(module._Form, "__init__", lambda self, *args: (start(self, *args), made.append(self))[0])
+    x, w, b = tensor(8, 96).requires_grad_(), tensor(96, seed=1).requires_grad_(), tensor(96, seed=2).requires_grad_()
+    F.layer_norm(x, (96,), w, b).sum().backward()
+    # the result, and two numbers a row
+    assert [tuple(v.shape) for v in made[0].function._graph.outputs] == [(8, 96), (8,), (8,)]

@@ -249,3 +249,53 @@ def test_a_start_that_is_a_tensor_can_be_traced() -> None:
         np.testing.assert_array_equal(compiled(x, graphc.tensor(start)).numpy(), x.narrow(1, start, 2).numpy() * 2)
     with pytest.raises(IndexError, match="out of bounds"):
         compiled(x, graphc.tensor(4))
+
+
+def pieces_used(function: Any, used: list[int]) -> tuple[Any, Any]:
+    """The first derivative of what is made of some pieces of a tensor, and the second."""
+    x = graphc.tensor(np.arange(24.0).reshape(4, 6), requires_grad=True)
+    y = x * 1.0
+    pieces = function(y)
+    total = sum((pieces[k] ** 3 * (k + 1)).sum() for k in used)
+    (first,) = graphc.autograd.grad(total, x, create_graph=True)
+    (second,) = graphc.autograd.grad(first.sum(), x)
+    return first.detach(), second
+
+
+@pytest.mark.parametrize("used", [[0], [1], [0, 2], [2, 1, 0], [1, 1]])
+@pytest.mark.parametrize("name", ["split", "chunk", "unbind", "sizes"])
+def test_gradients_of_pieces(name: str, used: list[int]) -> None:
+    function = {
+        "split": lambda x: x.split(2, dim=1), "chunk": lambda x: x.chunk(3, dim=-1), "unbind": lambda x: x.unbind(0),
+        "sizes": lambda x: x.split([1, 0, 5], dim=1),
+    }[name]  # fmt: skip
+    first, second = pieces_used(function, used)
+    factor = np.zeros((4, 6))
+    for k in used:
+        index = {"split": np.s_[:, 2 * k : 2 * k + 2], "chunk": np.s_[:, 2 * k : 2 * k + 2], "unbind": np.s_[k],
+                 "sizes": [np.s_[:, :1], np.s_[:, :0], np.s_[:, 1:]][k]}[name]
+        factor[index] += k + 1
+    x = np.arange(24.0).reshape(4, 6)
+    np.testing.assert_allclose(first, 3 * factor * x**2)
+    np.testing.assert_allclose(second, 6 * factor * x)
+
+
+def test_pieces_are_outputs_of_one_node() -> None:
+    x = graphc.zeros(4, 6, requires_grad=True)
+    pieces = x.split(2, dim=1)
+    assert pieces[0].grad_fn is pieces[2].grad_fn and pieces[0].grad_fn.name() == "SplitBackward0"
+    assert [piece.output_nr for piece in pieces] == [0, 1, 2]
+    assert pieces[1].grad_fn.next_functions[0][0].variable is x
+    seen: list[Any] = []
+    pieces[1].register_hook(lambda ct: seen.append(ct.tolist()))
+    pieces[1].retain_grad()
+    (pieces[1].sum() + pieces[2].sum()).backward()
+    assert seen == [[[1.0, 1.0]] * 4] and pieces[1].grad.sum() == 8
+    assert x.grad.sum(0).tolist() == [0.0, 0.0, 4.0, 4.0, 4.0, 4.0]
+    with pytest.raises(RuntimeError, match="view and is being modified inplace"):
+        x.clone().split(2)[0].add_(1)
+    y = x.clone()
+    piece = y.unbind(1)[3]
+    y.mul_(2.0)
+    piece.sum().backward()
+    assert x.grad.sum(0).tolist() == [0.0, 0.0, 4.0, 12.0, 4.0, 4.0]

@@ -17,7 +17,8 @@ FLOATS = RNG.standard_normal((6, 10)).astype(np.float32)
 
 CASES: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y, "number on the right": lambda x, y: x * 2.5, "number on the left": lambda x, y: 1.0 - x,
-    "integer beside floats": lambda x, y: x * 3, "stretched": lambda x, y: x + y[:1], "outer": lambda x, y: x[:, :1] * y[:1],
+    "integer beside floats": lambda x, y: x * 3, "stretched": lambda x, y: x + y[:1],
+    "stretched on the left": lambda x, y: y[:1] + x, "outer": lambda x, y: x[:, :1] * y[:1],
     "strided": lambda x, y: x[::2, ::3] / y[1::2, ::3], "turned": lambda x, y: x.t() + y.t(),
     "reversed": lambda x, y: x.flip(0) * y,
     "comparison": lambda x, y: x > y, "where": lambda x, y: graphc.where(x > 0, x, 0.0), "exp": lambda x, y: x.exp(),
