@@ -32,7 +32,7 @@ def number(value: Size) -> Expr:
 
 def terms(expr: Expr) -> NormalForm:
     """The coefficients of the atoms, none of which is 0, and the constant."""
-    pending = [expr]
+    pending = [expr] if expr.terms is None and _parts(expr) else []
     while pending:  # not by recursion: sums can be long
         e = pending[-1]
         missing = [part for part in _parts(e) if part.terms is None and _parts(part)]

@@ -44,6 +44,8 @@ from graphc.types import (
     scalar_dtype,
 )
 
+_NOTHING: Mapping[str, Any] = python_types.MappingProxyType({})
+
 
 class Value(Operators):
     """An edge of the graph: an input, or a result of a node. Compared by identity."""
@@ -57,7 +59,7 @@ class Value(Operators):
         node: Node | None,
         index: int,
         name: str | None = None,
-        info: Mapping[str, Any] = python_types.MappingProxyType({}),
+        info: Mapping[str, Any] = _NOTHING,
         builder: Builder | None = None,
     ) -> None:
         self.type = type_
@@ -116,7 +118,10 @@ class Node:
         # that of another node, which nobody can change, serves this one as well
         self.attrs = attrs if type(attrs) is python_types.MappingProxyType else python_types.MappingProxyType(dict(attrs))
         self.location = location
-        self.results = tuple([Value(t, self, i, builder=builder) for i, t in enumerate(types)])
+        if len(types) == 1:
+            self.results: tuple[Value, ...] = (Value(types[0], self, 0, None, _NOTHING, builder),)
+        else:
+            self.results = tuple([Value(t, self, i, None, _NOTHING, builder) for i, t in enumerate(types)])
 
     @property
     def result(self) -> Value:
@@ -404,9 +409,12 @@ def rebuild(
 
 def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
     """Append a copy of the node with other operands of the same types; its results keep their names."""
-    copied = builder.append(node.op, operands, node.attrs, [r.type for r in node.results], node.location)
-    for old, new in zip(node.results, copied.results):
-        new.name = old.name
+    results = node.results
+    copied = Node(node.op, operands, node.attrs, [r.type for r in results], node.location, builder)
+    builder.nodes.append(copied)
+    for old in results:
+        if old.name is not None:
+            copied.results[old.index].name = old.name
     return copied
 
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
-from weakref import WeakValueDictionary
+from weakref import KeyedRef
 
 import numpy as np
 
@@ -140,13 +140,18 @@ class Expr(Operators):
     def __new__(cls, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
         # numbers and sizes by their spelling (-0.0, NaN), other attributes by identity: a key that held an axis would keep
         # the axis' own expression alive, and so itself
-        key = (op, args, dtype, repr(attr) if isinstance(attr, (bool, int, float, complex, Dim)) else id(attr))
-        with _known_lock:
-            expr = _known.get(key)
-            if expr is None:
-                _known[key] = expr = super().__new__(cls)
-                expr.op, expr.args, expr.dtype, expr.attr, expr.terms, expr.bounds = op, args, dtype, attr, None, None
-            return expr
+        key = (op, args, dtype, None if attr is None else repr(attr) if isinstance(attr, _SPELLED) else id(attr))
+        known = _known.get(key)
+        expr = None if known is None else known()
+        if expr is None:
+            with _known_lock:
+                known = _known.get(key)
+                expr = None if known is None else known()
+                if expr is None:
+                    expr = super().__new__(cls)
+                    expr.op, expr.args, expr.dtype, expr.attr, expr.terms, expr.bounds = op, args, dtype, attr, None, None
+                    _known[key] = KeyedRef(expr, _forget, key)
+        return expr
 
     def __repr__(self) -> str:
         texts: dict[Expr, str] = {}
@@ -184,26 +189,37 @@ class Expr(Operators):
         return walk((self,))
 
 
-def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
-    """Expressions and all that they are made of, each once, operands first."""
-    seen: set[Expr] = set()
+def walk(roots: Iterable[Expr], seen: set[Expr] | None = None) -> Iterator[Expr]:
+    """Expressions and all that they are made of, each once, operands first; but for what has been `seen`."""
+    seen = set() if seen is None else seen
     for root in roots:
         stack = [root]
         while stack:
-            expr = stack[-1]
-            missing = [] if expr in seen else [arg for arg in expr.args if arg not in seen]
-            if missing:
-                stack.extend(reversed(missing))
+            expr = stack.pop()
+            if expr in seen:
                 continue
-            stack.pop()
-            if expr not in seen:
-                seen.add(expr)
-                yield expr
+            if expr.args:
+                missing = [arg for arg in expr.args if arg not in seen]
+                if missing:
+                    stack.append(expr)
+                    missing.reverse()
+                    stack += missing
+                    continue
+            seen.add(expr)
+            yield expr
 
 
 _LONGEST_TEXT = 5000
-_known: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+_SPELLED = (bool, int, float, complex, Dim)
+# What a WeakValueDictionary would do, at half the price: half of a compilation's expressions are known already.
+_known: dict[Any, KeyedRef[Any, Expr]] = {}
 _known_lock = threading.RLock()
+
+
+def _forget(known: KeyedRef[Any, Expr]) -> None:
+    """An expression is gone, and no other has taken its place."""
+    if _known.get(known.key) is known:
+        del _known[known.key]
 
 
 class ExprEmitter:

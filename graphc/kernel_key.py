@@ -93,7 +93,7 @@ class _Writer:
         if root is None:
             return -1
         numbers = self._numbers
-        pending = [root]
+        pending = [] if root in numbers else [root]
         while pending:
             e = pending[-1]
             base, constant = _split(e.args[0]) if e.op == "load" else (None, 0)

@@ -110,9 +110,12 @@ class Rewriter:
         for rule in rules:
             self.by_op.setdefault(rule.pattern.op, []).append(rule)
         self.fired: Counter[str] = Counter()
+        self.is_done = True
+        """Whether all that the last sweep has put in has been looked at: it would find nothing if it were made again."""
 
     def __call__(self, graph: Graph) -> Graph:
         """One sweep over the graph; the same graph if no rule fired."""
+        self.is_done = True
         before = self.fired.total()
         builder = Builder(graph.name, locations=False)
         new: dict[Value, Value] = {v: builder.input(v.name, v.type, **v.info) for v in graph.inputs}
@@ -146,6 +149,7 @@ class Rewriter:
             if bound is None:
                 continue
             available: dict[str, Any] = {**bound, "node": node}
+            known = len(builder.nodes)
             replacement = rule.replacement(**{name: available[name] for name in rule.parameters})
             if replacement is None or replacement is node.result:
                 continue
@@ -156,6 +160,8 @@ class Rewriter:
             if not allowed(rule.name, node, node.location):
                 return None
             note(3, f"    {rule.name}: {node!r} -> {replacement!r}")
+            # a replacement is looked at next, and what was there before has been; what it is made of has not
+            self.is_done &= all(made is replacement.node for made in builder.nodes[known:])
             return rule, replacement
         return None
 
@@ -166,10 +172,9 @@ def rewrite(graph: Graph, rules: Sequence[Rule], *, rounds: int = 8) -> Graph:
 
     for _ in range(rounds):
         rewriter = Rewriter(rules)
-        after = prune(rewriter(graph))
-        if not rewriter.fired:
-            return after
-        graph = after
+        graph = prune(rewriter(graph))
+        if rewriter.is_done:
+            return graph
     raise RewriteError(
         f"graph {graph.name!r} is still being rewritten after {rounds} sweeps", got=f"rules {dict(rewriter.fired)}"
     )

@@ -27,7 +27,7 @@ from graphc.backends.llvm import elementwise, memory
 from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.sizes import size_operand
-from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store
+from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store, walk
 from graphc.types import DType, Real, bool_, int32, int64
 
 _LONGEST_STRIDE = 4  # of what consecutive loads and shuffles are cheaper for than a gather
@@ -177,10 +177,9 @@ class Evaluator:
 
         self.forget(changing)
         ready: dict[Expr, bool] = {}
+        seen: set[Expr] = set()
         for root in roots:
-            for e in root.walk():
-                if e in ready:
-                    continue
+            for e in walk((root,), seen):
                 if e.op in ("axis", "accumulator"):
                     ready[e] = e.attr not in changing and (e.op == "accumulator" or self._find(e) is not None)
                 else:
@@ -206,9 +205,12 @@ class Evaluator:
             scope = scope._parent
 
     def _find(self, expr: Expr) -> Value | None:
-        for scope in self._scopes():
-            if expr in scope._values:
-                return scope._values[expr]
+        scope: Evaluator | None = self
+        while scope is not None:
+            value = scope._values.get(expr)
+            if value is not None:
+                return value
+            scope = scope._parent
         return None
 
     def _value(self, expr: Expr) -> Value:

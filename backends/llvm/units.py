@@ -24,6 +24,8 @@ _REFERENCE = re.compile(r"@([\w.$-]+)")
 _OWN = "kernel"
 """The name of a kernel's first function where the text does not yet have one of its own."""
 _DIGEST_LENGTH = 24
+_MOST_INLINED = 8
+"""How often a function is inlined into one unit that computes one number at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,17 @@ class _Divider:
                         self._shared[name] = None
                 else:
                     declarations[name] = self._module.declarations[name]
+        for name in [name for name in here if self._is_called(name, here)]:
+            here[name] = here[name].replace(" alwaysinline ", " noinline ", 1)
         declared = [text for name, text in declarations.items() if name not in here]
         lines = [f"; {title}", *variables.values(), *here.values(), *declared]
         if renamed:
             lines = [_REFERENCE.sub(lambda match: f"@{renamed.get(match[1], match[1])}", line) for line in lines]
         return "\n".join(dict.fromkeys(lines)) + "\n"
+
+    def _is_called(self, name: str, here: Mapping[str, str]) -> bool:
+        """Whether an inlined function of numbers is used so often that it had better be called: the optimizers' updates of all
+        parameters at once raise dozens of numbers to powers, one by one."""
+        if name not in self._inlined or "<" in here[name].partition("@")[0]:
+            return False
+        return sum(text.count(f"@{name}(") for text in here.values()) > _MOST_INLINED

@@ -44,7 +44,7 @@ def layout(graph: Graph) -> Graph:
         back = ops.reshape(ops.permute(blocked, (0, last, *range(1, last))), moved.shape)
         return [ops.contract(ops.permute(back, inverse_permutation(order)), x, node.attrs["spec"])]
 
-    if not any(node.op is ops.contract for node in graph.nodes):
+    if not any(node.op is ops.contract and is_windows(node.operands[1]) for node in graph.nodes):
         return graph
     return rebuild(graph, visit)
 

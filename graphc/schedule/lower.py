@@ -8,6 +8,7 @@ from typing import Any
 
 import graphc.index as ix
 import graphc.ops as ops
+from graphc.config import config
 from graphc.dims import Dim
 from graphc.errors import CompileError
 from graphc.ir import Graph, Node, Value
@@ -66,7 +67,7 @@ def _lower(
     indirect: set[int] = set()
     granted = dict(wished)
     while True:
-        lowering = _Lowering(graph, checked, machine, strides, {**donated, **granted}, indirect, steady)
+        lowering = _Lowering(graph, checked, machine, strides, {**donated, **granted}, granted.keys(), indirect, steady)
         lowering.make_kernels()
         unsafe = lowering.unsafe_donations() - indirect
         if not unsafe:
@@ -97,7 +98,8 @@ def _check(graph: Graph, strides: Sequence[tuple[Size, ...] | None], donated: Ma
 
 class _Lowering:
     """One attempt at a program. The graph's last outputs are what is to be checked, for the nodes `checked`; `indirect`
-    outputs are computed elsewhere and copied to their place at the end."""
+    outputs are computed elsewhere and copied to their place at the end, and so are those that it adds. Donations that are
+    `optional` are given up instead."""
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class _Lowering:
         machine: Machine,
         strides: Sequence[tuple[Size, ...] | None],
         donated: dict[int, int],
+        optional: Collection[int],
         indirect: set[int],
         steady: Collection[int],
     ) -> None:
@@ -113,6 +116,7 @@ class _Lowering:
         self.steady = steady
         self.machine = machine
         self.donated = donated
+        self.optional = optional
         self.indirect = indirect
         self.memory: dict[Value, Stored] = {}
         self.temporaries: list[Buffer] = []
@@ -157,6 +161,7 @@ class _Lowering:
         roots = [root for group in groups for root in group.roots]
         closed = {root.value for root in roots if root.anchor is not None and is_closed(root.anchor)}
         orders = {**choose_orders(groups, closed, set(self.graph.outputs)), **orders_of_attention(self.graph)}
+        self.indirect |= self._too_early(groups)
         direct: dict[Value, int] = {}
         for j, value in enumerate(self.graph.outputs):
             if j not in self.indirect and value not in orders:
@@ -199,8 +204,9 @@ class _Lowering:
         prepared = keep(division.kept)
         preparation, temporaries = merge_kernels(division.once, self._in_arena(division.once), {})
         kernels, others = merge_kernels(division.always, self._in_arena(division.always), same_memory)
-        for kernel in (*preparation, *kernels):
-            verify_kernel(kernel)
+        if config.verify:
+            for kernel in (*preparation, *kernels):
+                verify_kernel(kernel)
         used = {buffer for kernel in (*preparation, *kernels) for buffer in kernel.accesses}
         constants = [constant for constant in self.constants if constant in used]
         arena = place_temporaries(kernels, others)
@@ -337,6 +343,13 @@ class _Lowering:
             return max(ready, passed, *others), True
 
         return [groups[k] for k in sorted(range(len(groups)), key=place)]
+
+    def _too_early(self, groups: list[Group]) -> set[int]:
+        """Outputs that would overwrite their inputs before all checks have passed, as far as groups tell."""
+        checked = set(self.graph.outputs[len(self.graph.outputs) - len(self.checks) :]) if self.checks else set()
+        last = max((k for k, group in enumerate(groups) if any(root.value in checked for root in group.roots)), default=-1)
+        early = {root.value for group in groups[: last + 1] for root in group.roots}
+        return {j for j in self.donated if j not in self.optional and self.graph.outputs[j] in early}
 
     def unsafe_donations(self) -> set[int]:
         """The outputs that would overwrite what is still to be read, by them or later, or before all checks have passed."""
