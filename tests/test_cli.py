@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from package_files import WEIGHT, saved
+from package_files import WEIGHT, linear, saved
 
+import graphc as public
 from graphc.cli import main
 from graphc.config import config, override
 from graphc.disk_cache import DiskCache
 from graphc.parse import parse_graph, parse_graphs
 
 GOLDEN = Path(__file__).parent / "golden"
+OLD = GOLDEN / "packages" / "format_1"
 MLP = str(GOLDEN / "text" / "mlp.gir")
 DUPLICATES = """graph @f(%x: float32[2]) -> float32[2] {
   %0 = exp(%x) : float32[2]
@@ -69,8 +71,10 @@ def failed(result: tuple[int, str, str], *parts: str) -> None:
 
 def test_inspect_a_program(graphc: Command, path: Path) -> None:
     out = succeeded(graphc("inspect", path))
-    assert "format 1, written by graphc" in out and '"epochs": [1, 2.5, null]' in out
-    assert "forward(x: float32[N, 3]) -> (logits: float32[N, 4])\n  4 nodes: 1 broadcast_to, 1 constant, 1 matmul, 1 mul" in out
+    assert "format 2, written by graphc" in out and '"epochs": [1, 2.5, null]' in out
+    assert "forward(x: float32[N, 3]) -> (logits: float32[N, 4])\n  4 nodes, 28*N floating-point operations a call\n" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["matmul", "1", "24*N", "85.7%"] in rows and ["mul", "1", "4*N", "14.3%"] in rows
     (row,) = (line.split() for line in out.splitlines() if line.startswith("fc.weight"))
     assert row == ["fc.weight", "float32[3,", "4]", "48", "bytes", "forward,", "other"]
     assert "1 weights, 12 elements, 48 bytes" in out
@@ -87,7 +91,7 @@ def test_inspect_prints_graphs_that_parse(graphc: Command, path: Path) -> None:
 def test_inspect_text(graphc: Command) -> None:
     out = succeeded(graphc("inspect", MLP))
     assert out.startswith("forward(x: float32[N, 784], fc.weight: float32[10, 784], fc.bias: float32[10]) -> (logits: ")
-    assert "4 nodes: 1 add, 1 broadcast_to, 1 matmul, 1 permute" in out
+    assert "4 nodes, 15690*N floating-point operations a call" in out
     assert succeeded(graphc("inspect", "--graph", MLP)) == Path(MLP).read_text()
 
 
@@ -109,6 +113,62 @@ def test_inspect_what_is_none(graphc: Command, path: Path, tmp_path: Path) -> No
     failed(graphc("inspect", unknown), "line 3, column 8", "did you mean matmul?", "at unknown_op.gir:3")
 
 
+def test_inspect_symbolic_sizes_and_shared_weights(graphc: Command, tmp_path: Path) -> None:
+    out = succeeded(graphc("inspect", OLD / "transformer.gcz"))
+    assert "48*batch*length*length" in out and "share at 64" in out
+    saved(tmp_path / "m.gcz", weights={"fc.weight": WEIGHT, "again": WEIGHT.copy()})
+    rows = [line.split() for line in succeeded(graphc("inspect", tmp_path / "m.gcz")).splitlines()]
+    assert ["fc.weight", "float32[3,", "4]", "as", "again", "forward,", "other"] in rows
+    assert rows[-1] == ["2", "weights,", "24", "elements,", "48", "bytes"]
+
+
+# diff, validate, upgrade
+
+
+def test_diff(graphc: Command, path: Path, tmp_path: Path) -> None:
+    other = saved(tmp_path / "other.gcz")
+    assert graphc("diff", path, other) == (0, "", "")
+    changed = WEIGHT.copy()
+    changed[1, 2] += 0.5
+    new = {"a": np.zeros(2), "d": np.zeros(3, np.int8)}
+    old = {"b": np.zeros(2), "d": np.zeros(3)}
+    saved(path, weights={"fc.weight": WEIGHT, **old})
+    entries = {"forward": linear(4.0), "more": linear()}
+    saved(other, entries=entries, weights={"fc.weight": changed, **new}, metadata={"epochs": 3})
+    code, out, err = graphc("diff", path, other)
+    assert code == 1 and not err
+    lines = out.splitlines()
+    assert [line for line in lines if "entry" in line] == ["- entry other", "+ entry more"]
+    assert "-  %1 = constant() {value = 2.0} : float32[]" in lines and "+  %1 = constant() {value = 4.0} : float32[]" in lines
+    assert {"- metadata epochs: [1, 2.5, null]", "+ metadata epochs: 3", "- weight b", "+ weight a"} <= set(lines)
+    assert "weight d: float64[3] and int8[3]" in lines
+    assert "weight fc.weight: 1 of 12 elements differ, by up to 0.5" in lines
+    assert graphc("diff", "--quiet", path, other) == (1, "", "")
+    assert graphc("diff", MLP, MLP) == (0, "", "")
+    failed(graphc("diff", path, tmp_path / "nothing"), "nothing: No such file")
+
+
+def test_validate(graphc: Command, path: Path, tmp_path: Path) -> None:
+    out = succeeded(graphc("validate", "--run", path, OLD / "transformer.gcz"))
+    assert f"{path}: good: format 2, 2 entries, 1 weights, " in out and "transformer.gcz: good: format 1, 1 entries" in out
+    bad = tmp_path / "bad.gcz"
+    bad.write_bytes(path.read_bytes()[:-1])
+    code, out, err = graphc("validate", bad, path, tmp_path / "nothing.gcz")
+    assert code == 1 and out.startswith(f"{path}: good") and "bad.gcz: it is truncated" in err and "nothing.gcz: " in err
+
+
+def test_upgrade(graphc: Command, tmp_path: Path) -> None:
+    path = tmp_path / "m.gcz"
+    path.write_bytes((OLD / "nested.gcz").read_bytes())
+    assert succeeded(graphc("upgrade", path, "-o", tmp_path / "new.gcz")).endswith("new.gcz: from format 1 to format 2\n")
+    assert path.read_bytes() == (OLD / "nested.gcz").read_bytes()
+    assert "from format 1 to format 2" in succeeded(graphc("upgrade", path))
+    assert path.read_bytes() == (tmp_path / "new.gcz").read_bytes()
+    assert "is in format 2 already" in succeeded(graphc("upgrade", path))
+    assert graphc("diff", path, OLD / "nested.gcz") == (0, "", "")
+    failed(graphc("upgrade", MLP), "it is not a graphc file")
+
+
 # run
 
 
@@ -121,6 +181,17 @@ def test_run(graphc: Command, path: Path, tmp_path: Path) -> None:
     succeeded(graphc("run", path, "--entry", "other", "--backend", "reference", "-i", f"x={tmp_path}/x.npy", "-o", y))
     np.testing.assert_allclose(np.load(y), X @ WEIGHT * 3, rtol=1e-5, atol=1e-6)
     assert "logits: float32[5, 4]\n[[" in succeeded(graphc("run", path, "-i", tmp_path / "x.npy"))
+
+
+def test_run_keeps_state(graphc: Command, tmp_path: Path) -> None:
+    total = public.zeros(3)
+    public.export(lambda x: total.add_(x).clone(), (public.ones(3),), state=True).save(tmp_path / "sum.gcz")
+    np.save(tmp_path / "x.npy", np.float32([1, 2, 3]))
+    for factor in (1, 2, 3):
+        options = ("-i", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--save", tmp_path / "sum.gcz")
+        succeeded(graphc("run", tmp_path / "sum.gcz", *options))
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.float32([1, 2, 3]) * factor)
+    assert "  changes total\n" in succeeded(graphc("inspect", tmp_path / "sum.gcz"))
 
 
 def test_run_without_what_it_needs(graphc: Command, path: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ FLOORS = (
     "graphc.fuel",
     "graphc.rewrite",
     "graphc.passes",
+    "graphc.flops",
     "graphc.recompute",
     "graphc.autodiff",
     "graphc.batching",

@@ -11,11 +11,14 @@ import typer
 from graphc.cli.bench import bench
 from graphc.cli.bisect import bisect
 from graphc.cli.cache import cache
+from graphc.cli.diff import diff
 from graphc.cli.export import export
 from graphc.cli.inspect import inspect
 from graphc.cli.minify import minify
 from graphc.cli.opt import opt
 from graphc.cli.run import run
+from graphc.cli.upgrade import upgrade
+from graphc.cli.validate import validate
 from graphc.config import config
 from graphc.errors import GraphcError, ParseError
 
@@ -29,6 +32,9 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(run)
+app.command()(diff)
+app.command()(validate)
+app.command()(upgrade)
 app.command()(opt)
 app.command()(bisect)
 app.command()(minify)

@@ -61,10 +61,10 @@ def read_graphs(path: str) -> list[tuple[str, Graph]]:
 
 
 def read_case(
-    path: str, entry: str | None, inputs: Sequence[str], numbers: str | None, seed: int
+    path: str, entry: str | None, inputs: Sequence[str], numbers: str | None, seed: int, size: int = _UNKNOWN_SIZE
 ) -> tuple[Graph, list[np.ndarray]]:
     """A graph of a file and arrays for its inputs: from .npy files given as NAME=FILE, from an .npz file with their names, a
-    saved program's weights, and for all others numbers drawn by a seed."""
+    saved program's weights, and for all others numbers drawn by a seed. Symbolic sizes that no file tells are `size`."""
     import numpy as np
 
     graphs = dict(read_graphs(path))
@@ -91,7 +91,7 @@ def read_case(
     if unknown := given.keys() - set(labels):
         raise ArgumentError(f"{path} has no input {min(unknown)!r}", expected=f"some of {', '.join(labels)}")
     rng = np.random.default_rng(seed)
-    sizes = _sizes(graph, [given.get(label) for label in labels])
+    sizes = _sizes(graph, [given.get(label) for label in labels], size)
     arrays = []
     for label, value in zip(labels, graph.inputs):
         array = given.get(label)
@@ -104,7 +104,7 @@ def read_case(
     return graph, arrays
 
 
-def _sizes(graph: Graph, given: Sequence[np.ndarray | None]) -> dict[str, int]:
+def _sizes(graph: Graph, given: Sequence[np.ndarray | None], number: int) -> dict[str, int]:
     """The symbolic sizes of a graph: those of the arrays that are given, and a number for the others."""
     sizes: dict[str, int] = {}
     unknown: set[str] = set()
@@ -114,7 +114,7 @@ def _sizes(graph: Graph, given: Sequence[np.ndarray | None]) -> dict[str, int]:
             if array is not None and len(symbols) == 1 and str(dim) in symbols:
                 sizes.setdefault(str(dim), array.shape[i])
             unknown |= symbols
-    return dict.fromkeys(unknown, _UNKNOWN_SIZE) | sizes
+    return dict.fromkeys(unknown, number) | sizes
 
 
 def _label(graph: Graph, index: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,9 +16,15 @@ from graphc.errors import ArgumentError
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
+    from rich.table import Table
 
     from graphc.ir import Graph
     from graphc.package import Package
+    from graphc.types import Size
+
+
+_EXAMPLE = 64
+"""What symbolic sizes are where shares are told."""
 
 
 def inspect(
@@ -26,7 +32,7 @@ def inspect(
     graph: Annotated[bool, typer.Option("--graph", help="Print the text of the graphs instead.")] = False,
     entry: Annotated[str | None, typer.Option(help="Only this entry, or graph.")] = None,
 ) -> None:
-    """Show inputs, outputs, weights and ops of a saved program or a graph."""
+    """Show inputs, outputs, state, ops with what they compute, and weights of a saved program, or those of a graph."""
     from rich.console import Console
 
     # a pipe has no width: nothing is cut off
@@ -59,7 +65,10 @@ def _show_package(console: Console, file: str, package: Package, entry: str | No
     graphs = _chosen(file, [(name, e.graph) for name, e in package.entries.items()], entry)
     for name, graph in graphs:
         console.print()
-        _show_graph(console, Function(name, package.entries[name], package.weights).signature, graph)
+        described = package.entries[name]
+        _show_graph(console, Function(name, described, package.weights).signature, graph)
+        if described.updates:
+            console.print(f"  changes {', '.join(described.updates)}")
     users: dict[str, list[str]] = {name: [] for name in package.weights}
     for name, _ in graphs:
         for weight in package.entries[name].weights.values():
@@ -70,24 +79,65 @@ def _show_package(console: Console, file: str, package: Package, entry: str | No
 
 
 def _show_graph(console: Console, signature: str, graph: Graph) -> None:
+    from graphc.flops import node_flops
+
     console.print(signature)
     counts = Counter(node.op.name for node in graph.walk())  # what runs many times counts once
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-    console.print(f"  {counts.total()} nodes{f': {listed}' if listed else ''}")
+    flops: dict[str, Size] = {}
+    for node in graph.nodes:
+        flops[node.op.name] = flops.get(node.op.name, 0) + node_flops(node)
+    total = sum(flops.values(), start=0)
+    console.print(f"  {counts.total()} nodes, {_operations(total)} floating-point operations a call")
+    table = _table("  op", "nodes", "operations", "share" if isinstance(total, int) else f"share at {_EXAMPLE}")
+    for name, count in sorted(counts.items(), key=lambda pair: (-_example(flops.get(pair[0], 0)), -pair[1], pair[0])):
+        own = flops.get(name)
+        share = f"{100 * _example(own) / _example(total):.1f}%" if own is not None and _example(total) else ""
+        table.add_row(f"  {name}", str(count), "within others" if own is None else _operations(own), share)
+    console.print(table)
 
 
 def _show_weights(console: Console, weights: Mapping[str, np.ndarray], users: Mapping[str, list[str]]) -> None:
+    table = _table("weight", "type", "size", "used by", left=("type", "used by"))
+    stored: dict[int, str] = {}
+    for name, array in weights.items():
+        shape = ", ".join(map(str, array.shape))
+        first = stored.setdefault(id(array), name)
+        size = _size(array.nbytes) if first == name else f"as {first}"
+        table.add_row(name, f"{array.dtype.name}[{shape}]", size, ", ".join(users[name]) or "nothing")
+    console.print(table)
+    elements = sum(array.size for array in weights.values())
+    nbytes = sum(weights[name].nbytes for name in stored.values())
+    console.print(f"{len(weights)} weights, {elements:,} elements, {_size(nbytes)}")
+
+
+def _table(first: str, *titles: str, left: Collection[str] = ()) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("weight", "type", "size", "used by"):
-        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
-    for name, array in weights.items():
-        shape = ", ".join(map(str, array.shape))
-        table.add_row(name, f"{array.dtype.name}[{shape}]", _size(array.nbytes), ", ".join(users[name]) or "nothing")
-    console.print(table)
-    elements = sum(array.size for array in weights.values())
-    console.print(f"{len(weights)} weights, {elements:,} elements, {_size(sum(a.nbytes for a in weights.values()))}")
+    for title in (first, *titles):
+        table.add_column(title, justify="left" if title in (first, *left) else "right", no_wrap=True)
+    return table
+
+
+def _example(size: Size) -> int:
+    """A number for an expression of sizes, to put such expressions in an order."""
+    if isinstance(size, int):
+        return size
+    bound = size.bind(dict.fromkeys(size.symbols(), _EXAMPLE))
+    assert isinstance(bound, int)
+    return bound
+
+
+def _operations(number: Size) -> str:
+    """`1.23 G`, or the expression that it is where sizes are symbols."""
+    if not isinstance(number, int):
+        return str(number)
+    size, unit = float(number), ""
+    for larger in ("K", "M", "G", "T", "P"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, f" {larger}"
+    return f"{size:.3g}{unit}" if unit else str(number)
 
 
 def _signature(graph: Graph) -> str:

@@ -25,6 +25,9 @@ def run(
         typer.Option("--output", "-o", metavar="[NAME=]FILE.npy", help="Where an output goes; by default it is printed."),
     ] = None,
     entry: Annotated[str | None, typer.Option(help='The entry to run; by default "forward", or the only one.')] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="FILE.gcz", help="Where the program goes with the state that it has afterwards.")
+    ] = None,
     backend: Annotated[str | None, typer.Option(help='"llvm" or "reference".')] = None,
 ) -> None:
     """Run a saved program on .npy files."""
@@ -38,6 +41,8 @@ def run(
     results = dict(zip(function.outputs, function.compute(function.named(arrays))))
     for name, path in targets.items():
         _save(path, results[name])
+    if save is not None:
+        program.save(save)
     if not targets:
         for (name, type_), array in zip(function.outputs.items(), results.values()):
             typer.echo(f"{name}: {type_.dtype.name}{list(array.shape)}\n{array}")
