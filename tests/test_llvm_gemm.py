@@ -274,7 +274,7 @@ def test_steps_in_rounds(shared: int, monkeypatch: pytest.MonkeyPatch, tasks_eve
     monkeypatch.setattr(gemm_plan, "_SHARED_BYTES", shared)
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: 32)
     monkeypatch.setattr(gemm_plan, "choose_blocks", lambda *_: (1, 1, 1))
-    p = product("mk", "nk", "mn", {"m": 50, "n": 100, "k": 500}, finish=bias_and_relu)
+    p = product("km", "nk", "mn", {"m": 50, "n": 100, "k": 500}, finish=bias_and_relu)
     plan = plan_of(p)
     assert plan.k_blocks == 16 and plan.rhs_access is Access.SHARED
     assert (plan.round < plan.k_blocks) == (shared < 1 << 30)
@@ -291,7 +291,7 @@ def test_same_bits_on_any_number_of_threads(sizes: tuple[int, int, int], tasks_e
     p = product("mk", "nk", "mn", {"m": m, "n": n, "k": k}, finish=bias_and_relu)
     x, y, *_ = p.memory
     p.memory[x], p.memory[y] = a, b
-    assert plan_of(p).tasks > 4
+    assert plan_of(p).tasks > 1
     before = get_num_threads()
     results = []
     try:
@@ -307,8 +307,10 @@ def test_same_bits_on_any_number_of_threads(sizes: tuple[int, int, int], tasks_e
 
 
 def test_plan_has_tasks_for_many_threads_but_none_for_small_products() -> None:
-    large = plan_of(product("mk", "kn", "mn", {"m": 512, "n": 512, "k": 256}))
-    assert large.is_parallel and large.tasks >= 16
+    for left in ("mk", "km"):
+        kernel = product(left, "kn", "mn", {"m": 512, "n": 512, "k": 256}).kernel
+        large = plan_gemm(kernel, dataclasses.replace(Target.host(), cores=64))
+        assert large.is_parallel and large.tasks >= 16
     batch = plan_of(product("bmk", "bkn", "bmn", {"b": 500, "m": 32, "n": 32, "k": 32}))
     assert batch.is_parallel and batch.grid[0] >= 16 and batch.tasks == batch.grid[0]
     small = plan_of(product("mk", "kn", "mn", {"m": 8, "n": 64, "k": 64}))

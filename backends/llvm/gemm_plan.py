@@ -1,19 +1,20 @@
 """How a matrix product is computed: the shape of its tile, its blocks, what is packed, and what runs in parallel.
 
-Everything is decided here by the extents, the operands and the CPU, never by the number of threads: so the products of
-an element are always summed in the same order.
+Everything is decided here by the extents, the operands and the CPU, never by the number of threads; how many cores there are
+decides at most what a task's share is. So the products of an element are always summed in the same order.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
 from graphc.backends.llvm.dotkernel import DotTile, choose_dot_tile
+from graphc.backends.llvm.memory import LINE_BYTES
 from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
 from graphc.backends.llvm.packing import Operand, panel_size
 from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
@@ -58,6 +59,11 @@ _WIDER = 4
 """How many times as many rows or columns as it was planned for a task may be given."""
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
+_MOST_COPIED = 8
+"""How many vectors of each row a micro-kernel may copy while it computes."""
+_COPYING = 0.25  # cycles to copy a number meanwhile
+_PACKING_ROWS = 1.0  # to pack one that no other core packs, from beyond the level-2 cache
+_MOST_CORES = 16  # among how many cores products are shared out whose tasks pack all they read for themselves
 
 
 class Access(Enum):
@@ -67,6 +73,7 @@ class Access(Enum):
     SHARED = "panels packed beforehand, for all tasks"
     PRIVATE = "panels packed by the task that reads them"
     KEPT = "panels packed when the program was prepared"
+    STREAMED = "rows that the task that reads them copies, while it computes with those before"
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ class Plan:
         """How many tasks can run at once, or more than that."""
         if not self.is_parallel:
             return 1
-        return self.tasks if estimate(self.tasks) < _MOST_TASKS else _MOST_TASKS
+        most = 2 * _MOST_CORES if self.streams else _MOST_TASKS  # they take much memory each
+        return self.tasks if estimate(self.tasks) < most else most
 
     # Memory, in elements
 
@@ -185,6 +193,17 @@ class Plan:
         if isinstance(self.tile, PairTile):
             return self.tile.panel(lanes, self.k_block)
         return panel_size(lanes, self.k_block, self.tile.width)
+
+    @property
+    def streams(self) -> bool:
+        """Whether tasks go through the rows, and for each tile of them through their columns."""
+        return self.lhs_access is Access.STREAMED
+
+    @property
+    def copied_panel(self) -> int:
+        """The rows of a tile as they are copied."""
+        assert isinstance(self.tile, Tile)
+        return self.tile.rows * self.tile.row_stride
 
     @property
     def lhs_panels(self) -> Size:
@@ -215,13 +234,17 @@ class Plan:
 
     @property
     def lhs_private(self) -> Size:
-        """What a task packs of the left operand for itself: a block of rows."""
+        """What a task packs of the left operand for itself: a block of rows; or what it copies, for two tiles."""
+        if self.streams:
+            return 2 * self.copied_panel
         return self.m_block * self.lhs_panel if self.lhs_access is Access.PRIVATE else 0
 
     @property
     def private(self) -> Size:
-        """All that a task packs for itself: of the right operand one panel at a time."""
-        return self.lhs_private + (self.rhs_panel if self.rhs_access is Access.PRIVATE else 0)
+        """All that a task packs for itself: of the right operand one panel at a time, or all of a block where the left one
+        is streamed past them."""
+        panels = (self.n_block if self.streams else 1) if self.rhs_access is Access.PRIVATE else 0
+        return self.lhs_private + panels * self.rhs_panel
 
     @property
     def sums(self) -> Size:
@@ -254,6 +277,11 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         lhs_there, rhs_there = lhs_direct or kernel.panels[0] is not None, rhs_direct or kernel.panels[1] is not None
         loads = ((rows * steps, lhs_there), (columns * steps, rhs_there))
         blocks = choose_blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
+    streamed = None
+    if is_parallel and isinstance(tile, Tile) and not (rhs_direct or kernel.panels[0]):
+        streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, kernel.panels[1] is not None, target)
+    if streamed is not None:
+        tile, blocks = streamed
     batch_block, m_block, n_block = blocks
     # what one task takes of the example, one task takes of all sizes that are not much greater
     if m_block == -(-rows // tile.rows) and m <= _WIDER * rows:
@@ -270,7 +298,8 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         place = Place(None, index.ZERO, n)
     return Plan(
         kernel, tile, batch, m, n, k, lhs, rhs, epilogue,
-        _access(lhs_direct, kernel.panels[0], lhs_private), _access(rhs_direct, kernel.panels[1], rhs_private),
+        _access(lhs_direct, kernel.panels[0], lhs_private) if streamed is None else Access.STREAMED,
+        _access(rhs_direct, kernel.panels[1], rhs_private or streamed is not None),
         batch_block, m_block, n_block, k_block, is_parallel, place, stays,
     )
 
@@ -410,6 +439,47 @@ def choose_blocks(
             best = cost, m_block, n_block
     assert best is not None
     return 1, best[1], best[2]
+
+
+def _streamed(
+    lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, is_kept: bool, target: Target
+) -> tuple[Tile, tuple[int, int, int]] | None:
+    """The tile and the blocks of a product whose tasks keep panels of the right operand in the level-2 cache, and stream rows
+    of the left one past them: they share nothing, and wait for nobody. None where that is not possible.
+
+    Rows are copied, not packed, which takes hardly any time beside the multiplications. Where they stand, they might compete
+    for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k.
+    """
+    strides = lhs.strides
+    if strides is None or strides[1] != 1 or not (lhs.lanes and lhs.steps and is_static(*strides, *sizes)):
+        return None
+    batch, m, n, k, k_block = map(estimate, sizes)
+    if m < tile.rows:
+        return None
+    m_tiles, n_tiles, cores = -(-m // tile.rows), -(-n // tile.columns), min(target.cores, _MOST_CORES)
+    size, vectors = tile.dtype.itemsize, -(-k_block // tile.width)
+    last_steps = k - (-(-k // k_block) - 1) * k_block
+    most = max(1, target.l2_bytes * 5 // 8 // (k_block * tile.columns * size))
+    best: tuple[float, int, tuple[int, int, int]] | None = None
+    for n_parts in range(-(-n_tiles // most), n_tiles + 1):
+        n_block = -(-n_tiles // n_parts)
+        n_parts = -(-n_tiles // n_block)
+        # a tile's rows are copied in as many parts as there are columns of tiles, in the last task, too
+        copied = -(-vectors // (n_tiles - (n_parts - 1) * n_block))
+        if copied > _MOST_COPIED or copied * tile.width > last_steps:
+            continue
+        for m_parts in range(1, min(m_tiles, 2 * cores) + 1):
+            m_block = -(-m_tiles // m_parts)
+            tasks = batch * n_parts * -(-m_tiles // m_block)
+            work = cycles + batch * (n_parts * m * k * _COPYING + (0 if is_kept else m_parts * n * k * _PACKING_ROWS))
+            cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
+            if best is None or cost < best[0]:
+                best = cost, copied, (1, m_block, n_block)
+    if best is None:
+        return None
+    # an odd number of lines from row to row, so that those do not compete either
+    lines = -(-k_block * size // LINE_BYTES) | 1
+    return replace(tile, row_stride=lines * LINE_BYTES // size, copied=best[1]), best[2]
 
 
 def _place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:

@@ -38,7 +38,8 @@ class Tile:
     """The shape of a micro-kernel.
 
     `dtype` is what is multiplied and summed. Row i of the left operand is `row_stride * i` elements behind row 0: 1
-    where it is packed, or stands in memory with rows side by side.
+    where it is packed, or stands in memory with rows side by side. While it computes, the kernel copies `copied` vectors
+    of each row that a later tile needs.
     """
 
     dtype: DType
@@ -46,6 +47,7 @@ class Tile:
     vectors: int
     width: int
     row_stride: int = 1
+    copied: int = 0
 
     @property
     def columns(self) -> int:
@@ -75,7 +77,8 @@ class Tile:
     @property
     def symbol(self) -> str:
         stride = f".by{self.row_stride}" if self.row_stride != 1 else ""
-        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}"
+        copied = f".copy{self.copied}" if self.copied else ""
+        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}{copied}"
 
 
 def lanes_of(target: Target, dtype: DType) -> int:
@@ -117,14 +120,16 @@ def multiply_add(f: Function, dtype: DType, type_: str, a: str, b: str, c: str) 
     return add(f, dtype, type_, f.value(f"{multiply} {type_} {a}, {b}"), c)
 
 
-def begin_microkernel(module: Module, symbol: str) -> Function:
+def begin_microkernel(module: Module, symbol: str, *more: tuple[str, str]) -> Function:
     """Begin a function
 
         void (i64 k, ptr a, i64 a_step, ptr b, i64 b_step, ptr c, i64 c_step, i1 accumulate)
+
+    with more parameters after these.
     """
     params = [("i64", "k"), ("ptr", "a"), ("i64", "a_step"), ("ptr", "b"), ("i64", "b_step"), ("ptr", "c")]
     return module.function(
-        symbol, [*params, ("i64", "c_step"), ("i1", "accumulate")], linkage="internal", attributes="nounwind noinline"
+        symbol, [*params, ("i64", "c_step"), ("i1", "accumulate"), *more], linkage="internal", attributes="nounwind noinline"
     )
 
 
@@ -168,21 +173,28 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
 
     that computes c = a b, or c += a b. Step k reads `rows` numbers at a + k * a_step and `columns` consecutive ones at
     b + k * b_step; row i of the result is at c + i * c_step (all in elements).
+
+    A tile that copies has more parameters, (ptr from, i64 from_step, ptr to, ptr later): `copied` vectors of each row are
+    copied from from + i * from_step to to + i * row_stride, and fetched from later + i * from_step for the next call.
     """
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol
-    f = begin_microkernel(module, tile.symbol)
+    copying = [("ptr", "from"), ("i64", "from_step"), ("ptr", "to"), ("ptr", "later")] if tile.copied else []
+    f = begin_microkernel(module, tile.symbol, *copying)
     sums = cleared_sums(f, tile)
     a_slot, b_slot = f.slot("ptr"), f.slot("ptr")
     f.do(f"store ptr %a, ptr {a_slot}")
     f.do(f"store ptr %b, ptr {b_slot}")
     # The result's lines are fetched meanwhile, a row every few steps: all at once, they would hold up the operands.
-    few = f.value(f"udiv i64 %k, {_FETCH_DIVISOR}")
+    few = f.value(f"udiv i64 %k, {tile.rows if tile.copied else _FETCH_DIVISOR}")
     most = f.value(f"sub i64 %k, {f.value(f'mul i64 {few}, {tile.rows}')}")
-    first = f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
+    # where rows are copied, none may be left out
+    first = "0" if tile.copied else f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
     with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
         _prefetch_row(f, tile, fetched)
+        if tile.copied:
+            _copy_row(f, tile, fetched)
         last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
         with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
             _step(f, tile, a_slot, b_slot, sums)
@@ -195,6 +207,21 @@ def _prefetch_row(f: Function, tile: Tile, row: str) -> None:
     scalar = REGISTER[tile.dtype.name]
     start = f.value(f"getelementptr {scalar}, ptr %c, i64 {f.value(f'mul i64 %c_step, {row}')}")
     prefetch(f, start, tile.columns * tile.dtype.itemsize, level=2)
+
+
+def _copy_row(f: Function, tile: Tile, row: str) -> None:
+    """Copy a part of a row, and have fetched what the next call copies of it; past the last row, the last one once more."""
+    scalar, integers = REGISTER[tile.dtype.name], Integers(f)
+    type_ = vector(scalar, tile.width)
+    row = integers.least(row, tile.rows - 1)
+    steps = {"from": integers.multiply(row, "%from_step"), "to": integers.multiply(row, tile.row_stride)}
+    starts = {name: f.value(f"getelementptr {scalar}, ptr %{name}, i64 {step}") for name, step in steps.items()}
+    for v in range(tile.copied):
+        source, target = (f.value(f"getelementptr {scalar}, ptr {starts[x]}, i64 {v * tile.width}") for x in ("from", "to"))
+        part = f.value(f"load {type_}, ptr {source}, align {tile.dtype.itemsize}")
+        f.do(f"store {type_} {part}, ptr {target}, align {tile.dtype.itemsize}")
+    later = f.value(f"getelementptr {scalar}, ptr %later, i64 {steps['from']}")
+    prefetch(f, later, tile.copied * tile.width * tile.dtype.itemsize, level=2)
 
 
 def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequence[str]]) -> None:

@@ -62,7 +62,7 @@ class _Keeper:
         origins = {place.buffer: place.origin for place in places}
         for side, read in enumerate(sides):
             operand, access, size = planned[1 - side if swapped else side]
-            if found[side] and access is not Access.DIRECT and _is_static(operand, plan.k, size):
+            if found[side] and access not in (Access.DIRECT, Access.STREAMED) and _is_static(operand, plan.k, size):
                 where = tuple((id(b), origins[b]) for b in sorted(read, key=lambda b: b.name))
                 panels[side] = self._panels((key, side, where), size * plan.k_blocks, plan)
         return dataclasses.replace(kernel, panels=(panels[0], panels[1])) if any(panels) else kernel

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from graphc.backends.llvm.cpus import available_cpus
 from graphc.config import config
 from graphc.errors import ArgumentError, BackendError
 
@@ -86,6 +87,7 @@ _SHORTHANDS = {
     "windows-x86_64": "x86_64-pc-windows-msvc",
 }
 _DEFAULT_CACHES = (32 << 10, 1 << 20)
+_DEFAULT_CORES = 8
 
 
 def _architecture(triple: str) -> str:
@@ -123,6 +125,8 @@ class Target:
     """Size of one core's level-1 data cache."""
     l2_bytes: int = field(default=_DEFAULT_CACHES[1], compare=False)
     """Size of the level-2 cache."""
+    cores: int = field(default=_DEFAULT_CORES, compare=False)
+    """How many cores work is shared out for; what is computed is the same for any number."""
 
     @staticmethod
     def host() -> Target:
@@ -293,7 +297,7 @@ def _host(cpu: str) -> Target:
         present = _CPUS.get(architecture, {}).get(name) or _features_of(architecture, _BASELINE[architecture])
     if cpu == "native":
         flags = [f"{'+' if on else '-'}{feature}" for feature, on in sorted(detected.items())]
-        return Target(triple, name, ",".join(flags + _tuning(architecture)), present, l1, l2)
+        return Target(triple, name, ",".join(flags + _tuning(architecture)), present, l1, l2, available_cpus())
 
     enabled = _features_of(architecture, cpu)
     if missing := sorted(enabled - present):
@@ -305,7 +309,7 @@ def _host(cpu: str) -> Target:
         )
     # LLVM's own list for the CPU may go beyond ours: what the machine lacks is switched off by name.
     absent = [f"-{feature}" for feature, on in sorted(detected.items()) if not on]
-    return Target(triple, cpu, ",".join(absent + _tuning(architecture)), enabled, l1, l2)
+    return Target(triple, cpu, ",".join(absent + _tuning(architecture)), enabled, l1, l2, available_cpus())
 
 
 def _may_use_tiles() -> bool:

@@ -1,0 +1,315 @@
+"""One task of a matrix product: a block of its tiles, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc import index
+from graphc.backends.llvm.axes import extent, locate
+from graphc.backends.llvm.builder import Function, vector
+from graphc.backends.llvm.context import ALIGNMENT
+from graphc.backends.llvm.dotkernel import DotTile
+from graphc.backends.llvm.expression import Evaluator
+from graphc.backends.llvm.gemm_parts import Parts, Side
+from graphc.backends.llvm.gemm_plan import Access
+from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.microkernel import Tile, emit_merge
+from graphc.backends.llvm.sizes import size_operand
+from graphc.kernel import Axis, Expr
+from graphc.types import Size
+
+Axes = Mapping[Axis, str]
+
+_ROWS = 8
+"""How many rows of the right operand are packed at a time: what is written of a panel then goes on from line to line."""
+
+
+class Task:
+    """Writes the body of name.task."""
+
+    def __init__(self, product: Parts, f: Function) -> None:
+        self.product = product
+        self.plan = product.plan
+        self.f = f
+        self.integers = Integers(f)
+        plan = self.plan
+        sides = (product.lhs, product.rhs)
+        buffers = {b for side in sides if side.access is Access.DIRECT or plan.streams for b in side.operand.buffers}
+        buffers |= {side.kept for side in sides if side.kept is not None}
+        if plan.place is not None and plan.place.buffer is not None:
+            buffers.add(plan.place.buffer)
+        self.pointers = product.context.pointers(f, buffers)
+        self.scratch = product.context.scratch(f)
+        tile = plan.tile
+        # some tiles' sums need a memory of their own before they are taken to their place
+        self.has_parts = plan.m % tile.rows != 0 or plan.n % tile.columns != 0 or isinstance(tile, DotTile)
+        if self.has_parts or plan.place is None:
+            size = -(-tile.rows * tile.columns // tile.width) * tile.width
+            self.tile_sums = f.slot(f"[{size} x {product.scalar}]", ALIGNMENT)
+
+    def write(self) -> None:
+        """Go through the matrices."""
+        plan, f, integers, product = self.plan, self.f, self.integers, self.product
+        batch_parts, m_parts, n_parts = plan.grid
+        rest, m_part = integers.divide("%task", m_parts), integers.remainder("%task", m_parts)
+        batch_part, n_part = integers.divide(rest, n_parts), integers.remainder(rest, n_parts)
+        matrices = self.part(batch_part, batch_parts, plan.batch_block, plan.batch)
+        rows = self.part(m_part, m_parts, plan.m_block, plan.m_tiles)
+        columns = self.part(n_part, n_parts, plan.n_block, plan.n_tiles)
+        with integers.loop(*matrices, "matrix") as matrix:
+            axes = dict(zip(plan.kernel.batch, locate(f, plan.kernel.batch, matrix), strict=True))
+            lhs = Reader(self, product.lhs, axes, rows[0])
+            rhs = Reader(self, product.rhs, axes, columns[0] if plan.streams else "0")
+            place = self.place(matrix, axes)
+            go = self.stream if plan.streams else self.go_by_columns
+            go(matrix, lhs, rhs, rows, columns, place)
+
+    def go_by_columns(
+        self, matrix: str, lhs: Reader, rhs: Reader, rows: tuple[str, str], columns: tuple[str, str], place: str
+    ) -> None:
+        """Go through the blocks of steps, the columns and the rows of tiles."""
+        f, integers, product = self.f, self.integers, self.product
+        first, last = product.blocks(f, self.scratch)
+        with integers.loop(first, last, "block") as block:
+            since = integers.subtract(block, first)
+            if lhs.packs:
+                with integers.loop(*rows, "row") as i:
+                    product.call_packing(f, product.lhs, lhs.batch, i, block, lhs.panel(i))
+            with integers.loop(*columns, "column") as j:
+                if rhs.packs:
+                    product.call_packing(f, product.rhs, rhs.batch, j, block, rhs.panel("0"))
+                b = rhs.read("0" if rhs.packs else j, j, block, since)
+                with integers.loop(*rows, "row") as i:
+                    a = lhs.read(i, i, block, since)
+                    self.tile(matrix, block, i, j, a, b, place)
+
+    def stream(
+        self, matrix: str, lhs: Reader, rhs: Reader, rows: tuple[str, str], columns: tuple[str, str], place: str
+    ) -> None:
+        """Go through the blocks of steps, the rows and the columns of tiles: a block of the right operand is packed, and the
+        rows of each tile are copied while the one before is computed."""
+        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
+        assert isinstance(tile, Tile) and lhs.side.operand.strides is not None
+        row_step, part = lhs.side.operand.strides[0], tile.copied * tile.width
+        height = integers.subtract(rows[1], rows[0])
+        last_column = integers.subtract(columns[1], 1)
+
+        def source(block: str, i: str) -> str:
+            offset = integers.add(integers.multiply(lhs.first_lane(i), row_step), product.steps(f, block)[0])
+            return product.element(f, lhs.base, offset)
+
+        def copied(number: str) -> str:
+            offset = integers.multiply(integers.remainder(number, 2), plan.copied_panel)
+            return product.element(f, "%own", offset)
+
+        self.copy_tile(source("0", rows[0]), row_step, copied("0"))
+        with integers.loop(0, plan.k_blocks, "block") as block:
+            if rhs.packs:
+                self.pack_block(rhs, block, columns)
+            with integers.loop(*rows, "row") as i:
+                number = integers.add(integers.multiply(block, height), integers.subtract(i, rows[0]))
+                a = Lanes(copied(number), 1, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
+                # the next tile's rows: those of the next block after the last ones, and in the end any
+                is_last = f.value(f"icmp eq i64 {i}, {integers.subtract(rows[1], 1)}")
+                after = integers.least(integers.add(block, 1), plan.k_blocks - 1)
+                after = f.value(f"select i1 {is_last}, i64 {after}, i64 {block}")
+                row = f.value(f"select i1 {is_last}, i64 {rows[0]}, i64 {integers.add(i, 1)}")
+                following, to = source(after, row), copied(integers.add(number, 1))
+                beyond = source(after, integers.add(row, 1))
+                _, count = product.steps(f, after)
+                with integers.loop(*columns, "column") as j:
+                    b = rhs.read(j, j, block, block)
+                    start = integers.multiply(integers.subtract(j, columns[0]), part)
+                    start = integers.least(start, integers.subtract(count, part))
+                    here = product.element(f, following, start)
+                    ends = f.value(f"icmp eq i64 {j}, {last_column}")
+                    later = f.value(f"select i1 {ends}, ptr {beyond}, ptr {product.element(f, here, str(part))}")
+                    there = product.element(f, to, start)
+                    copying = [("ptr", here), ("i64", size_operand(f, row_step)), ("ptr", there), ("ptr", later)]
+                    self.tile(matrix, block, i, j, a, b, place, copying)
+
+    def copy_tile(self, source: str, row_step: Size, to: str) -> None:
+        """Copy the first block of steps of a tile's rows."""
+        f, integers, product, tile = self.f, self.integers, self.product, self.plan.tile
+        assert isinstance(tile, Tile)
+        _, count = product.steps(f, "0")
+        with integers.loop(0, tile.rows, "row") as i, f.loop("0", count, str(tile.width), hint="step") as k:
+            start = integers.least(k, integers.subtract(count, tile.width))
+            here = product.element(f, source, integers.add(integers.multiply(i, row_step), start))
+            there = product.element(f, to, integers.add(integers.multiply(i, tile.row_stride), start))
+            self.copy(here, there)
+
+    def copy(self, here: str, there: str) -> None:
+        """Copy a vector."""
+        size, type_ = self.plan.dtype.itemsize, vector(self.product.scalar, self.plan.tile.width)
+        part = self.f.value(f"load {type_}, ptr {here}, align {size}")
+        self.f.do(f"store {type_} {part}, ptr {there}, align {size}")
+
+    def pack_block(self, rhs: Reader, block: str, columns: tuple[str, str]) -> None:
+        """Pack a block of steps of the right operand. Rows that stand in memory are taken a few at a time, as far as they go:
+        to read a panel after another would be to fetch a few lines of each row, again and again."""
+        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
+        assert isinstance(tile, Tile)
+        first = columns[0]
+        if rhs.stands_in_rows:
+            assert rhs.side.operand.strides is not None
+            row_step = rhs.side.operand.strides[1]
+            whole = integers.least(columns[1], plan.n // tile.columns)
+            start, count = product.steps(f, block)
+            with f.loop("0", count, str(_ROWS), hint="rows") as k, f.loop(first, whole, hint="column") as j:
+                lanes = product.element(f, rhs.base, integers.multiply(j, tile.columns))
+                panel = rhs.panel(j)
+                with f.loop(k, integers.least(integers.add(k, _ROWS), count), hint="step") as step:
+                    here = product.element(f, lanes, integers.multiply(integers.add(start, step), row_step))
+                    there = product.element(f, panel, integers.multiply(step, tile.columns))
+                    for v in range(tile.vectors):
+                        at = str(v * tile.width)
+                        self.copy(product.element(f, here, at), product.element(f, there, at))
+            first = integers.greatest(first, whole)
+        with f.loop(first, columns[1], hint="column") as j:
+            product.call_packing(f, rhs.side, rhs.batch, j, block, rhs.panel(j))
+
+    def part(self, number: str, parts: Size, block: Size, count: Size) -> tuple[str, str]:
+        """Where a part of `count` begins and ends."""
+        if parts == 1:
+            return "0", size_operand(self.f, count)
+        begin = self.integers.multiply(number, block)
+        return begin, self.integers.least(self.integers.add(begin, block), count)
+
+    def place(self, matrix: str, axes: Axes) -> str:
+        """The address at which a matrix of sums is collected."""
+        plan, place = self.plan, self.plan.place
+        if place is None:
+            return ""
+        if place.buffer is not None:
+            return self.product.element(self.f, self.pointers(place.buffer), self.index(place.offset, axes))
+        sums = self.product.at(self.f, self.scratch, self.product.sums)
+        return self.product.element(self.f, sums, self.integers.multiply(matrix, plan.m * plan.n))
+
+    def index(self, offset: Expr, axes: Axes) -> str:
+        """The value of an index over the batch."""
+        evaluator = Evaluator(self.f, 1, self.pointers)
+        for axis, value in axes.items():
+            evaluator.bind(axis, value)
+        return evaluator.scalar(offset)
+
+    def tile(
+        self, matrix: str, block: str, i: str, j: str, a: Lanes, b: Lanes, place: str, copying: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Compute one tile, and see to its sums. `copying` is what a micro-kernel that copies is told of that."""
+        plan, f, integers, product = self.plan, self.f, self.integers, self.product
+        tile = plan.tile
+        _, count = product.steps(f, block)
+        row, column = integers.multiply(i, tile.rows), integers.multiply(j, tile.columns)
+        rows = integers.least(integers.subtract(plan.m, row), tile.rows) if plan.m % tile.rows else str(tile.rows)
+        columns = (
+            integers.least(integers.subtract(plan.n, column), tile.columns) if plan.n % tile.columns else str(tile.columns)
+        )
+
+        def compute(to: str, step: Size, accumulate: str) -> None:
+            steps = [size_operand(f, size) for size in (a.step, b.step, step)]
+            operands = (("ptr", a.pointer), ("i64", steps[0]), ("ptr", b.pointer), ("i64", steps[1]))
+            sums = (("ptr", to), ("i64", steps[2]), ("i1", accumulate))
+            f.call("void", product.microkernel, ("i64", count), *operands, *sums, *copying)
+
+        def finish(sums: str, step: Size) -> None:
+            numbers = (size_operand(f, step), row, rows, column, columns)
+            f.call("void", f"@{product.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums),
+                   *(("i64", number) for number in numbers))
+
+        def part() -> str:
+            skipped = integers.add(integers.multiply(a.skipped, tile.columns), b.skipped)
+            return product.element(f, self.tile_sums, skipped)
+
+        if plan.place is None:
+            compute(self.tile_sums, tile.columns, "false")
+            finish(part(), tile.columns)
+            return
+        step = plan.place.row
+        to = product.element(f, place, integers.add(integers.multiply(row, step), column))
+        accumulate = "false" if plan.k_blocks == 1 else f.value(f"icmp ne i64 {block}, 0")
+
+        def merge() -> None:
+            compute(self.tile_sums, tile.columns, "false")
+            symbol = emit_merge(product.context.module, plan.dtype, tile.width)
+            steps = (("i64", str(tile.columns)), ("ptr", to), ("i64", size_operand(f, step)))
+            f.call("void", symbol, ("ptr", part()), *steps, ("i64", rows), ("i64", columns), ("i1", accumulate))
+
+        if not self.has_parts:
+            compute(to, step, accumulate)
+        elif isinstance(tile, DotTile):
+            merge()
+        else:
+            whole = [f.value(f"icmp eq i64 {rows}, {tile.rows}"), f.value(f"icmp eq i64 {columns}, {tile.columns}")]
+            is_whole = f.value(f"and i1 {whole[0]}, {whole[1]}")
+            with f.when(is_whole):
+                compute(to, step, accumulate)
+            with f.when(f.value(f"xor i1 {is_whole}, true")):
+                merge()
+        if not plan.stays:
+            with f.when(f.value(f"icmp eq i64 {block}, {size_operand(f, plan.k_blocks - 1)}")):
+                finish(to, step)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What the micro-kernel reads for a tile: where, how far apart steps are, and how many lanes at the start are another
+    tile's (a last tile that would reach beyond the operand begins earlier)."""
+
+    pointer: str
+    step: Size
+    skipped: str
+
+
+class Reader:
+    """Where a task finds the panels of one operand, for one matrix."""
+
+    def __init__(self, task: Task, side: Side, axes: Axes, first: str) -> None:
+        self.task = task
+        self.side = side
+        self.first = first
+        self.packs = side.access is Access.PRIVATE and task.plan.k != 0
+        integers = task.integers
+        self.batch = "0"
+        for axis in side.operand.batch:
+            self.batch = integers.add(integers.multiply(self.batch, axis.extent), axes[axis])
+        operand = side.operand
+        strides = operand.strides
+        self.stands_in_rows = self.packs and strides is not None and strides[0] == 1
+        if side.access in (Access.DIRECT, Access.STREAMED) or (task.plan.streams and self.stands_in_rows):
+            start = {axis.value: index.ZERO for axis in (*operand.lanes, *operand.steps)}
+            offset = task.index(index.substitute(operand.value.args[0], start), axes)
+            self.base = task.product.element(task.f, task.pointers(operand.value.attr), offset)
+
+    def panel(self, tile: str) -> str:
+        """The address of a panel in the worker's memory."""
+        integers, side = self.task.integers, self.side
+        number = integers.subtract(tile, self.first)
+        offset = integers.add(integers.multiply(number, side.panel), side.private)
+        return self.task.product.element(self.task.f, "%own", offset)
+
+    def first_lane(self, tile: str) -> str:
+        """The first lane that is read for a tile where lanes are read as they stand."""
+        integers, lanes, total = self.task.integers, self.side.lanes, extent(self.side.operand.lanes)
+        wanted = integers.multiply(tile, lanes)
+        return integers.least(wanted, total - lanes) if total % lanes else wanted
+
+    def read(self, panel: str, tile: str, block: str, since: str) -> Lanes:
+        """What a tile reads at a block of steps, `since` blocks after the first of the round."""
+        task, side, integers = self.task, self.side, self.task.integers
+        product, f = task.product, task.f
+        if side.access is Access.PRIVATE:
+            return Lanes(self.panel(panel), side.lanes, "0")
+        if side.access is Access.SHARED:
+            number = integers.add(integers.multiply(self.batch, side.tiles), tile)
+            return Lanes(product.shared_panel(f, side, task.scratch, since, number), side.lanes, "0")
+        if side.kept is not None:
+            number = integers.add(integers.multiply(self.batch, side.tiles), tile)
+            return Lanes(product.kept_panel(f, side, task.pointers(side.kept), block, number), side.lanes, "0")
+        assert side.operand.strides is not None
+        lane, step = side.operand.strides
+        wanted, first = integers.multiply(tile, side.lanes), self.first_lane(tile)
+        start, _ = product.steps(f, block)
+        offset = integers.add(integers.multiply(first, lane), integers.multiply(start, step))
+        return Lanes(product.element(f, self.base, offset), step, integers.subtract(wanted, first))

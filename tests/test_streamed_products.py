@@ -1,0 +1,103 @@
+"""Products whose tasks stream rows of the left operand past a block of the right one, which they pack themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from native_kernels import run_native
+from test_llvm_gemm import Finish, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
+
+from graphc.backends.llvm import gemm_plan
+from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
+from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
+from graphc.backends.llvm.target import Target
+from graphc.types import DType, float32, float64, int32
+
+SHAPES = [(60, 70, 64), (97, 101, 89), (50, 160, 130), (45, 64, 33), (200, 160, 100), (57, 300, 500)]
+
+
+def plan_for(p: Product, cores: int) -> Plan:
+    return plan_gemm(p.kernel, dataclasses.replace(Target.host(), cores=cores))
+
+
+def streamed(*products: Product) -> tuple[Product, ...]:
+    """The products, all of which are computed in this way."""
+    assert all(plan_for(p, Target.host().cores).streams for p in products)
+    return products
+
+
+@pytest.fixture
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As many cores as the parameter says."""
+    host = Target.host()
+    monkeypatch.setattr(Target, "host", staticmethod(lambda: dataclasses.replace(host, cores=request.param)))
+    return int(request.param)
+
+
+@pytest.mark.parametrize("right", ["kn", "nk"])
+@pytest.mark.parametrize("finish", [None, bias_and_relu])
+def test_shapes(cpu: str, right: str, finish: Finish | None, tasks_everywhere: None) -> None:  # noqa: F811
+    check(*streamed(*(product("mk", right, "mn", dict(zip("mnk", sizes, strict=True)), finish=finish) for sizes in SHAPES)))
+
+
+@pytest.mark.parametrize("steps", [32, 48, 100])
+@pytest.mark.parametrize("cores", [1, 2, 3, 7], indirect=True)
+def test_blocks_of_steps_and_parts(
+    steps: int, cores: int, monkeypatch: pytest.MonkeyPatch, tasks_everywhere: None  # noqa: F811
+) -> None:
+    monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: steps)
+    sizes = ((100, 250, 4 * steps + 20), (30, 161, steps), (61, 96, 2 * steps + 17))
+    products = [product("mk", right, "mn", dict(zip("mnk", size, strict=True)), finish=bias_and_relu)
+                for size in sizes for right in ("kn", "nk")]  # fmt: skip
+    check(*products)
+    assert any(plan_for(p, cores).k_blocks > 1 and plan_for(p, cores).streams for p in products)
+    assert cores == 1 or any(plan_for(p, cores).tasks > 1 for p in products)
+
+
+@pytest.mark.parametrize("dtype", [float64, int32])
+def test_dtypes(dtype: DType, tasks_everywhere: None) -> None:  # noqa: F811
+    check(*streamed(product("mk", "kn", "mn", {"m": 70, "n": 130, "k": 77}, dtype)))
+
+
+@pytest.mark.parametrize(("left", "right"), [("bmk", "bkn"), ("bmk", "kn"), ("mk", "bkn"), ("bmk", "bnk")])
+def test_batches(left: str, right: str, tasks_everywhere: None) -> None:  # noqa: F811
+    check(*streamed(product(left, right, "bmn", {"b": 3, "m": 70, "n": 160, "k": 60}, finish=bias_and_relu)))
+
+
+def test_same_bits_for_any_number_of_cores_and_threads(monkeypatch: pytest.MonkeyPatch, tasks_everywhere: None) -> None:  # noqa: F811
+    m, n, k = 130, 200, 1700
+    p = product("mk", "kn", "mn", {"m": m, "n": n, "k": k}, finish=bias_and_relu)
+    x, y, *_ = p.memory
+    p.memory[x], p.memory[y] = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
+    before, host, results, grids = get_num_threads(), Target.host(), set(), set()
+    try:
+        for cores, threads in ((1, 1), (2, 2), (2, 1), (16, 3)):
+            monkeypatch.setattr(Target, "host", staticmethod(lambda cores=cores: dataclasses.replace(host, cores=cores)))
+            plan = plan_gemm(p.kernel, Target.host())
+            assert plan.streams and plan.k_blocks > 1
+            grids.add(plan.grid)
+            set_num_threads(threads)
+            results.add(run_native([p.kernel], p.memory)[p.out].tobytes())
+    finally:
+        set_num_threads(before)
+    assert len(grids) > 1 and len(results) == 1
+
+
+def test_large_products_stream_and_small_or_turned_ones_do_not() -> None:
+    def accesses(left: str, m: int, n: int, k: int) -> tuple[Access, Access]:
+        plan = plan_for(product(left, "kn", "mn", {"m": m, "n": n, "k": k}), 2)
+        return plan.lhs_access, plan.rhs_access
+
+    assert accesses("mk", 512, 256, 256) == (Access.STREAMED, Access.PRIVATE)
+    assert Access.STREAMED not in accesses("km", 512, 256, 256)
+    assert Access.STREAMED not in accesses("mk", 8, 64, 64)
+    assert Access.STREAMED not in accesses("mk", 2000, 16, 16)  # hardly any tile to copy rows beside
+
+
+def test_tasks_are_as_many_as_cores_can_share_evenly() -> None:
+    p = product("mk", "kn", "mn", {"m": 600, "n": 512, "k": 256}, float32)
+    for cores in (1, 2, 4, 8):
+        plan = plan_for(p, cores)
+        assert plan.streams and plan.tasks % cores == 0
