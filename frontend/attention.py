@@ -8,6 +8,7 @@ from graphc import ops
 from graphc.errors import DTypeError, GraphcError, ShapeError
 from graphc.frontend.activations import softmax
 from graphc.frontend.autocast import lowered
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import zeros
 from graphc.frontend.dropout import dropout
 from graphc.frontend.joining import cat
@@ -45,17 +46,23 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     if enable_gqa:
         heads = query._data.shape[-3]
         key, value = _each_for_several(key, heads), _each_for_several(value, heads)
-    width = query._data.shape[-1]
-    scores = matmul(query * (1 / math.sqrt(width) if scale is None else scale), transpose(key, -2, -1))
-    if is_causal:
-        scores = where(_causal(query._data.shape[-2], key._data.shape[-2]), scores, -math.inf)
-    if attn_mask is None:
-        weights = softmax(scores, -1)
-    else:
-        weights = _masked_softmax(scores, attn_mask)
+    if scale is None:
+        scale = 1 / math.sqrt(query._data.shape[-1])
     if dropout_p > 0.0:
-        weights = dropout(weights, dropout_p)
-    return matmul(weights, value)
+        return matmul(dropout(_weights(query, key, attn_mask, is_causal, scale), dropout_p), value)
+    return _attention(query, key, value, attn_mask, is_causal, scale)
+
+
+@composite
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: MaybeTensor, causal: bool, scale: float) -> Tensor:
+    return matmul(_weights(query, key, mask, causal, scale), value)
+
+
+def _weights(query: Tensor, key: Tensor, mask: MaybeTensor, causal: bool, scale: float) -> Tensor:
+    scores = matmul(query * scale, transpose(key, -2, -1))
+    if causal:
+        scores = where(_causal(query._data.shape[-2], key._data.shape[-2]), scores, -math.inf)
+    return softmax(scores, -1) if mask is None else _masked_softmax(scores, mask)
 
 
 def _check_attention(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import graphc.ops as ops
-from graphc.autodiff import divide, extract
+from graphc.autodiff import Joint, divide, extract, with_attention
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import TraceError
@@ -127,6 +127,8 @@ class Capture:
                 self.grads.append((owner, len(outputs)))
                 outputs.append(trace.value(state.current))
         self.differentiable: Differentiable | None = None
+        self._fused: Graph | None = None
+        """The graph of the call, where it is not what the trace has written down."""
         self.nodes = len(trace.builder.nodes)
         """How many nodes of the trace the call itself runs."""
         self.freed = [j for j, leaf in seeds if is_freed(leaf)]
@@ -159,8 +161,8 @@ class Capture:
 
     def differentiate(self, trace: Trace, backend: str | None, again: bool = True) -> None:
         """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
-        forward and backward. The backward may compute things `again`, unless the forward does not run by the same code: of
-        other bits, no element is equal to the maximum."""
+        forward and backward. The backward may compute things `again`, and the forward other things than what has been written
+        down, unless the forward does not run by the same code: of other bits, no element is equal to the maximum."""
         seeds, self._seeds = self._seeds, []
         if not seeds:
             return
@@ -195,10 +197,11 @@ class Capture:
         read = _inputs_read(whole, [j for j, _ in seeds]) if second is None else _inputs_read(second.first)
         if second is not None and isinstance(second.second, Graph):
             read |= _inputs_read(second.second)
-        self.outputs, backward, kept, taken = divide(
-            trace.builder, self.nodes, values, self.outputs, cotangents, grads, self.visible, [i for _, i in self.updates],
-            again,
-        )
+        name, nodes = trace.builder.name, trace.builder.nodes
+        joint = Joint(nodes[: self.nodes], nodes[self.nodes :], values, self.outputs, cotangents, grads)
+        fused = with_attention(name, joint) if again else None
+        self.outputs, backward, kept, taken = divide(name, fused or joint, self.visible, [i for _, i in self.updates], again)
+        self._fused = None if fused is None else extract(name, fused.inputs, fused.ahead, self.outputs)
         function = ArrayFunction(backward, backend)
         read = frozenset(i for i in read if i < len(inputs)) | frozenset(taken)
         self.differentiable = Differentiable(
@@ -252,7 +255,7 @@ class Capture:
         """All that a call computes, as one graph. The trace is over then."""
         if self.differentiable is None:
             return trace.builder.finish(self.outputs)
-        graph = self._extract(trace)
+        graph = self._extract(trace) if self._fused is None else self._fused
         trace.builder.abandon()
         return graph
 

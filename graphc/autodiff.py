@@ -7,11 +7,15 @@ comes out is a graph like any other, and can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import graphc.ops as ops
 from graphc.ir import Builder, Graph, Node, Value, copy_node, inline
 from graphc.op import apply_joint, apply_vjp, vjp_rule
+from graphc.passes.attention import attention
+from graphc.passes.cse import cse
 from graphc.passes.prune import prune
+from graphc.passes.simplify import simplify
 from graphc.recompute import chain, current_budget, kept
 
 _MOST_AGAIN = 30.0
@@ -159,28 +163,50 @@ def partition(
     numbers are the fourth), and `cotangents`; it returns `results`. Of `outputs` the first `lasting` ones may be kept
     for the backward as they are; inputs with numbers in `changed` will be something else by then.
     """
-    ahead = builder.nodes[:forward]
+    ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     returned, backward_graph, kept, taken = divide(
-        builder, forward, inputs, outputs, cotangents, results, lasting, changed
+        builder.name, Joint(ahead, behind, inputs, outputs, cotangents, results), lasting, changed
     )
     builder.abandon()
     return extract(builder.name, inputs, ahead, returned), backward_graph, kept, taken
 
 
+class Joint(NamedTuple):
+    """A forward and a backward pass: the nodes of each, and where they begin and end."""
+
+    ahead: Sequence[Node]
+    behind: Sequence[Node]
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
+    cotangents: Sequence[Value]
+    results: Sequence[Value]
+
+
+def with_attention(name: str, joint: Joint) -> Joint | None:
+    """The passes with ops of their own for attention and its derivative, which are to be recognised before the two are parted;
+    None where there is none."""
+    if not {node.op for node in joint.ahead}.issuperset((ops.matmul, ops.exp, ops.amax, ops.div)):
+        return None  # there is no softmax
+    ends = (*joint.outputs, *joint.results)
+    graph = extract(name, (*joint.inputs, *joint.cotangents), (*joint.ahead, *joint.behind), ends)
+    graph = attention(cse(simplify(graph)))
+    if not any(node.op is ops.attention_backward for node in graph.nodes):
+        return None
+    count, outputs = len(joint.inputs), graph.outputs[: len(joint.outputs)]
+    live = {value.node for value in outputs}
+    for node in reversed(graph.nodes):
+        if node in live:
+            live.update(value.node for value in node.operands)
+    ahead, behind = ([node for node in graph.nodes if (node in live) == first] for first in (True, False))
+    return Joint(ahead, behind, graph.inputs[:count], outputs, graph.inputs[count:], graph.outputs[len(outputs) :])
+
+
 def divide(
-    builder: Builder,
-    forward: int,
-    inputs: Sequence[Value],
-    outputs: Sequence[Value],
-    cotangents: Sequence[Value],
-    results: Sequence[Value],
-    lasting: int,
-    changed: Collection[int] = (),
-    again: bool = True,
+    name: str, joint: Joint, lasting: int, changed: Collection[int] = (), again: bool = True
 ) -> tuple[list[Value], Graph, list[int], list[int]]:
     """`partition`, but for the forward graph: the values that it is to return come in its place. Unless `again`, what the
     forward makes of its inputs is carried over, all that the backward takes."""
-    ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
+    ahead, behind, inputs, outputs, cotangents, results = joint
     known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
     lost = {inputs[i] for i in changed}
     remade = _remade(ahead, [value for value in inputs if again and value not in lost], set(known))
@@ -203,7 +229,7 @@ def divide(
     returned = [*outputs, *(r for r in residuals if r not in known)]
     known |= {value: j for j, value in enumerate(returned) if j >= len(outputs)}
     given = [*residuals, *(inputs[i] for i in taken), *cotangents]
-    backward_graph = extract(f"{builder.name}.backward", given, [*remade, *behind], results)
+    backward_graph = extract(f"{name}.backward", given, [*remade, *behind], results)
     return returned, backward_graph, [known[r] for r in residuals], taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import graphc
 import graphc.ops as ops
 from graphc import runtime
 from graphc.compiler import compile_graph
+from graphc.config import override
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.kernel import Attention, AttentionBackward
@@ -217,6 +219,41 @@ def test_weights_that_are_used_beside_the_derivative_are_computed() -> None:
     assert not any(isinstance(kernel, Attention) for kernel in kernels_of(function, *arrays))
     for got, want in zip(graphc.compile(function)(*arrays), function(*arrays), strict=True):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-4, atol=2e-6)
+
+
+def called(function: Callable[..., Any], *args: graphc.Tensor) -> list[np.ndarray]:
+    """The result of a function and its gradients, of the first order and the second."""
+    args = tuple(x.detach().requires_grad_() for x in args)
+    out = function(*args)
+    first = graphc.autograd.grad((out * out).sum(), args, create_graph=True)
+    second = graphc.autograd.grad(sum((x * x).sum() for x in first), args)
+    return [x.detach().numpy() for x in (out, *first, *second)]
+
+
+@pytest.mark.parametrize("way", ["compiled", "eager"])
+def test_the_derivative_from_outside(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    module = sys.modules["graphc.schedule.lower"]
+    kernels = module.attention_kernels  # type: ignore[attr-defined]
+
+    def noted(name: str, node: Any, *rest: Any) -> Any:
+        made.append(node.op.name)
+        return kernels(name, node, *rest)
+
+    monkeypatch.setattr(module, "attention_kernels", noted)
+    shape = (2, 5, 80, 24) if way == "compiled" else (2, 5, 81, 24)  # of its own: what is made already is not made again
+    arrays = [graphc.tensor(x) for x in draw(*[shape] * 3)]
+
+    def function(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor) -> graphc.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    with override(cache_dir=None):
+        found = called(graphc.compile(function) if way == "compiled" else function, *arrays)
+    assert {"attention", "attention_backward"} <= set(made)
+    with override(fuse_eager=False):
+        wanted = called(function, *arrays)
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-6 * np.abs(want).max())
 
 
 def test_heads_are_read_where_they_stand() -> None:
