@@ -35,6 +35,8 @@ from graphc.variants import SizedExecutable
 VERIFIED = "verified "
 """Before the name of a back end, or alone: each run is compared with the definitions of the ops."""
 _MOST_KEPT = 1024
+_MANY = 200
+"""Nodes of a graph whose compilation leaves much unused memory behind."""
 _executables: dict[Any, Executable] = {}
 _compiling: WeakValueDictionary[Any, threading.Lock] = WeakValueDictionary()
 """A lock for each graph that is being compiled, or looked up, by some thread."""
@@ -88,6 +90,8 @@ def _compile(graph: Graph, layout: Layout, name: str) -> Executable:
     start = time.perf_counter()
     with garbage.kept_for_now():
         made = get_backend(name).compile(graph, layout)
+    if len(graph.nodes) >= _MANY:
+        garbage.give_back()
     note(1, f"graphc: {graph.name}: compiled for {name} in {1e3 * (time.perf_counter() - start):.1f} ms")
     return made
 

@@ -1,4 +1,4 @@
-"""Compiling without Python's search for garbage in between.
+"""Compiling without Python's search for garbage in between, and giving back what it has taken of memory.
 
 A compilation makes hundreds of thousands of objects that stay until it is over, and each few hundred of them have Python go
 through all objects of the process, for cycles that nobody needs any more: that took two thirds of the time of the passes.
@@ -6,11 +6,14 @@ through all objects of the process, for cycles that nobody needs any more: that 
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class _State:
@@ -49,6 +52,21 @@ def kept_for_now() -> Iterator[None]:
             state.blocks -= 1
             if state.blocks == 0 and state.enabled:
                 gc.enable()
+
+
+def give_back() -> None:
+    """Have the C library return memory that nobody uses to the system, where it can: glibc keeps what is freed in between
+    what is not. Takes about a millisecond."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Any:
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _forget_blocks() -> None:

@@ -89,3 +89,15 @@ def test_several_values_that_are_cheap_to_compute_from_one_are_kept_as_that_one(
     stored = {s.buffer for kernel in kernels for s in (kernel.epilogue if isinstance(kernel, Gemm) else kernel.statements())
               if isinstance(s, Store) and s.buffer.role == "temporary"}  # fmt: skip
     assert len(stored) == 2, "what the first product comes to, and what the second one reads"
+
+
+def test_what_is_normalised_is_not_kept_beside_what_is_centered() -> None:
+    b, (x, y, weight), arrays = build((256, 160), (160, 160), (160,))
+    centered = x - ops.reshape(ops.sum(x, (1,)), (256, 1)) / 160.0
+    scale = ops.rsqrt(ops.reshape(ops.sum(centered * centered, (1,)), (256, 1)) / 160.0)
+    normal = centered * scale
+    slope = ops.matmul(normal * weight, y)
+    kernels = check(b.finish([ops.sum(slope * normal, (0,)), ops.sum(slope * centered, (1,))]), arrays)
+    stored = {s.buffer for kernel in kernels for s in (kernel.epilogue if isinstance(kernel, Gemm) else kernel.statements())
+              if isinstance(s, Store) and s.buffer.role == "temporary" and s.buffer.size == x.type.size}  # fmt: skip
+    assert len(stored) == 3, "what is centered, what is multiplied, and what that comes to"

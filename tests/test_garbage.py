@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import graphc
-from graphc.garbage import kept_for_now
+from graphc.garbage import give_back, kept_for_now
 
 
 def test_blocks_nest_and_end_by_exceptions() -> None:
@@ -48,6 +51,25 @@ def test_threads_that_overlap() -> None:
     go_on.set()
     thread.join()
     assert gc.isenabled()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say how much memory a process has")
+def test_memory_is_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    give_back()
+    kept, size = [], 1 << 16
+    for _ in range(1000):  # the small ones keep the large ones from going back by themselves
+        large = np.ones(size, np.uint8)
+        kept.append((large, np.ones(4096, np.uint8)))
+    small = [pair[1] for pair in kept]
+    before = resident()
+    del kept, large
+    give_back()
+    assert len(small) == 1000
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        assert resident() < before - 500 * size
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -24,6 +24,8 @@ _CHEAP = 1.0
 """Nanoseconds of an op that is sooner done twice than written to memory and read."""
 _SMALL = 64
 """A value of so few elements costs no memory to speak of."""
+_FEW = 64
+"""How many times larger a result is than operands that stay in a cache as they are read again and again."""
 _COPIES = 4
 """How often a value may be computed rather than be written to memory."""
 _BESIDE = 1
@@ -157,15 +159,22 @@ def _results(nodes: Iterable[Node]) -> dict[Value, None]:
     return dict.fromkeys(result for node in nodes for result in node.results)
 
 
-def _is_computed_again(value: Value, source: Value, users: dict[Value, list[Node]]) -> bool:
-    """Whether a value is sooner computed again where it is used, from `source` alone, than written to memory and read."""
+def _is_computed_again(value: Value, source: Value, users: dict[Value, list[Node]], roots: Collection[Value] = ()) -> bool:
+    """Whether a value is sooner computed again where it is used, from `source` and little else, than written to memory and
+    read. Of the `roots`, each is in memory."""
     made = value.node
     if made is None or not made.op.elementwise or made.op.nanoseconds > _CHEAP:
         return False
     if any(not user.op.elementwise for user in users[value]):
         return False
-    large = [v for v in dict.fromkeys(made.operands) if estimate(_moved(v).type.size) > 1]
-    return large == [source] and source.dtype.itemsize <= value.dtype.itemsize
+    most = max(1, estimate(value.type.size) // _FEW)
+    small = {v for v in made.operands if estimate(_moved(v).type.size) <= most and (_moved(v) in roots or _is_there(_moved(v)))}
+    return set(made.operands) - small == {source} and source.dtype.itemsize <= value.dtype.itemsize
+
+
+def _is_there(value: Value) -> bool:
+    """Whether a value is in memory or a number in the code, whatever is fused."""
+    return value.node is None or not value.node.operands or value.node.op.is_anchor
 
 
 def _moved(value: Value) -> Value:
@@ -207,7 +216,7 @@ def _recomputed(graph: Graph, roots: dict[Value, Root], steady: Collection[Value
     for value, root in list(roots.items()):
         if value.node is None or not root.is_map or value in outputs:
             continue
-        if any(source in roots and _is_computed_again(value, source, users) for source in value.node.operands):
+        if any(source in roots and _is_computed_again(value, source, users, roots) for source in value.node.operands):
             del roots[value]
     return roots
 
