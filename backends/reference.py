@@ -61,6 +61,10 @@ class ReferenceBackend:
                     raise NumberNeeded(size)
         return ReferenceExecutable(graph)
 
+    def source(self, graph: Graph) -> str:
+        """The graph, which is interpreted as it is."""
+        return str(graph)
+
     def view(self, spec: ViewSpec) -> None:
         """None: Python makes views."""
 

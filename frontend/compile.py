@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
 
+from graphc.backend import get_backend
 from graphc.compiler import VERIFIED
 from graphc.config import config
 from graphc.errors import ArgumentTypeError
@@ -264,6 +265,18 @@ class CompiledFunction:
             return Branching(recording, self._by_python, self.options.memory_budget)
         return Compiled(self.function, self._name, args, kwargs, self.options.backend, recording=recording)
 
+    def source(self, *args: Any, **kwargs: Any) -> str:
+        """What a call with these arguments would be compiled to, without running it: CUDA C++ with `backend="cuda"`, which
+        takes no GPU; with "llvm" its kernels as pseudo-code.
+
+        >>> import graphc
+        >>> double = graphc.compile(lambda x: x * 2, backend="cuda")
+        >>> "__global__" in double.source(graphc.ones(3))
+        True
+        """
+        made = Compiled(self.function, self._name, args, kwargs, self.options.backend)
+        return get_backend(self.options.backend or config.backend).source(made.graph)
+
     def explain(self) -> str:
         """The graphs that there are, what each of them rests on, and why the function was traced."""
         graphs = [g for found in self._graphs.values() for g in found if not g.is_bound]
@@ -294,7 +307,7 @@ class CompiledModule(Module):
 
     def __getattribute__(self, name: str) -> Any:
         own = object.__getattribute__(self, "__dict__")
-        if name in ("_original", "_compiled", "__class__", "__dict__", "__call__", "forward", "explain"):
+        if name in ("_original", "_compiled", "__class__", "__dict__", "__call__", "forward", "explain", "source"):
             return own[name] if name in own else object.__getattribute__(self, name)
         return getattr(own["_original"], name) if "_original" in own else object.__getattribute__(self, name)
 
@@ -312,6 +325,10 @@ class CompiledModule(Module):
 
     def __iter__(self) -> Any:
         return iter(self._original)
+
+    def source(self, *args: Any, **kwargs: Any) -> str:
+        """See `CompiledFunction.source`."""
+        return self._compiled.source(*args, **kwargs)
 
     def explain(self) -> str:
         """The graphs that were made, and why."""

@@ -21,7 +21,7 @@ from graphc.op import OpDef
 from graphc.passes.pipeline import DEFAULT
 from graphc.types import DType, TensorType
 
-BACKENDS = ("llvm", "reference")
+BACKENDS = ("llvm", "cuda", "reference")
 """The names that `get_backend` knows."""
 
 
@@ -348,6 +348,10 @@ class Backend(Protocol):
     def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = DEFAULT) -> Executable:
         """Put a graph through the passes of these names, and compile it; or load what has been made of it before. Sizes are
         numbers; or, while facts are relied on (see `graphc.sizes`), symbols. NumberNeeded where it takes numbers."""
+        ...
+
+    def source(self, graph: Graph) -> str:
+        """What is compiled for a graph whose sizes are numbers, as text. That takes nothing of the device."""
         ...
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:

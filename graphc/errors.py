@@ -158,5 +158,9 @@ class BackendError(GraphcError):
     """A back end that does not exist or cannot run here."""
 
 
+class OutOfMemoryError(GraphcError, MemoryError):
+    """A device without enough free memory."""
+
+
 class PackageError(GraphcError, ValueError):
     """A saved file that is damaged, not ours, or newer than this version."""

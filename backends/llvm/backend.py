@@ -227,6 +227,10 @@ class LLVMBackend:
             keep_artifact(key, made, graph)
         return LLVMExecutable(graph, made, module, program)
 
+    def source(self, graph: Graph) -> str:
+        """The kernels for the host's CPU, as pseudo-code."""
+        return str(_program(graph, Layout.plain(graph), DEFAULT, Target.host()))
+
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""
         return make_eager(spec, Target.host())

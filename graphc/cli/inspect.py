@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphc.backend import get_backend
 from graphc.cli.files import is_package, read_graphs
 from graphc.errors import ArgumentError
 
@@ -30,6 +31,7 @@ _EXAMPLE = 64
 def inspect(
     file: Annotated[str, typer.Argument(help="A saved program (.gcz) or a graph's text (.gir).")],
     graph: Annotated[bool, typer.Option("--graph", help="Print the text of the graphs instead.")] = False,
+    cuda: Annotated[bool, typer.Option("--cuda", help="Print the CUDA kernels of the graphs instead.")] = False,
     entry: Annotated[str | None, typer.Option(help="Only this entry, or graph.")] = None,
 ) -> None:
     """Show inputs, outputs, state, ops with what they compute, and weights of a saved program, or those of a graph."""
@@ -40,6 +42,9 @@ def inspect(
     if graph:
         for _, one in _chosen(file, read_graphs(file), entry):
             typer.echo(str(one))
+    elif cuda:
+        for _, one in _chosen(file, read_graphs(file), entry):
+            typer.echo(get_backend("cuda").source(one))
     elif is_package(file):
         from graphc.package import read_package
 

@@ -23,12 +23,14 @@ from graphc.kernel import (
     Statement,
     Store,
 )
+from graphc.schedule import threads
 from graphc.schedule.columns import cut_columns
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import cut_loop, substitute_statements
+from graphc.schedule.threads import masked
 from graphc.schedule.tiles import map_in_tiles
 from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size, int64
@@ -85,6 +87,8 @@ def _map_nest(name: str, axes: list[Axis], stores: Sequence[Store], machine: Mac
     tiled = map_in_tiles(name, axes, stores, machine)
     if tiled is not None:
         return tiled
+    if machine.threads:
+        return threads.map_nest(name, axes, stores, cost(values, axes[-1]))
     lane_axis = axes[-1]
     lanes = choose_lanes(values, lane_axis, machine)
     grid, body = block([*axes[:-1]], lane_axis, tuple(stores), lanes, values)
@@ -173,6 +177,11 @@ def reduce_along(
     axes, apart, (accumulate, *after) = merge_axes(list(order), [accumulate, *after], along)
     inner = [axis for axis in axes if axis in apart]
     outer = [axis for axis in axes if axis not in apart]
+    if machine.threads:
+        size = _piece_for_threads(outer, inner, axes)
+        if size is not None:
+            return _split_reduction(name, outer, inner, axes, accumulate, after, machine, temporary, size)
+        return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
     pieces = cut_columns(name, outer, inner, axes, accumulate, machine, temporary)
     if pieces is not None:
         first, axis, again = pieces
@@ -182,6 +191,14 @@ def reduce_along(
     if total > _SPLIT and steps * 8 < total and inner:
         return _split_reduction(name, outer, inner, axes, accumulate, after, machine, temporary)
     return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
+
+
+def _piece_for_threads(outer: Sequence[Axis], inner: Sequence[Axis], order: Sequence[Axis]) -> int | None:
+    if not inner:
+        return None
+    cut = max(inner, key=lambda a: a.extent)
+    others = math.prod(int(a.extent) for a in inner) // int(cut.extent)
+    return threads.piece_of(cut, others, math.prod(int(a.extent) for a in outer), not outer or order[-1] in inner)
 
 
 def as_read(value: Expr, axes: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -224,7 +241,11 @@ def _reduction_nest(
     accumulator, values = accumulate.accumulator, [accumulate.value, *(s.value for s in after)]
     work: Size = math.prod(a.extent for a in inner)
     total = max(1, estimate(work))
-    if not outer or (order[-1] in inner and order[-1].extent >= _SHORT):
+    along_rows = not outer or (order[-1] in inner and order[-1].extent >= _SHORT)
+    if machine.threads:
+        nest = threads.row_nest if along_rows and inner else threads.column_nest
+        return nest(name, outer, inner, accumulate, after, total * cost(values))
+    if along_rows:
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
         lanes = choose_lanes([accumulate.value], order[-1], machine, 4) if order else 0
@@ -257,15 +278,16 @@ def _reduction_nest(
 
 def _split_reduction(
     name: str, outer: list[Axis], inner: list[Axis], order: list[Axis], accumulate: Accumulate, after: list[Store],
-    machine: Machine, temporary: Callable[[str, DType, int], Buffer],
+    machine: Machine, temporary: Callable[[str, DType, int], Buffer], size: int | None = None,
 ) -> list[Kernel]:
-    """Two kernels: sums of pieces of fixed length, and the sum of those."""
+    """Two kernels: sums of pieces of fixed length, which may be given, and the sum of those."""
     accumulator = accumulate.accumulator
     cut = max(inner, key=lambda a: a.extent)
     others = math.prod(a.extent for a in inner) // cut.extent
     in_lanes = order[-1].extent if order[-1] in outer else 1
-    size = max(1, 4 * _STEP // max(1, others * min(in_lanes, 1024)))
-    size = min(cut.extent, -(-size // 64) * 64 if cut is order[-1] else size)
+    if size is None:
+        size = max(1, 4 * _STEP // max(1, others * min(in_lanes, 1024)))
+        size = min(cut.extent, -(-size // 64) * 64 if cut is order[-1] else size)
     count = -(-cut.extent // size)
     piece, within = Axis("piece", count), Axis(cut.name, size)
     whole = {cut.value: ix.plus(ix.times(piece.value, size), within.value)}
@@ -278,7 +300,8 @@ def _split_reduction(
     place = ix.plus(ix.times(piece.value, steps), ix.ravel(result_index, [a.extent for a in outer]))
     value = ix.substitute(accumulate.value, whole)
     if inside is not None:
-        value = _masked(value, inside, kernel.constant(accumulator.initial, accumulator.dtype))
+        neutral = kernel.constant(accumulator.initial, accumulator.dtype)
+        value = Expr("where", (inside, masked(value, inside), neutral), value.dtype)
     first_inner = [within if a is cut else a for a in inner]
     first_order = [piece, *(within if a is cut else a for a in order)]
     first = _reduction_nest(
@@ -289,19 +312,6 @@ def _split_reduction(
     again = kernel.load(partial, ix.plus(ix.times(pieces.value, steps), ix.ravel(result_index, [a.extent for a in outer])))
     last_order = [pieces, *outer]
     return [first, _reduction_nest(name, outer, [pieces], last_order, Accumulate(accumulator, again), after, machine)]
-
-
-def _masked(value: Expr, inside: Expr, neutral: Expr) -> Expr:
-    """The value where `inside` holds, else the neutral number; nothing is read elsewhere."""
-    done: dict[Expr, Expr] = {}
-    for e in value.walk():
-        args = tuple(done[a] for a in e.args)
-        if e.op == "load":
-            mask = ix.both(args[1] if len(args) > 1 else None, inside)
-            done[e] = kernel.load(e.attr, args[0], mask)
-        else:
-            done[e] = e if args == e.args else Expr(e.op, args, e.dtype, e.attr)
-    return Expr("where", (inside, done[value], neutral), value.dtype)
 
 
 # Axes

@@ -202,8 +202,8 @@ class _Lowering:
         steady = [self.inputs[i] for i in sorted(self.steady)]
         division = divide(self.kernels, steady, [check.buffer for check in self.checks])
         prepared = keep(division.kept)
-        preparation, temporaries = merge_kernels(division.once, self._in_arena(division.once), {})
-        kernels, others = merge_kernels(division.always, self._in_arena(division.always), same_memory)
+        preparation, temporaries = merge_kernels(division.once, self._in_arena(division.once), {}, self.machine)
+        kernels, others = merge_kernels(division.always, self._in_arena(division.always), same_memory, self.machine)
         if config.verify:
             for kernel in (*preparation, *kernels):
                 verify_kernel(kernel)

@@ -15,6 +15,12 @@ class Machine:
     """
 
     vector_bytes: int = 16
+    threads: bool = False
+    """Whether there are very many threads, as on a GPU: each element of a map is a step of its own, and lanes are threads that
+    take a step together."""
+    local_bytes: int = 1 << 16
+    """How much memory of its own a step of a grid may have: of a thread's stack, which is half a megabyte on some systems, or
+    of what the threads of a group share."""
 
     def lanes(self, dtype: DType, registers: int = 1) -> int:
         """How many elements of dtype fill that many vector registers."""

@@ -15,20 +15,22 @@ import graphc.index as ix
 import graphc.kernel as kernel
 from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Statement, Store
 from graphc.memory import live_ranges
+from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
+from graphc.schedule.threads import in_rows
 from graphc.sizes import estimate
 from graphc.types import Size
 
 _LOCAL_BYTES = 1 << 14
-"""How much of the stack one buffer may take."""
-_STACK_BYTES = 1 << 16
-"""How much of the stack all buffers of a kernel may take: threads have half a megabyte on some systems."""
+"""How much local memory one buffer may take."""
+_FEW_BYTES = 64
+"""How much of it may be a single thread's, where there are very many."""
 _LONGEST = 16
 """How many kernels become one: more gain nothing, and a function of hundreds takes long to compile."""
 
 
 def merge_kernels(
-    kernels: Sequence[Kernel], temporaries: Sequence[Buffer], same_memory: Mapping[Buffer, Buffer]
+    kernels: Sequence[Kernel], temporaries: Sequence[Buffer], same_memory: Mapping[Buffer, Buffer], machine: Machine
 ) -> tuple[list[Kernel], list[Buffer]]:
     """Merge neighbours where each step reads and overwrites only what the same step has touched.
 
@@ -40,14 +42,21 @@ def merge_kernels(
     for current in kernels:
         if run is not None and (run.take(current) or run.take(_row_by_row(current, run.grid))):
             continue
+        if run is not None and machine.threads:
+            if run.take(in_rows(current, run.grid)):
+                continue
+            rows = run.in_rows(current)
+            if rows is not None:
+                run = rows
+                continue
         if run is not None:
             merged.append(run.kernel())
-        run = _Run(current, same_memory) if isinstance(current, Loops) and current.grid else None
+        run = _Run(current, same_memory, machine) if isinstance(current, Loops) and current.grid else None
         if run is None:
             merged.append(current)
     if run is not None:
         merged.append(run.kernel())
-    return _make_local(merged, temporaries)
+    return _make_local(merged, temporaries, machine)
 
 
 def _row_by_row(kernel: Kernel, grid: Sequence[Axis]) -> Kernel:
@@ -95,10 +104,11 @@ class _Use:
 class _Run:
     """Neighbouring kernels that become one."""
 
-    def __init__(self, first: Loops, same_memory: Mapping[Buffer, Buffer]) -> None:
+    def __init__(self, first: Loops, same_memory: Mapping[Buffer, Buffer], machine: Machine) -> None:
         self.grid = first.grid
         self.members = [first]
         self._same_memory = same_memory
+        self._machine = machine
         self._uses = self._uses_of(first)
 
     def _uses_of(self, loops: Loops) -> dict[Buffer, _Use]:
@@ -109,11 +119,22 @@ class _Run:
             use.written |= bool(accesses.stores)
         return uses
 
+    def in_rows(self, following: Kernel) -> _Run | None:
+        """These maps row by row together with what follows them, which reduces rows; None where that cannot be."""
+        if not isinstance(following, Loops) or not following.grid or len(following.grid) >= len(self.grid):
+            return None
+        members = [in_rows(member, following.grid) for member in self.members]
+        if any(row is member for row, member in zip(members, self.members)):
+            return None
+        first, *others = (member for member in members if isinstance(member, Loops))
+        run = _Run(first, self._same_memory, self._machine)
+        return run if all(map(run.take, (*others, following))) else None
+
     def take(self, kernel: Kernel) -> bool:
         """Add a kernel if its steps depend on no other steps of the run; tells whether it did."""
         if not isinstance(kernel, Loops) or [a.extent for a in kernel.grid] != [a.extent for a in self.grid]:
             return False
-        if len(self.members) == _LONGEST or _local_bytes((*self.members, kernel)) > _STACK_BYTES:
+        if len(self.members) == _LONGEST or _local_bytes((*self.members, kernel)) > self._machine.local_bytes:
             return False
         body = substitute_statements(kernel.body, {b.value: a.value for a, b in zip(self.grid, kernel.grid)})
         before = self._last_stores()
@@ -179,15 +200,20 @@ def _part(offsets: Iterable[Expr], grid: Sequence[Axis]) -> Size | None:
     return size
 
 
-def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[list[Kernel], list[Buffer]]:
-    """Put temporaries that live within the steps of one kernel on its stack."""
+def _make_local(
+    kernels: list[Kernel], temporaries: Sequence[Buffer], machine: Machine
+) -> tuple[list[Kernel], list[Buffer]]:
+    """Put temporaries that live within the steps of one kernel in its local memory."""
     ranges = live_ranges(kernels, temporaries)
     local: dict[Buffer, Buffer] = {}
     for number, current in enumerate(kernels):
         if not isinstance(current, Loops) or not current.grid:
             continue
         own: dict[Buffer, Buffer] = {}
-        left = _STACK_BYTES - _local_bytes([current])
+        left = machine.local_bytes - _local_bytes([current])
+        most = _LOCAL_BYTES
+        if machine.threads and not any(isinstance(s, Loop) and s.lanes > 1 for s in current.statements()):
+            most = _FEW_BYTES
         for buffer, accesses in current.accesses.items():
             if ranges.get(buffer) != (number, number):
                 continue
@@ -195,8 +221,8 @@ def _make_local(kernels: list[Kernel], temporaries: Sequence[Buffer]) -> tuple[l
             if size is None:
                 continue
             nbytes = size * buffer.dtype.itemsize
-            room = nbytes if isinstance(nbytes, int) else _LOCAL_BYTES
-            if room <= min(_LOCAL_BYTES, left) and estimate(nbytes) <= room and nbytes <= room:
+            room = nbytes if isinstance(nbytes, int) else most
+            if room <= min(most, left) and estimate(nbytes) <= room and nbytes <= room:
                 own[buffer] = Buffer(buffer.name, buffer.dtype, room // buffer.dtype.itemsize, "local")
                 left -= room
         if own:

@@ -30,6 +30,7 @@ from graphc.schedule.layout import memory_order
 from graphc.schedule.loops import as_read, reduce_along, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
+from graphc.schedule.threads import column_nest
 from graphc.sizes import estimate, is_static
 from graphc.types import DType
 
@@ -115,6 +116,8 @@ def _small(
     total = max(1, estimate(math.prod(a.extent for a in k)))
     values = [accumulate.value, *(s.value for s in after)]
     accumulator = accumulate.accumulator
+    if machine.threads:
+        return column_nest(name, (*rows, *n), k, accumulate, after, total * cost(values))
     if not n:
         lanes = choose_lanes(values, k[-1], machine, 4) if k else 0
         body: tuple[Statement, ...] = (accumulate,)

@@ -35,7 +35,7 @@ def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target
     offset = target.place((*at[:axis], place, *at[axis + 1 :]))
     store = Store(target.buffer, offset, kernel.load(target.buffer, offset, inside) + elements.at(src, at), inside)
     inner = axes[axis + 1 :]
-    if inner and not _depends(place, inner[-1]):
+    if inner and not _depends(place, inner[-1]) and not machine.threads:
         return _by_rows(name, axes, axis, store, machine)
     loop: Statement = Loop(axes[axis], (store,))
     grid = tuple(a for k, a in enumerate(axes) if k != axis)

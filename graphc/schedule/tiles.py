@@ -23,6 +23,7 @@ from graphc.kernel import Axis, Buffer, Expr, Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import last_limit, substitute_statements
+from graphc.schedule.threads import turned_nest
 from graphc.sizes import ceil_div, estimate
 
 _SIDE = 64
@@ -46,6 +47,8 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
     sides = _turned_operands(axes, stores)
     if not sides:
         return None
+    if machine.threads:
+        return turned_nest(name, axes, sides, stores, cost([store.value for store in stores], axes[-1]))
     lane_axis = axes[-1]
     tiled = [axis for axis in axes if axis in {*sides.values(), lane_axis}]
     square = min(_SQUARE, machine.vector_bytes // max(load.dtype.itemsize for load in sides))

@@ -1,0 +1,102 @@
+"""From a graph to kernels on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
+from graphc.backends.cuda.driver import Driver
+from graphc.backends.cuda.program import Rendered, render, translation_unit
+from graphc.backends.cuda.run import Runner
+from graphc.dims import Dim
+from graphc.ir import Graph
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
+from graphc.sizes import NumberNeeded
+
+MACHINE = Machine(vector_bytes=512, threads=True, local_bytes=40 << 10)
+"""Lanes are threads: of a warp, or of a few."""
+
+
+PASSES = tuple(name for name in pipeline.DEFAULT if name != "layout")
+"""Operands go through shared memory, in which it does not matter in which blocks they stand."""
+
+
+class CUDAExecutable:
+    """A graph whose kernels run one after another on a GPU."""
+
+    def __init__(self, graph: Graph, rendered: Rendered, driver: Driver) -> None:
+        self.inputs = tuple(v.type for v in graph.inputs)
+        self.outputs = tuple(v.type for v in graph.outputs)
+        self.rendered = rendered
+        self._runner = Runner(rendered, driver)
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Compute into `outputs`, arrays of the GPU as the inputs are. Kernels are under way when this returns."""
+        self._runner.run(inputs, outputs)
+
+    @property
+    def preparation(self) -> None:
+        """None: everything is computed at each run."""
+
+    def at(self, sizes: Mapping[str, int]) -> CUDAExecutable:
+        """There are no symbols."""
+        del sizes
+        return self
+
+    def entry(self, spec: EntrySpec) -> None:
+        """Everything goes by way of Python."""
+        del spec
+
+
+class CUDABackend:
+    """Compiles for the GPU in use."""
+
+    name = "cuda"
+
+    def __init__(self, driver: Driver | None = None) -> None:
+        self._driver = driver
+
+    @property
+    def driver(self) -> Driver:
+        """What memory is taken from, and kernels are launched by; BackendError where there is no GPU."""
+        if self._driver is None:
+            from graphc.backends.cuda.cupy_driver import CupyDriver
+
+            self._driver = CupyDriver()
+        return self._driver
+
+    def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = PASSES) -> CUDAExecutable:
+        """Render the kernels, and compile them. Sizes have to be numbers."""
+        return CUDAExecutable(graph, rendered(graph, layout, passes), self.driver)
+
+    def source(self, graph: Graph) -> str:
+        """The CUDA C++ of a graph's kernels, with all that they call. That takes neither a GPU nor CuPy."""
+        return translation_unit(rendered(graph).functions)
+
+    def eager(self, spec: EagerSpec) -> None:
+        """Eager ops are kernels of their own."""
+        del spec
+
+    def view(self, spec: ViewSpec) -> None:
+        """None: Python makes views."""
+
+    def set_num_threads(self, threads: int) -> None:
+        """The GPU has its own."""
+        del threads
+
+    def get_num_threads(self) -> int:
+        """Python's one, which launches kernels."""
+        return 1
+
+
+def rendered(graph: Graph, layout: Layout | None = None, passes: Sequence[str] = PASSES) -> Rendered:
+    """The kernels of a graph for inputs of this layout. That takes no GPU."""
+    for value in graph.inputs:
+        for size in value.shape:
+            if isinstance(size, Dim):
+                raise NumberNeeded(size)
+    layout = layout or Layout.plain(graph)
+    graph = pipeline.run(graph, passes)
+    return render(lower(graph, MACHINE, strides=layout.strides, donated=dict(layout.donated)))

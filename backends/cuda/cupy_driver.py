@@ -1,0 +1,123 @@
+"""The driver of an NVIDIA GPU, by way of CuPy: its memory pool, its streams, and the CUDA driver that it loads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from graphc.backends.cuda import nvrtc
+from graphc.backends.cuda.program import translation_unit
+from graphc.disk_cache import DiskCache, cache_key
+from graphc.errors import BackendError, OutOfMemoryError
+
+_TOGETHER = 16
+"""Functions that are compiled at a time."""
+
+
+def import_cupy() -> Any:
+    """CuPy; BackendError where it is not installed, or finds no GPU."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError("CUDA needs CuPy, which is not installed", hint="pip install 'graphc[cuda]'") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(f"no CUDA device can be used here: {error}",
+                           hint="install NVIDIA's driver; `nvidia-smi` shows whether it finds a GPU") from error
+    if not count:
+        raise BackendError("no CUDA device can be used here: there is none", hint="ask graphc.cuda.is_available() first")
+    return cupy
+
+
+class CupyDriver:
+    """The GPU that is current when a method is called, and its current stream."""
+
+    def __init__(self) -> None:
+        self._cupy = import_cupy()
+        self._functions: dict[tuple[int, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def load(self, functions: Mapping[str, str]) -> int:
+        """Compile those functions that are not known yet on this device, or take their code from the disk cache."""
+        device = self._cupy.cuda.Device()
+        with self._lock:
+            new = [symbol for symbol in functions if (device.id, symbol) not in self._functions]
+            parts = [new[first : first + _TOGETHER] for first in range(0, len(new), _TOGETHER)]
+            architecture = f"sm_{device.compute_capability}"
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                codes = list(pool.map(lambda part: _code({s: functions[s] for s in part}, architecture), parts))
+            for part, code in zip(parts, codes, strict=True):
+                module = self._cupy.cuda.function.Module()
+                module.load(code)
+                for symbol in part:
+                    self._functions[device.id, symbol] = module.get_function(symbol)
+        return device.id
+
+    def launch(self, module: int, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
+        """Launch a function on the current stream."""
+        self._functions[module, symbol]((blocks, 1, 1), (threads, 1, 1), tuple(addresses))
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Capture what `run` launches in a CUDA graph."""
+        stream = self._cupy.cuda.Stream()
+        with stream:
+            stream.begin_capture()
+            try:
+                run()
+            finally:
+                graph = stream.end_capture()
+        return graph.launch
+
+    def allocate(self, nbytes: int) -> Any:
+        """Memory of CuPy's pool; OutOfMemoryError where there is not enough."""
+        try:
+            return self._cupy.cuda.alloc(nbytes)
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"CUDA out of memory: {error}",
+                                   hint="free tensors, use smaller batches, or call graphc.cuda.empty_cache()") from error
+
+    def address(self, memory: Any) -> int:
+        """Where memory of the pool, or an array, begins."""
+        return memory.data.ptr if isinstance(memory, self._cupy.ndarray) else memory.ptr
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        """Copy from the host, after the kernels before."""
+        self._copy(address, array.ctypes.data, array.nbytes, self._cupy.cuda.runtime.memcpyHostToDevice)
+
+    def download(self, address: int, array: np.ndarray) -> None:
+        """Copy to the host, after the kernels before."""
+        self._copy(array.ctypes.data, address, array.nbytes, self._cupy.cuda.runtime.memcpyDeviceToHost)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy on the GPU."""
+        runtime = self._cupy.cuda.runtime
+        runtime.memcpyAsync(target, source, nbytes, runtime.memcpyDeviceToDevice, self._stream())
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Set memory of the GPU to zero."""
+        self._cupy.cuda.runtime.memsetAsync(target, 0, nbytes, self._stream())
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        """Copy, and wait until that is done: the host's memory may be gone, or be looked at, after it."""
+        self._cupy.cuda.runtime.memcpyAsync(target, source, nbytes, kind, self._stream())
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def _stream(self) -> int:
+        return self._cupy.cuda.get_current_stream().ptr
+
+
+def _code(functions: Mapping[str, str], architecture: str) -> bytes:
+    """The code of functions, from the disk cache if it is there."""
+    source, cache = translation_unit(functions), DiskCache.configured()
+    key = cache_key("cuda", architecture, str(nvrtc.version()), *nvrtc.OPTIONS, source)
+    code = cache.get(key)
+    if code is None:
+        code = nvrtc.compile_source(source, architecture)
+        cache.put(key, code)
+    return code

@@ -1,0 +1,48 @@
+"""What a runner asks of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Driver(Protocol):
+    """Memory, and kernels that run in the order in which they are launched. Addresses are numbers."""
+
+    def load(self, functions: Mapping[str, str]) -> Any:
+        """Compile functions, by name; what `launch` finds them in."""
+        ...
+
+    def launch(self, module: Any, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
+        """Run a function on so many blocks of so many threads, with the addresses of its buffers."""
+        ...
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """What launches all at once that `run` launches, which does nothing else. It may or may not run meanwhile."""
+        ...
+
+    def allocate(self, nbytes: int) -> Any:
+        """Memory, aligned to 256 bytes, which is free again when the object is gone and the kernels before have run."""
+        ...
+
+    def address(self, memory: Any) -> int:
+        """Where memory begins: of `allocate`, or an array's of the caller."""
+        ...
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        """Copy the bytes of a contiguous array to the GPU."""
+        ...
+
+    def download(self, address: int, array: np.ndarray) -> None:
+        """Copy bytes from the GPU to a contiguous array, after the kernels before have run."""
+        ...
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy bytes from one place of the GPU's memory to another."""
+        ...
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Set bytes of the GPU's memory to zero."""
+        ...

@@ -1,0 +1,124 @@
+"""A program as CUDA source, and the steps by which it runs.
+
+Kernels that do the same with other buffers are one function, whose name says what stands in it: so functions of several
+programs can be compiled together, and compiled functions be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TypeAlias
+
+from graphc.backends.cuda.attention import render_attention
+from graphc.backends.cuda.gemm import render_gemm
+from graphc.backends.cuda.launch import Launch
+from graphc.backends.cuda.loops import render_loops
+from graphc.kernel import Attention, AttentionBackward, Buffer, Call, Check, Control, Gemm, Kernel, Program, writes
+from graphc.kernel_key import Place, kernel_key
+
+_NAME = "KERNEL"
+"""What a function is called until its text is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelStep:
+    """Launch a function on buffers, each moved by some bytes."""
+
+    launch: Launch
+    buffers: tuple[Buffer, ...]
+    shifts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallStep:
+    """Leave an op to its own definition."""
+
+    kernel: Call
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ControlStep:
+    """Run programs once, many times or not at all."""
+
+    kernel: Control
+    programs: Mapping[str, Rendered]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckStep:
+    """End the run where a boolean is true."""
+
+    check: Check
+
+
+Step: TypeAlias = KernelStep | CallStep | ControlStep | CheckStep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """The steps of a program, and the functions that they launch, by name, those of programs inside included."""
+
+    program: Program
+    steps: tuple[Step, ...]
+    functions: Mapping[str, str]
+
+
+def render(program: Program) -> Rendered:
+    """Render a program whose sizes are numbers, and that prepares nothing."""
+    known: dict[Hashable, tuple[Launch, list[Place]]] = {}
+    functions: dict[str, str] = {}
+    steps: list[Step] = []
+    for kernel in program.kernels:
+        match kernel:
+            case Call():
+                steps.append(CallStep(kernel))
+            case Control():
+                programs = {name: render(inner) for name, inner in kernel.programs.items()}
+                for inner in programs.values():
+                    functions.update(inner.functions)
+                steps.append(ControlStep(kernel, programs))
+            case _:
+                key, places = kernel_key(kernel)
+                if key not in known:
+                    text, launch = _function(kernel, [place.buffer for place in places])
+                    functions[launch.symbol] = text
+                    known[key] = launch, places
+                launch, first = known[key]
+                shifts = tuple((p.origin - q.origin) * p.buffer.dtype.itemsize for p, q in zip(places, first, strict=True))
+                if launch.blocks:
+                    steps.append(KernelStep(launch, tuple(place.buffer for place in places), shifts))
+        if program.checks:
+            written = writes(kernel)
+            steps += [CheckStep(check) for check in program.checks if check.buffer in written]
+    return Rendered(program, tuple(steps), functions)
+
+
+def _function(kernel: Kernel, buffers: list[Buffer]) -> tuple[str, Launch]:
+    """The text of a kernel's function, and its launch."""
+    match kernel:
+        case Gemm():
+            text, launch = render_gemm(kernel, _NAME, buffers)
+        case Attention() | AttentionBackward():
+            text, launch = render_attention(kernel, _NAME, buffers)
+        case _:
+            text, launch = render_loops(kernel, _NAME, buffers)  # type: ignore[arg-type]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    symbol = f"{re.sub('[^A-Za-z0-9_]', '_', kernel.name)}_{digest}"
+    return text.replace(f" {_NAME}(", f" {symbol}("), Launch(symbol, launch.blocks, launch.threads)
+
+
+@cache
+def header(name: str) -> str:
+    """A file of C++ that functions rely on."""
+    return (files(__package__) / name).read_text()
+
+
+def translation_unit(functions: Mapping[str, str], intrinsics: str | None = None) -> str:
+    """What is compiled: the functions, and before them all that they call. `intrinsics` stands in the place of
+    `intrinsics.cuh`."""
+    return "\n".join((intrinsics or header("intrinsics.cuh"), header("prelude.cuh"), *functions.values()))

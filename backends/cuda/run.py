@@ -1,0 +1,256 @@
+"""Running the steps of a program: kernels are launched one after another, and the host looks at numbers where it has to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import graphc.ops as ops
+from graphc.backends.cuda.driver import Driver
+from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, Rendered, Step
+from graphc.errors import DimError
+from graphc.kernel import Block, Buffer, Call
+
+_MOST_RECORDED = 8
+"""Recordings that a runner keeps: each holds for certain addresses of inputs and outputs, which repeat as the memory pool gives
+out the same memory again."""
+_SEEN = object()
+
+
+class Runner:
+    """One program on one GPU: its compiled functions, its constants, and memory for its temporaries."""
+
+    def __init__(self, rendered: Rendered, driver: Driver, module: Any = None) -> None:
+        self.program = rendered.program
+        self._parts = _parts(rendered.steps)
+        self._driver = driver
+        self._module = driver.load(rendered.functions) if module is None else module
+        self._arena = driver.allocate(int(self.program.arena)) if self.program.arena else None
+        self._fixed: dict[Buffer, int] = {}
+        """The addresses that are the same for all runs."""
+        self._constants: list[Any] = []
+        for buffer in self.program.constants:
+            assert buffer.data is not None
+            array = np.ascontiguousarray(buffer.data)
+            memory = driver.allocate(max(1, array.nbytes))
+            driver.upload(driver.address(memory), array)
+            self._constants.append(memory)
+            self._fixed[buffer] = driver.address(memory)
+        if self._arena is not None:
+            start = driver.address(self._arena)
+            self._fixed |= {buffer: start + int(buffer.offset) for buffer in self.program.temporaries}
+        self._is_inner = module is not None
+        self._recordings: dict[Any, Any] = {}
+        self._inner: dict[Rendered, Runner] = {
+            inner: Runner(inner, driver, self._module)
+            for _, step in self._parts if isinstance(step, ControlStep) for inner in step.programs.values()
+        }  # fmt: skip
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Compute into the memory of `outputs`."""
+        self.run_at([self._driver.address(a) for a in inputs], [self._driver.address(a) for a in outputs])
+
+    def run_at(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """The same by addresses."""
+        places = dict(self._fixed)
+        places.update(zip(self.program.inputs, inputs, strict=True))
+        places.update(zip(self.program.outputs, outputs, strict=True))
+        for number, (launches, step) in enumerate(self._parts):
+            self._launch(number, launches, places, (*inputs, *outputs))
+            match step:
+                case CallStep():
+                    self._call(step.kernel, places)
+                case CheckStep():
+                    if self._truth(places[step.check.buffer]):
+                        raise DimError(step.check.problem, expected=step.check.expected, at=step.check.at)
+                case ControlStep():
+                    _Control(self._driver, step, places, self._inner).run()
+
+    def _launch(
+        self, part: int, steps: Sequence[KernelStep], places: Mapping[Buffer, int], given: tuple[int, ...]
+    ) -> None:
+        """Launch kernels: those that ran with the same addresses before, as one."""
+        if len(steps) < 2 or self._is_inner:
+            self._launch_each(steps, places)
+            return
+        key = part, given
+        known = self._recordings.pop(key, None)
+        if known is None:
+            self._launch_each(steps, places)
+            known = _SEEN
+        else:
+            if known is _SEEN:
+                known = self._driver.record(lambda: self._launch_each(steps, places))
+            known()
+        self._recordings[key] = known  # the last that has been used
+        while len(self._recordings) > _MOST_RECORDED * len(self._parts):
+            del self._recordings[next(iter(self._recordings))]
+
+    def _launch_each(self, steps: Sequence[KernelStep], places: Mapping[Buffer, int]) -> None:
+        for step in steps:
+            addresses = [places[buffer] + shift for buffer, shift in zip(step.buffers, step.shifts)]
+            self._driver.launch(self._module, step.launch.symbol, step.launch.blocks, step.launch.threads, addresses)
+
+    def _truth(self, address: int) -> bool:
+        answer = np.empty(1, np.uint8)
+        self._driver.download(address, answer)
+        return bool(answer[0])
+
+    def _call(self, kernel: Call, places: Mapping[Buffer, int]) -> None:
+        """On the host: its operands are brought there, and its results back."""
+        on_host: dict[Buffer, np.ndarray] = {}
+        for block in (*kernel.operands, *kernel.results):
+            if block.buffer not in on_host:
+                on_host[block.buffer] = array = np.empty(int(block.buffer.size), block.buffer.dtype.numpy)
+                if array.nbytes:
+                    self._driver.download(places[block.buffer], array)
+        operands, results = ([_view(on_host[b.buffer], b) for b in blocks] for blocks in (kernel.operands, kernel.results))
+        kernel.run(operands, results)
+        for buffer in dict.fromkeys(block.buffer for block in kernel.results):
+            if on_host[buffer].nbytes:
+                self._driver.upload(places[buffer], on_host[buffer])
+
+
+def _parts(steps: Sequence[Step]) -> list[tuple[list[KernelStep], Step | None]]:
+    """Kernels that are launched one after another, and what the host does after them."""
+    parts: list[tuple[list[KernelStep], Step | None]] = []
+    launches: list[KernelStep] = []
+    for step in steps:
+        if isinstance(step, KernelStep):
+            launches.append(step)
+        else:
+            parts.append((launches, step))
+            launches = []
+    return [*parts, (launches, None)] if launches else parts
+
+
+def _view(memory: np.ndarray, block: Block) -> np.ndarray:
+    strides = [stride * memory.itemsize for stride in block.strides]
+    return np.lib.stride_tricks.as_strided(memory[block.offset :], block.shape, strides)
+
+
+class _Control:
+    """One run of a kernel that runs programs; see `graphc.kernel.Control`."""
+
+    def __init__(
+        self, driver: Driver, step: ControlStep, places: Mapping[Buffer, int], runners: Mapping[Rendered, Runner]
+    ) -> None:
+        self.driver = driver
+        self.kernel = kernel = step.kernel
+        self.runners = {name: runners[inner] for name, inner in step.programs.items()}
+        self.operands, self.results = (
+            [places[b.buffer] + b.offset * b.buffer.dtype.itemsize for b in blocks]
+            for blocks in (kernel.operands, kernel.results)
+        )
+        self.spares = [None if spare is None else places[spare] for spare in kernel.spares]
+
+    def run(self) -> None:
+        kinds = {ops.cond: self._cond, ops.scan: self._scan, ops.while_loop: self._while_loop}
+        kinds.get(self.kernel.op, self._while_loop_vjp)()
+
+    def _cond(self) -> None:
+        branch = "then" if self._truth(self.operands[0]) else "otherwise"
+        self.runners[branch].run_at(self.operands[1:], self.results)
+
+    def _scan(self) -> None:
+        attrs = self.kernel.attrs
+        carries, scanned, length = attrs["carries"], attrs["scanned"], attrs["length"]
+        inputs, outputs = list(self.operands), list(self.results)
+        for j in range(carries):
+            if self.spares[j] is None or length == 0:
+                self.driver.copy(self.results[j], self.operands[j], _nbytes(self.kernel.results[j]))
+                inputs[j] = self.results[j]
+        for step in range(length):
+            left = length - 1 - step
+            at = left if attrs["reverse"] else step
+            for j, spare in enumerate(self.spares):
+                if spare is not None:
+                    outputs[j] = spare if left % 2 else self.results[j]  # the last step writes the result
+            for i in range(carries, carries + scanned):
+                inputs[i] = self.operands[i] + at * _row_bytes(self.kernel.operands[i])
+            for j in range(carries, len(self.results)):
+                outputs[j] = self.results[j] + at * _row_bytes(self.kernel.results[j])
+            self.runners["body"].run_at(inputs, outputs)
+            for j, spare in enumerate(self.spares):
+                if spare is not None:
+                    inputs[j] = outputs[j]
+
+    def _while_loop(self) -> None:
+        inputs = list(self.operands)
+        self._start_turns(inputs, 0, len(self.spares))
+        while self._holds(inputs):
+            self._turn("body", inputs, 0)
+        self._end_turns(inputs, 0)
+
+    def _while_loop_vjp(self) -> None:
+        """Forward with all carries kept, then back through them."""
+        attrs = self.kernel.attrs
+        carries, count = attrs["carries"], len(attrs["body"].inputs)
+        rows = [self._row(carries)]
+        for (memory, place), operand, block in zip(rows[0], self.operands, self.kernel.operands):
+            del memory
+            self.driver.copy(place, operand, _nbytes(block))
+        captured = self.operands[carries:count]
+        while self._holds([*(place for _, place in rows[-1]), *captured]):
+            following = self._row(carries)
+            self.runners["body"].run_at([*(place for _, place in rows[-1]), *captured], [place for _, place in following])
+            rows.append(following)
+        given = len(self.operands) - count
+        inputs = [*self.operands, *self.results[given:]]
+        for j in range(given, len(self.results)):
+            self.driver.clear(self.results[j], _nbytes(self.kernel.results[j]))
+        self._start_turns(inputs, count, given)
+        for row in reversed(rows[:-1]):
+            inputs[:carries] = [place for _, place in row]
+            self._turn("backward", inputs, count)
+        self._end_turns(inputs, count)
+
+    def _row(self, carries: int) -> list[tuple[Any, int]]:
+        """Memory for all that is carried, and where it begins."""
+        row = [self.driver.allocate(max(1, _nbytes(block))) for block in self.kernel.operands[:carries]]
+        return [(memory, self.driver.address(memory)) for memory in row]
+
+    # What is carried: at `first` in the inputs of a program, and at 0 in its outputs
+
+    def _start_turns(self, inputs: list[int], first: int, given: int) -> None:
+        """What is computed in place is moved to where the result will be; what was not `given` has been there."""
+        for j, spare in enumerate(self.spares):
+            if spare is None:
+                if j < given:
+                    self.driver.copy(self.results[j], inputs[first + j], _nbytes(self.kernel.results[j]))
+                inputs[first + j] = self.results[j]
+
+    def _turn(self, program: str, inputs: list[int], first: int) -> None:
+        outputs = list(self.results)
+        for j, spare in enumerate(self.spares):
+            if spare is not None and inputs[first + j] == self.results[j]:
+                outputs[j] = spare
+        self.runners[program].run_at(inputs, outputs)
+        for j in range(len(self.spares)):
+            inputs[first + j] = outputs[j]
+
+    def _end_turns(self, inputs: list[int], first: int) -> None:
+        for j, spare in enumerate(self.spares):
+            if spare is not None and inputs[first + j] != self.results[j]:
+                self.driver.copy(self.results[j], inputs[first + j], _nbytes(self.kernel.results[j]))
+
+    def _holds(self, inputs: Sequence[int]) -> bool:
+        memory = self.driver.allocate(1)
+        self.runners["condition"].run_at(inputs, [self.driver.address(memory)])
+        return self._truth(self.driver.address(memory))
+
+    def _truth(self, address: int) -> bool:
+        answer = np.empty(1, np.uint8)
+        self.driver.download(address, answer)
+        return bool(answer[0])
+
+
+def _nbytes(block: Block) -> int:
+    return math.prod(block.shape) * block.buffer.dtype.itemsize
+
+
+def _row_bytes(block: Block) -> int:
+    return block.strides[0] * block.buffer.dtype.itemsize

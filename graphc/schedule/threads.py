@@ -1,0 +1,162 @@
+"""Loop nests for machines of very many threads: `Machine.threads`.
+
+Each element of a map is a step of the grid, so that neighbours in memory are neighbouring threads. A reduction along rows takes
+a group of threads a row; one along columns a thread a column. What is too long for that is cut into pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import graphc.index as ix
+import graphc.kernel as kernel
+from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Reset, Statement, Store
+from graphc.schedule.statements import last_limit, substitute_statements
+from graphc.sizes import ceil_div
+
+_ENOUGH = 1 << 16
+"""Threads that keep a large GPU busy."""
+_LONG = 256
+"""Numbers that a thread or a group may add one after another without more ado."""
+_ROW_PIECE = 4096
+_COLUMN_PIECE = 32
+_GROUP = 256
+"""Threads of the largest group."""
+_SMALLEST_GROUP = 32
+_PER_THREAD = 4
+_SIDE = 32
+"""Elements along each side of a tile that is turned."""
+_TURNING = 256
+"""Threads that turn a tile."""
+_SHARED_BYTES = 1 << 15
+"""What the tiles of all operands take."""
+
+
+def map_nest(name: str, axes: Sequence[Axis], stores: Sequence[Store], cost: float) -> Loops:
+    """A map, one element a step."""
+    return Loops(name, tuple(axes), tuple(stores), cost)
+
+
+def group_of(extent: int) -> int:
+    """How many threads take a row of so many elements: a power of two, with a few elements each."""
+    if extent <= _SMALLEST_GROUP:
+        return max(2, 1 << (extent - 1).bit_length())
+    return min(_GROUP, max(_SMALLEST_GROUP, 1 << (extent // _PER_THREAD).bit_length() - 1))
+
+
+def row_nest(
+    name: str, outer: Sequence[Axis], inner: Sequence[Axis], accumulate: Accumulate, after: Sequence[Store], cost: float
+) -> Loops:
+    """A reduction along rows: a group of threads a row."""
+    body: tuple[Statement, ...] = (accumulate,)
+    for depth, axis in enumerate(reversed(inner)):
+        body = (Loop(axis, body, group_of(int(axis.extent)) if depth == 0 else 0),)
+    return Loops(name, tuple(outer), (Reset(accumulate.accumulator), *body, *after), cost)
+
+
+def column_nest(
+    name: str, outer: Sequence[Axis], inner: Sequence[Axis], accumulate: Accumulate, after: Sequence[Store], cost: float
+) -> Loops:
+    """A reduction along columns, or one of few elements: one result a thread."""
+    body: tuple[Statement, ...] = (accumulate,)
+    for axis in reversed(inner):
+        body = (Loop(axis, body),)
+    return Loops(name, tuple(outer), (Reset(accumulate.accumulator), *body, *after), cost)
+
+
+def piece_of(cut: Axis, others: int, steps: int, along_rows: bool) -> int | None:
+    """The length of the pieces into which the longest axis of a reduction is cut; None where it stays whole. `others` elements
+    of each of its places are reduced too, for each of `steps` results."""
+    extent = int(cut.extent)
+    total = extent * others
+    if total <= _LONG * (_GROUP if along_rows else 1) or steps * (_GROUP if along_rows else 1) >= _ENOUGH:
+        return None
+    if along_rows:
+        size = max(1, _ROW_PIECE // others)
+    else:
+        size = max(ceil_div(_COLUMN_PIECE, others), ceil_div(extent, ceil_div(_ENOUGH, steps)))
+    return size if size < extent else None
+
+
+def turned_nest(
+    name: str, axes: Sequence[Axis], sides: dict[Expr, Axis], stores: Sequence[Store], cost: float
+) -> Loops | None:
+    """A map that reads operands along another axis than it writes. A block takes a tile; those operands go through shared
+    memory, whose rows are one number longer than the tile, so that columns stand in different banks. None where an operand
+    does not fit."""
+    lane_axis = axes[-1]
+    tiled = [axis for axis in axes if axis in {*sides.values(), lane_axis}]
+    nbytes = sum(load.dtype.itemsize for load in sides) * _SIDE * (_SIDE + 1)
+    if len(tiled) != 2 or nbytes > _SHARED_BYTES:
+        return None
+    other = tiled[0]
+    steps = {axis: Axis(f"{axis.name}.tile", ceil_div(axis.extent, _SIDE)) for axis in tiled}
+    number = Axis("number", _SIDE * _SIDE)
+    fast, slow = ix.modulo(number.value, _SIDE), ix.quotient(number.value, _SIDE)
+
+    def places(along: Axis) -> tuple[dict[Expr, Expr], Expr, Expr | None]:
+        """Where a thread is, with its neighbours beside it along an axis; where in a tile; and whether that is inside."""
+        within = {along: fast, (other if along is lane_axis else lane_axis): slow}
+        whole = {axis.value: ix.plus(ix.times(steps[axis].value, _SIDE), within[axis]) for axis in tiled}
+        inside = [ix.less(whole[axis.value], axis.extent) for axis in tiled if last_limit(axis.extent, steps[axis], _SIDE)]
+        return whole, ix.plus(ix.times(within[other], _SIDE + 1), within[lane_axis]), ix.both(*inside)
+
+    body: list[Statement] = []
+    whole, at, inside = places(lane_axis)
+    turned: dict[Expr, Expr] = {}
+    for load, along in sides.items():
+        buffer = Buffer(f"turned{len(turned)}", load.dtype, _SIDE * (_SIDE + 1), "local")
+        there, place, wanted = places(along)
+        source = ix.substitute(load, there)
+        if wanted is not None:
+            source = kernel.load(source.attr, source.args[0], wanted)
+        body.append(Loop(number, (Store(buffer, place, source),), _TURNING))
+        turned[ix.substitute(load, whole)] = kernel.load(buffer, at)
+    last = []
+    for store in substitute_statements(stores, whole):
+        assert isinstance(store, Store)
+        value = masked(_replaced(store.value, turned), inside, turned.values())
+        last.append(Store(store.buffer, store.offset, value, ix.both(store.mask, inside)))
+    grid = (*(axis for axis in axes if axis not in steps), *(steps[axis] for axis in tiled))
+    return Loops(name, grid, (*body, Loop(number, tuple(last), _TURNING)), cost * _SIDE * _SIDE)
+
+
+def _replaced(root: Expr, values: dict[Expr, Expr]) -> Expr:
+    """An expression with other loads in it."""
+    done: dict[Expr, Expr] = {}
+    for e in root.walk():
+        args = tuple(done[a] for a in e.args)
+        done[e] = values.get(e) or (e if args == e.args else Expr(e.op, args, e.dtype, e.attr))
+    return done[root]
+
+
+def masked(value: Expr, inside: Expr | None, known: Iterable[Expr] = ()) -> Expr:
+    """The value, of which nothing is read where `inside` does not hold, but for the loads in `known`."""
+    if inside is None:
+        return value
+    kept = set(known)
+    done: dict[Expr, Expr] = {}
+    for e in value.walk():
+        args = tuple(done[a] for a in e.args)
+        if e.op == "load" and e not in kept:
+            done[e] = kernel.load(e.attr, args[0], ix.both(args[1] if len(args) > 1 else None, inside))
+        else:
+            done[e] = e if args == e.args else Expr(e.op, args, e.dtype, e.attr)
+    return done[value]
+
+
+def in_rows(current: Kernel, grid: Sequence[Axis]) -> Kernel:
+    """A map whose first axes are like those of a grid of rows, as a group of threads a row: so it can be merged with what
+    reduces them. Any other kernel as it is."""
+    if not isinstance(current, Loops) or len(current.grid) <= len(grid) or not grid:
+        return current
+    if not all(isinstance(statement, Store) for statement in current.body):
+        return current
+    if [axis.extent for axis in current.grid[: len(grid)]] != [axis.extent for axis in grid]:
+        return current
+    rest = current.grid[len(grid) :]
+    body = current.body
+    for depth, axis in enumerate(reversed(rest)):
+        body = (Loop(axis, body, group_of(int(axis.extent)) if depth == 0 else 0),)
+    return Loops(current.name, current.grid[: len(grid)], body, current.cost * math.prod(int(a.extent) for a in rest))

@@ -1,0 +1,118 @@
+"""Running CUDA kernels without a GPU: their source is compiled as C++, with the threads of a block as fibers.
+
+It finds wrong results, barriers that are missing (threads run in one order, or in the other) and barriers that wait for ever;
+it says nothing of speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.backends.cuda.program import translation_unit
+
+COMPILER = shutil.which("g++")
+_OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
+_SIGNATURE = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\((.*)\)')
+
+
+class EmulatedDriver:
+    """`graphc.backends.cuda.driver.Driver` on NumPy's memory."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="graphc-cuda-"))
+        self._functions: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self.downwards = False
+        """In which order the threads of a block take their turns."""
+        self.launches = self.recordings = 0
+
+    def load(self, functions: Mapping[str, str]) -> EmulatedDriver:
+        """Compile those functions that are not known yet."""
+        with self._lock:
+            new = {symbol: text for symbol, text in functions.items() if symbol not in self._functions}
+            if new:
+                self._compile(new)
+        return self
+
+    def _compile(self, functions: Mapping[str, str]) -> None:
+        shim = (Path(__file__).parent / "cuda_emulator.hpp").read_text()
+        lines = [translation_unit(functions, shim)]
+        for symbol, text in functions.items():
+            match = _SIGNATURE.search(text)
+            assert match is not None and match[1] == symbol, text
+            types = [parameter.rsplit(" ", 1)[0] for parameter in match[2].split(", ") if parameter]
+            arguments = ", ".join(f"({type_})a[{i}]" for i, type_ in enumerate(types))
+            lines.append(f"static void call_{symbol}(void** a) {{ {symbol}({arguments}); }}")
+            lines.append(f'extern "C" int launch_{symbol}(void** a, unsigned blocks, unsigned threads, int downwards) '
+                         f"{{ return emulator::launch(call_{symbol}, a, blocks, threads, downwards); }}")
+        source = "\n".join(lines)
+        name = hashlib.sha256(source.encode()).hexdigest()[:16]
+        library = self._folder / f"{name}.so"
+        (self._folder / f"{name}.cpp").write_text(source)
+        assert COMPILER is not None
+        done = subprocess.run([COMPILER, *_OPTIONS, "-o", str(library), str(self._folder / f"{name}.cpp")],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr[:5000]}\n{source[-5000:]}"
+        loaded = ctypes.CDLL(str(library))
+        for symbol in functions:
+            self._functions[symbol] = getattr(loaded, f"launch_{symbol}")
+
+    def launch(self, module: Any, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
+        """Run a kernel to its end."""
+        del module
+        self.launches += 1
+        with self._lock:
+            table = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
+            stuck = self._functions[symbol](table, ctypes.c_uint(blocks), ctypes.c_uint(threads), int(self.downwards))
+        assert not stuck, f"{symbol}: threads wait for others that never come"
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Keep what is launched, to be launched again."""
+        launches: list[tuple[Any, ...]] = []
+        kept, self.launch = self.launch, lambda *launch: launches.append(launch)  # type: ignore[method-assign]
+        try:
+            run()
+        finally:
+            self.launch = kept  # type: ignore[method-assign]
+        self.recordings += 1
+
+        def replay() -> None:
+            for launch in launches:
+                self.launch(*launch)
+
+        return replay
+
+    def allocate(self, nbytes: int) -> np.ndarray:
+        """Memory in which nothing is zero by chance."""
+        return np.full(nbytes, 0xA5, np.uint8)
+
+    def address(self, memory: np.ndarray) -> int:
+        """Where an array's memory begins."""
+        return memory.__array_interface__["data"][0]
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        """Copy from an array."""
+        ctypes.memmove(address, self.address(array), array.nbytes)
+
+    def download(self, address: int, array: np.ndarray) -> None:
+        """Copy to an array."""
+        ctypes.memmove(self.address(array), address, array.nbytes)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy memory."""
+        ctypes.memmove(target, source, nbytes)
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Set memory to zero."""
+        ctypes.memset(target, 0, nbytes)
