@@ -15,7 +15,7 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.dispatch import lower
-from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.ops import normalize_axis
 from graphc.types import DType, Scalar, TensorType, bool_, complex128, dtype_of, float64, int64, result_type
 
@@ -129,6 +129,11 @@ def described(value: Any) -> Any:
 
 def promoted(*values: Any) -> DType:
     """The dtype that an operation on these tensors and numbers computes in."""
+    found = {value._data.dtype for value in values if isinstance(value, Tensor)}
+    if len(found) == 1:  # most often
+        (dtype,) = found
+        if all(isinstance(value, Tensor) or (dtype.kind == "f" and type(value) in (int, float)) for value in values):
+            return as_dtype(dtype)
     return result_type([described(value) for value in values])
 
 

@@ -160,7 +160,8 @@ def _composite(function: F, weight: str | None) -> F:
                     return function(*args, **kwargs)
                 meta = arg._meta
                 key += (array.dtype, array.shape, array.strides,
-                        grad and (arg._node is not None or (meta is not None and arg.requires_grad)))
+                        grad and (arg._node is not None or (
+                            meta is not None and (meta.requires_grad or (meta.view is not None and arg.requires_grad)))))
                 tensors.append(arg)
             elif type(arg) in _PLAIN:
                 key += (type(arg), arg)

@@ -1,8 +1,8 @@
 """Elementwise ops and views that run natively at once: no Python between the call and the result.
 
-Only ops whose results are exactly rounded, and those that NumPy computes in a loop that native code can call as NumPy does:
-so the bits are NumPy's. An op gets its code when a program has called such ops so often that this is bound to pay; until
-then, and for operands that there is no code for, `dispatch` runs NumPy.
+Ops whose results are exactly rounded, and those that NumPy computes in a loop that native code can call as NumPy does, have
+NumPy's bits; few others have loops of their own. An op gets its code when a program has called such ops so often that this is
+bound to pay; until then, and for operands that there is no code for, `dispatch` runs NumPy.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ EXACT = (
     ops.add, ops.sub, ops.mul, ops.div, ops.neg, ops.abs, ops.sqrt, ops.relu, ops.maximum, ops.minimum,
     ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge,
 )  # fmt: skip
+OWN = (*EXACT, ops.sigmoid)
+"""What has loops of its own. NumPy takes several passes for those that are not exact: last bits may differ."""
 OFTEN = 2_000
 """Calls after which code for the ops pays, if the back end is there already; each saves about a microsecond."""
 VERY_OFTEN = 50_000
@@ -105,7 +107,7 @@ def begin() -> None:
     if not (_waited or is_loaded(config.backend)):
         _waited, calls_left = True, iter(range(VERY_OFTEN, -1, -1))
         return
-    for record in (*EXACT, *filter(numpy_loop, OPS.values())):
+    for record in (*OWN, *filter(numpy_loop, OPS.values())):
         functions[record] = functools.partial(_first, record)
     begun = True
     for name, record, by_python in _in_place:
@@ -139,7 +141,7 @@ def native(record: OpDef, fallback: Callable[..., Any], in_place: bool = False) 
     if not config.fuse_eager:
         return fallback
     result = record.infer(*[TensorType(float32, ())] * len(record.operands)).dtype
-    ufunc = None if record in EXACT else numpy_loop(record)
+    ufunc = None if record in OWN else numpy_loop(record)
     function = fallback
     for dtype in (float64, float32):
         make = get_backend(config.backend).eager(EagerSpec(

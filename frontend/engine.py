@@ -119,6 +119,7 @@ class Run:
 
     def run(self) -> None:
         ready, buffers, pending = self.ready, self.buffers, self.pending
+        everywhere, frees = self.captures is None, not self.keep_graph
         node: Node | None = None
         while True:
             if node is None:
@@ -126,7 +127,18 @@ class Run:
                     return
                 node = heapq.heappop(ready)[1]
             edges = node.edges
-            results = self._results(node, buffers.pop(node, None))
+            cotangents = buffers.pop(node, None)
+            results: Any = None
+            if cotangents is None:
+                pass
+            elif everywhere and not node.watched and not anomaly.enabled:
+                results = node.apply(cotangents)
+                if frees:
+                    node.free()
+                if not isinstance(node, OpNode) or type(results) is not list:
+                    results = list(results)
+            else:
+                results = self._results(node, cotangents)
             following: Node | None = None
             i = -1
             for edge in edges:
@@ -155,27 +167,11 @@ class Run:
                 following = heapq.heapreplace(ready, (-following.sequence, following))[1]
             node = following
 
-    def _results(self, node: Node, cotangents: list[Tensor | None] | None) -> list[Any] | None:
-        """What a node sends on; None where nothing has come to it, or nobody waits for it."""
-        if cotangents is None:
-            return None
-        pending, goes_on = self.pending, False
-        for edge in node.edges:
-            if edge is not None and edge[0] in pending:
-                goes_on = True
-                break
-        if self.captures is None and not node.watched and not anomaly.enabled:
-            if not goes_on:
-                return None
-            results = node.apply(cotangents)
-            if not self.keep_graph:
-                node.free()
-        else:
-            self._watchers(node, cotangents, goes_on)
-            if not goes_on:
-                return None
-            results = self._apply(node, cotangents)
-        return results if type(results) is list and isinstance(node, OpNode) else list(results)
+    def _results(self, node: Node, cotangents: list[Tensor | None]) -> list[Any] | None:
+        """What a node sends on, where that or what comes to it is watched; None where nobody waits for it."""
+        goes_on = any(edge is not None and edge[0] in self.pending for edge in node.edges)
+        self._watchers(node, cotangents, goes_on)
+        return list(self._apply(node, cotangents)) if goes_on else None
 
     def _arrived(self, target: Target) -> None:
         """Everything that flows into the target has come."""

@@ -18,7 +18,7 @@ from graphc.errors import AutogradError
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.node import Edge, Node, edge_to
-from graphc.frontend.tape import AliasNode, CopySlices, OpNode, Saved, ZeroNode, freed_error, modified_error
+from graphc.frontend.tape import AliasNode, CopySlices, OpNode, Saved, ZeroNode, freed_error, keep, modified_error, unkeep
 from graphc.frontend.tensor import Tensor, Version, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
@@ -169,31 +169,36 @@ class CompiledBackward(Node):
         self.versions: list[tuple[int, Version]] = [
             (j, results[j]._version_counter()) for j in how.kept if j < len(results)
         ]
-        self.saved: list[Saved] | None = [self._kept(i, tensor, before) for i, tensor in enumerate(tensors)]
+        # an input that is not read is kept for its type alone: it may go on to change
+        self.saved: list[Any] | None = [
+            self._before(i, before[i]) if i in before else keep(tensor if i in how.read else wrap(tensor._data))
+            for i, tensor in enumerate(tensors)
+        ]
         for k, j in enumerate(how.seeded):
             if j < len(results):
                 results[j]._node = self
                 if k:
                     results[j]._state().index = k
 
-    def _kept(self, i: int, tensor: Tensor, before: Mapping[int, np.ndarray]) -> Saved:
-        """An input as it was. One that is not read is kept for its type alone: it may go on to change."""
-        if i in self.how.read and i not in before:
-            return Saved(tensor)
-        old = wrap(before.get(i, tensor._data))
-        if i in before and i in self.how.wanted:
+    def _before(self, i: int, array: np.ndarray) -> Tensor:
+        """An input as it was before the call has changed it."""
+        old = wrap(array)
+        if i in self.how.wanted:
             old._node = AliasNode((self.edges[self.how.wanted.index(i)],))
-        return Saved(old)
+        return keep(old)
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         if self.kept is None or self.saved is None:
             raise freed_error(self.name())
         how = self.how
         seeds = [self._zeros(j) if ct is None else ct for ct, j in zip(cotangents, how.seeded)]
-        comes = [any(cotangents[k] is not None for k in sources) for sources in how.sources]
+        if len(cotangents) == 1:
+            comes = [len(sources) > 0 for sources in how.sources]
+        else:
+            comes = [any(cotangents[k] is not None for k in sources) for sources in how.sources]
         if mode.grad or active() is not None:
             # to be differentiated again: as a function of the inputs, not of what was kept
-            inputs = [saved.unpack(self) for saved in self.saved]
+            inputs = [unkeep(kept, self) for kept in self.saved]
             if how.second is not None:
                 results = how.second.apply([*inputs, *seeds])
             else:
@@ -202,7 +207,7 @@ class CompiledBackward(Node):
         for j, version in self.versions:
             if version.count:
                 raise modified_error(self, wrap(self.kept[how.kept.index(j)]), version.count, 0)
-        inputs = [self.saved[i].unpack(self) for i in how.taken]
+        inputs = [unkeep(self.saved[i], self) for i in how.taken]
         arrays = how.backward(*self.kept, *(t._data for t in inputs), *(seed._data for seed in seeds))
         return [wrap(array) if some else None for array, some in zip(arrays, comes)]
 

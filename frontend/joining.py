@@ -36,20 +36,23 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     given = _sequence(tensors, "cat")
     dtype = promoted(*given)
     # a vector without elements fits everywhere, as in PyTorch
-    used = [x for x in given if x.ndim != 1 or x._data.shape[0] != 0] or given[:1]
+    used = [x for x in given if len(x._data.shape) != 1 or x._data.shape[0] != 0] or given[:1]
     first = used[0]
+    ndim = len(first._data.shape)
     for i, x in enumerate(used):
         if not x._data.shape:
             raise GraphcError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
-        if x.ndim != first.ndim:
-            raise ShapeError(f"Tensors must have same number of dimensions: got {first.ndim} and {x.ndim}")
-    at = axis(dim, first.ndim)
+        if len(x._data.shape) != ndim:
+            raise ShapeError(f"Tensors must have same number of dimensions: got {ndim} and {x.ndim}")
+    at = axis(dim, ndim)
     for i, x in enumerate(used):
+        if x._data.shape == first._data.shape:
+            continue
         for d, (a, b) in enumerate(zip(first._data.shape, x._data.shape)):
             if d != at and a != b:
                 raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
                                  f"for tensor number {i} in the list.")
-    return named(emit(ops.concat, tuple(cast(x, dtype) for x in used), {"axis": at}), "Cat")
+    return named(emit(ops.concat, tuple([cast(x, dtype) for x in used]), {"axis": at}), "Cat")
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -15,6 +15,7 @@ from graphc.frontend.arguments import axis, emit, integer, sizes
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
 from graphc.frontend.memory_layout import is_row_major
+from graphc.frontend.modes import mode
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.tracer import active
@@ -302,6 +303,9 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
     """A copy that the gradient flows through."""
     if memory_format is not None and not input.is_contiguous(memory_format):
         return contiguous(input, memory_format)
+    data = input._data
+    if type(data) is np.ndarray and active() is None and not (mode.grad and input.requires_grad):
+        return wrap(data.copy(order="K"))
     return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
 
 

@@ -58,8 +58,9 @@ def method(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for other in others.keys() & kwargs.keys():
-            kwargs[others[other]] = kwargs.pop(other)
+        if kwargs:
+            for other in others.keys() & kwargs.keys():
+                kwargs[others[other]] = kwargs.pop(other)
         return function(*args, **kwargs)
 
     return call

@@ -131,7 +131,7 @@ def _planned(record: OpDef, numbers: tuple[int, ...], base: type[OpNode]) -> _Pl
     return found
 
 
-def _keep(operand: Any) -> Any:
+def keep(operand: Any) -> Any:
     """An operand for the backward pass: a number, a tensor that has never been changed in place as it is, or `Saved`."""
     if isinstance(operand, Tensor):
         meta = operand._meta
@@ -140,8 +140,8 @@ def _keep(operand: Any) -> Any:
     return operand
 
 
-def _unkeep(kept: Any, node: Node) -> Any:
-    """What `_keep` was given; an error if it was changed in place since."""
+def unkeep(kept: Any, node: Node) -> Any:
+    """What `keep` was given; an error if it was changed in place since."""
     if type(kept) is Saved:
         return kept.unpack(node)
     if isinstance(kept, Tensor) and kept._meta is not None and kept._version:
@@ -257,7 +257,7 @@ class OpNode(Node):
         self.out: Any = None
         self._code: CodeType | None = None
         if plan.saves:
-            self.saved = [_keep(args[i]) for i in plan.saves]
+            self.saved = [keep(args[i]) for i in plan.saves]
             self._code, self._last = _user_code()
         if plan.saves_out:
             self.out = self._kept(out)
@@ -291,10 +291,10 @@ class OpNode(Node):
         return cotangents[0], None if self.out is None else self._result(*self.out)
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
-        if self.is_freed:
-            raise freed_error(self.name())
         plan = self.plan
-        ct, out = self._given(cotangents)
+        if (plan.saves and self.saved is None) or (plan.saves_out and self.out is None):  # `is_freed`: one call less
+            raise freed_error(self.name())
+        ct, out = (cotangents[0], None) if self.out is None and self.outputs == 1 else self._given(cotangents)
         types = self.types
         results: list[Any] = [None] * len(self.edges)
         for i, rule, given, place in plan.steps:
@@ -302,7 +302,7 @@ class OpNode(Node):
                 result = rule(ct)
             elif given == "operand":
                 kept = self.saved[place]  # type: ignore[index]
-                result = rule(ct, _unkeep(kept, self) if type(kept) is Saved or isinstance(kept, Tensor) else kept)
+                result = rule(ct, unkeep(kept, self) if type(kept) is Saved or isinstance(kept, Tensor) else kept)
             elif given == "out":
                 result = rule(ct, out)
             else:
@@ -310,7 +310,10 @@ class OpNode(Node):
                     types = [(ct._data.shape, ct._data.dtype)] * len(self.edges)
                 result = rule(*self._arguments(plan.rules[i][1], i, ct, out, types))
             if types is not None:
-                result = match(result, *types[i])
+                if result is not None:
+                    data, type_ = result._data, types[i]
+                    if data.shape != type_[0] or data.dtype is not type_[1]:
+                        result = match(result, *type_)
             elif result is not ct and result is not None:
                 data, own = result._data, ct._data
                 if data.shape != own.shape or data.dtype is not own.dtype:
@@ -326,7 +329,7 @@ class OpNode(Node):
             if kind == "ct":
                 arguments.append(ct)
             elif kind == "operand":
-                arguments.append(_unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
+                arguments.append(unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
             elif kind == "out":
                 arguments.append(out)
             elif kind == "attribute":
@@ -371,7 +374,7 @@ class OpNode(Node):
             if name in names and names.index(name) in self.plan.saves:
                 if self.saved is None:
                     raise freed_error(self.name())
-                return _unkeep(self.saved[self.plan.saves.index(names.index(name))], self)
+                return unkeep(self.saved[self.plan.saves.index(names.index(name))], self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
@@ -399,7 +402,7 @@ class JointNode(SeveralNode):
 
     def __init__(self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any) -> None:
         SeveralNode.__init__(self, plan, edges, args, attrs, out)
-        self.kept: list[Any] | None = list(map(_keep, args))
+        self.kept: list[Any] | None = list(map(keep, args))
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         if self.kept is None:
@@ -408,7 +411,7 @@ class JointNode(SeveralNode):
         assert rule is not None and self.types is not None
         ct, out = self._given(cotangents)
         wanted = tuple(i for i in self.plan.rules if self.edges[i] is not None)
-        operands = [_unkeep(kept, self) for kept in self.kept]
+        operands = [unkeep(kept, self) for kept in self.kept]
         results: list[Any] = [None] * len(self.edges)
         for i, given in zip(wanted, apply_joint(rule, ct, operands, out or (), wanted, self.attrs)):
             results[i] = match(given, *self.types[i])

@@ -252,3 +252,14 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_not_exact_is_close() -> None:
+    native = eager.native(graphc.ops.sigmoid, missed)
+    for dtype, tolerance in ((np.float32, 4e-7), (np.float64, 1e-15)):
+        x = np.concatenate([np.linspace(-120, 120, 1001), [np.inf, -np.inf, np.nan, -0.0]]).astype(dtype)
+        np.testing.assert_allclose(native(graphc.tensor(x)), graphc.ops.sigmoid.ref(x), rtol=tolerance)
+    leaf = graphc.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    native(leaf).sum().backward()
+    s = 1 / (1 + np.exp(-np.array([-2.0, 0.0, 3.0])))
+    np.testing.assert_allclose(leaf.grad, s * (1 - s), rtol=1e-6)
