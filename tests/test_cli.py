@@ -357,10 +357,28 @@ def test_cases_take_inputs_from_files(graphc: Command, path: Path, tmp_path: Pat
 # export
 
 
+def test_export_native_and_stablehlo(graphc: Command, path: Path, tmp_path: Path) -> None:
+    there = tmp_path / "build"
+    out = succeeded(graphc("export", path, "--native", there, "--name", "m", "--target", "aarch64", "--entry", "forward"))
+    assert [Path(line.partition(":")[0]).name for line in out.splitlines()] == ["m.o", "m.h", "m_forward_example.c"]
+    assert (there / "m.o").read_bytes()[:4] == b"\x7fELF"
+    out = succeeded(graphc("export", path, "--native", tmp_path, "--sizes", "N=4", "--weights", tmp_path / "w.safetensors"))
+    assert "w.safetensors" in out and (tmp_path / "w.safetensors").stat().st_size > WEIGHT.nbytes
+    failed(graphc("export", path, "--native", tmp_path, "--sizes", "N"), "--sizes N", "each size once with a number")
+    failed(graphc("export", path, "--native", tmp_path, "--target", "z80"), "unknown target 'z80'")
+    text = succeeded(graphc("export", path, "--stablehlo", "-", "--sizes", "N=4", "--entry", "other"))
+    assert text.startswith("module @") and "tensor<4x3xf32>" in text
+    succeeded(graphc("export", path, "--stablehlo", tmp_path / "m.mlir", "--sizes", "N=4", "--entry", "other"))
+    assert (tmp_path / "m.mlir").read_text() == text
+    failed(graphc("export", path, "--stablehlo", "-"), "N is none")
+    failed(graphc("export", path), "one format")
+    failed(graphc("export", path, "--stablehlo", "-", "--native", tmp_path), "one format")
+
+
 def test_export_to_onnx(graphc: Command, path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
     target = path.with_suffix(".onnx")
     assert "opset 19" in succeeded(graphc("export", path, "--onnx", target, "--opset", 19))
     assert [value.name for value in onnx.load(target).graph.input] == ["x"]
-    failed(graphc("export", path), "no format", "--onnx")
+    failed(graphc("export", path), "one format", "--onnx")
     failed(graphc("export", path, "--onnx", target, "--opset", 3), "opset 3", "18 to 23")

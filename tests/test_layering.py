@@ -67,6 +67,7 @@ FLOORS = (
     "graphc.runtime",
     "graphc.onnx_format",
     "graphc.native",
+    "graphc.stablehlo",
     "graphc.benchmark",
     "graphc.cli",
 )

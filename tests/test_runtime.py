@@ -197,6 +197,29 @@ def test_threads(path: Path) -> None:
     assert not failures
 
 
+def test_what_running_a_file_imports(path: Path, tmp_path: Path) -> None:
+    """NumPy and llvmlite, and lark to read the graph: others may be missing, and what is not needed yet is not loaded."""
+    code = f"""
+import sys
+import numpy as np
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("scipy", "ml_dtypes", "typer", "rich", "onnx"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+before = set(sys.modules)
+from graphc import runtime
+imported = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+assert not imported & {{"llvmlite", "lark", "hashlib", "_hashlib"}}, imported
+program = runtime.load({str(path)!r})
+program(np.ones((2, 3), np.float32))
+assert not [name for name in sys.modules if name.startswith(("graphc.frontend", "graphc.cli", "graphc.native"))]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 def test_the_front_end_is_not_imported(path: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     code = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,9 +17,12 @@ def export(
     native: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write an object file, a C header and examples in C to this folder.")
     ] = None,
+    stablehlo: Annotated[
+        str | None, typer.Option("--stablehlo", metavar="OUT.mlir", help="Write StableHLO text; - is the standard output.")
+    ] = None,
     entry: Annotated[
         list[str] | None,
-        typer.Option(help='The entry; by default "forward", or the only one. Native: several may be given; by default all.'),
+        typer.Option(help='The entry; ONNX: by default "forward", or the only one. Else several may be given; by default all.'),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Native: what files and functions are called; by default as the file is.")
@@ -39,17 +43,28 @@ def export(
     shared: Annotated[bool, typer.Option("--shared", help="Native: link a shared library, too.")] = False,
     sizes: Annotated[
         list[str] | None,
-        typer.Option(metavar="N=64,...", help="Native: symbolic sizes to make code for; by default many are tried."),
+        typer.Option(metavar="N=64,...", help="Native: sizes to make code for; by default many are tried. StableHLO: all."),
     ] = None,
 ) -> None:
     """Write a saved program in another format."""
-    if (onnx is None) == (native is None):
-        raise ArgumentError("graphc export: one format", expected="--onnx OUT.onnx or --native DIR")
+    if [onnx, native, stablehlo].count(None) != 2:
+        raise ArgumentError("graphc export: one format", expected="--onnx OUT.onnx, --native DIR or --stablehlo OUT.mlir")
+    examples = [_sizes(text) for text in sizes or []]
+    if stablehlo is not None:
+        from graphc.stablehlo import to_stablehlo
+
+        text = to_stablehlo(file, entries=entry, sizes=examples[0] if examples else None)
+        if stablehlo == "-":
+            typer.echo(text, nl=False)
+        else:
+            Path(stablehlo).write_text(text, encoding="ascii")
+            typer.echo(f"{stablehlo}: {len(text):,} bytes")
+        return
     if native is not None:
         from graphc.native import export as export_native
 
         written = export_native(file, native, name=name, target=target, entries=entry, weights=weights, prepare=prepare,
-                                threads=threads, shared=shared, sizes=[_sizes(text) for text in sizes or []])
+                                threads=threads, shared=shared, sizes=examples)
         for path in written.paths:
             typer.echo(f"{path}: {path.stat().st_size:,} bytes")
         return

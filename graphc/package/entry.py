@@ -82,13 +82,13 @@ def with_one_input_each(entry: Entry) -> Entry:
     for i, name in entry.weights.items():
         infos[name] = {**infos.get(name, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
     for i, value in enumerate(entry.graph.inputs):
-        name = entry.weights.get(i)
-        if name in bound:
-            new[value] = bound[name]
+        weight = entry.weights.get(i)
+        if weight is None:
+            new[value] = builder.input(value.name, value.type, **value.info)
             continue
-        new[value] = builder.input(value.name, value.type, **(value.info if name is None else infos[name]))
-        if name is not None:
-            bound[name] = new[value]
+        if weight not in bound:
+            bound[weight] = builder.input(value.name, value.type, **infos[weight])
+        new[value] = bound[weight]
     for node in entry.graph.nodes:
         _copy(builder, node, new)
     graph = builder.finish([new[value] for value in entry.graph.outputs], entry.graph.output_names)
