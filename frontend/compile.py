@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
 
+from graphc import garbage
 from graphc.backend import get_backend
 from graphc.compiler import VERIFIED
 from graphc.config import config
@@ -188,7 +189,7 @@ class CompiledFunction:
                 return None
             self._tracings.add(reason, args, kwargs)
             try:
-                with budgeted(self.options.memory_budget):
+                with budgeted(self.options.memory_budget), garbage.sought_seldom():
                     made = self._made(key, args, kwargs)
             except OnlyEagerly:
                 self._tracings.all.pop()

@@ -27,6 +27,8 @@ _INTERNAL = tuple(
         os.path.join(os.path.dirname(_PACKAGE), "backends"),
     )
 )
+_own: dict[str, bool] = {}
+"""Whether files are the package's or Python's: asked for each op of each trace, of each frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,10 @@ def user_location() -> Location | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_INTERNAL) and not file.startswith("<frozen"):
+        own = _own.get(file)
+        if own is None:
+            own = _own[file] = file.startswith((*_INTERNAL, "<frozen"))
+        if not own:
             return Location(file, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None

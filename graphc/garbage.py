@@ -1,7 +1,9 @@
-"""Compiling without Python's search for garbage in between, and giving back what it has taken of memory.
+"""Compiling without Python's search for garbage in between, and tracing with little of it; giving back what that has taken of
+memory.
 
 A compilation makes hundreds of thousands of objects that stay until it is over, and each few hundred of them have Python go
 through all objects of the process, for cycles that nobody needs any more: that took two thirds of the time of the passes.
+A trace makes as many; but it runs the user's code, for who knows how long, so there the search only comes less often.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_SELDOM = 50_000
+"""New objects after which garbage is sought while a function is traced. Python's own number is 700, or 2000."""
+
 
 class _State:
     def __init__(self) -> None:
@@ -23,6 +28,10 @@ class _State:
         """How many blocks of all threads are being run."""
         self.enabled = False
         """Whether garbage was collected before the first of them."""
+        self.traces = 0
+        """How many blocks in which it is sought seldom."""
+        self.threshold = gc.get_threshold()
+        """How often it was sought before the first of them."""
 
 
 _state = _State()
@@ -69,12 +78,45 @@ def _malloc_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
+@contextmanager
+def sought_seldom() -> Iterator[None]:
+    """Have garbage sought after many more objects than usual, in the whole process, until the block is over.
+
+    >>> import gc
+    >>> with sought_seldom():
+    ...     gc.get_threshold()[0]
+    50000
+    """
+    state = _state
+    with state.lock:
+        if state.traces == 0:
+            state.threshold = gc.get_threshold()
+            if 0 < state.threshold[0] < _SELDOM:
+                gc.set_threshold(_SELDOM, *state.threshold[1:])
+        state.traces += 1
+    try:
+        yield
+    finally:
+        with state.lock:
+            state.traces -= 1
+            if state.traces == 0:
+                _seek_as_before(state)
+
+
+def _seek_as_before(state: _State) -> None:
+    """Undo it, unless the user's code has said by itself how often."""
+    if gc.get_threshold() == (_SELDOM, *state.threshold[1:]):
+        gc.set_threshold(*state.threshold)
+
+
 def _forget_blocks() -> None:
     """In a forked child, where the threads that were in them do not exist."""
     global _state
     before, _state = _state, _State()
     if before.blocks and before.enabled:
         gc.enable()
+    if before.traces:
+        _seek_as_before(before)
 
 
 if hasattr(os, "register_at_fork"):

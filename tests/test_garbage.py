@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.garbage import give_back, kept_for_now
+from graphc.garbage import give_back, kept_for_now, sought_seldom
 
 
 def test_blocks_nest_and_end_by_exceptions() -> None:
@@ -96,3 +96,36 @@ def test_a_child_collects() -> None:
 def test_compiling_leaves_it_on() -> None:
     assert graphc.compile(lambda x: x * 3 + 1)(graphc.ones(5)).tolist() == [4.0] * 5
     assert gc.isenabled()
+
+
+def test_garbage_is_sought_seldom_while_a_function_is_traced() -> None:
+    before = gc.get_threshold()
+    seen: list[int] = []
+
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        seen.append(gc.get_threshold()[0])
+        if len(seen) > 1:
+            raise KeyError
+        return x + 1
+
+    graphc.compile(f)(graphc.ones(3))
+    with pytest.raises(KeyError):
+        graphc.compile(f)(graphc.ones(4))
+    assert seen[0] > before[0] and seen[1] == seen[0]
+    assert gc.get_threshold() == before
+
+
+def test_what_the_user_says_about_garbage_stays() -> None:
+    before = gc.get_threshold()
+    try:
+        with sought_seldom():
+            with sought_seldom():
+                assert gc.get_threshold()[0] > before[0]
+            gc.set_threshold(123, 4, 5)
+        assert gc.get_threshold()[0] == 123
+        gc.set_threshold(0)
+        with sought_seldom():
+            assert gc.get_threshold()[0] == 0
+        assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)

@@ -345,11 +345,20 @@ class _Lowering:
         return [groups[k] for k in sorted(range(len(groups)), key=place)]
 
     def _too_early(self, groups: list[Group]) -> set[int]:
-        """Outputs that would overwrite their inputs before all checks have passed, as far as groups tell."""
+        """Outputs that would overwrite what later groups read, or do so before all checks have passed: those of the unsafe ones
+        that can be told before there are kernels."""
         checked = set(self.graph.outputs[len(self.graph.outputs) - len(self.checks) :]) if self.checks else set()
-        last = max((k for k, group in enumerate(groups) if any(root.value in checked for root in group.roots)), default=-1)
-        early = {root.value for group in groups[: last + 1] for root in group.roots}
-        return {j for j in self.donated if j not in self.optional and self.graph.outputs[j] in early}
+        computed = {root.value: k for k, group in enumerate(groups) for root in group.roots}
+        last = {value: k for k, group in enumerate(groups) for value in group.touched}
+        passed = max((computed[value] for value in checked if value in computed), default=-1)
+        found = set()
+        for j, i in self.donated.items():
+            place = computed.get(self.graph.outputs[j])
+            if place is None or j in self.optional:
+                continue
+            if place <= passed or place < last.get(self.graph.inputs[i], -1):
+                found.add(j)
+        return found
 
     def unsafe_donations(self) -> set[int]:
         """The outputs that would overwrite what is still to be read, by them or later, or before all checks have passed."""
