@@ -1,4 +1,4 @@
-"""`graphc.onnx`: modules and programs as ONNX models. Needs the `onnx` package, `pip install 'graphc[onnx]'`."""
+"""`graphc.onnx`: modules and programs as ONNX models, and back. Needs the `onnx` package, `pip install 'graphc[onnx]'`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import graphc.runtime as runtime
 from graphc.errors import ArgumentError
 from graphc.frontend.export import Program
 from graphc.frontend.export import export as export_program
-from graphc.onnx_format import OPSET, write_onnx
+from graphc.frontend.onnx_import import ImportedModel, load
+from graphc.onnx_format import OPSET, Limits, write_onnx
+
+__all__ = ["ImportedModel", "Limits", "export", "load"]
 
 
 def export(

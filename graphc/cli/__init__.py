@@ -13,6 +13,7 @@ from graphc.cli.bisect import bisect
 from graphc.cli.cache import cache
 from graphc.cli.diff import diff
 from graphc.cli.export import export
+from graphc.cli.import_ import import_model
 from graphc.cli.inspect import inspect
 from graphc.cli.minify import minify
 from graphc.cli.opt import opt
@@ -40,6 +41,7 @@ app.command()(bisect)
 app.command()(minify)
 app.command()(bench)
 app.command()(export)
+app.command(name="import")(import_model)
 app.add_typer(cache, name="cache")
 
 

@@ -4,5 +4,7 @@
 """
 
 from graphc.onnx_format.export.model import MAX_OPSET, MIN_OPSET, OPSET, write_onnx
+from graphc.onnx_format.reader.limits import Limits
+from graphc.onnx_format.reader.model import OnnxModel, read_onnx
 
-__all__ = ["MAX_OPSET", "MIN_OPSET", "OPSET", "write_onnx"]
+__all__ = ["MAX_OPSET", "MIN_OPSET", "OPSET", "Limits", "OnnxModel", "read_onnx", "write_onnx"]

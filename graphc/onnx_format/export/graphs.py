@@ -39,7 +39,7 @@ def _planned(graph: Graph) -> list[tuple[Node, Match]]:
 
 
 def _written(w: Writer, step: Step) -> Any:
-    if any(value.dtype.is_complex for value in (*step.operands, *step.types)):
+    if any(type_.dtype.is_complex for type_ in (*(value.type for value in step.operands), *step.types)):
         raise _missing(step, "keep real and imaginary parts in a dimension of their own", " on complex numbers")
     write = WRITERS.get(step.op.name)
     results = None if write is None else write(w, step)

@@ -68,7 +68,7 @@ def write_onnx(
     model, main = _graph(entry, {**weights, **constants}, opset, inputs, outputs)
     total = sum(array.nbytes for array in model.initializers.values())
     outside = total >= _MOST_INLINE if external_data is None else external_data
-    if outside and path is None:
+    if path is None and outside:
         raise ArgumentError(f"a model with {total} bytes of weights in a file of their own", expected="a path to write it to")
     data = None if path is None or not outside else f"{os.fspath(path)}.data"
     main.initializer.extend(_initializers(model.initializers, data))
@@ -78,7 +78,7 @@ def write_onnx(
     if path is not None:
         with open(path, "wb") as file:
             file.write(made.SerializeToString())
-    onnx("onnx.checker").check_model(made if data is None else os.fspath(path), full_check=data is None)
+    onnx("onnx.checker").check_model(made if data is None else data.removesuffix(".data"), full_check=data is None)
     return made
 
 
@@ -155,7 +155,7 @@ def _initializers(arrays: Mapping[str, np.ndarray], data: str | None) -> list[An
             else:
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 place = {"location": os.path.basename(data), "offset": file.tell(), "length": array.nbytes}
-                file.write(memoryview(array).cast("B") if array.dtype.kind != "V" else array.tobytes())
+                file.write(array.view(np.uint8).data if array.ndim else array.tobytes())
                 proto.data_location = onnx().TensorProto.EXTERNAL
                 for key, value in place.items():
                     proto.external_data.add(key=key, value=str(value))

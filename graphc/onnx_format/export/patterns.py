@@ -12,7 +12,7 @@ from graphc.ir import Node, Value
 from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, number, stretched
 from graphc.onnx_format.export.products import write_conv
 from graphc.onnx_format.export.reductions import reduce
-from graphc.onnx_format.export.writer import Step, Writer
+from graphc.onnx_format.export.writer import Names, Step, Writer
 
 
 def match(node: Node) -> Match | None:
@@ -88,7 +88,7 @@ def _conv_with_bias(node: Node) -> Match | None:
     if conv is None or bias is None:
         return None
 
-    def write(w: Writer, step: Step) -> str:
+    def write(w: Writer, step: Step) -> Names:
         return write_conv(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
 
     return Match((*conv.operands, bias), write)

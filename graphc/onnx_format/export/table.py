@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from graphc.onnx_format.export.writer import Names, Step, Writer
 
-Write: TypeAlias = Callable[[Writer, Step], Names]
+Write: TypeAlias = Callable[[Writer, Step], Names | None]
+
+F = TypeVar("F", bound=Write)
 
 WRITERS: dict[str, Write] = {}
-"""How an op is written, by its name."""
+"""How an op is written, by its name: the names of its results. None where it is better written by other ops."""
 
 EXPANSIONS: dict[str, Callable[..., Any]] = {}
 """Ops that ONNX lacks, as functions of operands and attributes over ops that it has. None where it is not possible."""
@@ -19,10 +21,10 @@ MISSING: dict[str, str] = {}
 """What to say of ops that an ONNX model cannot hold."""
 
 
-def writes(*ops: str) -> Callable[[Write], Write]:
+def writes(*ops: str) -> Callable[[F], F]:
     """Enter a function that writes these ops."""
 
-    def enter(write: Write) -> Write:
+    def enter(write: F) -> F:
         WRITERS.update(dict.fromkeys(ops, write))
         return write
 

@@ -44,7 +44,7 @@ class Step:
         return self.operands[0].dtype
 
 
-Names: TypeAlias = "str | Sequence[str]"
+Names: TypeAlias = str | Sequence[str]
 
 
 @dataclass
