@@ -382,3 +382,8 @@ def test_export_to_onnx(graphc: Command, path: Path) -> None:
     assert [value.name for value in onnx.load(target).graph.input] == ["x"]
     failed(graphc("export", path), "one format", "--onnx")
     failed(graphc("export", path, "--onnx", target, "--opset", 3), "opset 3", "18 to 23")
+    back = path.with_name("back.gcz")
+    assert "forward(x: float32[" in succeeded(graphc("import", target, back, "--shape", "x=rows,3"))
+    assert "rows" in succeeded(graphc("inspect", back))
+    failed(graphc("import", path, back), "not an ONNX model")
+    failed(graphc("import", target, back, "--shape", "x"), "expected: NAME=")

@@ -1,4 +1,4 @@
-"""ONNX models read: run, trained, compiled, of any size; and refused where something is wrong with them."""
+"""ONNX models read: run, trained, compiled, of any size."""
 
 from __future__ import annotations
 
@@ -8,37 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_models import FLOAT, INT, TensorProto, helper, model, node, onnx, tensor
 
 import graphc
 from graphc import nn
 from graphc.errors import ArgumentError, ArgumentTypeError, PackageError, ShapeError
-from graphc.onnx_format import Limits, read_onnx
+from graphc.onnx_format import read_onnx
 from graphc.parse import parse_graph
-
-onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
-from onnx import TensorProto, helper  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 BATCH, TIME = graphc.Dim("batch"), graphc.Dim("time", max=32)
-FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
-
-
-def tensor(name: str, dtype: int, *shape: Any) -> Any:
-    return helper.make_tensor_value_info(name, dtype, shape)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, weights: Any = (), opset: int = 18, functions: Any = ()) -> bytes:
-    """A model's bytes; it need not be right."""
-    initializers = [w if isinstance(w, TensorProto) else onnx.numpy_helper.from_array(w[1], w[0]) for w in weights]
-    graph = helper.make_graph(list(nodes), "graph", list(inputs), list(outputs), initializers)
-    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid("own", 1)] if functions else [])]
-    made: bytes = helper.make_model(graph, opset_imports=opsets, functions=list(functions)).SerializeToString()
-    return made
-
-
-def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> Any:
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
 
 
 def round_trip(module: Any, args: tuple[Any, ...], *others: tuple[Any, ...], dynamic: Any = None) -> Any:
@@ -143,13 +123,15 @@ def test_shapes_that_a_model_computes() -> None:
 
 
 def test_sizes_as_numbers_to_compute_with() -> None:
-    nodes = [node("Shape", "x", "shape"), node("Cast", "shape", "floats", to=FLOAT), node("ReduceProd", "floats", "y", keepdims=0)]
+    nodes = [node("Shape", "x", "shape"), node("Cast", "shape", "floats", to=FLOAT),
+             node("ReduceProd", "floats", "y", keepdims=0)]
     made = read_onnx(model(nodes, [tensor("x", FLOAT, "N", "M")], [tensor("y", FLOAT)]))
     assert made(np.zeros((5, 4), np.float32))[0] == 20
 
 
 def test_inputs_that_decide_on_shapes() -> None:
-    data = model([node("Reshape", "x shape", "y")], [tensor("x", FLOAT, 2, 6), tensor("shape", INT, 2)], [tensor("y", FLOAT, None, None)])
+    inputs = [tensor("x", FLOAT, 2, 6), tensor("shape", INT, 2)]
+    data = model([node("Reshape", "x shape", "y")], inputs, [tensor("y", FLOAT, None, None)])
     loaded = graphc.onnx.load(data)
     x = graphc.randn(2, 6)
     assert loaded(x, graphc.tensor([3, 4])).shape == (3, 4)
@@ -173,7 +155,7 @@ def test_a_model_that_is_made_for_each_shape() -> None:
 
 
 def test_data_that_decide_on_shapes_are_refused() -> None:
-    with pytest.raises(PackageError, match=r"operand 0 of NonZero decides on the size of the result, which depends on the inputs x"):
+    with pytest.raises(PackageError, match=r"operand 0 of NonZero decides on the size .*depends on the inputs x"):
         read_onnx(model([node("NonZero", "x", "y")], [tensor("x", FLOAT, 100)], [tensor("y", INT, 1, None)]))
 
 
@@ -209,9 +191,10 @@ def test_loops() -> None:
     made = read_onnx(model([helper.make_node("Loop", ["", "", "x"], ["y"], body=body)], [tensor("x", FLOAT, 2)],
                            [tensor("y", FLOAT, 2)], [limit]))
     assert made(np.ones(2, np.float32))[0].tolist() == [5, 5]
-    fixed = helper.make_graph([node("Add", "v x", "v2"), node("Identity", "going", "again"), node("Identity", "v2", "row")], "body",
-                              [tensor("i", INT), tensor("going", TensorProto.BOOL), tensor("v", FLOAT, 2)],
-                              [tensor("again", TensorProto.BOOL), tensor("v2", FLOAT, 2), tensor("row", FLOAT, 2)])
+    fixed = helper.make_graph(
+        [node("Add", "v x", "v2"), node("Identity", "going", "again"), node("Identity", "v2", "row")], "body",
+        [tensor("i", INT), tensor("going", TensorProto.BOOL), tensor("v", FLOAT, 2)],
+        [tensor("again", TensorProto.BOOL), tensor("v2", FLOAT, 2), tensor("row", FLOAT, 2)])
     made = read_onnx(model([helper.make_node("Loop", ["n", "", "x"], ["y", "rows"], body=fixed)],
                            [tensor("x", FLOAT, 2)], [tensor("y", FLOAT, 2), tensor("rows", FLOAT, 3, 2)], [("n", np.array(3))]))
     last, rows = made(np.ones(2, np.float32))
@@ -232,115 +215,6 @@ def node_with_reference() -> Any:
     return made
 
 
-# Wrong models
-
-X, Y = [tensor("x", FLOAT, 2)], [tensor("y", FLOAT, 2)]
-RECURSIVE = helper.make_function("own", "F", ["a"], ["b"], [helper.make_node("F", ["a"], ["b"], domain="own")],
-                                 [helper.make_opsetid("own", 1)])
-
-
-def weight(**fields: Any) -> Any:
-    return TensorProto(**{"name": "w", "data_type": FLOAT, "dims": [2], **fields})
-
-
-def outside(location: str, offset: str = "0") -> Any:
-    made = weight(data_location=TensorProto.EXTERNAL)
-    for key, value in {"location": location, "offset": offset, "length": "8"}.items():
-        made.external_data.add(key=key, value=value)
-    return made
-
-
-ADD = [node("Add", "x w", "y")]
-WRONG = {
-    "not a model": (b"PK\x03\x04 this is something else", "not an ONNX model"),
-    "empty": (b"", "not an ONNX model"),
-    "a cycle": (model([node("Add", "x b", "a"), node("Neg", "a", "b"), node("Neg", "b", "y")], X, Y), "graph is cyclic"),
-    "out of order": (model([node("Neg", "a", "y"), node("Neg", "x", "a")], X, Y), "not in order"),
-    "a name for nothing": (model([node("Add", "x nothing", "y")], X, Y), "'nothing' is used, and nothing is called so"),
-    "a missing operand": (model([node("Add", "x", "y")], X, Y), "operand 1 is missing"),
-    "an output that nothing makes": (model([node("Neg", "x", "z")], X, Y), "nothing is called 'y'"),
-    "a name twice": (model([node("Neg", "x", "y"), node("Abs", "x", "y")], X, Y), "'y' is defined twice"),
-    "an input that a node makes": (model([node("Neg", "x", "x")], X, X), "'x' is defined twice"),
-    "an unknown operator": (model([helper.make_node("Frobnicate", ["x"], ["y"], name="here")], X, Y),
-                            r"node 'here' \(Frobnicate\): the operator Frobnicate is not supported"),
-    "an unknown domain": (model([helper.make_node("Neg", ["x"], ["y"], domain="com.else")], X, Y), "no operators of the domain"),
-    "random numbers": (model([node("RandomNormalLike", "x", "y")], X, Y), "draw the numbers outside"),
-    "shapes that do not fit": (model(ADD, X, Y, [("w", np.ones(3, np.float32))]), r"Add -> y"),
-    "dtypes that do not fit": (model(ADD, X, Y, [("w", np.ones(2))]), "the operands differ in dtype"),
-    "an attribute of another kind": (model([node("Softmax", "x", "y", axis="one")], X, Y), "the attribute axis is a bytes"),
-    "a dimension that is not there": (model([node("Softmax", "x", "y", axis=3)], X, Y), "there is no dimension 3"),
-    "a kernel of other size": (model([node("Conv", "x w", "y", kernel_shape=[3])], [tensor("x", FLOAT, 1, 1, 9)], Y,
-                                     [("w", np.ones((1, 1, 2), np.float32))]), "kernel_shape is not that of the weight"),
-    "a string": (model([node("Identity", "x", "y")], [tensor("x", TensorProto.STRING, 2)], Y), "string is not supported"),
-    "too few bytes": (model(ADD, X, Y, [weight(raw_data=b"1234")]), "another number of bytes"),
-    "too many numbers": (model(ADD, X, Y, [weight(float_data=[1, 2, 3])]), "another number of numbers"),
-    "a negative size": (model(ADD, X, Y, [weight(dims=[-2])]), "a negative size"),
-    "sizes whose product overflows": (model(ADD, X, Y, [weight(dims=[1 << 40, 1 << 40], raw_data=b"")]), "too large"),
-    "a huge result": (model([node("ConstantOfShape", "w", "y")], X, Y, [("w", np.array([1 << 40, 1 << 20]))]), "too large"),
-    "a huge repetition": (model([node("Tile", "x n", "y")], X, Y, [("n", np.array([1 << 60]))]), "too large"),
-    "a negative input": (model([node("Neg", "x", "y")], [tensor("x", FLOAT, -3)], Y), "a negative size"),
-    "a reshape to nothing": (model([node("Reshape", "x n", "y")], X, Y, [("n", np.array([-1, -1]))]), "one of them -1"),
-    "weights in another folder": (model(ADD, X, Y, [outside("../weights.bin")]), "file of its own"),
-    "functions without end": (model([helper.make_node("F", ["x"], ["y"], domain="own")], X, Y, functions=[RECURSIVE]),
-                              "nested more than 16 deep"),
-    "a function twice": (model([node("Neg", "x", "y")], X, Y, functions=[RECURSIVE, RECURSIVE]), "is defined twice"),
-    "one name for two inputs": (model([node("Neg", "x", "y")], X + X, Y), "two inputs have one name"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_models_are_refused(name: str) -> None:
-    data, message = WRONG[name]
-    with pytest.raises(PackageError, match=message):
-        read_onnx(data)
-
-
-@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin", "link.bin", "", "nothing.bin", "sub"])
-def test_weights_outside_of_the_folder(location: str, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    (folder / "sub").mkdir(parents=True)
-    (tmp_path / "weights.bin").write_bytes(bytes(8))
-    (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
-    (folder / "model.onnx").write_bytes(model(ADD, X, Y, [outside(location)]))
-    with pytest.raises(PackageError, match="outside of the model's folder|cannot be read|beyond the end"):
-        read_onnx(folder / "model.onnx")
-
-
-def test_weights_beside_the_model(tmp_path: Path) -> None:
-    np.array([0, 3, 4], np.float32).tofile(tmp_path / "weights.bin")
-    (tmp_path / "model.onnx").write_bytes(model(ADD, X, Y, [outside("weights.bin", "4")]))
-    assert read_onnx(tmp_path / "model.onnx")(np.ones(2, np.float32))[0].tolist() == [4, 5]
-    for offset in ("8", "-4", "x", str(1 << 70)):
-        (tmp_path / "model.onnx").write_bytes(model(ADD, X, Y, [outside("weights.bin", offset)]))
-        with pytest.raises(PackageError, match="beyond the end|cannot be read"):
-            read_onnx(tmp_path / "model.onnx")
-
-
-def test_limits() -> None:
-    nodes = [node("Neg", "x" if not i else f"v{i}", f"v{i + 1}") for i in range(20)]
-    data = model(nodes, X, [tensor("v20", FLOAT, 2)])
-    assert read_onnx(data)(np.ones(2, np.float32))[0].tolist() == [1, 1]
-    with pytest.raises(PackageError, match="more than 10 nodes"):
-        read_onnx(data, limits=Limits(nodes=10))
-
-
-def test_damaged_bytes_are_refused_or_read() -> None:
-    """Any change of a model gives a model or a PackageError."""
-    data = model([node("Conv", "x w b", "y", pads=[1, 1]), node("Relu", "y", "z")], [tensor("x", FLOAT, "N", 1, 4)],
-                 [tensor("z", FLOAT, "N", 2, 4)], [("w", np.ones((2, 1, 3), np.float32)), ("b", np.ones(2, np.float32))])
-    rng = np.random.default_rng(3)
-    refused = 0
-    for _ in range(600):
-        damaged = bytearray(data)
-        for place in rng.integers(0, len(data), rng.integers(1, 4)):
-            damaged[place] = rng.integers(0, 256)
-        try:
-            read_onnx(bytes(damaged[: rng.integers(1, len(data) + 200)]))
-        except PackageError:
-            refused += 1
-    assert refused > 100
-
-
 def test_wrong_calls() -> None:
     loaded = graphc.onnx.load(model([node("Add", "x x", "y")], [tensor("x", FLOAT, "N", 2)], [tensor("y", FLOAT, "N", 2)]))
     with pytest.raises(ArgumentTypeError, match="is called with 2 inputs"):
@@ -348,4 +222,4 @@ def test_wrong_calls() -> None:
     with pytest.raises(ShapeError):
         loaded(graphc.ones(1, 3))
     with pytest.raises(ArgumentError, match="has no input 'z'"):
-        read_onnx(model([node("Neg", "x", "y")], X, Y), constants={"z": np.ones(2)})
+        read_onnx(model([node("Neg", "x", "y")], [tensor("x", FLOAT, 2)], [tensor("y", FLOAT, 2)]), constants={"z": np.ones(2)})

@@ -13,6 +13,7 @@ from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, nu
 from graphc.onnx_format.export.products import write_conv
 from graphc.onnx_format.export.reductions import reduce
 from graphc.onnx_format.export.writer import Names, Step, Writer
+from graphc.types import Size
 
 
 def match(node: Node) -> Match | None:
@@ -100,8 +101,7 @@ def _of_channels(value: Value, ndim: int) -> Value | None:
     node = made_by(shaped, "reshape")
     if node is None or node.operands[0].ndim != 1 or ndim < 3:
         return None
-    wanted = (node.operands[0].shape[0], *(1 for _ in range(ndim - 2)))
-    return node.operands[0] if tuple(shaped.shape) in (wanted, (1, *wanted)) else None
+    return node.operands[0] if _is_by_channel(shaped, node.operands[0].shape[0], ndim) else None
 
 
 # Norms
@@ -109,19 +109,34 @@ def _of_channels(value: Value, ndim: int) -> Value | None:
 
 def _batch_norm(node: Node) -> Match | None:
     """(x - mean) * (rsqrt(variance + epsilon) * weight) + bias, by numbers for each channel"""
-    scaled, bias = made_by(node.operands[0], "mul"), _of_channels(node.operands[1], node.results[0].ndim)
+    ndim = node.results[0].ndim
+    scaled, bias = made_by(node.operands[0], "mul"), _of_channels(node.operands[1], ndim)
     if scaled is None or bias is None:
         return None
-    centered, factor = made_by(scaled.operands[0], "sub"), made_by(stretched(scaled.operands[1]), "mul")
-    if centered is None or factor is None:
+    centered, factor = made_by(scaled.operands[0], "sub"), made_by(_peeled(scaled.operands[1]), "mul")
+    mean = None if centered is None else _of_channels(centered.operands[1], ndim)
+    if centered is None or factor is None or mean is None:
         return None
-    ndim = node.results[0].ndim
-    mean, weight = _of_channels(centered.operands[1], ndim), _of_channels(factor.operands[1], ndim)
-    variance, epsilon = _inverse_deviation(factor.operands[0])
-    spread = None if variance is None else _of_channels(variance, ndim)
-    if mean is None or weight is None or spread is None or epsilon is None:
+    variance, epsilon = _inverse_deviation(_peeled(factor.operands[0]))
+    if variance is None or epsilon is None:
         return None
-    return Match((centered.operands[0], weight, bias, mean, spread), _operator("BatchNormalization", epsilon=epsilon))
+    vectors = (_peeled(factor.operands[1]), bias, mean, _peeled(variance))
+    if any(v.type != bias.type for v in vectors) or not _is_by_channel(scaled.operands[1], bias.shape[0], ndim):
+        return None
+    return Match((centered.operands[0], *vectors), _operator("BatchNormalization", epsilon=epsilon))
+
+
+def _peeled(value: Value) -> Value:
+    """What was given other dimensions of size 1, and stretched."""
+    while (node := made_by(value, "broadcast_to", "reshape")) is not None:
+        value = node.operands[0]
+    return value
+
+
+def _is_by_channel(value: Value, channels: Size, ndim: int) -> bool:
+    """Whether a value is stretched along all dimensions of an image but that of its channels."""
+    shape = tuple(stretched(value).shape)
+    return shape in ((channels, *(1 for _ in range(ndim - 2))), (1, channels, *(1 for _ in range(ndim - 2))))
 
 
 def _inverse_deviation(value: Value) -> tuple[Value | None, float | None]:

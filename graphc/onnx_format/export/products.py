@@ -87,20 +87,24 @@ def _scatter(w: Writer, step: Step) -> str:
 
 @expands("attention")
 def _attention(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, zeros: bool) -> Any:
+    """The result, and the logarithms of the sums of exp(scores)."""
     shape = (*q.shape[:-1], k.shape[-2])
+    axes = (len(shape) - 1,)
     seen = ops.broadcast_to(mask, shape)
     if causal:
         row, column = (ops.iota(shape=shape, axis=len(shape) - n, dtype=int64, like=q) for n in (2, 1))
         seen = seen & (row >= column)
     scores = ops.where(seen, ops.matmul(q, ops.transpose_last(k)) * scale, -math.inf)
-    axes = (len(shape) - 1,)
+    greatest = ops.amax(scores, axes)
+    nothing = ops.eq(greatest, -math.inf)
+    shift = ops.where(nothing, 0.0, greatest)
+    powers = ops.exp(scores - ops.expand(shift, shape, axes))
+    total = ops.sum(powers, axes)
+    weights, logarithms = powers / ops.expand(total, shape, axes), ops.log(total) + shift
     if zeros:
-        some = ops.expand(ops.amax(ops.cast(seen, dtype=int64), axes) > 0, shape, axes)
-        scores = ops.where(some, scores, 0.0)
-    powers = ops.exp(scores - ops.expand(ops.amax(scores, axes), shape, axes))
-    weights = powers / ops.expand(ops.sum(powers, axes), shape, axes)
-    return ops.matmul(ops.where(some, weights, 0.0) if zeros else weights, v)
-
+        weights = ops.where(ops.expand(nothing, shape, axes), 0.0, weights)
+        logarithms = ops.where(nothing, math.inf, logarithms)
+    return ops.matmul(weights, v), logarithms
 
 
 MISSING.update(dict.fromkeys(

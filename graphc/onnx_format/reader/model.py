@@ -104,10 +104,11 @@ def _parsed(data: bytes) -> Any:
 def _check_texts(message: Any, depth: int = 0) -> None:
     """BadModel where a name in it is not text: such are given as bytes."""
     for field, value in message.ListFields():
-        if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in (value if field.is_repeated else [value])):
+        values = [value] if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value
+        if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
             raise BadModel(f"the {field.name} of a {type(message).__name__} is not UTF-8 text")
         if field.type == field.TYPE_MESSAGE and depth < _MOST_NESTED:
-            for inner in value if field.is_repeated else [value]:
+            for inner in values:
                 _check_texts(inner, depth + 1)
 
 
