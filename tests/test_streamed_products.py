@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from native_kernels import run_native
-from test_llvm_gemm import Finish, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
+from test_llvm_gemm import LAYOUTS, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
 
 from graphc.backends.llvm import gemm_plan
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
@@ -15,7 +16,7 @@ from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
 from graphc.types import DType, float32, float64, int32
 
-SHAPES = [(60, 70, 64), (97, 101, 89), (50, 160, 130), (45, 64, 33), (200, 160, 100), (57, 300, 500)]
+SHAPES = [(60, 130, 64), (97, 101, 89), (50, 160, 130), (45, 64, 33), (200, 160, 100), (57, 300, 500)]
 
 
 def plan_for(p: Product, cores: int) -> Plan:
@@ -36,10 +37,11 @@ def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
-@pytest.mark.parametrize("right", ["kn", "nk"])
-@pytest.mark.parametrize("finish", [None, bias_and_relu])
-def test_shapes(cpu: str, right: str, finish: Finish | None, tasks_everywhere: None) -> None:  # noqa: F811
-    check(*streamed(*(product("mk", right, "mn", dict(zip("mnk", sizes, strict=True)), finish=finish) for sizes in SHAPES)))
+@pytest.mark.parametrize(("left", "right"), LAYOUTS)
+def test_shapes(cpu: str, left: str, right: str, tasks_everywhere: None) -> None:  # noqa: F811
+    finishes = itertools.cycle((None, bias_and_relu))
+    check(*streamed(*(product(left, right, "mn", dict(zip("mnk", sizes, strict=True)), finish=finish)
+                      for sizes, finish in zip(SHAPES, finishes))))  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [32, 48, 100])
@@ -49,8 +51,8 @@ def test_blocks_of_steps_and_parts(
 ) -> None:
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: steps)
     sizes = ((100, 250, 4 * steps + 20), (30, 161, steps), (61, 96, 2 * steps + 17))
-    products = [product("mk", right, "mn", dict(zip("mnk", size, strict=True)), finish=bias_and_relu)
-                for size in sizes for right in ("kn", "nk")]  # fmt: skip
+    products = [product(*layout, "mn", dict(zip("mnk", size, strict=True)), finish=bias_and_relu)
+                for size in sizes for layout in LAYOUTS]  # fmt: skip
     check(*products)
     assert any(plan_for(p, cores).k_blocks > 1 and plan_for(p, cores).streams for p in products)
     assert cores == 1 or any(plan_for(p, cores).tasks > 1 for p in products)
@@ -58,10 +60,10 @@ def test_blocks_of_steps_and_parts(
 
 @pytest.mark.parametrize("dtype", [float64, int32])
 def test_dtypes(dtype: DType, tasks_everywhere: None) -> None:  # noqa: F811
-    check(*streamed(product("mk", "kn", "mn", {"m": 70, "n": 130, "k": 77}, dtype)))
+    check(*streamed(*(product(left, "kn", "mn", {"m": 70, "n": 130, "k": 77}, dtype) for left in ("mk", "km"))))
 
 
-@pytest.mark.parametrize(("left", "right"), [("bmk", "bkn"), ("bmk", "kn"), ("mk", "bkn"), ("bmk", "bnk")])
+@pytest.mark.parametrize(("left", "right"), [("bmk", "bkn"), ("bmk", "kn"), ("mk", "bkn"), ("bmk", "bnk"), ("bkm", "bkn")])
 def test_batches(left: str, right: str, tasks_everywhere: None) -> None:  # noqa: F811
     check(*streamed(product(left, right, "bmn", {"b": 3, "m": 70, "n": 160, "k": 60}, finish=bias_and_relu)))
 
@@ -85,14 +87,17 @@ def test_same_bits_for_any_number_of_cores_and_threads(monkeypatch: pytest.Monke
     assert len(grids) > 1 and len(results) == 1
 
 
-def test_large_products_stream_and_small_or_turned_ones_do_not() -> None:
+def test_large_products_stream_and_small_ones_do_not() -> None:
     def accesses(left: str, m: int, n: int, k: int) -> tuple[Access, Access]:
         plan = plan_for(product(left, "kn", "mn", {"m": m, "n": n, "k": k}), 2)
         return plan.lhs_access, plan.rhs_access
 
-    assert accesses("mk", 512, 256, 256) == (Access.STREAMED, Access.PRIVATE)
-    assert Access.STREAMED not in accesses("km", 512, 256, 256)
+    assert accesses("mk", 512, 256, 256) == accesses("km", 512, 256, 256) == (Access.STREAMED, Access.PRIVATE)
     assert Access.STREAMED not in accesses("mk", 8, 64, 64)
+    # a line of its own for each step of a tile, from beyond the cache
+    far = 16 * Target.host().l2_bytes // 4 // 512
+    assert Access.STREAMED not in accesses("km", far, 512, 512)
+    assert accesses("mk", far, 512, 512)[0] is accesses("km", far, 512, 64)[0] is Access.STREAMED
     assert Access.STREAMED not in accesses("mk", 2000, 16, 16)  # hardly any tile to copy rows beside
 
 

@@ -61,6 +61,8 @@ _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
 _MOST_COPIED = 8
 """How many vectors of each row a micro-kernel may copy while it computes."""
+_MOST_COPIED_STEPS = 2
+"""How many steps for each row it may copy from beyond the level-2 cache, as each step is on a line of its own."""
 _COPYING = 0.25  # cycles to copy a number meanwhile
 _PACKING_ROWS = 1.0  # to pack one that no other core packs, from beyond the level-2 cache
 _MOST_CORES = 16  # among how many cores products are shared out whose tasks pack all they read for themselves
@@ -73,7 +75,7 @@ class Access(Enum):
     SHARED = "panels packed beforehand, for all tasks"
     PRIVATE = "panels packed by the task that reads them"
     KEPT = "panels packed when the program was prepared"
-    STREAMED = "rows that the task that reads them copies, while it computes with those before"
+    STREAMED = "what the task that reads it copies for a tile of rows, while it computes with the tile before"
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,12 @@ class Plan:
 
     @property
     def copied_panel(self) -> int:
-        """The rows of a tile as they are copied."""
+        """A block of steps of a tile's rows as they are copied. Where these stand side by side, there is room before the first
+        step and after the last one, as the vectors of the last tile begin earlier."""
         assert isinstance(self.tile, Tile)
-        return self.tile.rows * self.tile.row_stride
+        if self.tile.row_stride > 1:
+            return self.tile.rows * self.tile.row_stride
+        return -(-(estimate(self.k_block) + 2) * self.tile.lanes // 16) * 16
 
     @property
     def lhs_panels(self) -> Size:
@@ -451,22 +456,25 @@ def _streamed(
     for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k.
     """
     strides = lhs.strides
-    if strides is None or strides[1] != 1 or not (lhs.lanes and lhs.steps and is_static(*strides, *sizes)):
+    if strides is None or 1 not in strides or not (lhs.lanes and lhs.steps and is_static(*strides, *sizes)):
         return None
     batch, m, n, k, k_block = map(estimate, sizes)
-    if m < tile.rows:
+    in_rows = strides[1] == 1
+    if m < (tile.rows if in_rows else tile.lanes):
         return None
     m_tiles, n_tiles, cores = -(-m // tile.rows), -(-n // tile.columns), min(target.cores, _MOST_CORES)
-    size, vectors = tile.dtype.itemsize, -(-k_block // tile.width)
+    size, unit = tile.dtype.itemsize, tile.width if in_rows else tile.rows  # steps for each of what is copied at once
     last_steps = k - (-(-k // k_block) - 1) * k_block
     most = max(1, target.l2_bytes * 5 // 8 // (k_block * tile.columns * size))
+    is_near = in_rows or m * k_block * size <= target.l2_bytes // 2
+    most_copied = _MOST_COPIED if is_near else _MOST_COPIED_STEPS
     best: tuple[float, int, tuple[int, int, int]] | None = None
     for n_parts in range(-(-n_tiles // most), n_tiles + 1):
         n_block = -(-n_tiles // n_parts)
         n_parts = -(-n_tiles // n_block)
         # a tile's rows are copied in as many parts as there are columns of tiles, in the last task, too
-        copied = -(-vectors // (n_tiles - (n_parts - 1) * n_block))
-        if copied > _MOST_COPIED or copied * tile.width > last_steps:
+        copied = -(-k_block // (unit * (n_tiles - (n_parts - 1) * n_block)))
+        if copied > most_copied or copied * unit > last_steps:
             continue
         for m_parts in range(1, min(m_tiles, 2 * cores) + 1):
             m_block = -(-m_tiles // m_parts)
@@ -479,7 +487,7 @@ def _streamed(
         return None
     # an odd number of lines from row to row, so that those do not compete either
     lines = -(-k_block * size // LINE_BYTES) | 1
-    return replace(tile, row_stride=lines * LINE_BYTES // size, copied=best[1]), best[2]
+    return replace(tile, row_stride=lines * LINE_BYTES // size if in_rows else 1, copied=best[1]), best[2]
 
 
 def _place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:

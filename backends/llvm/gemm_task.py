@@ -91,54 +91,62 @@ class Task:
         rows of each tile are copied while the one before is computed."""
         plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
         assert isinstance(tile, Tile) and lhs.side.operand.strides is not None
-        row_step, part = lhs.side.operand.strides[0], tile.copied * tile.width
+        row_step, k_step = lhs.side.operand.strides
+        # a part is some steps of each row; or where rows stand side by side, some whole steps
+        in_rows = tile.row_stride > 1
+        part, from_step, to_step = (
+            (tile.copied * tile.width, row_step, 1) if in_rows else (tile.copied * tile.rows, k_step, tile.lanes)
+        )
         height = integers.subtract(rows[1], rows[0])
         last_column = integers.subtract(columns[1], 1)
 
         def source(block: str, i: str) -> str:
-            offset = integers.add(integers.multiply(lhs.first_lane(i), row_step), product.steps(f, block)[0])
+            start, _ = product.steps(f, block)
+            offset = integers.add(integers.multiply(lhs.first_lane(i), row_step), integers.multiply(start, k_step))
             return product.element(f, lhs.base, offset)
 
         def copied(number: str) -> str:
             offset = integers.multiply(integers.remainder(number, 2), plan.copied_panel)
-            return product.element(f, "%own", offset)
+            return product.element(f, "%own", integers.add(offset, 0 if in_rows else tile.lanes))
 
-        self.copy_tile(source("0", rows[0]), row_step, copied("0"))
+        def back(pointer: str, i: str) -> str:
+            """The same place for vectors that begin early enough not to reach beyond the last row."""
+            beyond = integers.subtract(integers.add(lhs.first_lane(i), tile.lanes), plan.m)
+            early = "0" if in_rows else integers.greatest(beyond, 0)
+            return product.element(f, pointer, integers.subtract("0", early))
+
+        here, there = back(source("0", rows[0]), rows[0]), back(copied("0"), rows[0])
+        with integers.loop(0, tile.rows if in_rows else product.steps(f, "0")[1], "line") as line:
+            size = product.steps(f, "0")[1] if in_rows else str(tile.lanes)
+            with f.loop("0", size, str(tile.width), hint="part") as at:
+                start = integers.least(at, integers.subtract(size, tile.width))
+                places = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
+                self.copy(*(product.element(f, x, integers.add(integers.multiply(line, step), start)) for x, step in places))
         with integers.loop(0, plan.k_blocks, "block") as block:
             if rhs.packs:
                 self.pack_block(rhs, block, columns)
             with integers.loop(*rows, "row") as i:
                 number = integers.add(integers.multiply(block, height), integers.subtract(i, rows[0]))
-                a = Lanes(copied(number), 1, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
+                a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
                 # the next tile's rows: those of the next block after the last ones, and in the end any
                 is_last = f.value(f"icmp eq i64 {i}, {integers.subtract(rows[1], 1)}")
                 after = integers.least(integers.add(block, 1), plan.k_blocks - 1)
                 after = f.value(f"select i1 {is_last}, i64 {after}, i64 {block}")
                 row = f.value(f"select i1 {is_last}, i64 {rows[0]}, i64 {integers.add(i, 1)}")
-                following, to = source(after, row), copied(integers.add(number, 1))
+                following, to = back(source(after, row), row), back(copied(integers.add(number, 1)), row)
                 beyond = source(after, integers.add(row, 1))
                 _, count = product.steps(f, after)
                 with integers.loop(*columns, "column") as j:
                     b = rhs.read(j, j, block, block)
                     start = integers.multiply(integers.subtract(j, columns[0]), part)
                     start = integers.least(start, integers.subtract(count, part))
-                    here = product.element(f, following, start)
+                    here = product.element(f, following, integers.multiply(start, k_step))
+                    there = product.element(f, to, integers.multiply(start, to_step))
                     ends = f.value(f"icmp eq i64 {j}, {last_column}")
-                    later = f.value(f"select i1 {ends}, ptr {beyond}, ptr {product.element(f, here, str(part))}")
-                    there = product.element(f, to, start)
-                    copying = [("ptr", here), ("i64", size_operand(f, row_step)), ("ptr", there), ("ptr", later)]
+                    later = product.element(f, here, integers.multiply(part, k_step))
+                    later = f.value(f"select i1 {ends}, ptr {beyond}, ptr {later}")
+                    copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", later)]
                     self.tile(matrix, block, i, j, a, b, place, copying)
-
-    def copy_tile(self, source: str, row_step: Size, to: str) -> None:
-        """Copy the first block of steps of a tile's rows."""
-        f, integers, product, tile = self.f, self.integers, self.product, self.plan.tile
-        assert isinstance(tile, Tile)
-        _, count = product.steps(f, "0")
-        with integers.loop(0, tile.rows, "row") as i, f.loop("0", count, str(tile.width), hint="step") as k:
-            start = integers.least(k, integers.subtract(count, tile.width))
-            here = product.element(f, source, integers.add(integers.multiply(i, row_step), start))
-            there = product.element(f, to, integers.add(integers.multiply(i, tile.row_stride), start))
-            self.copy(here, there)
 
     def copy(self, here: str, there: str) -> None:
         """Copy a vector."""

@@ -38,8 +38,8 @@ class Tile:
     """The shape of a micro-kernel.
 
     `dtype` is what is multiplied and summed. Row i of the left operand is `row_stride * i` elements behind row 0: 1
-    where it is packed, or stands in memory with rows side by side. While it computes, the kernel copies `copied` vectors
-    of each row that a later tile needs.
+    where it is packed, or stands in memory with rows side by side. While it computes, the kernel copies a part of what a
+    later tile needs: `copied` vectors of each row; or where rows stand side by side, `copied` steps for each row.
     """
 
     dtype: DType
@@ -52,6 +52,11 @@ class Tile:
     @property
     def columns(self) -> int:
         return self.vectors * self.width
+
+    @property
+    def lanes(self) -> int:
+        """What a copied step takes: whole vectors of rows."""
+        return -(-self.rows // self.width) * self.width
 
     def cycles(self, m: int, n: int, k: int) -> float:
         """About how many cycles an m by n product of k steps takes."""
@@ -175,7 +180,8 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     b + k * b_step; row i of the result is at c + i * c_step (all in elements).
 
     A tile that copies has more parameters, (ptr from, i64 from_step, ptr to, ptr later): `copied` vectors of each row are
-    copied from from + i * from_step to to + i * row_stride, and fetched from later + i * from_step for the next call.
+    copied from from + i * from_step to to + i * row_stride, and fetched from later + i * from_step for the next call. Where
+    `row_stride` is 1, that is so for each of rows * `copied` steps, of which each takes `lanes` numbers.
     """
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
@@ -194,7 +200,7 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
         _prefetch_row(f, tile, fetched)
         if tile.copied:
-            _copy_row(f, tile, fetched)
+            _copy(f, tile, fetched)
         last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
         with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
             _step(f, tile, a_slot, b_slot, sums)
@@ -209,19 +215,24 @@ def _prefetch_row(f: Function, tile: Tile, row: str) -> None:
     prefetch(f, start, tile.columns * tile.dtype.itemsize, level=2)
 
 
-def _copy_row(f: Function, tile: Tile, row: str) -> None:
-    """Copy a part of a row, and have fetched what the next call copies of it; past the last row, the last one once more."""
-    scalar, integers = REGISTER[tile.dtype.name], Integers(f)
+def _copy(f: Function, tile: Tile, part: str) -> None:
+    """Copy one of as many parts as there are rows, and have fetched what the next call copies; after the last part, that one
+    once more."""
+    scalar, integers, size = REGISTER[tile.dtype.name], Integers(f), tile.dtype.itemsize
     type_ = vector(scalar, tile.width)
-    row = integers.least(row, tile.rows - 1)
-    steps = {"from": integers.multiply(row, "%from_step"), "to": integers.multiply(row, tile.row_stride)}
-    starts = {name: f.value(f"getelementptr {scalar}, ptr %{name}, i64 {step}") for name, step in steps.items()}
-    for v in range(tile.copied):
-        source, target = (f.value(f"getelementptr {scalar}, ptr {starts[x]}, i64 {v * tile.width}") for x in ("from", "to"))
-        part = f.value(f"load {type_}, ptr {source}, align {tile.dtype.itemsize}")
-        f.do(f"store {type_} {part}, ptr {target}, align {tile.dtype.itemsize}")
-    later = f.value(f"getelementptr {scalar}, ptr %later, i64 {steps['from']}")
-    prefetch(f, later, tile.copied * tile.width * tile.dtype.itemsize, level=2)
+    part = integers.least(part, tile.rows - 1)
+    lines, line, to_step = (1, tile.copied * tile.width, tile.row_stride)
+    if tile.row_stride == 1:
+        lines, line, to_step = tile.copied, tile.lanes, tile.lanes
+    for number in range(lines):
+        place = integers.add(integers.multiply(part, lines), number)
+        steps = {"from": integers.multiply(place, "%from_step"), "to": integers.multiply(place, to_step)}
+        starts = {name: f.value(f"getelementptr {scalar}, ptr %{name}, i64 {step}") for name, step in steps.items()}
+        for v in range(0, line, tile.width):
+            source, target = (f.value(f"getelementptr {scalar}, ptr {starts[x]}, i64 {v}") for x in ("from", "to"))
+            values = f.value(f"load {type_}, ptr {source}, align {size}")
+            f.do(f"store {type_} {values}, ptr {target}, align {size}")
+        prefetch(f, f.value(f"getelementptr {scalar}, ptr %later, i64 {steps['from']}"), line * size, level=2)
 
 
 def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequence[str]]) -> None:
