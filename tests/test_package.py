@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +162,22 @@ def test_names_of_results_are_kept(tmp_path: Path) -> None:
     assert read_package(tmp_path / "m.gcz").entries["forward"].graph == graph
 
 
+def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
+    """To the bit: 0.0 and -0.0 are two, and so are numbers of other types."""
+    zeros, large = np.zeros(4000, np.float32), np.arange(4000.0)
+    weights = {"fc.weight": WEIGHT, "b": large, "a": large.copy(), "c": large.reshape(2, 2000), "d": zeros, "e": -zeros,
+               "f": large, "g": np.zeros(4000, np.int32), "h": large[::-1], "i": np.zeros((0, 3)), "j": np.zeros((0, 3)),
+               "k": np.ones(()), "l": np.ones(())}  # fmt: skip
+    path = saved(tmp_path / "m.gcz", weights=weights)
+    read = read_package(path).weights
+    for name, array in weights.items():
+        assert read[name].tobytes() == np.asarray(array).tobytes() and read[name].shape == np.shape(array)
+    assert read["a"] is read["b"] is read["f"] and len({id(array) for array in read.values()}) == len(weights) - 3
+    with zipfile.ZipFile(path) as archive:
+        manifest = json.loads(archive.read(MANIFEST))
+    assert manifest["shared"] == {"b": "a", "f": "a", "l": "k"}
+
+
 # What cannot be written is refused, and an old file stays
 
 
@@ -204,6 +223,54 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch: pytes
     monkeypatch.setattr(write_module, "write_archive", fail)
     with pytest.raises(type(error)):
         saved(path, metadata={})
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["model.gcz"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers that interrupt are POSIX's")
+@pytest.mark.parametrize("delay", [0.001, 0.01, 0.03, 0.1])
+def test_ctrl_c_while_writing(path: Path, delay: float) -> None:
+    """Wherever the interrupt comes, there is one whole file: the old one, or one of the new ones."""
+    large = np.zeros(1 << 22)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        with pytest.raises(KeyboardInterrupt):
+            for number in range(1000):
+                saved(path, weights={"fc.weight": WEIGHT, "large": large}, metadata={"number": number})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert read_package(path).metadata.keys() in ({"epochs"}, {"number"}) and os.listdir(path.parent) == ["model.gcz"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of what a process may write are POSIX's")
+@pytest.mark.parametrize("save", ["write_package(path, package.entries, weights)", "graphc.save(weights, path)"])
+def test_a_disk_that_is_full(path: Path, save: str) -> None:
+    """In a process that may write no file larger than a megabyte."""
+    code = f"""
+import resource, signal, sys
+import numpy as np
+import graphc
+from graphc.package import read_package, write_package
+path = {str(path)!r}
+package = read_package(path)
+weights = {{"fc.weight": package.weights["fc.weight"].copy(), "large": np.zeros(1 << 20)}}
+if "save(" in {save!r}:
+    weights = {{name: graphc.tensor(array) for name, array in weights.items()}}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    {save}
+except OSError as error:
+    sys.exit(0)
+sys.exit("nothing was wrong")
+"""
+    before = path.read_bytes()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=path.parent)
     assert path.read_bytes() == before and os.listdir(path.parent) == ["model.gcz"]
 
 

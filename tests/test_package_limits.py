@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from package_files import rewrite, saved
+from package_files import WEIGHT, rewrite, saved
 
 from graphc.package.archive import write_archive
 from graphc.package.manifest import MANIFEST, WEIGHTS
@@ -246,3 +247,25 @@ def test_many_weights(read: Callable[..., str], path: Path) -> None:
     assert "damaged" in read(rewrite(path, lambda m: m["checksums"].update({WEIGHTS: "0"})))
     shared = {f"v{i}": "fc.weight" for i in range(100_000)}
     assert "there are 100001 weights" in read(rewrite(saved(path), lambda m: m.update(shared=shared)))
+
+
+def test_loading_copies_no_weights(tmp_path: Path) -> None:
+    """100 MB of weights, whose checksum is checked, add less than 30 MB to what the process has ever held in memory."""
+    path = saved(tmp_path / "large.gcz", weights={"fc.weight": WEIGHT, "large": np.zeros(100 * 1000**2 // 8)})
+    code = f"""
+import re
+from graphc import runtime
+from graphc.parse import parse_graph
+parse_graph("graph @f(%x: float32[2]) -> float32[2] {{ %0 = neg(%x) : float32[2] return %0 }}")
+
+def most():
+    with open("/proc/self/status") as file:
+        return int(re.search("VmHWM:\\s*(\\d+)", file.read())[1])
+
+before = most()
+program = runtime.load({str(path)!r})
+assert program.weights["large"].nbytes == 100 * 1000**2
+print(most() - before)
+"""
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert int(result.stdout) < 30_000, "in KB"

@@ -203,6 +203,35 @@ def test_manifests_that_say_something_else(path: Path, change: Callable[[dict[st
     refused(rewrite(path, change), problem)
 
 
+@pytest.mark.parametrize("change, problem", [
+    (remove("shared"), "shared is missing"), (lambda m: m.update(shared=[]), "shared is missing"),
+    (lambda m: m.update(shared={"a": 1}), "not listed as names"), (lambda m: m.update(shared={"a": "b"}), "is not there"),
+    (lambda m: m.update(shared={"fc.weight": "fc.weight"}), "has its own, too"),
+    (lambda m: m.update(shared={"a": "b", "b": "fc.weight"}), "is not there"),
+])  # fmt: skip
+def test_shared_weights(path: Path, change: Callable[[dict[str, Any]], Any], problem: str) -> None:
+    refused(rewrite(path, change), problem)
+
+
+@pytest.mark.parametrize("info, problem", [
+    ('param = "fc.weight", next = 0', "is float32\\[3, 4\\], and would become float32\\[N, 4\\]"),
+    ('param = "fc.weight", next = 1', "has no weight, or no output"), ('param = "fc.weight", next = -1', "or no output"),
+    ('param = "fc.weight", next = true', "or no output"), ('param = "fc.weight", next = "logits"', "or no output"),
+    ('param = "fc.weight", next = N', "or no output"), ("next = 0", "has no weight"), ('state = 3, next = 0', "has no weight"),
+])  # fmt: skip
+def test_what_is_kept_for_the_next_call(path: Path, info: str, problem: str) -> None:
+    text = str(linear()).replace('param = "fc.weight"', info).encode()
+    refused(rewrite(path, members={"graphs/forward.gir": text}), problem)
+
+
+def test_weights_that_are_changed_twice(path: Path) -> None:
+    text = b"""graph @f(%a: float32[3, 4] {param = "fc.weight", next = 0}, %b: float32[3, 4] {state = "fc.weight", next = 1}) ->
+    (float32[3, 4], float32[3, 4]) { return %b as "x", %a as "y" }"""
+    refused(rewrite(path, members={"graphs/forward.gir": text}), "is changed twice")
+    text = text.replace(b"next = 1", b"next = 0").replace(b'state = "fc.weight"', b'param = "other"')
+    refused(rewrite(path, members={"graphs/forward.gir": text}), "is changed twice, or by another's output|which is not there")
+
+
 def test_structures_nested_too_deep(path: Path) -> None:
     nested: Any = "*"
     for _ in range(30):
