@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -126,6 +127,10 @@ class CompiledGraph:
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """The outputs for the given inputs; ShapeError where they do not fit."""
+        return self.run(arrays)
+
+    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] = MappingProxyType({})) -> list[np.ndarray]:
+        """As a call. `into` are arrays that some outputs, by number, are written to; the inputs are not among them."""
         given = [np.asarray(a) for a in arrays]
         check_inputs(self.graph, given)
         shapes = tuple([a.shape for a in given])
@@ -137,7 +142,7 @@ class CompiledGraph:
         else:
             bind_sizes(self.graph, shapes)
             code = self._code
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in code.outputs]
+        outputs = [into[i] if i in into else np.empty(t.shape, t.dtype.numpy) for i, t in enumerate(code.outputs)]
         inputs = [_plain(a, t) for a, t in zip(given, code.inputs)]
         preparation = code.preparation
         if preparation is None:

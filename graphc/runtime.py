@@ -134,14 +134,14 @@ class Function:
     def compute(self, arguments: Sequence[Any]) -> list[np.ndarray]:
         """The results for the inputs, each an array or what NumPy makes one of; a number stands for a 0-d array."""
         if not self._updates:
-            return self._run(arguments)
+            return self._run(arguments, {})
         with self.state.lock:
-            outputs = self._run(arguments)
+            outputs = self._run(arguments, self.state.spare(self._updates))
             self.state.replace({name: outputs[number] for name, number in self._updates.items()})
         return [outputs[number] for number in self._results]
 
-    def _run(self, arguments: Sequence[Any]) -> list[np.ndarray]:
-        """All outputs, those that are kept for the next call among them."""
+    def _run(self, arguments: Sequence[Any], into: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """All outputs, those that are kept for the next call among them; some are written to arrays that there are."""
         given = iter(arguments)
         fixed = self._weights if not self._kept else {**self._weights, **self._state_arrays()}
         arrays = [
@@ -152,7 +152,7 @@ class Function:
         if key not in self._checked:
             self._check(sizes)
             self._checked.add(key)
-        return self._compiled(*arrays)
+        return self._compiled.run(arrays, into)
 
     def _state_arrays(self) -> dict[int, np.ndarray]:
         with self.state.lock:  # of one moment

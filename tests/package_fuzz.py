@@ -1,14 +1,17 @@
 """Damages real saved files in many ways, most of them with checksums that are right again, and reads them.
 
 `python tests/package_fuzz.py --runs 100000` reports every input whose reading ends in anything but a package or a PackageError,
-or takes more than `SECONDS` of the processor's time or `MEGABYTES` of memory; `--seed` repeats one.
+or takes more than `SECONDS` of the processor's time or `MEGABYTES` of memory; `--seed` repeats one. With `--run`, what is good
+is compiled and run on random numbers, in a process of its own: it may fail, but not crash.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
+import os
 import random
 import re
 import resource
@@ -22,13 +25,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from golden_packages import FOLDER
 
+from graphc.dims import Dim
 from graphc.errors import PackageError
 from graphc.package import read_package
 from graphc.package.archive import write_archive
 from graphc.package.manifest import MANIFEST, WEIGHTS, checksum
-from graphc.runtime import Program
+from graphc.runtime import Function, Program
 
 SECONDS, MEGABYTES = 5, 500
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[%@]?[\w.]+|\s+|->|.', re.DOTALL)
@@ -170,6 +175,33 @@ def read(data: bytes) -> bool:
     return True
 
 
+def run(data: bytes) -> None:
+    """Run all entries of a good file in a child process; an AssertionError where it crashes or does not come to an end."""
+    child = os.fork()
+    if not child:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        for function in Program(*_contents(data)).functions.values():
+            with contextlib.suppress(Exception):
+                _call(function)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert not os.WIFSIGNALED(status), f"ended by signal {os.WTERMSIG(status)}"
+
+
+def _contents(data: bytes) -> tuple[Any, ...]:
+    package = read_package(io.BytesIO(data))
+    return package.entries, package.weights
+
+
+def _call(function: Function) -> None:
+    rng = np.random.default_rng(0)
+    types = [type_.bind({name: 5 for size in type_.shape if isinstance(size, Dim) for name in size.symbols()})
+             for type_ in function.inputs.values()]  # fmt: skip
+    if sum(value.type.nbytes for value in function.graph.values() if value.type.is_static) < 1 << 26:
+        function.compute([rng.integers(0, 3, type_.shape).astype(type_.dtype.numpy) for type_ in types])
+
+
 @contextmanager
 def limited() -> Iterator[Callable[[], None]]:
     """Limits of memory for the process, and of time for each input, whose begin the caller tells."""
@@ -191,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", action="store_true", help="run what is good")
     parser.add_argument("--keep", type=Path, help="a folder for the inputs that failed")
     chosen = parser.parse_args()
     files = corpus()
@@ -203,7 +236,10 @@ def main() -> None:
             begin()
             before = time.process_time()
             try:
-                good += read(data)
+                if read(data):
+                    good += 1
+                    if chosen.run:
+                        run(data)
             except Exception as error:
                 failures += 1
                 print(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}", flush=True)

@@ -185,6 +185,31 @@ def test_state_is_set_and_checked() -> None:
     assert state["total"].tolist() == [1, 1]
 
 
+def test_memory_of_former_calls_is_used_again_where_nobody_has_it() -> None:
+    total = graphc.zeros(1000)
+    program = reloaded(graphc.export(lambda x: total.add_(x).sum(), (graphc.ones(1000),), state=True))
+    one = np.ones(1000, np.float32)
+    state = program.state
+    places, kept = [], []
+    for number in range(1, 9):
+        program(one)
+        places.append(state["total"].ctypes.data)
+        if number >= 5:
+            kept.append((number, state["total"]))
+    assert places[2] == places[0] and places[3] == places[1], "two arrays by turns"
+    assert len(set(places[4:])) == 4, "what somebody looks at is left alone"
+    for number, array in kept:
+        assert (array == number).all()
+    mine = np.full(1000, 3, np.float32)
+    state["total"] = mine
+    program(one), program(one), program(one)
+    assert (mine == 3).all() and (state["total"] == 6).all()
+    program.reset()
+    program(one), program(one)
+    program.reset()
+    assert not state["total"].any(), "the beginning is kept"
+
+
 def test_a_call_that_fails_changes_nothing() -> None:
     program = reloaded(graphc.export(Recurrent(False), (graphc.ones(2, 3),), state=True))
     program(np.ones((2, 3), np.float32))
