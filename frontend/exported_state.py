@@ -37,7 +37,8 @@ class Names:
         self._names: dict[int, str] = {}
         self._groups: dict[int, str] = {}
         self._of_modules: set[int] = set()
-        self._given: dict[Any, str] = {}
+        self._given: dict[tuple[int, str], str] = {}
+        self._taken: set[str] = set()
         found = [pair for function in functions for pair in _found_by(function)]
         for name, item in found:
             for path, tensor in _tensors(item):
@@ -63,22 +64,23 @@ class Names:
 
     def of(self, source: Source) -> str:
         """The name of what an input stands for; no other source has it."""
+        key: tuple[int, str]
         match source:
             case Captured(tensor):
-                key, name = id(tensor), self._names.get(id(tensor), "tensor.0")
+                key, base = (id(tensor), ""), self._names.get(id(tensor), "tensor")
             case Gradient(Captured(tensor)):
-                key, name = (id(tensor), "grad"), f"{self._names.get(id(tensor), 'tensor')}.grad"
+                key, base = (id(tensor), "grad"), f"{self._names.get(id(tensor), 'tensor')}.grad"
             case Number(mapping, item):
-                key, name = (id(mapping), item), ".".join(filter(None, (self._groups.get(id(mapping)), item)))
+                key, base = (id(mapping), item), ".".join(filter(None, (self._groups.get(id(mapping)), item)))
             case _:
                 raise TraceError("the gradient of an argument cannot be kept between the calls of an exported program",
                                  hint="return it, or let the function find the tensor by itself")
         if key not in self._given:
-            taken, base, number = set(self._given.values()), name.removesuffix(".0") if name == "tensor.0" else name, 0
-            while name in taken:
-                number += 1
-                name = f"{base}.{number}"
+            name, number = base, 0
+            while name in self._taken or name == "tensor":
+                name, number = f"{base}.{number}", number + 1
             self._given[key] = name
+            self._taken.add(name)
         return self._given[key]
 
 

@@ -79,8 +79,8 @@ def with_one_input_each(entry: Entry) -> Entry:
     new: dict[Value, Value] = {}
     bound: dict[str, Value] = {}
     infos: dict[str, dict[str, Any]] = {}
-    for i, name in entry.weights.items():
-        infos[name] = {**infos.get(name, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
+    for i, weight in entry.weights.items():
+        infos[weight] = {**infos.get(weight, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
     for i, value in enumerate(entry.graph.inputs):
         weight = entry.weights.get(i)
         if weight is None:
@@ -97,12 +97,13 @@ def with_one_input_each(entry: Entry) -> Entry:
 
 def updates_violation(entry: Entry) -> str | None:
     """What is wrong with what an entry says of the weights that change; None if nothing is."""
+    weights = entry.weights
     changed: set[str] = set()
     outputs: set[int] = set()
     for position, value in enumerate(entry.graph.inputs):
         if NEXT not in value.info:
             continue
-        name, output = entry.weights.get(position), value.info[NEXT]
+        name, output = weights.get(position), value.info[NEXT]
         if name is None or type(output) is not int or not 0 <= output < len(entry.graph.outputs):
             return f"the input {value.name!r} has no weight, or no output, to go on with"
         if name in changed or output in outputs:

@@ -121,7 +121,7 @@ def _widened(
     new: dict[Value, Value] = {}
     for value in graph.inputs:
         name = weight_name(value)
-        if name in narrowed:
+        if name is not None and name in narrowed:
             type_ = TensorType(dtype_of(weights[name].dtype), value.shape)
             new[value] = builder.input(value.name, type_, **value.info, **{QUANTIZED: True})
         else:
@@ -132,7 +132,7 @@ def _widened(
     products: dict[Node, Value] = {}
     for value in graph.inputs:
         name = weight_name(value)
-        if name not in narrowed:
+        if name is None or name not in narrowed:
             continue
         new[value] = ops.cast(new[value], dtype=float32)
         if name in factors:

@@ -114,8 +114,8 @@ def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
     entries: dict[str, Entry] = {}
     nodes = 0
     for name, description in manifest["entries"].items():
-        entry = entries[name] = _entry(name, description, contents.graphs[name], weights)
-        nodes += sum(1 for _ in entry.graph.walk())
+        entries[name] = _entry(name, description, contents.graphs[name], weights)
+        nodes += len(list(entries[name].graph.walk()))
         if nodes > limits.nodes:
             raise _too_many_nodes(limits)
     return Package(
