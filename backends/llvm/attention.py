@@ -38,7 +38,7 @@ def render_attention(context: Context, kernel: Attention, name: str) -> None:
     run_tasks(context, name, math.prod(kernel.batch) * task.blocks, kernel)
 
 
-class _Task(LaneTask):
+class _Task(LaneTask[Attention]):
     """The queries are in the lanes."""
 
     def __init__(self, context: Context, kernel: Attention, name: str) -> None:

@@ -40,7 +40,7 @@ def render_attention_backward(context: Context, kernel: AttentionBackward, name:
     run_tasks(context, name, math.prod(kernel.batch), kernel)
 
 
-class _Task(LaneTask):
+class _Task(LaneTask[AttentionBackward]):
     """The keys are in the lanes."""
 
     def __init__(self, context: Context, kernel: AttentionBackward, name: str) -> None:

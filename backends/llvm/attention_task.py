@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 from graphc.backends.llvm import elementwise
 from graphc.backends.llvm.builder import literal, vector
@@ -20,6 +21,7 @@ from graphc.kernel import Attention, AttentionBackward, Block
 from graphc.types import bool_, float32
 
 SCALAR = "float"
+K = TypeVar("K", Attention, AttentionBackward)
 _SERIAL = 1_600_000
 """Products that must be summed for a kernel to be shared among threads: some 10 us of them."""
 
@@ -47,12 +49,12 @@ def run_tasks(context: Context, name: str, chunks: int, kernel: Attention | Atte
     f.do("ret void")
 
 
-class LaneTask:
+class LaneTask(Generic[K]):
     """Writes name.task: `void (ptr context, i64 chunk)`."""
 
-    def __init__(self, context: Context, kernel: Attention | AttentionBackward, name: str, vectors: int) -> None:
+    def __init__(self, context: Context, kernel: K, name: str, vectors: int) -> None:
         self.context = context
-        self.kernel = kernel
+        self.kernel: K = kernel
         self.width = lanes_of(context.target, float32)
         self.vectors = vectors
         self.lanes = vectors * self.width

@@ -76,9 +76,9 @@ def _decompose(
 def _rule(ct: Any, operands: Any, wanted: tuple[int, ...], attrs: Mapping[str, Any]) -> list[Any]:
     """With cotangents a, b and c of dQ, dK and dV: that of P o D, where D is what P is multiplied by, is
     A = scale (a K^T + Q b^T), and so those of scores are P o (A o D + G c^T), and those of D are A o P."""
-    q, k, v, _, g, _, _ = operands
+    q, k, v, mask, g, lse, inner = operands
     scale = attrs["scale"]
-    weights, differences, chosen = _parts(*operands, scale=scale, causal=attrs["causal"])
+    weights, differences, chosen = _parts(q, k, v, mask, g, lse, inner, scale, attrs["causal"])
     a, b, c = (zeros_like(x) if given is None else given for x, given in zip((q, k, v), ct))
     slopes = chosen(mul(mul(weights, differences), like(scale, weights)))
     onward = matmul(a, transpose_last(k)) + matmul(q, transpose_last(b))

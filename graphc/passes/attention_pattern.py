@@ -95,7 +95,7 @@ def find_forward(product: Node) -> Forward | None:
 
     def reduced(value: Value, op: OpDef) -> Value | None:
         found = _reduced(value, op)
-        inside.update(found[1:] if found else ())
+        inside.update(found[1] if found else ())
         return found[0] if found else None
 
     weights, v = product.operands
@@ -172,7 +172,7 @@ def find_backward(forward: Forward, users: Users) -> Backward | None:
         found = _reduced(stretched, ops.sum)
         need(found is not None)
         assert found is not None
-        inside.update(found[1:])
+        inside.update(found[1])
         slope, divisor = made(direct, ops.div)
         negative, share = made(found[0], ops.mul)
         need(divisor is forward.total and made(negative, ops.neg)[0] is slope)
@@ -229,7 +229,7 @@ def _narrow(value: Value) -> Value:
     return value
 
 
-def _reduced(value: Value, op: OpDef) -> tuple[Value, *tuple[Node, ...]] | None:
+def _reduced(value: Value, op: OpDef) -> tuple[Value, list[Node]] | None:
     """What `value` is a reduction of over the last dimension, stretched again; and the nodes between."""
     chain = list(_stretching(value))
     kept = chain[-1] if chain else None
@@ -239,7 +239,7 @@ def _reduced(value: Value, op: OpDef) -> tuple[Value, *tuple[Node, ...]] | None:
     source = node.operands[0]
     if node.attrs["axes"] != (source.ndim - 1,) or kept.result.shape != (*source.shape[:-1], 1):
         return None
-    return source, *chain, node
+    return source, [*chain, node]
 
 
 def _stretching(value: Value) -> Iterator[Node]:

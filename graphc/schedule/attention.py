@@ -24,13 +24,11 @@ def attention_kernels(
 ) -> list[Kernel]:
     """The kernel, and before it those that put operands in order which it cannot read where they are."""
     kernels: list[Kernel] = []
-    blocks: list[Block | None] = []
     forward = node.op is ops.attention
     together = -2 if forward else -1  # the dimension of the mask that has to stand side by side
-    for i, value in enumerate(node.operands):
-        if i == _MASK and scalar_constant(value) is True:
-            blocks.append(None)
-            continue
+
+    def read(i: int) -> Block:
+        value = node.operands[i]
         block = _block(value, memory)
         if block is None or (i == _MASK and block.strides[together] != 1 and value.shape[together] != 1):
             place = temporary(value)
@@ -38,14 +36,21 @@ def attention_kernels(
                 place = _by_columns(place, value)
             kernels.append(map_kernel(f"{name}.operand{i}", [value], memory, {value: place}, machine))
             block = _at(place, value)
-        blocks.append(block)
-    if (mask := blocks[_MASK]) is not None:
-        blocks[_MASK] = _expanded(mask, (*node.operands[0].shape[:-1], node.operands[1].shape[-2]))
+        return block
+
+    q, k, v = (read(i) for i in range(_MASK))
+    mask = None
+    if scalar_constant(node.operands[_MASK]) is not True:
+        mask = _expanded(read(_MASK), (*q.shape[:-1], k.shape[-2]))
+    others = [read(i) for i in range(_MASK + 1, len(node.operands))]
     results = [_at(targets[value], value) for value in node.results]
-    attrs = node.attrs
+    common = (name, node.attrs["scale"], node.attrs["causal"], q, k, v, mask)
     if forward:
-        return [*kernels, Attention(name, attrs["scale"], attrs["causal"], *blocks, attrs["zeros"], *results)]
-    return [*kernels, AttentionBackward(name, attrs["scale"], attrs["causal"], *blocks, *results)]
+        out, lse = results
+        return [*kernels, Attention(*common, node.attrs["zeros"], out, lse)]
+    ct, lse, inner = others
+    dq, dk, dv = results
+    return [*kernels, AttentionBackward(*common, ct, lse, inner, dq, dk, dv)]
 
 
 def _at(place: Stored, value: Value) -> Block:
