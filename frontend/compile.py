@@ -191,10 +191,13 @@ class CompiledFunction:
             try:
                 with budgeted(self.options.memory_budget), garbage.sought_seldom():
                     made = self._made(key, args, kwargs)
-            except OnlyEagerly:
-                self._tracings.all.pop()
-                return None
+            except Exception as error:
+                self._tracings.all.pop()  # there is no graph
+                if isinstance(error, OnlyEagerly):
+                    return None
+                raise
             if isinstance(made, Recording):
+                self._tracings.all.pop()
                 return made
             if config.debug:
                 what = "segments" if isinstance(made, Branching) else f"{len(made.graph.nodes)} nodes"
