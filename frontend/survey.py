@@ -134,6 +134,7 @@ class Survey:
         self._seen: dict[int, Any] = {}
         self._known_modules: set[ModuleType] = set()
         self._guarded: set[tuple[str, int, Any]] = set()
+        self._slots: dict[type, list[tuple[str, MemberDescriptorType]]] = {}
         self._waiting: list[tuple[Any, Name]] = []
 
     def visit(self, value: Any, name: Name) -> None:
@@ -296,15 +297,24 @@ class Survey:
                 wanted = self._mentioned.__contains__
             self._guard("namespace", (name, ".", "__dict__"), value, None, attributes)
             self._dict(attributes, name, ".", wanted)
-        for holder in cls.__mro__:
-            for attribute, descriptor in vars(holder).items():
-                if isinstance(descriptor, MemberDescriptorType) and attribute in self._mentioned:
-                    content = slot_contents(value, descriptor)
-                    self._guard("slot", (name, ".", attribute), value, descriptor, content)
-                    self._later(content, (name, ".", attribute))
+        for attribute, descriptor in self._slots_of(cls):
+            if attribute in self._mentioned:
+                content = slot_contents(value, descriptor)
+                self._guard("slot", (name, ".", attribute), value, descriptor, content)
+                self._later(content, (name, ".", attribute))
         if isinstance(attributes, dict) or _package(cls) not in KNOWN:
             self._guard("type", (name, "the type of", None), value, None, cls)
             self._class(cls)
+
+    def _slots_of(self, cls: type) -> list[tuple[str, MemberDescriptorType]]:
+        """The slots of the objects of a class: it is looked at once, and there may be thousands of objects."""
+        found = self._slots.get(cls)
+        if found is None:
+            found = self._slots[cls] = [
+                (attribute, descriptor) for holder in cls.__mro__ for attribute, descriptor in vars(holder).items()
+                if isinstance(descriptor, MemberDescriptorType)
+            ]  # fmt: skip
+        return found
 
     def _cached(self, cache: functools._lru_cache_wrapper[Any]) -> None:
         """Look for tensors among what a function has been remembered to return; nothing that it returns later is another."""

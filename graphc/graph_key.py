@@ -74,7 +74,7 @@ def _lines(graph: Graph) -> list[str]:
         lines.append(f"{value.name!r} {type_text(value.type)} {info}")
     for node in graph.nodes:
         attrs = [f"{key}={spelled(item)}" for key, item in sorted(node.attrs.items())] if node.attrs else ""
-        results = [f"{value.name!r} {type_text(value.type)}" for value in node.results]
+        results = [(value.name, type_text(value.type)) for value in node.results]
         lines.append(f"{node.op.name!r} {[number[v] for v in node.operands]} {attrs} {results}")
     return lines
 
