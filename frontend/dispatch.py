@@ -185,7 +185,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         narrow = _promote(record, arrays)
     try:
         native = None
-        if size >= COSTLY and (record.costly or size >= LARGE):
+        if size >= COSTLY and (record.costly or size >= LARGE or record is ops.where):  # NumPy chooses slowly
             native = _native(record, arrays)
         result = quiet.run(function, *arrays) if native is None else native
     except ValueError:

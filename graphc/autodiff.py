@@ -20,7 +20,7 @@ from graphc.recompute import chain, current_budget, kept
 
 _MOST_AGAIN = 30.0
 """Nanoseconds that a vector of numbers may take to be computed again for the backward pass."""
-_SMALLER = 16
+_SMALLER = 4
 """How many times smaller than what it is made of a value is that is kept at no cost."""
 
 

@@ -225,3 +225,16 @@ def test_gradients_eager_and_compiled(function: Any) -> None:
 def test_errors_say_what_does_not_fit(call: Any, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         call()
+
+
+def test_the_backward_pass_of_a_maximum_keeps_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphc.frontend import composite
+
+    made: list[Any] = []
+    start = composite._Form.__init__
+    monkeypatch.setattr(composite._Form, "__init__", lambda self, *args: (start(self, *args), made.append(self))[0])
+    monkeypatch.setattr(composite, "LARGE", 1)
+    x = graphc.arange(2.0 * 3 * 11 * 13).reshape(2, 3, 11, 13).requires_grad_()
+    F.max_pool2d(x, 3, 2, 1).sum().backward()
+    assert [v.type.size for v in made[0].function._graph.outputs] == [2 * 3 * 6 * 7] * 2
+    assert x.grad.sum() == 2 * 3 * 6 * 7
