@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ EXCLUDED = {
 """What of the tests on our dtypes is not run, and why."""
 LEAST = 0.95
 """The share of the tests on our dtypes that pass."""
+MODELS = Path(onnx.__file__).parent / "backend" / "test" / "data"
 SLICES = 4
 """Parts of the tests, which run side by side."""
 
@@ -91,6 +93,31 @@ def test_a_sample_of_operators_compiled() -> None:
     chosen = [case for case in cases() if reason(case.name) is None and "_expanded" not in case.name][::29]
     failures = [failure for case in chosen if (failure := check(case, "llvm")) is not None]
     assert not failures, "\n".join(failures)
+
+
+def recorded(folder: Path, kind: str) -> list[np.ndarray]:
+    """The tensors of a recorded call."""
+    files = sorted(folder.glob(f"test_data_set_0/{kind}_*.pb"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    return [array(onnx.TensorProto.FromString(path.read_bytes())) for path in files]
+
+
+@pytest.mark.parametrize("kind", ["pytorch-operator", "pytorch-converted"])
+def test_models_that_pytorch_exported(kind: str) -> None:
+    """Of old versions of the operators, from 6 on."""
+    folders = sorted(path.parent for path in (MODELS / kind).glob("*/model.onnx"))
+    assert len(folders) > 30
+    for folder in folders:
+        results = read_onnx(folder / "model.onnx", backend="reference")(*recorded(folder, "input"))
+        for ours, expected in zip(results, recorded(folder, "output"), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5, err_msg=folder.name)
+
+
+def test_squeezenet() -> None:
+    """A whole network, its weights made by nodes of the model."""
+    model = read_onnx(MODELS / "light" / "light_squeezenet.onnx")
+    (image,) = model.program.main.inputs.values()
+    expected = onnx.TensorProto.FromString((MODELS / "light" / "light_squeezenet_output_0.pb").read_bytes())
+    np.testing.assert_allclose(model(np.ones(image.shape, np.float32))[0], array(expected), rtol=1e-4)
 
 
 def test_most_are_run() -> None:

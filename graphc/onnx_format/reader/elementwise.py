@@ -188,8 +188,10 @@ def _leaky_relu(c: Call) -> Value:
 
 @reads("PRelu")
 def _prelu(c: Call) -> Value:
-    x = c[0]
-    return ops.where(x < 0, x * c[1], x)
+    x, slope = c[0], c[1]
+    if c.opset < 7 and slope.ndim == 1 < x.ndim:  # a number for each channel
+        slope = ops.reshape(slope, (slope.shape[0], *(1 for _ in range(x.ndim - 2))))
+    return ops.where(x < 0, x * slope, x)
 
 
 @reads("Elu")
@@ -301,5 +303,9 @@ def _eye_like(c: Call) -> Value:
 
 
 _RANDOM = "draw the numbers outside of the model, and pass them as an input"
+REFUSED.update(dict.fromkeys(
+    ("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceMap",
+     "SplitToSequence"),
+    "there are no sequences of tensors: split and concatenate tensors"))
 REFUSED.update(dict.fromkeys(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"), _RANDOM))
