@@ -118,4 +118,4 @@ def test_to_bfloat16(cpu: str, source: str, dtype: type) -> None:
 def test_the_names_are_those_that_the_file_defines() -> None:
     text = (Path(jit.__file__).parent / "conversions.ll").read_text()
     defined = {line.split("@")[1].split("(")[0] for line in text.splitlines() if line.startswith("define") and "__" in line}
-    assert defined == set(jit._CONVERSIONS)
+    assert defined == set(jit.CONVERSIONS)

@@ -19,6 +19,8 @@ from symbolic_graphs import SymbolicMaker
 import graphc
 from graphc import native, nn
 from graphc.backends.llvm.object_symbols import undefined_symbols
+from graphc.backends.llvm.target import Target
+from graphc.config import override
 from graphc.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError
 from graphc.ir import Builder
 from graphc.native.c_text import comment, identifier
@@ -266,6 +268,34 @@ def test_objects_for_other_machines(mlp: Any, tmp_path: Path, target: str) -> No
         assert int.from_bytes(data[48:52], "little") & 6 == 4  # the calling convention with double precision in registers
 
 
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(24, 33).half()
+
+    def forward(self, x: Any, y: Any) -> Any:
+        h = self.layer(x)
+        return h.tanh(), (y.half() + 1).double(), (h.float() * 3).bfloat16() / 7, (y * 50).to(graphc.int8) // 3, h > y[:, :33]
+
+
+@needs_cc
+@pytest.mark.parametrize("target", ["x86_64", "x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_lesser_cpus_compute_the_same(tmp_path: Path, target: str) -> None:
+    if platform.system() != "Linux" or platform.machine() != "x86_64" or not Target.for_export(target).runs_here:
+        pytest.skip(f"this machine does not run code for {target}")
+    graphc.manual_seed(0)
+    x, y = graphc.randn(7, 24).half(), graphc.randn(7, 40).double()
+    program = graphc.export(Halves().eval(), (x, y)).program
+    files = native.export(program, tmp_path, name="halves", target=target, shared=True)
+    status, found = NativeEntry(files)({"x": x.numpy(), "y": y.numpy()})
+    assert status == 0 and not files.code.externals
+    with override(cpu=files.code.cpu):
+        expected = program(x.numpy(), y.numpy())
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-3)
+
+
 @needs_cc
 @pytest.mark.skipif(platform.system() != "Linux", reason="nm of binutils reads ELF files")
 def test_symbols_as_nm_sees_them(mlp: Any, tmp_path: Path) -> None:
@@ -306,6 +336,11 @@ def test_wrong_arguments(mlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         native.export(mlp, tmp_path, entries=["backward"])
     with pytest.raises(ArgumentTypeError, match="a int cannot be written"):
         native.export(3, tmp_path)
+    monkeypatch.setattr("graphc.backends.llvm.native._MOST_DATA", 1000)
+    with pytest.raises(ArgumentError, match="too large to stand in an object file"):
+        native.export(mlp, tmp_path)
+    native.export(mlp, tmp_path, weights=tmp_path / "beside")
+    monkeypatch.undo()
     monkeypatch.setenv("CC", "false")
     with pytest.raises(BackendError, match="cannot link"):
         native.export(mlp, tmp_path, shared=True)

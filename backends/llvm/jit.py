@@ -33,7 +33,7 @@ from graphc.disk_cache import DiskCache, cache_key
 from graphc.errors import CompileError
 
 # What the code generator calls where the CPU has no instruction for it, and no library brings: conversions.ll.
-_CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
+CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
 _Result = TypeVar("_Result")
 
 # LLVM is used under this lock only, by the thread that holds it and by helpers that this one waits for. A fork waits for
@@ -234,7 +234,7 @@ def _link(
             expected="a definition in the text, an address in `imports`, or a function of the C library",
             got=f"imports: {', '.join(sorted(addresses)) or 'none'}",
         )
-    for symbol in _CONVERSIONS:
+    for symbol in CONVERSIONS:
         if symbol not in exports and any(symbol.encode() in code.object_file for code in codes):
             addresses.setdefault(symbol, _conversions(target).address(symbol))
     library = llvm.JITLibraryBuilder()
@@ -282,7 +282,12 @@ def _close_dropped() -> None:
 
 @functools.cache
 def _conversions(target: Target) -> NativeModule:
-    return compile_module((Path(__file__).parent / "conversions.ll").read_text(), target)
+    return compile_module(conversions_text(), target)
+
+
+def conversions_text() -> str:
+    """Functions for what the code generator calls where there is no instruction."""
+    return (Path(__file__).parent / "conversions.ll").read_text()
 
 
 def _in_process(symbol: str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.context import HOST_SLOT
 from graphc.backends.llvm.host import native_symbol
-from graphc.backends.llvm.jit import emit_joined
+from graphc.backends.llvm.jit import CONVERSIONS, conversions_text, emit_joined
 from graphc.backends.llvm.native_variants import Variant, variants
 from graphc.backends.llvm.object_symbols import undefined_symbols
 from graphc.backends.llvm.program import ENTRY, PRECOMPUTE
@@ -131,6 +131,9 @@ class _Writer:
                                           f'<{{ [{len(mark)} x i8] c"{escaped}", [{rest} x i8] zeroinitializer }}>, align 64')
         texts = [_without_library(text) for text in (str(self.module), *self.texts)]
         data = emit_joined(texts, self.natives, self.exports, target, name=request.name)
+        if not set(undefined_symbols(data)).isdisjoint(CONVERSIONS):
+            texts.append(_conversions())
+            data = emit_joined(texts, self.natives, [*self.exports, *CONVERSIONS], target, name=request.name)
         if self.arrays:
             data = self._filled(data, mark)
         externals = undefined_symbols(data)
@@ -138,7 +141,7 @@ class _Writer:
         if unknown := [name for name in externals if name not in LIBM and name not in system]:
             raise BackendError(f"code for {target.triple} ({target.cpu}) needs functions that no library for C has",
                                expected="functions of libm, or none", got=", ".join(unknown),
-                               hint="choose a CPU that has instructions for them, or another dtype than float16")
+                               hint="choose a CPU that has instructions for them")
         return ObjectCode(data, target.triple, target.cpu, target.pointer_bytes, entries, externals)
 
     def named(self, f: Function, name: str) -> str:
@@ -436,6 +439,12 @@ def _align(f: Function, memory: str) -> str:
 
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _conversions() -> str:
+    """Those of float16, which generated code has no others of; seen by no other object."""
+    text = re.sub(r"^define bfloat .*?^}$", "", conversions_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^define (\w+) @__", r"define weak hidden \1 @__", text, flags=re.MULTILINE)
 
 
 def _without_library(text: str) -> str:
