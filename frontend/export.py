@@ -123,14 +123,14 @@ def trace_function(
                 if not isinstance(leaf, Tensor):
                     raise TraceError(f"the function returns a {type(leaf).__name__}", expected="tensors, perhaps nested")
                 outputs.append(tracer.value(leaf))
-            changes = _changes(tracer, rebound)
+            changes = dict(tracer.updates())
             if state:
                 _check_state(tracer, added)
-                changes |= _gradients(tracer)
-        if changes and not state:
+                changes |= {**_replaced(tracer, rebound), **_gradients(tracer)}
+        changed = [tracer.inputs[i] for i in sorted(changes)] + [_lifted(tracer, old) for old, _ in rebound]
+        if changed and not state:
             raise TraceError(
-                f"{tracer.builder.name!r} changes {_described(tracer.inputs[min(changes)])} in place, which an exported graph "
-                "cannot",
+                f"{tracer.builder.name!r} changes {_described(changed[0])} in place, which an exported graph cannot",
                 expected="a function of its inputs alone",
                 hint="call .eval() on the module first: batch norm and dropout change their state while training. Or "
                 "export(..., state=True), for a program that keeps what it changes",
@@ -149,16 +149,25 @@ def trace_function(
     return Traced(prune(graph), found, result, updates)
 
 
-def _changes(tracer: Trace, rebound: Sequence[tuple[Tensor, Tensor]]) -> dict[int, Value]:
-    """What has been changed, by the number of its input, with what it holds in the end."""
+def _lifted(tracer: Trace, tensor: Tensor) -> Lifted:
+    """The input that stands for a tensor which the program keeps."""
+    tracer.value(tensor)
+    lifted = tracer.lifted(tensor)
+    if lifted is None:
+        raise TraceError(f"{tracer.builder.name!r} keeps a view of another tensor, {tensor.dtype.name}{list(tensor.shape)}",
+                         expected="a tensor with memory of its own", hint="clone() it in __init__")
+    return lifted
+
+
+def _replaced(tracer: Trace, rebound: Sequence[tuple[Tensor, Tensor]]) -> dict[int, Value]:
+    """For each input in whose place another tensor is kept, by its number, what that holds."""
     changes: dict[int, Value] = {}
     for old, new in rebound:
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise TraceError("a tensor that the function keeps is replaced by one of another type",
                              expected=f"{old.dtype.name}{list(old.shape)}", got=f"{new.dtype.name}{list(new.shape)}")
-        before, after = tracer.value(old), tracer.value(new)
-        changes[tracer.inputs.index(next(x for x in tracer.inputs if x.value is before))] = after
-    return changes | dict(tracer.updates())
+        changes[tracer.inputs.index(_lifted(tracer, old))] = tracer.value(new)
+    return changes
 
 
 def _check_state(tracer: Trace, added: Sequence[str]) -> None:
@@ -188,9 +197,7 @@ def _gradients(tracer: Trace) -> dict[int, Value]:
                 expected="gradients that are the same tensors at each call",
                 hint="call zero_grad() at the beginning of the step, or before exporting with set_to_none=False",
             )
-        before = tracer.value(grad.initial)
-        position = next(i for i, x in enumerate(tracer.inputs) if x.value is before)
-        changes[position] = tracer.value(grad.current)
+        changes[tracer.inputs.index(_lifted(tracer, grad.initial))] = tracer.value(grad.current)
     return changes
 
 

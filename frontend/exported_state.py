@@ -6,9 +6,11 @@ A tensor is called as its module calls it, or as the variable that the function 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from graphc.errors import TraceError
 from graphc.frontend.generator import Generator, default_generator
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
-from graphc.frontend.pytree import Structure, flatten
+from graphc.frontend.pytree import Structure
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace import Captured, Gradient, Number, Source
 
@@ -127,14 +129,18 @@ def _found_by(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         return
     function = inspect.unwrap(function)
     owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
-    if owner is not None and hasattr(owner, "__dict__"):
+    if owner is not None and hasattr(owner, "__dict__") and not isinstance(owner, (type, ModuleType)):
         yield "", owner
         if not isinstance(owner, Module):
             yield from vars(owner).items()
     code = getattr(function, "__func__", function)
     if inspect.isfunction(code):
-        seen = inspect.getclosurevars(code)
-        yield from {**seen.globals, **seen.nonlocals}.items()
+        for name, cell in zip(code.__code__.co_freevars, code.__closure__ or ()):
+            with contextlib.suppress(ValueError):  # a variable that has no value yet
+                yield name, cell.cell_contents
+        for name in code.__code__.co_names:
+            if name in code.__globals__:
+                yield name, code.__globals__[name]
 
 
 def _tensors(item: Any) -> Iterator[tuple[str, Tensor]]:
@@ -150,8 +156,7 @@ def _tensors(item: Any) -> Iterator[tuple[str, Tensor]]:
             for key, held in vars(module).items():
                 if isinstance(held, Tensor):
                     yield ".".join(filter(None, (name, key))), held
-    elif isinstance(item, (list, tuple, Mapping)) and not isinstance(item, str):
-        leaves, structure = flatten(item)
-        for path, leaf in zip(paths(structure), leaves):
-            if isinstance(leaf, Tensor):
-                yield ".".join(path), leaf
+    elif type(item) in (list, tuple, dict):  # not what is nested in them, which may be anything, without end
+        for key, held in item.items() if isinstance(item, dict) else enumerate(item):
+            if isinstance(held, Tensor):
+                yield str(key), held

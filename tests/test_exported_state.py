@@ -262,6 +262,50 @@ def test_what_cannot_be_kept() -> None:
         graphc.export(Recurrent(False), (graphc.ones(2, 3),))
 
 
+def test_what_is_written_to_and_then_replaced() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h = graphc.zeros(2)
+
+        def forward(self, x: Any) -> Any:
+            self.h.add_(x)
+            self.h = self.h * 2
+            self.h.sub_(1)
+            return self.h
+
+    program, model = graphc.export(Both(), (graphc.ones(2),), state=True), Both()
+    for _ in range(3):
+        assert program(graphc.ones(2)).tolist() == model(graphc.ones(2)).tolist()
+    assert program.state["h"].tolist() == model.h.tolist()
+    viewing = Both()
+    viewing.h = graphc.zeros(4)[1:3]
+    with pytest.raises(TraceError, match=r"(?s)a view of another tensor, float32\[2\].*clone"):
+        graphc.export(viewing, (graphc.ones(2),), state=True)
+
+
+def test_names_of_what_is_found() -> None:
+    table: dict[str, Any] = {"a": graphc.ones(2), "self": None}
+    table["self"] = table  # data of any kind are passed over
+    rows = [graphc.ones(2), graphc.ones(2)]
+
+    class Owner:
+        def __init__(self) -> None:
+            self.scale, self.model = graphc.ones(2), nn.Linear(2, 2)
+
+        def run(self, x: Any) -> Any:
+            return self.model(x) * self.scale + table["a"] + rows[1] + sum(made[:1])
+
+    made = [graphc.ones(2) for _ in range(2)]
+    program = graphc.export(Owner().run, (graphc.ones(2),))
+    assert set(program.program.weights) == {"scale", "model.weight", "model.bias", "table.a", "rows.1", "made.0"}
+    program = graphc.export({"a": lambda: made[0] * 1, "b": lambda: (lambda: made[1] + rows[0])()}, {"a": (), "b": ()})
+    assert set(program.program.weights) == {"made.0", "tensor.0", "tensor.1"} or len(program.program.weights) == 3
+    if "never" in table:
+        later = graphc.ones(2)
+    assert graphc.export(lambda x: x if "never" not in table else later, (graphc.ones(2),))(graphc.ones(2)).tolist() == [1, 1]
+
+
 def test_entries_share_their_tensors() -> None:
     autoencoder = nn.ModuleDict({"encoder": nn.Linear(4, 2), "decoder": nn.Linear(2, 4)})
     batch = graphc.Dim("batch")
