@@ -283,7 +283,7 @@ class Survey:
         if wrapped is not None:  # a compiled function, a cache
             if isinstance(value, functools._lru_cache_wrapper):
                 self.remembers = True
-                self._cached(value)
+                self._cached(value, name)
             self._later(wrapped, name)
             return
         if isinstance(attributes, dict):
@@ -316,11 +316,22 @@ class Survey:
             ]  # fmt: skip
         return found
 
-    def _cached(self, cache: functools._lru_cache_wrapper[Any]) -> None:
-        """Look for tensors among what a function has been remembered to return; nothing that it returns later is another."""
+    def _cached(self, cache: functools._lru_cache_wrapper[Any], name: Name) -> None:
+        """Look for tensors among what a function has been remembered to return. As long as it is remembered, no call returns
+        anything else; more may be, but what is there has to stay. It is not for us to put back what has been forgotten."""
         for held in gc.get_referents(cache):
             kept = list(held.values()) if type(held) is dict else [held]
+            if type(held) is dict and held is not vars(cache) and not self._writes:
+                for key, result in held.items():
+                    self._remembered(held, key, result, (name, "a remembered result of", None))
             self.made += [x for x in flatten(kept)[0] if isinstance(x, Tensor) and not isinstance(x._data, np.ndarray)]
+
+    def _remembered(self, results: dict[Any, Any], key: Any, result: Any, name: Name) -> None:
+        parts = key if type(key) is tuple else (key,)
+        if all(type(part).__hash__ is object.__hash__ or type(part) in PLAIN for part in parts):
+            self._guard("item", name, results, key, result)
+        else:  # to look for it runs code of the user's
+            self.contents.append((name, results, lambda found: found.get(key, ABSENT), result))
 
     def _class(self, cls: type) -> None:
         """What a class has under the names that code mentions, and the methods that Python calls by itself."""

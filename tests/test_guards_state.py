@@ -909,3 +909,55 @@ def test_explain_says_what_changes() -> None:
     for _ in range(3):
         f(graphc.ones(2))
     assert "changes Python state (net.calls was 1, is 2) at test_guards_state.py" in f.explain()
+
+
+class Key:
+    """Of a hash of its own."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and other.number == self.number
+
+
+@pytest.mark.parametrize("cache", [functools.cache, functools.lru_cache(maxsize=8), functools.lru_cache(maxsize=8, typed=True)])
+@pytest.mark.parametrize("key", [2, "two", (1, 2.5), Key(2), None])
+def test_what_functools_has_forgotten_is_computed_again(cache: Any, key: Any) -> None:
+    numbers = {"scale": 2.0}
+
+    @cache
+    def table(of: Any, then: int = 1) -> Any:
+        return graphc.full((2,), numbers["scale"])
+
+    compiled = graphc.compile(lambda x: x * table(key))
+    x = graphc.ones(2)
+    for scale in (2.0, 3.0, 5.0):
+        numbers["scale"] = scale
+        assert compiled(x).tolist() == table(key).tolist(), "as remembered"
+        table.cache_clear()
+        for _ in range(4):
+            assert compiled(x).tolist() == [scale, scale]
+        table(key, then=7)  # more that is remembered changes nothing
+        traced = compiled.explain().count("traced because of")
+        assert compiled(x).tolist() == [scale, scale]
+        assert compiled.explain().count("traced because of") == traced
+
+
+def test_what_functools_has_pushed_out_is_computed_again() -> None:
+    numbers = {"scale": 2.0}
+
+    @functools.lru_cache(maxsize=1)
+    def table(n: int) -> Any:
+        return graphc.full((2,), numbers["scale"])
+
+    compiled = graphc.compile(lambda x: x * table(1))
+    assert compiled(graphc.ones(2)).tolist() == [2, 2]
+    numbers["scale"] = 3.0
+    assert compiled(graphc.ones(2)).tolist() == [2, 2]
+    table(2)
+    for _ in range(3):
+        assert compiled(graphc.ones(2)).tolist() == [3, 3]
