@@ -99,6 +99,15 @@ def test_the_kernel_of_the_derivative(sizes: tuple[int, int, int, int], causal: 
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("batch", [(1,), (3, 4), (5, 4)])
+@pytest.mark.parametrize("width", [16, 20])
+def test_the_derivative_of_few_matrices_and_of_many(batch: tuple[int, ...], width: int) -> None:
+    arrays = draw((*batch, 70, width), (*batch, 200, width), (*batch, 200, 8), (*batch, 70, 8))
+    graph = derivative_of(*arrays)
+    for got, want in zip(compile_graph(graph)(*arrays), interpret(graph, arrays), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("zeros", [False, True])
 def test_the_derivative_by_a_query_that_may_look_at_no_key(zeros: bool) -> None:
     arrays = draw((1, 130, 8), (1, 150, 8), (1, 150, 8), (1, 130, 8))
@@ -294,8 +303,9 @@ def test_the_matrix_of_weights_is_not_in_memory() -> None:
     assert all(buffer.size <= q.numel() for buffer in program.temporaries)
 
 
-def test_threads_do_not_change_the_bits() -> None:
-    q, k, v = (graphc.tensor(x) for x in draw(*[(2, 3, 200, 32)] * 3))
+@pytest.mark.parametrize("heads", [3, 9])
+def test_threads_do_not_change_the_bits(heads: int) -> None:
+    q, k, v = (graphc.tensor(x) for x in draw(*[(2, heads, 200, 32)] * 3))
     compiled = graphc.compile(step("causal"))
 
     def function(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor) -> list[bytes]:

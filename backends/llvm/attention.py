@@ -33,9 +33,9 @@ _KEYS = 96
 
 def render_attention(context: Context, kernel: Attention, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
-    task = _Task(context, kernel, name)
+    task = _Task(context, kernel, f"{name}.task")
     task.write()
-    run_tasks(context, name, math.prod(kernel.batch) * task.blocks, kernel)
+    run_tasks(context, name, kernel, (f"{name}.task", math.prod(kernel.batch) * task.blocks))
 
 
 class _Task(LaneTask[Attention]):

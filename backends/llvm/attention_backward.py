@@ -1,21 +1,25 @@
 """The derivative of attention as functions: dq, dk and dv, without the matrix of weights in memory.
 
-A task computes one matrix of the batch, by blocks of keys, which are in the lanes. For each block of queries, whose rows are
-read where they stand, it computes the weights again, and adds what they contribute. What a task holds stays in the caches:
+A task computes one matrix of the batch, or where there are few of them its share of the keys, by blocks of keys, which are in
+the lanes. For each block of queries, whose rows are read where they stand, it computes the weights again, and adds what they
+contribute. What a task holds stays in the caches:
 
     keys, values       [width][keys], [columns][keys]  a block of k and v, turned
     dk_sums, dv_sums   likewise                        turned back when all queries have been seen
     weights, slopes    [queries][keys]                 of a block of queries
     rows               [keys][width]                   k as it is, where its rows are not whole vectors
 
-dq is summed over the blocks of keys in its own memory, or, where its rows are not whole vectors, in scratch memory.
+dq is summed over the blocks of keys in its own memory; where its rows are not whole vectors, or several tasks contribute to it,
+in scratch memory.
 
     name       the kernel: has the tasks done
-    name.task  computes one matrix
+    name.task  computes one matrix, or a share of it
+    name.sum   sums a block of dq over the shares
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -29,23 +33,86 @@ from graphc.types import bool_, float32
 
 _VECTORS = 2
 """Of keys in a block: more would waste more of the blocks that reach beyond a causal diagonal."""
+_TASKS = 8
+"""Into about so many tasks few matrices are divided, so that there are some for each thread. How many threads there are does
+not matter: the sums would be others."""
 _QUERIES = 96
 """About how many queries a block has, so that their weights and slopes stay in the level-1 cache."""
 
 
 def render_attention_backward(context: Context, kernel: AttentionBackward, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
-    task = _Task(context, kernel, name)
+    task = _Task(context, kernel, f"{name}.task")
     task.write()
-    run_tasks(context, name, math.prod(kernel.batch), kernel)
+    tasks = [(f"{name}.task", math.prod(kernel.batch) * task.shares)]
+    if task.shares > 1:
+        total = _Sum(context, kernel, f"{name}.sum", task.shares)
+        total.write()
+        tasks.append((f"{name}.sum", math.prod(kernel.batch) * total.blocks))
+    run_tasks(context, name, kernel, *tasks)
 
 
-class _Task(LaneTask[AttentionBackward]):
-    """The keys are in the lanes."""
+class _Rows(LaneTask[AttentionBackward]):
+    """What works on dq, whose rows are padded to whole vectors in scratch memory."""
 
     def __init__(self, context: Context, kernel: AttentionBackward, name: str) -> None:
         super().__init__(context, kernel, name, _VECTORS)
         self.padded = -(-kernel.width // self.width) * self.width
+
+    def is_whole(self, block: Block) -> bool:
+        """Whether the rows of a matrix are made of whole vectors."""
+        return block.strides[-1] == 1 and self.padded == self.kernel.width
+
+    def scratch(self, task: str) -> str:
+        """Where a task sums dq."""
+        return self.element(self.context.scratch(self.f), self.integers.multiply(task, self.kernel.queries * self.padded))
+
+    def copy(self, count: str, a: str, a_strides: Sequence[int], b: str, b_strides: Sequence[int]) -> None:
+        """Copy `count` rows of `width` numbers."""
+        f, integers = self.f, self.integers
+        with f.loop("0", count, hint="row") as i, f.loop("0", str(self.kernel.width), hint="column") as j:
+            source, target = (
+                self.element(place, integers.add(integers.multiply(i, row), integers.multiply(j, column)))
+                for place, (row, column) in ((a, a_strides), (b, b_strides))
+            )
+            f.do(f"store float {f.value(f'load float, ptr {source}, align 4')}, ptr {target}, align 4")
+
+
+class _Sum(_Rows):
+    """Sums rows of dq over the shares of the keys, in their order."""
+
+    def __init__(self, context: Context, kernel: AttentionBackward, name: str, shares: int) -> None:
+        super().__init__(context, kernel, name)
+        self.shares = shares
+        self.blocks = -(-kernel.queries // _QUERIES)
+
+    def write(self) -> None:
+        """The whole function."""
+        f, integers, kernel, dq = self.f, self.integers, self.kernel, self.kernel.dq
+        matrix = integers.divide("%chunk", self.blocks)
+        first = integers.multiply(integers.remainder("%chunk", self.blocks), _QUERIES)
+        count = integers.least(integers.subtract(kernel.queries, first), _QUERIES)
+        to = self.row(self.member(dq, self.context.pointers(f, [dq.buffer])(dq.buffer), matrix), dq, first)
+        parts = [self.scratch(integers.add(integers.multiply(matrix, self.shares), share)) for share in range(self.shares)]
+        parts = [self.element(part, integers.multiply(first, self.padded)) for part in parts]
+        place, step = (to, dq.strides[-2]) if self.is_whole(dq) else (parts[0], self.padded)
+        with f.loop("0", count, hint="row") as i, f.loop("0", str(self.padded), str(self.width), hint="column") as j:
+            at = integers.add(integers.multiply(i, self.padded), j)
+            total = functools.reduce(lambda a, b: self.binary("fadd", a, b), [self.load(self.element(p, at)) for p in parts])
+            self.store(total, self.element(place, integers.add(integers.multiply(i, step), j)))
+        if place != to:
+            self.copy(count, place, (step, 1), to, dq.strides[-2:])
+        f.do("ret void")
+
+
+class _Task(_Rows):
+    """The keys are in the lanes."""
+
+    def __init__(self, context: Context, kernel: AttentionBackward, name: str) -> None:
+        super().__init__(context, kernel, name)
+        blocks = -(-kernel.keys // self.lanes)
+        self.share = -(-blocks // min(blocks, -(-_TASKS // math.prod(kernel.batch)))) * self.lanes
+        self.shares = -(-kernel.keys // self.share)
         self.by_query = choose_rows(context.target, kernel.queries, self.lanes, kernel.width, (_VECTORS,))
         vectors = 1 if self.padded // self.width % _VECTORS else _VECTORS
         self.of_queries = Tile(float32, self.by_query.rows, vectors, self.width)
@@ -60,12 +127,15 @@ class _Task(LaneTask[AttentionBackward]):
         f, kernel, integers, lanes = self.f, self.kernel, self.integers, self.lanes
         blocks = (*kernel.operands, *kernel.results)
         pointers = self.context.pointers(f, [block.buffer for block in blocks])
-        at = self.at = {block: self.member(block, pointers(block.buffer), "%chunk") for block in blocks}
+        matrix = integers.divide("%chunk", self.shares)
+        at = self.at = {block: self.member(block, pointers(block.buffer), matrix) for block in blocks}
         keys, dk_sums = (f.slot(f"[{kernel.width * lanes} x float]", ALIGNMENT) for _ in range(2))
         values, dv_sums = (f.slot(f"[{kernel.columns * lanes} x float]", ALIGNMENT) for _ in range(2))
         weights, slopes = (f.slot(f"[{self.queries * lanes} x float]", ALIGNMENT) for _ in range(2))
         dq_sums = self.dq_sums()
-        with f.loop("0", str(kernel.keys), str(lanes), hint="block") as start:
+        begin = integers.multiply(integers.remainder("%chunk", self.shares), self.share)
+        end = integers.least(integers.add(begin, self.share), kernel.keys)
+        with f.loop(begin, end, str(lanes), hint="block") as start:
             count = integers.least(integers.subtract(kernel.keys, start), lanes)
             for block, turned in ((kernel.k, keys), (kernel.v, values)):
                 self.turn(self.row(at[block], block, start), block.strides[-2:], block.shape[-1], turned, count, back=False)
@@ -88,24 +158,20 @@ class _Task(LaneTask[AttentionBackward]):
                     self.each_row(self.of_queries, queries, (lanes, 1), count, slopes, rows, (to, dq_sums[1]), add=self.padded)
             for block, turned in ((kernel.dk, dk_sums), (kernel.dv, dv_sums)):
                 self.turn(self.row(at[block], block, start), block.strides[-2:], block.shape[-1], turned, count, back=True)
-        if dq_sums[0] != at[kernel.dq]:
+        if self.shares == 1 and dq_sums[0] != at[kernel.dq]:
             self.copy(str(kernel.queries), dq_sums[0], (self.padded, 1), at[kernel.dq], kernel.dq.strides[-2:])
         f.do("ret void")
 
     # Memory
 
-    def is_whole(self, block: Block) -> bool:
-        """Whether the rows of a matrix are made of whole vectors."""
-        return block.strides[-1] == 1 and self.padded == self.kernel.width
-
     def dq_sums(self) -> tuple[str, int]:
         """Where dq is summed, beginning with zeros, and how far rows are apart there."""
         kernel, f, integers = self.kernel, self.f, self.integers
         place, step = self.at[kernel.dq], kernel.dq.strides[-2]
-        if not self.is_whole(kernel.dq):
-            size = kernel.queries * self.padded
-            self.context.reserve_scratch(math.prod(kernel.batch) * size * float32.itemsize)
-            place, step = self.element(self.context.scratch(f), integers.multiply("%chunk", size)), self.padded
+        if self.shares > 1 or not self.is_whole(kernel.dq):
+            tasks = math.prod(kernel.batch) * self.shares
+            self.context.reserve_scratch(tasks * kernel.queries * self.padded * float32.itemsize)
+            place, step = self.scratch("%chunk"), self.padded
         with f.loop("0", str(kernel.queries), hint="row") as i:
             row = self.element(place, integers.multiply(i, step))
             with f.loop("0", str(self.padded), str(self.width), hint="zero") as j:
@@ -122,16 +188,6 @@ class _Task(LaneTask[AttentionBackward]):
         copied = f.slot(f"[{self.lanes * self.padded} x float]", ALIGNMENT)
         self.copy(count, rows, kernel.k.strides[-2:], copied, (self.padded, 1))
         return copied, self.padded
-
-    def copy(self, count: str, a: str, a_strides: Sequence[int], b: str, b_strides: Sequence[int]) -> None:
-        """Copy `count` rows of `width` numbers."""
-        f, integers = self.f, self.integers
-        with f.loop("0", count, hint="row") as i, f.loop("0", str(self.kernel.width), hint="column") as j:
-            source, target = (
-                self.element(place, integers.add(integers.multiply(i, row), integers.multiply(j, column)))
-                for place, (row, column) in ((a, a_strides), (b, b_strides))
-            )
-            f.do(f"store float {f.value(f'load float, ptr {source}, align 4')}, ptr {target}, align 4")
 
     # The steps
 

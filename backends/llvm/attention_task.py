@@ -38,19 +38,20 @@ def choose_rows(target: Target, rows: int, columns: int, steps: int, vectors: It
     return min(shapes, key=lambda tile: tile.cycles(rows, columns, steps))
 
 
-def run_tasks(context: Context, name: str, chunks: int, kernel: Attention | AttentionBackward) -> None:
-    """Write `void name(ptr context)`, which has the chunks computed by name.task."""
+def run_tasks(context: Context, name: str, kernel: Attention | AttentionBackward, *tasks: tuple[str, int]) -> None:
+    """Write `void name(ptr context)`, which calls one function after another for each of so many chunks."""
     f = context.module.function(name, [("ptr", "context")], linkage="internal")
-    if kernel.products >= _SERIAL and chunks > 1:
-        context.parallel_for(f, f"@{name}.task", str(chunks))
-    else:
-        with f.loop("0", str(chunks), hint="chunk") as chunk:
-            f.call("void", f"@{name}.task", ("ptr", "%context"), ("i64", chunk))
+    for task, chunks in tasks:
+        if kernel.products >= _SERIAL and chunks > 1:
+            context.parallel_for(f, f"@{task}", str(chunks))
+        else:
+            with f.loop("0", str(chunks), hint="chunk") as chunk:
+                f.call("void", f"@{task}", ("ptr", "%context"), ("i64", chunk))
     f.do("ret void")
 
 
 class LaneTask(Generic[K]):
-    """Writes name.task: `void (ptr context, i64 chunk)`."""
+    """Writes a function `void name(ptr context, i64 chunk)`."""
 
     def __init__(self, context: Context, kernel: K, name: str, vectors: int) -> None:
         self.context = context
@@ -59,7 +60,7 @@ class LaneTask(Generic[K]):
         self.vectors = vectors
         self.lanes = vectors * self.width
         self.type = vector(SCALAR, self.width)
-        self.f = context.module.function(f"{name}.task", [("ptr", "context"), ("i64", "chunk")], linkage="internal")
+        self.f = context.module.function(name, [("ptr", "context"), ("i64", "chunk")], linkage="internal")
         self.integers = Integers(self.f)
 
     # Memory
