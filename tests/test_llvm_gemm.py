@@ -17,6 +17,7 @@ from graphc.backends.llvm import gemm_plan
 from graphc.backends.llvm.dotkernel import DotTile
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.jit import emit_object
+from graphc.backends.llvm.microkernel import AHEAD, Tile
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
@@ -325,6 +326,17 @@ def test_operands_are_packed_only_where_it_pays() -> None:
     assert access("mk", "kn", 8, 64, 64) == (Access.DIRECT, Access.DIRECT)
     assert Access.DIRECT not in access("km", "kn", 1000, 1000, 64)
     assert access("mk", "nk", 100, 64, 64) == (Access.DIRECT, Access.PRIVATE)
+
+
+def test_few_steps_are_fetched_ahead_that_compete_for_the_same_lines() -> None:
+    def ahead(n: int) -> int:
+        p = product("mk", "kn", "mn", {"m": 4, "n": n, "k": 60})
+        check(p)
+        plan = plan_of(p)
+        assert isinstance(plan.tile, Tile) and plan.rhs_access is Access.DIRECT
+        return plan.tile.ahead
+
+    assert ahead(1000) == AHEAD > ahead(512) > ahead(1024) == ahead(2048) > 0
 
 
 def test_few_rows_are_dot_products_where_steps_stand_side_by_side() -> None:

@@ -49,6 +49,9 @@ _MOST_PAIRED = 1024
 """The same for steps of bfloat16 in pairs, of which a core reads the panels from its level-2 cache as fast as it needs them."""
 _ALIASING = 4096
 """Bytes: addresses so far apart compete for the same few lines of the level-1 cache."""
+_MOST_ALIASED = 4
+"""How many steps of many vectors at such addresses are fetched before they are needed: with more, they drive out one
+another."""
 _FEW_DOTS = 32
 """How many rows or columns a product may have that is computed as dot products."""
 _MANY = 64
@@ -368,6 +371,9 @@ def _tile(
     if rhs.strides is not None and rhs.strides[0] == 1 and is_wide:
         few = 1 if rhs.strides[1] * dtype.itemsize % _ALIASING == 0 else _DIRECT_READS
         rhs_direct = m_tiles <= few
+        if rhs_direct and tile.vectors > 2 and is_static(rhs.strides[1]):
+            apart = math.gcd(estimate(rhs.strides[1]) * dtype.itemsize, _ALIASING)
+            tile = replace(tile, ahead=min(tile.ahead, _MOST_ALIASED * (_ALIASING // apart)))
     is_known = is_static(rows, columns, steps, *(lhs.strides or ()), *(rhs.strides or ()))
     if is_known and lhs.strides is not None and rhs.strides is not None and lhs.strides[1] == rhs.strides[1] == 1:
         dot = choose_dot_tile(target, dtype, m, n, k, (lhs.strides[0], rhs.strides[0]))

@@ -27,7 +27,7 @@ MOST_VECTORS = 8
 CALL = 20  # cycles to call a kernel and store its tile
 
 _FETCH_DIVISOR = 32  # a row of the result is fetched every so many parts of the steps, if there are so many steps
-_AHEAD = 24
+AHEAD = 24
 """How many steps before they are needed the operands are fetched: hardware that fetches ahead stops where a page ends,
 and starts too late on what another core has just packed. Two threads win 6% by it on a product of 1024 by 1024."""
 _READS_PER_CYCLE = 2  # loads or prefetches, at most
@@ -39,7 +39,8 @@ class Tile:
 
     `dtype` is what is multiplied and summed. Row i of the left operand is `row_stride * i` elements behind row 0: 1
     where it is packed, or stands in memory with rows side by side. While it computes, the kernel copies a part of what a
-    later tile needs: `copied` vectors of each row; or where rows stand side by side, `copied` steps for each row.
+    later tile needs: `copied` vectors of each row; or where rows stand side by side, `copied` steps for each row. Operands
+    are fetched `ahead` steps before they are needed.
     """
 
     dtype: DType
@@ -48,6 +49,7 @@ class Tile:
     width: int
     row_stride: int = 1
     copied: int = 0
+    ahead: int = AHEAD
 
     @property
     def columns(self) -> int:
@@ -83,7 +85,8 @@ class Tile:
     def symbol(self) -> str:
         stride = f".by{self.row_stride}" if self.row_stride != 1 else ""
         copied = f".copy{self.copied}" if self.copied else ""
-        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}{copied}"
+        ahead = f".ahead{self.ahead}" if self.ahead != AHEAD else ""
+        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}{copied}{ahead}"
 
 
 def lanes_of(target: Target, dtype: DType) -> int:
@@ -243,7 +246,7 @@ def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequ
     a, b = f.value(f"load ptr, ptr {a_slot}"), f.value(f"load ptr, ptr {b_slot}")
     for pointer, step, lines in zip((a, b), ("%a_step", "%b_step"), tile.fetched, strict=True):
         if lines:
-            later = f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {f.value(f'mul i64 {step}, {_AHEAD}')}")
+            later = f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {f.value(f'mul i64 {step}, {tile.ahead}')}")
             prefetch(f, later, lines * LINE_BYTES)
     columns: list[str] = []
     for v in range(tile.vectors):
