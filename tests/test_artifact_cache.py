@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_control_flow import random_graph
+from random_graphs import Maker
 
 import graphc
 import graphc.ops as ops
@@ -124,6 +126,19 @@ def test_what_is_loaded_computes_the_same_bits(name: str, compilations: Compilat
     for one, other, want in zip(first, second, interpret(graph, arrays)):
         assert one.tobytes() == other.tobytes()
         np.testing.assert_allclose(one.astype(want.dtype), want, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_graphs_are_loaded_as_they_were_made(seed: int, compilations: Compilations) -> None:
+    made = Maker(seed, 12)
+    flow, flow_arrays = random_graph(seed)
+    given = [(made.graph, made.arrays), (flow, flow_arrays)]
+    first = [compile_graph(graph)(*arrays) for graph, arrays in given]
+    compilations.start_anew()
+    for (graph, arrays), expected in zip(given, first):
+        got = compile_graph(graph)(*arrays)
+        assert [array.tobytes() for array in got] == [array.tobytes() for array in expected]
+    assert compilations.count == 0
 
 
 def test_what_is_loaded_is_for_the_sizes_that_it_was_made_for(compilations: Compilations) -> None:
