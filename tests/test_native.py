@@ -211,7 +211,7 @@ def test_calls_at_once_and_on_threads_give_the_same_bits(tmp_path: Path) -> None
 def test_several_entries_share_weights_and_names_are_made_fit_for_c(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     first, second = graphc.tensor(weight), graphc.tensor(weight)
-    names = ["für */ elise", "for", "For", "1st\n??/ step", "../up", "for_workspace"]
+    names = ["für */ elise", "for", "For", "1st\n??/ step", "../up", "for_workspace", "reset"]
     graphs = [graphc.export(lambda x: x @ first * 2, (graphc.randn(3, 64),)).graph,
               graphc.export(lambda x: x @ second + 1, (graphc.randn(3, 64),)).graph]
     entries = {name: Entry(graphs[k % 2]) for k, name in enumerate(names)}
@@ -330,6 +330,8 @@ def test_wrong_arguments(mlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         native.export(mlp, tmp_path, target="z80")
     with pytest.raises(ArgumentError, match="unknown CPU 'cray'"):
         native.export(mlp, tmp_path, target="aarch64:cray")
+    with pytest.raises(BackendError, match="no object files are written for armv7"):
+        native.export(mlp, tmp_path, target="armv7-unknown-linux-gnueabihf")
     with pytest.raises(BackendError, match="cannot generate code"):
         native.export(mlp, tmp_path, target="z80-unknown-none")
     with pytest.raises(ArgumentError, match="no entry 'backward'"):

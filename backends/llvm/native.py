@@ -33,6 +33,8 @@ from graphc.kernel import Check
 from graphc.native.interface import ALIGNMENT, UNFIT_SIZES, EntryCode, EntryRequest, ObjectCode, ObjectRequest, RunError
 from graphc.sizes import evaluate
 
+ARCHITECTURES = ("x86_64", "aarch64", "riscv64", "wasm32")
+"""For others, with other sizes of addresses and orders of bytes, nothing has been tried."""
 LIBM = frozenset(
     f"{name}{suffix}" for suffix in ("", "f")
     for name in ("ceil", "copysign", "exp", "exp2", "fabs", "floor", "fma", "fmod", "fmax", "fmaximum", "fmin", "fminimum",
@@ -82,7 +84,9 @@ done:
 
 def object_code(request: ObjectRequest, target: Target) -> ObjectCode:
     """An object file for a target. A CompileError names what generated code leaves to Python; a BackendError says what would
-    be left undefined."""
+    be left undefined, or that there is no code for the machine."""
+    if target.architecture not in ARCHITECTURES:
+        raise BackendError(f"no object files are written for {target.triple}", expected=f"one of {', '.join(ARCHITECTURES)}")
     return _Writer(request, target).write()
 
 

@@ -158,7 +158,7 @@ def _chosen(program: runtime.Program, entries: Sequence[str] | None) -> dict[str
 
 def _symbols(prefix: str, entries: Sequence[str]) -> dict[str, str]:
     """The name of the function of each entry. No two differ in capitals alone, as the names of constants have no others."""
-    taken: set[str] = set()
+    taken = {f"{prefix}{suffix}".upper() for suffix in ("_reset", "_threads")}
     symbols: dict[str, str] = {}
     for entry in entries:
         name, number = f"{prefix}_{identifier(entry)}", 1

@@ -82,13 +82,13 @@ def with_one_input_each(entry: Entry) -> Entry:
     for i, weight in entry.weights.items():
         infos[weight] = {**infos.get(weight, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
     for i, value in enumerate(entry.graph.inputs):
-        weight = entry.weights.get(i)
-        if weight is None:
+        own = entry.weights.get(i)
+        if own is None:
             new[value] = builder.input(value.name, value.type, **value.info)
             continue
-        if weight not in bound:
-            bound[weight] = builder.input(value.name, value.type, **infos[weight])
-        new[value] = bound[weight]
+        if own not in bound:
+            bound[own] = builder.input(value.name, value.type, **infos[own])
+        new[value] = bound[own]
     for node in entry.graph.nodes:
         _copy(builder, node, new)
     graph = builder.finish([new[value] for value in entry.graph.outputs], entry.graph.output_names)
