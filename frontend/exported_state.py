@@ -157,6 +157,6 @@ def _tensors(item: Any) -> Iterator[tuple[str, Tensor]]:
                 if isinstance(held, Tensor):
                     yield ".".join(filter(None, (name, key))), held
     elif type(item) in (list, tuple, dict):  # not what is nested in them, which may be anything, without end
-        for key, held in item.items() if isinstance(item, dict) else enumerate(item):
+        for place, held in item.items() if isinstance(item, dict) else enumerate(item):
             if isinstance(held, Tensor):
-                yield str(key), held
+                yield str(place), held

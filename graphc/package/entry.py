@@ -79,8 +79,8 @@ def with_one_input_each(entry: Entry) -> Entry:
     new: dict[Value, Value] = {}
     bound: dict[str, Value] = {}
     infos: dict[str, dict[str, Any]] = {}
-    for i, weight in entry.weights.items():
-        infos[weight] = {**infos.get(weight, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
+    for i, name in entry.weights.items():
+        infos[name] = {**infos.get(name, {}), **entry.graph.inputs[i].info}  # one of them may say what is next
     for i, value in enumerate(entry.graph.inputs):
         own = entry.weights.get(i)
         if own is None:
