@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from op_samples import draw, graph_of
+from random_graphs import Maker
 
 import graphc
 from graphc import nn
 from graphc.errors import ArgumentError, ShapeError, UnsupportedError
 from graphc.interpret import interpret
-from graphc.onnx_format import MAX_OPSET, MIN_OPSET, write_onnx
+from graphc.onnx_format import MAX_OPSET, MIN_OPSET, read_onnx, write_onnx
 from graphc.op import OPS, OpDef, Sample
 from graphc.package import Entry
 from graphc.parse import parse_graph
@@ -51,9 +54,9 @@ def agrees(function: Any, args: tuple[Any, ...], *others: tuple[Any, ...], opset
     """Export a function, run it on its arguments and others, and compare; returns the model."""
     program = graphc.export(function, args, dynamic_shapes=dynamic)
     model = graphc.onnx.export(program, opset=opset)
-    for given in (args, *others):
-        expected = program.program.main.compute([x.numpy() for x in given])
-        got = run(model, [x.numpy() for x in given])
+    for tensors in (args, *others):
+        arrays = [x.numpy() for x in tensors]
+        expected, got = program.program.main.compute(arrays), run(model, arrays)
         for ours, theirs in zip(expected, got, strict=True):
             assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
             np.testing.assert_allclose(theirs, ours, rtol=2e-4, atol=2e-5)
@@ -244,6 +247,55 @@ graph @f(%x: float32[M*N]) -> float32[M, N] {
 }""")
     with pytest.raises(ShapeError, match="is not a dimension of an input"):
         write_onnx(Entry(graph), {})
+
+
+# Random graphs, and corners that they have found
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1 << 32))
+def test_random_graphs_there_and_back(seed: int) -> None:
+    made = Maker(seed, 8, largest=300)
+    assume(all(n.op.name != "random_bits" for n in made.graph.nodes))
+    model = read_onnx(write_onnx(Entry(made.graph), {}).SerializeToString(), backend="reference")
+    with np.errstate(all="ignore"):
+        expected = interpret(made.graph, made.arrays)
+    for theirs, ours in zip(model(*made.arrays), expected, strict=True):
+        assert theirs.dtype == ours.dtype and theirs.shape == ours.shape
+        tolerance = 0.0 if ours.dtype.kind in "biu" else 2e-2 if ours.dtype.itemsize == 2 else 2e-4
+        np.testing.assert_allclose(theirs, ours, rtol=tolerance, atol=4 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "uint8", "uint16", "uint32", "uint64"])
+def test_products_of_integers_that_onnx_has_none_of(dtype: str) -> None:
+    graph = parse_graph(f"""
+graph @f(%x: {dtype}[2, 2]) -> {dtype}[2, 2] {{
+  %0 = matmul(%x, %x) : {dtype}[2, 2]
+  return %0
+}}""")
+    x = np.array([[1, 1], [0, 1]]).astype(dtype)
+    (theirs,) = run(write_onnx(Entry(graph), {}), [x])
+    assert theirs.dtype == x.dtype and (theirs == interpret(graph, [x])[0]).all()
+
+
+def test_shifts_of_negative_numbers() -> None:
+    x, by = np.array([-5, 5, -1, -(1 << 63)]), np.array([1, 1, 63, 63])
+    graph = parse_graph("""
+graph @f(%x: int64[4], %y: int64[4]) -> int64[4] {
+  %0 = shift_right(%x, %y) : int64[4]
+  return %0
+}""")
+    assert run(write_onnx(Entry(graph), {}), [x, by])[0].tolist() == [-3, 2, -1, -1]
+
+
+@pytest.mark.parametrize("text", [
+    "graph @f(%x: float32[]) -> float32[] {\n  %0 = permute(%x) {order = []} : float32[]\n  return %0\n}",
+    "graph @f(%x: float32[]) -> float32[] {\n  %0 = pad(%x) {low = [], high = [], value = 0.0} : float32[]\n  return %0\n}",
+    "graph @f(%x: float32[]) -> float32[] {\n  %0 = amax(%x) {axes = []} : float32[]\n  return %0\n}",
+    "graph @f(%x: float32[]) -> float32[] {\n  return %x\n}",
+])
+def test_numbers_without_dimensions(text: str) -> None:
+    assert run(write_onnx(Entry(parse_graph(text)), {}), [np.array(3, np.float32)])[0] == 3
 
 
 # Names, files, mistakes

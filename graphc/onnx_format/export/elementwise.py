@@ -8,7 +8,7 @@ from typing import Any
 import graphc.ops as ops
 from graphc.ir import Builder
 from graphc.onnx_format.export.table import expands, writes
-from graphc.onnx_format.export.writer import Step, Writer
+from graphc.onnx_format.export.writer import Step, Writer, widened
 from graphc.types import TensorType, bool_, int32, int64, uint64
 
 UNARY = {
@@ -30,6 +30,8 @@ def _unary(w: Writer, step: Step) -> str:
         return step.names[0]
     if step.op.name == "relu" and not step.dtype.is_floating_point:  # ONNX's is for floats and, of late, some integers
         return str(w.emit("Max", step.names[0], w.number(0, step.dtype)))
+    if step.op.name == "neg" and step.dtype.kind == "uint":
+        return widened(w, step, lambda names: str(w.emit("Neg", *names)))
     return str(w.emit(UNARY[step.op.name], *step.names))
 
 
@@ -37,6 +39,8 @@ def _unary(w: Writer, step: Step) -> str:
 def _binary(w: Writer, step: Step) -> str:
     if step.dtype is bool_:
         return str(w.emit(ON_BOOLS[step.op.name], *step.names))
+    if step.op.name == "pow":
+        return widened(w, step, lambda names: str(w.emit("Pow", *names)))
     return str(w.emit(BINARY[step.op.name], *step.names))
 
 
@@ -115,7 +119,7 @@ def _floor_divide(w: Writer, step: Step) -> str:
 
 @writes("shift_left", "shift_right")
 def _shift(w: Writer, step: Step) -> str:
-    """ONNX shifts unsigned integers alone. To the right, signed ones are divided by the power of two, and rounded down."""
+    """ONNX shifts unsigned integers alone. To the right, negative ones are shifted with all bits turned."""
     x, y = step.names
     dtype = step.dtype
     left = step.op.name == "shift_left"
@@ -124,9 +128,11 @@ def _shift(w: Writer, step: Step) -> str:
     by = w.cast(y, uint64)
     if left:
         return w.cast(w.emit("BitShift", w.cast(x, uint64), by, direction="LEFT"), dtype)
-    power = w.cast(w.emit("BitShift", w.number(1, uint64), by, direction="LEFT"), int64)
     wide = w.cast(x, int64)
-    return w.cast(w.emit("Div", w.emit("Sub", wide, w.emit("Mod", wide, power, fmod=0)), power), dtype)
+    below = w.emit("Less", wide, w.number(0, int64))
+    plain = w.emit("Where", below, w.emit("BitwiseNot", wide), wide)
+    shifted = w.cast(w.emit("BitShift", w.cast(plain, uint64), by, direction="RIGHT"), int64)
+    return w.cast(w.emit("Where", below, w.emit("BitwiseNot", shifted), shifted), dtype)
 
 
 @writes("signbit")

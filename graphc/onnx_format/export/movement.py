@@ -64,7 +64,8 @@ def _reshape(w: Writer, step: Step) -> str:
 
 @writes("permute")
 def _permute(w: Writer, step: Step) -> str:
-    return str(w.emit("Transpose", step.names[0], perm=list(step.attrs["order"])))
+    order = step.attrs["order"]
+    return str(w.emit("Transpose", step.names[0], perm=list(order))) if order else step.names[0]
 
 
 @writes("broadcast_to")
@@ -104,6 +105,8 @@ def _flip(w: Writer, step: Step) -> str:
 @writes("pad")
 def _pad(w: Writer, step: Step) -> str:
     low, high = step.attrs["low"], step.attrs["high"]
+    if not low:
+        return step.names[0]
     return str(w.emit("Pad", step.names[0], w.sizes([*low, *high]), w.number(step.attrs["value"], step.dtype)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.ir import Node, Value
 from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, number, stretched
-from graphc.onnx_format.export.products import write_conv
+from graphc.onnx_format.export.products import as_index, write_conv
 from graphc.onnx_format.export.reductions import reduce
 from graphc.onnx_format.export.writer import Names, Step, Writer
 from graphc.types import Size
@@ -86,11 +86,13 @@ def _gemm(node: Node) -> Match | None:
 
 def _conv_with_bias(node: Node) -> Match | None:
     conv, bias = made_by(node.operands[0], "conv"), _of_channels(node.operands[1], node.results[0].ndim)
-    if conv is None or bias is None:
+    if conv is None or bias is None or not bias.dtype.is_floating_point:
         return None
 
     def write(w: Writer, step: Step) -> Names:
-        return write_conv(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
+        written = write_conv(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
+        assert written is not None  # as for all floats
+        return written
 
     return Match((*conv.operands, bias), write)
 
@@ -344,7 +346,7 @@ def _rows(node: Node) -> Match | None:
         return None
 
     def write(w: Writer, step: Step) -> str:
-        places = w.reshape(step.names[1], line.type, (line.shape[axis],))
+        places = w.reshape(as_index(w, step.names[1], line.type), line.type, (line.shape[axis],))
         return str(w.emit("Gather", step.names[0], places, axis=axis))
 
     return Match((x, line), write)

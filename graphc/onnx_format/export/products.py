@@ -7,18 +7,18 @@ from typing import Any
 
 import graphc.ops as ops
 from graphc.onnx_format.export.table import MISSING, expands, writes
-from graphc.onnx_format.export.writer import Step, Writer
-from graphc.types import int64
+from graphc.onnx_format.export.writer import Step, Writer, widened
+from graphc.types import TensorType, int32, int64
 
 
 @writes("matmul")
 def _matmul(w: Writer, step: Step) -> str:
-    return str(w.emit("MatMul", *step.names))
+    return widened(w, step, lambda names: str(w.emit("MatMul", *names)))
 
 
 @writes("contract")
 def _contract(w: Writer, step: Step) -> str:
-    return str(w.emit("Einsum", *step.names, equation=step.attrs["spec"]))
+    return widened(w, step, lambda names: str(w.emit("Einsum", *names, equation=step.attrs["spec"])))
 
 
 @writes("det")
@@ -35,14 +35,18 @@ def _conv_attributes(step: Step) -> dict[str, Any]:
 
 
 @writes("conv")
-def write_conv(w: Writer, step: Step) -> str:
-    """Two operands, or three: with a bias."""
+def write_conv(w: Writer, step: Step) -> str | None:
+    """Two operands, or three: with a bias. None for integers, of which ONNX has no convolutions that are exact."""
+    if not step.dtype.is_floating_point:
+        return None
     return str(w.emit("Conv", *step.names, kernel_shape=list(step.operands[1].shape[2:]), **_conv_attributes(step)))
 
 
 @writes("conv_input_grad")
 def _conv_transpose(w: Writer, step: Step) -> str | None:
     """None where a transposed convolution does not come to the size; then the op is decomposed."""
+    if not step.dtype.is_floating_point:
+        return None
     attributes = _conv_attributes(step)
     spatial = zip(step.attrs["size"], step.operands[0].shape[2:], step.operands[1].shape[2:], step.attrs["stride"],
                   step.attrs["padding"], step.attrs["dilation"])
@@ -65,10 +69,15 @@ def _conv_transpose(w: Writer, step: Step) -> str | None:
 @writes("gather")
 def _gather(w: Writer, step: Step) -> str:
     x, index = step.operands
+    places = as_index(w, step.names[1], index.type)
     if x.ndim == index.ndim == 1:
-        return str(w.emit("Gather", *step.names, axis=0))
-    index_name = step.names[1] if index.dtype.name in ("int32", "int64") else w.cast(step.names[1], int64)
-    return str(w.emit("GatherElements", step.names[0], index_name, axis=step.attrs["axis"]))
+        return str(w.emit("Gather", step.names[0], places, axis=0))
+    return str(w.emit("GatherElements", step.names[0], places, axis=step.attrs["axis"]))
+
+
+def as_index(w: Writer, name: str, type_: TensorType) -> str:
+    """Places in a dtype that ONNX takes for them."""
+    return name if type_.dtype in (int32, int64) else w.cast(name, int64)
 
 
 _SCATTER = {"scatter_update": None, "scatter_add": "add", "scatter_mul": "mul", "scatter_max": "max", "scatter_min": "min"}
@@ -77,8 +86,7 @@ _SCATTER = {"scatter_update": None, "scatter_add": "add", "scatter_mul": "mul", 
 @writes(*_SCATTER)
 def _scatter(w: Writer, step: Step) -> str:
     base, index, src = step.names
-    if step.operands[1].dtype.name not in ("int32", "int64"):
-        index = w.cast(index, int64)
+    index = as_index(w, index, step.operands[1].type)
     return str(w.emit("ScatterElements", base, index, src, axis=step.attrs["axis"], reduction=_SCATTER[step.op.name]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from graphc.errors import Location, ShapeError
 from graphc.ir import Builder, Value
 from graphc.onnx_format.protobuf import element_type, onnx
 from graphc.op import OpDef
-from graphc.types import DType, Size, TensorType, dtype_of
+from graphc.types import DType, Size, TensorType, dtype_of, int64
 
 END = (1 << 63) - 1
 """A stop that a slice never reaches."""
@@ -220,3 +220,14 @@ def builder_for(step: Step) -> tuple[Builder, list[Value]]:
     """A graph with inputs like the operands of a step, in which its results can be written by other ops."""
     builder = Builder(step.op.name, locations=False)
     return builder, [builder.input(None, value.type) for value in step.operands]
+
+
+_NARROW = frozenset(("bool", "int8", "int16", "uint8", "uint16", "uint32", "uint64"))
+"""Integers that ONNX has not all arithmetic for."""
+
+
+def widened(w: Writer, step: Step, write: Callable[[Sequence[str]], str]) -> str:
+    """A result of arithmetic that is done in int64 for some integers: its lowest bits are those of theirs."""
+    if step.dtype.name not in _NARROW:
+        return write(step.names)
+    return w.cast(write([w.cast(name, int64) for name in step.names]), step.type.dtype)
