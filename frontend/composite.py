@@ -81,10 +81,9 @@ class _Form:
             large = (k for k, tensor in enumerate(traced.inputs) if tensor is weight and tensor._data.size >= LARGE_WEIGHT)
             self.weight = next(large, None)
 
-    def _weight_code(self, inputs: list[Tensor]) -> Executable | None:
+    def _weight_code(self, inputs: list[Tensor], weight: int) -> Executable | None:
         """Code that computes once what depends on the weight alone; None if nothing does."""
-        assert self.weight is not None
-        code = self.function.executable([tensor._data for tensor in inputs], (self.weight,))
+        code = self.function.executable([tensor._data for tensor in inputs], (weight,))
         if code.preparation is None:
             self.weight = None
             return None
@@ -110,8 +109,9 @@ class _Form:
     def __call__(self, tensors: list[Tensor], weights: Weights | None) -> Any:
         inputs = [tensors[i] for i in self.arguments]
         function: Callable[..., tuple[np.ndarray, ...]] = self.function
-        if self.weight is not None and weights is not None:
-            function = weights.prepared(self, inputs, self.weight, lambda: self._weight_code(inputs)) or function
+        weight = self.weight  # another thread may find that there is nothing to compute
+        if weight is not None and weights is not None:
+            function = weights.prepared(self, inputs, weight, lambda: self._weight_code(inputs, weight)) or function
         arrays = function(*[tensor._data for tensor in inputs])
         results = tuple([wrap(array) for array in arrays[: self.results or 1]])
         if self.differentiable is not None:

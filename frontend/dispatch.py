@@ -213,14 +213,13 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
 def overwrite(record: OpDef, arrays: list[Any]) -> None:
     """Compute an elementwise op over its first operand, of float32 or float64. A second one is of its type, or a number."""
     own = arrays[0]
-    function = _functions.get(record) or _function(record)
-    is_ufunc = type(function) is np.ufunc
     if own.size >= LARGE and _native(record, arrays, over=True) is not None:
         return
-    if is_ufunc:
-        quiet.run(function, *arrays, own)
-    else:
-        np.copyto(own, quiet.run(function, *arrays))
+    function = _functions.get(record) or _function(record)
+    into = [own] if type(function) is np.ufunc else []
+    computed = quiet.run(function, *arrays, *into)
+    if computed is not own:
+        np.copyto(own, computed)
 
 
 _natives: dict[Any, Callable[..., np.ndarray] | None] = {}  # None for what has been seen once

@@ -113,7 +113,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         if given is not None and given._data.shape != shape[1:2] and given.numel() != shape[1]:
             raise ShapeError(f"{name} should contain {shape[1]} elements not {given.numel()}")
     if not training:
-        return _normalized(input, running_mean, running_var, weight, bias, eps)
+        return _normalized(input, running_mean, running_var, weight, bias, eps)  # type: ignore[arg-type]  # neither is None
     mean, variance = _channel_moments(input)
     if running_mean is not None and running_var is not None:
         count = math.prod(shape[:1] + shape[2:])
