@@ -286,8 +286,8 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         loads = ((rows * steps, lhs_there), (columns * steps, rhs_there))
         blocks = choose_blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
     streamed = None
-    if is_parallel and isinstance(tile, Tile) and not (rhs_direct or kernel.panels[0]):
-        streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, kernel.panels[1] is not None, target)
+    if is_parallel and isinstance(tile, Tile) and not (rhs_direct or any(kernel.panels)):
+        streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, target)
     if streamed is not None:
         tile, blocks = streamed
     batch_block, m_block, n_block = blocks
@@ -453,7 +453,7 @@ def choose_blocks(
 
 
 def _streamed(
-    lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, is_kept: bool, target: Target
+    lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, target: Target,
 ) -> tuple[Tile, tuple[int, int, int]] | None:
     """The tile and the blocks of a product whose tasks keep panels of the right operand in the level-2 cache, and stream rows
     of the left one past them: they share nothing, and wait for nobody. None where that is not possible.
@@ -485,7 +485,7 @@ def _streamed(
         for m_parts in range(1, min(m_tiles, 2 * cores) + 1):
             m_block = -(-m_tiles // m_parts)
             tasks = batch * n_parts * -(-m_tiles // m_block)
-            work = cycles + batch * (n_parts * m * k * _COPYING + (0 if is_kept else m_parts * n * k * _PACKING_ROWS))
+            work = cycles + batch * k * (n_parts * m * _COPYING + m_parts * n * _PACKING_ROWS)
             cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
             if best is None or cost < best[0]:
                 best = cost, copied, (1, m_block, n_block)

@@ -123,8 +123,7 @@ class Task:
                 places = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
                 self.copy(*(product.element(f, x, integers.add(integers.multiply(line, step), start)) for x, step in places))
         with integers.loop(0, plan.k_blocks, "block") as block:
-            if rhs.packs:
-                self.pack_block(rhs, block, columns)
+            self.pack_block(rhs, block, columns)
             with integers.loop(*rows, "row") as i:
                 number = integers.add(integers.multiply(block, height), integers.subtract(i, rows[0]))
                 a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
