@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphc.backend import get_backend
 from graphc.cli.files import is_package, read_graphs
 from graphc.errors import ArgumentError
 
@@ -43,6 +42,8 @@ def inspect(
         for _, one in _chosen(file, read_graphs(file), entry):
             typer.echo(str(one))
     elif cuda:
+        from graphc.backend import get_backend
+
         for _, one in _chosen(file, read_graphs(file), entry):
             typer.echo(get_backend("cuda").source(one))
     elif is_package(file):
