@@ -328,7 +328,7 @@ class Survey:
 
     def _remembered(self, results: dict[Any, Any], key: Any, result: Any, name: Name) -> None:
         parts = key if type(key) is tuple else (key,)
-        if all(type(part).__hash__ is object.__hash__ or type(part) in PLAIN for part in parts):
+        if all(getattr(type(part), "__hash__", None) is object.__hash__ or type(part) in PLAIN for part in parts):
             self._guard("item", name, results, key, result)
         else:  # to look for it runs code of the user's
             self.contents.append((name, results, lambda found: found.get(key, ABSENT), result))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import graphc
-from graphc.benchmark import worker
+from graphc.benchmark import footprint, worker
 from graphc.benchmark.chart import Chart, Line, page
 from graphc.benchmark.families import FAMILIES, Family
 from graphc.benchmark.growth import Point, cliffs, measure, sizes
@@ -140,3 +140,25 @@ def test_wrong_use(arguments: tuple[str, ...], message: str) -> None:
     found = bench(*arguments)
     assert found.returncode == 1
     assert message in found.stderr
+
+
+@pytest.mark.parametrize("name", footprint.TRAININGS)
+def test_trainings_learn(name: str) -> None:
+    graphc.manual_seed(0)
+    step = footprint.training_step(graphc, name)
+    assert float(step()) > float(step())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory a process has")
+def test_a_footprint_counts_what_a_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint, "sides", lambda: [("graphc", "compiled"), ("graphc.no_such_module", "eager")])
+    measured, missing = footprint.measure(["perceptron"])
+    parameters = 4 * (1024 * 2048 + 2048 * 2048 + 2048 * 10)
+    assert measured.error is None and measured.over_base > 4 * parameters  # weights, gradients, two moments
+    assert missing.error is not None and "no_such_module" in missing.error
+
+
+def test_one_thing_is_measured_at_a_time() -> None:
+    for arguments in ((), ("--memory", "--scale"), ("--memory", "--only", "nothing")):
+        refused = bench(*arguments)
+        assert refused.returncode != 0 and "expected" in refused.stderr

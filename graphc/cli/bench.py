@@ -1,4 +1,4 @@
-"""`graphc bench`: how fast code runs on this machine."""
+"""`graphc bench`: how fast code runs on this machine, and what memory it takes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def bench(
     scale: Annotated[bool, typer.Option("--scale", help="Time against size, beside the machine's limits.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="The memory of training steps, beside PyTorch's.")] = False,
     only: Annotated[str | None, typer.Option(help="Some of the computations, by name: matmul,transpose.")] = None,
     threads: Annotated[str | None, typer.Option(help="Numbers of threads: 1,2. By default one, and all there are.")] = None,
     largest: Annotated[float | None, typer.Option(help="No sizes of more elements or products than this.")] = None,
@@ -32,9 +33,13 @@ def bench(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")] = None,
     svg_file: Annotated[str | None, typer.Option("--svg", metavar="FILE", help="Draw them there.")] = None,
 ) -> None:
-    """Measure how the time of common computations grows with their size, and list where it grows too fast."""
-    if not scale:
-        raise ArgumentError("graphc bench: nothing to measure", expected="--scale")
+    """Measure how the time of common computations grows with their size, and list where it grows too fast; or how much memory
+    training steps take."""
+    if memory and not scale:
+        _memory(only, json_file)
+        return
+    if not scale or memory:
+        raise ArgumentError("graphc bench: measures one thing at a time", expected="--scale or --memory")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -73,17 +78,42 @@ def bench(
         Path(svg_file).write_text(_as_svg(machine, points))
 
 
+def _memory(only: str | None, json_file: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from graphc.benchmark.footprint import TRAININGS, measure
+
+    found = list(measure(_named(list(TRAININGS), only)))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("training step", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for title in ("base", "peak", "over the base"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for footprint in found:
+        numbers = (footprint.base, footprint.peak, footprint.over_base)
+        shown = (footprint.error,) if footprint.error else [f"{number / 1e6:.0f} MB" for number in numbers]
+        table.add_row(footprint.step, footprint.side, *shown)
+    Console(width=None if sys.stdout.isatty() else 1_000_000, highlight=False, markup=False).print(table)
+    if json_file is not None:
+        Path(json_file).write_text(json.dumps([asdict(footprint) for footprint in found], indent=1) + "\n")
+
+
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
 def _chosen(families: Sequence[Family], only: str | None) -> list[Family]:
-    names = [family.name for family in families]
+    wanted = _named([family.name for family in families], only)
+    return [family for family in families if family.name in wanted]
+
+
+def _named(names: list[str], only: str | None) -> list[str]:
     wanted = names if only is None else [name.strip() for name in only.split(",")]
     for name in wanted:
         if name not in names:
             raise ArgumentError(f"--only: there is no computation {name!r}", expected=f"some of {', '.join(names)}")
-    return [family for family in families if family.name in wanted]
+    return wanted
 
 
 def _thread_counts(text: str | None) -> list[int]:
