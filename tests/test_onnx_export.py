@@ -16,7 +16,7 @@ from random_graphs import Maker
 
 import graphc
 from graphc import nn
-from graphc.errors import ArgumentError, ShapeError, UnsupportedError
+from graphc.errors import ArgumentError, BackendError, ShapeError, UnsupportedError
 from graphc.interpret import interpret
 from graphc.onnx_format import MAX_OPSET, MIN_OPSET, read_onnx, write_onnx
 from graphc.op import OPS, OpDef, Sample
@@ -342,3 +342,9 @@ def test_mistakes() -> None:
         graphc.onnx.export(nn.Linear(2, 1))
     with pytest.raises(ArgumentError, match="traced already"):
         graphc.onnx.export(graphc.export(nn.Linear(2, 1), (graphc.ones(1, 2),)), (graphc.ones(1, 2),))
+
+
+def test_without_the_onnx_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match=r"pip install 'graphc\[onnx\]'"):
+        graphc.onnx.load(b"")

@@ -13,7 +13,7 @@ from graphc.dims import Dim
 from graphc.ir import Graph, Value
 from graphc.onnx_format.reader.limits import BadModel
 from graphc.onnx_format.reader.scope import Operand, Scope, missing, needs
-from graphc.types import DType, Size, TensorType, int64
+from graphc.types import Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,3 @@ def part(x: Value, axis: int, start: Size, stop: Size) -> Value:
     starts = tuple(start if i == axis else 0 for i in range(x.ndim))
     stops = tuple(stop if i == axis else n for i, n in enumerate(x.shape))
     return ops.slice(x, starts, stops, (1,) * x.ndim)
-
-
-def count(like: Value, size: Size, dtype: DType = int64) -> Value:
-    """0, 1, ... below a size."""
-    return ops.iota(shape=(size,), axis=0, dtype=dtype, like=like)
