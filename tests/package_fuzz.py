@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -127,16 +128,17 @@ def _text(rng: random.Random, text: str) -> str:
 def _json(rng: random.Random, value: Any) -> Any:
     """The value with something in it replaced, removed, added or doubled."""
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
-        return rng.choice(_VALUES)
+        return copy.deepcopy(rng.choice(_VALUES))
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     key = rng.choice(keys)
+    other = copy.deepcopy(rng.choice((*_VALUES, value[key])))
     match rng.randrange(8):
         case 0:
             del value[key]
         case 1 if isinstance(value, dict):
-            value[rng.choice(("x", "forward", "next", "tuple", "", *map(str, keys)))] = rng.choice((*_VALUES, value[key]))
+            value[rng.choice(("x", "forward", "next", "tuple", "", *map(str, keys)))] = other
         case 1:
-            value.insert(key, rng.choice((*_VALUES, value[key])))
+            value.insert(key, other)
         case _:
             value[key] = _json(rng, value[key])
     return value
