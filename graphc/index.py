@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from graphc.dims import Dim, decided
 from graphc.errors import VerifyError
-from graphc.kernel import Axis, Expr, constant, size
+from graphc.expression import Axis, Expr, constant, size
 from graphc.types import Size, bool_, int64
 
 ZERO = constant(0, int64)

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.dims import Dim
+from graphc.expression import Axis, Buffer, Expr, walk
 from graphc.kernel import (
     Accumulate,
     Attention,
     AttentionBackward,
-    Axis,
-    Buffer,
-    Expr,
     Gemm,
     Loop,
     Loops,
@@ -25,7 +23,6 @@ from graphc.kernel import (
     Statement,
     Store,
     expressions,
-    walk,
 )
 from graphc.types import Size
 

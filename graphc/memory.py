@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.dims import Dim
-from graphc.kernel import Buffer, Kernel
+from graphc.expression import Buffer
+from graphc.kernel import Kernel
 from graphc.sizes import ceil_div, estimate, greatest, is_static
 from graphc.types import Size
 

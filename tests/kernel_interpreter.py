@@ -10,25 +10,22 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  (defines the ops)
 from graphc.errors import DimError
+from graphc.expression import Accumulator, Axis, Buffer, Expr
 from graphc.kernel import (
     Accumulate,
-    Accumulator,
-    Axis,
     Block,
-    Buffer,
     Call,
     Control,
-    Expr,
     Gemm,
     Kernel,
     Loop,
-    Program,
     Reset,
     Statement,
     Store,
     writes,
 )
 from graphc.op import OPS
+from graphc.program import Program
 
 
 class Machine:

@@ -14,8 +14,10 @@ from graphc.backends.llvm.program import ENTRY, render
 from graphc.backends.llvm.runtime import parallel_for_address
 from graphc.backends.llvm.target import Target
 from graphc.disk_cache import DiskCache
-from graphc.kernel import Buffer, Kernel, Program, verify_kernel
+from graphc.expression import Buffer
+from graphc.kernel import Kernel
 from graphc.memory import place_temporaries
+from graphc.program import Program, verify_kernel
 
 _PAGE = mmap.PAGESIZE
 _NO_ACCESS, _READ_WRITE = 0, 3

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kernel_interpreter import Machine
 
 import graphc.index as ix
-from graphc.kernel import Axis, Buffer, Expr, cast, constant, load
+from graphc.expression import Axis, Buffer, Expr, cast, constant, load
 from graphc.types import bool_, float32, int32, int64, uint8
 
 AXES = (Axis("i", 5), Axis("j", 8), Axis("k", 3))

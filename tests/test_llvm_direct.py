@@ -16,7 +16,8 @@ from graphc.backends.llvm import direct_plan, gemm_plan
 from graphc.backends.llvm.direct_plan import DirectPlan, plan_direct
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Accumulator, Axis, Buffer, Expr, Gemm, Store, load
+from graphc.expression import Accumulator, Axis, Buffer, Expr, load
+from graphc.kernel import Gemm, Store
 from graphc.ops import maximum
 from graphc.types import DType, float32, float64
 

@@ -14,8 +14,9 @@ import graphc.ops as ops
 from graphc.backends.llvm import elementwise
 from graphc.compiler import compile_graph
 from graphc.errors import GraphcError
+from graphc.expression import Axis, Buffer, Expr, cast, load
 from graphc.ir import Builder
-from graphc.kernel import Axis, Buffer, Expr, Loop, Loops, Store, cast, load
+from graphc.kernel import Loop, Loops, Store
 from graphc.op import OPS, OpDef
 from graphc.types import DTYPES, DType, TensorType, bool_, dtype_of, int32
 

@@ -23,7 +23,8 @@ from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
 from graphc.config import override
 from graphc.errors import BackendError
-from graphc.kernel import Accumulator, Axis, Buffer, Expr, Gemm, Store, cast, constant, load
+from graphc.expression import Accumulator, Axis, Buffer, Expr, cast, constant, load
+from graphc.kernel import Gemm, Store
 from graphc.types import DTYPES, DType, bool_, float16, float32, float64, int32
 
 rng = np.random.default_rng(0)

@@ -12,20 +12,8 @@ from graphc import index, ops
 from graphc.backends.llvm.jit import emit_object
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.target import Target
-from graphc.kernel import (
-    Accumulate,
-    Accumulator,
-    Axis,
-    Buffer,
-    Expr,
-    Loop,
-    Loops,
-    Reset,
-    Store,
-    cast,
-    constant,
-    load,
-)
+from graphc.expression import Accumulator, Axis, Buffer, Expr, cast, constant, load
+from graphc.kernel import Accumulate, Loop, Loops, Reset, Store
 from graphc.types import DTYPES, DType, bool_, float16, float32, float64, int8, int32, int64
 
 EXTENTS = (0, 1, 7, 16, 33, 100)

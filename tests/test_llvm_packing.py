@@ -16,7 +16,7 @@ from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
 from graphc.disk_cache import DiskCache
-from graphc.kernel import Axis, Buffer, Expr, cast, constant, load
+from graphc.expression import Axis, Buffer, Expr, cast, constant, load
 from graphc.types import DType, float32, float64, int8, int64
 
 rows, columns = Axis("rows", 3), Axis("columns", 8)

@@ -14,9 +14,9 @@ import graphc.ops as ops
 from graphc.autodiff import vjp_graph
 from graphc.compiler import compile_graph
 from graphc.config import config
+from graphc.expression import Axis, Buffer, load
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
-from graphc.kernel import Axis, Buffer, load
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
 from graphc.types import TensorType, float32, int64

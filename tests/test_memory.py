@@ -7,8 +7,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphc.expression import Axis, Buffer, constant, load
 from graphc.index import ZERO
-from graphc.kernel import Axis, Buffer, Loops, Store, constant, load
+from graphc.kernel import Loops, Store
 from graphc.memory import ALIGNMENT, live_ranges, place_scratch, place_temporaries
 from graphc.types import DType, float32, float64, uint8
 

@@ -17,7 +17,8 @@ from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
 from graphc.backends.llvm.target import Target
 from graphc.config import override
 from graphc.errors import BackendError
-from graphc.kernel import Accumulator, Axis, Buffer, Gemm, Store, cast, load
+from graphc.expression import Accumulator, Axis, Buffer, cast, load
+from graphc.kernel import Gemm, Store
 from graphc.threads import set_num_threads
 from graphc.types import DType, bfloat16, float32
 

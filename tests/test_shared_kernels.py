@@ -8,9 +8,10 @@ from graphc import nn
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.target import Target
 from graphc.compiler import compile_graph
+from graphc.expression import Axis, Buffer, load
 from graphc.interpret import interpret
 from graphc.ir import Graph
-from graphc.kernel import Axis, Buffer, Call, Gemm, Loop, Loops, Store, load
+from graphc.kernel import Call, Gemm, Loop, Loops, Store
 from graphc.kernel_key import Place, kernel_key
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, cast, literal
 from graphc.backends.cuda.launch import Launch, signature
-from graphc.kernel import Attention, AttentionBackward, Block, Buffer
+from graphc.expression import Buffer
+from graphc.kernel import Attention, AttentionBackward, Block
 
 _THREADS = 128
 _SHARED_BYTES = 44 << 10

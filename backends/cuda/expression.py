@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from graphc import index
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, render
-from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store
+from graphc.expression import Accumulator, Axis, Buffer, Expr
+from graphc.kernel import Store
 from graphc.types import bool_, int64
 
 _INDEX_OPS = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "neg": "-{}", "quotient": "{} / {}", "modulo": "{} % {}"}

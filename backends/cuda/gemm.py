@@ -24,7 +24,8 @@ from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, HALVES, cast, literal, render
 from graphc.backends.cuda.expression import Scope
 from graphc.backends.cuda.launch import Launch, signature
-from graphc.kernel import Axis, Buffer, Expr, Gemm
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Gemm
 from graphc.types import DType, float32
 
 _ENOUGH = 160

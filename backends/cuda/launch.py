@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.cuda.expression import parameter
-from graphc.kernel import Buffer
+from graphc.expression import Buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,8 @@ from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, render
 from graphc.backends.cuda.expression import Scope, Source
 from graphc.backends.cuda.launch import Launch, signature
-from graphc.kernel import (
-    Accumulate,
-    Accumulator,
-    Buffer,
-    Expr,
-    Loop,
-    Loops,
-    Reset,
-    Statement,
-    Store,
-    expressions,
-    reads,
-)
+from graphc.expression import Accumulator, Buffer, Expr
+from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store, expressions, reads
 
 _BLOCK = 256
 """Threads of a block, where steps are single threads."""

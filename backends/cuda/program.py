@@ -18,8 +18,10 @@ from graphc.backends.cuda.attention import render_attention
 from graphc.backends.cuda.gemm import render_gemm
 from graphc.backends.cuda.launch import Launch
 from graphc.backends.cuda.loops import render_loops
-from graphc.kernel import Attention, AttentionBackward, Buffer, Call, Check, Control, Gemm, Kernel, Program, writes
+from graphc.expression import Buffer
+from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel, writes
 from graphc.kernel_key import Place, kernel_key
+from graphc.program import Check, Program
 
 _NAME = "KERNEL"
 """What a function is called until its text is known."""

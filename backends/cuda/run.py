@@ -12,7 +12,8 @@ import graphc.ops as ops
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, Rendered, Step
 from graphc.errors import DimError
-from graphc.kernel import Block, Buffer, Call
+from graphc.expression import Buffer
+from graphc.kernel import Block, Call
 
 _MOST_RECORDED = 8
 """Recordings that a runner keeps: each holds for certain addresses of inputs and outputs, which repeat as the memory pool gives

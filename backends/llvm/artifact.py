@@ -12,7 +12,8 @@ from graphc.backends.llvm.jit import UnitKeys
 from graphc.backends.llvm.program import Rendered
 from graphc.dims import Dim
 from graphc.errors import Location
-from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel, Program
+from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel
+from graphc.program import Program
 from graphc.sizes import estimate
 from graphc.types import Size
 

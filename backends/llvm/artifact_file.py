@@ -17,8 +17,9 @@ from graphc.backends.llvm.jit import UnitKeys
 from graphc.dim_text import parse_dim
 from graphc.dims import Dim
 from graphc.errors import Location, ShapeError
+from graphc.expression import Buffer
 from graphc.ir import Graph
-from graphc.kernel import Block, Buffer, Call
+from graphc.kernel import Block, Call
 from graphc.op import OPS
 from graphc.types import DTYPES, DType, Size, dtype_of
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from graphc import index
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.integers import Integers
-from graphc.kernel import Axis, Expr
+from graphc.expression import Axis, Expr
 from graphc.types import Size, int64
 
 Axes = tuple[Axis, ...]

@@ -27,10 +27,11 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Call, Program
+from graphc.kernel import Call
 from graphc.memory import ALIGNMENT
 from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
+from graphc.program import Program
 from graphc.schedule import Machine, lower
 from graphc.sizes import Facts, current_facts, relying_on
 

@@ -22,7 +22,8 @@ from graphc.backends.llvm import sizes
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.target import Target
 from graphc.dims import Dim
-from graphc.kernel import Buffer, Program
+from graphc.expression import Buffer
+from graphc.program import Program
 from graphc.sizes import ceil_div, greatest
 from graphc.types import Size
 

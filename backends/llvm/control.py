@@ -17,7 +17,8 @@ from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.host import FAILED, poll_address
 from graphc.backends.llvm.objects import address_of
-from graphc.kernel import Block, Control, Program
+from graphc.kernel import Block, Control
+from graphc.program import Program
 from graphc.recompute import nanoseconds
 
 _FIRST = 1e6

@@ -24,7 +24,7 @@ from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import LINE_BYTES, prefetch, store_consecutive
 from graphc.backends.llvm.microkernel import cleared_sums, emit_merge, finish_with_sums, multiply_add
-from graphc.kernel import Axis, Expr
+from graphc.expression import Axis, Expr
 
 _AHEAD = 16
 """How many steps before they are needed the columns are fetched into the level-1 cache."""

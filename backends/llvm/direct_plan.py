@@ -29,7 +29,8 @@ from graphc.backends.llvm.microkernel import (
     lanes_of,
 )
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Axis, Buffer, Expr, Gemm
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Gemm
 from graphc.sizes import is_static
 from graphc.types import DType
 

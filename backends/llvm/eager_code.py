@@ -18,7 +18,8 @@ from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.tape_code import DONE, FAILED, Plan
-from graphc.kernel import Axis, Buffer, Store, constant, load
+from graphc.expression import Axis, Buffer, constant, load
+from graphc.kernel import Store
 from graphc.op import OpDef
 from graphc.types import DType, int64
 

@@ -13,7 +13,8 @@ from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
 from graphc.backends.llvm.gemm_plan import Epilogue
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import load_consecutive
-from graphc.kernel import Axis, Gemm
+from graphc.expression import Axis
+from graphc.kernel import Gemm
 from graphc.types import DType
 
 

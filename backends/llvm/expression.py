@@ -27,7 +27,8 @@ from graphc.backends.llvm import elementwise, memory
 from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.sizes import size_operand
-from graphc.kernel import Accumulator, Axis, Buffer, Expr, Store, walk
+from graphc.expression import Accumulator, Axis, Buffer, Expr, walk
+from graphc.kernel import Store
 from graphc.types import DType, Real, bool_, int32, int64
 
 _LONGEST_STRIDE = 4  # of what consecutive loads and shuffles are cheaper for than a gather

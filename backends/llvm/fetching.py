@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import graphc.index as ix
-from graphc.kernel import Accumulate, Expr, Loop, Loops, Statement, Store, walk
+from graphc.expression import Expr, walk
+from graphc.kernel import Accumulate, Loop, Loops, Statement, Store
 from graphc.op import OPS
 from graphc.sizes import estimate
 from graphc.types import Size

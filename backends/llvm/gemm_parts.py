@@ -15,7 +15,7 @@ from graphc.backends.llvm.microkernel import emit_microkernel
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.pairtile import PairTile, emit_pair_kernel
 from graphc.backends.llvm.sizes import size_operand
-from graphc.kernel import Buffer
+from graphc.expression import Buffer
 from graphc.types import Size
 
 _HEADER = ALIGNMENT

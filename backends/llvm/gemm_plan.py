@@ -19,7 +19,8 @@ from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
 from graphc.backends.llvm.packing import Operand, panel_size
 from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Buffer, Expr, Gemm, Store, expressions
+from graphc.expression import Buffer, Expr
+from graphc.kernel import Gemm, Store, expressions
 from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size, bfloat16
 

@@ -16,7 +16,7 @@ from graphc.backends.llvm.gemm_plan import Access
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.microkernel import Tile, emit_merge
 from graphc.backends.llvm.sizes import size_operand
-from graphc.kernel import Axis, Expr
+from graphc.expression import Axis, Expr
 from graphc.types import Size
 
 Axes = Mapping[Axis, str]

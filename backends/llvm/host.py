@@ -22,7 +22,8 @@ from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.jit import NativeModule, compile_module
 from graphc.backends.llvm.target import Target
 from graphc.errors import CompileError
-from graphc.kernel import Block, Buffer, Call
+from graphc.expression import Buffer
+from graphc.kernel import Block, Call
 from graphc.op import OpDef
 
 FAILED = -2

@@ -17,12 +17,9 @@ from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, turned_copy
+from graphc.expression import Accumulator, Axis, Buffer, Expr
 from graphc.kernel import (
     Accumulate,
-    Accumulator,
-    Axis,
-    Buffer,
-    Expr,
     Loop,
     Loops,
     Reset,

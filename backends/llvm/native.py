@@ -29,8 +29,8 @@ from graphc.conditions import conditions
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, BackendError
 from graphc.ir import Graph
-from graphc.kernel import Check
 from graphc.native.interface import ALIGNMENT, UNFIT_SIZES, EntryCode, EntryRequest, ObjectCode, ObjectRequest, RunError
+from graphc.program import Check
 from graphc.sizes import evaluate
 
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64", "wasm32")

@@ -21,9 +21,9 @@ from graphc.conditions import Given, conditions
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, CompileError, ShapeError, VerifyError
 from graphc.ir import Graph, Node
-from graphc.kernel import Program
 from graphc.native.interface import EntryRequest
 from graphc.passes import pipeline
+from graphc.program import Program
 from graphc.schedule import Machine, lower
 from graphc.schedule.fusion import runs_on_host
 from graphc.sizes import Facts, NumberNeeded, evaluate, relying_on

@@ -32,7 +32,7 @@ from graphc.backends.llvm.memory import store_consecutive
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
-from graphc.kernel import Axis, Buffer, Expr, cast, constant
+from graphc.expression import Axis, Buffer, Expr, cast, constant
 from graphc.sizes import ceil_div, estimate
 from graphc.types import DType, Size
 

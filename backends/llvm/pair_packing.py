@@ -18,7 +18,7 @@ from graphc.backends.llvm.packing import Operand, Panel, emit_packing, lane_tabl
 from graphc.backends.llvm.pairtile import BLOCK, LANES, PAIRS, STEPS
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transpose import emit_transpose
-from graphc.kernel import Axis, Buffer, Expr
+from graphc.expression import Axis, Buffer, Expr
 from graphc.sizes import ceil_div
 from graphc.types import bfloat16, float32
 

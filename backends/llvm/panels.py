@@ -10,8 +10,10 @@ from graphc.backends.llvm.direct_plan import plan_direct
 from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Buffer, Gemm, Kernel, Program
+from graphc.expression import Buffer
+from graphc.kernel import Gemm, Kernel
 from graphc.kernel_key import kernel_key
+from graphc.program import Program
 from graphc.schedule.preparation import keep
 from graphc.sizes import is_static
 from graphc.types import Size

@@ -28,9 +28,11 @@ from graphc.backends.llvm.host import render_call
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Attention, AttentionBackward, Buffer, Call, Control, Gemm, Kernel, Program, writes
+from graphc.expression import Buffer
+from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel, writes
 from graphc.kernel_key import Place, kernel_key
 from graphc.memory import place_scratch
+from graphc.program import Program
 from graphc.sizes import greatest, is_static
 from graphc.types import Size
 

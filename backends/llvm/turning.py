@@ -19,7 +19,8 @@ from graphc.backends.llvm.integers import Integers, known
 from graphc.backends.llvm.memory import address
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.transpose import emit_transpose
-from graphc.kernel import Buffer, Expr, Loop, Store
+from graphc.expression import Buffer, Expr
+from graphc.kernel import Loop, Store
 from graphc.types import DType, Size, bool_, uint8
 
 

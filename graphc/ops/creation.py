@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-import graphc.kernel as kernel
+import graphc.expression as ex
 from graphc.errors import DimError
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.types import DType, Shape, Size, TensorType, dtype_of, float32, int64
 
@@ -26,11 +26,11 @@ def _iota_ref(shape: Shape, axis: int, dtype: DType) -> np.ndarray:
 
 
 def _iota_lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape, axis: int, dtype: DType) -> Expr:
-    return kernel.cast(index[axis], dtype)
+    return ex.cast(index[axis], dtype)
 
 
 def _constant_lower(read: Any, index: tuple[Expr, ...], types: Any, value: np.ndarray) -> Expr:
-    return kernel.constant(value.item(), dtype_of(value.dtype))  # one of more elements stands in memory
+    return ex.constant(value.item(), dtype_of(value.dtype))  # one of more elements stands in memory
 
 
 def _size_ref(value: Size, dtype: DType) -> np.ndarray:
@@ -38,7 +38,7 @@ def _size_ref(value: Size, dtype: DType) -> np.ndarray:
 
 
 def _size_lower(read: Any, index: tuple[Expr, ...], types: Any, value: Size, dtype: DType) -> Expr:
-    return kernel.cast(kernel.size(value), dtype)
+    return ex.cast(ex.size(value), dtype)
 
 
 constant = op("constant", attrs="value", infer=lambda value: TensorType(dtype_of(value.dtype), value.shape),

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-import graphc.kernel as kernel
+import graphc.expression as ex
 from graphc.dims import surely_less
 from graphc.errors import DimError, DTypeError, ShapeError
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
@@ -91,7 +91,7 @@ def _inside(place: Expr, size: int) -> Expr:
 
 
 def _gather_lower(read: Any, index: tuple[Expr, ...], types: Any, axis: int) -> Expr:
-    place = kernel.cast(read(1, index), int64)
+    place = ex.cast(read(1, index), int64)
     return read(0, (*index[:axis], place, *index[axis + 1 :]), _inside(place, types[0].shape[axis]))
 
 

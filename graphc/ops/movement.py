@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
 from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DimError, DTypeError, ShapeError
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full
 from graphc.ops.elementwise import where
@@ -256,7 +256,7 @@ def _pad_lower(read: Any, index: Index, types: Types, low: Ints, high: Ints, val
         conditions += [ix.less(place, size)] if after else []
     inside = ix.both(*conditions)
     x = read(0, places, inside)
-    return x if inside is None else where(inside, x, kernel.constant(value, x.dtype))
+    return x if inside is None else where(inside, x, ex.constant(value, x.dtype))
 
 
 pad = op("pad", "x", "low high value", infer=_pad_infer, ref=_pad_ref, vjp=_pad_vjp, lower=_pad_lower,
@@ -381,7 +381,7 @@ def _fold_lower(read: Any, index: Index, types: Types, axis: int, length: int, s
         t = ix.plus(ix.quotient(ix.plus(index[axis], shift), step), -(k * dilation + shift) // step)
         meets = ix.both(ix.equals(ix.modulo(ix.plus(index[axis], shift), step), 0), ix.at_least(t, 0), ix.less(t, count))
         x = read(0, (*index[:axis], t, *index[axis + 1 :], ix.number(k)), meets)
-        x = x if meets is None else where(meets, x, kernel.constant(0, x.dtype))
+        x = x if meets is None else where(meets, x, ex.constant(0, x.dtype))
         out = x if out is None else out + x
     assert out is not None  # size >= 1
     return out

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
 from graphc.errors import ShapeError
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.elementwise import where
 from graphc.types import Shape, TensorType, int64, uint32, uint64
@@ -64,22 +64,22 @@ def _ref(state: np.ndarray, shape: Shape) -> np.ndarray:
 def _lower(read: Any, index: tuple[Expr, ...], types: Any, shape: Shape) -> Expr:
     """`philox`, for one word, in kernel expressions."""
     position = ix.ravel(index, shape)
-    seed, start = (kernel.cast(read(0, (ix.number(i),)), uint64) for i in range(2))
-    low, shift = kernel.constant(0xFFFFFFFF, uint64), kernel.constant(32, uint64)
-    counter = start + kernel.cast(ix.quotient(position, 4), uint64)
-    zero = kernel.constant(0, uint64)
+    seed, start = (ex.cast(read(0, (ix.number(i),)), uint64) for i in range(2))
+    low, shift = ex.constant(0xFFFFFFFF, uint64), ex.constant(32, uint64)
+    counter = start + ex.cast(ix.quotient(position, 4), uint64)
+    zero = ex.constant(0, uint64)
     words = [counter & low, counter >> shift, zero, zero]
     key = [seed & low, seed >> shift]
     for _ in range(ROUNDS):
-        first = words[0] * kernel.constant(MULTIPLIERS[0], uint64)
-        second = words[2] * kernel.constant(MULTIPLIERS[1], uint64)
+        first = words[0] * ex.constant(MULTIPLIERS[0], uint64)
+        second = words[2] * ex.constant(MULTIPLIERS[1], uint64)
         words = [(second >> shift) ^ words[1] ^ key[0], second & low, (first >> shift) ^ words[3] ^ key[1], first & low]
-        key = [(k + kernel.constant(w, uint64)) & low for k, w in zip(key, WEYL)]
+        key = [(k + ex.constant(w, uint64)) & low for k, w in zip(key, WEYL)]
     which = ix.modulo(position, 4)
     out = words[3]
     for i in (2, 1, 0):
         out = where(ix.equals(which, i), words[i], out)
-    return kernel.cast(out, uint32)
+    return ex.cast(out, uint32)
 
 
 random_bits = op("random_bits", "state", "shape", infer=_infer, ref=_ref, lower=_lower,

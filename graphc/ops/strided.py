@@ -10,7 +10,7 @@ import numpy as np
 import graphc.index as ix
 from graphc.dims import surely_less
 from graphc.errors import ArgumentError, DimError, ShapeError
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, op
 from graphc.ops.creation import full, iota
 from graphc.ops.elementwise import where

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.kernel import Expr
+from graphc.expression import Expr
 from graphc.op import Sample, op
 from graphc.types import TensorType, float32
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import graphc.index as ix
 import graphc.ops as ops
+from graphc.expression import Axis
 from graphc.ir import Node, Value
-from graphc.kernel import Attention, AttentionBackward, Axis, Block, Kernel
+from graphc.kernel import Attention, AttentionBackward, Block, Kernel
 from graphc.rewrite import scalar_constant
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.loops import map_kernel

@@ -20,9 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
-from graphc.kernel import Accumulate, Axis, Buffer, Expr, Loop, Loops, Reset, Statement, Store
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import last_limit
@@ -82,10 +83,10 @@ def cut_columns(
     if rows % group:
         left = ix.plus(ix.plus(ix.times(piece.value, -size), ix.times(groups_axis.value, -group)), rows)
         row_limit = Expr("minimum", (left, ix.number(group)), int64)
-    so_far = kernel.load(partial, target)
+    so_far = ex.load(partial, target)
     combined = Expr(_COMBINED[accumulator.reduction], (so_far, accumulator.value), accumulator.dtype)
     body: tuple[Statement, ...] = (
-        over_columns(Store(partial, target, kernel.constant(accumulator.initial, accumulator.dtype))),
+        over_columns(Store(partial, target, ex.constant(accumulator.initial, accumulator.dtype))),
         Loop(groups_axis, (over_columns(
             Reset(accumulator),
             Loop(within, (Accumulate(accumulator, value),), 0, row_limit),
@@ -97,7 +98,7 @@ def cut_columns(
 
     pieces = Axis("r.piece", count)
     again = ix.plus(ix.times(pieces.value, steps), ix.ravel([axis.value for axis in outer], [axis.extent for axis in outer]))
-    return first, pieces, Accumulate(accumulator, kernel.load(partial, again))
+    return first, pieces, Accumulate(accumulator, ex.load(partial, again))
 
 
 def _is_along(value: Expr, axis: Axis) -> bool:

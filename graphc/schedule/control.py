@@ -7,8 +7,10 @@ from typing import Any, TypeGuard
 
 import graphc.index as ix
 import graphc.ops as ops
+from graphc.expression import Buffer
 from graphc.ir import Graph, Node
-from graphc.kernel import Block, Buffer, Control, Program
+from graphc.kernel import Block, Control
+from graphc.program import Program
 from graphc.types import DType
 
 _Lower = Callable[[Graph, Sequence[Any], Mapping[int, int]], tuple[Program, set[int]]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import graphc.kernel as kernel
-from graphc.kernel import Axis, Expr
+import graphc.expression as ex
+from graphc.expression import Axis, Expr
 from graphc.op import OPS
 from graphc.schedule.machine import Machine
 from graphc.types import int64
@@ -17,7 +17,7 @@ _HEAVY = 5.0
 def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
     """What is computed anew for each value of the axis, in order; everything if there is none."""
     found: dict[Expr, None] = {}
-    for e in kernel.walk(values):
+    for e in ex.walk(values):
         if axis is None or e is axis.value or e.op == "accumulator" or any(arg in found for arg in e.args):
             found[e] = None
     return found

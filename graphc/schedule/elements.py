@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
 from graphc.errors import CompileError
+from graphc.expression import Buffer, Expr
 from graphc.ir import Value
-from graphc.kernel import Buffer, Expr
 from graphc.types import Size
 
 Index = tuple[Expr, ...]
@@ -92,7 +92,7 @@ class Elements:
             return self._known[value](index)
         if value in self._memory:
             place = self._memory[value]
-            return kernel.load(place.buffer, place.place(index), mask)
+            return ex.load(place.buffer, place.place(index), mask)
         node = value.node
         if node is None:
             raise CompileError(f"input {value!r} has no buffer")

@@ -6,23 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
+from graphc.expression import Accumulator, Axis, Buffer, Expr, Reduction
 from graphc.ir import Node, Value
-from graphc.kernel import (
-    Accumulate,
-    Accumulator,
-    Axis,
-    Buffer,
-    Expr,
-    Kernel,
-    Loop,
-    Loops,
-    Reduction,
-    Reset,
-    Statement,
-    Store,
-)
+from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.schedule import threads
 from graphc.schedule.columns import cut_columns
 from graphc.schedule.costs import choose_lanes, cost
@@ -72,7 +60,7 @@ def margin_kernels(name: str, padded: Value, target: Stored, machine: Machine) -
             if count:
                 axes = [Axis(f"i{k}", extent) for k, (_, extent) in enumerate(part)]
                 index = tuple(ix.plus(ix.ZERO if a.extent == 1 else a.value, first) for a, (first, _) in zip(axes, part))
-                store = Store(target.buffer, target.place(index), kernel.constant(fill, padded.dtype))
+                store = Store(target.buffer, target.place(index), ex.constant(fill, padded.dtype))
                 axes, _, stores = merge_axes([axes[k] for k in memory_order(target.strides)], [store])
                 kernels.append(_map_nest(f"{name}.margin{len(kernels)}", axes, stores, machine))
         region[dim] = (before, size - before - after)
@@ -158,9 +146,9 @@ def reduction_kernels(
     index = tuple(next(along_values) if k in reduced else next(kept_values) for k in range(source.ndim))
     index = tuple(ix.ZERO if size == 1 else i for i, size in zip(index, source.shape))
     accumulator = Accumulator("acc", reduction_of(node), summed_in(node.result.dtype))
-    value = kernel.cast(Elements(memory).at(source, index), accumulator.dtype)
+    value = ex.cast(Elements(memory).at(source, index), accumulator.dtype)
     result_index = tuple(ix.ZERO if a.extent == 1 else a.value for a in kept)
-    result = kernel.cast(accumulator.value, node.result.dtype)
+    result = ex.cast(accumulator.value, node.result.dtype)
     final = Elements(memory, {node.result: lambda _: result})
     after = [Store(targets[v].buffer, targets[v].place(result_index), final.at(v, result_index)) for v in values]
 
@@ -300,7 +288,7 @@ def _split_reduction(
     place = ix.plus(ix.times(piece.value, steps), ix.ravel(result_index, [a.extent for a in outer]))
     value = ix.substitute(accumulate.value, whole)
     if inside is not None:
-        neutral = kernel.constant(accumulator.initial, accumulator.dtype)
+        neutral = ex.constant(accumulator.initial, accumulator.dtype)
         value = Expr("where", (inside, masked(value, inside), neutral), value.dtype)
     first_inner = [within if a is cut else a for a in inner]
     first_order = [piece, *(within if a is cut else a for a in order)]
@@ -309,7 +297,7 @@ def _split_reduction(
         [Store(partial, place, accumulator.value)], machine,
     )
     pieces = Axis("r.piece", count)
-    again = kernel.load(partial, ix.plus(ix.times(pieces.value, steps), ix.ravel(result_index, [a.extent for a in outer])))
+    again = ex.load(partial, ix.plus(ix.times(pieces.value, steps), ix.ravel(result_index, [a.extent for a in outer])))
     last_order = [pieces, *outer]
     return [first, _reduction_nest(name, outer, [pieces], last_order, Accumulate(accumulator, again), after, machine)]
 

@@ -11,9 +11,11 @@ import graphc.ops as ops
 from graphc.config import config
 from graphc.dims import Dim
 from graphc.errors import CompileError
+from graphc.expression import Buffer
 from graphc.ir import Graph, Node, Value
-from graphc.kernel import Block, Buffer, Call, Check, Control, Kernel, Program, verify_kernel
+from graphc.kernel import Block, Call, Control, Kernel
 from graphc.memory import place_temporaries
+from graphc.program import Check, Program, verify_kernel
 from graphc.schedule.attention import attention_kernels
 from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
-from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Statement, Store
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Accumulate, Kernel, Loop, Loops, Statement, Store
 from graphc.memory import live_ranges
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
@@ -79,7 +80,7 @@ def _stores(statement: Statement) -> bool:
 def _forwarded(body: tuple[Statement, ...], before: Iterable[Statement]) -> tuple[Statement, ...]:
     """Statements whose first stores take what the stores right before them write, instead of reading it."""
     known = {
-        kernel.load(store.buffer, store.offset): store.value for store in before
+        ex.load(store.buffer, store.offset): store.value for store in before
         if isinstance(store, Store) and store.mask is None and store.value.dtype is store.buffer.dtype
     }  # fmt: skip
     first = tuple(takewhile(_stores, body))
@@ -242,7 +243,7 @@ def _relocate(
         for e in root.walk():
             args = tuple(done[a] for a in e.args)
             if e.op == "load" and e.attr in own:
-                done[e] = kernel.load(own[e.attr], ix.substitute(args[0], start), *args[1:])
+                done[e] = ex.load(own[e.attr], ix.substitute(args[0], start), *args[1:])
             else:
                 done[e] = e if args == e.args else Expr(e.op, args, e.dtype, e.attr)
         return done[root]

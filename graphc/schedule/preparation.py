@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from graphc.expression import Axis, Buffer, walk
 from graphc.ir import Graph, Node, Value
-from graphc.kernel import Axis, Buffer, Gemm, Kernel, Loop, Loops, Statement, expressions, reads, walk, writes
+from graphc.kernel import Gemm, Kernel, Loop, Loops, Statement, expressions, reads, writes
 from graphc.memory import ALIGNMENT
 from graphc.sizes import is_static
 

@@ -6,22 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import graphc.index as ix
+from graphc.expression import Accumulator, Axis, Buffer, Expr, cast
 from graphc.ir import Node, Value
-from graphc.kernel import (
-    Accumulate,
-    Accumulator,
-    Axis,
-    Buffer,
-    Expr,
-    Gemm,
-    Kernel,
-    Loop,
-    Loops,
-    Reset,
-    Statement,
-    Store,
-    cast,
-)
+from graphc.kernel import Accumulate, Gemm, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.ops.linalg import parse_spec
 from graphc.passes.layout import is_windows
 from graphc.schedule.costs import choose_lanes, cost

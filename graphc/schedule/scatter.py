@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
+from graphc.expression import Axis, Expr
 from graphc.ir import Node, Value
-from graphc.kernel import Axis, Expr, Kernel, Loop, Loops, Statement, Store
+from graphc.kernel import Kernel, Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
@@ -30,10 +31,10 @@ def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target
     axes = [Axis(f"i{k}", size) for k, size in enumerate(src.shape)]
     at = tuple(ix.ZERO if a.extent == 1 else a.value for a in axes)
     elements = Elements(memory)
-    place = kernel.cast(elements.at(index_value, at), int64)
+    place = ex.cast(elements.at(index_value, at), int64)
     inside = (place >= 0) & (place < base.shape[axis])
     offset = target.place((*at[:axis], place, *at[axis + 1 :]))
-    store = Store(target.buffer, offset, kernel.load(target.buffer, offset, inside) + elements.at(src, at), inside)
+    store = Store(target.buffer, offset, ex.load(target.buffer, offset, inside) + elements.at(src, at), inside)
     inner = axes[axis + 1 :]
     if inner and not _depends(place, inner[-1]) and not machine.threads:
         return _by_rows(name, axes, axis, store, machine)

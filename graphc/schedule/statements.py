@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import graphc.index as ix
-from graphc.kernel import Accumulate, Axis, Expr, Loop, Statement, Store
+from graphc.expression import Axis, Expr
+from graphc.kernel import Accumulate, Loop, Statement, Store
 from graphc.sizes import ceil_div
 from graphc.types import Size, int64
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
-from graphc.kernel import Accumulate, Axis, Buffer, Expr, Kernel, Loop, Loops, Reset, Statement, Store
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.statements import last_limit, substitute_statements
 from graphc.sizes import ceil_div
 
@@ -110,9 +111,9 @@ def turned_nest(
         there, place, wanted = places(along)
         source = ix.substitute(load, there)
         if wanted is not None:
-            source = kernel.load(source.attr, source.args[0], wanted)
+            source = ex.load(source.attr, source.args[0], wanted)
         body.append(Loop(number, (Store(buffer, place, source),), _TURNING))
-        turned[ix.substitute(load, whole)] = kernel.load(buffer, at)
+        turned[ix.substitute(load, whole)] = ex.load(buffer, at)
     last = []
     for store in substitute_statements(stores, whole):
         assert isinstance(store, Store)
@@ -140,7 +141,7 @@ def masked(value: Expr, inside: Expr | None, known: Iterable[Expr] = ()) -> Expr
     for e in value.walk():
         args = tuple(done[a] for a in e.args)
         if e.op == "load" and e not in kept:
-            done[e] = kernel.load(e.attr, args[0], ix.both(args[1] if len(args) > 1 else None, inside))
+            done[e] = ex.load(e.attr, args[0], ix.both(args[1] if len(args) > 1 else None, inside))
         else:
             done[e] = e if args == e.args else Expr(e.op, args, e.dtype, e.attr)
     return done[value]

@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import graphc.expression as ex
 import graphc.index as ix
-import graphc.kernel as kernel
-from graphc.kernel import Axis, Buffer, Expr, Loop, Loops, Statement, Store
+from graphc.expression import Axis, Buffer, Expr
+from graphc.kernel import Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import last_limit, substitute_statements
@@ -68,7 +69,7 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
     turned: dict[Expr, Expr] = {}
     for load, along in sides.items():
         buffer = Buffer(f"turned{len(turned)}", load.dtype, math.prod(shape), "local")
-        turned[ix.substitute(load, whole)] = kernel.load(buffer, place)
+        turned[ix.substitute(load, whole)] = ex.load(buffer, place)
         copy: Statement = Store(buffer, place, ix.substitute(load, whole))
         order = [along, lane_axis, *(axis for axis in reversed(tiled) if axis not in (along, lane_axis))]
         for axis in order:
@@ -91,7 +92,7 @@ def _turned_operands(axes: Sequence[Axis], stores: Sequence[Store]) -> dict[Expr
     if len(axes) == 1 or not all(ix.stride(store.offset, lane_axis) == 1 for store in stores):
         return {}
     sides: dict[Expr, Axis] = {}
-    for e in kernel.walk(e for store in stores for e in (store.value, store.offset)):
+    for e in ex.walk(e for store in stores for e in (store.value, store.offset)):
         if e.op != "load" or len(e.args) > 1 or e.attr.role == "local":
             continue
         strides = [ix.stride(e.args[0], axis) for axis in axes]
