@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
@@ -46,8 +48,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise ShapeError(f"Tensors must have same number of dimensions: got {ndim} and {x.ndim}")
     at = axis(dim, ndim)
     for i, x in enumerate(used):
-        if x._data.shape == first._data.shape:
-            continue
+        if type(x._data) is np.ndarray and x._data.shape == first._data.shape:
+            continue  # of numbers; symbols that are compared are taken to be equal from then on
         for d, (a, b) in enumerate(zip(first._data.shape, x._data.shape)):
             if d != at and a != b:
                 raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "

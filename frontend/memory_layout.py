@@ -35,6 +35,8 @@ def model(tensor: Tensor) -> np.ndarray | None:
         elif record.name == "permute":
             found = found.transpose(attrs["order"])
         elif record.name == "broadcast_to":
+            if not all(isinstance(size, int) for size in attrs["shape"]):
+                return None
             found = np.broadcast_to(found, attrs["shape"])
         elif record.name == "slice":
             found = found[tuple(map(slice, attrs["starts"], attrs["stops"], attrs["steps"]))]

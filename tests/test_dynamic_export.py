@@ -185,3 +185,9 @@ def test_a_traced_function_takes_other_batches() -> None:
     for n in (4, 7, 1):
         x = graphc.randn(n, 3)
         np.testing.assert_allclose(loaded(x).numpy(), traced(x).detach().numpy(), rtol=1e-6)
+
+
+def test_what_is_expanded_to_a_symbolic_size_may_be_flattened() -> None:
+    rows = graphc.Dim("rows", min=2, max=50)
+    program = graphc.export(lambda x: x[:1].expand(x.shape[0], 3).flatten(), (graphc.ones(4, 3),), dynamic_shapes=({0: rows},))
+    assert program(graphc.arange(15.0).reshape(5, 3)).tolist() == [0.0, 1.0, 2.0] * 5
