@@ -312,7 +312,8 @@ class OpNode(Node):
             if types is not None:
                 if result is not None:
                     data, type_ = result._data, types[i]
-                    if data.shape != type_[0] or data.dtype is not type_[1]:
+                    shape, wanted = data.shape, type_[0]  # symbols are compared only where there are as many
+                    if len(shape) != len(wanted) or shape != wanted or data.dtype is not type_[1]:
                         result = match(result, *type_)
             elif result is not ct and result is not None:
                 data, own = result._data, ct._data

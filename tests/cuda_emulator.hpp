@@ -77,8 +77,8 @@ static bool release(unsigned threads) {
 static int launch(void (*function)(void**), void** values, unsigned blocks, unsigned threads, bool downwards) {
   kernel = function;
   arguments = values;
-  fibers.resize(fibers.size() < threads ? threads : fibers.size());
-  slots.resize(8 * 1024);
+  std::vector<Fiber>(threads).swap(fibers);
+  slots.resize(1024);
   for (unsigned block = 0; block < blocks; ++block) {
     blockIdx.x = downwards ? blocks - 1 - block : block;
     for (unsigned i = 0; i < threads; ++i) {
@@ -104,6 +104,7 @@ static int launch(void (*function)(void**), void** values, unsigned blocks, unsi
       if (left && !some) return 1;
     }
   }
+  std::vector<Fiber>().swap(fibers);  // each library has its own, and there are many
   return 0;
 }
 

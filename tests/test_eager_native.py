@@ -206,6 +206,18 @@ def test_in_place_as_not_in_place(natives: Any, record: OpDef, dtype: Any) -> No
         assert bits(native(x, x)) == expected
 
 
+def test_in_place_with_one_operand(natives: Any) -> None:
+    """Whatever lies on the stack where a second operand would stand."""
+    native = eager.native(graphc.ops.relu, missed, in_place=True)
+    for size in (0, 1, 5, 1000):
+        x = graphc.randn(size)
+        expected = np.maximum(x.numpy(), 0)
+        for _ in range(20):
+            eager.native(graphc.ops.add, missed)(x, x)
+            assert native(x) is x
+        np.testing.assert_array_equal(x.numpy(), expected)
+
+
 def test_in_place_where_python_has_to_see_to_it() -> None:
     native = eager.native(graphc.ops.add, missed, in_place=True)
     leaf, base, frozen = graphc.ones(3, requires_grad=True), graphc.arange(6.0), graphc.ones(3)

@@ -119,6 +119,7 @@ def render_eager(module: Module, slots: Slots) -> None:
     arrays, numbers = (f.slot("[2 x i64]", 16) for _ in range(2))
     watched = f.slot("i1")
     f.do(f"store i1 false, ptr {watched}")
+    w.store_word("ptr", "null", arrays, "1")  # a unary op has no second operand
     with f.loop("0", count) as k:
         operands = (("ptr", table), ("ptr", w.load_word("ptr", "%args", k)), ("ptr", w.word(numbers, k)), ("ptr", watched))
         array = f.call("ptr", "@operand", *operands)
