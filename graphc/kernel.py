@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -71,6 +71,47 @@ class Loop:
 
 
 Statement: TypeAlias = Store | Reset | Accumulate | Loop
+Source: TypeAlias = Buffer | Accumulator
+"""What a value is read from, and changes with."""
+
+
+def walk_statements(body: Sequence[Statement]) -> Iterator[Statement]:
+    """Statements and those inside of them, loops before their bodies."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, Loop):
+            yield from walk_statements(statement.body)
+
+
+def changing(body: Sequence[Statement]) -> set[Source]:
+    """The buffers that statements write to, and the accumulators that they change."""
+    found: set[Source] = set()
+    for statement in walk_statements(body):
+        match statement:
+            case Store():
+                found.add(statement.buffer)
+            case Reset() | Accumulate():
+                found.add(statement.accumulator)
+    return found
+
+
+def carried(body: Sequence[Statement]) -> list[Accumulator]:
+    """The accumulators that a loop's body goes on with from one iteration to the next."""
+    statements = list(walk_statements(body))
+    reset = {s.accumulator for s in statements if isinstance(s, Reset)}
+    return list(dict.fromkeys(s.accumulator for s in statements if isinstance(s, Accumulate) and s.accumulator not in reset))
+
+
+def evaluated(statements: Iterable[Statement]) -> Iterator[Expr]:
+    """The expressions of statements, but for those inside of loops."""
+    for statement in statements:
+        match statement:
+            case Store():
+                yield from (e for e in (statement.offset, statement.value, statement.mask) if e is not None)
+            case Accumulate():
+                yield statement.value
+            case Loop(limit=Expr() as limit):
+                yield limit
 
 
 # Kernels
@@ -122,12 +163,7 @@ class Loops(_Kernel):
     work: Size = 1
 
     def statements(self) -> Iterator[Statement]:
-        stack = list(reversed(self.body))
-        while stack:
-            statement = stack.pop()
-            yield statement
-            if isinstance(statement, Loop):
-                stack.extend(reversed(statement.body))
+        return walk_statements(self.body)
 
 
 @dataclass(eq=False)
@@ -359,14 +395,7 @@ def expressions(kernel: _Kernel) -> Iterator[Expr]:
     """The expressions that a kernel evaluates."""
     if isinstance(kernel, Gemm):
         yield from (kernel.lhs, kernel.rhs)
-    for statement in kernel.statements():
-        match statement:
-            case Store():
-                yield from (e for e in (statement.offset, statement.value, statement.mask) if e is not None)
-            case Accumulate():
-                yield statement.value
-            case Loop(limit=Expr() as limit):
-                yield limit
+    yield from evaluated(kernel.statements())
 
 
 def reads(kernel: Kernel) -> set[Buffer]:

@@ -20,7 +20,6 @@ C_TYPE = {
 }  # fmt: skip
 """The type of a number of each dtype in a register."""
 HALVES = frozenset((float16, bfloat16))
-_SINGLE = C_TYPE["float32"]
 
 
 def memory_type(dtype: DType) -> str:
@@ -148,7 +147,7 @@ def cast(x: str, dtype: DType, to: DType) -> str:
     if to is bool_:
         return f"{x} != 0"
     if to in HALVES:
-        single = f"round_to_odd({x})" if dtype is float64 else f"({_SINGLE}){x}"
+        single = f"round_to_odd({x})" if dtype is float64 else f"(float){x}"
         return f"{_narrowed(to)}({single})"
     type_ = C_TYPE[to.name]
     if not dtype.is_floating_point or to.is_floating_point:

@@ -12,14 +12,12 @@ from graphc import index
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, render
 from graphc.expression import Accumulator, Axis, Buffer, Expr
-from graphc.kernel import Store
+from graphc.kernel import Source, Store
 from graphc.types import bool_, int64
 
 _INDEX_OPS = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "neg": "-{}", "quotient": "{} / {}", "modulo": "{} % {}"}
 _COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _LEAVES = frozenset(("constant", "size", "axis"))
-Source = Buffer | Accumulator
-"""What a value is read from, and changes with."""
 
 
 class Scope:

@@ -9,14 +9,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, render
-from graphc.backends.cuda.expression import Scope, Source
+from graphc.backends.cuda.expression import Scope
 from graphc.backends.cuda.launch import Launch, signature
-from graphc.expression import Accumulator, Buffer, Expr
-from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store, expressions, reads
+from graphc.expression import Accumulator, Buffer
+from graphc.kernel import (
+    Accumulate,
+    Loop,
+    Loops,
+    Reset,
+    Statement,
+    Store,
+    carried,
+    changing,
+    evaluated,
+    expressions,
+    reads,
+    walk_statements,
+)
 
 _BLOCK = 256
 """Threads of a block, where steps are single threads."""
@@ -157,7 +170,7 @@ class _Nest:
             self._declare()
             scope = self._scope.child()
             self._bind_grid(scope, step)
-            scope.prepare(expressions(self.kernel), _changing(self.kernel.body))
+            scope.prepare(expressions(self.kernel), changing(self.kernel.body))
             self._body(self.kernel.body, scope)
         return str(self.code)
 
@@ -205,13 +218,13 @@ class _Nest:
             return
         stop = str(loop.axis.extent) if loop.limit is None else scope.value(loop.limit)
         by_lanes = loop.lanes > 1 and self.threads > 1
-        carried = _carried(loop.body) if by_lanes else []
-        for accumulator in carried:
+        shared = carried(loop.body) if by_lanes else []
+        for accumulator in shared:
             self.code.line(f"{self._variables[accumulator, True]} = {literal(accumulator.initial, accumulator.dtype)};")
         outer = scope.child()
         if loop.limit is None:  # else the loop may not run at all
-            outer.prepare(_expressions(loop.body), _changing(loop.body))
-        scope.forget(_changing(loop.body))
+            outer.prepare(evaluated(walk_statements(loop.body)), changing(loop.body))
+        scope.forget(changing(loop.body))
         name = self.code.name("i")
         start, step = ("lane", f"{name} += {self.threads}") if by_lanes else ("0", f"++{name}")
         before = self._in_lanes
@@ -219,19 +232,19 @@ class _Nest:
         with self.code.block(f"for (int {name} = {start}; {name} < {stop}; {step})", unroll=_PER_THREAD if by_lanes else False):
             inside = outer.child()
             inside.bind(loop.axis, name)
-            for accumulator in carried:
+            for accumulator in shared:
                 inside.bind_accumulator(accumulator, self._variables[accumulator, True])
             self._body(loop.body, inside)
         self._in_lanes = before
-        changed = _changing(loop.body)
+        changed = changing(loop.body)
         scope.forget(changed)
         for accumulator in (source for source in changed if isinstance(source, Accumulator)):
             variable = self._variables[accumulator, before]
-            if accumulator in carried:
+            if accumulator in shared:
                 whole = f"combine_group<{self.threads}, {accumulator.reduction}_of>({self._variables[accumulator, True]})"
                 self.code.line(f"{variable} = {_combined(accumulator, variable, whole)};")
             scope.bind_accumulator(accumulator, variable)
-        if by_lanes and not carried:
+        if by_lanes and not shared:
             self._sync()  # what the threads have stored, others read
 
 
@@ -245,43 +258,6 @@ def _stored_in_lanes(body: Sequence[Statement]) -> set[Buffer]:
     found: set[Buffer] = set()
     for statement in body:
         if isinstance(statement, Loop):
-            inner = _walk(statement.body) if statement.lanes > 1 else ()
+            inner = walk_statements(statement.body) if statement.lanes > 1 else ()
             found |= {s.buffer for s in inner if isinstance(s, Store)} | _stored_in_lanes(statement.body)
     return found
-
-
-def _walk(body: Sequence[Statement]) -> Iterator[Statement]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, Loop):
-            yield from _walk(statement.body)
-
-
-def _changing(body: Sequence[Statement]) -> set[Source]:
-    """The buffers that statements write to, and the accumulators that they change."""
-    changing: set[Source] = set()
-    for statement in _walk(body):
-        match statement:
-            case Store():
-                changing.add(statement.buffer)
-            case Reset() | Accumulate():
-                changing.add(statement.accumulator)
-    return changing
-
-
-def _carried(body: Sequence[Statement]) -> list[Accumulator]:
-    """The accumulators that a loop's body goes on with from one iteration to the next."""
-    statements = list(_walk(body))
-    reset = {s.accumulator for s in statements if isinstance(s, Reset)}
-    return list(dict.fromkeys(s.accumulator for s in statements if isinstance(s, Accumulate) and s.accumulator not in reset))
-
-
-def _expressions(body: Sequence[Statement]) -> Iterator[Expr]:
-    for statement in _walk(body):
-        match statement:
-            case Store():
-                yield from filter(None, (statement.offset, statement.value, statement.mask))
-            case Accumulate():
-                yield statement.value
-            case Loop(limit=Expr() as limit):
-                yield limit

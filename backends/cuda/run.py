@@ -65,7 +65,7 @@ class Runner:
                 case CallStep():
                     self._call(step.kernel, places)
                 case CheckStep():
-                    if self._truth(places[step.check.buffer]):
+                    if _truth(self._driver, places[step.check.buffer]):
                         raise DimError(step.check.problem, expected=step.check.expected, at=step.check.at)
                 case ControlStep():
                     _Control(self._driver, step, places, self._inner).run()
@@ -94,11 +94,6 @@ class Runner:
         for step in steps:
             addresses = [places[buffer] + shift for buffer, shift in zip(step.buffers, step.shifts)]
             self._driver.launch(self._module, step.launch.symbol, step.launch.blocks, step.launch.threads, addresses)
-
-    def _truth(self, address: int) -> bool:
-        answer = np.empty(1, np.uint8)
-        self._driver.download(address, answer)
-        return bool(answer[0])
 
     def _call(self, kernel: Call, places: Mapping[Buffer, int]) -> None:
         """On the host: its operands are brought there, and its results back."""
@@ -153,7 +148,7 @@ class _Control:
         kinds.get(self.kernel.op, self._while_loop_vjp)()
 
     def _cond(self) -> None:
-        branch = "then" if self._truth(self.operands[0]) else "otherwise"
+        branch = "then" if _truth(self.driver, self.operands[0]) else "otherwise"
         self.runners[branch].run_at(self.operands[1:], self.results)
 
     def _scan(self) -> None:
@@ -241,12 +236,14 @@ class _Control:
     def _holds(self, inputs: Sequence[int]) -> bool:
         memory = self.driver.allocate(1)
         self.runners["condition"].run_at(inputs, [self.driver.address(memory)])
-        return self._truth(self.driver.address(memory))
+        return _truth(self.driver, self.driver.address(memory))
 
-    def _truth(self, address: int) -> bool:
-        answer = np.empty(1, np.uint8)
-        self.driver.download(address, answer)
-        return bool(answer[0])
+
+def _truth(driver: Driver, address: int) -> bool:
+    """A boolean of the GPU's memory."""
+    answer = np.empty(1, np.uint8)
+    driver.download(address, answer)
+    return bool(answer[0])
 
 
 def _nbytes(block: Block) -> int:

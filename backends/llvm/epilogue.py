@@ -9,12 +9,12 @@ from graphc.backends.llvm.axes import locate
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
-from graphc.backends.llvm.expression import Evaluator, Source, Uniform, Varying
+from graphc.backends.llvm.expression import Evaluator, Uniform, Varying
 from graphc.backends.llvm.gemm_plan import Epilogue
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import load_consecutive
 from graphc.expression import Axis
-from graphc.kernel import Gemm
+from graphc.kernel import Gemm, Source
 from graphc.types import DType
 
 

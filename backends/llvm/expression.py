@@ -28,7 +28,7 @@ from graphc.backends.llvm.builder import Function, vector
 from graphc.backends.llvm.elementwise import REGISTER, Registers
 from graphc.backends.llvm.sizes import size_operand
 from graphc.expression import Accumulator, Axis, Buffer, Expr, walk
-from graphc.kernel import Store
+from graphc.kernel import Source, Store
 from graphc.types import DType, Real, bool_, int32, int64
 
 _LONGEST_STRIDE = 4  # of what consecutive loads and shuffles are cheaper for than a gather
@@ -63,8 +63,6 @@ class Varying:
 
 
 Value: TypeAlias = Uniform | Linear | Varying
-Source: TypeAlias = Buffer | Accumulator
-"""What a value is read from, and changes with."""
 
 
 class Evaluator:

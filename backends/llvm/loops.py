@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from graphc.backends.llvm import elementwise
 from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers
-from graphc.backends.llvm.expression import Evaluator, Source
+from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.fetching import what_to_fetch
 from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, turned_copy
-from graphc.expression import Accumulator, Axis, Buffer, Expr
+from graphc.expression import Accumulator, Axis, Buffer
 from graphc.kernel import (
     Accumulate,
     Loop,
@@ -25,8 +25,12 @@ from graphc.kernel import (
     Reset,
     Statement,
     Store,
+    carried,
+    changing,
+    evaluated,
     expressions,
     reads,
+    walk_statements,
     writes,
 )
 from graphc.sizes import estimate, is_static
@@ -124,7 +128,7 @@ class _Nest:
             if axis.extent == 1:
                 evaluator.bind(axis, "0")
         wide = [axis for axis in grid if axis.extent != 1]
-        evaluator.prepare(expressions(self.kernel), _changing(self.kernel.body))
+        evaluator.prepare(expressions(self.kernel), changing(self.kernel.body))
         if most == 1:
             self._step(evaluator, wide, _split(f, first, wide))
         elif len(wide) == 1:
@@ -236,9 +240,9 @@ class _Nest:
 
     def _some_trips(self, loop: Loop, e: Evaluator, stop: str) -> None:
         inside = e.child(width=loop.lanes if loop.lanes > 1 else None)
-        inside.prepare(_expressions(loop.body), _changing(loop.body))
+        inside.prepare(evaluated(walk_statements(loop.body)), changing(loop.body))
         if loop.lanes > 1:
-            shared = _carried(loop.body)
+            shared = carried(loop.body)
             for accumulator in shared:
                 self._start(inside, accumulator, loop.lanes)
             self._in_lanes(loop, inside, stop)
@@ -328,43 +332,6 @@ def _advance(f: Function, axes: Sequence[Axis], slots: Sequence[str], values: Se
         carry = f.value(f"zext i1 {full} to i64")
 
 
-def _walk(body: Sequence[Statement]) -> Iterator[Statement]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, Loop):
-            yield from _walk(statement.body)
-
-
-def _changing(body: Sequence[Statement]) -> set[Source]:
-    """The buffers that statements write to, and the accumulators that they change."""
-    changing: set[Source] = set()
-    for statement in _walk(body):
-        match statement:
-            case Store():
-                changing.add(statement.buffer)
-            case Reset() | Accumulate():
-                changing.add(statement.accumulator)
-    return changing
-
-
-def _carried(body: Sequence[Statement]) -> list[Accumulator]:
-    """The accumulators that a loop's body goes on with from one iteration to the next."""
-    statements = list(_walk(body))
-    reset = {s.accumulator for s in statements if isinstance(s, Reset)}
-    return list(dict.fromkeys(s.accumulator for s in statements if isinstance(s, Accumulate) and s.accumulator not in reset))
-
-
-def _expressions(body: Sequence[Statement]) -> Iterator[Expr]:
-    for statement in _walk(body):
-        match statement:
-            case Store():
-                yield from filter(None, (statement.offset, statement.value, statement.mask))
-            case Accumulate():
-                yield statement.value
-            case Loop(limit=Expr() as limit):
-                yield limit
-
-
 def _size(body: Sequence[Statement]) -> int:
     """How many expressions the statements are made of, those of small loops as often as they are unrolled."""
     total = 0
@@ -374,7 +341,7 @@ def _size(body: Sequence[Statement]) -> int:
             trips = -(-extent // max(statement.lanes, 1)) if isinstance(extent, int) else _UNROLLED_TRIPS + 1
             total += inner * trips if _unrolls(trips, inner) else inner
         else:
-            total += sum(1 for root in _expressions((statement,)) for _ in root.walk())
+            total += sum(1 for root in evaluated((statement,)) for _ in root.walk())
     return total
 
 

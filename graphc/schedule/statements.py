@@ -31,6 +31,15 @@ def last_limit(extent: Size, step: Axis, size: Size) -> Expr | None:
     return Expr("minimum", (left, ix.number(size)), int64)
 
 
+def with_loads(root: Expr, values: Mapping[Expr, Expr]) -> Expr:
+    """An expression with other values in the place of loads, which are taken as they stand: their offsets stay."""
+    done: dict[Expr, Expr] = {}
+    for e in root.walk():
+        args = tuple(done[a] for a in e.args)
+        done[e] = values.get(e) or (e if args == e.args else Expr(e.op, args, e.dtype, e.attr))
+    return done[root]
+
+
 def _substitute(
     body: Sequence[Statement], values: Mapping[Expr, Expr], done: dict[Expr, Expr]
 ) -> Iterator[Statement]:

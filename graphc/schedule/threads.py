@@ -13,7 +13,7 @@ import graphc.expression as ex
 import graphc.index as ix
 from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
-from graphc.schedule.statements import last_limit, substitute_statements
+from graphc.schedule.statements import last_limit, substitute_statements, with_loads
 from graphc.sizes import ceil_div
 
 _ENOUGH = 1 << 16
@@ -117,19 +117,10 @@ def turned_nest(
     last = []
     for store in substitute_statements(stores, whole):
         assert isinstance(store, Store)
-        value = masked(_replaced(store.value, turned), inside, turned.values())
+        value = masked(with_loads(store.value, turned), inside, turned.values())
         last.append(Store(store.buffer, store.offset, value, ix.both(store.mask, inside)))
     grid = (*(axis for axis in axes if axis not in steps), *(steps[axis] for axis in tiled))
     return Loops(name, grid, (*body, Loop(number, tuple(last), _TURNING)), cost * _SIDE * _SIDE)
-
-
-def _replaced(root: Expr, values: dict[Expr, Expr]) -> Expr:
-    """An expression with other loads in it."""
-    done: dict[Expr, Expr] = {}
-    for e in root.walk():
-        args = tuple(done[a] for a in e.args)
-        done[e] = values.get(e) or (e if args == e.args else Expr(e.op, args, e.dtype, e.attr))
-    return done[root]
 
 
 def masked(value: Expr, inside: Expr | None, known: Iterable[Expr] = ()) -> Expr:

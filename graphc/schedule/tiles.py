@@ -23,7 +23,7 @@ from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Loop, Loops, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
-from graphc.schedule.statements import last_limit, substitute_statements
+from graphc.schedule.statements import last_limit, substitute_statements, with_loads
 from graphc.schedule.threads import turned_nest
 from graphc.sizes import ceil_div, estimate
 
@@ -124,12 +124,4 @@ class _Cut:
 
 def _with_turned(stores: Sequence[Statement], turned: dict[Expr, Expr]) -> tuple[Statement, ...]:
     """The stores with other loads in their values."""
-
-    def replaced(root: Expr) -> Expr:
-        done: dict[Expr, Expr] = {}
-        for e in root.walk():
-            args = tuple(done[a] for a in e.args)
-            done[e] = turned.get(e) or (e if args == e.args else Expr(e.op, args, e.dtype, e.attr))
-        return done[root]
-
-    return tuple(Store(s.buffer, s.offset, replaced(s.value), s.mask) for s in stores if isinstance(s, Store))
+    return tuple(Store(s.buffer, s.offset, with_loads(s.value, turned), s.mask) for s in stores if isinstance(s, Store))
