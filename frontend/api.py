@@ -49,6 +49,7 @@ from graphc.frontend.public import public, with_out
 from graphc.frontend.random import Generator, default_generator, fork_rng
 from graphc.frontend.serialization import load, save
 from graphc.frontend.session import Session
+from graphc.frontend.summary import summary
 from graphc.frontend.tensor import Size, Tensor
 from graphc.op import not_differentiable
 from graphc.threads import get_num_threads, set_num_threads
