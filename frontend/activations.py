@@ -48,24 +48,41 @@ def _computed(input: Tensor, kernel: str, name: str, compute: Callable[[Tensor],
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(0, x)."""
+    """max(0, x); the gradient at 0 is 0. With `inplace` written over the input.
+
+    >>> F.relu(graphc.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
     if input.dtype is bool_:
         raise GraphcError("Boolean inputs not supported for relu")
     return input.relu_() if inplace else _relu(input)
 
 
 def relu_(input: Tensor) -> Tensor:
-    """max(0, x), in place."""
+    """max(0, x), in place: the input itself is changed, and returned.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> graphc.relu_(x) is x, x
+    (True, tensor([0., 2.]))
+    """
     return relu(input, True)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(0, x), 6)."""
+    """min(max(0, x), 6).
+
+    >>> F.relu6(graphc.tensor([-1.0, 3.0, 8.0]))
+    tensor([0., 3., 6.])
+    """
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x, cut off at both ends."""
+    """x, cut off at both ends: from min_val to max_val.
+
+    >>> F.hardtanh(graphc.tensor([-2.0, 0.5, 3.0]))
+    tensor([-1.0000,  0.5000,  1.0000])
+    """
     if min_val > max_val:
         raise ArgumentError("min_val cannot be greater than max_val")
     if not input.dtype.is_floating_point:
@@ -75,7 +92,13 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 @composite
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel."""
+    """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel.
+
+    >>> F.gelu(graphc.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.1587,  0.0000,  0.8413])
+    >>> F.gelu(graphc.tensor([-1.0, 0.0, 1.0]), approximate="tanh")
+    tensor([-0.1588,  0.0000,  0.8412])
+    """
     if approximate not in ("none", "tanh"):
         raise GraphcError("approximate argument must be either none or tanh.", got=repr(approximate))
     return _computed(input, "GeluKernelImpl", "Gelu", _gelu if approximate == "none" else _tanh_gelu)
@@ -92,19 +115,31 @@ def _tanh_gelu(x: Tensor) -> Tensor:
 
 @composite
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x).
+
+    >>> F.silu(graphc.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.2689,  0.0000,  0.7311])
+    """
     return _computed(input, "silu_cpu", "Silu", lambda x: x * sigmoid(x), inplace)
 
 
 @composite
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * tanh(softplus(x))."""
+    """x * tanh(softplus(x)).
+
+    >>> F.mish(graphc.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.3034,  0.0000,  0.8651])
+    """
     return _computed(input, "mish_cpu", "Mish", lambda x: x * tanh(softplus(x)), inplace)
 
 
 @composite
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold."""
+    """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold.
+
+    >>> F.softplus(graphc.tensor([-1.0, 0.0, 30.0]))
+    tensor([ 0.3133,  0.6931, 30.0000])
+    """
 
     def compute(x: Tensor) -> Tensor:
         scaled = x if beta == 1 else x * beta
@@ -116,13 +151,21 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 @composite
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    >>> F.softsign(graphc.tensor([-1.0, 3.0]))
+    tensor([-0.5000,  0.7500])
+    """
     return named(input / (abs(input) + 1), "Div")
 
 
 @composite
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x where positive, else alpha (exp(x) - 1)."""
+    """x where positive, else alpha (exp(x) - 1).
+
+    >>> F.elu(graphc.tensor([-1.0, 2.0]))
+    tensor([-0.6321,  2.0000])
+    """
     return _computed(input, "elu_cpu", "Elu", lambda x: _elu(x, alpha, 1.0, 1.0), inplace)
 
 
@@ -133,12 +176,20 @@ def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
 
 @composite
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017)."""
+    """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017).
+
+    >>> F.selu(graphc.tensor([-1.0, 1.0]))
+    tensor([-1.1113,  1.0507])
+    """
     return _computed(input, "elu_cpu", "Selu", lambda x: _elu(x, 1.6732632423543772, 1.0507009873554805, 1.0), inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)).
+
+    >>> F.celu(graphc.tensor([-1.0, 2.0]), alpha=0.5)
+    tensor([-0.4323,  2.0000])
+    """
     if alpha == 0:
         raise GraphcError("ZeroDivisionError: alpha cannot be 0 for CELU")
     return _computed(input, "elu_cpu", "Celu", lambda x: _elu(x, alpha, 1.0, 1.0 / alpha), inplace)
@@ -146,13 +197,21 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 @composite
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """x where positive, else negative_slope * x."""
+    """x where positive, else negative_slope * x.
+
+    >>> F.leaky_relu(graphc.tensor([-1.0, 2.0]))
+    tensor([-0.0100,  2.0000])
+    """
     return _computed(input, "leaky_relu_cpu", "LeakyRelu", lambda x: where(x > 0, x, x * negative_slope), inplace)
 
 
 def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
-    """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two."""
+    """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two.
+
+    >>> F.rrelu(graphc.tensor([-1.0, 2.0]))
+    tensor([-0.2292,  2.0000])
+    """
     if lower > upper:
         raise GraphcError("Lower bound should be less than or equal to the upper bound", got=f"{lower} and {upper}")
     if not training:
@@ -163,7 +222,11 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """x where positive, else weight * x, with a weight a channel or one for all."""
+    """x where positive, else weight * x, with a weight a channel or one for all.
+
+    >>> F.prelu(graphc.tensor([[-1.0, -1.0]]), graphc.tensor([0.1, 0.5]))
+    tensor([[-0.1000, -0.5000]])
+    """
     if mode.autocast is not None:
         input, weight = lowered(input, mode.autocast), lowered(weight, mode.autocast)
     if weight.dtype is not input.dtype:
@@ -185,7 +248,11 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """x where it is over the threshold, else the value."""
+    """x where it is over the threshold, else the value.
+
+    >>> F.threshold(graphc.tensor([0.5, 2.0]), 1.0, -1.0)
+    tensor([-1.,  2.])
+    """
     return _threshold(input, threshold, value, inplace)
 
 
@@ -194,7 +261,11 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> 
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x + 3, 0), 6) / 6."""
+    """min(max(x + 3, 0), 6) / 6.
+
+    >>> F.hardsigmoid(graphc.tensor([-4.0, 0.0, 1.5]))
+    tensor([0.0000, 0.5000, 0.7500])
+    """
     return _computed(input, "hardsigmoid_cpu", "Hardsigmoid", lambda x: _open_clamp(x + 3.0, 0.0, 6.0) / 6.0, inplace)
 
 
@@ -205,7 +276,11 @@ def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
 
 @composite
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * min(max(x + 3, 0), 6) / 6."""
+    """x * min(max(x + 3, 0), 6) / 6.
+
+    >>> F.hardswish(graphc.tensor([-4.0, 1.0, 4.0]))
+    tensor([0.0000, 0.6667, 4.0000])
+    """
     return _computed(input, "hardswish_cpu", "Hardswish", _hardswish, inplace)
 
 
@@ -216,12 +291,20 @@ def _hardswish(x: Tensor) -> Tensor:
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x where |x| > lambd, else 0."""
+    """x where |x| > lambd, else 0.
+
+    >>> F.hardshrink(graphc.tensor([-1.0, 0.25]))
+    tensor([-1.,  0.])
+    """
     return _computed(input, "hardshrink_cpu", "Hardshrink", lambda x: where((x >= -lambd) & (x <= lambd), 0.0, x))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x, moved towards zero by lambd."""
+    """x, moved towards zero by lambd; 0 where it is nearer than that.
+
+    >>> F.softshrink(graphc.tensor([-1.0, 0.25]))
+    tensor([-0.5000,  0.0000])
+    """
     if lambd < 0:
         raise GraphcError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
     return _computed(input, "softshrink_cpu", "Softshrink", lambda x: where(
@@ -229,13 +312,21 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 
 def tanhshrink(input: Tensor) -> Tensor:
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    >>> F.tanhshrink(graphc.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.2384])
+    """
     return named(input - tanh(input), "Sub")
 
 
 @composite
 def logsigmoid(input: Tensor) -> Tensor:
-    """log(sigmoid(x))."""
+    """log(sigmoid(x)), without overflow.
+
+    >>> F.logsigmoid(graphc.tensor([0.0, -100.0]))
+    tensor([  -0.6931, -100.0000])
+    """
     return _computed(input, "log_sigmoid_cpu", "LogSigmoid", lambda x: -log1p_exp_of_negative(x))
 
 
@@ -248,7 +339,11 @@ def log1p_exp_of_negative(input: Tensor) -> Tensor:
 
 @composite
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """The first half times the sigmoid of the second half."""
+    """The first half times the sigmoid of the second half, along a dimension of even size.
+
+    >>> F.glu(graphc.tensor([1.0, 2.0, 0.0, 0.0]))
+    tensor([0.5000, 1.0000])
+    """
     if not input.dim():
         raise GraphcError("glu does not support scalars because halving size must be even")
     size = input.size(dim)
@@ -284,7 +379,13 @@ def _shifted(input: Tensor, dim: int | None, name: str, dtype: DType | None) -> 
 
 @composite
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
-    """exp(x) / sum(exp(x)) along a dimension."""
+    """exp(x) / sum(exp(x)) along a dimension, without overflow: numbers from 0 to 1 whose sum is 1. With `dtype`, converted
+    to it first.
+
+    >>> F.softmax(graphc.tensor([[1.0, 1.0], [1000.0, 0.0]]), dim=1)
+    tensor([[0.5000, 0.5000],
+            [1.0000, 0.0000]])
+    """
     shifted, axes = _shifted(input, dim, "softmax", dtype)
     powers = exp(shifted)
     total = emit(ops.sum, (powers,), {"axes": axes})
@@ -294,7 +395,11 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
 @composite
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
-    """log(softmax(x)) along a dimension."""
+    """log(softmax(x)) along a dimension, without overflow. With `dtype`, converted to it first.
+
+    >>> F.log_softmax(graphc.tensor([0.0, 0.0]), dim=0)
+    tensor([-0.6931, -0.6931])
+    """
     shifted, axes = _shifted(input, dim, "log_softmax", dtype)
     total = log(emit(ops.sum, (exp(shifted),), {"axes": axes}))
     out = shifted - (ops.keepdims(total, input._data.shape, axes) if axes else total)
@@ -302,13 +407,21 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
-    """softmax(-x)."""
+    """softmax(-x).
+
+    >>> F.softmin(graphc.tensor([0.0, 0.0]), dim=0)
+    tensor([0.5000, 0.5000])
+    """
     return softmax(-input, dim, dtype=dtype)
 
 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """softmax((logits + Gumbel noise) / tau): a sample that has a gradient (Jang et al. 2017). `hard` makes it one-hot, with
-    the gradient of the soft one."""
+    the gradient of the soft one.
+
+    >>> F.gumbel_softmax(graphc.tensor([[1.0, 2.0, 3.0]]), hard=True).sum()
+    tensor(1.)
+    """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     with no_grad():
@@ -332,35 +445,70 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
 
 
 def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """`celu`, in place."""
+    """`celu`, in place.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> graphc.celu_(x) is x
+    True
+    """
     return celu(input, alpha, True)
 
 
 def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """`elu`, in place."""
+    """`elu`, in place.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> F.elu_(x) is x
+    True
+    """
     return elu(input, alpha, True)
 
 
 def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """`hardtanh`, in place."""
+    """`hardtanh`, in place.
+
+    >>> x = graphc.tensor([-2.0, 0.5])
+    >>> F.hardtanh_(x) is x, x
+    (True, tensor([-1.0000,  0.5000]))
+    """
     return hardtanh(input, min_val, max_val, True)
 
 
 def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """`leaky_relu`, in place."""
+    """`leaky_relu`, in place.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> F.leaky_relu_(x) is x, x
+    (True, tensor([-0.0100,  2.0000]))
+    """
     return leaky_relu(input, negative_slope, True)
 
 
 def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
-    """`rrelu`, in place."""
+    """`rrelu`, in place.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> F.rrelu_(x) is x
+    True
+    """
     return rrelu(input, lower, upper, training, True)
 
 
 def selu_(input: Tensor) -> Tensor:
-    """`selu`, in place."""
+    """`selu`, in place.
+
+    >>> x = graphc.tensor([-1.0, 2.0])
+    >>> graphc.selu_(x) is x
+    True
+    """
     return selu(input, True)
 
 
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
-    """`threshold`, in place."""
+    """`threshold`, in place.
+
+    >>> x = graphc.tensor([0.5, 2.0])
+    >>> F.threshold_(x, 1.0, -1.0) is x, x
+    (True, tensor([-1.,  2.]))
+    """
     return _threshold(input, threshold, value, True)

@@ -24,12 +24,20 @@ IN_PLACE = "conj_physical"
 
 
 def complex(real: Tensor, imag: Tensor) -> Tensor:
-    """The complex numbers with these real and imaginary parts, both float32 or both float64."""
+    """The complex numbers with these real and imaginary parts, both float32 or both float64.
+
+    >>> graphc.complex(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
+    tensor([1.+3.j, 2.+4.j])
+    """
     return emit(ops.complex, _parts("complex", real, imag, "imag"), {})
 
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
-    """The complex numbers abs * (cos(angle) + i sin(angle))."""
+    """The complex numbers abs * (cos(angle) + i sin(angle)).
+
+    >>> graphc.polar(graphc.tensor([2.0]), graphc.tensor([0.0]))
+    tensor([2.+0.j])
+    """
     length, direction = _parts("polar", abs, angle, "angle")
     return named(emit(ops.complex, (length * cos(direction), length * sin(direction)), {}), "Polar")
 
@@ -48,39 +56,67 @@ def _parts(function: str, first: Tensor, second: Tensor, name: str) -> tuple[Ten
 
 
 def real(input: Tensor) -> Tensor:
-    """The real part, on the same memory; of what is not complex, the tensor itself."""
+    """The real part, on the same memory; of what is not complex, the tensor itself.
+
+    >>> graphc.real(graphc.tensor([1 + 2j, 3 - 4j]))
+    tensor([1., 3.])
+    """
     return emit(ops.real, (input,), {}) if input.dtype.is_complex else input
 
 
 def imag(input: Tensor) -> Tensor:
-    """The imaginary part, on the same memory."""
+    """The imaginary part, on the same memory. What is not complex is an error.
+
+    >>> graphc.imag(graphc.tensor([1 + 2j, 3 - 4j]))
+    tensor([ 2., -4.])
+    """
     if not input.dtype.is_complex:
         raise GraphcError("imag is not implemented for tensors with non-complex dtypes.", got=input.dtype.name)
     return emit(ops.imag, (input,), {})
 
 
 def conj(input: Tensor) -> Tensor:
-    """The complex conjugate, computed at once; of what is not complex, the tensor itself."""
+    """The complex conjugate, computed at once; of what is not complex, the tensor itself.
+
+    >>> graphc.conj(graphc.tensor([1 + 2j]))
+    tensor([1.-2.j])
+    """
     return emit(ops.conj, (input,), {}) if input.dtype.is_complex else input
 
 
 def conj_physical(input: Tensor) -> Tensor:
-    """The complex conjugate."""
+    """The complex conjugate.
+
+    >>> graphc.conj_physical(graphc.tensor([1 + 2j]))
+    tensor([1.-2.j])
+    """
     return named(conj(input), "ConjPhysical") if input.dtype.is_complex else input
 
 
 def resolve_conj(input: Tensor) -> Tensor:
-    """The tensor itself: `conj` leaves nothing to be resolved."""
+    """The tensor itself: `conj` leaves nothing to be resolved.
+
+    >>> graphc.resolve_conj(graphc.tensor([1 + 2j]).conj())
+    tensor([1.-2.j])
+    """
     return need_tensor(input, "resolve_conj")
 
 
 def resolve_neg(input: Tensor) -> Tensor:
-    """The tensor itself: `neg` leaves nothing to be resolved."""
+    """The tensor itself: `neg` leaves nothing to be resolved.
+
+    >>> graphc.resolve_neg(-graphc.tensor([1.0]))
+    tensor([-1.])
+    """
     return need_tensor(input, "resolve_neg")
 
 
 def angle(input: Tensor) -> Tensor:
-    """The angle to the positive real axis, in radians: 0 for positive real numbers, pi for negative ones."""
+    """The angle to the positive real axis, in radians: 0 for positive real numbers, pi for negative ones.
+
+    >>> graphc.angle(graphc.tensor([1j, -1 + 0j]))
+    tensor([1.5708, 3.1416])
+    """
     if input.dtype.is_complex:
         return named(atan2(imag(input), real(input)), "Angle")
     x = input if input.dtype.is_floating_point else cast(input, get_default_dtype())
@@ -91,32 +127,57 @@ def angle(input: Tensor) -> Tensor:
 
 
 def view_as_real(input: Tensor) -> Tensor:
-    """Real and imaginary parts side by side in a new last dimension, on the same memory."""
+    """Real and imaginary parts side by side in a new last dimension, on the same memory.
+
+    >>> graphc.view_as_real(graphc.tensor([1 + 2j, 3 - 4j]))
+    tensor([[ 1.,  2.],
+            [ 3., -4.]])
+    """
     return emit(ops.view_as_real, (input,), {})
 
 
 def view_as_complex(input: Tensor) -> Tensor:
-    """The complex numbers whose parts stand side by side in the last dimension, of size 2, on the same memory."""
+    """The complex numbers whose parts stand side by side in the last dimension, of size 2, on the same memory.
+
+    >>> graphc.view_as_complex(graphc.tensor([[1.0, 2.0], [3.0, -4.0]]))
+    tensor([1.+2.j, 3.-4.j])
+    """
     return emit(ops.view_as_complex, (input,), {})
 
 
 def is_complex(input: Tensor) -> builtins.bool:
-    """Whether the elements are complex numbers."""
+    """Whether the elements are complex numbers.
+
+    >>> graphc.is_complex(graphc.tensor([1j])), graphc.is_complex(graphc.tensor([1.0]))
+    (True, False)
+    """
     return need_tensor(input, "is_complex").is_complex()
 
 
 def is_conj(input: Tensor) -> builtins.bool:
-    """Whether the conjugate is still to be taken: never."""
+    """Whether the conjugate is still to be taken: never.
+
+    >>> graphc.is_conj(graphc.tensor([1j]).conj())
+    False
+    """
     return need_tensor(input, "is_conj").is_conj()
 
 
 def is_neg(input: Tensor) -> builtins.bool:
-    """Whether the sign is still to be turned: never."""
+    """Whether the sign is still to be turned: never.
+
+    >>> graphc.is_neg(-graphc.tensor([1.0]))
+    False
+    """
     return need_tensor(input, "is_neg").is_neg()
 
 
 def is_signed(input: Tensor) -> builtins.bool:
-    """Whether the elements can be negative."""
+    """Whether the elements can be negative.
+
+    >>> graphc.is_signed(graphc.tensor([1.0])), graphc.is_signed(graphc.tensor([1], dtype=graphc.uint8))
+    (True, False)
+    """
     return need_tensor(input, "is_signed").is_signed()
 
 

@@ -61,6 +61,9 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
     """The tensor in another dtype or on another device: to(dtype), to(device), to(device, dtype) or to(other).
 
     The tensor itself if nothing has to change, unless `copy`.
+
+    >>> graphc.tensor([1, 2]).to(graphc.float32)
+    tensor([1., 2.])
     """
     flags = [arg for arg in args if isinstance(arg, bool)]
     if len(flags) > 1:
@@ -87,7 +90,13 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
 
 
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The old name of the tensor's class, such as "graphc.FloatTensor"; or the tensor in another dtype."""
+    """The old name of the tensor's class, such as "graphc.FloatTensor"; or the tensor in another dtype.
+
+    >>> graphc.tensor([1.5]).type()
+    'graphc.FloatTensor'
+    >>> graphc.tensor([1.5]).type(graphc.int64)
+    tensor([1])
+    """
     if dtype is None:
         return f"graphc.{_CLASSES[self.dtype.name]}"
     if isinstance(dtype, str):
@@ -101,12 +110,20 @@ def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """The tensor in the dtype of `other`."""
+    """The tensor in the dtype of `other`.
+
+    >>> graphc.tensor([1]).type_as(graphc.tensor([1.0]))
+    tensor([1.])
+    """
     return _converted(self, other.dtype)
 
 
 def cpu(self: Tensor, memory_format: object = None) -> Tensor:
-    """The tensor in CPU memory, where it is already."""
+    """The tensor in CPU memory, where it is already.
+
+    >>> graphc.tensor([1]).cpu().device
+    device(type='cpu')
+    """
     return _laid_out(self, memory_format)
 
 
@@ -163,7 +180,10 @@ class TypedTensor:
 
 
 def set_default_tensor_type(t: TypedTensor | str) -> None:
-    """The old way to change the default dtype: `set_default_tensor_type(graphc.DoubleTensor)`."""
+    """The old way to change the default dtype: `set_default_tensor_type(graphc.DoubleTensor)`.
+
+    >>> graphc.set_default_tensor_type(graphc.FloatTensor)
+    """
     found = TYPED.get(t.rpartition(".")[2]) if isinstance(t, str) else t
     if not isinstance(found, TypedTensor):
         raise ArgumentTypeError("invalid type object", expected="such as graphc.DoubleTensor", got=repr(t))

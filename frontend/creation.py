@@ -35,7 +35,13 @@ Device = str | int | devices.device | None
 
 
 def set_default_dtype(dtype: DType) -> None:
-    """Change the dtype of floating-point tensors made from Python numbers."""
+    """Change the dtype of floating-point tensors made from Python numbers: float32, float64, float16 or bfloat16.
+
+    >>> graphc.set_default_dtype(graphc.float64)
+    >>> graphc.tensor(1.5).dtype
+    graphc.float64
+    >>> graphc.set_default_dtype(graphc.float32)
+    """
     if not isinstance(dtype, DType) or not dtype.is_floating_point:
         raise ArgumentTypeError("only floating-point types are supported as the default type",
                                 expected="float32, float64, float16 or bfloat16", got=repr(dtype))
@@ -189,6 +195,12 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
 
     Python floats give the default dtype (float32), ints int64, bools bool, complex numbers complex64; arrays keep their
     dtype.
+
+    >>> graphc.tensor([[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
+    >>> graphc.tensor([1, 2], dtype=graphc.float64, requires_grad=True)
+    tensor([1., 2.], dtype=graphc.float64, requires_grad=True)
     """
     dtype = given_dtype(dtype, "tensor")
     if isinstance(data, Tensor):
@@ -203,7 +215,15 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
-    """The data as a tensor, sharing memory where that is possible."""
+    """The data as a tensor, sharing memory with a tensor or array of the wanted dtype, else a copy.
+
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> x = graphc.as_tensor(array)
+    >>> array[0] = 1.0
+    >>> x
+    tensor([1., 0.], dtype=graphc.float64)
+    """
     devices.check(device)
     dtype = given_dtype(dtype, "as_tensor")
     if isinstance(data, Tensor):
@@ -221,7 +241,11 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> T
 def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
     """The object as a tensor: a copy with copy=True, on its own memory or an error with copy=False, else shared if it can
-    be."""
+    be.
+
+    >>> graphc.asarray([1.0, 2.0])
+    tensor([1., 2.])
+    """
     if copy:
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
     if copy is False and not isinstance(obj, (Tensor, np.ndarray)):
@@ -235,7 +259,11 @@ def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy
 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                   layout: object = None, pin_memory: bool = False) -> Tensor:
-    """A tensor without dimensions, of the default dtype."""
+    """A tensor without dimensions, of the default dtype.
+
+    >>> graphc.scalar_tensor(3)
+    tensor(3.)
+    """
     return full((), s, dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
 
 
@@ -278,20 +306,34 @@ def kept_dtype(dtype: DType | None, out: Tensor | None, function: str) -> DType:
 
 def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """A tensor of zeros."""
+    """A tensor of zeros, of the default dtype unless one is given. The sizes are separate numbers or one sequence.
+
+    >>> graphc.zeros(2, 3)
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
     return finished(_constant(given_size(args, size, "zeros"), 0, kept_dtype(dtype, out, "zeros")), out, requires_grad, device)
 
 
 def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """A tensor of ones."""
+    """A tensor of ones, of the default dtype unless one is given. The sizes are separate numbers or one sequence.
+
+    >>> graphc.ones((2, 2), dtype=graphc.int64)
+    tensor([[1, 1],
+            [1, 1]])
+    """
     return finished(_constant(given_size(args, size, "ones"), 1, kept_dtype(dtype, out, "ones")), out, requires_grad, device)
 
 
 def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False,
           memory_format: object = None) -> Tensor:
-    """A tensor of numbers that are whatever they are."""
+    """A tensor of numbers that are whatever they are, of the default dtype unless one is given.
+
+    >>> graphc.empty(2, 3).shape
+    graphc.Size([2, 3])
+    """
     shape = given_size(args, size, "empty")
     chosen = kept_dtype(dtype, out, "empty")
     devices.check(device)
@@ -305,7 +347,11 @@ def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
 
 def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                   layout: object = None, pin_memory: bool = False) -> Tensor:
-    """An uninitialised tensor whose position in memory grows by `stride` elements along each dimension."""
+    """An uninitialised tensor whose position in memory grows by `stride` elements along each dimension.
+
+    >>> graphc.empty_strided((2, 3), (1, 2)).stride()
+    (1, 2)
+    """
     shape, steps = sizes((size,), "size"), sizes((stride,), "stride")
     chosen = given_dtype(dtype, "empty_strided") or get_default_dtype()
     if len(shape) != len(steps):
@@ -323,7 +369,11 @@ def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device:
 
 def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = None, device: Device = None,
                    requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """An uninitialised tensor without gaps whose dimensions lie in memory in the order `physical_layout`."""
+    """An uninitialised tensor without gaps whose dimensions lie in memory in the order `physical_layout`.
+
+    >>> graphc.empty_permuted((2, 3), (1, 0)).stride()
+    (1, 2)
+    """
     shape, order = sizes((size,), "size"), sizes((physical_layout,), "physical_layout")
     if len(shape) != len(order):
         raise GraphcError("Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = "
@@ -341,7 +391,13 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = Non
 
 def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """A tensor with one number everywhere; the number decides the dtype unless one is given."""
+    """A tensor with one number everywhere; the number decides the dtype unless one is given.
+
+    >>> graphc.full((2,), 7)
+    tensor([7, 7])
+    >>> graphc.full((2,), 7, dtype=graphc.float32)
+    tensor([7., 7.])
+    """
     if not isinstance(size, (tuple, list)):
         raise ArgumentTypeError(f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}")
     shape = sizes((size,), "size")
@@ -389,20 +445,32 @@ def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object,
 
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
-    """Zeros of the input's shape and dtype."""
+    """Zeros of the input's shape and dtype.
+
+    >>> graphc.zeros_like(graphc.tensor([1, 2]))
+    tensor([0, 0])
+    """
     return _like(input, 0, dtype, memory_format, requires_grad, device, "zeros_like")
 
 
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
               layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
-    """Ones of the input's shape and dtype."""
+    """Ones of the input's shape and dtype.
+
+    >>> graphc.ones_like(graphc.tensor([1, 2]), dtype=graphc.float32)
+    tensor([1., 1.])
+    """
     return _like(input, 1, dtype, memory_format, requires_grad, device, "ones_like")
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
               requires_grad: bool = False, layout: object = None, memory_format: object = None,
               pin_memory: bool = False) -> Tensor:
-    """One number everywhere, in the input's shape and dtype."""
+    """One number everywhere, in the input's shape and dtype.
+
+    >>> graphc.full_like(graphc.tensor([1.0, 2.0]), 3)
+    tensor([3., 3.])
+    """
     if isinstance(fill_value, Tensor):
         made = full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device)
         return finished(made, None, requires_grad, None)
@@ -412,12 +480,20 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, dev
 
 def empty_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
-    """An uninitialised tensor of the input's shape and dtype."""
+    """An uninitialised tensor of the input's shape and dtype.
+
+    >>> graphc.empty_like(graphc.zeros(2, 3)).shape
+    graphc.Size([2, 3])
+    """
     return _like(input, None, dtype, memory_format, requires_grad, device, "empty_like")
 
 
 def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
-    """The old constructor: uninitialised of a shape given as separate numbers, or a copy of data, in the input's dtype."""
+    """The old constructor: uninitialised of a shape given as separate numbers, or a copy of data, in the input's dtype.
+
+    >>> graphc.ones(1).new([1, 2])
+    tensor([1., 2.])
+    """
     if all(isinstance(arg, int) for arg in args):
         return empty(args or (0,), dtype=dtype or input.dtype, device=device)
     return tensor(args[0], dtype=dtype or input.dtype, device=device)
@@ -425,35 +501,59 @@ def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = 
 
 def new_zeros(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
               requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """Zeros of the input's dtype."""
+    """Zeros of the input's dtype.
+
+    >>> graphc.tensor([1]).new_zeros(2)
+    tensor([0, 0])
+    """
     return zeros(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """Ones of the input's dtype."""
+    """Ones of the input's dtype.
+
+    >>> graphc.tensor([1]).new_ones(2)
+    tensor([1, 1])
+    """
     return ones(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_empty(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
               requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """An uninitialised tensor of the input's dtype."""
+    """An uninitialised tensor of the input's dtype.
+
+    >>> graphc.tensor([1]).new_empty(2).dtype
+    graphc.int64
+    """
     return empty(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None,
                       requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """`empty_strided` in the input's dtype."""
+    """`empty_strided` in the input's dtype.
+
+    >>> graphc.tensor([1]).new_empty_strided((2, 3), (1, 2)).stride()
+    (1, 2)
+    """
     return empty_strided(size, stride, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """One number everywhere, in the input's dtype."""
+    """One number everywhere, in the input's dtype.
+
+    >>> graphc.tensor([1]).new_full((2,), 7)
+    tensor([7, 7])
+    """
     return full(size, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def new_tensor(input: Tensor, data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                layout: object = None, pin_memory: bool = False) -> Tensor:
-    """A copy of the data in the input's dtype."""
+    """A copy of the data in the input's dtype.
+
+    >>> graphc.tensor([1.0]).new_tensor([2, 3])
+    tensor([2., 3.])
+    """
     return tensor(data, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)

@@ -40,17 +40,29 @@ def _summable(input: Tensor, dtype: DType | None) -> Tensor:
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """The sum of all elements up to each place along a dimension. Integers and bools are summed as int64."""
+    """The sum of all elements up to each place along a dimension. Integers and bools are summed as int64.
+
+    >>> graphc.cumsum(graphc.tensor([1, 2, 3]), dim=0)
+    tensor([1, 3, 6])
+    """
     return named(_scanned(ops.cumsum, _summable(input, dtype), dim), "Cumsum")
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """The product of all elements up to each place along a dimension. Integers and bools are multiplied as int64."""
+    """The product of all elements up to each place along a dimension. Integers and bools are multiplied as int64.
+
+    >>> graphc.cumprod(graphc.tensor([1, 2, 3]), dim=0)
+    tensor([1, 2, 6])
+    """
     return named(_scanned(ops.cumprod, _summable(input, dtype), dim), "Cumprod")
 
 
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
-    """log(cumsum(exp(input))) along a dimension, without overflow."""
+    """log(cumsum(exp(input))) along a dimension, without overflow.
+
+    >>> graphc.logcumsumexp(graphc.tensor([0.0, 0.0]), dim=0)
+    tensor([0.0000, 0.6931])
+    """
     if not input.dtype.is_differentiable:
         axis(dim, input.ndim)
         raise DTypeError(f"logcumsumexp not implemented for {input.dtype.name}", expected="a floating point or complex dtype")
@@ -59,13 +71,25 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 def cummax(input: Tensor, dim: int) -> Any:
     """The largest element up to each place along a dimension, and its index: the last one of equals. After a nan all is
-    nan."""
+    nan.
+
+    >>> graphc.cummax(graphc.tensor([1, 3, 2]), dim=0)
+    graphc.return_types.cummax(
+    values=tensor([1, 3, 3]),
+    indices=tensor([0, 1, 1]))
+    """
     return return_types.cummax(*_extreme(ops.argcummax, "Cummax", input, dim))
 
 
 def cummin(input: Tensor, dim: int) -> Any:
     """The least element up to each place along a dimension, and its index: the last one of equals. After a nan all is
-    nan."""
+    nan.
+
+    >>> graphc.cummin(graphc.tensor([3, 1, 2]), dim=0)
+    graphc.return_types.cummin(
+    values=tensor([3, 1, 1]),
+    indices=tensor([0, 1, 1]))
+    """
     return return_types.cummin(*_extreme(ops.argcummin, "Cummin", input, dim))
 
 
@@ -82,6 +106,9 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None
     """The differences of neighbours along a dimension, taken `n` times; of bools, whether they differ.
 
     What is given as `prepend` and `append` is set before and behind the input first.
+
+    >>> graphc.diff(graphc.tensor([1, 4, 9]))
+    tensor([3, 5])
     """
     if not input._data.shape:
         raise GraphcError("diff expects input to be at least one-dimensional")
@@ -112,6 +139,9 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, d
     """The area under the line through points of heights `y` along a dimension: by the trapezoidal rule.
 
     The points lie at `x`, a vector or one for each row of y, or `dx` apart (1 unless given).
+
+    >>> graphc.trapezoid(graphc.tensor([0.0, 1.0, 2.0]))
+    tensor(2.)
     """
     at = _checked("trapezoid", y, x, dx, dim)
     left, right = _neighbours(y, at)
@@ -125,7 +155,11 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, d
 
 
 def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, dim: int = -1) -> Tensor:
-    """The area from the first point to each of the others; see `trapezoid`."""
+    """The area from the first point to each of the others; see `trapezoid`.
+
+    >>> graphc.cumulative_trapezoid(graphc.tensor([0.0, 1.0, 2.0]))
+    tensor([0.5000, 2.0000])
+    """
     at = _checked("cumulative_trapezoid", y, x, dx, dim)
     left, right = _neighbours(y, at)
     if x is not None:
@@ -171,6 +205,9 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: int | Sequence[int] | N
         dimension, the places of the points. 1 unless given.
     edge_order
         1 or 2: the order of the one-sided differences at the ends.
+
+    >>> graphc.gradient(graphc.tensor([1.0, 4.0, 9.0]))
+    (tensor([3., 4., 5.]),)
     """
     if edge_order not in (1, 2):
         raise GraphcError("graphc.gradient only supports edge_order=1 and edge_order=2.", got=str(edge_order))

@@ -27,6 +27,9 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
     offset
         Which diagonal: 0 is the main one, positive ones lie above it and negative ones below.
+
+    >>> graphc.diagonal(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([1, 4])
     """
     ndim = input.ndim
     row, column = axis(dim1, ndim), axis(dim2, ndim)
@@ -36,12 +39,23 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 
 def diagonal_copy(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """A copy of the diagonals; see `diagonal`."""
+    """A copy of the diagonals; see `diagonal`.
+
+    >>> graphc.diagonal_copy(graphc.tensor([[1, 2], [3, 4]]), 1)
+    tensor([2])
+    """
     return clone(diagonal(input, offset, dim1, dim2))
 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """A matrix with the vector on a diagonal; or, of a matrix, a diagonal as a vector."""
+    """A matrix with the vector on a diagonal; or, of a matrix, a diagonal as a vector.
+
+    >>> graphc.diag(graphc.tensor([1, 2]))
+    tensor([[1, 0],
+            [0, 2]])
+    >>> graphc.diag(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([1, 4])
+    """
     if input.ndim == 1:
         return diag_embed(input, diagonal)
     if input.ndim != 2:
@@ -50,13 +64,23 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
-    """A matrix with all elements on a diagonal."""
+    """A matrix with all elements on a diagonal.
+
+    >>> graphc.diagflat(graphc.tensor([[1], [2]]))
+    tensor([[1, 0],
+            [0, 2]])
+    """
     return diag_embed(reshape(input, (-1,)), offset)
 
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the vectors along the last dimension on a diagonal, and zeros elsewhere. They stand along the dimensions
-    `dim1` and `dim2` of the result."""
+    `dim1` and `dim2` of the result.
+
+    >>> graphc.diag_embed(graphc.tensor([[1, 2]]))
+    tensor([[[1, 0],
+             [0, 2]]])
+    """
     ndim = input.ndim + 1
     row, column = axis(dim1, ndim), axis(dim2, ndim)
     if row == column:
@@ -70,7 +94,12 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The input with `src` on its diagonals; see `diagonal`."""
+    """The input with `src` on its diagonals; see `diagonal`.
+
+    >>> graphc.diagonal_scatter(graphc.zeros(2, 2), graphc.ones(2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     part = diagonal(input.detach(), offset, dim1, dim2)
     src = _fitting(src, part)
     where = {"offset": offset, "row": axis(dim1, input.ndim), "column": axis(dim2, input.ndim)}
@@ -78,7 +107,12 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    """The input with `src` at one place along a dimension."""
+    """The input with `src` at one place along a dimension.
+
+    >>> graphc.select_scatter(graphc.zeros(2, 2), graphc.ones(2), 0, 1)
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
     if not input._data.shape:
         raise DimError("select() cannot be applied to a 0-dim tensor.")
     at, place = axis(dim, input.ndim), integer(index, "index")
@@ -92,7 +126,11 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
 
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
                   step: int = 1) -> Tensor:
-    """The input with `src` at the places `start:end:step` along a dimension."""
+    """The input with `src` at the places `start:end:step` along a dimension.
+
+    >>> graphc.slice_scatter(graphc.zeros(4), graphc.ones(2), 0, 1, 3)
+    tensor([0., 1., 1., 0.])
+    """
     at = axis(dim, input.ndim)
     if step <= 0:
         raise GraphcError("slice step must be positive", got=str(step))
@@ -122,7 +160,11 @@ def _fitting(src: Tensor, part: Tensor) -> Tensor:
 
 
 def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
-    """A copy of the input with `src` written through the view that `as_strided` makes of it."""
+    """A copy of the input with `src` written through the view that `as_strided` makes of it.
+
+    >>> graphc.as_strided_scatter(graphc.zeros(4), graphc.ones(2), (2,), (2,))
+    tensor([1., 0., 1., 0.])
+    """
     out = clone(input)
     part = as_strided(out, size, stride, storage_offset)
     _fitting(src, part)
@@ -132,7 +174,12 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     """Overwrite the main diagonal, of several dimensions of one size or of a matrix; with `wrap`, that of a tall matrix starts
-    again below its end."""
+    again below its end.
+
+    >>> graphc.zeros(2, 2).fill_diagonal_(5)
+    tensor([[5., 0.],
+            [0., 5.]])
+    """
     refuse(self)
     shape = tuple(self._data.shape)
     if len(shape) < 2:

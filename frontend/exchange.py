@@ -16,7 +16,13 @@ FUNCTIONS = "from_dlpack from_numpy frombuffer to_dlpack"
 
 
 def from_numpy(ndarray: np.ndarray, /) -> Tensor:
-    """A tensor on the memory of an array: changes of one show in the other."""
+    """A tensor on the memory of an array: changes of one show in the other. TypeError for other objects.
+
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> graphc.from_numpy(array).fill_(1.0).sum(), array
+    (tensor(2., dtype=graphc.float64), array([1., 1.]))
+    """
     array = ndarray
     if not isinstance(array, np.ndarray):
         raise ArgumentTypeError(f"expected np.ndarray (got {type(array).__name__})")
@@ -75,6 +81,10 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     """A tensor on the memory of another library's tensor or array, or of a DLPack capsule in CPU memory.
 
     A copy with copy=True; a BufferError where copy=False and the memory cannot be shared.
+
+    >>> import numpy as np
+    >>> graphc.from_dlpack(np.arange(3))
+    tensor([0, 1, 2])
     """
     if isinstance(ext_tensor, Tensor) and not copy:
         return ext_tensor.detach()
@@ -91,7 +101,11 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
 
 
 def to_dlpack(tensor: Tensor) -> Any:
-    """A DLPack capsule of the tensor's memory, which one consumer may take."""
+    """A DLPack capsule of the tensor's memory, which one consumer may take.
+
+    >>> graphc.from_dlpack(graphc.to_dlpack(graphc.tensor([1, 2])))
+    tensor([1, 2])
+    """
     return tensor.__dlpack__()
 
 
@@ -99,6 +113,9 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
     """A tensor of one dimension on the memory of an object of the buffer protocol, such as bytes or an array.
 
     `count` elements (-1: all) from `offset`, in bytes, on.
+
+    >>> graphc.frombuffer(bytearray([1, 2, 3]), dtype=graphc.uint8)
+    tensor([1, 2, 3], dtype=graphc.uint8)
     """
     memory = memoryview(buffer).cast("B")
     size = dtype.itemsize

@@ -41,7 +41,12 @@ def _given(function: str, args: tuple[Any, ...], named: dict[str, Any], defaults
 
 
 def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **ends: float) -> Tensor:
-    """Overwrite with numbers uniform on [from, to): `uniform_(from=0, to=1)`."""
+    """Overwrite with numbers uniform on [from, to): `uniform_(from=0, to=1)`.
+
+    >>> x = graphc.empty(3).uniform_(2, 3)
+    >>> bool(((x >= 2) & (x < 3)).all())
+    True
+    """
     refuse(self)
     low, high = _given("uniform_", args, ends, {"from": 0.0, "to": 1.0})
     check_continuous(self.dtype, "check_uniform_bounds")
@@ -57,7 +62,11 @@ def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **e
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with normal numbers."""
+    """Overwrite with normal numbers.
+
+    >>> graphc.empty(3).normal_(mean=5.0, std=0.0)
+    tensor([5., 5., 5.])
+    """
     refuse(self)
     check_std("normal", std)
     check_continuous(self.dtype, "normal_kernel_cpu")
@@ -73,7 +82,11 @@ def _open(self: Tensor, generator: Generator | None) -> Tensor:
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with exponentially distributed numbers of rate lambd: -log(u) / lambd."""
+    """Overwrite with exponentially distributed numbers of rate lambd: -log(u) / lambd.
+
+    >>> bool((graphc.empty(3).exponential_() >= 0).all())
+    True
+    """
     refuse(self)
     _need_floating(self, "Exponential")
     if lambd <= 0:
@@ -84,7 +97,11 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 
 
 def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with numbers of a Cauchy distribution: median + sigma * tan(pi * (u - 1/2))."""
+    """Overwrite with numbers of a Cauchy distribution: median + sigma * tan(pi * (u - 1/2)).
+
+    >>> graphc.empty(3).cauchy_().shape
+    graphc.Size([3])
+    """
     refuse(self)
     _need_floating(self, "Cauchy")
     if sigma <= 0:
@@ -101,7 +118,11 @@ def _need_floating(self: Tensor, distribution: str) -> None:
 
 
 def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with numbers whose logarithm is normal with this mean and standard deviation."""
+    """Overwrite with numbers whose logarithm is normal with this mean and standard deviation.
+
+    >>> bool((graphc.empty(3).log_normal_() > 0).all())
+    True
+    """
     refuse(self)
     if not self.dtype.is_floating_point:
         raise UnsupportedDTypeError(f'"log_normal_cpu" not implemented for \'{scalar_type(self.dtype)}\'')
@@ -113,7 +134,11 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator:
 
 
 def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with the number of trials up to the first success, each with probability p: ceil(log(u) / log(1 - p))."""
+    """Overwrite with the number of trials up to the first success, each with probability p: ceil(log(u) / log(1 - p)).
+
+    >>> graphc.empty(3).geometric_(1 - 1e-7)
+    tensor([1., 1., 1.])
+    """
     refuse(self)
     if self.dtype.is_complex or self.dtype.kind == "bool":
         raise UnsupportedDTypeError(f'"geometric_cpu" not implemented for \'{scalar_type(self.dtype)}\'')
@@ -125,7 +150,11 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with ones of probability p, a number or a tensor, and zeros."""
+    """Overwrite with ones of probability p, a number or a tensor, and zeros.
+
+    >>> graphc.empty(2).bernoulli_(graphc.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
     refuse(self)
     if self.dtype.is_complex:
         raise UnsupportedDTypeError(f'"bernoulli_scalar_cpu_" not implemented for \'{scalar_type(self.dtype)}\'')
@@ -134,7 +163,11 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
 
 def random_(self: Tensor, *args: int | None, generator: Generator | None = None, **ends: int | None) -> Tensor:
     """Overwrite with integers: `random_(from, to)` from the first up to but not including the second, `random_(to)` from 0,
-    `random_()` over all that the dtype holds exactly."""
+    `random_()` over all that the dtype holds exactly.
+
+    >>> graphc.empty(3, dtype=graphc.int64).random_(5, 6)
+    tensor([5, 5, 5])
+    """
     refuse(self)
     if self.dtype.is_complex:
         raise UnsupportedDTypeError(f'"random_kernel_cpu" not implemented for \'{scalar_type(self.dtype)}\'')

@@ -28,6 +28,12 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
     indexing
         "ij": dimension i goes along vector i. "xy": the first two dimensions change places.
+
+    >>> rows, columns = graphc.meshgrid(graphc.arange(2), graphc.arange(3))
+    >>> rows, columns
+    (tensor([[0, 0, 0],
+            [1, 1, 1]]), tensor([[0, 1, 2],
+            [0, 1, 2]]))
     """
     given = _listed(tensors)
     if not given:
@@ -54,7 +60,14 @@ def _listed(tensors: tuple[Any, ...]) -> list[Tensor]:
 
 
 def cartesian_prod(*tensors: Any) -> Tensor:
-    """All combinations of one element of each vector, one a row; of a single vector, the vector itself."""
+    """All combinations of one element of each vector, one a row; of a single vector, the vector itself.
+
+    >>> graphc.cartesian_prod(graphc.tensor([1, 2]), graphc.tensor([3, 4]))
+    tensor([[1, 3],
+            [1, 4],
+            [2, 3],
+            [2, 4]])
+    """
     given = _listed(tensors)
     for x in given:
         if x.ndim != 1:
@@ -65,7 +78,13 @@ def cartesian_prod(*tensors: Any) -> Tensor:
 
 
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
-    """All ways to choose r elements of a vector, in its order, one a row; with repetitions if asked for."""
+    """All ways to choose r elements of a vector, in its order, one a row; with repetitions if asked for.
+
+    >>> graphc.combinations(graphc.tensor([1, 2, 3]))
+    tensor([[1, 2],
+            [1, 3],
+            [2, 3]])
+    """
     if input.ndim != 1:
         raise ShapeError(f"Expect a 1D vector, but got shape {list(input.shape)}")
     if r < 0:
@@ -78,7 +97,12 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 
 def block_diag(*tensors: Any) -> Tensor:
-    """A matrix with the matrices one after the other on its diagonal, and zeros beside them; vectors are rows."""
+    """A matrix with the matrices one after the other on its diagonal, and zeros beside them; vectors are rows.
+
+    >>> graphc.block_diag(graphc.ones(1, 2), graphc.ones(1, 1))
+    tensor([[1., 1., 0.],
+            [0., 0., 1.]])
+    """
     given = _listed(tensors)
     for i, x in enumerate(given):
         if x.ndim > 2:
@@ -98,7 +122,11 @@ def block_diag(*tensors: Any) -> Tensor:
 
 
 def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, ...]:
-    """The places in a tensor of a shape that places in its flattened elements are, a tensor a dimension."""
+    """The places in a tensor of a shape that places in its flattened elements are, a tensor a dimension.
+
+    >>> graphc.unravel_index(graphc.tensor([5]), (2, 3))
+    (tensor([1]), tensor([2]))
+    """
     if indices.dtype.kind not in ("int", "uint"):
         raise ArgumentTypeError(f"expected 'indices' to be integer dtype, but got {indices.dtype.name}")
     lengths = sizes((shape,), "shape") if isinstance(shape, (tuple, list)) else (shape,)

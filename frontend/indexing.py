@@ -34,7 +34,14 @@ METHODS = """
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
-    """`input` where the condition holds and `other` elsewhere; of a condition alone, the places where it holds."""
+    """`input` where the condition holds and `other` elsewhere, tensors or numbers of shapes that broadcast; of a condition
+    alone, the places where it holds, one tensor a dimension.
+
+    >>> graphc.where(graphc.tensor([True, False]), graphc.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 0.])
+    >>> graphc.where(graphc.tensor([False, True]))
+    (tensor([1]),)
+    """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
     return choose(condition, input, other)
@@ -44,6 +51,10 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The places of the elements that are not zero: one row a place, or a tuple of one tensor a dimension.
 
     How many there are depends on the numbers, so this cannot be traced; see `nonzero_static`.
+
+    >>> graphc.nonzero(graphc.tensor([[0, 1], [2, 0]]))
+    tensor([[0, 1],
+            [1, 0]])
     """
     found = nonzero_places(input)
     if as_tuple:
@@ -53,12 +64,23 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 def argwhere(input: Tensor) -> Tensor:
-    """The places of the elements that are not zero, one row a place."""
+    """The places of the elements that are not zero, one row a place.
+
+    >>> graphc.argwhere(graphc.tensor([0, 3, 4]))
+    tensor([[1],
+            [2]])
+    """
     return nonzero(input)
 
 
 def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
-    """The first `size` places of elements that are not zero, one row a place; rows of `fill_value` where there are fewer."""
+    """The first `size` places of elements that are not zero, one row a place; rows of `fill_value` where there are fewer.
+
+    >>> graphc.nonzero_static(graphc.tensor([0, 3, 4]), size=3)
+    tensor([[ 1],
+            [ 2],
+            [-1]])
+    """
     if size < 0:
         raise GraphcError("nonzero_static: 'size' must be an non-negative integer", got=str(size))
     shape = tuple(input._data.shape)
@@ -106,7 +128,12 @@ def along(index: Tensor, at: int, shape: Any) -> Tensor:
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The rows (along `dim`) that an integer vector lists, in its order, as a copy."""
+    """The rows (along `dim`) that an integer vector lists, in its order, as a copy. An index out of range is an error.
+
+    >>> graphc.index_select(graphc.tensor([[1, 2], [3, 4], [5, 6]]), 0, graphc.tensor([2, 0]))
+    tensor([[5, 6],
+            [1, 2]])
+    """
     at = axis(dim, input.ndim)
     if index.ndim > 1:
         raise DimError("index_select(): Index is supposed to be a vector", got=f"{index.ndim} dimensions")
@@ -144,7 +171,12 @@ def _lifted(value: Any) -> Any:
 
 @flat_scalars
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
-    """out[i][j] = input[index[i][j]][j] along dimension 0, and so on."""
+    """out[i][j] = input[index[i][j]][j] along dimension 0, and so on; the result has the shape of `index`.
+
+    >>> graphc.gather(graphc.tensor([[1, 2], [3, 4]]), 1, graphc.tensor([[1], [0]]))
+    tensor([[2],
+            [3]])
+    """
     at = axis(dim, input.ndim)
     if 0 in index._data.shape:
         return without_slope(zeros(tuple(index._data.shape), dtype=input.dtype), (input,), "Gather")
@@ -160,7 +192,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """`gather`, with the other dimensions stretched to each other; of the flattened tensor without `dim`."""
+    """`gather`, with the other dimensions stretched to each other; of the flattened tensor without `dim`.
+
+    >>> x = graphc.tensor([[3, 1, 2]])
+    >>> graphc.take_along_dim(x, x.argsort(1), 1)
+    tensor([[1, 2, 3]])
+    """
     if indices.dtype is not int64:
         raise DTypeError(f"graphc.take_along_dim(): dtype of indices should be Long but got {indices.dtype.name}")
     if dim is None:
@@ -192,14 +229,22 @@ def check_flat_index(function: str, input: Tensor, index: Tensor) -> Tensor:
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
-    """The elements of the flattened tensor at the places of an index tensor, in its shape."""
+    """The elements of the flattened tensor at the places of an index tensor, in its shape.
+
+    >>> graphc.take(graphc.tensor([[1, 2], [3, 4]]), graphc.tensor([0, 3]))
+    tensor([1, 4])
+    """
     places = check_flat_index("take", input, index)
     picked = emit(ops.gather, (reshape(input, (-1,)), reshape(places, (-1,))), {"axis": 0})
     return named(reshape(picked, index._data.shape), "Take")
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements where the mask is True, as a vector. How many there are depends on the mask: this cannot be traced."""
+    """The elements where the mask is True, as a vector. How many there are depends on the mask: this cannot be traced.
+
+    >>> graphc.masked_select(graphc.tensor([1, 2, 3]), graphc.tensor([True, False, True]))
+    tensor([1, 3])
+    """
     if mask.dtype is not bool_:
         raise DTypeError("masked_select: expected BoolTensor for mask", got=mask.dtype.name)
     shape = broadcast_indices([input._data.shape, mask._data.shape])
@@ -212,6 +257,11 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
 
     Given a vector of counts alone: the place of each count, that often. A vector can be traced where `output_size` says
     how many elements there will be.
+
+    >>> graphc.repeat_interleave(graphc.tensor([1, 2]), 2)
+    tensor([1, 1, 2, 2])
+    >>> graphc.repeat_interleave(graphc.tensor([1, 2]), graphc.tensor([1, 3]))
+    tensor([1, 2, 2, 2])
     """
     if repeats is None:
         if input.dtype not in (int32, int64):

@@ -242,7 +242,12 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
 
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrite the tensor with another one's elements, or a number, stretched to its shape and converted to its dtype."""
+    """Overwrite the tensor with another one's elements, or a number, stretched to its shape and converted to its dtype.
+
+    >>> graphc.zeros(2, 2).copy_(graphc.tensor([1, 2]))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
     refuse(self)
     if isinstance(src, (bool, int, float, complex)):
         src = _one(src, self.dtype)
@@ -252,13 +257,21 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
-    """Overwrite every element with one number."""
+    """Overwrite every element with one number.
+
+    >>> graphc.zeros(2).fill_(3)
+    tensor([3., 3.])
+    """
     refuse(self)
     return assign(self, _one(value, self.dtype))
 
 
 def fill(input: Tensor, value: Any) -> Tensor:
-    """One number everywhere, in the input's shape and dtype."""
+    """One number everywhere, in the input's shape and dtype.
+
+    >>> graphc.fill(graphc.zeros(2), 3)
+    tensor([3., 3.])
+    """
     shape = tuple(input._data.shape)
     every = ops.full(TensorType(bool_, shape), True, like=Tensor)
     return named(where(every, _one(value, input.dtype), input), "Fill")
@@ -277,12 +290,21 @@ def _one(value: Any, dtype: DType) -> Tensor:
 
 
 def zero_(self: Tensor) -> Tensor:
-    """Overwrite every element with zero."""
+    """Overwrite every element with zero.
+
+    >>> graphc.ones(2).zero_()
+    tensor([0., 0.])
+    """
     return fill_(self, 0)
 
 
 def detach_(self: Tensor) -> Tensor:
-    """Take the tensor itself out of the graph."""
+    """Take the tensor itself out of the graph.
+
+    >>> x = graphc.ones(2, requires_grad=True) * 2
+    >>> x.detach_().requires_grad
+    False
+    """
     if self._is_view() and self._meta is not None and self._meta.view is not None and self._meta.view.tracked:
         raise AutogradError("Can't detach views in-place. Use detach() instead")
     self._node = None
@@ -310,7 +332,11 @@ def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 
 
 def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
-    """Put a Python function of each element in its place. It is called once an element: slow, and outside of all graphs."""
+    """Put a Python function of each element in its place. It is called once an element: slow, and outside of all graphs.
+
+    >>> graphc.tensor([1.0, 2.0]).apply_(lambda v: v * 10)
+    tensor([10., 20.])
+    """
     refuse(self)
     array = self._array("apply_()")
     for place in np.ndindex(array.shape):
@@ -320,7 +346,11 @@ def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
 
 
 def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
-    """Put a Python function of each element and that of another tensor, stretched to the shape, in its place."""
+    """Put a Python function of each element and that of another tensor, stretched to the shape, in its place.
+
+    >>> graphc.tensor([1.0, 2.0]).map_(graphc.tensor([3.0, 4.0]), lambda a, b: a * b)
+    tensor([3., 8.])
+    """
     refuse(self)
     array = self._array("map_()")
     other = np.broadcast_to(tensor._array("map_()"), array.shape)
@@ -331,7 +361,12 @@ def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> T
 
 
 def resize_(self: Tensor, *sizes: Any, memory_format: object = None) -> Tensor:
-    """Give the tensor another shape: its elements in their order, cut off or followed by ones that mean nothing."""
+    """Give the tensor another shape: its elements in their order, cut off or followed by ones that mean nothing.
+
+    >>> graphc.tensor([1, 2, 3, 4]).resize_(2, 1)
+    tensor([[1],
+            [2]])
+    """
     shape = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     if self.requires_grad:
         raise AutogradError("cannot resize variables that require grad", hint="resize x.detach()")

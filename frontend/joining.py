@@ -34,7 +34,11 @@ def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along a dimension; the other sizes have to agree."""
+    """The tensors one after the other along a dimension; the other sizes have to agree.
+
+    >>> graphc.cat([graphc.tensor([[1, 2]]), graphc.tensor([[3, 4]])], dim=1)
+    tensor([[1, 2, 3, 4]])
+    """
     given = _sequence(tensors, "cat")
     dtype = promoted(*given)
     # a vector without elements fits everywhere, as in PyTorch
@@ -58,7 +62,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new dimension."""
+    """Tensors of one shape along a new dimension.
+
+    >>> graphc.stack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
     given = _sequence(tensors, "stack")
     for i, x in enumerate(given):
         if x._data.shape != given[0]._data.shape:
@@ -69,19 +78,31 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Numbers as vectors of one element."""
+    """Numbers as vectors of one element.
+
+    >>> graphc.atleast_1d(graphc.tensor(5.0))
+    tensor([5.])
+    """
     out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
 def atleast_2d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Numbers and vectors as matrices of one row."""
+    """Numbers and vectors as matrices of one row.
+
+    >>> graphc.atleast_2d(graphc.tensor([1, 2]))
+    tensor([[1, 2]])
+    """
     out = tuple(map(_as_matrix, _several(tensors)))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
 def atleast_3d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Numbers, vectors and matrices with three dimensions: a vector lies along the second, a matrix along the first two."""
+    """Numbers, vectors and matrices with three dimensions: a vector lies along the second, a matrix along the first two.
+
+    >>> graphc.atleast_3d(graphc.tensor([1, 2])).shape
+    graphc.Size([1, 2, 1])
+    """
     out = tuple(map(_as_block, _several(tensors)))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
@@ -104,28 +125,51 @@ def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Side by side: along dimension 1, vectors along their only one."""
+    """Side by side: along dimension 1, vectors along their only one.
+
+    >>> graphc.hstack([graphc.tensor([1, 2]), graphc.tensor([3])])
+    tensor([1, 2, 3])
+    """
     given = [x if x._data.shape else reshape(x, (1,)) for x in _sequence(tensors, "hstack")]
     return cat(given, 0 if given[0].ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    """One below the other; vectors become rows."""
+    """One below the other; vectors become rows.
+
+    >>> graphc.vstack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
     return cat([_as_matrix(x) for x in _sequence(tensors, "vstack")], 0)
 
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Along dimension 2."""
+    """One behind the other, along dimension 2.
+
+    >>> graphc.dstack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
+    tensor([[[1, 3],
+             [2, 4]]])
+    """
     return cat([_as_block(x) for x in _sequence(tensors, "dstack")], 2)
 
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Vectors as columns, beside the columns of matrices."""
+    """Vectors as columns, beside the columns of matrices.
+
+    >>> graphc.column_stack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
+    tensor([[1, 3],
+            [2, 4]])
+    """
     return hstack([reshape(x, (x.numel(), 1)) if x.ndim <= 1 else x for x in _sequence(tensors, "column_stack")])
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """Elements moved on along the dimensions; what leaves at the end comes in at the start."""
+    """Elements moved on along the dimensions; what leaves at the end comes in at the start.
+
+    >>> graphc.roll(graphc.arange(5), 2)
+    tensor([3, 4, 0, 1, 2])
+    """
     steps = [shifts] if isinstance(shifts, int) else list(shifts)
     along = [] if dims is None else [dims] if isinstance(dims, int) else list(dims)
     if not steps:

@@ -27,59 +27,103 @@ ALIASES = {
 
 
 def eq(input: Tensor, other: Operand) -> Tensor:
-    """input == other, for each element."""
+    """input == other, for each element.
+
+    >>> graphc.eq(graphc.tensor([1, 2]), graphc.tensor([1, 3]))
+    tensor([ True, False])
+    """
     return emit(ops.eq, (input, other), {})
 
 
 def ne(input: Tensor, other: Operand) -> Tensor:
-    """input != other, for each element."""
+    """input != other, for each element.
+
+    >>> graphc.ne(graphc.tensor([1, 2]), graphc.tensor([1, 3]))
+    tensor([False,  True])
+    """
     return emit(ops.ne, (input, other), {})
 
 
 def lt(input: Tensor, other: Operand) -> Tensor:
-    """input < other, for each element."""
+    """input < other, for each element.
+
+    >>> graphc.lt(graphc.tensor([1, 2]), 2)
+    tensor([ True, False])
+    """
     return emit(ops.lt, (input, other), {})
 
 
 def le(input: Tensor, other: Operand) -> Tensor:
-    """input <= other, for each element."""
+    """input <= other, for each element.
+
+    >>> graphc.le(graphc.tensor([1, 2, 3]), 2)
+    tensor([ True,  True, False])
+    """
     return emit(ops.le, (input, other), {})
 
 
 def gt(input: Tensor, other: Operand) -> Tensor:
-    """input > other, for each element."""
+    """input > other, for each element.
+
+    >>> graphc.gt(graphc.tensor([1, 2, 3]), 2)
+    tensor([False, False,  True])
+    """
     return emit(ops.gt, (input, other), {})
 
 
 def ge(input: Tensor, other: Operand) -> Tensor:
-    """input >= other, for each element."""
+    """input >= other, for each element.
+
+    >>> graphc.ge(graphc.tensor([1, 2, 3]), 2)
+    tensor([False,  True,  True])
+    """
     return emit(ops.ge, (input, other), {})
 
 
 def isnan(input: Tensor) -> Tensor:
-    """Whether each element is not a number."""
+    """Whether each element is not a number.
+
+    >>> graphc.isnan(graphc.tensor([1.0, float("nan")]))
+    tensor([False,  True])
+    """
     return ne(input, input)
 
 
 def isinf(input: Tensor) -> Tensor:
-    """Whether each element is infinite; of a complex number, either part."""
+    """Whether each element is infinite; of a complex number, either part.
+
+    >>> graphc.isinf(graphc.tensor([1.0, float("-inf")]))
+    tensor([False,  True])
+    """
     return eq(abs(input), math.inf) if input.dtype.is_differentiable else ne(input, input)
 
 
 def isfinite(input: Tensor) -> Tensor:
-    """Whether each element is neither infinite nor nan; of a complex number, both parts."""
+    """Whether each element is neither infinite nor nan; of a complex number, both parts.
+
+    >>> graphc.isfinite(graphc.tensor([1.0, float("inf"), float("nan")]))
+    tensor([ True, False, False])
+    """
     if input.dtype.is_complex:
         return isfinite(emit(ops.real, (input,), {})) & isfinite(emit(ops.imag, (input,), {}))
     return lt(abs(input), math.inf) if input.dtype.is_floating_point else eq(input, input)
 
 
 def isposinf(input: Tensor) -> Tensor:
-    """Whether each element is positive infinity."""
+    """Whether each element is positive infinity.
+
+    >>> graphc.isposinf(graphc.tensor([float("inf"), float("-inf")]))
+    tensor([ True, False])
+    """
     return _equal_infinity("isposinf", input, math.inf)
 
 
 def isneginf(input: Tensor) -> Tensor:
-    """Whether each element is negative infinity."""
+    """Whether each element is negative infinity.
+
+    >>> graphc.isneginf(graphc.tensor([float("inf"), float("-inf")]))
+    tensor([False,  True])
+    """
     return _equal_infinity("isneginf", input, -math.inf)
 
 
@@ -90,14 +134,23 @@ def _equal_infinity(name: str, input: Tensor, infinity: float) -> Tensor:
 
 
 def isreal(input: Tensor) -> Tensor:
-    """Whether the imaginary part of each element is zero; true of all that is not complex."""
+    """Whether the imaginary part of each element is zero; true of all that is not complex.
+
+    >>> graphc.isreal(graphc.tensor([1 + 1j, 2 + 0j]))
+    tensor([False,  True])
+    """
     if input.dtype.is_complex:
         return eq(emit(ops.imag, (input,), {}), 0)
     return ops.full(TensorType(bool_, tuple(input._data.shape)), True, like=Tensor)
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether |input - other| <= atol + rtol * |other|, for each element."""
+    """Whether |input - other| <= atol + rtol * |other|, for each element; infinities are close to themselves, nan where
+    `equal_nan`.
+
+    >>> graphc.isclose(graphc.tensor([1.0, 2.0]), graphc.tensor([1.000001, 2.1]))
+    tensor([ True, False])
+    """
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value < 0:
             raise GraphcError(f"{name} must be greater than or equal to zero, but got {value}")
@@ -111,12 +164,20 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether all elements are close."""
+    """Whether all elements are close, as `isclose` says: a bool.
+
+    >>> graphc.allclose(graphc.tensor([1.0, 2.0]), graphc.tensor([1.000001, 2.0]))
+    True
+    """
     return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether shapes and all elements are equal."""
+    """Whether shapes and all elements are equal: a bool.
+
+    >>> graphc.equal(graphc.tensor([1, 2]), graphc.tensor([1, 2]))
+    True
+    """
     return input.shape == other.shape and bool((input == other).all())
 
 
@@ -125,50 +186,90 @@ def _truth(input: Operand) -> Any:
 
 
 def logical_and(input: Tensor, other: Tensor) -> Tensor:
-    """Whether both are nonzero."""
+    """Whether both are nonzero.
+
+    >>> graphc.logical_and(graphc.tensor([1, 0, 2]), graphc.tensor([1, 1, 0]))
+    tensor([ True, False, False])
+    """
     return emit(ops.bitwise_and, (_truth(input), _truth(other)), {})
 
 
 def logical_or(input: Tensor, other: Tensor) -> Tensor:
-    """Whether at least one is nonzero."""
+    """Whether at least one is nonzero.
+
+    >>> graphc.logical_or(graphc.tensor([1, 0, 0]), graphc.tensor([1, 1, 0]))
+    tensor([ True,  True, False])
+    """
     return emit(ops.bitwise_or, (_truth(input), _truth(other)), {})
 
 
 def logical_xor(input: Tensor, other: Tensor) -> Tensor:
-    """Whether exactly one is nonzero."""
+    """Whether exactly one is nonzero.
+
+    >>> graphc.logical_xor(graphc.tensor([1, 0, 2]), graphc.tensor([1, 1, 0]))
+    tensor([False,  True,  True])
+    """
     return emit(ops.bitwise_xor, (_truth(input), _truth(other)), {})
 
 
 def logical_not(input: Tensor) -> Tensor:
-    """Whether each element is zero."""
+    """Whether each element is zero.
+
+    >>> graphc.logical_not(graphc.tensor([1, 0]))
+    tensor([False,  True])
+    """
     return emit(ops.bitwise_not, (_truth(input),), {})
 
 
 def bitwise_and(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit and; logical and of bools."""
+    """Bit by bit and, of integers; logical and of bools. Floats are an error.
+
+    >>> graphc.bitwise_and(graphc.tensor([12]), graphc.tensor([10]))
+    tensor([8])
+    """
     return emit(ops.bitwise_and, (input, other), {})
 
 
 def bitwise_or(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit or; logical or of bools."""
+    """Bit by bit or, of integers; logical or of bools. Floats are an error.
+
+    >>> graphc.bitwise_or(graphc.tensor([12]), graphc.tensor([10]))
+    tensor([14])
+    """
     return emit(ops.bitwise_or, (input, other), {})
 
 
 def bitwise_xor(input: Operand, other: Operand) -> Tensor:
-    """Bit by bit exclusive or."""
+    """Bit by bit exclusive or, of integers and bools. Floats are an error.
+
+    >>> graphc.bitwise_xor(graphc.tensor([12]), graphc.tensor([10]))
+    tensor([6])
+    """
     return emit(ops.bitwise_xor, (input, other), {})
 
 
 def bitwise_not(input: Tensor) -> Tensor:
-    """Every bit turned; logical not of bools."""
+    """Every bit turned, of integers; logical not of bools. Floats are an error.
+
+    >>> graphc.bitwise_not(graphc.tensor([0, 5]))
+    tensor([-1, -6])
+    """
     return emit(ops.bitwise_not, (input,), {})
 
 
 def bitwise_left_shift(input: Operand, other: Operand) -> Tensor:
-    """input * 2 ** other."""
+    """input * 2 ** other.
+
+    >>> graphc.bitwise_left_shift(graphc.tensor([1, 3]), 2)
+    tensor([ 4, 12])
+    """
     return emit(ops.shift_left, (input, other), {})
 
 
 def bitwise_right_shift(input: Operand, other: Operand) -> Tensor:
-    """input // 2 ** other."""
+    """input // 2 ** other.
+
+    >>> graphc.bitwise_right_shift(graphc.tensor([8, -8]), 2)
+    tensor([ 2, -2])
+    """
     return emit(ops.shift_right, (input, other), {})

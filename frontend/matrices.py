@@ -38,6 +38,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The product of matrices, of batches of them (which stretch to each other), or of vectors.
 
     A vector on the left is a row, one on the right a column; its dimension is dropped from the result.
+
+    >>> graphc.matmul(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), graphc.tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    >>> graphc.matmul(graphc.ones(5, 2, 3), graphc.ones(3, 4)).shape
+    graphc.Size([5, 2, 4])
     """
     if mode.autocast is not None:
         input, other = lowered(input, mode.autocast), lowered(other, mode.autocast)
@@ -68,7 +73,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The product of two matrices."""
+    """The product of two matrices, [N, K] and [K, M]: [N, M]. ShapeError for anything else.
+
+    >>> graphc.mm(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0], [4.0]]))
+    tensor([[11.]])
+    """
     if len(input._data.shape) != 2:
         raise GraphcError("self must be a matrix", got=str(list(input.shape)))
     if len(mat2._data.shape) != 2:
@@ -79,7 +88,11 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The products of two equally long stacks of matrices."""
+    """The products of two equally long stacks of matrices, [B, N, K] and [B, K, M]: [B, N, M].
+
+    >>> graphc.bmm(graphc.ones(2, 1, 3), graphc.ones(2, 3, 4)).shape
+    graphc.Size([2, 1, 4])
+    """
     for name, x in (("batch1", input), ("batch2", mat2)):
         if len(x._data.shape) != 3:
             raise GraphcError(f"{name} must be a 3D tensor", got=str(list(x.shape)))
@@ -93,7 +106,11 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 def mv(input: Tensor, vec: Tensor) -> Tensor:
-    """The product of a matrix and a vector."""
+    """The product of a matrix [N, K] and a vector [K]: [N].
+
+    >>> graphc.mv(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), graphc.tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    """
     if len(input._data.shape) != 2 or len(vec._data.shape) != 1:
         raise GraphcError(f"vector + matrix @ vector expected, got 1, {input.dim()}, {vec.dim()}")
     if input._data.shape[1] != vec._data.shape[0]:
@@ -103,7 +120,11 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """The sum of the products of two vectors' elements."""
+    """The sum of the products of two vectors' elements.
+
+    >>> graphc.dot(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
+    tensor(11.)
+    """
     a, b = input._data.shape, tensor._data.shape
     if len(a) != 1 or len(b) != 1:
         raise GraphcError(f"1D tensors expected, but got {len(a)}D and {len(b)}D tensors")
@@ -118,19 +139,32 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
-    """The sum of the products of one vector's conjugates with the other's elements."""
+    """The sum of the products of one vector's conjugates with the other's elements.
+
+    >>> graphc.vdot(graphc.tensor([1j]), graphc.tensor([1j]))
+    tensor(1.+0.j)
+    """
     return dot(ops.conjugate(input), other)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
-    """The products of every element of one vector with every one of another."""
+    """The products of every element of one vector with every one of another.
+
+    >>> graphc.outer(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
+    tensor([[3., 4.],
+            [6., 8.]])
+    """
     if len(input._data.shape) != 1 or len(vec2._data.shape) != 1:
         raise GraphcError(f"outer: Expected 1-D arguments, but got {input.dim()}D and {vec2.dim()}D")
     return reshape(input, (-1, 1)) * reshape(vec2, (1, -1))
 
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
-    """The products summed over the last dimensions of both."""
+    """The products summed over the last dimensions of both.
+
+    >>> graphc.inner(graphc.tensor([1.0, 2.0]), graphc.tensor([[3.0, 4.0], [5.0, 6.0]]))
+    tensor([11., 17.])
+    """
     if not input._data.shape or not other._data.shape:
         return input * other
     if input._data.shape[-1] != other._data.shape[-1]:
@@ -140,7 +174,11 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
-    """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists."""
+    """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists.
+
+    >>> graphc.tensordot(graphc.ones(2, 3, 4), graphc.ones(4, 3), dims=([1, 2], [1, 0]))
+    tensor([12., 12.])
+    """
     if mode.autocast is not None:
         a, b = lowered(a, mode.autocast), lowered(b, mode.autocast)
     if isinstance(dims, Tensor):
@@ -200,33 +238,60 @@ def _added(name: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> 
 
 @composite
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * mat1 @ mat2."""
+    """beta * input + alpha * mat1 @ mat2.
+
+    >>> graphc.addmm(graphc.ones(1, 1), graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0], [4.0]]), beta=10)
+    tensor([[21.]])
+    """
     return _plus("Addmm", input, mm, mat1, mat2, beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * mat @ vec."""
+    """beta * input + alpha * mat @ vec.
+
+    >>> graphc.addmv(graphc.zeros(1), graphc.tensor([[1.0, 2.0]]), graphc.tensor([3.0, 4.0]), alpha=2)
+    tensor([22.])
+    """
     return _plus("Addmv", input, mv, mat, vec, beta, alpha)
 
 
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * outer(vec1, vec2)."""
+    """beta * input + alpha * outer(vec1, vec2).
+
+    >>> graphc.addr(graphc.ones(2, 2), graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
+    tensor([[4., 5.],
+            [7., 9.]])
+    """
     return _plus("Addr", input, outer, vec1, vec2, beta, alpha)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * batch1 @ batch2, matrix by matrix."""
+    """beta * input + alpha * batch1 @ batch2, matrix by matrix.
+
+    >>> graphc.baddbmm(graphc.zeros(2, 1, 1), graphc.ones(2, 1, 3), graphc.ones(2, 3, 1))
+    tensor([[[3.]],
+    <BLANKLINE>
+            [[3.]]])
+    """
     return _plus("Baddbmm", input, bmm, batch1, batch2, beta, alpha)
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
+    """beta * input + alpha * the sum of batch1 @ batch2 over the batch.
+
+    >>> graphc.addbmm(graphc.zeros(1, 1), graphc.ones(2, 1, 3), graphc.ones(2, 3, 1))
+    tensor([[6.]])
+    """
     return _plus("Addbmm", input, lambda x, y: sum(bmm(x, y), 0), batch1, batch2, beta, alpha)
 
 
 @full_precision
 def trace(input: Tensor) -> Tensor:
-    """The sum of the elements on the diagonal of a matrix."""
+    """The sum of the elements on the diagonal of a matrix.
+
+    >>> graphc.trace(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor(5.)
+    """
     if len(input._data.shape) != 2:
         raise GraphcError(f"trace: expected a matrix, but got tensor with dim {input.dim()}")
     rows, columns = input._data.shape
@@ -235,7 +300,11 @@ def trace(input: Tensor) -> Tensor:
 
 @composite
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input @ weight.T + bias, over the last dimension of the input."""
+    """input @ weight.T + bias, over the last dimension of the input: [..., I], [O, I] and [O] give [..., O].
+
+    >>> F.linear(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0, 4.0]]), graphc.tensor([0.5]))
+    tensor([[11.5000]])
+    """
     if len(weight._data.shape) == 1:
         out = matmul(input, weight)
     else:
@@ -248,7 +317,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input1 @ weight[k] @ input2 + bias[k] over the last dimensions, for each k of weight [K, I, J]: [..., K]."""
+    """input1 @ weight[k] @ input2 + bias[k] over the last dimensions, for each k of weight [K, I, J]: [..., K].
+
+    >>> F.bilinear(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0, 4.0]]), graphc.ones(1, 2, 2))
+    tensor([[21.]])
+    """
     left, right, (outputs, rows, columns) = input1._data.shape, input2._data.shape, weight._data.shape
     if len(left) != len(right):
         raise ShapeError(f"bilinear(): input dimensions do not match: got {len(left)} and {len(right)}")

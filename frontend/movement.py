@@ -74,7 +74,13 @@ def _filled(input: Tensor, shape: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
-    """The elements in row-major order as a tensor of another shape; a view where the memory allows it, else a copy."""
+    """The elements in row-major order as a tensor of another shape, in which one size may be -1; a view where the memory
+    allows it, else a copy. ShapeError where the sizes do not multiply to the number of elements.
+
+    >>> graphc.reshape(graphc.arange(6), (2, -1))
+    tensor([[0, 1, 2],
+            [3, 4, 5]])
+    """
     return _viewed(input, {"shape": _filled(input, sizes(args if shape is None else (shape,)))})
 
 
@@ -83,7 +89,14 @@ def _reshape(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
 
 
 def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
-    """`reshape`, but an error where it would have to copy. Given a dtype, the memory read as that dtype."""
+    """`reshape`, but an error where it would have to copy. Given a dtype, the memory read as that dtype.
+
+    >>> graphc.arange(6).view(2, 3)
+    tensor([[0, 1, 2],
+            [3, 4, 5]])
+    >>> graphc.tensor([1.0]).view(graphc.int32)
+    tensor([1065353216], dtype=graphc.int32)
+    """
     if len(args) == 1 and isinstance(args[0], DType):
         return _reinterpreted(input, args[0])
     wanted = _filled(input, sizes(args if size is None else (size,)))
@@ -114,17 +127,31 @@ def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
-    """`view` with the shape of `other`."""
+    """`view` with the shape of `other`.
+
+    >>> graphc.arange(4).view_as(graphc.zeros(2, 2))
+    tensor([[0, 1],
+            [2, 3]])
+    """
     return view(input, other.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
-    """`reshape` with the shape of `other`."""
+    """`reshape` with the shape of `other`.
+
+    >>> graphc.arange(4).reshape_as(graphc.zeros(2, 2))
+    tensor([[0, 1],
+            [2, 3]])
+    """
     return reshape(input, other.shape)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The dimensions from `start_dim` to `end_dim` as one."""
+    """The dimensions from `start_dim` to `end_dim` as one.
+
+    >>> graphc.flatten(graphc.zeros(2, 3, 4), start_dim=1).shape
+    graphc.Size([2, 12])
+    """
     shape = input._data.shape
     start, end = axis(start_dim, len(shape)), axis(end_dim, len(shape))
     if not shape:
@@ -137,7 +164,11 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
-    """One dimension as several; one of the sizes may be -1."""
+    """One dimension as several; one of the sizes may be -1.
+
+    >>> graphc.unflatten(graphc.zeros(2, 12), 1, (3, -1)).shape
+    graphc.Size([2, 3, 4])
+    """
     shape = input._data.shape
     at = axis(dim, len(shape))
     parts = tuple(sizes)
@@ -155,7 +186,11 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 def ravel(input: Tensor) -> Tensor:
-    """All elements in one dimension."""
+    """All elements in one dimension, in row-major order; a view where the memory allows it.
+
+    >>> graphc.ravel(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([1, 2, 3, 4])
+    """
     return reshape(input, (-1,))
 
 
@@ -167,7 +202,11 @@ def _listed(given: tuple[Any, ...], named_: Any) -> Any:
 
 
 def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """The dimensions in another order."""
+    """The dimensions in another order, as a view.
+
+    >>> graphc.permute(graphc.zeros(2, 3, 4), (2, 0, 1)).shape
+    graphc.Size([4, 2, 3])
+    """
     return _permuted(input, _order(len(input._data.shape), *_listed(args, dims)))
 
 
@@ -194,12 +233,23 @@ def _exchanged(ndim: int, first: Any, second: Any) -> dict[str, Any]:
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two dimensions exchanged."""
+    """Two dimensions exchanged, as a view.
+
+    >>> graphc.transpose(graphc.tensor([[1, 2], [3, 4]]), 0, 1)
+    tensor([[1, 3],
+            [2, 4]])
+    """
     return _transposed(input, _exchanged(len(input._data.shape), dim0, dim1))
 
 
 def t(input: Tensor) -> Tensor:
-    """The transpose of a matrix; vectors and numbers as they are."""
+    """The transpose of a matrix, as a view; vectors and numbers as they are. More dimensions are an error.
+
+    >>> graphc.t(graphc.tensor([[1, 2, 3]]))
+    tensor([[1],
+            [2],
+            [3]])
+    """
     ndim = len(input._data.shape)
     if ndim > 2:
         raise GraphcError(f"t() expects a tensor with <= 2 dimensions, but self is {ndim}D")
@@ -207,7 +257,11 @@ def t(input: Tensor) -> Tensor:
 
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """Dimensions moved to other places; the rest keep their order."""
+    """Dimensions moved to other places; the rest keep their order.
+
+    >>> graphc.movedim(graphc.zeros(2, 3, 4), 0, -1).shape
+    graphc.Size([3, 4, 2])
+    """
     ndim = len(input._data.shape)
     given = [source] if isinstance(source, int) else list(source)
     wanted = [destination] if isinstance(destination, int) else list(destination)
@@ -228,7 +282,11 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 
 def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None) -> Tensor:
-    """Without the dimensions of size 1, or without `dim` if its size is 1."""
+    """Without the dimensions of size 1, or without `dim` if its size is 1; a view.
+
+    >>> graphc.squeeze(graphc.zeros(1, 3, 1)).shape
+    graphc.Size([3])
+    """
     shape = input._data.shape
     if dim is None:
         chosen = range(len(shape))
@@ -239,7 +297,11 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None)
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
-    """With a dimension of size 1 put in at `dim`."""
+    """With a dimension of size 1 put in at `dim`; a view.
+
+    >>> graphc.unsqueeze(graphc.zeros(3), 0).shape
+    graphc.Size([1, 3])
+    """
     shape = input._data.shape
     count = len(shape) + 1
     at = axis(dim, count)
@@ -247,7 +309,12 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
-    """Dimensions of size 1 stretched without a copy; -1 keeps a size, new dimensions come in front."""
+    """Dimensions of size 1 stretched without a copy; -1 keeps a size, new dimensions come in front.
+
+    >>> graphc.tensor([[1], [2]]).expand(-1, 3)
+    tensor([[1, 1, 1],
+            [2, 2, 2]])
+    """
     wanted = sizes(args if size is None else (size,))
     shape = input._data.shape
     extra = len(wanted) - len(shape)
@@ -278,29 +345,54 @@ def _stretches(size: Any, to: Any) -> bool:
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
-    """Stretched to the shape of `other`."""
+    """Stretched to the shape of `other`.
+
+    >>> graphc.tensor([[1], [2]]).expand_as(graphc.zeros(2, 3))
+    tensor([[1, 1, 1],
+            [2, 2, 2]])
+    """
     return expand(input, other.shape)
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
-    """Stretched to a shape."""
+    """Stretched to a shape without a copy. ShapeError where it does not fit.
+
+    >>> graphc.broadcast_to(graphc.tensor([1, 2]), (2, 2))
+    tensor([[1, 2],
+            [1, 2]])
+    """
     return expand(input, size)
 
 
 def broadcast_shapes(*shapes: Any) -> Any:
-    """The shape that all the shapes stretch to."""
+    """The shape that all the shapes stretch to. ShapeError where there is none.
+
+    >>> graphc.broadcast_shapes((2, 1), (3,))
+    graphc.Size([2, 3])
+    """
     return Size(common_shape(*(sizes((s,)) for s in shapes)))
 
 
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
-    """The tensors stretched to one shape."""
+    """The tensors stretched to one shape.
+
+    >>> a, b = graphc.broadcast_tensors(graphc.zeros(2, 1), graphc.zeros(3))
+    >>> a.shape, b.shape
+    (graphc.Size([2, 3]), graphc.Size([2, 3]))
+    """
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
     shape = broadcast_shapes(*(x.shape for x in given))
     return tuple(expand(x, shape) for x in given)
 
 
 def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
-    """A copy that the gradient flows through."""
+    """A copy that the gradient flows through.
+
+    >>> x = graphc.tensor([1.0, 2.0])
+    >>> y = graphc.clone(x).zero_()
+    >>> x
+    tensor([1., 2.])
+    """
     if memory_format is not None and not input.is_contiguous(memory_format):
         return contiguous(input, memory_format)
     data = input._data
@@ -310,7 +402,11 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
 
 
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
-    """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does."""
+    """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does.
+
+    >>> graphc.zeros(2, 3).t().contiguous().is_contiguous()
+    True
+    """
     data = input._data
     if memory_format is None and type(data) is np.ndarray and data.flags.c_contiguous:
         return input
@@ -332,7 +428,12 @@ def _copied(input: Tensor) -> Tensor:
 
 
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """A copy in reversed order along the dimensions."""
+    """A copy in reversed order along the dimensions.
+
+    >>> graphc.flip(graphc.tensor([[1, 2], [3, 4]]), (0, 1))
+    tensor([[4, 3],
+            [2, 1]])
+    """
     chosen = _listed(args, dims)
     found = tuple(axis(d, len(input._data.shape)) for d in chosen)
     check_distinct(found)
@@ -342,21 +443,36 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 
 
 def fliplr(input: Tensor) -> Tensor:
-    """Flipped left to right, along dimension 1."""
+    """Flipped left to right, along dimension 1.
+
+    >>> graphc.fliplr(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([[2, 1],
+            [4, 3]])
+    """
     if len(input._data.shape) < 2:
         raise GraphcError("Input must be >= 2-d.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
-    """Flipped upside down, along dimension 0."""
+    """Flipped upside down, along dimension 0.
+
+    >>> graphc.flipud(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([[3, 4],
+            [1, 2]])
+    """
     if not input._data.shape:
         raise GraphcError("Input must be >= 1-d.")
     return flip(input, 0)
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """A copy turned by k times 90 degrees, from the first towards the second of two dimensions."""
+    """A copy turned by k times 90 degrees, from the first towards the second of two dimensions.
+
+    >>> graphc.rot90(graphc.tensor([[1, 2], [3, 4]]))
+    tensor([[2, 4],
+            [1, 3]])
+    """
     ndim = len(input._data.shape)
     if len(dims) != 2:
         raise GraphcError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
@@ -374,7 +490,11 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
-    """The `length` elements from `start` along a dimension, as a view; in a trace, from a `start` that is a tensor, a copy."""
+    """The `length` elements from `start` along a dimension, as a view; in a trace, from a `start` that is a tensor, a copy.
+
+    >>> graphc.narrow(graphc.arange(6), 0, 2, 3)
+    tensor([2, 3, 4])
+    """
     shape = input._data.shape
     if not shape:
         raise GraphcError("narrow() cannot be applied to a 0-dim tensor.")
@@ -396,7 +516,11 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
 
 
 def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A copy of the `length` elements from `start` along a dimension."""
+    """A copy of the `length` elements from `start` along a dimension.
+
+    >>> graphc.narrow_copy(graphc.arange(6), 0, 2, 3)
+    tensor([2, 3, 4])
+    """
     return clone(narrow(input, dim, start, length))
 
 
@@ -410,7 +534,11 @@ def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """The element at `index` along a dimension, which is dropped; a view."""
+    """The element at `index` along a dimension, which is dropped; a view.
+
+    >>> graphc.select(graphc.tensor([[1, 2], [3, 4]]), 0, 1)
+    tensor([3, 4])
+    """
     shape = input._data.shape
     if not shape:
         raise DimError("select() cannot be applied to a 0-dim tensor.")
@@ -424,7 +552,13 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """All windows of `size` elements, `step` apart, along a dimension; the window's own dimension comes last."""
+    """All windows of `size` elements, `step` apart, along a dimension; the window's own dimension comes last.
+
+    >>> graphc.arange(5).unfold(0, 3, 1)
+    tensor([[0, 1, 2],
+            [1, 2, 3],
+            [2, 3, 4]])
+    """
     shape = input._data.shape
     at = axis(dimension, len(shape))
     if not shape:
@@ -435,7 +569,12 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
-    """The tensor set side by side, so many times along each dimension."""
+    """The tensor set side by side, so many times along each dimension.
+
+    >>> graphc.tensor([1, 2]).repeat(2, 2)
+    tensor([[1, 2, 1, 2],
+            [1, 2, 1, 2]])
+    """
     if not args and repeats is None:
         raise ArgumentTypeError('repeat() missing 1 required positional arguments: "repeats"')
     times = sizes(args if repeats is None else (repeats,), "repeats")
@@ -452,7 +591,11 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
 
 
 def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """`repeat`, where missing times count as 1 in front."""
+    """`repeat`, where missing times count as 1 in front.
+
+    >>> graphc.tile(graphc.tensor([1, 2]), (2,))
+    tensor([1, 2, 1, 2])
+    """
     times = sizes(args if dims is None else (dims,), "dims")
     return repeat(input, (1,) * (len(input._data.shape) - len(times)) + times)
 
@@ -462,6 +605,10 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     memory, and that of the tensor unless given.
 
     Tensors that are not contiguous are views themselves: the memory is then that of the tensor they were taken from.
+
+    >>> graphc.as_strided(graphc.arange(6), (2, 2), (3, 1), 1)
+    tensor([[1, 2],
+            [4, 5]])
     """
     shape, strides = sizes((size,), "size"), sizes((stride,), "stride")
     if len(shape) != len(strides):
@@ -486,10 +633,19 @@ def _reach(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int
 
 
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
-    """Two dimensions exchanged."""
+    """Two dimensions exchanged, as a view: NumPy's name of `transpose`.
+
+    >>> graphc.swapaxes(graphc.zeros(2, 3, 4), 0, 2).shape
+    graphc.Size([4, 3, 2])
+    """
     return transpose(input, axis0, axis1)
 
 
 def adjoint(input: Tensor) -> Tensor:
-    """The last two dimensions exchanged, and the conjugate of complex numbers."""
+    """The last two dimensions exchanged, and the conjugate of complex numbers.
+
+    >>> graphc.adjoint(graphc.tensor([[1 + 1j, 2 + 0j]]))
+    tensor([[1.-1.j],
+            [2.-0.j]])
+    """
     return ops.conjugate(transpose(input, -2, -1))

@@ -67,7 +67,12 @@ def as_one_dtype(*operands: Operand) -> list[Any]:
 
 
 def add(input: Operand, other: Operand, *more: Operand, alpha: Number = 1) -> Tensor:
-    """input + alpha * other."""
+    """input + alpha * other, element by element, of shapes that broadcast and dtypes that are promoted.
+
+    >>> graphc.add(graphc.tensor([1.0, 2.0]), graphc.tensor([[10.0], [20.0]]), alpha=2)
+    tensor([[21., 22.],
+            [41., 42.]])
+    """
     if more:  # the order of old: add(input, alpha, other)
         other, alpha = more[0], other  # type: ignore[assignment]
     if alpha != 1 or alpha is True:
@@ -76,7 +81,11 @@ def add(input: Operand, other: Operand, *more: Operand, alpha: Number = 1) -> Te
 
 
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
-    """input - alpha * other."""
+    """input - alpha * other, element by element, of shapes that broadcast and dtypes that are promoted. Bools are an error.
+
+    >>> graphc.sub(graphc.tensor([5, 7]), graphc.tensor([1, 2]))
+    tensor([4, 5])
+    """
     if alpha != 1 or alpha is True:
         other = _scaled("sub", input, other, alpha)
     try:
@@ -96,17 +105,33 @@ def _scaled(name: str, input: Any, other: Any, alpha: Number) -> Any:
 
 
 def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
-    """other - alpha * input."""
+    """other - alpha * input.
+
+    >>> graphc.rsub(graphc.tensor([1.0, 2.0]), 10)
+    tensor([9., 8.])
+    """
     return named(sub(other, input if alpha == 1 else _scaled("rsub", other, input, alpha)), "Rsub")
 
 
 def mul(input: Operand, other: Operand) -> Tensor:
-    """input * other."""
+    """input * other, element by element, of shapes that broadcast and dtypes that are promoted.
+
+    >>> graphc.mul(graphc.tensor([1.0, 2.0]), graphc.tensor([[3.0], [4.0]]))
+    tensor([[3., 6.],
+            [4., 8.]])
+    """
     return emit(ops.mul, (input, other), {})
 
 
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """input / other; with `rounding_mode` "trunc" or "floor" rounded towards zero or down."""
+    """input / other, element by element; with `rounding_mode` "trunc" or "floor" rounded towards zero or down. Integers
+    divide to float32, or to integers with a rounding mode.
+
+    >>> graphc.div(graphc.tensor([7, -7]), 2)
+    tensor([ 3.5000, -3.5000])
+    >>> graphc.div(graphc.tensor([7, -7]), 2, rounding_mode="floor")
+    tensor([ 3, -4])
+    """
     if rounding_mode is None:
         return emit(ops.div, (input, other), {})
     if rounding_mode == "floor":
@@ -121,33 +146,57 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
 
 
 def floor_divide(input: Operand, other: Operand) -> Tensor:
-    """input / other, rounded down."""
+    """input / other, rounded down, in the operands' promoted dtype.
+
+    >>> graphc.floor_divide(graphc.tensor([7, -7]), 2)
+    tensor([ 3, -4])
+    """
     return emit(ops.floor_divide, (input, other), {})
 
 
 def remainder(input: Operand, other: Operand) -> Tensor:
-    """What is left of input after whole multiples of other; it has the sign of other."""
+    """What is left of input after whole multiples of other; it has the sign of other.
+
+    >>> graphc.remainder(graphc.tensor([7, -7]), 3)
+    tensor([1, 2])
+    """
     return emit(ops.remainder, (input, other), {})
 
 
 def fmod(input: Tensor, other: Operand) -> Tensor:
-    """What is left of input after whole multiples of other; it has the sign of input."""
+    """What is left of input after whole multiples of other; it has the sign of input.
+
+    >>> graphc.fmod(graphc.tensor([7, -7]), 3)
+    tensor([ 1, -1])
+    """
     return emit(ops.fmod, (input, other), {})
 
 
 def gcd(input: Tensor, other: Tensor) -> Tensor:
-    """The greatest common divisor of integers; that of 0 and 0 is 0."""
+    """The greatest common divisor of integers; that of 0 and 0 is 0.
+
+    >>> graphc.gcd(graphc.tensor([12, 0]), graphc.tensor([18, 0]))
+    tensor([6, 0])
+    """
     return emit(ops.gcd, (input, other), {})
 
 
 def lcm(input: Tensor, other: Tensor) -> Tensor:
-    """The least common multiple of integers; 0 if one of them is 0."""
+    """The least common multiple of integers; 0 if one of them is 0.
+
+    >>> graphc.lcm(graphc.tensor([4, 0]), graphc.tensor([6, 5]))
+    tensor([12,  0])
+    """
     divisor = gcd(input, other)
     return named(abs(floor_divide(input, where(divisor == 0, 1, divisor)) * other), "Lcm")
 
 
 def neg(input: Tensor) -> Tensor:
-    """-input."""
+    """-input. Bools are an error.
+
+    >>> graphc.neg(graphc.tensor([1.0, -2.0]))
+    tensor([-1.,  2.])
+    """
     if input.dtype is bool_:
         raise GraphcError("Negation, the `-` operator, on a bool tensor is not supported",
                           hint="use the `~` or `logical_not()` operator instead")
@@ -155,7 +204,13 @@ def neg(input: Tensor) -> Tensor:
 
 
 def pow(input: Operand, exponent: Operand) -> Tensor:
-    """input to the power of exponent."""
+    """input to the power of exponent, element by element. Integers to negative integers are an error.
+
+    >>> graphc.pow(graphc.tensor([1.0, 2.0, 3.0]), 2)
+    tensor([1., 4., 9.])
+    >>> graphc.pow(2, graphc.tensor([0, 1, 2]))
+    tensor([1, 2, 4])
+    """
     if isinstance(exponent, (int, float)) and not isinstance(exponent, bool) and isinstance(input, Tensor):
         if isinstance(exponent, int) and exponent < 0 and not input.dtype.is_floating_point:
             raise GraphcError("Integers to negative integer powers are not allowed.", hint="convert the input to a float dtype")
@@ -165,24 +220,40 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """input ** 2."""
+    """input ** 2.
+
+    >>> graphc.square(graphc.tensor([1.0, -3.0]))
+    tensor([1., 9.])
+    """
     return pow(input, 2)
 
 
 def float_power(input: Operand, exponent: Operand) -> Tensor:
-    """input ** exponent, computed in float64, or in complex128 if one of them is complex."""
+    """input ** exponent, computed in float64, or in complex128 if one of them is complex.
+
+    >>> graphc.float_power(graphc.tensor([4, 9]), 0.5)
+    tensor([2., 3.], dtype=graphc.float64)
+    """
     wide = complex128 if promoted(input, exponent).is_complex else float64
     base, power = (cast(x, wide) if isinstance(x, Tensor) else wide.numpy.type(x).item() for x in (input, exponent))
     return pow(base, power)
 
 
 def reciprocal(input: Tensor) -> Tensor:
-    """1 / input."""
+    """1 / input. Integers give float32.
+
+    >>> graphc.reciprocal(graphc.tensor([2.0, 4.0]))
+    tensor([0.5000, 0.2500])
+    """
     return named(div(1, input), "Reciprocal")
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
-    """input + value * tensor1 * tensor2."""
+    """input + value * tensor1 * tensor2.
+
+    >>> graphc.addcmul(graphc.tensor([1.0, 1.0]), graphc.tensor([2.0, 3.0]), graphc.tensor([4.0, 5.0]), value=10)
+    tensor([ 81., 151.])
+    """
     dtype = promoted(input, tensor1, tensor2)
     product = cast(tensor1, dtype) * cast(tensor2, dtype)
     if isinstance(value, float) and not dtype.is_differentiable:
@@ -191,7 +262,11 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
-    """input + value * tensor1 / tensor2."""
+    """input + value * tensor1 / tensor2.
+
+    >>> graphc.addcdiv(graphc.tensor([1.0, 1.0]), graphc.tensor([6.0, 8.0]), graphc.tensor([2.0, 4.0]), value=10)
+    tensor([31., 21.])
+    """
     if not promoted(tensor1, tensor2).is_differentiable:
         raise GraphcError("Integer division with addcdiv is no longer supported", hint="convert the operands to a float dtype")
     dtype = promoted(input, tensor1, tensor2)
@@ -201,7 +276,11 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 
 
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
-    """input + weight * (end - input), computed from the nearer of the two."""
+    """input + weight * (end - input), computed from the nearer of the two.
+
+    >>> graphc.lerp(graphc.tensor([0.0, 10.0]), graphc.tensor([1.0, 20.0]), 0.25)
+    tensor([ 0.2500, 12.5000])
+    """
     for name, operand in (("end", end), ("weight", weight)):
         if isinstance(operand, Tensor) and operand.dtype is not input.dtype:
             raise DTypeError(f"expected dtype {input.dtype.name} for `{name}` but got dtype {operand.dtype.name}")
@@ -217,7 +296,11 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """input * 2 ** other."""
+    """input * 2 ** other.
+
+    >>> graphc.ldexp(graphc.tensor([1.0, 3.0]), graphc.tensor([2, -1]))
+    tensor([4.0000, 1.5000])
+    """
     x, power = as_one_dtype(input, other)
     if other.dtype.is_differentiable:
         return named(x * emit(ops.exp2, (power,), {}), "Ldexp")
@@ -230,35 +313,59 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 
 
 def frexp(input: Tensor) -> Any:
-    """Mantissa, of a size from 0.5 to 1, and exponent, an int32, with input = mantissa * 2 ** exponent."""
+    """Mantissa, of a size from 0.5 to 1, and exponent, an int32, with input = mantissa * 2 ** exponent.
+
+    >>> mantissa, exponent = graphc.frexp(graphc.tensor([6.0, 0.25]))
+    >>> mantissa, exponent
+    (tensor([0.7500, 0.5000]), tensor([ 3, -1], dtype=graphc.int32))
+    """
     exponent = emit(ops.exponent, (input,), {})
     return return_types.frexp(named(ldexp(input, -exponent), "Frexp"), exponent)
 
 
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input ** 2 + other ** 2), without overflow on the way."""
+    """sqrt(input ** 2 + other ** 2), without overflow on the way.
+
+    >>> graphc.hypot(graphc.tensor([3.0]), graphc.tensor([4.0]))
+    tensor([5.])
+    """
     return emit(ops.hypot, (input, other), {})
 
 
 def atan2(input: Tensor, other: Tensor) -> Tensor:
-    """The angle from -pi to pi of the point with the ordinate `input` and the abscissa `other`."""
+    """The angle from -pi to pi of the point with the ordinate `input` and the abscissa `other`.
+
+    >>> graphc.atan2(graphc.tensor([1.0, -1.0]), graphc.tensor([0.0, 1.0]))
+    tensor([ 1.5708, -0.7854])
+    """
     return emit(ops.atan2, (input, other), {})
 
 
 def xlogy(input: Operand, other: Operand) -> Tensor:
-    """input * log(other), which is 0 for input = 0 unless other is nan."""
+    """input * log(other), which is 0 for input = 0 unless other is nan.
+
+    >>> graphc.xlogy(graphc.tensor([0.0, 2.0]), graphc.tensor([0.0, 1.0]))
+    tensor([0., 0.])
+    """
     return emit(ops.xlogy, tuple(as_one_dtype(input, other)), {})
 
 
 def igamma(input: Tensor, other: Tensor) -> Tensor:
     """The regularised lower incomplete gamma function P(a, x) of a = input and x = other: the integral of
     t^(a-1) e^-t / gamma(a) from 0 to x. It is differentiable in x.
+
+    >>> graphc.igamma(graphc.tensor([1.0]), graphc.tensor([2.0]))
+    tensor([0.8647])
     """
     return emit(ops.igamma, tuple(as_one_dtype(input, other)), {})
 
 
 def igammac(input: Tensor, other: Tensor) -> Tensor:
-    """The regularised upper incomplete gamma function, 1 - igamma(input, other)."""
+    """The regularised upper incomplete gamma function, 1 - igamma(input, other).
+
+    >>> graphc.igammac(graphc.tensor([1.0]), graphc.tensor([2.0]))
+    tensor([0.1353])
+    """
     return emit(ops.igammac, tuple(as_one_dtype(input, other)), {})
 
 
@@ -266,114 +373,202 @@ def igammac(input: Tensor, other: Tensor) -> Tensor:
 
 
 def exp(input: Tensor) -> Tensor:
-    """e to the power of input."""
+    """e to the power of each element. Integers give float32.
+
+    >>> graphc.exp(graphc.tensor([0.0, 1.0]))
+    tensor([1.0000, 2.7183])
+    """
     return emit(ops.exp, (input,), {})
 
 
 def expm1(input: Tensor) -> Tensor:
-    """exp(input) - 1, exact for small input."""
+    """exp(input) - 1, exact for small input.
+
+    >>> graphc.expm1(graphc.tensor([0.0, 1e-6]))
+    tensor([0.0000e+00, 1.0000e-06])
+    """
     return emit(ops.expm1, (input,), {})
 
 
 def log(input: Tensor) -> Tensor:
-    """The natural logarithm."""
+    """The natural logarithm of each element: -inf of 0, nan below. Integers give float32.
+
+    >>> graphc.log(graphc.tensor([1.0, 10.0, 0.0]))
+    tensor([0.0000, 2.3026,   -inf])
+    """
     return emit(ops.log, (input,), {})
 
 
 def log1p(input: Tensor) -> Tensor:
-    """log(1 + input), exact for small input."""
+    """log(1 + input), exact for small input.
+
+    >>> graphc.log1p(graphc.tensor([0.0, 1e-6]))
+    tensor([0.0000e+00, 1.0000e-06])
+    """
     return emit(ops.log1p, (input,), {})
 
 
 def sqrt(input: Tensor) -> Tensor:
-    """The square root."""
+    """The square root of each element: nan below 0. Integers give float32.
+
+    >>> graphc.sqrt(graphc.tensor([4, 2]))
+    tensor([2.0000, 1.4142])
+    """
     return emit(ops.sqrt, (input,), {})
 
 
 def rsqrt(input: Tensor) -> Tensor:
-    """1 / sqrt(input)."""
+    """1 / sqrt(input): inf of 0, nan below.
+
+    >>> graphc.rsqrt(graphc.tensor([4.0, 0.0]))
+    tensor([0.5000,    inf])
+    """
     return emit(ops.rsqrt, (input,), {})
 
 
 def sin(input: Tensor) -> Tensor:
-    """The sine."""
+    """The sine of each element, an angle in radians.
+
+    >>> graphc.sin(graphc.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.8415])
+    """
     return emit(ops.sin, (input,), {})
 
 
 def cos(input: Tensor) -> Tensor:
-    """The cosine."""
+    """The cosine of each element, an angle in radians.
+
+    >>> graphc.cos(graphc.tensor([0.0, 1.0]))
+    tensor([1.0000, 0.5403])
+    """
     return emit(ops.cos, (input,), {})
 
 
 def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent of each element, from -1 to 1.
+
+    >>> graphc.tanh(graphc.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.7616])
+    """
     return emit(ops.tanh, (input,), {})
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + exp(-input))."""
+    """1 / (1 + exp(-input)), from 0 to 1.
+
+    >>> graphc.sigmoid(graphc.tensor([0.0, 1.0]))
+    tensor([0.5000, 0.7311])
+    """
     return emit(ops.sigmoid, (input,), {})
 
 
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
-    """log(exp(input) + exp(other)), without overflow."""
+    """log(exp(input) + exp(other)), without overflow.
+
+    >>> graphc.logaddexp(graphc.tensor([0.0, 1000.0]), graphc.tensor([0.0, 1000.0]))
+    tensor([6.9315e-01, 1.0007e+03])
+    """
     return emit(ops.logaddexp, (input, other), {})
 
 
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
-    """log2(2 ** input + 2 ** other), without overflow."""
+    """log2(2 ** input + 2 ** other), without overflow.
+
+    >>> graphc.logaddexp2(graphc.tensor([3.0]), graphc.tensor([3.0]))
+    tensor([4.])
+    """
     return emit(ops.logaddexp2, (input, other), {})
 
 
 def relu(input: Tensor) -> Tensor:
-    """input where it is positive, else 0."""
+    """Each element where it is positive, else 0; the gradient at 0 is 0.
+
+    >>> graphc.relu(graphc.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
     return emit(ops.relu, (input,), {})
 
 
 def erf(input: Tensor) -> Tensor:
-    """The error function."""
+    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to each element.
+
+    >>> graphc.erf(graphc.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.8427])
+    """
     return emit(ops.erf, (input,), {})
 
 
 def abs(input: Tensor) -> Tensor:
-    """The absolute value."""
+    """The absolute value of each element; of complex numbers the distance from 0, which is real.
+
+    >>> graphc.abs(graphc.tensor([-1.5, 2.0]))
+    tensor([1.5000, 2.0000])
+    """
     return emit(ops.abs, (input,), {})
 
 
 def sign(input: Tensor) -> Tensor:
-    """1, 0 or -1."""
+    """The sign of each element: 1, 0 or -1. Of complex numbers, see `sgn`.
+
+    >>> graphc.sign(graphc.tensor([-3.0, 0.0, 2.0]))
+    tensor([-1.,  0.,  1.])
+    """
     return input.clone() if input.dtype is bool_ else emit(ops.sign, (input,), {})
 
 
 def sgn(input: Tensor) -> Tensor:
-    """1, 0 or -1; of a complex number, the number of length 1 in its direction."""
+    """1, 0 or -1; of a complex number, the number of length 1 in its direction.
+
+    >>> graphc.sgn(graphc.tensor([3 + 4j, 0j]))
+    tensor([0.6000+0.8000j, 0.0000+0.0000j])
+    """
     return emit(ops.sgn, (input,), {}) if input.dtype.is_complex else named(sign(input), "Sgn")
 
 
 def signbit(input: Tensor) -> Tensor:
-    """Whether the sign is set: of negative numbers, -0.0 and some nan."""
+    """Whether the sign is set: of negative numbers, -0.0 and some nan.
+
+    >>> graphc.signbit(graphc.tensor([-1.0, -0.0, 0.0]))
+    tensor([ True,  True, False])
+    """
     return emit(ops.signbit, (input,), {})
 
 
 def copysign(input: Tensor, other: Operand) -> Tensor:
-    """The size of input with the sign of other, zeros included."""
+    """The size of input with the sign of other, zeros included.
+
+    >>> graphc.copysign(graphc.tensor([1.0, -2.0]), graphc.tensor([-0.0, 3.0]))
+    tensor([-1.,  2.])
+    """
     return emit(ops.copysign, (input, other), {})
 
 
 def positive(input: Tensor) -> Tensor:
-    """The input itself."""
+    """The input itself. Bools are an error.
+
+    >>> graphc.positive(graphc.tensor([-1, 2]))
+    tensor([-1,  2])
+    """
     if input.dtype is bool_:
         raise GraphcError("The `+` operator, on a bool tensor is not supported.")
     return input
 
 
 def nextafter(input: Tensor, other: Tensor) -> Tensor:
-    """The number next to input on the way to other."""
+    """The number next to input on the way to other.
+
+    >>> graphc.nextafter(graphc.tensor([1.0]), graphc.tensor([2.0])) - 1
+    tensor([1.1921e-07])
+    """
     return emit(ops.nextafter, (input, other), {})
 
 
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
-    """0 where input is negative, 1 where it is positive, and `values` where it is zero."""
+    """0 where input is negative, 1 where it is positive, and `values` where it is zero.
+
+    >>> graphc.heaviside(graphc.tensor([-1.0, 0.0, 2.0]), graphc.tensor([0.5]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
     if input.dtype is not values.dtype:
         raise DTypeError("heaviside is not yet implemented for tensors with different dtypes.",
                          got=f"{input.dtype.name} and {values.dtype.name}")
@@ -381,29 +576,51 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
 
 
 def floor(input: Tensor) -> Tensor:
-    """Rounded down."""
+    """Each element rounded down.
+
+    >>> graphc.floor(graphc.tensor([1.7, -1.2]))
+    tensor([ 1., -2.])
+    """
     return emit(ops.floor, (input,), {})
 
 
 def ceil(input: Tensor) -> Tensor:
-    """Rounded up."""
+    """Each element rounded up.
+
+    >>> graphc.ceil(graphc.tensor([1.2, -1.7]))
+    tensor([ 2., -1.])
+    """
     return emit(ops.ceil, (input,), {})
 
 
 def trunc(input: Tensor) -> Tensor:
-    """Rounded towards zero."""
+    """Each element rounded towards zero.
+
+    >>> graphc.trunc(graphc.tensor([1.7, -1.7]))
+    tensor([ 1., -1.])
+    """
     return emit(ops.trunc, (input,), {})
 
 
 def frac(input: Tensor) -> Tensor:
-    """What trunc() takes away."""
+    """What `trunc` takes away, with the sign of the element.
+
+    >>> graphc.frac(graphc.tensor([1.5, -1.25]))
+    tensor([ 0.5000, -0.2500])
+    """
     if not input.dtype.is_floating_point:
         raise DTypeError(f"frac is not implemented for {input.dtype.name}", expected="a floating-point dtype")
     return named(input - trunc(input), "Frac")
 
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
-    """Rounded to the nearest integer, halves to the even one; or to a number of decimals."""
+    """Each element rounded to the nearest integer, halves to the even one; or to a number of decimals.
+
+    >>> graphc.round(graphc.tensor([0.5, 1.5, -2.7]))
+    tensor([ 0.,  2., -3.])
+    >>> graphc.round(graphc.tensor([3.14159]), decimals=2)
+    tensor([3.1400])
+    """
     if decimals == 0:
         return emit(ops.round, (input,), {})
     if not input.dtype.is_floating_point:
@@ -418,34 +635,59 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of each two elements; nan if one is nan."""
+    """The larger of each two elements; nan if one is nan.
+
+    >>> graphc.maximum(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, 2.0]))
+    tensor([3., 5.])
+    """
     return emit(ops.maximum, (input, other), {})
 
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of each two elements; nan if one is nan."""
+    """The smaller of each two elements; nan if one is nan.
+
+    >>> graphc.minimum(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, 2.0]))
+    tensor([1., 2.])
+    """
     return emit(ops.minimum, (input, other), {})
 
 
 def fmax(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of each two elements; the number if one is nan."""
+    """The larger of each two elements; the number if one is nan.
+
+    >>> graphc.fmax(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
+    tensor([3., 5.])
+    """
     return named(where((input != input) | (input < other), other, input), "Fmax")
 
 
 def fmin(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of each two elements; the number if one is nan."""
+    """The smaller of each two elements; the number if one is nan.
+
+    >>> graphc.fmin(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
+    tensor([1., 5.])
+    """
     return named(where((input != input) | (input > other), other, input), "Fmin")
 
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
-    """`input` where the condition holds and `other` elsewhere."""
+    """`input` where the condition holds and `other` elsewhere, of shapes that broadcast.
+
+    >>> graphc.where(graphc.tensor([True, False]), graphc.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 0.])
+    """
     if condition.dtype is uint8:
         condition = cast(condition, bool_)
     return emit(ops.where, (condition, as_operand(input), as_operand(other)), {})
 
 
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """No less than `min` and no more than `max`. The gradient passes where nothing was cut off, the ends included."""
+    """No less than `min` and no more than `max`, numbers or tensors. The gradient passes where nothing was cut off, the ends
+    included.
+
+    >>> graphc.clamp(graphc.tensor([-2.0, 0.5, 3.0]), min=0.0, max=1.0)
+    tensor([0.0000, 0.5000, 1.0000])
+    """
     if min is None and max is None:
         raise GraphcError("clamp: At least one of 'min' or 'max' must not be None")
     dtype = promoted(input, *(end for end in (min, max) if end is not None))
@@ -464,22 +706,38 @@ def _is_number(end: Operand) -> bool:
 
 
 def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
-    """The tensor's elements where the condition holds, and `other` elsewhere."""
+    """The tensor's elements where the condition holds, and `other` elsewhere.
+
+    >>> graphc.tensor([1.0, 2.0]).where(graphc.tensor([True, False]), -1.0)
+    tensor([ 1., -1.])
+    """
     return where(condition, self, other)
 
 
 def clamp_min(input: Tensor, min: Operand) -> Tensor:
-    """No less than `min`."""
+    """No less than `min`.
+
+    >>> graphc.clamp_min(graphc.tensor([-2.0, 0.5]), 0.0)
+    tensor([0.0000, 0.5000])
+    """
     return clamp(input, min=min)
 
 
 def clamp_max(input: Tensor, max: Operand) -> Tensor:
-    """No more than `max`."""
+    """No more than `max`.
+
+    >>> graphc.clamp_max(graphc.tensor([0.5, 3.0]), 1.0)
+    tensor([0.5000, 1.0000])
+    """
     return clamp(input, max=max)
 
 
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
-    """Numbers in the place of nan and the infinities: by default 0 and the largest and least of the dtype."""
+    """Numbers in the place of nan and the infinities: by default 0 and the largest and least of the dtype.
+
+    >>> graphc.nan_to_num(graphc.tensor([float("nan"), float("inf"), 1.0]), posinf=1e6)
+    tensor([0.0000e+00, 1.0000e+06, 1.0000e+00])
+    """
     if input.dtype.is_complex:
         parts = (nan_to_num(emit(part, (input,), {}), nan, posinf, neginf) for part in (ops.real, ops.imag))
         return named(emit(ops.complex, tuple(parts), {}), "NanToNum")
@@ -492,12 +750,20 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
 
 
 def result_type(tensor: Operand, other: Operand) -> DType:
-    """The dtype that an operation on both would compute in."""
+    """The dtype that an operation on both would compute in.
+
+    >>> graphc.result_type(graphc.tensor([1, 2]), 1.5)
+    graphc.float32
+    """
     return promoted(tensor, other)
 
 
 def can_cast(from_: DType, to: DType) -> bool:
-    """Whether promotion's ladder (bool, integers, floats) allows the conversion."""
+    """Whether promotion's ladder (bool, integers, floats) allows the conversion.
+
+    >>> graphc.can_cast(graphc.int64, graphc.float32), graphc.can_cast(graphc.float32, graphc.int64)
+    (True, False)
+    """
     if to.category < from_.category:
         return False
     return not (to.kind == "uint" and from_.kind == "int")

@@ -154,7 +154,13 @@ def check_continuous(dtype: DType, function: str) -> None:
 def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
          dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
          pin_memory: bool = False) -> Tensor:
-    """Uniform on [0, 1)."""
+    """Numbers uniform on [0, 1), of the default dtype unless one is given, from `generator` or the default one.
+
+    >>> generator = graphc.manual_seed(0)
+    >>> x = graphc.rand(2, 3)
+    >>> x.shape, bool((x >= 0).all() and (x < 1).all())
+    (graphc.Size([2, 3]), True)
+    """
     chosen = kept_dtype(dtype, out, "rand")
     check_continuous(chosen, "rand")
     return finished(unit(given_size(args, size, "rand"), chosen, generator), out, requires_grad, device)
@@ -163,7 +169,11 @@ def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: 
 def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
           dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
           pin_memory: bool = False) -> Tensor:
-    """Normal with mean 0 and standard deviation 1."""
+    """Normal numbers with mean 0 and standard deviation 1, of the default dtype unless one is given.
+
+    >>> graphc.randn(2, 3).shape
+    graphc.Size([2, 3])
+    """
     chosen = kept_dtype(dtype, out, "randn")
     check_continuous(chosen, "randn")
     return finished(gaussian(given_size(args, size, "randn"), chosen, generator), out, requires_grad, device)
@@ -171,14 +181,22 @@ def randn(*args: Any, size: Any = None, generator: Generator | None = None, out:
 
 def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
               generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
-    """Uniform on [0, 1), in the input's shape and dtype."""
+    """Uniform on [0, 1), in the input's shape and dtype.
+
+    >>> graphc.rand_like(graphc.zeros(2, 3)).shape
+    graphc.Size([2, 3])
+    """
     return rand(tuple(need_tensor(input, "rand_like")._data.shape), dtype=dtype or input.dtype, device=device,
                 requires_grad=requires_grad, generator=generator)
 
 
 def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
-    """Standard normal, in the input's shape and dtype."""
+    """Standard normal, in the input's shape and dtype.
+
+    >>> graphc.randn_like(graphc.zeros(2, 3)).shape
+    graphc.Size([2, 3])
+    """
     return randn(tuple(need_tensor(input, "randn_like")._data.shape), dtype=dtype or input.dtype, device=device,
                  requires_grad=requires_grad, generator=generator)
 
@@ -186,7 +204,12 @@ def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
 def randint(*args: Any, low: int | None = None, high: int | None = None, size: Any = None,
             generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
             device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """Integers from `low` (0 unless given) up to but not including `high`: randint(low, high, size) or randint(high, size)."""
+    """Integers from `low` (0 unless given) up to but not including `high`, each equally likely: randint(high, size) or
+    randint(low, high, size). They are int64 unless a dtype is given.
+
+    >>> bool((graphc.randint(3, 5, (100,)) >= 3).all())
+    True
+    """
     given = list(args)
     if size is None:
         if not given:
@@ -218,7 +241,11 @@ def _ends(function: str, given: list[Any], low: Any, high: Any) -> tuple[int, in
 def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | None = None, dtype: DType | None = None,
                  device: Device = None, requires_grad: bool = False, generator: Generator | None = None,
                  layout: object = None, memory_format: object = None) -> Tensor:
-    """`randint` in the input's shape and dtype."""
+    """`randint` in the input's shape and dtype.
+
+    >>> graphc.randint_like(graphc.zeros(2, 3), 10).dtype
+    graphc.float32
+    """
     low, high = _ends("randint_like", list(args), low, high)
     return randint(low, high, tuple(need_tensor(input, "randint_like")._data.shape), dtype=dtype or input.dtype,
                    device=device, requires_grad=requires_grad, generator=generator)
@@ -226,7 +253,11 @@ def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | 
 
 def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """The numbers from 0 to n - 1 in random order: the order of n random 64-bit keys."""
+    """The numbers from 0 to n - 1 in random order: the order of n random 64-bit keys.
+
+    >>> graphc.randperm(4).sort().values
+    tensor([0, 1, 2, 3])
+    """
     count = integer(n, "randperm(): argument 'n' (position 1)")
     chosen = int64 if dtype is None and out is None else kept_dtype(dtype, out, "randperm")
     if chosen.is_complex or chosen.kind == "bool":
@@ -271,7 +302,12 @@ def below(shape: tuple[Any, ...], p: Any, generator: Generator | None) -> Tensor
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None,
               out: Tensor | None = None) -> Tensor:
-    """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype."""
+    """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype. An error for
+    probabilities outside of [0, 1].
+
+    >>> graphc.bernoulli(graphc.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
     if input.dtype.is_complex:
         raise UnsupportedDTypeError(f'"bernoulli_scalar_cpu_" not implemented for \'{scalar_type(input.dtype)}\'')
     drawn = cast(below(tuple(input._data.shape), input if p is None else p, generator), input.dtype)
@@ -281,7 +317,13 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
            dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
            pin_memory: bool = False) -> Tensor:
-    """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element."""
+    """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element.
+
+    >>> graphc.normal(0.0, 1.0, (2, 3)).shape
+    graphc.Size([2, 3])
+    >>> graphc.normal(graphc.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 2.])
+    """
     parameters = [x for x in (mean, std) if isinstance(x, Tensor)]
     if not isinstance(std, Tensor):
         check_std("normal", std)
@@ -311,7 +353,11 @@ def check_std(function: str, std: Any) -> None:
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,
                 out: Tensor | None = None) -> Tensor:
-    """Indices drawn with the weights that each row gives, with or without putting them back."""
+    """Indices drawn with the weights that each row gives, with or without putting them back, as int64.
+
+    >>> graphc.multinomial(graphc.tensor([0.0, 1.0, 0.0]), 3, replacement=True)
+    tensor([1, 1, 1])
+    """
     count = integer(num_samples, "multinomial(): argument 'num_samples' (position 2)")
     if input.ndim not in (1, 2):
         raise GraphcError("prob_dist must be 1 or 2 dim", got=f"shape {list(input.shape)}")
@@ -346,7 +392,11 @@ def _library(generator: Generator | None, what: str) -> np.random.Generator:
 
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
-    """Poisson-distributed numbers with the rates that the elements give, in the input's dtype."""
+    """Poisson-distributed numbers with the rates that the elements give, in the input's dtype.
+
+    >>> graphc.poisson(graphc.tensor([0.0, 0.0]))
+    tensor([0., 0.])
+    """
     if not input.dtype.is_floating_point:
         raise UnsupportedDTypeError(f'"poisson_cpu" not implemented for \'{scalar_type(input.dtype)}\'')
     rates = input._array("poisson()").astype(np.float64)
@@ -357,7 +407,11 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
 
 
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
-    """How many of `count` trials succeed that do so with probability `prob`, in the dtype of `count`."""
+    """How many of `count` trials succeed that do so with probability `prob`, in the dtype of `count`.
+
+    >>> graphc.binomial(graphc.tensor([5.0, 5.0]), graphc.tensor([0.0, 1.0]))
+    tensor([0., 5.])
+    """
     if not count.dtype.is_floating_point or count.dtype is not prob.dtype:
         raise GraphcError("binomial only supports floating-point dtypes for count and prob, and equal ones",
                           got=f"{count.dtype.name} and {prob.dtype.name}")
@@ -369,6 +423,10 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
 
 
 def dropout_mask(shape: tuple[int, ...], p: float) -> Tensor:
-    """True with probability 1 - p."""
+    """True with probability 1 - p.
+
+    >>> graphc.random.dropout_mask((2,), p=0.0)
+    tensor([True, True])
+    """
     with no_grad():
         return unit(shape, float32, None) >= p

@@ -38,7 +38,12 @@ def _number(value: Any, function: str, name: str) -> Any:
 
 def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
            device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """The numbers from `start` up to but not including `end`, `step` apart; int64 if all three are ints."""
+    """The numbers from `start` (0 unless given) up to but not including `end`, `step` apart; int64 if all three are ints,
+    else of the default dtype.
+
+    >>> graphc.arange(5), graphc.arange(1, 2, 0.25)
+    (tensor([0, 1, 2, 3, 4]), tensor([1.0000, 1.2500, 1.5000, 1.7500]))
+    """
     if end is None:
         start, end = 0, start
     elif start is None:
@@ -64,7 +69,13 @@ def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | N
 
 def range(start: float = 0, end: float | None = None, step: float = 1, *, out: Tensor | None = None,
           dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
-    """The numbers from `start` to `end`, which is included: the old form of `arange`."""
+    """The numbers from `start` to `end`, which is included: the old form of `arange`, which warns.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     graphc.range(1, 3)
+    tensor([1., 2., 3.])
+    """
     warnings.warn("range is deprecated: its behavior is inconsistent with Python's range builtin. Use arange, which does not "
                   "include the end.", UserWarning, stacklevel=2)
     if end is None:
@@ -96,7 +107,11 @@ def _counted(count: int, dtype: DType) -> Tensor:
 
 def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """`steps` numbers at equal distances, the first `start` and the last `end`."""
+    """`steps` numbers at equal distances, the first `start` and the last `end`.
+
+    >>> graphc.linspace(0, 1, 5)
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
     chosen = _spaced_dtype("linspace", start, end, dtype, out)
     made = _spaced("linspace", start, end, integer(steps, "linspace(): argument 'steps'"), chosen)
     made = made if chosen.is_differentiable else trunc(made)
@@ -105,7 +120,11 @@ def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dty
 
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """`steps` powers of `base` whose exponents are at equal distances."""
+    """`steps` powers of `base` whose exponents are at equal distances.
+
+    >>> graphc.logspace(0, 2, 3, base=2)
+    tensor([1., 2., 4.])
+    """
     chosen = _spaced_dtype("logspace", start, end, dtype, out)
     exponents = _spaced("logspace", start, end, integer(steps, "logspace(): argument 'steps'"), chosen)
     return finished(_wrapped(pow(float(base), exponents), chosen), out, requires_grad, device)

@@ -40,7 +40,13 @@ def _reduced(record: Any, input: Tensor, dims: tuple[int, ...], keepdim: bool) -
 
 @composite
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None, axis: Dims = None) -> Tensor:
-    """The sum over all dimensions, or over `dim`. Integers and bools are summed as int64."""
+    """The sum over all dimensions, or over `dim`, one or several. Integers and bools are summed as int64.
+
+    >>> x = graphc.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> graphc.sum(x), graphc.sum(x, dim=0), graphc.sum(x, dim=1, keepdim=True)
+    (tensor(10.), tensor([4., 6.]), tensor([[3.],
+            [7.]]))
+    """
     if dtype is not None:
         input = cast(input, dtype)
     elif not input.dtype.is_differentiable:
@@ -50,14 +56,23 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType 
 
 
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """The sum of what is not nan."""
+    """The sum of what is not nan.
+
+    >>> graphc.nansum(graphc.tensor([1.0, float("nan"), 2.0]))
+    tensor(3.)
+    """
     if input.dtype.is_complex:
         raise DTypeError("nansum on CPU does not support complex inputs")
     return named(sum(where(isnan(input), 0, input), dim, keepdim, dtype=dtype), "Nansum")
 
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
-    """The sum over the dimensions along which a tensor of that size was stretched to this one."""
+    """The sum over the dimensions along which a tensor of that size was stretched to this one. An error where it cannot have
+    been.
+
+    >>> graphc.ones(2, 3).sum_to_size(1, 3)
+    tensor([[2., 2., 2.]])
+    """
     if not size:
         raise ArgumentTypeError('sum_to_size() missing 1 required positional arguments: "size"')
     wanted = sizes(size, "size")
@@ -85,7 +100,11 @@ def _need_differentiable(input: Tensor, function: str) -> None:
 
 @composite
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None, axis: Dims = None) -> Tensor:
-    """The mean over all dimensions, or over `dim`."""
+    """The mean over all dimensions, or over `dim`, one or several. DTypeError for integers: give a `dtype` to compute in.
+
+    >>> graphc.mean(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0)
+    tensor([2., 3.])
+    """
     if dtype is not None:
         input = cast(input, dtype)
     _need_differentiable(input, "mean")
@@ -94,7 +113,11 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
 
 
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """The mean of what is not nan."""
+    """The mean of what is not nan.
+
+    >>> graphc.nanmean(graphc.tensor([1.0, float("nan"), 2.0]))
+    tensor(1.5000)
+    """
     if not input.dtype.is_differentiable:
         raise DTypeError("nanmean(): expected input to have floating point or complex dtype but got "
                          f"{input.dtype.name}")
@@ -128,14 +151,25 @@ def _moments(input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: b
 @composite
 def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
-    """The variance: the sum of squared deviations from the mean over n - correction (1 unless given)."""
+    """The variance over all dimensions, or over `dim`: the sum of squared deviations from the mean over n - correction (1
+    unless given).
+
+    >>> graphc.var(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor(1.6667)
+    >>> graphc.var(graphc.tensor([1.0, 2.0, 3.0, 4.0]), correction=0)
+    tensor(1.2500)
+    """
     return named(_moments(input, dim, unbiased, correction, keepdim)[0], "Var")
 
 
 @composite
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
-    """The standard deviation, the square root of `var`."""
+    """The standard deviation, the square root of `var`.
+
+    >>> graphc.std(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor(1.2910)
+    """
     return named(_root(_moments(input, dim, unbiased, correction, keepdim)[0]), "Std")
 
 
@@ -147,13 +181,21 @@ def _root(variance: Tensor) -> Tensor:
 
 def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
-    """Variance and mean."""
+    """Variance and mean, a pair.
+
+    >>> graphc.var_mean(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
+    (tensor(1.6667), tensor(2.5000))
+    """
     return _moments(input, dim, unbiased, correction, keepdim)
 
 
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean."""
+    """Standard deviation and mean, a pair.
+
+    >>> graphc.std_mean(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
+    (tensor(1.2910), tensor(2.5000))
+    """
     variance, centre = _moments(input, dim, unbiased, correction, keepdim)
     return _root(variance), centre
 
@@ -161,7 +203,11 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
 @full_precision
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product over all dimensions, or over one. Integers and bools are multiplied as int64. The gradient is exact where
-    elements are zero."""
+    elements are zero.
+
+    >>> graphc.prod(graphc.tensor([[1, 2], [3, 4]]), dim=1)
+    tensor([ 2, 12])
+    """
     if dtype is not None:
         input = cast(input, dtype)
     elif not input.dtype.is_differentiable:
@@ -176,12 +222,20 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 
 
 def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
-    """The largest element over `dim`; the gradient is shared among equals."""
+    """The largest element over `dim`; the gradient is shared among equals.
+
+    >>> graphc.amax(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
+    tensor([5., 7.])
+    """
     return _extreme(ops.amax, "Amax", input, axes(dim, len(input._data.shape)), keepdim)
 
 
 def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
-    """The least element over `dim`; the gradient is shared among equals."""
+    """The least element over `dim`; the gradient is shared among equals.
+
+    >>> graphc.amin(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
+    tensor([1., 3.])
+    """
     return _extreme(ops.amin, "Amin", input, axes(dim, len(input._data.shape)), keepdim)
 
 
@@ -193,7 +247,12 @@ def _extreme(record: Any, name: str, input: Tensor, dims: tuple[int, ...], keepd
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The least and the largest element, of all or along `dim`."""
+    """The least and the largest element, of all or along `dim`.
+
+    >>> low, high = graphc.aminmax(graphc.tensor([3.0, 1.0, 2.0]))
+    >>> low, high
+    (tensor(1.), tensor(3.))
+    """
     shape = input._data.shape
     if 0 in (shape if dim is None else shape[dim : dim + 1 or None]):
         raise DimError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.")
@@ -202,7 +261,17 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The largest element; along `dim` with its index; or, given a second tensor, the larger of each two elements."""
+    """The largest element; along `dim`, with its index; or, given a second tensor, the larger of each two elements. nan is
+    larger than all numbers. An empty tensor has none: an error.
+
+    >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
+    >>> graphc.max(x)
+    tensor(7.)
+    >>> graphc.max(x, dim=1)
+    graphc.return_types.max(
+    values=tensor([5., 7.]),
+    indices=tensor([1, 0]))
+    """
     if isinstance(dim, Tensor) or other is not None:
         return maximum(input, dim if other is None else other)
     if dim is None:
@@ -211,7 +280,17 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The least element; along `dim` with its index; or, given a second tensor, the smaller of each two elements."""
+    """The least element; along `dim`, with its index; or, given a second tensor, the smaller of each two elements. nan is
+    less than all numbers. An empty tensor has none: an error.
+
+    >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
+    >>> graphc.min(x)
+    tensor(1.)
+    >>> graphc.min(x, dim=1)
+    graphc.return_types.min(
+    values=tensor([1., 3.]),
+    indices=tensor([0, 1]))
+    """
     if isinstance(dim, Tensor) or other is not None:
         return minimum(input, dim if other is None else other)
     if dim is None:
@@ -237,12 +316,20 @@ def _ordered(input: Tensor) -> Tensor:
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the largest element, the first of equals: in the flattened tensor, or along `dim`."""
+    """The index of the largest element, the first of equals: in the flattened tensor, or along `dim`.
+
+    >>> graphc.argmax(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
+    tensor([1, 0])
+    """
     return _arg(ops.argmax, input, dim, keepdim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the least element, the first of equals: in the flattened tensor, or along `dim`."""
+    """The index of the least element, the first of equals: in the flattened tensor, or along `dim`.
+
+    >>> graphc.argmin(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
+    tensor([0, 1])
+    """
     return _arg(ops.argmin, input, dim, keepdim)
 
 
@@ -265,12 +352,20 @@ def _arg(record: Any, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
 
 
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether all elements are nonzero."""
+    """Whether all elements are nonzero, of all or along `dim`; true of none.
+
+    >>> graphc.all(graphc.tensor([[True, False], [True, True]]), dim=1)
+    tensor([False,  True])
+    """
     return _logical(ops.amin, input, dim, keepdim, True)
 
 
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether any element is nonzero."""
+    """Whether any element is nonzero, of all or along `dim`; false of none.
+
+    >>> graphc.any(graphc.tensor([[False, False], [True, False]]), dim=1)
+    tensor([False,  True])
+    """
     return _logical(ops.amax, input, dim, keepdim, False)
 
 
@@ -287,13 +382,21 @@ def _logical(record: Any, input: Tensor, dim: Dims, keepdim: bool, empty: bool) 
 
 
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
-    """How many elements are not zero."""
+    """How many elements are not zero, of all or along `dim`, as int64.
+
+    >>> graphc.count_nonzero(graphc.tensor([[0, 1], [2, 3]]), dim=0)
+    tensor([1, 2])
+    """
     return sum(ne(input, 0), dim)
 
 
 @composite
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(input))) over `dim`, without overflow."""
+    """log(sum(exp(input))) over `dim`, without overflow.
+
+    >>> graphc.logsumexp(graphc.tensor([1000.0, 1000.0]), dim=0)
+    tensor(1000.6932)
+    """
     if not input.dtype.is_differentiable:
         input = cast(input, float32)
     shape = input._data.shape

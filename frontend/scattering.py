@@ -79,6 +79,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
         A tensor, or one number for all places, which may be called `value`.
     reduce
         "add" or "multiply": combine the numbers with what is there.
+
+    >>> graphc.scatter(graphc.zeros(3), 0, graphc.tensor([2, 0]), graphc.tensor([5.0, 6.0]))
+    tensor([6., 0., 5.])
     """
     at = axis(dim, input.ndim)
     if reduce not in (None, "add", "multiply"):
@@ -92,7 +95,11 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 
 @flat_scalars
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """input with src[i][j] added at [index[i][j]][j] along dimension 0, and so on."""
+    """input with src[i][j] added at [index[i][j]][j] along dimension 0, and so on.
+
+    >>> graphc.scatter_add(graphc.zeros(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]))
+    tensor([ 0.,  0., 11.])
+    """
     at = axis(dim, input.ndim)
     if 0 in index._data.shape:
         return clone(input)
@@ -108,6 +115,9 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
         "sum", "prod", "mean", "amax" or "amin".
     include_self
         Whether the input's own number is among those that are reduced. Places that nothing goes to keep theirs.
+
+    >>> graphc.scatter_reduce(graphc.ones(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]), "amax")
+    tensor([1., 1., 6.])
     """
     at = axis(dim, input.ndim)
     if reduce not in REDUCTIONS:
@@ -177,7 +187,11 @@ def _rows(function: str, input: Tensor, at: int, index: Tensor, source: Tensor) 
 
 @flat_scalars
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
-    """input with alpha times the rows of source added at the rows (along `dim`) that index lists."""
+    """input with alpha times the rows of source added at the rows (along `dim`) that index lists.
+
+    >>> graphc.index_add(graphc.zeros(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]))
+    tensor([ 0.,  0., 11.])
+    """
     at = axis(dim, input.ndim)
     index, source = _rows("index_add", input, at, index, source)
     added = source if alpha == 1 else cast(source * alpha, input.dtype)
@@ -186,7 +200,11 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 @flat_scalars
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """input with the rows of source at the rows (along `dim`) that index lists."""
+    """input with the rows of source at the rows (along `dim`) that index lists.
+
+    >>> graphc.index_copy(graphc.zeros(3), 0, graphc.tensor([2, 0]), graphc.tensor([5.0, 6.0]))
+    tensor([6., 0., 5.])
+    """
     if mode.autocast is not None and source.dtype is not input.dtype:
         dtype = promoted(input, source)
         input, source = cast(input, dtype), cast(source, dtype)
@@ -198,7 +216,11 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @flat_scalars
 def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
     """input with all rows of source that go to a row (along `dim`) reduced to one; see `scatter_reduce`. There is no "sum"
-    here: that is `index_add`."""
+    here: that is `index_add`.
+
+    >>> graphc.index_reduce(graphc.ones(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]), "prod")
+    tensor([ 1.,  1., 30.])
+    """
     at = axis(dim, input.ndim)
     if reduce not in REDUCTIONS[1:]:
         raise GraphcError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.")
@@ -207,7 +229,11 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """input with one number in the rows (along `dim`) that index lists; negative places count from the end."""
+    """input with one number in the rows (along `dim`) that index lists; negative places count from the end.
+
+    >>> graphc.index_fill(graphc.zeros(3), 0, graphc.tensor([0, 2]), 7)
+    tensor([7., 0., 7.])
+    """
     if isinstance(value, Tensor) and value.ndim:
         raise ShapeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
                          f"{value.ndim} dimension(s).")
@@ -232,7 +258,11 @@ def _index_filled(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
-    """input with `values` at the places that index tensors list, or added to what is there."""
+    """input with `values` at the places that index tensors list, or added to what is there.
+
+    >>> graphc.index_put(graphc.zeros(3), (graphc.tensor([0, 2]),), graphc.tensor([5.0, 6.0]))
+    tensor([5., 0., 6.])
+    """
     items = [slice(None) if i is None else i for i in indices]
     basic = Basic(items, input._data.shape)
     if not basic.places:
@@ -241,13 +271,22 @@ def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, a
 
 
 def index_put_(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
-    """`index_put`, written into the tensor itself."""
+    """`index_put`, written into the tensor itself.
+
+    >>> graphc.zeros(3).index_put_((graphc.tensor([0, 2]),), graphc.tensor(5.0))
+    tensor([5., 0., 5.])
+    """
     refuse(input)
     return assign(input, index_put(input, indices, values, accumulate))
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
-    """input with the elements of source at places of the flattened tensor, or added to what is there."""
+    """input with the elements of source at places of the flattened tensor, or added to what is there.
+
+    >>> graphc.put(graphc.zeros(2, 2), graphc.tensor([0, 3]), graphc.tensor([5.0, 6.0]))
+    tensor([[5., 0.],
+            [0., 6.]])
+    """
     if source.dtype is not input.dtype:
         raise DTypeError("put_(): self and source expected to have the same dtype, but got self.dtype = "
                          f"{input.dtype.name} and source.dtype = {source.dtype.name}")
@@ -264,7 +303,11 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """input with `value` where the mask is True."""
+    """input with `value` where the mask is True.
+
+    >>> graphc.masked_fill(graphc.tensor([1.0, 2.0]), graphc.tensor([True, False]), 0)
+    tensor([0., 2.])
+    """
     if mask.dtype is not bool_:
         raise DTypeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype.name}")
     if isinstance(value, Tensor):
@@ -278,7 +321,11 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """input with the elements of source, one after the other, where the mask is True."""
+    """input with the elements of source, one after the other, where the mask is True.
+
+    >>> graphc.masked_scatter(graphc.zeros(3), graphc.tensor([True, False, True]), graphc.tensor([5.0, 6.0]))
+    tensor([5., 0., 6.])
+    """
     if mask.dtype is not bool_:
         raise DTypeError(f"masked_scatter_ only supports boolean masks, but got mask with dtype {mask.dtype.name}")
     if source.dtype is not input.dtype:

@@ -45,6 +45,10 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
     """The elements in sorted order along a dimension, and the places that they come from.
 
     Equal elements keep their order, whether `stable` is asked for or not; nan counts as the largest number.
+
+    >>> values, indices = graphc.sort(graphc.tensor([3, 1, 2]))
+    >>> values, indices
+    (tensor([1, 2, 3]), tensor([1, 2, 0]))
     """
     at = axis(dim, input.ndim)
     index = order(input, at, descending)
@@ -52,17 +56,31 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
-    """The places of the elements in sorted order along a dimension; see `sort`."""
+    """The places of the elements in sorted order along a dimension; see `sort`.
+
+    >>> graphc.argsort(graphc.tensor([3, 1, 2]), descending=True)
+    tensor([0, 2, 1])
+    """
     return order(input, axis(dim, input.ndim), descending)
 
 
 def msort(input: Tensor) -> Tensor:
-    """The elements in sorted order along the first dimension."""
+    """The elements in sorted order along the first dimension.
+
+    >>> graphc.msort(graphc.tensor([[3, 1], [2, 4]]))
+    tensor([[2, 1],
+            [3, 4]])
+    """
     return sort(input, 0).values
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The k largest (or least) elements along a dimension in order, and their places; of equals the first ones."""
+    """The k largest (or least) elements along a dimension in order, and their places; of equals the first ones.
+
+    >>> values, indices = graphc.topk(graphc.tensor([3, 1, 2]), 2)
+    >>> values, indices
+    (tensor([3, 2]), tensor([0, 2]))
+    """
     at = axis(dim, input.ndim)
     count = integer(k, "k")
     size = input._data.shape[at] if input._data.shape else 1
@@ -77,7 +95,13 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """The k-th least element along a dimension, counted from 1, and its place."""
+    """The k-th least element along a dimension, counted from 1, and its place.
+
+    >>> graphc.kthvalue(graphc.tensor([3, 1, 2]), 2)
+    graphc.return_types.kthvalue(
+    values=tensor(2),
+    indices=tensor(2))
+    """
     at = axis(dim, input.ndim)
     count = integer(k, "k")
     size = input._data.shape[at] if input._data.shape else 1
@@ -110,6 +134,9 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
 
     A sequence of several dimensions has a row for each row of the input. `sorter` is the order of a sequence that is not
     sorted itself, as `argsort` gives it.
+
+    >>> graphc.searchsorted(graphc.tensor([1, 3, 5]), graphc.tensor([0, 3, 9]))
+    tensor([0, 1, 3])
     """
     if side not in (None, "left", "right"):
         raise GraphcError(f"graphc.searchsorted(): side can only be 'left' or 'right' but got {side}")
@@ -129,7 +156,11 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
 
 def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """The number of the bucket that each element falls into: how many of the sorted boundaries lie below it, or, with
-    `right=True`, do not lie above it."""
+    `right=True`, do not lie above it.
+
+    >>> graphc.bucketize(graphc.tensor([0, 3, 9]), graphc.tensor([1, 3, 5]))
+    tensor([0, 1, 3])
+    """
     if boundaries.ndim != 1:
         raise ShapeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
     return _searched("graphc.bucketize()", boundaries, input, right, out_int32)
@@ -154,7 +185,11 @@ def _searched(function: str, sequence: Tensor, input: Tensor | Number, right: bo
 
 def isin(elements: Tensor | Number, test_elements: Tensor | Number, *, assume_unique: bool = False,
          invert: bool = False) -> Tensor:
-    """Whether each of the elements is among the test elements; with `invert=True`, whether it is not."""
+    """Whether each of the elements is among the test elements; with `invert=True`, whether it is not.
+
+    >>> graphc.isin(graphc.tensor([1, 2, 3]), graphc.tensor([2, 5]))
+    tensor([False,  True, False])
+    """
     dtype = promoted(elements, test_elements)
     wanted, known = (cast(x if isinstance(x, Tensor) else as_tensor(x), dtype) for x in (elements, test_elements))
     known = msort(reshape(known, (-1,)))
@@ -178,6 +213,9 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
         Also the place in the result of each element (or slice) of the input.
     return_counts
         Also how often each one occurs.
+
+    >>> graphc.unique(graphc.tensor([3, 1, 3]), return_counts=True)
+    (tensor([1, 3]), tensor([1, 2]))
     """
     rows = _rows(input, "unique", dim)
     by_last_column = np.lexsort(rows.T[::-1]) if rows.shape[1] else np.arange(len(rows))
@@ -186,7 +224,11 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
                        dim: int | None = None) -> Any:
-    """The first of each run of equal elements; along `dim`, of each run of equal slices. The rest is as in `unique`."""
+    """The first of each run of equal elements; along `dim`, of each run of equal slices. The rest is as in `unique`.
+
+    >>> graphc.unique_consecutive(graphc.tensor([1, 1, 2, 1]))
+    tensor([1, 2, 1])
+    """
     rows = _rows(input, "unique_consecutive", dim)
     return _distinct(input, rows, np.arange(len(rows)), dim, return_inverse, return_counts)
 

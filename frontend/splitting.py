@@ -25,7 +25,13 @@ METHODS = FUNCTIONS
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
+    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
+
+    >>> graphc.split(graphc.arange(5), 2)
+    (tensor([0, 1]), tensor([2, 3]), tensor([4]))
+    >>> graphc.split(graphc.arange(5), [1, 4])
+    (tensor([0]), tensor([1, 2, 3, 4]))
+    """
     shape = tensor._data.shape
     at = axis(dim, len(shape))
     if not shape:
@@ -60,7 +66,11 @@ def _lengths(size: int, step: int) -> list[int]:
 
 
 def split_method(self: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given."""
+    """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
+
+    >>> graphc.arange(5).split(2)
+    (tensor([0, 1]), tensor([2, 3]), tensor([4]))
+    """
     return split(self, split_size, dim)
 
 
@@ -105,7 +115,11 @@ def _of_one_node(pieces: list[Tensor], tensor: Tensor, at: int, name: str) -> tu
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of `chunks` pieces of about equal size."""
+    """Views of `chunks` pieces of about equal size.
+
+    >>> graphc.chunk(graphc.arange(5), 2)
+    (tensor([0, 1, 2]), tensor([3, 4]))
+    """
     if integer(chunks, "chunks") <= 0:
         raise GraphcError("chunk expects `chunks` to be greater than 0, got: " + str(chunks))
     size = input._data.shape[axis(dim, len(input._data.shape))] if input._data.shape else 1
@@ -116,7 +130,11 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of pieces: a number of them, the first ones larger by one where it does not go up, or cut at the indices."""
+    """Views of pieces: a number of them, the first ones larger by one where it does not go up, or cut at the indices.
+
+    >>> graphc.tensor_split(graphc.arange(5), 2)
+    (tensor([0, 1, 2]), tensor([3, 4]))
+    """
     if not input._data.shape:
         raise GraphcError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
     at = axis(dim, len(input._data.shape))
@@ -138,7 +156,11 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of all elements along a dimension, which is dropped."""
+    """Views of all elements along a dimension, which is dropped.
+
+    >>> graphc.unbind(graphc.tensor([[1, 2], [3, 4]]))
+    (tensor([1, 2]), tensor([3, 4]))
+    """
     at = axis(dim, len(input._data.shape))
     if not input._data.shape:
         raise DimError("Dimension specified as 0 but tensor has no dimensions")
@@ -146,37 +168,67 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of pieces of the given sizes along a dimension."""
+    """Views of pieces of the given sizes along a dimension.
+
+    >>> graphc.split_with_sizes(graphc.arange(5), [1, 4])
+    (tensor([0]), tensor([1, 2, 3, 4]))
+    """
     return split(input, list(split_sizes), dim)
 
 
 def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """`split` into pieces of one size. (PyTorch's pieces may be changed in place where those of `split` may not.)"""
+    """`split` into pieces of one size. (PyTorch's pieces may be changed in place where those of `split` may not.)
+
+    >>> graphc.unsafe_split(graphc.arange(4), 2)
+    (tensor([0, 1]), tensor([2, 3]))
+    """
     return split(input, integer(split_size, "split_size"), dim)
 
 
 def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """`split_with_sizes`; see `unsafe_split`."""
+    """`split_with_sizes`; see `unsafe_split`.
+
+    >>> graphc.unsafe_split_with_sizes(graphc.arange(4), [1, 3])
+    (tensor([0]), tensor([1, 2, 3]))
+    """
     return split(input, list(split_sizes), dim)
 
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """`chunk`; see `unsafe_split`."""
+    """`chunk`; see `unsafe_split`.
+
+    >>> graphc.unsafe_chunk(graphc.arange(4), 2)
+    (tensor([0, 1]), tensor([2, 3]))
+    """
     return chunk(input, chunks, dim)
 
 
 def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
-    """Pieces side by side: along dimension 1, of a vector along its only one. See `vsplit`."""
+    """Pieces side by side: along dimension 1, of a vector along its only one. See `vsplit`.
+
+    >>> graphc.hsplit(graphc.tensor([[1, 2], [3, 4]]), 2)
+    (tensor([[1],
+            [3]]), tensor([[2],
+            [4]]))
+    """
     return _along("hsplit", input, indices_or_sections, 1, 0 if input.ndim == 1 else 1)
 
 
 def vsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
-    """Pieces one below the other, along dimension 0: so many of one size, or cut at the indices."""
+    """Pieces one below the other, along dimension 0: so many of one size, or cut at the indices.
+
+    >>> graphc.vsplit(graphc.tensor([[1, 2], [3, 4]]), 2)
+    (tensor([[1, 2]]), tensor([[3, 4]]))
+    """
     return _along("vsplit", input, indices_or_sections, 2, 0)
 
 
 def dsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
-    """Pieces along dimension 2. See `vsplit`."""
+    """Pieces along dimension 2. See `vsplit`.
+
+    >>> [piece.shape for piece in graphc.dsplit(graphc.zeros(1, 2, 4), [1])]
+    [graphc.Size([1, 2, 1]), graphc.Size([1, 2, 3])]
+    """
     return _along("dsplit", input, indices_or_sections, 3, 2)
 
 

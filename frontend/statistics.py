@@ -40,12 +40,20 @@ METHODS = """
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median: the lower one of the two in the middle; nan if there is one. Along `dim`, with its index."""
+    """The median: the lower one of the two in the middle; nan if there is one. Along `dim`, with its index.
+
+    >>> graphc.median(graphc.tensor([3.0, 1.0, 2.0, 4.0]))
+    tensor(2.)
+    """
     return _median(input, dim, keepdim, "Median", ignore=False)
 
 
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median of what is not nan; see `median`."""
+    """The median of what is not nan; see `median`.
+
+    >>> graphc.nanmedian(graphc.tensor([3.0, float("nan"), 2.0]))
+    tensor(2.)
+    """
     return _median(input, dim, keepdim, "Nanmedian", ignore=True)
 
 
@@ -88,7 +96,13 @@ def _shared(flat: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
-    """The most frequent element along a dimension, the least of equally frequent ones; and the last of its places."""
+    """The most frequent element along a dimension, the least of equally frequent ones; and the last of its places.
+
+    >>> graphc.mode(graphc.tensor([1, 2, 2]))
+    graphc.return_types.mode(
+    values=tensor(2),
+    indices=tensor(2))
+    """
     at = axis(dim, input.ndim)
     if input._data.shape and input._data.shape[at] == 0:
         raise DimError(f"mode(): Expected reduction dim {at} to have non-zero size.")
@@ -115,6 +129,9 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
 
     For a vector of several q there is a first dimension of as many results. Where q falls between two elements,
     `interpolation` says what is taken: "linear" between them, the "lower", the "higher", the "midpoint" or the "nearest".
+
+    >>> graphc.quantile(graphc.tensor([1.0, 2.0, 3.0, 4.0]), graphc.tensor([0.25, 0.5]))
+    tensor([1.7500, 2.5000])
     """
     return _quantile("quantile", input, q, dim, keepdim, interpolation, ignore=False)
 
@@ -122,7 +139,11 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
 @full_precision
 def nanquantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
                 interpolation: str = "linear") -> Tensor:
-    """The quantile of what is not nan; see `quantile`."""
+    """The quantile of what is not nan; see `quantile`.
+
+    >>> graphc.nanquantile(graphc.tensor([1.0, float("nan"), 3.0]), 0.5)
+    tensor(2.)
+    """
     return _quantile("nanquantile", input, q, dim, keepdim, interpolation, ignore=True)
 
 
@@ -191,6 +212,9 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     """How often each number from 0 to the largest occurs in a vector of integers >= 0; or the sum of its weights.
 
     The result has `minlength` places at least. It depends on the numbers how many it has, so this cannot be traced.
+
+    >>> graphc.bincount(graphc.tensor([0, 2, 2]))
+    tensor([1, 0, 2])
     """
     if minlength < 0:
         raise GraphcError("minlength should be >= 0", got=str(minlength))
@@ -211,7 +235,11 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> Tensor:
     """How many elements fall into each of `bins` intervals of equal width from `min` to `max`, or, where both are equal,
-    over the range of the data. What lies outside is not counted."""
+    over the range of the data. What lies outside is not counted.
+
+    >>> graphc.histc(graphc.tensor([1.0, 2.0, 2.0]), bins=2, min=1, max=3)
+    tensor([1., 2.])
+    """
     _check_floating("histc", input)
     _check_bins([bins])
     if min > max:
@@ -235,6 +263,10 @@ def histogram(input: Tensor, bins: int | Tensor = 100, *, range: Sequence[float]
         What each element counts for.
     density
         Whether the histogram is scaled to an area of 1.
+
+    >>> counts, edges = graphc.histogram(graphc.tensor([1.0, 2.0, 2.0]), bins=2, range=(1.0, 3.0))
+    >>> counts, edges
+    (tensor([1., 2.]), tensor([1., 2., 3.]))
     """
     if isinstance(bins, Tensor) and range is not None:
         raise ArgumentTypeError("histogram() received an invalid combination of arguments",
@@ -250,7 +282,12 @@ def histogramdd(input: Tensor, bins: Any, range: Sequence[float] | None = None, 
                 density: bool = False) -> Any:
     """The histogram of points, whose coordinates stand along the last dimension: `hist`, which has a dimension a
     coordinate, and `bin_edges`, a tuple of vectors. See `histogram` for the arguments; `bins` are given for each
-    coordinate, or as one number for all, and `range` as a lower and an upper end for each."""
+    coordinate, or as one number for all, and `range` as a lower and an upper end for each.
+
+    >>> graphc.histogramdd(graphc.tensor([[0.0, 0.0], [1.0, 1.0]]), bins=[2, 2]).hist
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     if input.ndim < 2:
         raise ShapeError("graphc.histogramdd: input tensor should have at least 2 dimensions", got=str(list(input.shape)))
     _check_floating("histogramdd", input)
@@ -352,6 +389,10 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
         What is taken from the number of observations that sums are divided by.
     fweights, aweights
         How often each observation was made (integers), and how much it counts.
+
+    >>> graphc.cov(graphc.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
+    tensor([[ 1., -1.],
+            [-1.,  1.]])
     """
     if input.ndim > 2:
         raise ShapeError("cov(): expected input to have two or fewer dimensions but got an input with "
@@ -409,7 +450,12 @@ def _conjugate(x: Tensor) -> Tensor:
 
 
 def corrcoef(input: Tensor) -> Tensor:
-    """The correlation coefficients of variables, which are the rows; their observations are the columns."""
+    """The correlation coefficients of variables, which are the rows; their observations are the columns.
+
+    >>> graphc.corrcoef(graphc.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
+    tensor([[ 1., -1.],
+            [-1.,  1.]])
+    """
     if input.ndim > 2:
         raise ShapeError("corrcoef(): expected input to have two or fewer dimensions but got an input with "
                          f"{input.ndim} dimensions")

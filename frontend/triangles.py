@@ -24,7 +24,12 @@ IN_PLACE = "tril triu"
 
 def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
         requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
-    """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
+    """Ones on the diagonal of an n x m matrix, zeros elsewhere.
+
+    >>> graphc.eye(2, 3)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     rows = integer(n, "eye(): argument 'n'")
     columns = rows if m is None else integer(m, "eye(): argument 'm'")
     for name, size in (("n", rows), ("m", columns)):
@@ -52,12 +57,22 @@ def _grid(shape: Sequence[int], along: int) -> Tensor:
 
 
 def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
-    """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal."""
+    """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal.
+
+    >>> graphc.tril(graphc.ones(2, 3))
+    tensor([[1., 0., 0.],
+            [1., 1., 0.]])
+    """
     return _triangle(input, "tril", lambda: tril_mask(input._data.shape, diagonal or k))
 
 
 def triu(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
-    """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal."""
+    """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal.
+
+    >>> graphc.triu(graphc.ones(2, 3), diagonal=1)
+    tensor([[0., 1., 1.],
+            [0., 0., 1.]])
+    """
     return _triangle(input, "triu", lambda: ~tril_mask(input._data.shape, (diagonal or k) - 1))
 
 
@@ -69,13 +84,23 @@ def _triangle(input: Tensor, name: str, mask: Any) -> Tensor:
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Device = None,
                  layout: object = None) -> Tensor:
-    """Rows and columns, as int64[2, n], of the elements on and below a diagonal of a row x col matrix."""
+    """Rows and columns, as int64[2, n], of the elements on and below a diagonal of a row x col matrix.
+
+    >>> graphc.tril_indices(2, 2)
+    tensor([[0, 1, 1],
+            [0, 0, 1]])
+    """
     return _indices("tril_indices", np.tril_indices, row, col, offset, dtype, device)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Device = None,
                  layout: object = None) -> Tensor:
-    """Rows and columns, as int64[2, n], of the elements on and above a diagonal of a row x col matrix."""
+    """Rows and columns, as int64[2, n], of the elements on and above a diagonal of a row x col matrix.
+
+    >>> graphc.triu_indices(2, 2)
+    tensor([[0, 0, 1],
+            [0, 1, 1]])
+    """
     return _indices("triu_indices", np.triu_indices, row, col, offset, dtype, device)
 
 

@@ -18,6 +18,8 @@ from graphc.op import OPS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+ASSUMED = {"graphc": graphc, "nn": graphc.nn, "F": graphc.nn.functional}
+"""What examples in docstrings take to be imported."""
 
 
 def module_names() -> list[str]:
@@ -32,7 +34,7 @@ def module_names() -> list[str]:
 @pytest.mark.parametrize("name", module_names())
 def test_docstring_examples(name: str) -> None:
     """Also imports every module, so that none is left that cannot be imported."""
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    result = doctest.testmod(importlib.import_module(name), extraglobs=ASSUMED, optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
 
 
