@@ -167,5 +167,9 @@ class OutOfMemoryError(GraphcError, MemoryError):
     """A device without enough free memory."""
 
 
+class ScriptError(GraphcError):
+    """A user's script that cannot be used: it fails when it is imported, or lacks what was named."""
+
+
 class PackageError(GraphcError, ValueError):
     """A saved file that is damaged, not ours, or newer than this version."""

@@ -23,6 +23,7 @@ DOORS = {
 FLOORS = (
     "graphc.errors",
     "graphc.config",
+    "graphc.script",
     "graphc.sources",
     "graphc.dims",
     "graphc.dim_numbers",
