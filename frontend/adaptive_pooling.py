@@ -82,18 +82,30 @@ def _adaptive_avg_pool(input: Tensor, output_size: Any, dims: int) -> Tensor:
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Means of as many windows as `output_size` says."""
+    """Means of as many windows as `output_size` says, of [N, C, L] or [C, L].
+
+    >>> F.adaptive_avg_pool1d(graphc.tensor([[1.0, 2.0, 3.0, 4.0]]), 2)
+    tensor([[1.5000, 3.5000]])
+    """
     return _adaptive_avg_pool(input, output_size, 1)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """Means of as many windows as `output_size` says."""
+    """Means of as many windows as `output_size` says, of [N, C, H, W] or [C, H, W]; a size that is None stays as it is.
+
+    >>> F.adaptive_avg_pool2d(graphc.ones(1, 3, 7, 5), 1).shape
+    graphc.Size([1, 3, 1, 1])
+    """
     return _adaptive_avg_pool(input, output_size, 2)
 
 
 @full_precision
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """Means of as many windows as `output_size` says."""
+    """Means of as many windows as `output_size` says, of [N, C, D, H, W] or [C, D, H, W].
+
+    >>> F.adaptive_avg_pool3d(graphc.ones(1, 3, 4, 7, 5), (2, 1, None)).shape
+    graphc.Size([1, 3, 2, 1, 5])
+    """
     return _adaptive_avg_pool(input, output_size, 3)
 
 
@@ -114,17 +126,29 @@ def _adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool, di
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima of as many windows as `output_size` says; with `return_indices` their places in [L] too."""
+    """Maxima of as many windows as `output_size` says; with `return_indices` their places in [L] too.
+
+    >>> F.adaptive_max_pool1d(graphc.tensor([[1.0, 2.0, 3.0, 4.0]]), 2)
+    tensor([[2., 4.]])
+    """
     return _adaptive_max_pool(input, output_size, return_indices, 1)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [H, W] too."""
+    """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [H, W] too.
+
+    >>> F.adaptive_max_pool2d(graphc.ones(1, 3, 7, 5), (2, 2)).shape
+    graphc.Size([1, 3, 2, 2])
+    """
     return _adaptive_max_pool(input, output_size, return_indices, 2)
 
 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [D, H, W] too."""
+    """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [D, H, W] too.
+
+    >>> F.adaptive_max_pool3d(graphc.ones(1, 3, 4, 7, 5), 2).shape
+    graphc.Size([1, 3, 2, 2, 2])
+    """
     return _adaptive_max_pool(input, output_size, return_indices, 3)
 
 
@@ -196,13 +220,21 @@ def _fractional_max_pool(input: Tensor, kernel_size: Ints, output_size: Any, out
 
 def fractional_max_pool2d(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
-    """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size."""
+    """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size.
+
+    >>> F.fractional_max_pool2d(graphc.ones(1, 1, 7, 7), 2, output_size=4).shape
+    graphc.Size([1, 1, 4, 4])
+    """
     return _fractional_max_pool(input, kernel_size, output_size, output_ratio, return_indices, _random_samples, 2)
 
 
 def fractional_max_pool3d(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
-    """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size."""
+    """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size.
+
+    >>> F.fractional_max_pool3d(graphc.ones(1, 1, 7, 7, 7), 2, output_ratio=0.5).shape
+    graphc.Size([1, 1, 3, 3, 3])
+    """
     return _fractional_max_pool(input, kernel_size, output_size, output_ratio, return_indices, _random_samples, 3)
 
 
@@ -210,29 +242,53 @@ def fractional_max_pool3d(input: Tensor, kernel_size: Ints, output_size: Any = N
 
 
 def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """adaptive_max_pool1d with return_indices=True."""
+    """adaptive_max_pool1d with return_indices=True.
+
+    >>> F.adaptive_max_pool1d_with_indices(graphc.tensor([[1.0, 2.0, 3.0, 4.0]]), 2)
+    (tensor([[2., 4.]]), tensor([[1, 3]]))
+    """
     return adaptive_max_pool1d(input, output_size, True)
 
 
 def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """adaptive_max_pool2d with return_indices=True."""
+    """adaptive_max_pool2d with return_indices=True.
+
+    >>> values, indices = F.adaptive_max_pool2d_with_indices(graphc.ones(1, 3, 7, 5), 2)
+    >>> indices.shape
+    graphc.Size([1, 3, 2, 2])
+    """
     return adaptive_max_pool2d(input, output_size, True)
 
 
 def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """adaptive_max_pool3d with return_indices=True."""
+    """adaptive_max_pool3d with return_indices=True.
+
+    >>> values, indices = F.adaptive_max_pool3d_with_indices(graphc.ones(1, 3, 4, 7, 5), 2)
+    >>> indices.shape
+    graphc.Size([1, 3, 2, 2, 2])
+    """
     return adaptive_max_pool3d(input, output_size, True)
 
 
 def fractional_max_pool2d_with_indices(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
                                        return_indices: bool = True,
                                        _random_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """fractional_max_pool2d with return_indices=True."""
+    """fractional_max_pool2d with return_indices=True.
+
+    >>> values, indices = F.fractional_max_pool2d_with_indices(graphc.ones(1, 1, 7, 7), 2, output_size=4)
+    >>> indices.shape
+    graphc.Size([1, 1, 4, 4])
+    """
     return fractional_max_pool2d(input, kernel_size, output_size, output_ratio, True, _random_samples)
 
 
 def fractional_max_pool3d_with_indices(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
                                        return_indices: bool = True,
                                        _random_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """fractional_max_pool3d with return_indices=True."""
+    """fractional_max_pool3d with return_indices=True.
+
+    >>> values, indices = F.fractional_max_pool3d_with_indices(graphc.ones(1, 1, 7, 7, 7), 2, output_size=4)
+    >>> indices.shape
+    graphc.Size([1, 1, 4, 4, 4])
+    """
     return fractional_max_pool3d(input, kernel_size, output_size, output_ratio, True, _random_samples)

@@ -32,6 +32,10 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     `scale` is 1 / sqrt(E) if it is not given. A mask of booleans is True where a key takes part; one of numbers is added. A
     query that may look at no key gets zeros. `is_causal` lets query i look at the keys up to i. With `enable_gqa` there
     may be fewer heads (dimension -3) of keys and values than of queries, each of which then serves several of them.
+
+    >>> q = graphc.randn(2, 4, 5, 8)
+    >>> F.scaled_dot_product_attention(q, q, q, is_causal=True).shape
+    graphc.Size([2, 4, 5, 8])
     """
     if mode.autocast is not None:
         query, key, value = lowered(query, mode.autocast), lowered(key, mode.autocast), lowered(value, mode.autocast)
@@ -112,6 +116,14 @@ def multi_head_attention_forward(
     Returns the result [L, N, E] and, with `need_weights`, the weights [N, L, S], their mean over the heads or else
     [N, heads, L, S]. The dimension N may be left out. Masks of booleans are True where a key takes no part, others are
     added: `key_padding_mask` [N, S], `attn_mask` [L, S] or [N * heads, L, S].
+
+    >>> attention = nn.MultiheadAttention(4, 2)
+    >>> x = graphc.ones(3, 1, 4)
+    >>> out, weights = F.multi_head_attention_forward(
+    ...     x, x, x, 4, 2, attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0,
+    ...     attention.out_proj.weight, attention.out_proj.bias)
+    >>> out.shape, weights.shape
+    (graphc.Size([3, 1, 4]), graphc.Size([1, 3, 3]))
     """
     batched = _check_heads(query, key, value, key_padding_mask, attn_mask, num_heads)
     if not batched:

@@ -95,26 +95,44 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padd
 @composite(weight="weight")
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
-    """Cross-correlation of [N, C, L] with weights [O, C / groups, K]."""
+    """Cross-correlation of [N, C, L] with weights [O, C / groups, K], as [N, O, L'] with L' = (L + 2 padding - dilation (K -
+    1) - 1) // stride + 1. `padding` may be "same" or "valid".
+
+    >>> F.conv1d(graphc.tensor([[[1.0, 2.0, 3.0, 4.0]]]), graphc.tensor([[[1.0, -1.0]]]))
+    tensor([[[-1., -1., -1.]]])
+    """
     return _conv(input, weight, bias, stride, padding, dilation, groups, 1)
 
 
 @composite(weight="weight")
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
-    """Cross-correlation of [N, C, H, W] with weights [O, C / groups, K, K']."""
+    """Cross-correlation of [N, C, H, W] with weights [O, C / groups, K, K'], as [N, O, H', W']; sizes are those of `conv1d`
+    along each dimension. `padding` may be "same" or "valid".
+
+    >>> F.conv2d(graphc.ones(1, 3, 8, 8), graphc.ones(4, 3, 3, 3), padding=1, stride=2).shape
+    graphc.Size([1, 4, 4, 4])
+    """
     return _conv(input, weight, bias, stride, padding, dilation, groups, 2)
 
 
 @composite(weight="weight")
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Any = 0,
            dilation: Ints = 1, groups: int = 1) -> Tensor:
-    """Cross-correlation of [N, C, D, H, W] with weights [O, C / groups, K, K', K'']."""
+    """Cross-correlation of [N, C, D, H, W] with weights [O, C / groups, K, K', K''], as [N, O, D', H', W']; see `conv1d`.
+
+    >>> F.conv3d(graphc.ones(1, 2, 4, 4, 4), graphc.ones(3, 2, 2, 2, 2)).shape
+    graphc.Size([1, 3, 3, 3, 3])
+    """
     return _conv(input, weight, bias, stride, padding, dilation, groups, 3)
 
 
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
-    """conv1d of [L, N, C] with weights [K, C, O], as [L', N, O]."""
+    """conv1d of [L, N, C] with weights [K, C, O], as [L', N, O].
+
+    >>> F.conv_tbc(graphc.ones(5, 1, 2), graphc.ones(3, 2, 4), graphc.zeros(4)).shape
+    graphc.Size([3, 1, 4])
+    """
     if input.dim() != 3 or weight.dim() != 3:
         raise ShapeError("conv_tbc: Input and weight must have 3 dims: time, batch, in_channel and kernel, in, out",
                          got=f"input {list(input.shape)}, weight {list(weight.shape)}")
@@ -155,17 +173,29 @@ def _conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, stride: 
 def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0,
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
     """Transposed convolution of [N, C, L] with weights [C, O / groups, K], as [N, O, L'] with
-    L' = (L - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1."""
+    L' = (L - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1.
+
+    >>> F.conv_transpose1d(graphc.tensor([[[1.0, 2.0]]]), graphc.tensor([[[1.0, 10.0]]]), stride=2)
+    tensor([[[ 1., 10.,  2., 20.]]])
+    """
     return _conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0,
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
-    """Transposed convolution of [N, C, H, W] with weights [C, O / groups, K, K']; see conv_transpose1d for the sizes."""
+    """Transposed convolution of [N, C, H, W] with weights [C, O / groups, K, K']; see conv_transpose1d for the sizes.
+
+    >>> F.conv_transpose2d(graphc.ones(1, 3, 4, 4), graphc.ones(3, 2, 2, 2), stride=2).shape
+    graphc.Size([1, 2, 8, 8])
+    """
     return _conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
 
 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0,
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
-    """Transposed convolution of [N, C, D, H, W] with weights [C, O / groups, K, K', K'']; see conv_transpose1d for sizes."""
+    """Transposed convolution of [N, C, D, H, W] with weights [C, O / groups, K, K', K'']; see conv_transpose1d for sizes.
+
+    >>> F.conv_transpose3d(graphc.ones(1, 3, 2, 2, 2), graphc.ones(3, 2, 2, 2, 2), stride=2).shape
+    graphc.Size([1, 2, 4, 4, 4])
+    """
     return _conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, 3)

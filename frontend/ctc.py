@@ -43,6 +43,10 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     `log_probs` is [T, N, C], or [T, C] for one sequence; `targets` is [N, S], or all sequences' labels one after another.
     The mean is over the losses divided by the target lengths. Where labels are too many for the input the loss is inf,
     or 0 with `zero_infinity`. The gradient is that for log_probs out of log_softmax, as in PyTorch.
+
+    >>> log_probs = graphc.zeros(3, 1, 2).log_softmax(2)
+    >>> F.ctc_loss(log_probs, graphc.tensor([[1]]), (3,), (1,))
+    tensor(0.2877)
     """
     if log_probs.dim() not in (2, 3):
         raise ShapeError(f"ctc_loss: log_probs has {log_probs.dim()} dimensions", expected="[T, N, C] or [T, C]")

@@ -34,6 +34,9 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
 
     Euclidean distances of many vectors are taken from |x|^2 + |y|^2 - 2 x.y, as `compute_mode` says; that is faster, and
     less exact where the distance is small.
+
+    >>> graphc.cdist(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor([[5., 1.]])
     """
     for name, x in (("X1", x1), ("X2", x2)):
         if not x.dtype.is_floating_point:
@@ -70,7 +73,11 @@ def _euclidean(x: Tensor, y: Tensor) -> Tensor:
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
-    """The p-norms of the differences of all pairs of rows: row 0 and each later one, row 1 and each later one, ..."""
+    """The p-norms of the differences of all pairs of rows: row 0 and each later one, row 1 and each later one, ...
+
+    >>> F.pdist(graphc.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]))
+    tensor([5.0000, 1.0000, 4.2426])
+    """
     if input.ndim != 2:
         raise ShapeError(f"pdist only supports 2D tensors, got: {input.ndim}D")
     if not input.dtype.is_floating_point:
@@ -85,7 +92,12 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
-    """Slices along a dimension scaled down to the p-norm `maxnorm` where theirs is larger."""
+    """Slices along a dimension scaled down to the p-norm `maxnorm` where theirs is larger.
+
+    >>> graphc.renorm(graphc.tensor([[3.0, 4.0], [0.3, 0.4]]), p=2, dim=0, maxnorm=1.0)
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
     if p <= 0:
         raise GraphcError("renorm: non-positive-norm not supported", got=str(p))
     if maxnorm < 0:

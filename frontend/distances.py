@@ -22,13 +22,21 @@ def held_above(x: Tensor, least: float) -> Tensor:
 
 @composite
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """The p-norm of x1 - x2 + eps along the last dimension."""
+    """The p-norm of x1 - x2 + eps along the last dimension.
+
+    >>> F.pairwise_distance(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[3.0, 4.0]]))
+    tensor([5.0000])
+    """
     return norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 @composite
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between vectors along a dimension; their lengths count as `eps` at least."""
+    """The cosine of the angle between vectors along a dimension; their lengths count as `eps` at least.
+
+    >>> F.cosine_similarity(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]))
+    tensor([0.7071])
+    """
     dtype = promoted(x1, x2)
     if not dtype.is_floating_point:
         raise DTypeError(f"expected common dtype to be floating point, yet common dtype is {dtype.name}")

@@ -56,35 +56,59 @@ def _channels(input: Tensor) -> tuple[int, ...]:
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Each element zeroed with probability p, the others scaled by 1 / (1 - p); the input itself when not training."""
+    """Each element zeroed with probability p, the others scaled by 1 / (1 - p); the input itself when not training.
+
+    >>> x = F.dropout(graphc.ones(1000), p=0.5)
+    >>> sorted(set(x.tolist()))
+    [0.0, 2.0]
+    >>> F.dropout(graphc.ones(3), training=False)
+    tensor([1., 1., 1.])
+    """
     if _idle(input, p, training):
         return input
     return written(input, inplace, lambda x: named(_dropped(x, p, tuple(x._data.shape)), "Mul"))
 
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Dropout for networks of selu: what is taken away becomes selu's lowest value, and mean and variance are restored."""
+    """Dropout for networks of selu: what is taken away becomes selu's lowest value, and mean and variance are restored.
+
+    >>> F.alpha_dropout(graphc.ones(3), training=False)
+    tensor([1., 1., 1.])
+    """
     if _idle(input, p, training):
         return input
     return written(input, inplace, lambda x: named(_alpha_dropped(x, p, tuple(x._data.shape)), "Add"))
 
 
 def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, ...]."""
+    """Dropout of whole channels of [N, C, ...].
+
+    >>> F.dropout2d(graphc.ones(1, 2, 3, 3), training=False).shape
+    graphc.Size([1, 2, 3, 3])
+    """
     if _idle(input, p, training):
         return input
     return written(input, inplace, lambda x: named(_dropped(x, p, _channels(x)), "Mul"))
 
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Alpha dropout of whole channels of [N, C, ...]."""
+    """Alpha dropout of whole channels of [N, C, ...].
+
+    >>> F.feature_alpha_dropout(graphc.ones(1, 2, 3, 3), training=False).shape
+    graphc.Size([1, 2, 3, 3])
+    """
     if _idle(input, p, training):
         return input
     return written(input, inplace, lambda x: named(_alpha_dropped(x, p, _channels(x)), "Add"))
 
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, L] or [C, L]."""
+    """Dropout of whole channels of [N, C, L] or [C, L].
+
+    >>> F.dropout1d(graphc.ones(1, 2, 3), training=False)
+    tensor([[[1., 1., 1.],
+             [1., 1., 1.]]])
+    """
     if input.dim() not in (2, 3):
         raise GraphcError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note that dropout1d "
                           "exists to provide channel-wise dropout on inputs with 1 spatial dimension")
@@ -92,7 +116,12 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, H, W]."""
+    """Dropout of whole channels of [N, C, H, W].
+
+    >>> x = F.dropout2d(graphc.ones(1, 8, 2, 2), p=0.5)
+    >>> bool((x[:, :, 0, 0] == x[:, :, 1, 1]).all())
+    True
+    """
     if input.dim() not in (3, 4):
         _warn("dropout2d", input)
     elif input.dim() == 3:
@@ -102,7 +131,11 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
+    """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W].
+
+    >>> F.dropout3d(graphc.ones(1, 2, 3, 3, 3), training=False).shape
+    graphc.Size([1, 2, 3, 3, 3])
+    """
     if input.dim() not in (4, 5):
         _warn("dropout3d", input)
     return _of_channels(input, p, training, inplace, 2 if input.dim() == 5 else 1)
@@ -123,20 +156,40 @@ def _of_channels(input: Tensor, p: float, training: bool, inplace: bool, lead: i
 
 
 def dropout_(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """`dropout`, in place."""
+    """`dropout`, in place.
+
+    >>> x = graphc.ones(3)
+    >>> graphc.dropout_(x, 1.0, True) is x, x
+    (True, tensor([0., 0., 0.]))
+    """
     return dropout(input, p, training, True)
 
 
 def alpha_dropout_(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
-    """`alpha_dropout`, in place."""
+    """`alpha_dropout`, in place.
+
+    >>> x = graphc.ones(3)
+    >>> graphc.alpha_dropout_(x, 0.5, False) is x
+    True
+    """
     return alpha_dropout(input, p, training, True)
 
 
 def feature_dropout_(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """`feature_dropout`, in place."""
+    """`feature_dropout`, in place.
+
+    >>> x = graphc.ones(1, 2, 3)
+    >>> graphc.feature_dropout_(x, 1.0, True) is x
+    True
+    """
     return feature_dropout(input, p, training, True)
 
 
 def feature_alpha_dropout_(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
-    """`feature_alpha_dropout`, in place."""
+    """`feature_alpha_dropout`, in place.
+
+    >>> x = graphc.ones(1, 2, 3)
+    >>> graphc.feature_alpha_dropout_(x, 0.5, False) is x
+    True
+    """
     return feature_alpha_dropout(input, p, training, True)

@@ -27,6 +27,10 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 
     Rows that are used and longer than `max_norm` are scaled down in place first. `scale_grad_by_freq` divides the gradient
     of a row by how often it is used. Gradients are dense: `sparse` is accepted and changes nothing.
+
+    >>> F.embedding(graphc.tensor([1, 0]), graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor([[3., 4.],
+            [1., 2.]])
     """
     rows, width = _table(weight)
     flat = _places("embedding", input, rows)
@@ -50,6 +54,9 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     A bag is a row of an `input` [bags, n]; or, of an `input` [n], what lies between one of `offsets` and the next (the last
     offset is the end of the last bag with `include_last_offset`). Entries equal to `padding_idx` do not count; an empty
     bag gives zeros. `per_sample_weights` multiplies the rows before they are summed.
+
+    >>> F.embedding_bag(graphc.tensor([[0, 1]]), graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), mode="sum")
+    tensor([[4., 6.]])
     """
     if weight.dtype is int64 and input.dtype.is_floating_point:
         warnings.warn("Argument order of nn.functional.embedding_bag was changed. Usage `embedding_bag(weight, input, ...)` is "
@@ -244,7 +251,13 @@ def _ends(starts: Tensor, count: Any) -> Tensor:
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Each integer as a vector of zeros with a one at its place, int64."""
+    """Each integer as a vector of zeros with a one at its place, int64: [...] gives [..., num_classes]; -1 is one more than
+    the largest.
+
+    >>> F.one_hot(graphc.tensor([0, 2]), num_classes=3)
+    tensor([[1, 0, 0],
+            [0, 0, 1]])
+    """
     if tensor.dtype is not int64:
         raise DTypeError("one_hot is only applicable to index tensor of type LongTensor.", got=tensor.dtype.name)
     if num_classes == -1:

@@ -169,37 +169,64 @@ def _one(x: Any, n: int | None, dim: int, name: str) -> tuple[Sizes, Dims]:
 
 @with_out
 def fft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The transform along one dimension."""
+    """The transform along one dimension: out[k] = the sum of x[j] e^(-2 pi i j k / n), complex. The input is cut off or
+    followed by zeros to n points. `norm` "ortho" divides by sqrt(n), "forward" by n.
+
+    >>> graphc.fft.fft(graphc.tensor([1.0, 0.0, 0.0, 0.0]))
+    tensor([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
+    """
     return _c2c(input, "fft", *_one(input, n, dim, "fft"), norm, False)
 
 
 @with_out
 def ifft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The inverse transform along one dimension."""
+    """The inverse transform along one dimension, divided by n; by sqrt(n) with `norm` "ortho", by 1 with "forward".
+
+    >>> graphc.fft.ifft(graphc.tensor([4.0, 0.0, 0.0, 0.0]))
+    tensor([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
+    """
     return _c2c(input, "ifft", *_one(input, n, dim, "ifft"), norm, True)
 
 
 @with_out
 def fft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The transform along two dimensions."""
+    """The transform along two dimensions.
+
+    >>> graphc.fft.fft2(graphc.ones(2, 2))
+    tensor([[4.+0.j, 0.+0.j],
+            [0.+0.j, 0.+0.j]])
+    """
     return _c2c(input, "fft2", s, dim, norm, False)
 
 
 @with_out
 def ifft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The inverse transform along two dimensions."""
+    """The inverse transform along two dimensions.
+
+    >>> graphc.fft.ifft2(graphc.ones(2, 2))
+    tensor([[1.+0.j, 0.+0.j],
+            [0.+0.j, 0.+0.j]])
+    """
     return _c2c(input, "ifft2", s, dim, norm, True)
 
 
 @with_out
 def fftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The transform along several dimensions: all of them, or with `s` as many of the last ones as it has sizes."""
+    """The transform along several dimensions: all of them, or with `s` as many of the last ones as it has sizes.
+
+    >>> graphc.fft.fftn(graphc.ones(2, 2, 2)).shape
+    graphc.Size([2, 2, 2])
+    """
     return _c2c(input, "fftn", s, dim, norm, False)
 
 
 @with_out
 def ifftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The inverse transform along several dimensions."""
+    """The inverse transform along several dimensions.
+
+    >>> graphc.fft.ifftn(graphc.ones(2, 2, 2)).shape
+    graphc.Size([2, 2, 2])
+    """
     return _c2c(input, "ifftn", s, dim, norm, True)
 
 
@@ -208,37 +235,62 @@ def ifftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = N
 
 @with_out
 def rfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The half spectrum of real numbers along one dimension."""
+    """The half spectrum of real numbers along one dimension: n // 2 + 1 frequencies, from 0 up; the others are their
+    conjugates.
+
+    >>> graphc.fft.rfft(graphc.tensor([1.0, 0.0, 0.0, 0.0]))
+    tensor([1.+0.j, 1.+0.j, 1.+0.j])
+    """
     return _r2c(input, "rfft", *_one(input, n, dim, "rfft"), norm)
 
 
 @with_out
 def irfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """Real numbers of a half spectrum along one dimension: n of them, by default 2 (m - 1) of m frequencies."""
+    """Real numbers of a half spectrum along one dimension: n of them, by default 2 (m - 1) of m frequencies.
+
+    >>> graphc.fft.irfft(graphc.tensor([1.0, 1.0, 1.0]))
+    tensor([1., 0., 0., 0.])
+    """
     return _c2r(input, "irfft", *_one(input, n, dim, "irfft"), norm)
 
 
 @with_out
 def rfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The half spectrum of real numbers along two dimensions."""
+    """The half spectrum of real numbers along two dimensions.
+
+    >>> graphc.fft.rfft2(graphc.ones(4, 6)).shape
+    graphc.Size([4, 4])
+    """
     return _r2c(input, "rfft2", s, dim, norm)
 
 
 @with_out
 def irfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """Real numbers of a half spectrum along two dimensions."""
+    """Real numbers of a half spectrum along two dimensions.
+
+    >>> graphc.fft.irfft2(graphc.ones(4, 4)).shape
+    graphc.Size([4, 6])
+    """
     return _c2r(input, "irfft2", s, dim, norm)
 
 
 @with_out
 def rfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The half spectrum of real numbers along several dimensions."""
+    """The half spectrum of real numbers along several dimensions.
+
+    >>> graphc.fft.rfftn(graphc.ones(2, 4, 6)).shape
+    graphc.Size([2, 4, 4])
+    """
     return _r2c(input, "rfftn", s, dim, norm)
 
 
 @with_out
 def irfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """Real numbers of a half spectrum along several dimensions."""
+    """Real numbers of a half spectrum along several dimensions.
+
+    >>> graphc.fft.irfftn(graphc.ones(2, 4, 4)).shape
+    graphc.Size([2, 4, 6])
+    """
     return _c2r(input, "irfftn", s, dim, norm)
 
 
@@ -247,37 +299,61 @@ def irfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = 
 
 @with_out
 def hfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The real spectrum of numbers that are conjugate-symmetric along one dimension, given by the first half of them."""
+    """The real spectrum of numbers that are conjugate-symmetric along one dimension, given by the first half of them.
+
+    >>> graphc.fft.hfft(graphc.tensor([1.0, 0.0, 0.0]))
+    tensor([1., 1., 1., 1.])
+    """
     return _c2r(input, "hfft", *_one(input, n, dim, "hfft"), norm, inverse=False)
 
 
 @with_out
 def ihfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The first half of the conjugate-symmetric numbers that have a real spectrum."""
+    """The first half of the conjugate-symmetric numbers that have a real spectrum.
+
+    >>> graphc.fft.ihfft(graphc.tensor([4.0, 0.0, 0.0, 0.0]))
+    tensor([1.-0.j, 1.-0.j, 1.-0.j])
+    """
     return _r2c(input, "ihfft", *_one(input, n, dim, "ihfft"), norm, inverse=True)
 
 
 @with_out
 def hfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """`hfft` along two dimensions, of which the last one is given by half."""
+    """`hfft` along two dimensions, of which the last one is given by half.
+
+    >>> graphc.fft.hfft2(graphc.ones(4, 3)).shape
+    graphc.Size([4, 4])
+    """
     return _c2r(input, "hfft2", s, dim, norm, inverse=False)
 
 
 @with_out
 def ihfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """`ihfft` along two dimensions."""
+    """`ihfft` along two dimensions.
+
+    >>> graphc.fft.ihfft2(graphc.ones(4, 4)).shape
+    graphc.Size([4, 3])
+    """
     return _r2c(input, "ihfft2", s, dim, norm, inverse=True)
 
 
 @with_out
 def hfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """`hfft` along several dimensions, of which the last one is given by half."""
+    """`hfft` along several dimensions, of which the last one is given by half.
+
+    >>> graphc.fft.hfftn(graphc.ones(2, 4, 3)).shape
+    graphc.Size([2, 4, 4])
+    """
     return _c2r(input, "hfftn", s, dim, norm, inverse=False)
 
 
 @with_out
 def ihfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """`ihfft` along several dimensions."""
+    """`ihfft` along several dimensions.
+
+    >>> graphc.fft.ihfftn(graphc.ones(2, 4, 4)).shape
+    graphc.Size([2, 4, 3])
+    """
     return _r2c(input, "ihfftn", s, dim, norm, inverse=True)
 
 
@@ -286,7 +362,11 @@ def ihfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = 
 
 @with_out
 def fftfreq(n: int, d: float = 1.0, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The frequencies of `fft` of n points a distance d apart: 0, 1, ..., then the negative ones, each over n d."""
+    """The frequencies of `fft` of n points a distance d apart: 0, 1, ..., then the negative ones, each over n d.
+
+    >>> graphc.fft.fftfreq(4)
+    tensor([ 0.0000,  0.2500, -0.5000, -0.2500])
+    """
     positive = (n - 1) // 2 + 1
     dtype = dtype or get_default_dtype()
     places = arange(n, dtype=dtype, device=device)
@@ -296,7 +376,11 @@ def fftfreq(n: int, d: float = 1.0, *, dtype: DType | None = None, device: Any =
 
 @with_out
 def rfftfreq(n: int, d: float = 1.0, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The frequencies of `rfft` of n points a distance d apart: 0, 1, ..., n // 2, each over n d."""
+    """The frequencies of `rfft` of n points a distance d apart: 0, 1, ..., n // 2, each over n d.
+
+    >>> graphc.fft.rfftfreq(4)
+    tensor([0.0000, 0.2500, 0.5000])
+    """
     out = arange(n // 2 + 1, dtype=dtype or get_default_dtype(), device=device) * (1.0 / (n * d))
     return out.requires_grad_() if requires_grad else out
 
@@ -310,12 +394,20 @@ def _shifted(input: Tensor, dim: Dims, halves: Any, name: str) -> Tensor:
 
 
 def fftshift(input: Tensor, dim: Dims = None) -> Tensor:
-    """The frequencies in ascending order: negative ones, zero, positive ones."""
+    """The frequencies in ascending order: negative ones, zero, positive ones.
+
+    >>> graphc.fft.fftshift(graphc.fft.fftfreq(4))
+    tensor([-0.5000, -0.2500,  0.0000,  0.2500])
+    """
     return _shifted(input, dim, lambda size: size // 2, "fftshift")
 
 
 def ifftshift(input: Tensor, dim: Dims = None) -> Tensor:
-    """`fftshift` undone."""
+    """`fftshift` undone.
+
+    >>> graphc.fft.ifftshift(graphc.tensor([-2, -1, 0, 1]))
+    tensor([ 0,  1, -2, -1])
+    """
     return _shifted(input, dim, lambda size: (size + 1) // 2, "ifftshift")
 
 

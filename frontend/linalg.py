@@ -25,7 +25,11 @@ def _public(function: Callable[..., Any]) -> Any:
 
 
 def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """A view of the diagonals of matrices, which lie in the dimensions `dim1` and `dim2`."""
+    """A view of the diagonals of matrices, which lie in the dimensions `dim1` and `dim2`.
+
+    >>> graphc.linalg.diagonal(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor([1., 4.])
+    """
     return diagonals.diagonal(A, offset, dim1, dim2)
 
 

@@ -22,7 +22,12 @@ from graphc.frontend.triangles import eye
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
-    """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive."""
+    """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive.
+
+    >>> L, info = graphc.linalg.cholesky_ex(graphc.tensor([[-1.0]]))
+    >>> info
+    tensor(1, dtype=graphc.int32)
+    """
     made = several(ops.cholesky, (squares(A, "linalg.cholesky"),), {"upper": upper, "check": check_errors}, "LinalgCholeskyEx")
     return return_types.linalg_cholesky_ex(*made)
 
@@ -31,6 +36,10 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     """The lower triangle L with L L^H = A, for Hermitian positive-definite matrices; with `upper` L^H.
 
     Only the lower (upper) triangle of A is read. LinAlgError where a matrix is not positive definite.
+
+    >>> graphc.linalg.cholesky(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
+    tensor([[2., 0.],
+            [1., 2.]])
     """
     return cholesky_ex(A, upper=upper, check_errors=True)[0]
 
@@ -51,18 +60,36 @@ def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, ...]:
 
 
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
-    """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero."""
+    """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero.
+
+    >>> LU, pivots, info = graphc.linalg.lu_factor_ex(graphc.zeros(2, 2))
+    >>> info
+    tensor(1, dtype=graphc.int32)
+    """
     _need_pivot(pivot, "linalg.lu_factor")
     return return_types.linalg_lu_factor_ex(*_lu(A, "graphc.lu_factor", check_errors))
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
-    """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1."""
+    """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1.
+
+    >>> LU, pivots = graphc.linalg.lu_factor(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
+    >>> LU, pivots
+    (tensor([[ 2.0000,  8.0000],
+            [ 0.5000, -2.0000]]), tensor([2, 2], dtype=graphc.int32))
+    """
     return return_types.linalg_lu_factor(*lu_factor_ex(A, pivot=pivot, check_errors=True)[:2])
 
 
 def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
-    """P, L and U of what `lu_factor` returns."""
+    """P, L and U of what `lu_factor` returns.
+
+    >>> A = graphc.tensor([[1.0, 2.0], [2.0, 8.0]])
+    >>> P, L, U = graphc.lu_unpack(*graphc.linalg.lu_factor(A))
+    >>> P @ L @ U
+    tensor([[1., 2.],
+            [2., 8.]])
+    """
     need_matrices(LU_data, "lu_unpack", "LU_data")
     if unpack_pivots and LU_pivots.dtype.name != "int32":
         raise DTypeError("graphc.lu_unpack: LU_pivots is expected to be a contiguous tensor of graphc.int32 dtype. Note: this "
@@ -83,7 +110,14 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
 
 
 def lu(A: Tensor, *, pivot: bool = True) -> Any:
-    """A permutation matrix P, a lower triangle L with ones on its diagonal, and an upper one U, with P L U = A."""
+    """A permutation matrix P, a lower triangle L with ones on its diagonal, and an upper one U, with P L U = A.
+
+    >>> P, L, U = graphc.linalg.lu(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
+    >>> L, U
+    (tensor([[1.0000, 0.0000],
+            [0.5000, 1.0000]]), tensor([[ 2.,  8.],
+            [ 0., -2.]]))
+    """
     _need_pivot(pivot, "linalg.lu")
     factors, pivots, _ = _lu(A, "linalg.lu", False)
     return return_types.linalg_lu(*lu_unpack(factors, pivots))
@@ -93,7 +127,12 @@ def lu(A: Tensor, *, pivot: bool = True) -> Any:
 
 
 def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
-    """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero."""
+    """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero.
+
+    >>> LD, pivots, info = graphc.linalg.ldl_factor_ex(graphc.tensor([[2.0, 0.0], [0.0, 0.0]]))
+    >>> info
+    tensor(2, dtype=graphc.int32)
+    """
     attrs = {"hermitian": hermitian, "check": check_errors}
     made = several(ops.ldl_factor, (squares(A, "graphc.linalg.ldl_factor_ex"),), attrs, "LinalgLdlFactorEx")
     return return_types.linalg_ldl_factor_ex(*made)
@@ -103,6 +142,11 @@ def ldl_factor(A: Tensor, *, hermitian: bool = False) -> Any:
     """L D L^T of symmetric matrices (L D L^H of Hermitian ones) as `ldl_solve` takes it: LAPACK's packed form, and pivots.
 
     The lower triangle of A is read. There is no derivative, as in PyTorch.
+
+    >>> LD, pivots = graphc.linalg.ldl_factor(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
+    >>> graphc.linalg.ldl_solve(LD, pivots, graphc.tensor([[8.0], [12.0]]))
+    tensor([[1.],
+            [2.]])
     """
     return return_types.linalg_ldl_factor(*ldl_factor_ex(A, hermitian=hermitian, check_errors=True)[:2])
 
@@ -114,6 +158,10 @@ def qr(A: Tensor, mode: str = "reduced") -> Any:
     """Q with orthonormal columns, and R upper triangular, with Q R = A.
 
     Q has min(m, n) columns, or m in the mode "complete"; in the mode "r" it is empty.
+
+    >>> Q, R = graphc.linalg.qr(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    >>> graphc.allclose(Q @ R, graphc.tensor([[3.0, 1.0], [4.0, 2.0]])), graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
+    (True, True)
     """
     need_matrices(A, "linalg.qr")
     if mode not in ("reduced", "complete", "r"):
@@ -126,6 +174,10 @@ def geqrf(input: Tensor) -> Any:
     """The QR factorisation as LAPACK leaves it: R, below it the Householder vectors, and their factors tau.
 
     `householder_product` makes Q of it. There is no derivative, as in PyTorch.
+
+    >>> a, tau = graphc.geqrf(graphc.ones(3, 2))
+    >>> a.shape, tau.shape
+    (graphc.Size([3, 2]), graphc.Size([2]))
     """
     return return_types.geqrf(*several(ops.geqrf, (matrices(input, "graphc.geqrf"),), {}, "Geqrf"))
 
@@ -164,6 +216,11 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of Householder reflections I - tau v v^H.
 
     The vectors v are what A, of shape [..., m, n], has below its diagonal, with a one there; tau is of shape [..., k].
+
+    >>> A = graphc.tensor([[3.0, 1.0], [4.0, 2.0]])
+    >>> Q = graphc.linalg.householder_product(*graphc.geqrf(A))
+    >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
+    True
     """
     V, T = _reflectors(A, tau, "graphc.linalg.householder_product")
     rows, columns = A._data.shape[-2:]
@@ -175,6 +232,11 @@ def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpos
     """The product of the reflections of `householder_product`, all m columns of it, with a matrix.
 
     Q @ other, other @ Q if not `left`, and with Q^H in Q's place if `transpose`.
+
+    >>> a, tau = graphc.geqrf(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    >>> Q = graphc.ormqr(a, tau, graphc.eye(2))
+    >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
+    True
     """
     V, T = _reflectors(input, tau, "graphc.ormqr")
     size, wanted = other._data.shape[-2 if left else -1], input._data.shape[-2]
@@ -201,22 +263,39 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
 
     Only the lower triangle of A is read, or the upper one (UPLO="U"). The eigenvectors' gradients are not finite where
     eigenvalues are equal, and what is differentiated must not depend on the vectors' phases.
+
+    >>> values, vectors = graphc.linalg.eigh(graphc.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    >>> values
+    tensor([1., 2.])
     """
     return return_types.linalg_eigh(*several(ops.eigh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}, "LinalgEigh"))
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
-    """The eigenvalues of Hermitian matrices, ascending."""
+    """The eigenvalues of Hermitian matrices, ascending.
+
+    >>> graphc.linalg.eigvalsh(graphc.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    tensor([1., 2.])
+    """
     return named(emit(ops.eigvalsh, (squares(A, "linalg.eigh"),), {"upper": _is_upper(UPLO)}), "LinalgEigh")
 
 
 def eig(A: Tensor) -> Any:
-    """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex."""
+    """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex.
+
+    >>> values, vectors = graphc.linalg.eig(graphc.tensor([[0.0, -1.0], [1.0, 0.0]]))
+    >>> values.imag.sort().values
+    tensor([-1.,  1.])
+    """
     return return_types.linalg_eig(*several(ops.eig, (squares(A, "linalg.eig"),), {}, "LinalgEig"))
 
 
 def eigvals(A: Tensor) -> Tensor:
-    """The eigenvalues of square matrices in no particular order; complex."""
+    """The eigenvalues of square matrices in no particular order; complex.
+
+    >>> graphc.linalg.eigvals(graphc.tensor([[2.0]]))
+    tensor([2.+0.j])
+    """
     return named(emit(ops.eigvals, (squares(A, "linalg.eigvals"),), {}), "LinalgEigvals")
 
 
@@ -234,12 +313,20 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     U is [..., m, m] and V^H [..., n, n], or with full_matrices=False [..., m, k] and [..., k, n], k = min(m, n). The
     vectors' gradients are not finite where singular values are equal, and what is differentiated must not depend on the
     vectors' signs or phases.
+
+    >>> U, S, Vh = graphc.linalg.svd(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
+    >>> S
+    tensor([3., 2.])
     """
     _check_driver(driver)
     return return_types.linalg_svd(*several(ops.svd, (matrices(A, "linalg.svd"),), {"full": full_matrices}, "LinalgSvd"))
 
 
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
-    """The singular values in descending order."""
+    """The singular values in descending order.
+
+    >>> graphc.linalg.svdvals(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
+    tensor([3., 2.])
+    """
     _check_driver(driver)
     return named(emit(ops.svdvals, (matrices(A, "linalg.svd"),), {}), "LinalgSvd")

@@ -57,7 +57,11 @@ def _need_elements(x: Tensor, dim: Dims, dims: tuple[int, ...], order: float) ->
 
 def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """(sum of |x|^ord)^(1 / ord) over `dim`, or over all dimensions; the largest |x| for ord=inf, the least one for -inf, the
-    count of nonzero elements for 0. Real, and where it has no slope, as at zero, its gradient is zero."""
+    count of nonzero elements for 0. Real, and where it has no slope, as at zero, its gradient is zero.
+
+    >>> graphc.linalg.vector_norm(graphc.tensor([[3.0, 4.0], [6.0, 8.0]]), dim=1)
+    tensor([ 5., 10.])
+    """
     name = "linalg.vector_norm"
     need_tensor(x, name, "x")
     if isinstance(ord, str) or not isinstance(ord, (int, float)):
@@ -104,6 +108,9 @@ def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -
 
     "fro": the root of the sum of squares. "nuc": the sum of the singular values; 2 and -2: the largest and the least one.
     1 and -1: the largest and the least sum of absolute values of a column; inf and -inf: of a row.
+
+    >>> graphc.linalg.matrix_norm(graphc.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    tensor(5.)
     """
     name = "linalg.matrix_norm"
     if ord not in ("fro", "nuc", *_MATRIX_ORDERS):
@@ -146,7 +153,11 @@ def _extreme(x: Tensor, dim: int, order: float, keepdim: bool = False) -> Tensor
 def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, *,
          dtype: DType | None = None) -> Tensor:
     """The p-norm of the elements over `dim`, or over all: `linalg.vector_norm`, of which "fro" is the one with p = 2. For
-    p = "nuc" that of matrices: `linalg.matrix_norm`."""
+    p = "nuc" that of matrices: `linalg.matrix_norm`.
+
+    >>> graphc.norm(graphc.tensor([[3.0, 4.0], [6.0, 8.0]]), dim=1)
+    tensor([ 5., 10.])
+    """
     need_tensor(input, "norm")
     if isinstance(p, str) and p != "fro":
         if p != "nuc":
@@ -162,6 +173,9 @@ def linalg_norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, kee
 
     Without `ord` the root of the sum of squares, over all dimensions if none is named; with `ord` but no `dim` the tensor
     is a vector or a matrix itself.
+
+    >>> graphc.linalg.norm(graphc.tensor([3.0, 4.0]))
+    tensor(5.)
     """
     name = "linalg.norm"
     need_tensor(A, name, "A")
@@ -183,14 +197,22 @@ def linalg_norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, kee
 
 
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
-    """The p-norm of input - other."""
+    """The p-norm of input - other.
+
+    >>> graphc.dist(graphc.tensor([0.0, 0.0]), graphc.tensor([3.0, 4.0]))
+    tensor(5.)
+    """
     return norm(input - other, p)
 
 
 @full_precision
 def cond(A: Tensor, p: float | str | None = None) -> Tensor:
     """The condition number: of the norm p, |A| |A^-1|; by default, or for p=2, the quotient of the largest and the least
-    singular value, which matrices that are not square have too. inf of singular matrices."""
+    singular value, which matrices that are not square have too. inf of singular matrices.
+
+    >>> graphc.linalg.cond(graphc.tensor([[4.0, 0.0], [0.0, 2.0]]))
+    tensor(2.)
+    """
     name = "linalg.cond"
     need_tensor(A, name, "A")
     if A.ndim < 2:
@@ -215,6 +237,9 @@ def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: An
 
     The tolerances are numbers, or tensors with one for each matrix; `tol` is an older name of atol, with rtol 0. By default
     rtol is the larger size times the precision of the dtype.
+
+    >>> graphc.linalg.matrix_rank(graphc.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    tensor(1)
     """
     name = "graphc.linalg.matrix_rank"
     (squares if hermitian else matrices)(need_matrices(A, name, "input"), name)

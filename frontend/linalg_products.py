@@ -30,17 +30,30 @@ from graphc.types import bool_, int64
 
 
 def det(A: Tensor) -> Tensor:
-    """The determinants. Their gradient is exact for singular matrices too."""
+    """The determinants of square matrices, [..., n, n]: [...]. Their gradient is exact for singular matrices too.
+
+    >>> graphc.linalg.det(graphc.tensor([[2.0, 1.0], [0.0, 3.0]]))
+    tensor(6.)
+    """
     return named(emit(ops.det, (squares(A, "linalg.det"),), {}), "LinalgDet")
 
 
 def slogdet(A: Tensor) -> Any:
-    """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|."""
+    """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|.
+
+    >>> sign, logarithm = graphc.linalg.slogdet(graphc.tensor([[0.0, 2.0], [2.0, 0.0]]))
+    >>> sign, logarithm
+    (tensor(-1.), tensor(1.3863))
+    """
     return return_types.linalg_slogdet(*several(ops.slogdet, (squares(A, "linalg.slogdet"),), {}, "LinalgSlogdet"))
 
 
 def logdet(A: Tensor) -> Tensor:
-    """The logarithm of the determinants: nan where they are negative, -inf where they are zero."""
+    """The logarithm of the determinants: nan where they are negative, -inf where they are zero.
+
+    >>> graphc.logdet(graphc.tensor([[2.0, 0.0], [0.0, 2.0]]))
+    tensor(1.3863)
+    """
     sign, logarithm = several(ops.slogdet, (squares(A, "logdet"),), {}, "LinalgSlogdet")
     if A.dtype.is_complex:
         return log(sign) + logarithm
@@ -51,7 +64,12 @@ def logdet(A: Tensor) -> Tensor:
 
 
 def matrix_power(A: Tensor, n: int) -> Tensor:
-    """A multiplied by itself, n factors in all; for a negative n the power of the inverse."""
+    """A multiplied by itself, n factors in all; for a negative n the power of the inverse.
+
+    >>> graphc.linalg.matrix_power(graphc.tensor([[1.0, 1.0], [0.0, 1.0]]), 3)
+    tensor([[1., 3.],
+            [0., 1.]])
+    """
     need_square(A, "linalg.matrix_power")
     try:
         count = operator.index(n)
@@ -76,12 +94,22 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
 
 
 def matrix_exp(A: Tensor) -> Tensor:
-    """The sum of A^k / k! over all k >= 0."""
+    """The sum of A^k / k! over all k >= 0.
+
+    >>> graphc.linalg.matrix_exp(graphc.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    tensor([[1., 1.],
+            [0., 1.]])
+    """
     return named(emit(ops.matrix_exp, (squares(A, "linalg.matrix_exp"),), {}), "LinalgMatrixExp")
 
 
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
-    """The powers x^0 ... x^(N-1) of each element, along a new last dimension; N is the last size of x if it is not given."""
+    """The powers x^0 ... x^(N-1) of each element, along a new last dimension; N is the last size of x if it is not given.
+
+    >>> graphc.linalg.vander(graphc.tensor([2, 3]), N=3)
+    tensor([[1, 2, 4],
+            [1, 3, 9]])
+    """
     need_tensor(x, "linalg.vander", "x")
     if x.dtype is bool_ or (x.dtype.is_differentiable and x.dtype.to_real().bits < 32):
         raise DTypeError("linalg.vander supports floating point, complex, and integer tensors, but got "
@@ -101,7 +129,11 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
 
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     """The product of matrices, in the order of multiplications that takes the fewest; the first and the last one may be
-    vectors."""
+    vectors.
+
+    >>> graphc.linalg.multi_dot([graphc.ones(10, 2), graphc.ones(2, 10), graphc.ones(10)]).shape
+    graphc.Size([10])
+    """
     if not isinstance(tensors, (tuple, list)):
         raise ArgumentTypeError("linalg_multi_dot(): argument 'tensors' must be tuple of Tensors, not "
                                 f"{type(tensors).__name__}")
@@ -155,7 +187,11 @@ def _cheapest(sizes: list[Any]) -> dict[tuple[int, int], int]:
 
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
-    """The sum of conj(x) * y along a dimension; the others stretch to each other."""
+    """The sum of conj(x) * y along a dimension; the others stretch to each other.
+
+    >>> graphc.linalg.vecdot(graphc.tensor([[1.0, 2.0]]), graphc.tensor([3.0, 4.0]))
+    tensor([11.])
+    """
     name = "linalg.vecdot"
     need_tensor(x, name, "x")
     need_tensor(y, name, "y")
@@ -167,7 +203,11 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
-    """The vector products of vectors of length 3, which lie along a dimension; the others stretch to each other."""
+    """The vector products of vectors of length 3, which lie along a dimension; the others stretch to each other.
+
+    >>> graphc.linalg.cross(graphc.tensor([1.0, 0.0, 0.0]), graphc.tensor([0.0, 1.0, 0.0]))
+    tensor([0., 0., 1.])
+    """
     name = "linalg.cross"
     need_tensor(input, name)
     need_tensor(other, name, "other")

@@ -37,7 +37,12 @@ from graphc.frontend.tensor import Tensor
 
 @full_precision
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
-    """`solve`, and for each matrix an error code: 0, or which pivot is zero."""
+    """`solve`, and for each matrix an error code: 0, or which pivot is zero.
+
+    >>> X, info = graphc.linalg.solve_ex(graphc.tensor([[2.0]]), graphc.tensor([[4.0]]))
+    >>> X, info
+    (tensor([[2.]]), tensor(0, dtype=graphc.int32))
+    """
     name = "linalg.solve"
     need_tensor(B, name, "B")
     squares(A, name)
@@ -64,17 +69,31 @@ def _check_sides(A: Tensor, B: Tensor, left: bool, name: str) -> None:
 
 
 def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
-    """X with A X = B, or X A = B if not `left`. B may be a vector for each matrix. LinAlgError where one is singular."""
+    """X with A X = B, or X A = B if not `left`. B may be a vector for each matrix. LinAlgError where one is singular.
+
+    >>> graphc.linalg.solve(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]), graphc.tensor([2.0, 2.0]))
+    tensor([1.0000, 0.5000])
+    """
     return solve_ex(A, B, left=left, check_errors=True)[0]
 
 
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
-    """`inv`, and for each matrix an error code: 0, or which pivot is zero."""
+    """`inv`, and for each matrix an error code: 0, or which pivot is zero.
+
+    >>> inverse, info = graphc.linalg.inv_ex(graphc.tensor([[2.0]]))
+    >>> inverse, info
+    (tensor([[0.5000]]), tensor(0, dtype=graphc.int32))
+    """
     return return_types.linalg_inv_ex(*several(ops.inv, (squares(A, "linalg.inv"),), {"check": check_errors}, "LinalgInvEx"))
 
 
 def inv(A: Tensor) -> Tensor:
-    """The inverses of matrices. LinAlgError where one is singular."""
+    """The inverses of matrices. LinAlgError where one is singular.
+
+    >>> graphc.linalg.inv(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.2500]])
+    """
     return inv_ex(A, check_errors=True)[0]
 
 
@@ -91,6 +110,10 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 
     The other triangle of A is not read, nor the diagonal if `unitriangular` says that it is one. A zero on the diagonal
     makes the result infinite or nan.
+
+    >>> graphc.linalg.solve_triangular(graphc.tensor([[2.0, 0.0], [1.0, 4.0]]), graphc.tensor([[2.0], [9.0]]), upper=False)
+    tensor([[1.],
+            [2.]])
     """
     name = "linalg.solve_triangular"
     need_tensor(B, name, "B")
@@ -106,7 +129,13 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 
 @full_precision
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
-    """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A."""
+    """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A.
+
+    >>> LU, pivots = graphc.linalg.lu_factor(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    >>> graphc.linalg.lu_solve(LU, pivots, graphc.tensor([[2.0], [2.0]]))
+    tensor([[1.0000],
+            [0.5000]])
+    """
     name = "linalg.lu_solve"
     need_tensor(B, name, "B")
     one_dtype(need_square(LU, name, "LU"), B, name, ("LU", "B"))
@@ -132,7 +161,13 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 
 @full_precision
 def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False) -> Tensor:
-    """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone."""
+    """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone.
+
+    >>> LD, pivots = graphc.linalg.ldl_factor(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
+    >>> graphc.linalg.ldl_solve(LD, pivots, graphc.tensor([[8.0], [12.0]]))
+    tensor([[1.],
+            [2.]])
+    """
     name = "graphc.linalg.ldl_solve"
     need_tensor(B, name, "B")
     one_dtype(need_square(LD, name, "LD"), B, name, ("LD", "B"))
@@ -177,6 +212,9 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
 
     The tolerances are numbers, or tensors with one for each matrix; `rcond` is an older name of rtol. `hermitian` says that
     the matrices are; then their lower triangles are read. The gradient is that for a rank that stays the same.
+
+    >>> graphc.linalg.pinv(graphc.tensor([[2.0], [0.0]]))
+    tensor([[0.5000, 0.0000]])
     """
     name = "linalg.pinv"
     if isinstance(A, Tensor) and (A.ndim < 2 or not A.dtype.is_differentiable or A.dtype.to_real().bits < 32):
@@ -198,6 +236,10 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     where there are more equations than unknowns, A is of full rank and the driver is not "gelsy"; the singular values come
     with the drivers "gelsd" and "gelss", the rank with all but "gels", which takes full rank for granted. What is not
     there is an empty tensor. Singular values up to rcond times the largest one count as zero.
+
+    >>> solution = graphc.linalg.lstsq(graphc.tensor([[1.0], [1.0]]), graphc.tensor([[1.0], [3.0]])).solution
+    >>> graphc.allclose(solution, graphc.tensor([[2.0]]))
+    True
     """
     name = "graphc.linalg.lstsq"
     need_tensor(A, name, "input")
@@ -236,7 +278,11 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
 
 
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
-    """The inverse of A as a map from its dimensions from `ind` on to those before it."""
+    """The inverse of A as a map from its dimensions from `ind` on to those before it.
+
+    >>> graphc.linalg.tensorinv(graphc.eye(4).reshape(2, 2, 4), ind=2).shape
+    graphc.Size([4, 2, 2])
+    """
     need_tensor(A, "tensorinv", "A")
     if ind <= 0:
         raise GraphcError(f"Expected a strictly positive integer for 'ind', but got {ind}")
@@ -251,7 +297,12 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
 
 
 def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-    """X with tensordot(A, X, X.ndim) = B. The dimensions `dims` of A are moved to its end first."""
+    """X with tensordot(A, X, X.ndim) = B. The dimensions `dims` of A are moved to its end first.
+
+    >>> graphc.linalg.tensorsolve(graphc.eye(4).reshape(4, 2, 2), graphc.arange(4.0))
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
     need_tensor(A, "tensorsolve", "A")
     need_tensor(B, "tensorsolve", "B")
     if dims is not None:

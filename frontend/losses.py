@@ -68,7 +68,13 @@ def _pair(input: Tensor, target: Tensor, function: str) -> tuple[Tensor, Tensor]
 @composite
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
-    """(input - target)^2."""
+    """(input - target)^2: its mean, its sum, or all of them, as `reduction` "mean", "sum" or "none" says.
+
+    >>> F.mse_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(2.)
+    >>> F.mse_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]), reduction="none")
+    tensor([0., 4.])
+    """
     x, y = _pair(input, target, "mse_loss")
     difference = x - y
     squares = difference * difference
@@ -80,7 +86,11 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
 @composite
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
-    """|input - target|."""
+    """|input - target|.
+
+    >>> F.l1_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(1.)
+    """
     x, y = _pair(input, target, "l1_loss")
     distances = abs(x - y)
     chosen = legacy(reduction, size_average, reduce)
@@ -91,7 +101,11 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
 @composite
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                    beta: float = 1.0) -> Tensor:
-    """Quadratic where |input - target| < beta, linear beyond."""
+    """Quadratic where |input - target| < beta, linear beyond.
+
+    >>> F.smooth_l1_loss(graphc.tensor([0.5, 3.0]), graphc.tensor([0.0, 0.0]), reduction="none")
+    tensor([0.1250, 2.5000])
+    """
     if beta < 0:
         raise GraphcError("smooth_l1_loss does not support negative values for beta.")
     reduction = legacy(reduction, size_average, reduce)
@@ -106,7 +120,11 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
 @composite
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
-    """Half the square where |input - target| < delta, linear beyond."""
+    """Half the square where |input - target| < delta, linear beyond.
+
+    >>> F.huber_loss(graphc.tensor([0.5, 3.0]), graphc.tensor([0.0, 0.0]), reduction="none")
+    tensor([0.1250, 2.5000])
+    """
     if delta <= 0:
         raise GraphcError("huber_loss does not support non-positive values for delta.")
     x, y = _pair(input, target, "huber_loss")
@@ -118,7 +136,11 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 @full_precision
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100, and their slopes no more than 1e12."""
+    """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100, and their slopes no more than 1e12.
+
+    >>> F.binary_cross_entropy(graphc.tensor([0.5, 0.9]), graphc.tensor([1.0, 1.0]))
+    tensor(0.3993)
+    """
     if input.shape != target.shape:
         raise ArgumentError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is "
                             "deprecated. Please ensure they have the same size.")
@@ -153,7 +175,11 @@ def _bounded(logarithm: Callable[[Tensor], Tensor], x: Tensor, pole: int) -> Ten
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                                      reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
-    """binary_cross_entropy of sigmoid(input), without overflow."""
+    """binary_cross_entropy of sigmoid(input), without overflow.
+
+    >>> F.binary_cross_entropy_with_logits(graphc.tensor([0.0, 1000.0]), graphc.tensor([1.0, 1.0]), reduction="none")
+    tensor([0.6931, 0.0000])
+    """
     if input.shape != target.shape:
         raise ArgumentError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
     tail = log1p_exp_of_negative(input)
@@ -172,6 +198,9 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     """-weight[target] * input[target], for log-probabilities [N, C, ...] and class indices [N, ...].
 
     The mean is weighted; targets equal to `ignore_index` do not count.
+
+    >>> F.nll_loss(graphc.tensor([[0.25, 0.75]]).log(), graphc.tensor([1]))
+    tensor(0.2877)
     """
     chosen = legacy(reduction, size_average, reduce)
     target = _checked_classes(input, target, weight, ignore_index, "nll_loss")
@@ -229,7 +258,13 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
                   ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
     """nll_loss of log_softmax(input), for class indices [N, ...]; or, for targets of the input's shape, the cross entropy
-    with those probabilities. Smoothing moves that share of the target's probability to all classes alike."""
+    with those probabilities. Smoothing moves that share of the target's probability to all classes alike.
+
+    >>> F.cross_entropy(graphc.tensor([[0.0, 0.0], [10.0, 0.0]]), graphc.tensor([1, 0]), reduction="none")
+    tensor([6.9315e-01, 4.5418e-05])
+    >>> F.cross_entropy(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[0.5, 0.5]]))
+    tensor(0.6931)
+    """
     chosen = legacy(reduction, size_average, reduce)
     if label_smoothing < 0.0 or label_smoothing > 1.0:
         raise GraphcError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
@@ -291,6 +326,9 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
 
     Further dimensions of the weights are those of the target: [N, ...] or, for probabilities, [N, C, ...]. `options` is
     for implementations that work in chunks to save memory, and changes no result.
+
+    >>> F.linear_cross_entropy(graphc.ones(1, 2), graphc.zeros(3, 2), graphc.tensor([0]))
+    tensor(1.0986)
     """
     if input.dim() not in (1, 2):
         raise ShapeError(f"expected input with dimensionality 1 or 2, got {input.dim()}")
@@ -318,7 +356,11 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
 @composite
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:
-    """target * (log target - input), for log-probabilities; "batchmean" divides the sum by the batch size."""
+    """target * (log target - input), for log-probabilities; "batchmean" divides the sum by the batch size.
+
+    >>> F.kl_div(graphc.tensor([[0.5, 0.5]]).log(), graphc.tensor([[0.25, 0.75]]), reduction="batchmean")
+    tensor(0.1308)
+    """
     if log_target:
         loss = exp(target) * (target - input)
     else:
@@ -334,7 +376,11 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, size_average: Any = None,
                      eps: float = 1e-8, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """The rate less target * log(rate), where the input is the rate or its logarithm. `full` adds Stirling's approximation
-    of log(target!) for targets above 1."""
+    of log(target!) for targets above 1.
+
+    >>> F.poisson_nll_loss(graphc.tensor([0.0]), graphc.tensor([2.0]))
+    tensor(1.)
+    """
     loss = exp(input) - target * input if log_input else input - target * log(input + eps)
     if full:
         large = target > 1
@@ -346,7 +392,11 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
     """(log(var) + (input - target)^2 / var) / 2, for variances of the input's shape, without its last dimension, or with a
-    size of 1 in one dimension. `full` adds log(2 pi) / 2."""
+    size of 1 in one dimension. `full` adds log(2 pi) / 2.
+
+    >>> F.gaussian_nll_loss(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
+    tensor(0.5000)
+    """
     if not isinstance(var, Tensor):
         if var < 0:
             raise ArgumentError("var has negative entry/entries", got=str(var))

@@ -26,7 +26,11 @@ from graphc.types import float32, int64
 @composite
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """max(0, -target * (input1 - input2) + margin): the first is to be larger for a target of 1, smaller for -1."""
+    """max(0, -target * (input1 - input2) + margin): the first is to be larger for a target of 1, smaller for -1.
+
+    >>> F.margin_ranking_loss(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]), margin=0.5)
+    tensor(1.5000)
+    """
     if not input1.dim() == input2.dim() == target.dim():
         raise ShapeError("margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
                          f"{input1.shape}, input2: {input2.shape}, target: {target.shape} ")
@@ -37,7 +41,11 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 @composite
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None, reduce: Any = None,
                          reduction: str = "mean") -> Tensor:
-    """The input itself where the target is 1, max(0, margin - input) where it is -1."""
+    """The input itself where the target is 1, max(0, margin - input) where it is -1.
+
+    >>> F.hinge_embedding_loss(graphc.tensor([0.25, 0.25]), graphc.tensor([1.0, -1.0]), reduction="none")
+    tensor([0.2500, 0.7500])
+    """
     apart = where(target != 1, clamp_min(margin - input, 0), 0)
     return reduced(apart + where(target != -1, input, 0), legacy(reduction, size_average, reduce))
 
@@ -46,7 +54,11 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
 @composite
 def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
-    """log(1 + exp(-target * input)), for targets 1 and -1."""
+    """log(1 + exp(-target * input)), for targets 1 and -1.
+
+    >>> F.soft_margin_loss(graphc.tensor([0.0]), graphc.tensor([1.0]))
+    tensor(0.6931)
+    """
     return reduced(log1p_exp_of_negative(target * input), legacy(reduction, size_average, reduce), "SoftMarginLoss")
 
 
@@ -54,7 +66,11 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
 @composite
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                           reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """1 - cos where the target is 1, max(0, cos - margin) where it is -1, for vectors [N, D] and targets [N] or [D] and []."""
+    """1 - cos where the target is 1, max(0, cos - margin) where it is -1, for vectors [N, D] and targets [N] or [D] and [].
+
+    >>> F.cosine_embedding_loss(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]), graphc.tensor([1.0]))
+    tensor(0.2929)
+    """
     ndim = target.dim()
     if ndim > 1:
         raise ShapeError("0D or 1D target tensor expected, multi-target not supported", got=str(list(target.shape)))
@@ -83,7 +99,11 @@ def _rows(input: Tensor, function: str) -> Tensor:
 @full_precision
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """The sum over wrong classes of max(0, margin - right score + score)^p / C, for scores [N, C] and class indices [N]."""
+    """The sum over wrong classes of max(0, margin - right score + score)^p / C, for scores [N, C] and class indices [N].
+
+    >>> F.multi_margin_loss(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([2]))
+    tensor(0.1667)
+    """
     if p not in (1, 2):
         raise ArgumentError("only p == 1 and p == 2 supported", got=str(p))
     if weight is not None and weight.dim() != 1:
@@ -123,6 +143,9 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
     """The sum over right classes i and wrong ones j of max(0, 1 - x[i] + x[j]) / C, for scores [N, C].
 
     A row of the targets [N, C] lists the right classes, and ends with its first -1.
+
+    >>> F.multilabel_margin_loss(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([[2, -1, 0]]))
+    tensor(0.1667)
     """
     x = _rows(input, "multilabel_margin_loss")
     if target.shape != input.shape and not (input.dim() == 0 and target.numel() == 1):
@@ -151,7 +174,11 @@ def _multilabel_margin_loss(x: Tensor, target: Tensor) -> Tensor:
 @composite
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                                 reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """-(y log sigmoid(x) + (1 - y) log sigmoid(-x)), as the mean over the classes, which are the last dimension."""
+    """-(y log sigmoid(x) + (1 - y) log sigmoid(-x)), as the mean over the classes, which are the last dimension.
+
+    >>> F.multilabel_soft_margin_loss(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[1.0, 0.0]]))
+    tensor(0.6931)
+    """
     chosen = legacy(reduction, size_average, reduce)
     if chosen not in ("none", "mean", "sum"):
         raise ArgumentError(f"{chosen} is not valid", expected="'none', 'mean' or 'sum'")
@@ -171,6 +198,9 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
     """max(0, margin + |anchor - positive| - |anchor - negative|) with p-norms along the last dimension.
 
     With `swap` the smaller of the negative's distances from the anchor and from the positive counts (Balntas et al. 2016).
+
+    >>> F.triplet_margin_loss(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
+    tensor(0.)
     """
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
@@ -182,7 +212,12 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
 def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
                                       distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,
                                       swap: bool = False, reduction: str = "mean") -> Tensor:
-    """`triplet_margin_loss` with a distance function of one's own."""
+    """`triplet_margin_loss` with a distance function of one's own.
+
+    >>> anchor, negative = graphc.zeros(1, 2), graphc.ones(1, 2)
+    >>> F.triplet_margin_with_distance_loss(anchor, anchor, negative, distance_function=F.l1_loss)
+    tensor(0.)
+    """
     return _triplet(anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction)
 
 

@@ -95,6 +95,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
     Training takes mean and variance from the batch, and moves the running ones towards them by `momentum`; otherwise the
     running ones are taken.
+
+    >>> F.batch_norm(graphc.tensor([[1.0], [3.0]]), None, None, training=True)
+    tensor([[-1.0000],
+            [ 1.0000]])
     """
     _need_floating(input, "batch_norm")
     shape = input._data.shape
@@ -136,7 +140,11 @@ def _not_last(last: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
 @composite
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016)."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016).
+
+    >>> F.layer_norm(graphc.tensor([[1.0, 3.0]]), (2,))
+    tensor([[-1.0000,  1.0000]])
+    """
     last = tuple(normalized_shape)
     shape = tuple(input._data.shape)
     if len(last) < 1:
@@ -159,7 +167,12 @@ def _check_affine(last: tuple[int, ...], weight: Tensor | None, bias: Tensor | N
 @composite
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over groups of channels (Wu and He 2018)."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over groups of channels of [N, C, ...] (Wu and He 2018). C has to be a
+    multiple of `num_groups`.
+
+    >>> F.group_norm(graphc.tensor([[1.0, 3.0, 5.0, 9.0]]), 2)
+    tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
+    """
     shape = tuple(input._data.shape)
     if len(shape) < 2:
         raise GraphcError(f"Expected at least 2 dimensions for input tensor but received {len(shape)}")
@@ -184,7 +197,11 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
-    """Batch normalisation of every sample by itself (Ulyanov et al. 2016)."""
+    """Batch normalisation of every sample by itself (Ulyanov et al. 2016).
+
+    >>> F.instance_norm(graphc.tensor([[[1.0, 3.0]]]))
+    tensor([[[-1.0000,  1.0000]]])
+    """
     shape = tuple(input._data.shape)
     if (running_mean is None) != (running_var is None):
         raise ArgumentError("running_mean and running_var must either both be None or neither be None")
@@ -208,7 +225,11 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 @composite
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang and Sennrich 2019)."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang and Sennrich 2019).
+
+    >>> F.rms_norm(graphc.tensor([[3.0, 4.0]]), (2,))
+    tensor([[0.8485, 1.1314]])
+    """
     last = tuple(normalized_shape)
     shape = tuple(input._data.shape)
     if shape[len(shape) - len(last) :] != last:
@@ -222,7 +243,11 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
-    """x / max(norm(x), eps) along a dimension."""
+    """x / max(norm(x), eps) along a dimension.
+
+    >>> F.normalize(graphc.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
     length = norm(input, p, dim, keepdim=True)
     return input / length.clamp_min(eps).expand_as(input)
 
@@ -233,6 +258,10 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     """x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta, for [N, C, ...]; outside are zeros.
 
     Krizhevsky et al. 2012, with the mean in place of the sum.
+
+    >>> F.local_response_norm(graphc.ones(1, 2, 1), 2)
+    tensor([[[1.0000],
+             [0.9999]]])
     """
     shape = tuple(input._data.shape)
     if len(shape) < 3:

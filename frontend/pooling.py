@@ -145,38 +145,67 @@ def _max_pool(function: str, input: Tensor, kernel: Ints, stride: Any, padding: 
 
 def max_pool1d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
-    """The largest element of each window; with `return_indices` its place in [L] too."""
+    """The largest element of each window of [N, C, L] or [C, L]; with `return_indices` its place in [L] too.
+
+    >>> F.max_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2)
+    tensor([[[3., 4.]]])
+    """
     return _max_pool("max_pool1d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 1)
 
 
 def max_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
-    """The largest element of each window; with `return_indices` its place in the flattened [H, W] too."""
+    """The largest element of each window of [N, C, H, W] or [C, H, W]; with `return_indices` its place in the flattened [H,
+    W] too.
+
+    >>> F.max_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2)
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 2)
 
 
 @full_precision
 def max_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
-    """The largest element of each window; with `return_indices` its place in the flattened [D, H, W] too."""
+    """The largest element of each window of [N, C, D, H, W] or [C, D, H, W]; with `return_indices` its place in the
+    flattened [D, H, W] too.
+
+    >>> F.max_pool3d(graphc.ones(1, 1, 4, 4, 4), 2).shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
     return _max_pool("max_pool3d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 3)
 
 
 def max_pool1d_with_indices(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                             ceil_mode: bool = False, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """max_pool1d with return_indices=True."""
+    """max_pool1d with return_indices=True.
+
+    >>> F.max_pool1d_with_indices(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2)
+    (tensor([[[3., 4.]]]), tensor([[[1, 3]]]))
+    """
     return max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
 def max_pool2d_with_indices(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                             ceil_mode: bool = False, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """max_pool2d with return_indices=True."""
+    """max_pool2d with return_indices=True.
+
+    >>> values, indices = F.max_pool2d_with_indices(graphc.arange(16.0).view(1, 1, 4, 4), 4)
+    >>> values, indices
+    (tensor([[[[15.]]]]), tensor([[[[15]]]]))
+    """
     return max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
 def max_pool3d_with_indices(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, dilation: Ints = 1,
                             ceil_mode: bool = False, return_indices: bool = True) -> tuple[Tensor, Tensor]:
-    """max_pool3d with return_indices=True."""
+    """max_pool3d with return_indices=True.
+
+    >>> values, indices = F.max_pool3d_with_indices(graphc.ones(1, 1, 4, 4, 4), 2)
+    >>> indices.shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
     return max_pool3d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
@@ -231,19 +260,37 @@ def _max_unpool(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any, 
 
 def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0,
                  output_size: Sequence[int] | None = None) -> Tensor:
-    """Maxima put back to the places that max_pool1d gave, zeros elsewhere."""
+    """Maxima put back to the places that max_pool1d gave, zeros elsewhere.
+
+    >>> values, indices = F.max_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2, return_indices=True)
+    >>> F.max_unpool1d(values, indices, 2)
+    tensor([[[0., 3., 0., 4.]]])
+    """
     return _max_unpool(input, indices, kernel_size, stride, padding, output_size, 1)
 
 
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0,
                  output_size: Sequence[int] | None = None) -> Tensor:
-    """Maxima put back to the places that max_pool2d gave, zeros elsewhere."""
+    """Maxima put back to the places that max_pool2d gave, zeros elsewhere.
+
+    >>> values, indices = F.max_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2, return_indices=True)
+    >>> F.max_unpool2d(values, indices, 2)
+    tensor([[[[ 0.,  0.,  0.,  0.],
+              [ 0.,  5.,  0.,  7.],
+              [ 0.,  0.,  0.,  0.],
+              [ 0., 13.,  0., 15.]]]])
+    """
     return _max_unpool(input, indices, kernel_size, stride, padding, output_size, 2)
 
 
 def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0,
                  output_size: Sequence[int] | None = None) -> Tensor:
-    """Maxima put back to the places that max_pool3d gave, zeros elsewhere."""
+    """Maxima put back to the places that max_pool3d gave, zeros elsewhere.
+
+    >>> values, indices = F.max_pool3d(graphc.ones(1, 1, 4, 4, 4), 2, return_indices=True)
+    >>> F.max_unpool3d(values, indices, 2).shape
+    graphc.Size([1, 1, 4, 4, 4])
+    """
     return _max_unpool(input, indices, kernel_size, stride, padding, output_size, 3)
 
 
@@ -290,20 +337,37 @@ def _window_sizes(pool: _Pool, count_include_pad: bool, like: Tensor) -> Tensor:
 
 def avg_pool1d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True) -> Tensor:
-    """The mean of each window."""
+    """The mean of each window of [N, C, L] or [C, L].
+
+    With `count_include_pad` padding counts as zeros; without, windows are divided by the number of elements that they really
+    have.
+
+    >>> F.avg_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2)
+    tensor([[[2., 3.]]])
+    """
     return _avg_pool("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
 
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-    """The mean of each window."""
+    """The mean of each window of [N, C, H, W] or [C, H, W]; or the sum of each over `divisor_override`. See `avg_pool1d`.
+
+    >>> F.avg_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2)
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
+    """
     return _avg_pool("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
 
 
 @full_precision
 def avg_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-    """The mean of each window."""
+    """The mean of each window of [N, C, D, H, W] or [C, D, H, W]; or the sum of each over `divisor_override`. See
+    `avg_pool1d`.
+
+    >>> F.avg_pool3d(graphc.ones(1, 1, 4, 4, 4), 2).shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
     return _avg_pool("avg_pool3d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
 
 
@@ -323,15 +387,27 @@ def _lp_pool(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any, ce
 
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf."""
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+
+    >>> F.lp_pool1d(graphc.tensor([[[3.0, 4.0]]]), 2, 2)
+    tensor([[[5.]]])
+    """
     return _lp_pool(input, norm_type, kernel_size, stride, ceil_mode, 1)
 
 
 def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf."""
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+
+    >>> F.lp_pool2d(graphc.ones(1, 1, 2, 2), 2, 2)
+    tensor([[[[2.]]]])
+    """
     return _lp_pool(input, norm_type, kernel_size, stride, ceil_mode, 2)
 
 
 def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf."""
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+
+    >>> F.lp_pool3d(graphc.ones(1, 1, 2, 2, 2), 1, 2)
+    tensor([[[[[8.]]]]])
+    """
     return _lp_pool(input, norm_type, kernel_size, stride, ceil_mode, 3)

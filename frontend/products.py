@@ -15,7 +15,12 @@ METHODS = "cross kron"
 
 
 def kron(input: Tensor, other: Tensor) -> Tensor:
-    """The Kronecker product: `other` times each element of the input, in its place."""
+    """The Kronecker product: `other` times each element of the input, in its place.
+
+    >>> graphc.kron(graphc.tensor([[1, 2]]), graphc.tensor([[1], [10]]))
+    tensor([[ 1,  2],
+            [10, 20]])
+    """
     ndim = max(input.ndim, other.ndim)
     left, right = ((1,) * (ndim - x.ndim) + tuple(x._data.shape) for x in (input, other))
     x = reshape(input, tuple(n for size in left for n in (size, 1)))
@@ -24,7 +29,11 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
-    """The vector product of vectors of three elements along a dimension: the first of size 3 unless given."""
+    """The vector product of vectors of three elements along a dimension: the first of size 3 unless given.
+
+    >>> graphc.cross(graphc.tensor([1.0, 0.0, 0.0]), graphc.tensor([0.0, 1.0, 0.0]))
+    tensor([0., 0., 1.])
+    """
     if dim is None:
         dim = next((i for i, size in enumerate(input._data.shape) if size == 3), None)
         if dim is None:
@@ -33,7 +42,12 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
-    """The powers of the elements of a vector, a row an element: from power N - 1 down to 0, or up to it."""
+    """The powers of the elements of a vector, a row an element: from power N - 1 down to 0, or up to it.
+
+    >>> graphc.vander(graphc.tensor([2, 3]), 3)
+    tensor([[4, 2, 1],
+            [9, 3, 1]])
+    """
     if x.ndim != 1:
         raise ShapeError("x must be a one-dimensional tensor.", got=str(list(x.shape)))
     count = x._data.shape[0] if N is None else N

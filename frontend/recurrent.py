@@ -229,28 +229,53 @@ def _layers(cell: Cell, input: Tensor, state: State, params: Sequence[Tensor], h
 
 def rnn_tanh(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
              train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """Layers of tanh cells over [T, N, input] from `hx` [layers * directions, N, hidden]: all outputs, and the last states."""
+    """Layers of tanh cells over [T, N, input] from `hx` [layers * directions, N, hidden]: all outputs, and the last states.
+
+    >>> cell = [graphc.ones(3, 2), graphc.ones(3, 3), graphc.zeros(3), graphc.zeros(3)]
+    >>> outputs, last = graphc.rnn_tanh(graphc.ones(5, 1, 2), graphc.zeros(1, 1, 3), cell, True, 1, 0.0, False, False, False)
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 1, 3]), graphc.Size([1, 1, 3]))
+    """
     out, last = _layers(RNN_TANH, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return out, last[0]
 
 
 def rnn_relu(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
              train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """As `rnn_tanh`, with relu."""
+    """As `rnn_tanh`, with relu.
+
+    >>> cell = [graphc.ones(3, 2), graphc.ones(3, 3), graphc.zeros(3), graphc.zeros(3)]
+    >>> outputs, last = graphc.rnn_relu(graphc.ones(5, 1, 2), graphc.zeros(1, 1, 3), cell, True, 1, 0.0, False, False, False)
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 1, 3]), graphc.Size([1, 1, 3]))
+    """
     out, last = _layers(RNN_RELU, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return out, last[0]
 
 
 def gru(input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
         train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """As `rnn_tanh`, with gated recurrent units."""
+    """As `rnn_tanh`, with gated recurrent units.
+
+    >>> cell = [graphc.ones(9, 2), graphc.ones(9, 3), graphc.zeros(9), graphc.zeros(9)]
+    >>> outputs, last = graphc.gru(graphc.ones(5, 1, 2), graphc.zeros(1, 1, 3), cell, True, 1, 0.0, False, False, False)
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 1, 3]), graphc.Size([1, 1, 3]))
+    """
     out, last = _layers(GRU, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return out, last[0]
 
 
 def lstm(input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], has_biases: bool, num_layers: int, dropout: float,
          train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """As `rnn_tanh`, with LSTM cells: `hx` is the pair of hidden and cell states; outputs, last hidden, last cell states."""
+    """As `rnn_tanh`, with LSTM cells: `hx` is the pair of hidden and cell states; outputs, last hidden, last cell states.
+
+    >>> cell = [graphc.ones(12, 2), graphc.ones(12, 3), graphc.zeros(12), graphc.zeros(12)]
+    >>> start = (graphc.zeros(1, 1, 3), graphc.zeros(1, 1, 3))
+    >>> outputs, hidden, memory = graphc.lstm(graphc.ones(5, 1, 2), start, cell, True, 1, 0.0, False, False, False)
+    >>> outputs.shape, memory.shape
+    (graphc.Size([5, 1, 3]), graphc.Size([1, 1, 3]))
+    """
     out, last = _layers(LSTM, input, tuple(hx), params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return out, last[0], last[1]
 
@@ -262,24 +287,42 @@ def _one_step(cell: Cell, input: Tensor, state: State, *weights: Any) -> State:
 
 def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
                   b_hh: Tensor | None = None) -> Tensor:
-    """tanh(w_ih x + b_ih + w_hh h + b_hh)."""
+    """tanh(w_ih x + b_ih + w_hh h + b_hh).
+
+    >>> graphc.rnn_tanh_cell(graphc.ones(1, 2), graphc.zeros(1, 3), graphc.ones(3, 2), graphc.ones(3, 3))
+    tensor([[0.9640, 0.9640, 0.9640]])
+    """
     return _one_step(RNN_TANH, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
 
 def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
                   b_hh: Tensor | None = None) -> Tensor:
-    """relu(w_ih x + b_ih + w_hh h + b_hh)."""
+    """relu(w_ih x + b_ih + w_hh h + b_hh).
+
+    >>> graphc.rnn_relu_cell(graphc.ones(1, 2), graphc.zeros(1, 3), graphc.ones(3, 2), graphc.ones(3, 3))
+    tensor([[2., 2., 2.]])
+    """
     return _one_step(RNN_RELU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
 
 def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
              b_hh: Tensor | None = None) -> Tensor:
-    """A step of a gated recurrent unit (Cho et al. 2014)."""
+    """A step of a gated recurrent unit (Cho et al. 2014).
+
+    >>> graphc.gru_cell(graphc.ones(1, 2), graphc.zeros(1, 3), graphc.zeros(9, 2), graphc.zeros(9, 3))
+    tensor([[0., 0., 0.]])
+    """
     return _one_step(GRU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
 
 def lstm_cell(input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
               b_hh: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """A step of an LSTM (Hochreiter and Schmidhuber 1997): from (h, c) to the next."""
+    """A step of an LSTM (Hochreiter and Schmidhuber 1997): from (h, c) to the next.
+
+    >>> start = (graphc.zeros(1, 3), graphc.zeros(1, 3))
+    >>> hidden, memory = graphc.lstm_cell(graphc.ones(1, 2), start, graphc.zeros(12, 2), graphc.zeros(12, 3))
+    >>> hidden
+    tensor([[0., 0., 0.]])
+    """
     h, c = _one_step(LSTM, input, tuple(hx), w_ih, w_hh, b_ih, b_hh)
     return h, c

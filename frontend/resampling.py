@@ -41,6 +41,11 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     `mode` is "nearest", "nearest-exact", "area", or "linear", "bilinear", "trilinear", "bicubic" after the number of
     dimensions. The pixels are squares, or, with `align_corners`, points whose outermost ones stay where they are.
     `antialias` makes the kernel of "bilinear", "bicubic" and "lanczos" wider when the image gets smaller.
+
+    >>> F.interpolate(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
+    tensor([[[1., 1., 2., 2.]]])
+    >>> F.interpolate(graphc.tensor([[[1.0, 2.0]]]), size=3, mode="linear", align_corners=True)
+    tensor([[[1.0000, 1.5000, 2.0000]]])
     """
     shape = tuple(input._data.shape)
     _check_mode(shape, mode, align_corners, antialias)
@@ -233,19 +238,37 @@ def _wide_taps(size: int, want: int, step: Any, mode: str) -> tuple[np.ndarray, 
 
 def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
              align_corners: bool | None = None) -> Tensor:
-    """`interpolate` under its name of old."""
+    """`interpolate` under its name of old, which warns.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     F.upsample(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
+    tensor([[[1., 1., 2., 2.]]])
+    """
     _deprecated("upsample", "interpolate")
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
-    """`interpolate` with mode="nearest"."""
+    """`interpolate` with mode="nearest": a name of old, which warns.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     F.upsample_nearest(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
+    tensor([[[1., 1., 2., 2.]]])
+    """
     _deprecated("upsample_nearest", "interpolate")
     return interpolate(input, size, scale_factor, "nearest")
 
 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
-    """`interpolate` with mode="bilinear" (for volumes "trilinear") and align_corners=True."""
+    """`interpolate` with mode="bilinear" (for volumes "trilinear") and align_corners=True: a name of old, which warns.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     F.upsample_bilinear(graphc.ones(1, 1, 2, 2), scale_factor=2).shape
+    graphc.Size([1, 1, 4, 4])
+    """
     _deprecated("upsample_bilinear", "interpolate")
     return interpolate(input, size, scale_factor, "bilinear", align_corners=True)
 

@@ -69,7 +69,11 @@ def segment_of(array: np.ndarray) -> Segment | None:
 
 
 def is_shared(self: Tensor) -> bool:
-    """Whether the memory is shared with other processes that the tensor, or a view of it, is sent to."""
+    """Whether the memory is shared with other processes that the tensor, or a view of it, is sent to.
+
+    >>> graphc.ones(2).is_shared(), graphc.ones(2).share_memory_().is_shared()
+    (False, True)
+    """
     return segment_of(self._array("is_shared()")) is not None
 
 
@@ -79,6 +83,9 @@ def share_memory_(self: Tensor) -> Tensor:
     All of the memory that it lies in moves, and with a view the tensor that it is a view of. Other views stay on the old
     memory until they are shared too, and arrays that `numpy()` has given for good. Where the tensor is shared already,
     nothing happens.
+
+    >>> graphc.ones(2).share_memory_()
+    tensor([1., 1.])
     """
     import graphc.frontend.multiprocessing  # noqa: F401  (from now on the memory is sent, not a copy of the numbers)
 

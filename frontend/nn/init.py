@@ -17,7 +17,11 @@ from graphc.frontend.triangles import eye as identity
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """By what the standard deviation is multiplied for a nonlinearity, so that variances stay as they are."""
+    """By what the standard deviation is multiplied for a nonlinearity, so that variances stay as they are.
+
+    >>> nn.init.calculate_gain("relu")
+    1.4142135623730951
+    """
     if nonlinearity in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
                         "sigmoid"):
         return 1.0
@@ -49,20 +53,34 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
-    """Uniform on [a, b)."""
+    """Overwrite with numbers uniform on [a, b), without a gradient; returns the tensor.
+
+    >>> w = nn.init.uniform_(graphc.empty(100), 2, 3)
+    >>> bool(((w >= 2) & (w < 3)).all())
+    True
+    """
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
-    """Normal."""
+    """Overwrite with normal numbers, without a gradient; returns the tensor.
+
+    >>> nn.init.normal_(graphc.empty(2), mean=3.0, std=0.0)
+    tensor([3., 3.])
+    """
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator: Any = None) -> Tensor:
-    """Normal, cut off to [a, b], by the inverse of the distribution function."""
+    """Normal, cut off to [a, b], by the inverse of the distribution function.
+
+    >>> w = nn.init.trunc_normal_(graphc.empty(100), std=2.0, a=-1.0, b=1.0)
+    >>> bool((w.abs() <= 1).all())
+    True
+    """
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
                       "incorrect.", stacklevel=2)
@@ -76,23 +94,40 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """One number everywhere."""
+    """One number everywhere.
+
+    >>> nn.init.constant_(graphc.empty(2), 0.3)
+    tensor([0.3000, 0.3000])
+    """
     with no_grad():
         return tensor.fill_(val)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Ones."""
+    """Ones.
+
+    >>> nn.init.ones_(graphc.empty(2))
+    tensor([1., 1.])
+    """
     return constant_(tensor, 1.0)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Zeros."""
+    """Zeros.
+
+    >>> nn.init.zeros_(graphc.empty(2))
+    tensor([0., 0.])
+    """
     return constant_(tensor, 0.0)
 
 
 def eye_(tensor: Tensor) -> Tensor:
-    """The identity matrix."""
+    """The identity matrix.
+
+    >>> nn.init.eye_(graphc.empty(2, 2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     if tensor.dim() != 2:
         raise ArgumentError("Only tensors with 2 dimensions are supported")
     with no_grad():
@@ -100,7 +135,12 @@ def eye_(tensor: Tensor) -> Tensor:
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """A convolution that passes its input on."""
+    """A convolution that passes its input on.
+
+    >>> x = graphc.randn(1, 2, 5, 5)
+    >>> graphc.allclose(F.conv2d(x, nn.init.dirac_(graphc.empty(2, 2, 3, 3)), padding=1), x)
+    True
+    """
     if tensor.dim() not in (3, 4, 5):
         raise ArgumentError("Only tensors with 3, 4, or 5 dimensions are supported")
     if tensor.shape[0] % groups:
@@ -116,19 +156,31 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
-    """Uniform within gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    """Uniform within gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+
+    >>> nn.init.xavier_uniform_(graphc.empty(3, 5), gain=nn.init.calculate_gain("relu")).shape
+    graphc.Size([3, 5])
+    """
     bound = gain * math.sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
-    """Normal with deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    """Normal with deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+
+    >>> nn.init.xavier_normal_(graphc.empty(3, 5)).shape
+    graphc.Size([3, 5])
+    """
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
 
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Any = None) -> Tensor:
-    """Uniform within gain * sqrt(3 / fan) (He et al. 2015)."""
+    """Uniform within gain * sqrt(3 / fan) (He et al. 2015).
+
+    >>> nn.init.kaiming_uniform_(graphc.empty(3, 5), nonlinearity="relu").shape
+    graphc.Size([3, 5])
+    """
     if 0 in tensor.shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
@@ -138,7 +190,11 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
 
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                     generator: Any = None) -> Tensor:
-    """Normal with deviation gain / sqrt(fan) (He et al. 2015)."""
+    """Normal with deviation gain / sqrt(fan) (He et al. 2015).
+
+    >>> nn.init.kaiming_normal_(graphc.empty(3, 5), mode="fan_out", nonlinearity="relu").shape
+    graphc.Size([3, 5])
+    """
     if 0 in tensor.shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
@@ -146,7 +202,12 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
-    """A random orthogonal matrix times gain (Saxe et al. 2013); further dimensions count as columns."""
+    """A random orthogonal matrix times gain (Saxe et al. 2013); further dimensions count as columns.
+
+    >>> w = nn.init.orthogonal_(graphc.empty(3, 3))
+    >>> graphc.allclose(w @ w.T, graphc.eye(3), atol=1e-6)
+    True
+    """
     if tensor.dim() < 2:
         raise ArgumentError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
@@ -161,7 +222,12 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
-    """Normal, but for a share of zeros at random places of each column (Martens 2010)."""
+    """Normal, but for a share of zeros at random places of each column (Martens 2010).
+
+    >>> w = nn.init.sparse_(graphc.empty(10, 3), sparsity=0.3)
+    >>> (w == 0).sum(0)
+    tensor([3, 3, 3])
+    """
     if tensor.dim() != 2:
         raise ArgumentError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor._data.shape

@@ -27,7 +27,11 @@ __all__ = [
 
 def bartlett(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
              requires_grad: bool = False) -> Tensor:
-    """A triangle from 0 to 0."""
+    """A triangle from 0 to 0.
+
+    >>> graphc.signal.windows.bartlett(5)
+    tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
+    """
     def formula(n: Tensor, last: int) -> Tensor:
         return 1 - abs(n * (2 / last) - 1)
 
@@ -36,13 +40,21 @@ def bartlett(M: int, *, sym: bool = True, dtype: DType | None = None, layout: ob
 
 def blackman(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
              requires_grad: bool = False) -> Tensor:
-    """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a."""
+    """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a.
+
+    >>> graphc.signal.windows.blackman(5)
+    tensor([-1.3878e-17,  3.4000e-01,  1.0000e+00,  3.4000e-01, -1.3878e-17])
+    """
     return general_cosine(M, a=(0.42, 0.5, 0.08), sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def cosine(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
            requires_grad: bool = False) -> Tensor:
-    """Half a period of the sine: sin(pi (n + 1/2) / M)."""
+    """Half a period of the sine: sin(pi (n + 1/2) / M).
+
+    >>> graphc.signal.windows.cosine(5)
+    tensor([0.3090, 0.8090, 1.0000, 0.8090, 0.3090])
+    """
     def formula(n: Tensor, last: int) -> Tensor:
         return sin((n + 0.5) * (math.pi / (last + 1)))
 
@@ -51,7 +63,11 @@ def cosine(M: int, *, sym: bool = True, dtype: DType | None = None, layout: obje
 
 def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: bool = True, dtype: DType | None = None,
                 layout: object = None, device: Device = None, requires_grad: bool = False) -> Tensor:
-    """exp(-|n - center| / tau), where `center` is the middle unless given."""
+    """exp(-|n - center| / tau), where `center` is the middle unless given.
+
+    >>> graphc.signal.windows.exponential(5)
+    tensor([0.1353, 0.3679, 1.0000, 0.3679, 0.1353])
+    """
     if tau <= 0:
         raise ArgumentError(f"Tau must be positive, got: {tau} instead.")
     if sym and center is not None:
@@ -65,7 +81,11 @@ def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: b
 
 def gaussian(M: int, *, std: float = 1.0, sym: bool = True, dtype: DType | None = None, layout: object = None,
              device: Device = None, requires_grad: bool = False) -> Tensor:
-    """exp(-(n - middle)^2 / (2 std^2))."""
+    """exp(-(n - middle)^2 / (2 std^2)).
+
+    >>> graphc.signal.windows.gaussian(5)
+    tensor([0.1353, 0.6065, 1.0000, 0.6065, 0.1353])
+    """
     if std <= 0:
         raise ArgumentError(f"Standard deviation must be positive, got: {std} instead.")
 
@@ -78,7 +98,11 @@ def gaussian(M: int, *, std: float = 1.0, sym: bool = True, dtype: DType | None 
 
 def general_cosine(M: int, *, a: Iterable[float], sym: bool = True, dtype: DType | None = None, layout: object = None,
                    device: Device = None, requires_grad: bool = False) -> Tensor:
-    """a[0] - a[1] cos(x) + a[2] cos(2 x) - ... over one turn of x."""
+    """a[0] - a[1] cos(x) + a[2] cos(2 x) - ... over one turn of x.
+
+    >>> graphc.signal.windows.general_cosine(5, a=[0.5, 0.5])
+    tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
+    """
     if not isinstance(a, Iterable):
         raise ArgumentTypeError("Coefficients must be a list/tuple", got=type(a).__name__)
     coefficients = tuple(a)
@@ -97,25 +121,41 @@ def general_cosine(M: int, *, a: Iterable[float], sym: bool = True, dtype: DType
 
 def general_hamming(M: int, *, alpha: float = 0.54, sym: bool = True, dtype: DType | None = None, layout: object = None,
                     device: Device = None, requires_grad: bool = False) -> Tensor:
-    """alpha - (1 - alpha) cos(a) over one turn of a."""
+    """alpha - (1 - alpha) cos(a) over one turn of a.
+
+    >>> graphc.signal.windows.general_hamming(5)
+    tensor([0.0800, 0.5400, 1.0000, 0.5400, 0.0800])
+    """
     return general_cosine(M, a=(alpha, 1 - alpha), sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def hamming(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
             requires_grad: bool = False) -> Tensor:
-    """0.54 - 0.46 cos(a) over one turn of a."""
+    """0.54 - 0.46 cos(a) over one turn of a.
+
+    >>> graphc.signal.windows.hamming(5)
+    tensor([0.0800, 0.5400, 1.0000, 0.5400, 0.0800])
+    """
     return general_hamming(M, sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def hann(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
          requires_grad: bool = False) -> Tensor:
-    """(1 - cos(a)) / 2 over one turn of a."""
+    """(1 - cos(a)) / 2 over one turn of a.
+
+    >>> graphc.signal.windows.hann(5)
+    tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
+    """
     return general_hamming(M, alpha=0.5, sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, dtype: DType | None = None, layout: object = None,
            device: Device = None, requires_grad: bool = False) -> Tensor:
-    """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1."""
+    """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1.
+
+    >>> graphc.signal.windows.kaiser(5, beta=8.0)
+    tensor([0.0023, 0.3690, 1.0000, 0.3690, 0.0023])
+    """
     if beta < 0:
         raise ArgumentError(f"beta must be non-negative, got: {beta} instead.")
 
@@ -128,7 +168,11 @@ def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, dtype: DType | None 
 
 def nuttall(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
             requires_grad: bool = False) -> Tensor:
-    """Nuttall's minimum 4-term Blackman-Harris window (IEEE Trans. ASSP 29, 1981)."""
+    """Nuttall's minimum 4-term Blackman-Harris window (IEEE Trans. ASSP 29, 1981).
+
+    >>> graphc.signal.windows.nuttall(5)
+    tensor([3.6280e-04, 2.2698e-01, 1.0000e+00, 2.2698e-01, 3.6280e-04])
+    """
     return general_cosine(M, a=(0.3635819, 0.4891775, 0.1365995, 0.0106411), sym=sym, dtype=dtype, device=device,
                           requires_grad=requires_grad)
 
