@@ -16,7 +16,7 @@ from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
-from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, turned_copy
+from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, to_fetch, turned_copy
 from graphc.expression import Accumulator, Axis, Buffer
 from graphc.kernel import (
     Accumulate,
@@ -206,17 +206,17 @@ class _Nest:
     def _turned_copy(self, copy: TurnedCopy, e: Evaluator) -> None:
         """By squares, or number by number where there is not even one square."""
         rows, columns = self._stop(copy.outer, e), self._stop(copy.inner, e)
-        squares = has_square(copy, e, rows, columns)
+        squares, fetched = has_square(copy, e, rows, columns), to_fetch(self.kernel, copy)
         if squares is False:
             self._loop(copy.outer, e)
         elif squares is True:
-            emit_squares(copy, e, self._pointer, rows, columns)
+            emit_squares(copy, e, self._pointer, rows, columns, fetched)
         else:
             f = self.f
             by_squares, by_numbers, done = f.label("squares"), f.label("numbers"), f.label("turned")
             f.branch(squares, by_squares, by_numbers)
             f.enter(by_squares)
-            emit_squares(copy, e, self._pointer, rows, columns)
+            emit_squares(copy, e, self._pointer, rows, columns, fetched)
             f.jump(done)
             f.enter(by_numbers)
             self._loop(copy.outer, e.child())

@@ -5,23 +5,31 @@
         buffer[a * 64 + b] = x[b * 2048 + a]
 
 reads rows as vectors and would write each number to another row. Where the buffer is a local one, so that nothing else sees
-in which order it is written, squares of 16 rows are transposed instead; the last ones overlap with those before.
+in which order it is written, squares of 16 rows are transposed instead; the last ones overlap with those before. What is then
+stored of the square is fetched meanwhile: the hardware does not see that a row is written, of which a tile has so little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import graphc.index as ix
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.integers import Integers, known
-from graphc.backends.llvm.memory import address
+from graphc.backends.llvm.memory import address, prefetch
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.transpose import emit_transpose
 from graphc.expression import Buffer, Expr
-from graphc.kernel import Loop, Store
+from graphc.kernel import Loop, Loops, Store
+from graphc.sizes import estimate
 from graphc.types import DType, Size, bool_, uint8
+
+_SHORTEST_ROW = 1024
+"""Bytes of rows that are fetched; those of shorter ones follow soon enough on each other."""
+_ALIASING = 4096
+"""Bytes: rows that are a multiple of this apart compete for the same lines of a cache, and what is fetched would drive out what
+is turned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +66,22 @@ def turned_copy(loop: Loop) -> TurnedCopy | None:
     return TurnedCopy(loop, inner, store, read_step, written_step)
 
 
-def emit_squares(copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str) -> None:
-    """Copy so many rows and columns; there must be a square of them at least."""
+def to_fetch(kernel: Loops, copy: TurnedCopy) -> list[tuple[Store, Size]]:
+    """What a kernel stores in rows, one for each column of the copy, and how far these are apart."""
+    found: list[tuple[Store, Size]] = []
+    for store in kernel.statements():
+        if isinstance(store, Store) and store.buffer.role != "local" and ix.stride(store.offset, copy.outer.axis) == 1:
+            step = ix.stride(store.offset, copy.inner.axis) or 0
+            nbytes = estimate(step) * store.buffer.dtype.itemsize
+            if nbytes >= _SHORTEST_ROW and nbytes % _ALIASING:
+                found.append((store, step))
+    return found
+
+
+def emit_squares(
+    copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str, fetched: Sequence[Store]
+) -> None:
+    """Copy so many rows and columns, of which there must be a square at least, and fetch where they are stored."""
     f, width = e.f, copy.inner.lanes
     integers = Integers(f)
     dtype = _as_it_stands(copy.store.buffer.dtype)
@@ -72,6 +94,11 @@ def emit_squares(copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], st
             if number is None or number % width:
                 place = integers.least(place, integers.subtract(extent, width))
             inside.bind(axis, place)
+        for store, step in fetched:
+            last = integers.add(inside.scalar(store.offset), width - 1)
+            for i in range(width):  # the line in which a row ends: that in which it begins has been fetched with what is before
+                place = integers.add(last, integers.multiply(size_operand(f, step), i))
+                prefetch(f, address(f, store.buffer.dtype, pointers(store.buffer), place), 1, level=2)
         source = address(f, dtype, pointers(copy.source.attr), inside.scalar(copy.source.args[0]))
         target = address(f, dtype, pointers(copy.store.buffer), inside.scalar(copy.store.offset))
         f.call("void", transpose, ("ptr", source), ("i64", read_step), ("ptr", target), ("i64", written_step))

@@ -38,6 +38,8 @@ _FEWEST = 1024
 """Elements of a map for which this is worth its code."""
 _TURNED = 0.3
 """Nanoseconds that a vector of a turned operand takes."""
+_LINE = 64
+"""Bytes of a line of the cache."""
 
 
 def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machine: Machine) -> Loops | None:
@@ -71,8 +73,7 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
         buffer = Buffer(f"turned{len(turned)}", load.dtype, math.prod(shape), "local")
         turned[ix.substitute(load, whole)] = ex.load(buffer, place)
         copy: Statement = Store(buffer, place, ix.substitute(load, whole))
-        order = [along, lane_axis, *(axis for axis in reversed(tiled) if axis not in (along, lane_axis))]
-        for axis in order:
+        for axis in (along, lane_axis, *(axis for axis in reversed(tiled) if axis not in (along, lane_axis))):
             copy = cuts[axis].loop((copy,), square if axis is along else 0)
         body.append(copy)
     inner = _with_turned(substitute_statements(stores, whole), turned)
@@ -81,9 +82,17 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
     for axis in reversed(tiled):
         inner = (cuts[axis].loop(inner, lanes if axis is lane_axis else 0),)
     per_vector = cost(values, cuts[lane_axis].within) + _TURNED * len(sides)
-    # from tile to tile along what is read, so that the hardware sees where it goes on
-    grid = (*(axis for axis in axes if axis not in cuts), *(cuts[axis].step for axis in reversed(tiled)))
+    # from tile to tile along what is read, so that the hardware sees where it goes on; or along what is written, where rows
+    # begin within lines: of some a tile writes a part, and the next one the rest
+    order = tiled if any(_begins_within_lines(store, axis) for store in stores for axis in tiled[:-1]) else tiled[::-1]
+    grid = (*(axis for axis in axes if axis not in cuts), *(cuts[axis].step for axis in order))
     return Loops(name, grid, (*body, *inner), cost=math.prod(shape) * per_vector / max(lanes, 1))
+
+
+def _begins_within_lines(store: Store, axis: Axis) -> bool:
+    """Whether rows of several tiles are written, one for each place on an axis, that are no whole number of lines apart."""
+    step = ix.stride(store.offset, axis)
+    return step is not None and estimate(step) > _SIDE and estimate(step) * store.buffer.dtype.itemsize % _LINE != 0
 
 
 def _turned_operands(axes: Sequence[Axis], stores: Sequence[Store]) -> dict[Expr, Axis]:
