@@ -129,7 +129,7 @@ def wait_until(condition) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 20])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 7, 64, 100_003])
 def test_every_chunk_runs_once(bodies: Bodies, threads: int, chunks: int) -> None:
     set_num_threads(threads)
@@ -176,6 +176,25 @@ def test_several_threads_run_their_chunks_at_once() -> None:
         run(ctypes.cast(body, ctypes.c_void_p), None, 3)
         assert len(seen) == 3
         assert not together.broken
+    finally:
+        pool.stop()
+
+
+def test_each_thread_begins_with_chunks_of_its_own() -> None:
+    pool = ThreadPool(2)
+    try:
+        for _ in range(20):
+            order: list[int] = []
+
+            @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+            def body(context: int, chunk: int) -> None:
+                order.append(chunk)  # noqa: B023
+                wait_until(lambda: len(order) > 1)  # noqa: B023  # so that the other thread begins, too
+
+            run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(pool.parallel_for)
+            run(ctypes.cast(body, ctypes.c_void_p), None, 9)
+            assert set(order[:2]) == {0, 4}
+            assert sorted(order) == list(range(9))
     finally:
         pool.stop()
 

@@ -50,7 +50,9 @@ def test_kernels_with_tiles_take_little_of_the_stack() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape", [(64, 64), (33, 65), (100, 17), (255, 257), (5, 500), (500, 5), (31, 37), (129, 4), (7, 300), (301, 67), (1023, 20)])
+@pytest.mark.parametrize("shape", [
+    (64, 64), (33, 65), (100, 17), (255, 257), (5, 500), (500, 5), (31, 37), (129, 4), (7, 300), (301, 67), (1023, 20),
+])  # fmt: skip
 def test_a_sum_with_a_transposed_operand(shape: tuple[int, int], threads: int) -> None:
     x, y = numbers(*shape), numbers(*shape[::-1])
     before = graphc.get_num_threads()

@@ -14,14 +14,19 @@
 ; region that is open, however late it comes, and it touches nothing of a region that is over. The generation is no part
 ; of that argument: it only keeps a worker from entering again what it has just finished.
 ;
+; A region's chunks are dealt out in ranges, one for each thread, which works through its own from the front and then helps
+; with those of the others. So a thread has the same chunks each time, as long as all come on time: what it has read or
+; written of them before, in another region even, is still in the caches of its core.
+;
 ; @@...@@ stand for what differs by machine; runtime.py fills them in, and adds the definitions of @park, @wake and
 ; @yield for the operating system.
 
-%Region = type { ptr, ptr, i64 }                        ; body, context, number of chunks
+%Region = type { ptr, ptr, i64, i64 }                   ; body, context, number of chunks, of ranges
 
 ; Each variable that is written often has 128 bytes to itself: CPUs fetch cache lines of 64 bytes in pairs.
+%Next = type { i64, [120 x i8] }
 @state = internal global i32 0, align 128
-@next = internal global i64 0, align 128                ; the chunk to be handed out next
+@next = internal global [16 x %Next] zeroinitializer, align 128    ; of each range the chunk to be handed out next
 @region = internal global %Region zeroinitializer, align 128
 @sleepers = internal global i32 0, align 128            ; workers parked or about to be
 @busy = internal global i32 0, align 128                ; 1 while a caller owns the pool
@@ -59,6 +64,22 @@ open:
   store ptr %body, ptr @region
   store ptr %context, ptr getelementptr (%Region, ptr @region, i64 0, i32 1)
   store i64 %chunks, ptr getelementptr (%Region, ptr @region, i64 0, i32 2)
+  ; More threads than there are counters share them.
+  %threads = add i32 %helpers, 1
+  %counters = call i32 @llvm.umin.i32(i32 %threads, i32 16)
+  %counters.64 = zext i32 %counters to i64
+  %ranges = call i64 @llvm.umin.i64(i64 %counters.64, i64 %chunks)
+  store i64 %ranges, ptr getelementptr (%Region, ptr @region, i64 0, i32 3)
+  br label %deal
+deal:
+  %range = phi i64 [ 0, %open ], [ %range.next, %deal ]
+  %counter = getelementptr %Next, ptr @next, i64 %range
+  %first = call i64 @range_start(i64 %range, i64 %ranges, i64 %chunks)
+  store atomic i64 %first, ptr %counter monotonic, align 8
+  %range.next = add i64 %range, 1
+  %dealt = icmp eq i64 %range.next, %ranges
+  br i1 %dealt, label %share, label %deal
+share:
   store atomic i64 1, ptr @next monotonic, align 8        ; chunk 0 is the caller's
   %before = atomicrmw add ptr @state, i32 6144 seq_cst    ; next generation, open
   ; Either this load sees a worker that is about to park, or that worker sees the new state and does not park: each
@@ -74,7 +95,7 @@ wake:
   br label %work
 work:
   call void %body(ptr %context, i64 0)
-  call void @run_chunks(ptr %body, ptr %context, i64 %chunks)
+  call void @run_chunks(ptr %body, ptr %context, i64 %chunks, i64 %ranges, i64 0)
   %last = atomicrmw sub ptr @state, i32 2048 acq_rel      ; closed: nobody enters any more
   %inside = and i32 %last, 2047
   %empty = icmp eq i32 %inside, 0
@@ -114,23 +135,48 @@ out:
   ret void
 }
 
-define internal void @run_chunks(ptr %body, ptr %context, i64 %chunks) nounwind {
+; The first chunk of a range; that of the one behind the last is the number of chunks.
+define internal i64 @range_start(i64 %range, i64 %ranges, i64 %chunks) alwaysinline nounwind {
+  %part = mul i64 %range, %chunks
+  %start = udiv i64 %part, %ranges
+  ret i64 %start
+}
+
+; Run the chunks of the thread's own range, then those that are left of the others.
+define internal void @run_chunks(ptr %body, ptr %context, i64 %chunks, i64 %ranges, i64 %own) nounwind {
 entry:
-  br label %take
+  br label %visit
+visit:
+  %visited = phi i64 [ 0, %entry ], [ %visited.next, %empty ]
+  %range = phi i64 [ %own, %entry ], [ %range.next, %empty ]
+  %counter = getelementptr %Next, ptr @next, i64 %range
+  %behind = add i64 %range, 1
+  %stop = call i64 @range_start(i64 %behind, i64 %ranges, i64 %chunks)
+  br label %look
+look:
+  %seen = load atomic i64, ptr %counter monotonic, align 8
+  %left = icmp ult i64 %seen, %stop
+  br i1 %left, label %take, label %empty
 take:
   ; Which thread takes which chunk needs no order: @state orders the region's beginning and end.
-  %chunk = atomicrmw add ptr @next, i64 1 monotonic
-  %any = icmp ult i64 %chunk, %chunks
-  br i1 %any, label %run, label %out
+  %chunk = atomicrmw add ptr %counter, i64 1 monotonic
+  %any = icmp ult i64 %chunk, %stop
+  br i1 %any, label %run, label %empty
 run:
   call void %body(ptr %context, i64 %chunk)
-  br label %take
+  br label %look
+empty:
+  %visited.next = add i64 %visited, 1
+  %last = icmp eq i64 %behind, %ranges
+  %range.next = select i1 %last, i64 0, i64 %behind
+  %all = icmp eq i64 %visited.next, %ranges
+  br i1 %all, label %out, label %visit
 out:
   ret void
 }
 
-; The life of a worker; returns once the word at %stop is not 0.
-define void @worker(ptr %stop) nounwind {
+; The life of a worker; returns once the word at %stop is not 0. Workers are numbered from 1 on.
+define void @worker(ptr %stop, i64 %number) nounwind {
 entry:
   br label %fresh
 fresh:
@@ -158,7 +204,9 @@ run:
   %body = load ptr, ptr @region
   %context = load ptr, ptr getelementptr (%Region, ptr @region, i64 0, i32 1)
   %chunks = load i64, ptr getelementptr (%Region, ptr @region, i64 0, i32 2)
-  call void @run_chunks(ptr %body, ptr %context, i64 %chunks)
+  %ranges = load i64, ptr getelementptr (%Region, ptr @region, i64 0, i32 3)
+  %own = urem i64 %number, %ranges
+  call void @run_chunks(ptr %body, ptr %context, i64 %chunks, i64 %ranges, i64 %own)
   %was = atomicrmw sub ptr @state, i32 1 release
   br label %fresh
 idle:

@@ -90,7 +90,7 @@ class ThreadPool:
             imports={"start_workers": address_of(self._start_callback)} | _system_functions(parking),
         )
         self.parallel_for = module.address("parallel_for")
-        self._work = module.function("worker", None, ctypes.c_void_p)
+        self._work = module.function("worker", None, ctypes.c_void_p, ctypes.c_int64)
         self._set_helpers = module.function("set_helpers", None, ctypes.c_int32)
         self._rouse = module.function("rouse_workers", None)
         self._reset = module.function("reset", None)
@@ -119,9 +119,9 @@ class ThreadPool:
         for worker in workers:
             worker.thread.join(_EXIT_SECONDS)
 
-    def work(self, stop: ctypes.c_int32) -> None:
-        """What a worker thread does until `stop` is not 0."""
-        self._work(ctypes.byref(stop))
+    def work(self, stop: ctypes.c_int32, number: int) -> None:
+        """What a worker thread does until `stop` is not 0. The first one's number is 1."""
+        self._work(ctypes.byref(stop), number)
 
     def forget_workers(self) -> None:
         """Start over in a forked process, which has none of its parent's threads."""
@@ -180,7 +180,7 @@ class _Worker:
     def __init__(self, pool: ThreadPool, number: int) -> None:
         self.stop = ctypes.c_int32(0)
         # The thread holds the pool: code that workers are in must not be unloaded.
-        self.thread = threading.Thread(target=pool.work, args=(self.stop,), name=f"graphc-worker-{number}", daemon=True)
+        self.thread = threading.Thread(target=pool.work, args=(self.stop, number), name=f"graphc-worker-{number}", daemon=True)
 
 
 def parking_for(target: Target) -> str:
