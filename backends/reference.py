@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
+from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
@@ -70,6 +70,14 @@ class ReferenceBackend:
 
     def eager(self, spec: EagerSpec) -> None:
         """NumPy is what eager ops run on anyway."""
+        del spec
+
+    def engine(self, tensors: TensorClass) -> None:
+        """None: Python runs nodes."""
+        del tensors
+
+    def rules(self, spec: RuleSpec) -> None:
+        """None, as there is no engine."""
         del spec
 
     def set_num_threads(self, threads: int) -> None:

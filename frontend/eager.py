@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import EagerSpec, NodePlan, ViewSpec, get_backend, is_loaded
+from graphc.backend import EagerSpec, NodePlan, RuleSpec, ViewSpec, get_backend, is_loaded
 from graphc.config import config
 from graphc.frontend import tracer
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS
-from graphc.frontend.tape import named, node_plan, record_op, wants_only
+from graphc.frontend.tape import Plan, named, node_plan, record_op, wants_only
 from graphc.frontend.tensor import Tensor
 from graphc.op import OPS, OpDef
 from graphc.types import TensorType, float32, float64
@@ -43,8 +43,12 @@ views: list[Maker] = []
 """What makes views."""
 calls_left = iter(range(OFTEN, -1, -1))
 """Counts the calls by way of Python, down to 0, when `begin` is due."""
+MANY = 40
+"""Nodes of a plan that Python has run, after which code for their rules pays."""
 begun = False
 """Whether code is made."""
+engine: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+"""What runs nodes of the tape natively, once code is made: see `Backend.engine`."""
 _waited = False
 _in_place: list[tuple[str, OpDef, Callable[..., Any]]] = []
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
@@ -103,13 +107,14 @@ def count() -> None:
 
 def begin() -> None:
     """Have each of the ops get its code at its next call, or wait until it pays to load the back end."""
-    global _waited, begun, calls_left  # noqa: PLW0603  (states of the process, with this one writer)
+    global _waited, begun, calls_left, engine  # noqa: PLW0603  (states of the process, with this one writer)
     if not (_waited or is_loaded(config.backend)):
         _waited, calls_left = True, iter(range(VERY_OFTEN, -1, -1))
         return
     for record in (*OWN, *filter(numpy_loop, OPS.values())):
         functions[record] = functools.partial(_first, record)
     begun = True
+    engine = get_backend(config.backend).engine(TENSORS) if config.fuse_eager else None
     for name, record, by_python in _in_place:
         setattr(Tensor, name, _first_in_place(name, record, by_python))
     for view in views:
@@ -159,6 +164,14 @@ def _nodes(record: OpDef) -> tuple[NodePlan | None, ...]:
     combinations = ((0,),) if len(record.operands) == 1 else ((0,), (1,), (0, 1))
     return tuple(node_plan(record, wanted) if wants_only(record, wanted, ("ct", "out", "operand")) else None
                  for wanted in combinations)
+
+
+def run_by_python(plan: Plan) -> None:
+    """Count a node that Python runs, and have those of its plan run natively once that pays."""
+    if type(plan.native) is int:
+        plan.native += 1
+        if plan.native > MANY:
+            plan.native = get_backend(config.backend).rules(RuleSpec(plan.record, tuple(plan.rules), plan.saves))
 
 
 def _record(record: OpDef, out: Tensor, alike: bool, *args: Any) -> None:

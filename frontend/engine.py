@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError
+from graphc.frontend import eager
 from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
 from graphc.frontend.tape import OpNode, match
@@ -120,12 +121,20 @@ class Run:
     def run(self) -> None:
         ready, buffers, pending = self.ready, self.buffers, self.pending
         everywhere, frees = self.captures is None, not self.keep_graph
+        native = eager.engine if everywhere and not mode.grad and not mode.inference and active() is None else None
+        walk, add = (None, None) if native is None else (native[0], eager.functions.get(ops.add, ops.add))
         node: Node | None = None
         while True:
             if node is None:
                 if not ready:
                     return
                 node = heapq.heappop(ready)[1]
+            if walk is not None and isinstance(node, OpNode):
+                node = walk(node, ready, buffers, pending, frees, self._leaf, self._add, add)
+                if node is None:
+                    continue
+                if isinstance(node, OpNode):
+                    eager.run_by_python(node.plan)
             edges = node.edges
             cotangents = buffers.pop(node, None)
             results: Any = None
@@ -339,6 +348,9 @@ def _dependencies(starts: Sequence[Target], wanted: set[Target] | None) -> dict[
     stack: list[Target] = list(starts)
     if wanted is None:
         counts = dict.fromkeys(starts, 0)
+        if eager.engine is not None:
+            eager.engine[1](stack, counts)
+            return counts
         while stack:
             target = stack.pop()
             for edge in target.edges if isinstance(target, Node) else ():

@@ -28,18 +28,18 @@ next_sequence = sequence.__next__
 class Node:
     """One recorded operation. Subclasses say in `apply` how cotangents of the outputs become those of the inputs."""
 
-    __slots__ = ("__dict__", "__weakref__", "edges", "sequence")
+    __slots__ = ("__dict__", "__weakref__", "edges", "sequence", "watched")
     outputs: ClassVar[int] = 1
     # what few nodes have is no slot: a node is made with every operation, and each slot takes time to fill
     hooks: Hooks | None = None
     prehooks: Hooks | None = None
     tensor_prehooks: dict[int, Hooks] | None = None
     retainers: dict[int, weakref.ref[Tensor]] | None = None
-    watched = False
-    """Whether there is, or was, anything of these."""
 
     def __init__(self, edges: tuple[Edge, ...]) -> None:
         self.edges = edges
+        self.watched = False
+        """Whether there is, or was, any of the hooks and the like above."""
         if anomaly.enabled:
             self.note_traceback()
         self.sequence = next_sequence()

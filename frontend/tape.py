@@ -33,10 +33,10 @@ def freed_error(name: str) -> FreedGraphError:
     return FreedGraphError(FREED, hint=RETAIN, got=f"{name}, which has run already")
 
 
-class _Plan:
+class Plan:
     """What the tape does for one op when certain operands require grad: worked out once."""
 
-    __slots__ = ("cls", "record", "rules", "saves", "saves_out", "steps")
+    __slots__ = ("cls", "native", "record", "rules", "saves", "saves_out", "steps")
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
         self.record = record
@@ -56,6 +56,8 @@ class _Plan:
         self.steps = tuple((i, rule, *self._short(sources)) for i, (rule, sources) in self.rules.items())
         """For each wanted operand the rule, and of most rules what they are given: "ct", then nothing, the result, or what is
         kept in a place."""
+        self.native: Any = 0
+        """How native code runs the nodes; before it is known, how many Python has run, and None where it does not."""
         self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
 
     def _short(self, sources: tuple[tuple[str, Any], ...]) -> tuple[str, int]:
@@ -71,7 +73,7 @@ class _Plan:
     def template(self) -> OpNode:
         """A node of this plan that keeps nothing: what native code copies."""
         node = object.__new__(self.cls)
-        for name, content in (("plan", self), ("attrs", {}), ("edges", ()), ("sequence", 0), ("_last", 0)):
+        for name, content in (("plan", self), ("attrs", {}), ("edges", ()), ("sequence", 0), ("_last", 0), ("watched", False)):
             setattr(node, name, content)
         node.types = node.saved = node.out = node._code = None
         return node
@@ -106,10 +108,10 @@ def wants_only(record: OpDef, wanted: tuple[int, ...], kinds: tuple[str, ...]) -
     return all(kind in kinds for _, sources in rules for kind, _ in sources)
 
 
-_plans: dict[tuple[OpDef, int], _Plan] = {}
+_plans: dict[tuple[OpDef, int], Plan] = {}
 
 
-def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> _Plan:
+def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> Plan:
     """What is done for operands of which those with edges are wanted."""
     wanted = 0
     bit = 1
@@ -123,11 +125,11 @@ def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> _Plan:
     return found
 
 
-def _planned(record: OpDef, numbers: tuple[int, ...], base: type[OpNode]) -> _Plan:
+def _planned(record: OpDef, numbers: tuple[int, ...], base: type[OpNode]) -> Plan:
     wanted = sum(1 << i for i in numbers)
     found = _plans.get((record, wanted))
     if found is None:
-        found = _plans[record, wanted] = _Plan(record, numbers, base)
+        found = _plans[record, wanted] = Plan(record, numbers, base)
     return found
 
 
@@ -239,12 +241,13 @@ class OpNode(Node):
     __slots__ = ("_code", "_last", "attrs", "out", "plan", "saved", "types")
 
     def __init__(
-        self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any,
+        self, plan: Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any,
         alike: bool = False,
     ) -> None:
         """`alike`: all operands are tensors of the result's type."""
         # what Node.__init__ does: one call less
         self.edges = edges
+        self.watched = False
         self.sequence = next_sequence()
         if anomaly.enabled:
             self.note_traceback()
@@ -401,7 +404,7 @@ class JointNode(SeveralNode):
 
     __slots__ = ("kept",)
 
-    def __init__(self, plan: _Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any) -> None:
+    def __init__(self, plan: Plan, edges: tuple[Edge, ...], args: tuple[Any, ...], attrs: Mapping[str, Any], out: Any) -> None:
         SeveralNode.__init__(self, plan, edges, args, attrs, out)
         self.kept: list[Any] | None = list(map(keep, args))
 

@@ -133,10 +133,16 @@ class TensorClass:
     node_attrs: str
     node_code: str
     node_last: str
+    node_plan: str
+    node_watched: str
+    node_base: type
+    plan_class: type
+    plan_native: str
     plain_saved: Any
     saved_tensor: str
     saved_version: str
     saved_count: str
+    saved_unpack: str
     sequence: Iterator[int]
     own_code: dict[int, Any]
     anomaly: Any
@@ -263,6 +269,17 @@ class EagerSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class RuleSpec:
+    """How the nodes of an op make cotangents of operands, as the engine runs them natively."""
+
+    op: OpDef
+    wanted: tuple[int, ...]
+    """The operands that cotangents go to."""
+    saves: tuple[int, ...]
+    """The operands that the nodes keep."""
+
+
+@dataclass(frozen=True, eq=False)
 class ViewSpec:
     """An op that makes views, or anything else that does, as the front end runs it at once."""
 
@@ -363,6 +380,20 @@ class Backend(Protocol):
         """Makes of a fallback a function `(source, array, attributes)`, or `(source, array, step)`, that returns a tensor
         around an array that was made of the source's, tied to the source if it lies in its memory; None where the back end
         does not."""
+        ...
+
+    def engine(self, tensors: TensorClass) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+        """Two functions that run backwards through a graph of nodes of these tensors; None where there are none.
+
+        `walk(node, ready, buffers, pending, frees, leaf, add, sum)` runs nodes from one that is ready on, as `engine.Run` of
+        the front end does, as far as what they hold as `plan_native` says how; it returns the node that is not for it, or
+        None where none follows. `dependencies(targets, counts)` adds to the list all that edges lead to from its targets,
+        and counts the edges into each in the dict.
+        """
+        ...
+
+    def rules(self, spec: RuleSpec) -> Any | None:
+        """What `walk` knows nodes by; None for those that are not for it."""
         ...
 
     def set_num_threads(self, threads: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphc.backend import EagerSpec, EntrySpec, Layout, ViewSpec
+from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
@@ -81,6 +81,14 @@ class CUDABackend:
 
     def view(self, spec: ViewSpec) -> None:
         """None: Python makes views."""
+
+    def engine(self, tensors: TensorClass) -> None:
+        """None: Python runs nodes."""
+        del tensors
+
+    def rules(self, spec: RuleSpec) -> None:
+        """None, as there is no engine."""
+        del spec
 
     def set_num_threads(self, threads: int) -> None:
         """The GPU has its own."""

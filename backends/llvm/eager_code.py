@@ -10,6 +10,7 @@ been done.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from graphc.backends.llvm import objects
@@ -70,17 +71,20 @@ def render_loops(module: Module, record: OpDef, dtype: DType, result: DType) -> 
         operands = [load(left, constant(0, int64) if name == "number_left" else axis.value)]
         if not unary:
             operands.append(load(right, constant(0, int64) if name == "number_right" else axis.value))
-        store = Store(out, axis.value, record(*operands))
-        width = module.vector_bytes // dtype.itemsize
-        whole = f.value(f"and i64 %count, {-width}")
         pointers = {left: "%left", right: "%right", out: "%result"}
-        for start, stop, lanes in (("0", whole, width), (whole, "%count", 1)):
-            evaluator = Evaluator(f, lanes, pointers.__getitem__)
-            with f.loop(start, stop, str(lanes)) as i:
-                inner = evaluator.child()
-                inner.bind(axis, i, lanes=True)
-                inner.store(store)
-        f.do("ret void")
+        fill(f, axis, Store(out, axis.value, record(*operands)), pointers, module.vector_bytes // dtype.itemsize)
+
+
+def fill(f: Function, axis: Axis, store: Store, pointers: Mapping[Buffer, str], width: int) -> None:
+    """Write a whole function of `count` elements: a store for each value of the axis, so many at a time."""
+    whole = f.value(f"and i64 %count, {-width}")
+    for start, stop, lanes in (("0", whole, width), (whole, "%count", 1)):
+        evaluator = Evaluator(f, lanes, pointers.__getitem__)
+        with f.loop(start, stop, str(lanes)) as i:
+            inner = evaluator.child()
+            inner.bind(axis, i, lanes=True)
+            inner.store(store)
+    f.do("ret void")
 
 
 def render_ufunc(module: Module, itemsize: int) -> None:

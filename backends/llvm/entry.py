@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import heapq
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -337,12 +338,15 @@ class EntryModule:
             "plain_metadata": tensors.metadata_class(), "plain_counter": tensors.counter_class(),
             "plain_view": tensors.plain_view, "saved": tensors.plain_saved, "sequence": tensors.sequence,
             "own_code": tensors.own_code, "anomaly": tensors.anomaly,
+            "node": tensors.node_base, "op_node": tensors.node_class, "tuple": tuple, "list": list, "dict": dict,
+            "float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "order": sys.intern("order"),
+            "heappush": heapq.heappush, "heapreplace": heapq.heapreplace,
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
         self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
         self._definitions = {
             name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
-            for name in ("entry", "eager", "view")
+            for name in ("entry", "eager", "view", "walk", "dependencies")
         }
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
@@ -392,11 +396,12 @@ def _slots(tensors: TensorClass) -> Slots:
         tensors.metadata_class: ("requires_grad", "grad", "version", "view", "index", "inference"),
         tensors.counter_class: ("count",),
         tensors.view_class: ("base", "tracked", "seen", "parent", "step", "detached"),
-        tensors.node_class: ("edges", "sequence", "saved", "out", "types", "attrs", "code", "last"),
-        type(tensors.plain_saved): ("tensor", "version", "count"),
+        tensors.node_class: ("edges", "sequence", "saved", "out", "types", "attrs", "code", "last", "plan", "watched"),
+        tensors.plan_class: ("native",),
+        type(tensors.plain_saved): ("tensor", "version", "count", "unpack"),
         type(tensors.anomaly): ("enabled",),
     }
-    own = {tensors.node_class: "node_", type(tensors.plain_saved): "saved_"}
+    own = {tensors.node_class: "node_", tensors.plan_class: "plan_", type(tensors.plain_saved): "saved_"}
     offsets = {
         own.get(cls, "") + field: objects.slot_offset(cls, getattr(tensors, own.get(cls, "") + field))
         for cls, fields in classes.items() for field in fields

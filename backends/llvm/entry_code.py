@@ -10,6 +10,7 @@ compiled once and kept.
 from __future__ import annotations
 
 from graphc.backends.llvm import blocks, objects
+from graphc.backends.llvm.backward_code import render_backward
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.eager_code import render_eager
 from graphc.backends.llvm.entry_checks import render_checks
@@ -34,6 +35,7 @@ def render(slots: Slots) -> Module:
     render_tape(module, slots)
     render_eager(module, slots)
     render_view(module, slots)
+    render_backward(module, slots)
     return module
 
 

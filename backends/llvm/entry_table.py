@@ -161,9 +161,13 @@ class Slots:
     node_attrs: int
     node_code: int
     node_last: int
+    node_plan: int
+    node_watched: int
+    plan_native: int
     saved_tensor: int
     saved_version: int
     saved_count: int
+    saved_unpack: int
     enabled: int
     metadata_words: int
     counter_words: int

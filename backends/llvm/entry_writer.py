@@ -10,8 +10,10 @@ from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.entry_table import Slots
 
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "PyDict_DelItem": ("i32", ("ptr", "ptr")),
     "PyDict_GetItemWithError": ("ptr", ("ptr", "ptr")),
     "PyDict_Next": ("i32", ("ptr", "ptr", "ptr", "ptr")),
+    "PyDict_SetItem": ("i32", ("ptr", "ptr", "ptr")),
     "PyDict_Size": ("i64", ("ptr",)),
     "PyErr_Clear": ("void", ()),
     "PyErr_NoMemory": ("ptr", ()),
@@ -27,8 +29,10 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyFunction_GetDefaults": ("ptr", ("ptr",)),
     "PyFunction_GetKwDefaults": ("ptr", ("ptr",)),
     "PyIter_Next": ("ptr", ("ptr",)),
+    "PyList_Append": ("i32", ("ptr", "ptr")),
     "PyList_New": ("ptr", ("i64",)),
     "PyLong_AsDouble": ("double", ("ptr",)),
+    "PyLong_AsLongLong": ("i64", ("ptr",)),
     "PyLong_FromLongLong": ("ptr", ("i64",)),
     "PyLong_FromVoidPtr": ("ptr", ("ptr",)),
     "PyMem_RawFree": ("void", ("ptr",)),
@@ -42,6 +46,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyThreadState_GetID": ("i64", ("ptr",)),
     "PyTuple_New": ("ptr", ("i64",)),
     "PyType_GenericAlloc": ("ptr", ("ptr", "i64")),
+    "PyType_IsSubtype": ("i32", ("ptr", "ptr")),
     "Py_DecRef": ("void", ("ptr",)),
     "Py_IncRef": ("void", ("ptr",)),
 }
@@ -49,7 +54,8 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "zero",
            "one", "RuntimeError", "__dict__", "shape", "handler", "plain_metadata", "plain_counter", "plain_view", "saved",
-           "sequence", "own_code", "anomaly")
+           "sequence", "own_code", "anomaly", "node", "op_node", "tuple", "list", "dict", "float32", "float64", "order",
+           "heappush", "heapreplace")
 """Objects whose addresses the code knows as symbols `object.<name>`."""
 
 class Writer:
