@@ -25,31 +25,51 @@ class _Plain(Module):
 
 
 class Tanh(_Plain):
-    """tanh(x)."""
+    """tanh(x).
+
+    >>> nn.Tanh()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.7616,  0.0000,  0.9640])
+    """
 
     _function = staticmethod(F.tanh)
 
 
 class Sigmoid(_Plain):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> nn.Sigmoid()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([0.2689, 0.5000, 0.8808])
+    """
 
     _function = staticmethod(F.sigmoid)
 
 
 class LogSigmoid(_Plain):
-    """log(sigmoid(x))."""
+    """log(sigmoid(x)).
+
+    >>> nn.LogSigmoid()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-1.3133, -0.6931, -0.1269])
+    """
 
     _function = staticmethod(F.logsigmoid)
 
 
 class Softsign(_Plain):
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    >>> nn.Softsign()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.5000,  0.0000,  0.6667])
+    """
 
     _function = staticmethod(F.softsign)
 
 
 class Tanhshrink(_Plain):
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    >>> nn.Tanhshrink()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.2384,  0.0000,  1.0360])
+    """
 
     _function = staticmethod(F.tanhshrink)
 
@@ -71,37 +91,61 @@ class _InPlace(Module):
 
 
 class ReLU(_InPlace):
-    """max(0, x)."""
+    """max(0, x).
+
+    >>> nn.ReLU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([0., 0., 2.])
+    """
 
     _function = staticmethod(F.relu)
 
 
 class ReLU6(_InPlace):
-    """min(max(0, x), 6)."""
+    """min(max(0, x), 6).
+
+    >>> nn.ReLU6()(graphc.tensor([-1.0, 2.0, 8.0]))
+    tensor([0., 2., 6.])
+    """
 
     _function = staticmethod(F.relu6)
 
 
 class SiLU(_InPlace):
-    """x * sigmoid(x)."""
+    """x * sigmoid(x).
+
+    >>> nn.SiLU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.2689,  0.0000,  1.7616])
+    """
 
     _function = staticmethod(F.silu)
 
 
 class Mish(_InPlace):
-    """x * tanh(softplus(x))."""
+    """x * tanh(softplus(x)).
+
+    >>> nn.Mish()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.3034,  0.0000,  1.9440])
+    """
 
     _function = staticmethod(F.mish)
 
 
 class SELU(_InPlace):
-    """The exponential unit that keeps mean and variance."""
+    """The exponential unit that keeps mean and variance.
+
+    >>> nn.SELU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-1.1113,  0.0000,  2.1014])
+    """
 
     _function = staticmethod(F.selu)
 
 
 class Hardsigmoid(_InPlace):
-    """min(max(x + 3, 0), 6) / 6."""
+    """min(max(x + 3, 0), 6) / 6.
+
+    >>> nn.Hardsigmoid()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([0.3333, 0.5000, 0.8333])
+    """
 
     _function = staticmethod(F.hardsigmoid)
 
@@ -110,7 +154,11 @@ class Hardsigmoid(_InPlace):
 
 
 class Hardswish(_InPlace):
-    """x * min(max(x + 3, 0), 6) / 6."""
+    """x * min(max(x + 3, 0), 6) / 6.
+
+    >>> nn.Hardswish()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.3333,  0.0000,  1.6667])
+    """
 
     _function = staticmethod(F.hardswish)
 
@@ -145,7 +193,11 @@ class _Settings(Module):
 
 
 class GELU(_Settings):
-    """x times the normal distribution function of x."""
+    """x times the normal distribution function of x.
+
+    >>> nn.GELU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.1587,  0.0000,  1.9545])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"approximate": "none"}
     _function = staticmethod(F.gelu)
@@ -155,35 +207,55 @@ class GELU(_Settings):
 
 
 class ELU(_Settings):
-    """x where positive, else alpha (exp(x) - 1)."""
+    """x where positive, else alpha (exp(x) - 1).
+
+    >>> nn.ELU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.6321,  0.0000,  2.0000])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"alpha": 1.0, "inplace": False}
     _function = staticmethod(F.elu)
 
 
 class CELU(_Settings):
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)).
+
+    >>> nn.CELU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.6321,  0.0000,  2.0000])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"alpha": 1.0, "inplace": False}
     _function = staticmethod(F.celu)
 
 
 class LeakyReLU(_Settings):
-    """x where positive, else negative_slope * x."""
+    """x where positive, else negative_slope * x.
+
+    >>> nn.LeakyReLU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.0100,  0.0000,  2.0000])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"negative_slope": 0.01, "inplace": False}
     _function = staticmethod(F.leaky_relu)
 
 
 class Softplus(_Settings):
-    """log(1 + exp(beta x)) / beta."""
+    """log(1 + exp(beta x)) / beta.
+
+    >>> nn.Softplus()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([0.3133, 0.6931, 2.1269])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"beta": 1.0, "threshold": 20.0}
     _function = staticmethod(F.softplus)
 
 
 class Hardshrink(_Settings):
-    """x where |x| > lambd, else 0."""
+    """x where |x| > lambd, else 0.
+
+    >>> nn.Hardshrink()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-1.,  0.,  2.])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"lambd": 0.5}
     _function = staticmethod(F.hardshrink)
@@ -193,7 +265,11 @@ class Hardshrink(_Settings):
 
 
 class Softshrink(_Settings):
-    """x, moved towards zero by lambd."""
+    """x, moved towards zero by lambd.
+
+    >>> nn.Softshrink()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.5000,  0.0000,  1.5000])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"lambd": 0.5}
     _function = staticmethod(F.softshrink)
@@ -203,7 +279,11 @@ class Softshrink(_Settings):
 
 
 class Hardtanh(Module):
-    """x, cut off at both ends."""
+    """x, cut off at both ends.
+
+    >>> nn.Hardtanh(-1.0, 1.0)(graphc.tensor([-2.0, 0.5]))
+    tensor([-1.0000,  0.5000])
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, min_value: float | None = None,
                  max_value: float | None = None) -> None:
@@ -225,7 +305,11 @@ class Hardtanh(Module):
 
 
 class RReLU(Module):
-    """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two."""
+    """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two.
+
+    >>> nn.RReLU().eval()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.2292,  0.0000,  2.0000])
+    """
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()
@@ -241,14 +325,22 @@ class RReLU(Module):
 
 
 class GLU(_Settings):
-    """The first half times the sigmoid of the second half."""
+    """The first half times the sigmoid of the second half.
+
+    >>> nn.GLU()(graphc.tensor([1.0, 2.0, 0.0, 0.0]))
+    tensor([0.5000, 1.0000])
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"dim": -1}
     _function = staticmethod(F.glu)
 
 
 class Threshold(Module):
-    """x where it is over the threshold, else the value."""
+    """x where it is over the threshold, else the value.
+
+    >>> nn.Threshold(1.0, -1.0)(graphc.tensor([0.5, 2.0]))
+    tensor([-1.,  2.])
+    """
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -264,7 +356,11 @@ class Threshold(Module):
 
 
 class PReLU(Module):
-    """x where positive, else weight * x, with a weight that is learned."""
+    """x where positive, else weight * x, with a weight that is learned.
+
+    >>> nn.PReLU()(graphc.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.2500,  0.0000,  2.0000], grad_fn=<PreluKernelBackward0>)
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: DType | None = None) -> None:
         super().__init__()
@@ -301,13 +397,21 @@ class _Along(Module):
 
 
 class Softmax(_Along):
-    """exp(x) / sum(exp(x)) along a dimension."""
+    """exp(x) / sum(exp(x)) along a dimension.
+
+    >>> nn.Softmax(dim=1)(graphc.tensor([[0.0, 0.0]]))
+    tensor([[0.5000, 0.5000]])
+    """
 
     _function = staticmethod(F.softmax)
 
 
 class Softmax2d(Module):
-    """softmax over the channels of [N, C, H, W] or [C, H, W]."""
+    """softmax over the channels of [N, C, H, W] or [C, H, W].
+
+    >>> nn.Softmax2d()(graphc.zeros(1, 2, 1, 1)).flatten()
+    tensor([0.5000, 0.5000])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() not in (3, 4):
@@ -316,12 +420,20 @@ class Softmax2d(Module):
 
 
 class LogSoftmax(_Along):
-    """log(softmax(x)) along a dimension."""
+    """log(softmax(x)) along a dimension.
+
+    >>> nn.LogSoftmax(dim=1)(graphc.tensor([[0.0, 0.0]]))
+    tensor([[-0.6931, -0.6931]])
+    """
 
     _function = staticmethod(F.log_softmax)
 
 
 class Softmin(_Along):
-    """softmax(-x) along a dimension."""
+    """softmax(-x) along a dimension.
+
+    >>> nn.Softmin(dim=1)(graphc.tensor([[0.0, 0.0]]))
+    tensor([[0.5000, 0.5000]])
+    """
 
     _function = staticmethod(F.softmin)

@@ -34,6 +34,13 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
     The classes below `cutoffs[0]` have scores of their own. The others are clusters between the cutoffs: each has one
     score in the head, and a projection to fewer features, by another factor of `div_value`, to tell its classes apart.
+
+    >>> head = nn.AdaptiveLogSoftmaxWithLoss(8, 100, cutoffs=[10, 50])
+    >>> out = head(graphc.randn(4, 8), graphc.tensor([1, 20, 60, 99]))
+    >>> out.output.shape, out.loss.shape
+    (graphc.Size([4]), graphc.Size([]))
+    >>> head.log_prob(graphc.randn(4, 8)).shape
+    graphc.Size([4, 100])
     """
 
     def __init__(self, in_features: int, n_classes: int, cutoffs: Sequence[int], div_value: float = 4.0,

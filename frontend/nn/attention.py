@@ -22,6 +22,12 @@ class MultiheadAttention(Module):
     Called with query [L, N, embed_dim], key [S, N, kdim] and value [S, N, vdim] (the first two dimensions swapped with
     `batch_first`, or none for the batch), it returns the result [L, N, embed_dim] and the weights [N, L, S], or None for
     them if they are not needed. Masks of booleans are True where a key takes no part; others are added to the scores.
+
+    >>> attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+    >>> x = graphc.randn(3, 5, 8)
+    >>> out, weights = attention(x, x, x)
+    >>> out.shape, weights.shape
+    (graphc.Size([3, 5, 8]), graphc.Size([3, 5, 5]))
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,

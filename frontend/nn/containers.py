@@ -56,7 +56,12 @@ class _Numbered(Module):
 
 
 class Sequential(_Numbered):
-    """Modules one after the other: each gets the output of the one before."""
+    """Modules one after the other: each gets the output of the one before.
+
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    >>> model(graphc.zeros(5, 2)).shape, model[0]
+    (graphc.Size([5, 1]), Linear(in_features=2, out_features=8, bias=True))
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
@@ -123,7 +128,12 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list of modules, which are registered."""
+    """A list of modules, which are registered.
+
+    >>> layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+    >>> len(layers), len(list(layers.parameters()))
+    (3, 6)
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -183,7 +193,12 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dictionary of modules, which are registered."""
+    """A dictionary of modules, which are registered.
+
+    >>> parts = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+    >>> parts["head"]
+    Linear(in_features=2, out_features=1, bias=True)
+    """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         super().__init__()
@@ -260,7 +275,12 @@ def _as_parameter(value: Any) -> Any:
 
 
 class ParameterList(Module):
-    """A list of parameters, which are registered; tensors become parameters."""
+    """A list of parameters, which are registered; tensors become parameters.
+
+    >>> weights = nn.ParameterList([graphc.zeros(2), graphc.ones(3)])
+    >>> [weight.requires_grad for weight in weights]
+    [True, True]
+    """
 
     def __init__(self, values: Iterable[Any] | None = None) -> None:
         super().__init__()
@@ -311,7 +331,12 @@ def _described(value: Any, kind: str) -> str:
 
 
 class ParameterDict(Module):
-    """A dictionary of parameters, which are registered; tensors become parameters."""
+    """A dictionary of parameters, which are registered; tensors become parameters.
+
+    >>> weights = nn.ParameterDict({"scale": graphc.ones(2)})
+    >>> list(weights.keys()), weights["scale"].requires_grad
+    (['scale'], True)
+    """
 
     def __init__(self, parameters: Any = None) -> None:
         super().__init__()

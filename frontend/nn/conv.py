@@ -106,21 +106,35 @@ class _Conv(Module):
 
 
 class Conv1d(_Conv):
-    """Cross-correlation over [N, C, L]."""
+    """Cross-correlation over [N, C, L] or [C, L], with learned weights [out_channels, C / groups, kernel_size]; see
+    `nn.functional.conv1d`.
+
+    >>> nn.Conv1d(3, 8, kernel_size=3, padding=1)(graphc.zeros(2, 3, 10)).shape
+    graphc.Size([2, 8, 10])
+    """
 
     _dims = 1
     _function = staticmethod(conv1d)
 
 
 class Conv2d(_Conv):
-    """Cross-correlation over [N, C, H, W]."""
+    """Cross-correlation over [N, C, H, W] or [C, H, W], with learned weights [out_channels, C / groups, *kernel_size]; see
+    `nn.functional.conv2d`.
+
+    >>> nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)(graphc.zeros(2, 3, 8, 8)).shape
+    graphc.Size([2, 8, 4, 4])
+    """
 
     _dims = 2
     _function = staticmethod(conv2d)
 
 
 class Conv3d(_Conv):
-    """Cross-correlation over [N, C, D, H, W]."""
+    """Cross-correlation over [N, C, D, H, W] or [C, D, H, W], with learned weights [out_channels, C / groups, *kernel_size].
+
+    >>> nn.Conv3d(3, 8, kernel_size=2)(graphc.zeros(2, 3, 4, 4, 4)).shape
+    graphc.Size([2, 8, 3, 3, 3])
+    """
 
     _dims = 3
     _function = staticmethod(conv3d)
@@ -167,21 +181,34 @@ class _ConvTranspose(_Conv):
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """Transposed convolution over [N, C, L]."""
+    """Transposed convolution over [N, C, L], with learned weights [C, out_channels / groups, kernel_size]; see
+    `nn.functional.conv_transpose1d`.
+
+    >>> nn.ConvTranspose1d(3, 8, kernel_size=2, stride=2)(graphc.zeros(2, 3, 10)).shape
+    graphc.Size([2, 8, 20])
+    """
 
     _dims = 1
     _function = staticmethod(conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """Transposed convolution over [N, C, H, W]."""
+    """Transposed convolution over [N, C, H, W], with learned weights [C, out_channels / groups, *kernel_size].
+
+    >>> nn.ConvTranspose2d(3, 8, kernel_size=2, stride=2)(graphc.zeros(2, 3, 4, 4)).shape
+    graphc.Size([2, 8, 8, 8])
+    """
 
     _dims = 2
     _function = staticmethod(conv_transpose2d)
 
 
 class ConvTranspose3d(_ConvTranspose):
-    """Transposed convolution over [N, C, D, H, W]."""
+    """Transposed convolution over [N, C, D, H, W], with learned weights [C, out_channels / groups, *kernel_size].
+
+    >>> nn.ConvTranspose3d(3, 8, kernel_size=2, stride=2)(graphc.zeros(2, 3, 4, 4, 4)).shape
+    graphc.Size([2, 8, 8, 8, 8])
+    """
 
     _dims = 3
     _function = staticmethod(conv_transpose3d)

@@ -68,7 +68,12 @@ def _initialize(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
 
 
 class LazyLinear(LazyModuleMixin, Linear):
-    """Linear, with `in_features` from the last dimension of the first input."""
+    """Linear, with `in_features` from the last dimension of the first input.
+
+    >>> layer = nn.LazyLinear(4)
+    >>> layer(graphc.zeros(2, 7)).shape, layer.in_features
+    (graphc.Size([2, 4]), 7)
+    """
 
     cls_to_become = Linear
 
@@ -140,19 +145,34 @@ class _LazyForward(_LazyConv):
 
 
 class LazyConv1d(_LazyForward, Conv1d):
-    """Conv1d, with `in_channels` from the first input."""
+    """Conv1d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConv1d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 10)).shape, layer.in_channels
+    (graphc.Size([2, 8, 9]), 3)
+    """
 
     cls_to_become = Conv1d
 
 
 class LazyConv2d(_LazyForward, Conv2d):
-    """Conv2d, with `in_channels` from the first input."""
+    """Conv2d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConv2d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 8, 8)).shape, layer.in_channels
+    (graphc.Size([2, 8, 7, 7]), 3)
+    """
 
     cls_to_become = Conv2d
 
 
 class LazyConv3d(_LazyForward, Conv3d):
-    """Conv3d, with `in_channels` from the first input."""
+    """Conv3d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConv3d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 4, 4, 4)).shape, layer.in_channels
+    (graphc.Size([2, 8, 3, 3, 3]), 3)
+    """
 
     cls_to_become = Conv3d
 
@@ -166,19 +186,34 @@ class _LazyTransposed(_LazyConv):
 
 
 class LazyConvTranspose1d(_LazyTransposed, ConvTranspose1d):
-    """ConvTranspose1d, with `in_channels` from the first input."""
+    """ConvTranspose1d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConvTranspose1d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 10)).shape, layer.in_channels
+    (graphc.Size([2, 8, 11]), 3)
+    """
 
     cls_to_become = ConvTranspose1d
 
 
 class LazyConvTranspose2d(_LazyTransposed, ConvTranspose2d):
-    """ConvTranspose2d, with `in_channels` from the first input."""
+    """ConvTranspose2d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConvTranspose2d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 8, 8)).shape, layer.in_channels
+    (graphc.Size([2, 8, 9, 9]), 3)
+    """
 
     cls_to_become = ConvTranspose2d
 
 
 class LazyConvTranspose3d(_LazyTransposed, ConvTranspose3d):
-    """ConvTranspose3d, with `in_channels` from the first input."""
+    """ConvTranspose3d, with `in_channels` from the first input.
+
+    >>> layer = nn.LazyConvTranspose3d(8, kernel_size=2)
+    >>> layer(graphc.zeros(2, 3, 4, 4, 4)).shape, layer.in_channels
+    (graphc.Size([2, 8, 5, 5, 5]), 3)
+    """
 
     cls_to_become = ConvTranspose3d
 
@@ -224,36 +259,66 @@ class _LazyNorm(LazyModuleMixin):
 
 
 class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
-    """BatchNorm1d, with `num_features` from the first input."""
+    """BatchNorm1d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyBatchNorm1d()
+    >>> layer(graphc.zeros(2, 3, 10)).shape, layer.num_features
+    (graphc.Size([2, 3, 10]), 3)
+    """
 
     cls_to_become = BatchNorm1d
 
 
 class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
-    """BatchNorm2d, with `num_features` from the first input."""
+    """BatchNorm2d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyBatchNorm2d()
+    >>> layer(graphc.zeros(2, 3, 8, 8)).shape, layer.num_features
+    (graphc.Size([2, 3, 8, 8]), 3)
+    """
 
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
-    """BatchNorm3d, with `num_features` from the first input."""
+    """BatchNorm3d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyBatchNorm3d()
+    >>> layer(graphc.zeros(2, 3, 4, 4, 4)).shape, layer.num_features
+    (graphc.Size([2, 3, 4, 4, 4]), 3)
+    """
 
     cls_to_become = BatchNorm3d
 
 
 class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
-    """InstanceNorm1d, with `num_features` from the first input."""
+    """InstanceNorm1d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyInstanceNorm1d()
+    >>> layer(graphc.zeros(2, 3, 10)).shape, layer.num_features
+    (graphc.Size([2, 3, 10]), 3)
+    """
 
     cls_to_become = InstanceNorm1d
 
 
 class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
-    """InstanceNorm2d, with `num_features` from the first input."""
+    """InstanceNorm2d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyInstanceNorm2d()
+    >>> layer(graphc.zeros(2, 3, 8, 8)).shape, layer.num_features
+    (graphc.Size([2, 3, 8, 8]), 3)
+    """
 
     cls_to_become = InstanceNorm2d
 
 
 class LazyInstanceNorm3d(_LazyNorm, InstanceNorm3d):
-    """InstanceNorm3d, with `num_features` from the first input."""
+    """InstanceNorm3d, with `num_features` from the first input.
+
+    >>> layer = nn.LazyInstanceNorm3d()
+    >>> layer(graphc.zeros(2, 3, 4, 4, 4)).shape, layer.num_features
+    (graphc.Size([2, 3, 4, 4, 4]), 3)
+    """
 
     cls_to_become = InstanceNorm3d

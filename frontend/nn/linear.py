@@ -16,7 +16,11 @@ from graphc.types import DType
 
 
 class Identity(Module):
-    """The input as it is; arguments are ignored."""
+    """The input as it is; arguments are ignored.
+
+    >>> nn.Identity()(graphc.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -26,9 +30,11 @@ class Identity(Module):
 
 
 class Linear(Module):
-    """input @ weight.T + bias, for weight [out_features, in_features].
+    """input @ weight.T + bias over the last dimension, [..., in_features] to [..., out_features], for a learned weight
+    [out_features, in_features].
 
-    Weight and bias begin uniform within 1 / sqrt(in_features).
+    >>> nn.Linear(3, 5)(graphc.zeros(2, 3)).shape
+    graphc.Size([2, 5])
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None,
@@ -65,6 +71,9 @@ class Bilinear(Module):
     """x1 @ weight[k] @ x2 + bias[k] for each output k, for weight [out_features, in1_features, in2_features].
 
     Weight and bias begin uniform within 1 / sqrt(in1_features).
+
+    >>> nn.Bilinear(3, 4, 5)(graphc.zeros(2, 3), graphc.zeros(2, 4)).shape
+    graphc.Size([2, 5])
     """
 
     def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, device: Any = None,

@@ -35,21 +35,35 @@ class _WeightedLoss(_Loss):
 
 
 class MSELoss(_Loss):
-    """(input - target)^2."""
+    """(input - target)^2.
+
+    >>> nn.MSELoss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(2.)
+    >>> nn.MSELoss(reduction="sum")(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(4.)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
-    """|input - target|."""
+    """|input - target|.
+
+    >>> nn.L1Loss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(1.)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(_Loss):
-    """Quadratic where |input - target| < beta, linear beyond."""
+    """Quadratic where |input - target| < beta, linear beyond.
+
+    >>> nn.SmoothL1Loss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(0.7500)
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(size_average, reduce, reduction)
@@ -60,7 +74,11 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """Half the square where |input - target| < delta, linear beyond."""
+    """Half the square where |input - target| < delta, linear beyond.
+
+    >>> nn.HuberLoss(delta=0.5)(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
+    tensor(0.4375)
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction=reduction)
@@ -71,14 +89,22 @@ class HuberLoss(_Loss):
 
 
 class BCELoss(_WeightedLoss):
-    """-(y log x + (1 - y) log(1 - x))."""
+    """-(y log x + (1 - y) log(1 - x)).
+
+    >>> nn.BCELoss()(graphc.tensor([0.5, 0.9]), graphc.tensor([1.0, 1.0]))
+    tensor(0.3993)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
-    """BCELoss of sigmoid(input), without overflow."""
+    """BCELoss of sigmoid(input), without overflow.
+
+    >>> nn.BCEWithLogitsLoss()(graphc.tensor([0.0]), graphc.tensor([1.0]))
+    tensor(0.6931)
+    """
 
     def __init__(self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                  pos_weight: Tensor | None = None) -> None:
@@ -92,7 +118,11 @@ class BCEWithLogitsLoss(_Loss):
 
 
 class NLLLoss(_WeightedLoss):
-    """-weight[target] * input[target], for log-probabilities."""
+    """-weight[target] * input[target], for log-probabilities.
+
+    >>> nn.NLLLoss()(graphc.tensor([[0.25, 0.75]]).log(), graphc.tensor([1]))
+    tensor(0.2877)
+    """
 
     def __init__(self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
                  reduction: str = "mean") -> None:
@@ -104,7 +134,14 @@ class NLLLoss(_WeightedLoss):
 
 
 class NLLLoss2d(NLLLoss):
-    """NLLLoss by its older name for images."""
+    """NLLLoss by its older name for images.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     loss = nn.NLLLoss2d()(graphc.zeros(1, 2, 3, 3), graphc.zeros(1, 3, 3, dtype=graphc.int64))
+    >>> loss.item() == 0.0
+    True
+    """
 
     def __init__(self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
                  reduction: str = "mean") -> None:
@@ -113,7 +150,11 @@ class NLLLoss2d(NLLLoss):
 
 
 class CrossEntropyLoss(_WeightedLoss):
-    """NLLLoss of log_softmax(input)."""
+    """NLLLoss of log_softmax(input).
+
+    >>> nn.CrossEntropyLoss()(graphc.tensor([[0.0, 0.0]]), graphc.tensor([1]))
+    tensor(0.6931)
+    """
 
     def __init__(self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
                  reduction: str = "mean", label_smoothing: float = 0.0) -> None:
@@ -127,7 +168,11 @@ class CrossEntropyLoss(_WeightedLoss):
 
 
 class KLDivLoss(_Loss):
-    """target * (log target - input), for log-probabilities."""
+    """target * (log target - input), for log-probabilities.
+
+    >>> nn.KLDivLoss(reduction="batchmean")(graphc.tensor([[0.5, 0.5]]).log(), graphc.tensor([[0.25, 0.75]]))
+    tensor(0.1308)
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(size_average, reduce, reduction)
@@ -138,7 +183,12 @@ class KLDivLoss(_Loss):
 
 
 class LinearCrossEntropyLoss(_WeightedLoss):
-    """CrossEntropyLoss of a linear layer's result. `out_features` are further dimensions of the target."""
+    """CrossEntropyLoss of a linear layer's result. `out_features` are further dimensions of the target.
+
+    >>> head = nn.LinearCrossEntropyLoss(8, 10)
+    >>> head(graphc.randn(4, 8), graphc.tensor([1, 2, 3, 4])).shape
+    graphc.Size([])
+    """
 
     def __init__(self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (), bias: bool = False,
                  device: Any = None, dtype: DType | None = None, reduction: str = "mean", weight: Tensor | None = None,
@@ -170,7 +220,11 @@ class LinearCrossEntropyLoss(_WeightedLoss):
 
 
 class PoissonNLLLoss(_Loss):
-    """The rate less target * log(rate)."""
+    """The rate less target * log(rate).
+
+    >>> nn.PoissonNLLLoss()(graphc.tensor([0.0]), graphc.tensor([2.0]))
+    tensor(1.)
+    """
 
     def __init__(self, log_input: bool = True, full: bool = False, size_average: Any = None, eps: float = 1e-8,
                  reduce: Any = None, reduction: str = "mean") -> None:
@@ -185,7 +239,11 @@ class PoissonNLLLoss(_Loss):
 
 
 class GaussianNLLLoss(_Loss):
-    """(log(var) + (input - target)^2 / var) / 2."""
+    """(log(var) + (input - target)^2 / var) / 2.
+
+    >>> nn.GaussianNLLLoss()(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
+    tensor(0.5000)
+    """
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -197,7 +255,11 @@ class GaussianNLLLoss(_Loss):
 
 
 class MarginRankingLoss(_Loss):
-    """max(0, -target * (input1 - input2) + margin)."""
+    """max(0, -target * (input1 - input2) + margin).
+
+    >>> nn.MarginRankingLoss()(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
+    tensor(1.)
+    """
 
     def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> None:
         super().__init__(size_average, reduce, reduction)
@@ -208,7 +270,11 @@ class MarginRankingLoss(_Loss):
 
 
 class HingeEmbeddingLoss(_Loss):
-    """The input itself where the target is 1, max(0, margin - input) where it is -1."""
+    """The input itself where the target is 1, max(0, margin - input) where it is -1.
+
+    >>> nn.HingeEmbeddingLoss()(graphc.tensor([0.25]), graphc.tensor([-1.0]))
+    tensor(0.7500)
+    """
 
     def __init__(self, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> None:
         super().__init__(size_average, reduce, reduction)
@@ -219,14 +285,22 @@ class HingeEmbeddingLoss(_Loss):
 
 
 class SoftMarginLoss(_Loss):
-    """log(1 + exp(-target * input)), for targets 1 and -1."""
+    """log(1 + exp(-target * input)), for targets 1 and -1.
+
+    >>> nn.SoftMarginLoss()(graphc.tensor([0.0]), graphc.tensor([1.0]))
+    tensor(0.6931)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.soft_margin_loss(input, target, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(_Loss):
-    """1 - cos where the target is 1, max(0, cos - margin) where it is -1."""
+    """1 - cos where the target is 1, max(0, cos - margin) where it is -1.
+
+    >>> nn.CosineEmbeddingLoss()(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]), graphc.tensor([1.0]))
+    tensor(0.2929)
+    """
 
     def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> None:
         super().__init__(size_average, reduce, reduction)
@@ -237,7 +311,11 @@ class CosineEmbeddingLoss(_Loss):
 
 
 class MultiMarginLoss(_WeightedLoss):
-    """The sum over wrong classes of max(0, margin - right score + score)^p / C."""
+    """The sum over wrong classes of max(0, margin - right score + score)^p / C.
+
+    >>> nn.MultiMarginLoss()(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([2]))
+    tensor(0.1667)
+    """
 
     def __init__(self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, size_average: Any = None,
                  reduce: Any = None, reduction: str = "mean") -> None:
@@ -254,21 +332,33 @@ class MultiMarginLoss(_WeightedLoss):
 
 
 class MultiLabelMarginLoss(_Loss):
-    """The sum over right classes i and wrong ones j of max(0, 1 - x[i] + x[j]) / C."""
+    """The sum over right classes i and wrong ones j of max(0, 1 - x[i] + x[j]) / C.
+
+    >>> nn.MultiLabelMarginLoss()(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([[2, -1, 0]]))
+    tensor(0.1667)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_margin_loss(input, target, reduction=self.reduction)
 
 
 class MultiLabelSoftMarginLoss(_WeightedLoss):
-    """BCEWithLogitsLoss, as the mean over the classes."""
+    """BCEWithLogitsLoss, as the mean over the classes.
+
+    >>> nn.MultiLabelSoftMarginLoss()(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[1.0, 0.0]]))
+    tensor(0.6931)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class TripletMarginLoss(_Loss):
-    """max(0, margin + |anchor - positive| - |anchor - negative|)."""
+    """max(0, margin + |anchor - positive| - |anchor - negative|).
+
+    >>> nn.TripletMarginLoss()(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
+    tensor(0.)
+    """
 
     def __init__(self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, size_average: Any = None,
                  reduce: Any = None, reduction: str = "mean") -> None:
@@ -286,7 +376,12 @@ class TripletMarginLoss(_Loss):
 
 
 class TripletMarginWithDistanceLoss(_Loss):
-    """TripletMarginLoss with a distance function of one's own."""
+    """TripletMarginLoss with a distance function of one's own.
+
+    >>> loss = nn.TripletMarginWithDistanceLoss(distance_function=nn.PairwiseDistance(p=1))
+    >>> loss(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
+    tensor(0.)
+    """
 
     def __init__(self, *, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,
                  swap: bool = False, reduction: str = "mean") -> None:
@@ -303,7 +398,11 @@ class TripletMarginWithDistanceLoss(_Loss):
 
 
 class CTCLoss(_Loss):
-    """-log of the probability of the labels, summed over all their alignments (Graves et al. 2006)."""
+    """-log of the probability of the labels, summed over all their alignments (Graves et al. 2006).
+
+    >>> nn.CTCLoss()(graphc.zeros(3, 1, 2).log_softmax(2), graphc.tensor([[1]]), (3,), (1,))
+    tensor(0.2877)
+    """
 
     def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
         super().__init__(reduction=reduction)

@@ -97,25 +97,45 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of [N, C] or [N, C, L]."""
+    """Batch normalisation of [N, C] or [N, C, L].
+
+    >>> norm = nn.BatchNorm1d(1)
+    >>> norm(graphc.tensor([[1.0], [3.0]])).detach()
+    tensor([[-1.0000],
+            [ 1.0000]])
+    >>> norm.running_mean
+    tensor([0.2000])
+    """
 
     _ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of [N, C, H, W]."""
+    """Batch normalisation of [N, C, H, W].
+
+    >>> nn.BatchNorm2d(3)(graphc.randn(2, 3, 4, 4)).shape
+    graphc.Size([2, 3, 4, 4])
+    """
 
     _ranks = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Batch normalisation of [N, C, D, H, W]."""
+    """Batch normalisation of [N, C, D, H, W].
+
+    >>> nn.BatchNorm3d(3)(graphc.randn(2, 3, 4, 4, 4)).shape
+    graphc.Size([2, 3, 4, 4, 4])
+    """
 
     _ranks = (5,)
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch normalisation of [N, C, ...]. Batches are not spread over processes here, so it is that of the whole batch."""
+    """Batch normalisation of [N, C, ...]. Batches are not spread over processes here, so it is that of the whole batch.
+
+    >>> nn.SyncBatchNorm(3).eval()(graphc.randn(2, 3, 4, 4)).shape
+    graphc.Size([2, 3, 4, 4])
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
                  track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: DType | None = None, *,
@@ -144,7 +164,11 @@ class SyncBatchNorm(_BatchNorm):
 
 
 class LayerNorm(Module):
-    """Normalises over the last dimensions."""
+    """Normalises over the last dimensions.
+
+    >>> nn.LayerNorm(2)(graphc.tensor([[1.0, 3.0]])).detach()
+    tensor([[-1.0000,  1.0000]])
+    """
 
     def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
                  bias: bool = True, device: Any = None, dtype: DType | None = None) -> None:
@@ -205,25 +229,41 @@ class _InstanceNorm(_BatchNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of [N, C, L] or [C, L]."""
+    """Instance normalisation of [N, C, L] or [C, L].
+
+    >>> nn.InstanceNorm1d(1)(graphc.tensor([[[1.0, 3.0]]]))
+    tensor([[[-1.0000,  1.0000]]])
+    """
 
     _ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of [N, C, H, W] or [C, H, W]."""
+    """Instance normalisation of [N, C, H, W] or [C, H, W].
+
+    >>> nn.InstanceNorm2d(3)(graphc.randn(2, 3, 4, 4)).shape
+    graphc.Size([2, 3, 4, 4])
+    """
 
     _ranks = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Instance normalisation of [N, C, D, H, W] or [C, D, H, W]."""
+    """Instance normalisation of [N, C, D, H, W] or [C, D, H, W].
+
+    >>> nn.InstanceNorm3d(3)(graphc.randn(2, 3, 4, 4, 4)).shape
+    graphc.Size([2, 3, 4, 4, 4])
+    """
 
     _ranks = (4, 5)
 
 
 class RMSNorm(Module):
-    """Divides by the root of the mean square over the last dimensions."""
+    """Divides by the root of the mean square over the last dimensions.
+
+    >>> nn.RMSNorm(2)(graphc.tensor([[3.0, 4.0]])).detach()
+    tensor([[0.8485, 1.1314]])
+    """
 
     def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True,
                  device: Any = None, dtype: DType | None = None) -> None:
@@ -249,7 +289,11 @@ class RMSNorm(Module):
 
 
 class GroupNorm(Module):
-    """Normalises over groups of channels."""
+    """Normalises over groups of channels.
+
+    >>> nn.GroupNorm(2, 4)(graphc.tensor([[1.0, 3.0, 5.0, 9.0]])).detach()
+    tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
+    """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
                  dtype: DType | None = None, *, bias: bool = True) -> None:
@@ -285,7 +329,12 @@ class GroupNorm(Module):
 
 
 class LocalResponseNorm(Module):
-    """Divides by the squares of neighbouring channels, as in nn.functional.local_response_norm."""
+    """Divides by the squares of neighbouring channels, as in nn.functional.local_response_norm.
+
+    >>> nn.LocalResponseNorm(2)(graphc.ones(1, 2, 1))
+    tensor([[[1.0000],
+             [0.9999]]])
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
@@ -306,6 +355,9 @@ class CrossMapLRN2d(LocalResponseNorm):
 
     The first channel counts in the windows of all channels from (size - 1) // 2 + 1 on, too: weights that were trained with
     PyTorch's layer rely on that.
+
+    >>> nn.CrossMapLRN2d(3)(graphc.ones(1, 2, 1, 1)).shape
+    graphc.Size([1, 2, 1, 1])
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:

@@ -12,7 +12,13 @@ from graphc.frontend.tensor import Tensor
 
 
 class Parameter(Tensor):
-    """A tensor that a module registers when it is assigned to an attribute, and that requires grad by default."""
+    """A tensor that a module registers when it is assigned to an attribute, and that requires grad by default.
+
+    >>> layer = nn.Module()
+    >>> layer.scale = nn.Parameter(graphc.ones(2))
+    >>> [name for name, _ in layer.named_parameters()]
+    ['scale']
+    """
 
     __slots__ = ()
 
@@ -30,7 +36,13 @@ class Parameter(Tensor):
 
 
 class Buffer(Tensor):
-    """A tensor that a module registers as a buffer when it is assigned to an attribute."""
+    """A tensor that a module registers as a buffer when it is assigned to an attribute.
+
+    >>> layer = nn.Module()
+    >>> layer.offset = nn.Buffer(graphc.ones(2))
+    >>> list(layer.state_dict())
+    ['offset']
+    """
 
     __slots__ = ("persistent",)
 

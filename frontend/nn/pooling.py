@@ -37,25 +37,42 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The largest element of each window of [N, C, L]."""
+    """The largest element of each window of [N, C, L].
+
+    >>> nn.MaxPool1d(2)(graphc.arange(4.0).view(1, 1, 4))
+    tensor([[[1., 3.]]])
+    """
 
     _function = staticmethod(F.max_pool1d)
 
 
 class MaxPool2d(_MaxPool):
-    """The largest element of each window of [N, C, H, W]."""
+    """The largest element of each window of [N, C, H, W].
+
+    >>> nn.MaxPool2d(2)(graphc.arange(16.0).view(1, 1, 4, 4))
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
 
     _function = staticmethod(F.max_pool2d)
 
 
 class MaxPool3d(_MaxPool):
-    """The largest element of each window of [N, C, D, H, W]."""
+    """The largest element of each window of [N, C, D, H, W].
+
+    >>> nn.MaxPool3d(2)(graphc.arange(64.0).view(1, 1, 4, 4, 4)).shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
 
     _function = staticmethod(F.max_pool3d)
 
 
 class AvgPool1d(Module):
-    """The mean of each window of [N, C, L]."""
+    """The mean of each window of [N, C, L].
+
+    >>> nn.AvgPool1d(2)(graphc.arange(4.0).view(1, 1, 4))
+    tensor([[[0.5000, 2.5000]]])
+    """
 
     def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                  count_include_pad: bool = True) -> None:
@@ -95,13 +112,22 @@ class _AvgPool(Module):
 
 
 class AvgPool2d(_AvgPool):
-    """The mean of each window of [N, C, H, W]."""
+    """The mean of each window of [N, C, H, W].
+
+    >>> nn.AvgPool2d(2)(graphc.arange(16.0).view(1, 1, 4, 4))
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
+    """
 
     _function = staticmethod(F.avg_pool2d)
 
 
 class AvgPool3d(_AvgPool):
-    """The mean of each window of [N, C, D, H, W]."""
+    """The mean of each window of [N, C, D, H, W].
+
+    >>> nn.AvgPool3d(2)(graphc.arange(64.0).view(1, 1, 4, 4, 4)).shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
 
     _function = staticmethod(F.avg_pool3d)
 
@@ -123,19 +149,31 @@ class _AdaptiveAvgPool(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """[N, C, L] as [N, C, output_size]."""
+    """[N, C, L] as [N, C, output_size].
+
+    >>> nn.AdaptiveAvgPool1d(1)(graphc.arange(4.0).view(1, 1, 4))
+    tensor([[[1.5000]]])
+    """
 
     _function = staticmethod(F.adaptive_avg_pool1d)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """[N, C, H, W] as [N, C, *output_size]."""
+    """[N, C, H, W] as [N, C, *output_size].
+
+    >>> nn.AdaptiveAvgPool2d(1)(graphc.arange(16.0).view(1, 1, 4, 4))
+    tensor([[[[7.5000]]]])
+    """
 
     _function = staticmethod(F.adaptive_avg_pool2d)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """[N, C, D, H, W] as [N, C, *output_size]."""
+    """[N, C, D, H, W] as [N, C, *output_size].
+
+    >>> nn.AdaptiveAvgPool3d(1)(graphc.arange(64.0).view(1, 1, 4, 4, 4))
+    tensor([[[[[31.5000]]]]])
+    """
 
     _function = staticmethod(F.adaptive_avg_pool3d)
 
@@ -158,19 +196,31 @@ class _AdaptiveMaxPool(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """[N, C, L] as [N, C, output_size]."""
+    """[N, C, L] as [N, C, output_size].
+
+    >>> nn.AdaptiveMaxPool1d(1)(graphc.arange(4.0).view(1, 1, 4))
+    tensor([[[3.]]])
+    """
 
     _function = staticmethod(F.adaptive_max_pool1d)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """[N, C, H, W] as [N, C, *output_size]."""
+    """[N, C, H, W] as [N, C, *output_size].
+
+    >>> nn.AdaptiveMaxPool2d(1)(graphc.arange(16.0).view(1, 1, 4, 4))
+    tensor([[[[15.]]]])
+    """
 
     _function = staticmethod(F.adaptive_max_pool2d)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """[N, C, D, H, W] as [N, C, *output_size]."""
+    """[N, C, D, H, W] as [N, C, *output_size].
+
+    >>> nn.AdaptiveMaxPool3d(1)(graphc.arange(64.0).view(1, 1, 4, 4, 4))
+    tensor([[[[[63.]]]]])
+    """
 
     _function = staticmethod(F.adaptive_max_pool3d)
 
@@ -206,13 +256,21 @@ class _FractionalMaxPool(Module):
 
 
 class FractionalMaxPool2d(_FractionalMaxPool):
-    """Fractional max pooling of [N, C, H, W] (Graham 2014)."""
+    """Fractional max pooling of [N, C, H, W] (Graham 2014).
+
+    >>> nn.FractionalMaxPool2d(2, output_size=4)(graphc.ones(1, 1, 7, 7)).shape
+    graphc.Size([1, 1, 4, 4])
+    """
 
     _function = staticmethod(F.fractional_max_pool2d)
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
-    """Fractional max pooling of [N, C, D, H, W] (Graham 2014)."""
+    """Fractional max pooling of [N, C, D, H, W] (Graham 2014).
+
+    >>> nn.FractionalMaxPool3d(2, output_size=4)(graphc.ones(1, 1, 7, 7, 7)).shape
+    graphc.Size([1, 1, 4, 4, 4])
+    """
 
     _dims = 3
     _function = staticmethod(F.fractional_max_pool3d)
@@ -238,20 +296,38 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """The way back from MaxPool1d."""
+    """The way back from MaxPool1d.
+
+    >>> values, indices = nn.MaxPool1d(2, return_indices=True)(graphc.arange(4.0).view(1, 1, 4))
+    >>> nn.MaxUnpool1d(2)(values, indices)
+    tensor([[[0., 1., 0., 3.]]])
+    """
 
     _dims = 1
     _function = staticmethod(F.max_unpool1d)
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """The way back from MaxPool2d."""
+    """The way back from MaxPool2d.
+
+    >>> values, indices = nn.MaxPool2d(2, return_indices=True)(graphc.arange(16.0).view(1, 1, 4, 4))
+    >>> nn.MaxUnpool2d(2)(values, indices)
+    tensor([[[[ 0.,  0.,  0.,  0.],
+              [ 0.,  5.,  0.,  7.],
+              [ 0.,  0.,  0.,  0.],
+              [ 0., 13.,  0., 15.]]]])
+    """
 
     _function = staticmethod(F.max_unpool2d)
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """The way back from MaxPool3d."""
+    """The way back from MaxPool3d.
+
+    >>> values, indices = nn.MaxPool3d(2, return_indices=True)(graphc.arange(64.0).view(1, 1, 4, 4, 4))
+    >>> nn.MaxUnpool3d(2)(values, indices).shape
+    graphc.Size([1, 1, 4, 4, 4])
+    """
 
     _dims = 3
     _function = staticmethod(F.max_unpool3d)
@@ -278,18 +354,30 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """Power means of [N, C, L]."""
+    """Power means of [N, C, L].
+
+    >>> nn.LPPool1d(2, 2)(graphc.ones(1, 1, 4)).shape
+    graphc.Size([1, 1, 2])
+    """
 
     _function = staticmethod(F.lp_pool1d)
 
 
 class LPPool2d(_LPPool):
-    """Power means of [N, C, H, W]."""
+    """Power means of [N, C, H, W].
+
+    >>> nn.LPPool2d(2, 2)(graphc.ones(1, 1, 4, 4)).shape
+    graphc.Size([1, 1, 2, 2])
+    """
 
     _function = staticmethod(F.lp_pool2d)
 
 
 class LPPool3d(_LPPool):
-    """Power means of [N, C, D, H, W]."""
+    """Power means of [N, C, D, H, W].
+
+    >>> nn.LPPool3d(2, 2)(graphc.ones(1, 1, 4, 4, 4)).shape
+    graphc.Size([1, 1, 2, 2, 2])
+    """
 
     _function = staticmethod(F.lp_pool3d)

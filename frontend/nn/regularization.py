@@ -30,43 +30,75 @@ class _Dropout(Module):
 
 
 class Dropout(_Dropout):
-    """In training, zeroes each element with probability p and scales the others by 1 / (1 - p)."""
+    """In training, zeroes each element with probability p and scales the others by 1 / (1 - p).
+
+    >>> layer = nn.Dropout(p=0.5)
+    >>> sorted(set(layer(graphc.ones(1000)).tolist()))
+    [0.0, 2.0]
+    >>> layer.eval()(graphc.ones(3))
+    tensor([1., 1., 1.])
+    """
 
     _function = staticmethod(F.dropout)
 
 
 class Dropout1d(_Dropout):
-    """Dropout of whole channels of [N, C, L]."""
+    """Dropout of whole channels of [N, C, L].
+
+    >>> nn.Dropout1d(p=1.0)(graphc.ones(1, 2, 3))
+    tensor([[[0., 0., 0.],
+             [0., 0., 0.]]])
+    """
 
     _function = staticmethod(F.dropout1d)
 
 
 class Dropout2d(_Dropout):
-    """Dropout of whole channels of [N, C, H, W]."""
+    """Dropout of whole channels of [N, C, H, W].
+
+    >>> nn.Dropout2d().eval()(graphc.ones(1, 2, 1, 1)).flatten()
+    tensor([1., 1.])
+    """
 
     _function = staticmethod(F.dropout2d)
 
 
 class Dropout3d(_Dropout):
-    """Dropout of whole channels of [N, C, D, H, W]."""
+    """Dropout of whole channels of [N, C, D, H, W].
+
+    >>> nn.Dropout3d().eval()(graphc.ones(1, 2, 1, 1, 1)).flatten()
+    tensor([1., 1.])
+    """
 
     _function = staticmethod(F.dropout3d)
 
 
 class AlphaDropout(_Dropout):
-    """Dropout for networks of SELU: mean and variance stay what they are."""
+    """Dropout for networks of SELU: mean and variance stay what they are.
+
+    >>> nn.AlphaDropout(p=0.1).eval()(graphc.ones(3))
+    tensor([1., 1., 1.])
+    """
 
     _function = staticmethod(F.alpha_dropout)
 
 
 class FeatureAlphaDropout(_Dropout):
-    """AlphaDropout of whole channels of [N, C, ...]."""
+    """AlphaDropout of whole channels of [N, C, ...].
+
+    >>> nn.FeatureAlphaDropout(p=0.1).eval()(graphc.ones(1, 2, 1)).flatten()
+    tensor([1., 1.])
+    """
 
     _function = staticmethod(F.feature_alpha_dropout)
 
 
 class Flatten(Module):
-    """The dimensions from start_dim to end_dim as one."""
+    """The dimensions from start_dim to end_dim as one.
+
+    >>> nn.Flatten()(graphc.zeros(2, 3, 4)).shape
+    graphc.Size([2, 12])
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -81,7 +113,11 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """One dimension as several."""
+    """One dimension as several.
+
+    >>> nn.Unflatten(1, (3, 4))(graphc.zeros(2, 12)).shape
+    graphc.Size([2, 3, 4])
+    """
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()

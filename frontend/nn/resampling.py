@@ -11,7 +11,11 @@ from graphc.frontend.tensor import Tensor
 
 
 class Upsample(Module):
-    """[N, C, *S] resized to `size`, or by `scale_factor`; see nn.functional.interpolate."""
+    """[N, C, *S] resized to `size`, or by `scale_factor`; see nn.functional.interpolate.
+
+    >>> nn.Upsample(scale_factor=2)(graphc.tensor([[[1.0, 2.0]]]))
+    tensor([[[1., 1., 2., 2.]]])
+    """
 
     def __init__(self, size: Ints | None = None, scale_factor: Any = None, mode: str = "nearest",
                  align_corners: bool | None = None, recompute_scale_factor: bool | None = None) -> None:
@@ -35,21 +39,33 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """[N, C, H, W] resized by taking the nearest element."""
+    """[N, C, H, W] resized by taking the nearest element.
+
+    >>> nn.UpsamplingNearest2d(scale_factor=2)(graphc.ones(1, 1, 2, 2)).shape
+    graphc.Size([1, 1, 4, 4])
+    """
 
     def __init__(self, size: Ints | None = None, scale_factor: Any = None) -> None:
         super().__init__(size, scale_factor, mode="nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """[N, C, H, W] resized bilinearly, with the corners' centres where they were."""
+    """[N, C, H, W] resized bilinearly, with the corners' centres where they were.
+
+    >>> nn.UpsamplingBilinear2d(size=(3, 3))(graphc.ones(1, 1, 2, 2)).shape
+    graphc.Size([1, 1, 3, 3])
+    """
 
     def __init__(self, size: Ints | None = None, scale_factor: Any = None) -> None:
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 
 class PixelShuffle(Module):
-    """[*, C * r * r, H, W] as [*, C, H * r, W * r]."""
+    """[*, C * r * r, H, W] as [*, C, H * r, W * r].
+
+    >>> nn.PixelShuffle(2)(graphc.zeros(1, 8, 3, 3)).shape
+    graphc.Size([1, 2, 6, 6])
+    """
 
     def __init__(self, upscale_factor: int) -> None:
         super().__init__()
@@ -63,7 +79,11 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """[*, C, H * r, W * r] as [*, C * r * r, H, W]."""
+    """[*, C, H * r, W * r] as [*, C * r * r, H, W].
+
+    >>> nn.PixelUnshuffle(2)(graphc.zeros(1, 2, 6, 6)).shape
+    graphc.Size([1, 8, 3, 3])
+    """
 
     def __init__(self, downscale_factor: int) -> None:
         super().__init__()
@@ -77,7 +97,11 @@ class PixelUnshuffle(Module):
 
 
 class ChannelShuffle(Module):
-    """The channels of [N, C, *], dealt out: the first of each group, then the second ones."""
+    """The channels of [N, C, *], dealt out: the first of each group, then the second ones.
+
+    >>> nn.ChannelShuffle(2)(graphc.arange(4.0).view(1, 4, 1)).flatten()
+    tensor([0., 2., 1., 3.])
+    """
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -91,7 +115,11 @@ class ChannelShuffle(Module):
 
 
 class Fold(Module):
-    """Columns [N, C * K * K', blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum."""
+    """Columns [N, C * K * K', blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum.
+
+    >>> nn.Fold(output_size=(4, 4), kernel_size=2, stride=2)(graphc.ones(1, 12, 4)).shape
+    graphc.Size([1, 3, 4, 4])
+    """
 
     def __init__(self, output_size: Ints, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1) -> None:
         super().__init__()
@@ -110,7 +138,11 @@ class Fold(Module):
 
 
 class Unfold(Module):
-    """The sliding blocks of [N, C, H, W] as columns [N, C * K * K', blocks]."""
+    """The sliding blocks of [N, C, H, W] as columns [N, C * K * K', blocks].
+
+    >>> nn.Unfold(kernel_size=2)(graphc.ones(1, 3, 4, 4)).shape
+    graphc.Size([1, 12, 9])
+    """
 
     def __init__(self, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1) -> None:
         super().__init__()

@@ -30,6 +30,11 @@ class RNNBase(Module):
 
     Weights are called weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0, weight_ih_l0_reverse, ... and begin
     uniform within 1 / sqrt(hidden_size).
+
+    >>> layer = nn.RNNBase("GRU", 4, 8)
+    >>> outputs, last = layer(graphc.zeros(5, 2, 4))
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 2, 8]), graphc.Size([1, 2, 8]))
     """
 
     def __init__(self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
@@ -194,7 +199,12 @@ def _reordered(state: Tensor, order: Tensor | None) -> Tensor:
 
 
 class RNN(RNNBase):
-    """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in tanh's place, in `num_layers` layers (Elman 1990)."""
+    """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in tanh's place, in `num_layers` layers (Elman 1990).
+
+    >>> outputs, last = nn.RNN(4, 8)(graphc.zeros(5, 2, 4))
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 2, 8]), graphc.Size([1, 2, 8]))
+    """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Any = None,
@@ -211,6 +221,10 @@ class LSTM(RNNBase):
 
     Returns the outputs and the pair of last hidden and last cell states. With `proj_size` the hidden state is projected to
     that size (Sak et al. 2014).
+
+    >>> outputs, (hidden, memory) = nn.LSTM(4, 8, num_layers=2, batch_first=True)(graphc.zeros(2, 5, 4))
+    >>> outputs.shape, hidden.shape, memory.shape
+    (graphc.Size([2, 5, 8]), graphc.Size([2, 2, 8]), graphc.Size([2, 2, 8]))
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -221,7 +235,12 @@ class LSTM(RNNBase):
 
 
 class GRU(RNNBase):
-    """Gated recurrent units (Cho et al. 2014), in `num_layers` layers."""
+    """Gated recurrent units (Cho et al. 2014), in `num_layers` layers.
+
+    >>> outputs, last = nn.GRU(4, 8, bidirectional=True)(graphc.zeros(5, 2, 4))
+    >>> outputs.shape, last.shape
+    (graphc.Size([5, 2, 16]), graphc.Size([2, 2, 8]))
+    """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
                  dropout: float = 0.0, bidirectional: bool = False, device: Any = None, dtype: DType | None = None, *,
@@ -231,7 +250,11 @@ class GRU(RNNBase):
 
 
 class RNNCellBase(Module):
-    """What the cells have in common: weight_ih, weight_hh, bias_ih and bias_hh, uniform within 1 / sqrt(hidden_size)."""
+    """What the cells have in common: weight_ih, weight_hh, bias_ih and bias_hh, uniform within 1 / sqrt(hidden_size).
+
+    >>> nn.RNNCellBase(4, 8, num_chunks=1).weight_hh.shape
+    graphc.Size([8, 8])
+    """
 
     _gates: ClassVar[int] = 1
 
@@ -289,7 +312,11 @@ class RNNCellBase(Module):
 
 
 class RNNCell(RNNCellBase):
-    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu in tanh's place."""
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu in tanh's place.
+
+    >>> nn.RNNCell(4, 8)(graphc.zeros(2, 4)).shape
+    graphc.Size([2, 8])
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
                  dtype: DType | None = None) -> None:
@@ -304,7 +331,12 @@ class RNNCell(RNNCellBase):
 
 
 class LSTMCell(RNNCellBase):
-    """One step of an LSTM: from (h, c) to the next."""
+    """One step of an LSTM: from (h, c) to the next.
+
+    >>> hidden, memory = nn.LSTMCell(4, 8)(graphc.zeros(2, 4))
+    >>> hidden.shape, memory.shape
+    (graphc.Size([2, 8]), graphc.Size([2, 8]))
+    """
 
     _gates = 4
 
@@ -318,7 +350,11 @@ class LSTMCell(RNNCellBase):
 
 
 class GRUCell(RNNCellBase):
-    """One step of a gated recurrent unit."""
+    """One step of a gated recurrent unit.
+
+    >>> nn.GRUCell(4, 8)(graphc.zeros(2, 4), graphc.zeros(2, 8)).shape
+    graphc.Size([2, 8])
+    """
 
     _gates = 3
 

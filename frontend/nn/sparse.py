@@ -58,7 +58,11 @@ def _two_dimensional(embeddings: Tensor) -> tuple[Any, Any]:
 
 
 class Embedding(_Table):
-    """A table of vectors, looked up by integers. See `nn.functional.embedding` for the options."""
+    """A table of vectors, looked up by integers. See `nn.functional.embedding` for the options.
+
+    >>> nn.Embedding(10, 3)(graphc.tensor([[1, 2], [3, 4]])).shape
+    graphc.Size([2, 2, 3])
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, max_norm: float | None = None,
                  norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
@@ -90,7 +94,11 @@ class Embedding(_Table):
 
 class EmbeddingBag(_Table):
     """The sum, mean or largest elements of the vectors that each bag of integers looks up. See
-    `nn.functional.embedding_bag` for the options."""
+    `nn.functional.embedding_bag` for the options.
+
+    >>> nn.EmbeddingBag(10, 3, mode="sum")(graphc.tensor([[1, 2], [3, 4]])).shape
+    graphc.Size([2, 3])
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, max_norm: float | None = None, norm_type: float = 2.0,
                  scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False, _weight: Tensor | None = None,

@@ -35,7 +35,12 @@ def _activation(given: Activation) -> Callable[[Tensor], Tensor]:
 
 class TransformerEncoderLayer(Module):
     """Self-attention and two linear layers, each with a residual connection and a LayerNorm, after it or (`norm_first`)
-    before it."""
+    before it.
+
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> layer(graphc.zeros(3, 5, 8)).shape
+    graphc.Size([3, 5, 8])
+    """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: Activation = relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
@@ -72,7 +77,12 @@ class TransformerEncoderLayer(Module):
 
 class TransformerDecoderLayer(Module):
     """Self-attention, attention to an encoder's output, and two linear layers, each with a residual connection and a
-    LayerNorm, after it or (`norm_first`) before it."""
+    LayerNorm, after it or (`norm_first`) before it.
+
+    >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> layer(graphc.zeros(3, 5, 8), memory=graphc.zeros(3, 7, 8)).shape
+    graphc.Size([3, 5, 8])
+    """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: Activation = relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
@@ -120,7 +130,12 @@ class TransformerDecoderLayer(Module):
 
 
 class TransformerEncoder(Module):
-    """`num_layers` copies of an encoder layer, and a norm at the end."""
+    """`num_layers` copies of an encoder layer, and a norm at the end.
+
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> nn.TransformerEncoder(layer, num_layers=2)(graphc.zeros(3, 5, 8)).shape
+    graphc.Size([3, 5, 8])
+    """
 
     def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None, enable_nested_tensor: bool = True,
                  mask_check: bool = True) -> None:
@@ -140,7 +155,12 @@ class TransformerEncoder(Module):
 
 
 class TransformerDecoder(Module):
-    """`num_layers` copies of a decoder layer, and a norm at the end."""
+    """`num_layers` copies of a decoder layer, and a norm at the end.
+
+    >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> nn.TransformerDecoder(layer, num_layers=2)(graphc.zeros(3, 5, 8), graphc.zeros(3, 7, 8)).shape
+    graphc.Size([3, 5, 8])
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         super().__init__()
@@ -160,7 +180,12 @@ class TransformerDecoder(Module):
 
 
 class Transformer(Module):
-    """An encoder, and a decoder that attends to its output."""
+    """An encoder, and a decoder that attends to its output.
+
+    >>> model = nn.Transformer(8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
+    >>> model(graphc.zeros(7, 3, 8), graphc.zeros(5, 3, 8)).shape
+    graphc.Size([5, 3, 8])
+    """
 
     def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
                  dim_feedforward: int = 2048, dropout: float = 0.1, activation: Activation = relu,

@@ -88,14 +88,26 @@ class _Uninitialized(Tensor):
 
 
 class UninitializedParameter(_Uninitialized, Parameter):
-    """A parameter that gets its shape, and then its numbers, from `materialize`."""
+    """A parameter that gets its shape, and then its numbers, from `materialize`.
+
+    >>> weight = nn.UninitializedParameter()
+    >>> weight.materialize((2, 3))
+    >>> weight.shape
+    graphc.Size([2, 3])
+    """
 
     __slots__ = ()
     _becomes = Parameter
 
 
 class UninitializedBuffer(_Uninitialized, Buffer):
-    """A buffer that gets its shape, and then its numbers, from `materialize`."""
+    """A buffer that gets its shape, and then its numbers, from `materialize`.
+
+    >>> buffer = nn.UninitializedBuffer()
+    >>> buffer.materialize((2, 3))
+    >>> buffer.shape
+    graphc.Size([2, 3])
+    """
 
     __slots__ = ()
     _becomes = Buffer
