@@ -117,22 +117,39 @@ def trace(function: Any, example_inputs: Any = None) -> Any:
 
 
 def is_tensor(obj: object) -> Any:
-    """Whether an object is a tensor."""
+    """Whether an object is a tensor.
+
+    >>> graphc.is_tensor(graphc.ones(1)), graphc.is_tensor(1.0)
+    (True, False)
+    """
     return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> Any:
-    """Whether the elements are floating-point numbers."""
+    """Whether the elements are floating-point numbers.
+
+    >>> graphc.is_floating_point(graphc.ones(1)), graphc.is_floating_point(graphc.arange(3))
+    (True, False)
+    """
     return input.is_floating_point()
 
 
 def numel(input: Tensor) -> Any:
-    """How many elements a tensor has."""
+    """How many elements a tensor has.
+
+    >>> graphc.numel(graphc.zeros(2, 3))
+    6
+    """
     return input.numel()
 
 
 def detach(input: Tensor) -> Tensor:
-    """The same memory, outside the graph."""
+    """The same memory, outside the graph.
+
+    >>> x = graphc.ones(2, requires_grad=True)
+    >>> graphc.detach(x).requires_grad
+    False
+    """
     return input.detach()
 
 

@@ -119,17 +119,30 @@ class autocast:
 
 
 def is_autocast_enabled(device_type: str = "cuda") -> bool:
-    """Whether the code runs under an autocast for the device."""
+    """Whether the code runs under an autocast for the device.
+
+    >>> with graphc.autocast("cpu", dtype=graphc.bfloat16):
+    ...     graphc.is_autocast_enabled("cpu")
+    True
+    """
     return device_type == "cpu" and mode.autocast is not None
 
 
 def is_autocast_cpu_enabled() -> bool:
-    """Whether the code runs under an autocast for the CPU."""
+    """Whether the code runs under an autocast for the CPU.
+
+    >>> graphc.is_autocast_cpu_enabled()
+    False
+    """
     return mode.autocast is not None
 
 
 def get_autocast_dtype(device_type: str) -> DType:
-    """The dtype that an autocast for the device computes products in."""
+    """The dtype that an autocast for the device computes products in.
+
+    >>> graphc.get_autocast_dtype("cpu")
+    graphc.bfloat16
+    """
     if device_type == "cpu" and mode.autocast is not None:
         return mode.autocast
     return _DEFAULTS[device_type]

@@ -441,5 +441,12 @@ def parse_ir(text: str) -> Graph:
     """The graph that a text holds, as `str(graph)` writes it; its inputs are placeholders.
 
     Raises ParseError, a ValueError, with line and column.
+
+    >>> graph = graphc.parse_ir('''graph @double(%x: float32[2]) -> float32[2] {
+    ...   %0 = add(%x, %x) : float32[2]
+    ...   return %0
+    ... }''')
+    >>> graphc.Session(graph).run(graph.outputs[0], {graph.inputs[0]: [1.0, 2.0]})
+    array([2., 4.], dtype=float32)
     """
     return Graph.from_ir(parse_graph(text))

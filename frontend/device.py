@@ -19,6 +19,11 @@ class device:
 
     As a context manager it is the device on which the functions of creation make tensors inside the block. In a graph that is
     being written, it is where the nodes of the block run.
+
+    >>> graphc.device("cpu"), graphc.device("cpu", 1).index
+    (device(type='cpu'), 1)
+    >>> graphc.ones(2, device="cpu").device
+    device(type='cpu')
     """
 
     __slots__ = ("index", "type")
@@ -112,10 +117,20 @@ def check(where: str | int | device | None) -> None:
 
 
 def get_default_device() -> device:
-    """The device on which tensors are made where none is named."""
+    """The device on which tensors are made where none is named.
+
+    >>> graphc.get_default_device()
+    device(type='cpu')
+    """
     return CPU
 
 
 def set_default_device(device: str | device | None) -> None:
-    """Choose the device on which tensors are made: there is only the CPU, and an error for another one."""
+    """Choose the device on which tensors are made: there is only the CPU, and an error for another one.
+
+    >>> graphc.set_default_device("cpu")
+    >>> graphc.ones(1).device
+    device(type='cpu')
+    >>> graphc.set_default_device(None)
+    """
     check(device)

@@ -19,13 +19,22 @@ class _Named:
 
 
 class layout(_Named):
-    """The kind of storage. There is one: strides over dense memory."""
+    """The kind of storage. There is one: strides over dense memory.
+
+    >>> graphc.ones(2).layout
+    graphc.strided
+    """
 
     __slots__ = ()
 
 
 class memory_format(_Named):
-    """The order of the dimensions in memory."""
+    """The order of the dimensions in memory.
+
+    >>> x = graphc.ones(1, 2, 3, 4).to(memory_format=graphc.channels_last)
+    >>> x.is_contiguous(memory_format=graphc.channels_last), x.stride()
+    (True, (24, 1, 8, 2))
+    """
 
     __slots__ = ()
 

@@ -29,7 +29,13 @@ Device = str | int | devices.device | None
 
 
 class Generator:
-    """A stream of random numbers of its own."""
+    """A stream of random numbers of its own.
+
+    >>> generator = graphc.Generator().manual_seed(0)
+    >>> first = graphc.rand(2, generator=generator)
+    >>> graphc.equal(first, graphc.rand(2, generator=generator.manual_seed(0)))
+    True
+    """
 
     def __init__(self, device: Device = "cpu") -> None:
         devices.check(device)
@@ -104,33 +110,66 @@ default_generator = Generator()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator."""
+    """Seed the default generator.
+
+    >>> _ = graphc.manual_seed(0)
+    >>> first = graphc.rand(2)
+    >>> _ = graphc.manual_seed(0)
+    >>> graphc.equal(first, graphc.rand(2))
+    True
+    """
     return default_generator.manual_seed(seed)
 
 
 def seed() -> int:
-    """Seed the default generator from the operating system; returns the seed."""
+    """Seed the default generator from the operating system; returns the seed.
+
+    >>> isinstance(graphc.seed(), int)
+    True
+    """
     return default_generator.seed()
 
 
 def initial_seed() -> int:
-    """The default generator's seed."""
+    """The default generator's seed.
+
+    >>> _ = graphc.manual_seed(7)
+    >>> graphc.initial_seed()
+    7
+    """
     return default_generator.initial_seed()
 
 
 def get_rng_state() -> Tensor:
-    """The default generator's state, as bytes."""
+    """The default generator's state, as bytes.
+
+    >>> state = graphc.get_rng_state()
+    >>> first = graphc.rand(2)
+    >>> graphc.set_rng_state(state)
+    >>> graphc.equal(first, graphc.rand(2))
+    True
+    """
     return default_generator.get_state()
 
 
 def set_rng_state(new_state: Tensor) -> None:
-    """Go back to a state of the default generator."""
+    """Go back to a state of the default generator.
+
+    >>> state = graphc.get_rng_state()
+    >>> graphc.set_rng_state(state)
+    """
     default_generator.set_state(new_state)
 
 
 @contextmanager
 def fork_rng(devices: Any = (), enabled: bool = True) -> Iterator[None]:
-    """A block after which the default generator is where it was before."""
+    """A block after which the default generator is where it was before.
+
+    >>> with graphc.random.fork_rng():
+    ...     inside = graphc.rand(2)
+    >>> graphc.equal(inside, graphc.rand(2))
+    True
+    """
     if not enabled:
         yield
         return

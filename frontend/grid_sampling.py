@@ -35,6 +35,10 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     Coordinates are (x, y) or (x, y, z), from -1 at one end of the input to 1 at the other: at the outer edges of its
     outermost elements, or, with `align_corners`, at their centres. What lies outside is read as zero, at the border, or
     reflected.
+
+    >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
+    >>> F.grid_sample(image, graphc.zeros(1, 1, 1, 2), align_corners=True)
+    tensor([[[[1.5000]]]])
     """
     if mode not in _MODES:
         raise ArgumentError(f"nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: "
@@ -172,19 +176,34 @@ def _bicubic(read: _Reader, centres: Sequence[Tensor]) -> Tensor:
 
 
 def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
-    """`grid_sample` with numbers for the modes: 0 bilinear, 1 nearest, 2 bicubic; 0 zeros, 1 border, 2 reflection."""
+    """`grid_sample` with numbers for the modes: 0 bilinear, 1 nearest, 2 bicubic; 0 zeros, 1 border, 2 reflection.
+
+    >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
+    >>> graphc.grid_sampler(image, graphc.zeros(1, 1, 1, 2), 0, 0, True)
+    tensor([[[[1.5000]]]])
+    """
     return grid_sample(input, grid, _MODES[interpolation_mode], _PADDINGS[padding_mode], align_corners)
 
 
 def grid_sampler_2d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
-    """`grid_sampler` for [N, C, H, W]."""
+    """`grid_sampler` for [N, C, H, W].
+
+    >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
+    >>> graphc.grid_sampler_2d(image, graphc.zeros(1, 1, 1, 2), 0, 0, True)
+    tensor([[[[1.5000]]]])
+    """
     if input.dim() != 4:
         raise ShapeError(f"grid_sampler_2d: expected 4D input, got {list(input.shape)}")
     return grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)
 
 
 def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
-    """`grid_sampler` for [N, C, D, H, W]."""
+    """`grid_sampler` for [N, C, D, H, W].
+
+    >>> image = graphc.arange(8.0).view(1, 1, 2, 2, 2)
+    >>> graphc.grid_sampler_3d(image, graphc.zeros(1, 1, 1, 1, 3), 0, 0, True)
+    tensor([[[[[3.5000]]]]])
+    """
     if input.dim() != 5:
         raise ShapeError(f"grid_sampler_3d: expected 5D input, got {list(input.shape)}")
     return grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)
@@ -195,7 +214,12 @@ def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, paddin
 
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid that `grid_sample` needs for an affine map: theta [N, 2, 3] and size (N, C, H, W) give [N, H, W, 2],
-    theta [N, 3, 4] and size (N, C, D, H, W) give [N, D, H, W, 3]."""
+    theta [N, 3, 4] and size (N, C, D, H, W) give [N, D, H, W, 3].
+
+    >>> F.affine_grid(graphc.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 2, 2), align_corners=True)[0, 1]
+    tensor([[-1.,  1.],
+            [ 1.,  1.]])
+    """
     if not theta.dtype.is_floating_point:
         raise ArgumentError(f"Expected theta to have floating point type, but got {theta.dtype}")
     dims = len(size) - 2
@@ -226,5 +250,10 @@ def _even(count: int, aligned: bool) -> list[float]:
 
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """`affine_grid`."""
+    """`affine_grid`.
+
+    >>> graphc.affine_grid_generator(graphc.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 2, 2), True)[0, 1]
+    tensor([[-1.,  1.],
+            [ 1.,  1.]])
+    """
     return affine_grid(theta, size, align_corners)

@@ -30,12 +30,21 @@ __all__ = ["det", "geqrf", "logdet", "lu_unpack", "matrix_exp", "matrix_power"] 
 
 
 def cholesky(input: Tensor, upper: bool = False) -> Tensor:
-    """`linalg.cholesky`."""
+    """`linalg.cholesky`.
+
+    >>> graphc.cholesky(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
+    tensor([[2., 0.],
+            [1., 2.]])
+    """
     return linalg_factors.cholesky(input, upper=upper)
 
 
 def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
-    """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`."""
+    """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`.
+
+    >>> graphc.cholesky_solve(graphc.tensor([[4.0]]), graphc.tensor([[2.0]]))
+    tensor([[1.]])
+    """
     name = "cholesky_solve"
     for x, what in ((input, "b"), (input2, "u")):
         need_tensor(x, name, what)
@@ -51,13 +60,21 @@ def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor
 
 
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
-    """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`."""
+    """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`.
+
+    >>> graphc.cholesky_inverse(graphc.tensor([[2.0]]))
+    tensor([[0.2500]])
+    """
     size = squares(input, "cholesky_inverse")._data.shape[-1]
     return named(cholesky_solve(eye(size, dtype=input.dtype), input, upper), "CholeskyInverse")
 
 
 def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
-    """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A."""
+    """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A.
+
+    >>> graphc.triangular_solve(graphc.tensor([[4.0]]), graphc.tensor([[2.0]])).solution
+    tensor([[2.]])
+    """
     name = "triangular_solve"
     need_matrices(input, name, "b")
     need_square(A, name)
@@ -86,7 +103,13 @@ def qr(input: Tensor, some: bool = True) -> Any:
 
 
 def orgqr(input: Tensor, input2: Tensor) -> Tensor:
-    """`linalg.householder_product`; `input2` is tau."""
+    """`linalg.householder_product`; `input2` is tau.
+
+    >>> a, tau = graphc.geqrf(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    >>> Q = graphc.orgqr(a, tau)
+    >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
+    True
+    """
     return linalg_factors.householder_product(input, input2)
 
 
@@ -115,17 +138,31 @@ def slogdet(input: Tensor) -> Any:
 
 
 def inverse(input: Tensor) -> Tensor:
-    """`linalg.inv`."""
+    """`linalg.inv`.
+
+    >>> graphc.inverse(graphc.tensor([[2.0]]))
+    tensor([[0.5000]])
+    """
     return linalg_solvers.inv(input)
 
 
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
-    """`linalg.pinv`."""
+    """`linalg.pinv`.
+
+    >>> graphc.pinverse(graphc.tensor([[2.0], [0.0]]))
+    tensor([[0.5000, 0.0000]])
+    """
     return linalg_solvers.pinv(input, rcond)
 
 
 def chain_matmul(*matrices: Tensor) -> Tensor:
-    """`linalg.multi_dot` of matrices given one by one."""
+    """`linalg.multi_dot` of matrices given one by one.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     graphc.chain_matmul(graphc.ones(2, 3), graphc.ones(3, 4), graphc.ones(4, 1)).shape
+    graphc.Size([2, 1])
+    """
     given = matrices[0] if len(matrices) == 1 and isinstance(matrices[0], (tuple, list)) else matrices
     for x in given:
         if need_tensor(x, "chain_matmul").ndim != 2:

@@ -23,7 +23,13 @@ def _size(size: Any) -> Any:
 
 
 class Size(tuple[int, ...]):
-    """A shape: a tuple of sizes that can count its elements."""
+    """A shape: a tuple of sizes that can count its elements.
+
+    >>> graphc.zeros(2, 3).shape
+    graphc.Size([2, 3])
+    >>> graphc.Size([2, 3]).numel()
+    6
+    """
 
     __slots__ = ()
 

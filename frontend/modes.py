@@ -40,12 +40,20 @@ anomaly = _Anomaly()
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations on tensors that require grad are recorded."""
+    """Whether operations on tensors that require grad are recorded.
+
+    >>> graphc.is_grad_enabled()
+    True
+    """
     return mode.grad
 
 
 def is_inference_mode_enabled() -> bool:
-    """Whether the code runs under inference_mode."""
+    """Whether the code runs under inference_mode.
+
+    >>> graphc.is_inference_mode_enabled()
+    False
+    """
     return mode.inference
 
 
@@ -118,7 +126,14 @@ class _Switch:
 
 
 class no_grad(_Switch):
-    """Record nothing inside. Also a decorator."""
+    """Record nothing inside. Also a decorator.
+
+    >>> x = graphc.ones(1, requires_grad=True)
+    >>> with graphc.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
 
     _grad = False
 
@@ -128,13 +143,25 @@ class no_grad(_Switch):
 
 
 class enable_grad(no_grad):
-    """Record inside, also within a no_grad block. Also a decorator."""
+    """Record inside, also within a no_grad block. Also a decorator.
+
+    >>> x = graphc.ones(1, requires_grad=True)
+    >>> with graphc.no_grad(), graphc.enable_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    True
+    """
 
     _grad = True
 
 
 class set_grad_enabled(_Switch):
-    """Record or not, by a flag. Called plainly it stays in force; as a `with` block or decorator it is undone at the end."""
+    """Record or not, by a flag. Called plainly it stays in force; as a `with` block or decorator it is undone at the end.
+
+    >>> with graphc.set_grad_enabled(False):
+    ...     graphc.is_grad_enabled()
+    False
+    """
 
     def __init__(self, mode: bool) -> None:
         super().__init__()
@@ -155,7 +182,13 @@ class set_grad_enabled(_Switch):
 
 
 class inference_mode(_Switch):
-    """Record nothing, and mark the tensors made inside as ones that never take part in a gradient."""
+    """Record nothing, and mark the tensors made inside as ones that never take part in a gradient.
+
+    >>> with graphc.inference_mode():
+    ...     y = graphc.ones(1) * 2
+    >>> y.is_inference()
+    True
+    """
 
     def __init__(self, mode: bool | Callable[..., Any] = True) -> None:
         super().__init__()

@@ -21,6 +21,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """Elements put before and after: (left, right, top, bottom, ...) from the last dimension backwards.
 
     Negative numbers cut off. `mode` "reflect", "replicate" or "circular" takes them from the input.
+
+    >>> F.pad(graphc.tensor([[1.0, 2.0]]), (1, 2))
+    tensor([[0., 1., 2., 0., 0.]])
+    >>> F.pad(graphc.tensor([[1.0, 2.0, 3.0]]), (2, 0), mode="reflect")
+    tensor([[3., 2., 1., 2., 3.]])
     """
     low, high = _edges(input, pad)
     if mode not in ("constant", "reflect", "replicate", "circular"):
@@ -52,7 +57,11 @@ def _extended(input: Tensor, low: Sequence[int], high: Sequence[int], mode: str)
 
 
 def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor:
-    """One number put before and after: (left, right, top, bottom, ...) from the last dimension backwards."""
+    """One number put before and after: (left, right, top, bottom, ...) from the last dimension backwards.
+
+    >>> graphc.constant_pad_nd(graphc.tensor([1.0, 2.0]), (1, 1), 9.0)
+    tensor([9., 1., 2., 9.])
+    """
     low, high = _edges(input, pad)
     return named(_with_constant(input, low, high, value), "ConstantPadNd")
 

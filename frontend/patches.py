@@ -40,7 +40,11 @@ class _Blocks:
 
 
 def unfold(input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1) -> Tensor:
-    """The sliding blocks of [N, C, H, W] as columns: [N, C * K * K', number of blocks]."""
+    """The sliding blocks of [N, C, H, W] as columns: [N, C * K * K', number of blocks].
+
+    >>> F.unfold(graphc.ones(1, 3, 4, 4), kernel_size=2).shape
+    graphc.Size([1, 12, 9])
+    """
     shape = tuple(input._data.shape)
     if len(shape) not in (3, 4) or 0 in shape[-3:]:
         raise ShapeError("Expected 3D or 4D (batch mode) tensor with possibly 0 batch size and other non-zero dimensions for "
@@ -63,7 +67,11 @@ def unfold(input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints =
 
 def fold(input: Tensor, output_size: Ints, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0,
          stride: Ints = 1) -> Tensor:
-    """Columns [N, C * K * K', number of blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum."""
+    """Columns [N, C * K * K', number of blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum.
+
+    >>> F.fold(graphc.ones(1, 12, 4), output_size=(4, 4), kernel_size=2, stride=2).shape
+    graphc.Size([1, 3, 4, 4])
+    """
     shape = tuple(input._data.shape)
     if len(shape) not in (2, 3) or 0 in shape[-2:]:
         raise ShapeError("Expected 2D or 3D (batch mode) tensor for input with possibly 0 batch size and non-zero dimensions "
@@ -101,7 +109,12 @@ def _split_sizes(input: Tensor, factor: int, function: str, name: str) -> tuple[
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
-    """[*, C * r * r, H, W] as [*, C, H * r, W * r] (Shi et al. 2016)."""
+    """[*, C * r * r, H, W] as [*, C, H * r, W * r] (Shi et al. 2016).
+
+    >>> F.pixel_shuffle(graphc.arange(4.0).view(1, 4, 1, 1), 2)
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
+    """
     r = upscale_factor
     lead, (channels, height, width) = _split_sizes(input, r, "pixel_shuffle", "upscale_factor")
     if channels % (r * r):
@@ -114,7 +127,11 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
-    """[*, C, H * r, W * r] as [*, C * r * r, H, W]: the way back from pixel_shuffle."""
+    """[*, C, H * r, W * r] as [*, C * r * r, H, W]: the way back from pixel_shuffle.
+
+    >>> F.pixel_unshuffle(graphc.zeros(1, 1, 4, 4), 2).shape
+    graphc.Size([1, 4, 2, 2])
+    """
     r = downscale_factor
     lead, (channels, height, width) = _split_sizes(input, r, "pixel_unshuffle", "downscale_factor")
     for what, at, size in (("height", -2, height), ("width", -1, width)):
@@ -128,7 +145,11 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
-    """The channels of [N, C, *], dealt out: the first of each group, then the second ones (Zhang et al. 2018)."""
+    """The channels of [N, C, *], dealt out: the first of each group, then the second ones (Zhang et al. 2018).
+
+    >>> F.channel_shuffle(graphc.arange(4.0).view(1, 4, 1), 2).flatten()
+    tensor([0., 2., 1., 3.])
+    """
     shape = tuple(input._data.shape)
     if len(shape) <= 2:
         raise ShapeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(shape)}")
@@ -141,5 +162,9 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 
 
 def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
-    """`channel_shuffle`."""
+    """`channel_shuffle`.
+
+    >>> graphc.native_channel_shuffle(graphc.arange(4.0).view(1, 4, 1), 2).flatten()
+    tensor([0., 2., 1., 3.])
+    """
     return channel_shuffle(input, groups)

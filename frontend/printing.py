@@ -52,6 +52,11 @@ def set_printoptions(
         "default", "short" or "full", which the other arguments then change.
     sci_mode
         Scientific notation always (True), never (False), or where it is needed (None).
+
+    >>> graphc.set_printoptions(precision=2)
+    >>> graphc.tensor([1.2345])
+    tensor([1.23])
+    >>> graphc.set_printoptions(precision=4)
     """
     if profile is not None:
         if profile not in _PROFILES:

@@ -44,6 +44,12 @@ def save(obj: Any, f: File, pickle_module: Any = None, pickle_protocol: int = 2,
 
     There is no pickle in it: the arguments about pickling are those of PyTorch, and mean nothing here. Tensors that share
     memory share it again when they are loaded. ArgumentTypeError names a value that cannot be kept.
+
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> graphc.save(nn.Linear(2, 1).state_dict(), buffer)
+    >>> sorted(graphc.load(io.BytesIO(buffer.getvalue())))
+    ['bias', 'weight']
     """
     if isinstance(obj, Program):
         obj.save(f)
@@ -66,6 +72,13 @@ def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weight
 
     Files that PyTorch 1.6 and later have saved are read too, if they hold tensors, numbers, text and containers of them.
     PackageError if the file is none of these. `map_location` may only name the CPU, where everything is.
+
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> graphc.save({"weight": graphc.ones(2)}, buffer)
+    >>> _ = buffer.seek(0)
+    >>> graphc.load(buffer)
+    {'weight': tensor([1., 1.])}
     """
     _check_location(map_location)
     name = os.fspath(f) if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "the stream")

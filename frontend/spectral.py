@@ -47,6 +47,9 @@ def stft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: i
     Returns [..., frequencies, windows], complex, or with return_complex=False real with real and imaginary parts along
     a last dimension. With `center` window t has its middle at t * hop_length, the signal being padded at both ends;
     `normalized` divides by sqrt(n_fft); `onesided`, which real signals are by default, gives frequencies up to n_fft / 2.
+
+    >>> graphc.stft(graphc.ones(100), n_fft=16, window=graphc.hann_window(16), return_complex=True).shape
+    graphc.Size([9, 26])
     """
     x = need_tensor(input, "stft")
     if not x.dtype.is_differentiable or x.ndim not in (1, 2):
@@ -95,6 +98,12 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
 
     The windows' transforms are added up where they overlap, and divided by the sum of the windows' squares (Griffin and Lim
     1984, "Signal estimation from modified short-time Fourier transform"). Returns [..., length].
+
+    >>> window = graphc.hann_window(16)
+    >>> signal = graphc.sin(graphc.arange(96.0))
+    >>> spectrum = graphc.stft(signal, n_fft=16, window=window, return_complex=True)
+    >>> graphc.allclose(graphc.istft(spectrum, n_fft=16, window=window), signal, atol=1e-5)
+    True
     """
     x = need_tensor(input, "istft")
     if not x.dtype.is_complex:

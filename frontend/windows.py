@@ -20,7 +20,11 @@ def bartlett_window(
     window_length: int, periodic: bool = True, *, out: Tensor | None = None, dtype: DType | None = None,
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
-    """A triangle that starts at 0."""
+    """A triangle that starts at 0.
+
+    >>> graphc.bartlett_window(4)
+    tensor([0.0000, 0.5000, 1.0000, 0.5000])
+    """
     return _window("bartlett_window", windows.bartlett, window_length, periodic, out, dtype, device, requires_grad)
 
 
@@ -28,7 +32,11 @@ def blackman_window(
     window_length: int, periodic: bool = True, *, out: Tensor | None = None, dtype: DType | None = None,
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
-    """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a."""
+    """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a.
+
+    >>> graphc.blackman_window(4)
+    tensor([-1.3878e-17,  3.4000e-01,  1.0000e+00,  3.4000e-01])
+    """
     return _window("blackman_window", windows.blackman, window_length, periodic, out, dtype, device, requires_grad)
 
 
@@ -37,7 +45,11 @@ def hamming_window(
     dtype: DType | None = None, layout: object = None, device: Device = None, pin_memory: bool = False,
     requires_grad: bool = False,
 ) -> Tensor:
-    """alpha - beta cos(a) over one turn of a."""
+    """alpha - beta cos(a) over one turn of a.
+
+    >>> graphc.hamming_window(4)
+    tensor([0.0800, 0.5400, 1.0000, 0.5400])
+    """
     def hamming(length: int, **given: Any) -> Tensor:
         return windows.general_cosine(length, a=(alpha, beta), **given)
 
@@ -48,7 +60,11 @@ def hann_window(
     window_length: int, periodic: bool = True, *, out: Tensor | None = None, dtype: DType | None = None,
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
-    """(1 - cos(a)) / 2 over one turn of a."""
+    """(1 - cos(a)) / 2 over one turn of a.
+
+    >>> graphc.hann_window(4)
+    tensor([0.0000, 0.5000, 1.0000, 0.5000])
+    """
     return _window("hann_window", windows.hann, window_length, periodic, out, dtype, device, requires_grad)
 
 
@@ -56,7 +72,11 @@ def kaiser_window(
     window_length: int, periodic: bool = True, beta: float = 12.0, *, out: Tensor | None = None, dtype: DType | None = None,
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
-    """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1."""
+    """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1.
+
+    >>> graphc.kaiser_window(4)
+    tensor([5.2773e-05, 2.1567e-01, 1.0000e+00, 2.1567e-01])
+    """
     def kaiser(length: int, **given: Any) -> Tensor:
         return windows.kaiser(length, beta=beta, **given)
 

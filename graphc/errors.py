@@ -120,7 +120,14 @@ class UnsupportedError(GraphcError, NotImplementedError):
 
 
 class LinAlgError(GraphcError):
-    """A matrix that the operation is not defined on, or an iteration that does not converge."""
+    """A matrix that the operation is not defined on, or an iteration that does not converge.
+
+    >>> try:
+    ...     graphc.linalg.inv(graphc.zeros(2, 2))
+    ... except graphc.linalg.LinAlgError:
+    ...     print("singular")
+    singular
+    """
 
 
 class DivisionByZeroError(GraphcError, ZeroDivisionError):

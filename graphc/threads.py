@@ -16,10 +16,20 @@ def set_num_threads(threads: int) -> None:
     begins with; otherwise it is that of the CPUs that the process may use.
 
     Results do not depend on it. ArgumentError if it is less than 1.
+
+    >>> before = graphc.get_num_threads()
+    >>> graphc.set_num_threads(1)
+    >>> graphc.get_num_threads()
+    1
+    >>> graphc.set_num_threads(before)
     """
     get_backend("llvm").set_num_threads(threads)
 
 
 def get_num_threads() -> int:
-    """How many threads compiled code runs on."""
+    """How many threads compiled code runs on.
+
+    >>> graphc.get_num_threads() >= 1
+    True
+    """
     return get_backend("llvm").get_num_threads()

@@ -31,7 +31,11 @@ _CATEGORIES = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
 
 
 class DType:
-    """The type of a tensor's elements. There is one object for each, so `is` and `==` agree."""
+    """The type of a tensor's elements. There is one object for each, so `is` and `==` agree.
+
+    >>> graphc.float32, graphc.float32.itemsize, graphc.int8.is_floating_point
+    (graphc.float32, 4, False)
+    """
 
     def __init__(self, name: str, kind: str, itemsize: int) -> None:
         self.name = name
@@ -141,7 +145,11 @@ _default = float32
 
 
 def get_default_dtype() -> DType:
-    """The dtype of floating-point tensors made from Python numbers: float32 unless changed."""
+    """The dtype of floating-point tensors made from Python numbers: float32 unless changed.
+
+    >>> graphc.get_default_dtype()
+    graphc.float32
+    """
     return _default
 
 
@@ -249,7 +257,11 @@ class TensorType:
 
 def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width, and
-    complex numbers over all, with parts as precise as those of both."""
+    complex numbers over all, with parts as precise as those of both.
+
+    >>> graphc.promote_types(graphc.int64, graphc.float32)
+    graphc.float32
+    """
     a, b = type1, type2
     if a is b:
         return a

@@ -8,7 +8,12 @@ from graphc.frontend.modes import anomaly
 
 
 class set_detect_anomaly:
-    """Switch anomaly mode on or off; as a `with` block, until its end. See detect_anomaly."""
+    """Switch anomaly mode on or off; as a `with` block, until its end. See detect_anomaly.
+
+    >>> with graphc.autograd.set_detect_anomaly(True):
+    ...     graphc.is_anomaly_enabled()
+    True
+    """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
         self._before = anomaly.enabled, anomaly.check_nan
@@ -26,6 +31,10 @@ class detect_anomaly:
 
     check_nan
         A gradient that holds a NaN is an error, too.
+
+    >>> with graphc.autograd.detect_anomaly():
+    ...     graphc.is_anomaly_enabled()
+    True
     """
 
     def __init__(self, check_nan: bool = True) -> None:
@@ -42,10 +51,18 @@ class detect_anomaly:
 
 
 def is_anomaly_enabled() -> bool:
-    """Whether anomaly mode is on."""
+    """Whether anomaly mode is on.
+
+    >>> graphc.is_anomaly_enabled()
+    False
+    """
     return anomaly.enabled
 
 
 def is_anomaly_check_nan_enabled() -> bool:
-    """Whether anomaly mode looks for NaNs."""
+    """Whether anomaly mode looks for NaNs.
+
+    >>> graphc.is_anomaly_check_nan_enabled()
+    True
+    """
     return anomaly.check_nan

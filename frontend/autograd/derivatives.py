@@ -39,6 +39,11 @@ def backward(
         Record the computation of the gradients, so that they can be differentiated.
     inputs
         Add to the gradients of these tensors only.
+
+    >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+    >>> graphc.autograd.backward((x * x).sum())
+    >>> x.grad
+    tensor([2., 4.])
     """
     if grad_variables is not None:
         warnings.warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning, stacklevel=2)
@@ -81,6 +86,13 @@ def grad(
         ... or zeros.
     is_grads_batched
         `grad_outputs` have a leading dimension, and so have the results: all of them are computed at once, as by vmap.
+
+    >>> x = graphc.tensor(3.0, requires_grad=True)
+    >>> slope, = graphc.autograd.grad(x**3, x, create_graph=True)
+    >>> slope
+    tensor(27., grad_fn=<MulBackward0>)
+    >>> graphc.autograd.grad(slope, x)
+    (tensor(18.),)
     """
     if materialize_grads and allow_unused is False:
         raise ArgumentError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: "

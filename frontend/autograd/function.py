@@ -223,6 +223,21 @@ class Function(metaclass=_Named):
 
     For vmap, either `generate_vmap_rule = True`, and forward and backward are batched as they are, or a static method
     `vmap(info, in_dims, *args)`, which returns the output for the whole batch and where in it the batch lies.
+
+    >>> class Square(graphc.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...
+    ...     @staticmethod
+    ...     def backward(ctx, grad):
+    ...         x, = ctx.saved_tensors
+    ...         return 2 * x * grad
+    >>> x = graphc.tensor([3.0], requires_grad=True)
+    >>> Square.apply(x).backward()
+    >>> x.grad
+    tensor([6.])
     """
 
     _node_class: type[FunctionNode]
@@ -324,7 +339,22 @@ def _bound(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator for a backward that cannot be differentiated itself: doing so is an error that says so."""
+    """A decorator for a backward that cannot be differentiated itself: doing so is an error that says so.
+
+    >>> class Double(graphc.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         return x * 2
+    ...
+    ...     @staticmethod
+    ...     @graphc.autograd.function.once_differentiable
+    ...     def backward(ctx, grad):
+    ...         return grad * 2
+    >>> x = graphc.tensor([3.0], requires_grad=True)
+    >>> Double.apply(x).backward()
+    >>> x.grad
+    tensor([2.])
+    """
 
     @functools.wraps(backward)
     def once(ctx: Any, *grads: Any) -> Any:

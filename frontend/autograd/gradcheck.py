@@ -55,6 +55,10 @@ def gradcheck(
         Forward mode, and gradients of a batch of cotangents, are checked too.
     fast_mode
         Look at one random direction instead of every element.
+
+    >>> x = graphc.tensor([0.5, 1.5], dtype=graphc.float64, requires_grad=True)
+    >>> graphc.autograd.gradcheck(graphc.sin, (x,))
+    True
     """
     if not (check_forward_ad or check_backward_ad):
         raise AssertionError("Expected at least one of check_forward_ad or check_backward_ad to be True")
@@ -101,7 +105,12 @@ def gradgradcheck(
     masked: bool = False,
 ) -> bool:
     """Whether the second derivatives of `func` are right: `gradcheck` of its gradients, as functions of the inputs and of
-    `grad_outputs`, which are random unless given."""
+    `grad_outputs`, which are random unless given.
+
+    >>> x = graphc.tensor([0.5, 1.5], dtype=graphc.float64, requires_grad=True)
+    >>> graphc.autograd.gradgradcheck(graphc.sin, (x,))
+    True
+    """
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if grad_outputs is None:
         outputs = _differentiable(func(*(x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x

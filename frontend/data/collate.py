@@ -117,7 +117,12 @@ default_collate_fn_map: dict[Any, Collate] = {
 
 
 def default_convert(data: Any) -> Any:
-    """A sample with its arrays as tensors, which share their memory; what a loader without batches gives."""
+    """A sample with its arrays as tensors, which share their memory; what a loader without batches gives.
+
+    >>> import numpy as np
+    >>> graphc.data.default_convert([np.zeros(2), "label"])
+    [tensor([0., 0.], dtype=graphc.float64), 'label']
+    """
     if isinstance(data, Tensor):
         return data
     if isinstance(data, (np.ndarray, np.generic)):

@@ -60,6 +60,14 @@ class DataLoader:
         Keep the workers from one pass to the next.
     in_order
         Give the batches in the order of the sampler. Otherwise, as they are ready.
+
+    >>> from graphc.data import DataLoader, TensorDataset
+    >>> dataset = TensorDataset(graphc.arange(5.0), graphc.arange(5))
+    >>> for x, y in DataLoader(dataset, batch_size=2):
+    ...     print(x, y)
+    tensor([0., 1.]) tensor([0, 1])
+    tensor([2., 3.]) tensor([2, 3])
+    tensor([4.]) tensor([4])
     """
 
     _frozen = False

@@ -20,6 +20,15 @@ class Dataset(Generic[T_co]):
     """Samples by number: subclasses define `__getitem__`, and `__len__` where the number of samples is known.
 
     `__getitems__`, where a subclass has it, gives the samples of a list of indices at once.
+
+    >>> class Squares(graphc.data.Dataset):
+    ...     def __len__(self):
+    ...         return 3
+    ...
+    ...     def __getitem__(self, index):
+    ...         return index * index
+    >>> [batch.tolist() for batch in graphc.data.DataLoader(Squares(), batch_size=2)]
+    [[0, 1], [4]]
     """
 
     def __getitem__(self, index: Any) -> T_co:
@@ -34,6 +43,12 @@ class IterableDataset(Dataset[T_co], Iterable[T_co]):
 
     In a DataLoader with workers each worker iterates over a copy of its own. `get_worker_info()` tells a dataset which
     part is the worker's.
+
+    >>> class Count(graphc.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter(range(3))
+    >>> [batch.tolist() for batch in graphc.data.DataLoader(Count(), batch_size=2)]
+    [[0, 1], [2]]
     """
 
     def __add__(self, other: Dataset[Any]) -> Dataset[Any]:
@@ -41,7 +56,11 @@ class IterableDataset(Dataset[T_co], Iterable[T_co]):
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
-    """Row i of each of several tensors of equal length, as a tuple."""
+    """Row i of each of several tensors of equal length, as a tuple.
+
+    >>> graphc.data.TensorDataset(graphc.tensor([1, 2]), graphc.tensor([3, 4]))[1]
+    (tensor(2), tensor(4))
+    """
 
     tensors: tuple[Tensor, ...]
 
@@ -65,7 +84,11 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
 
 class StackDataset(Dataset[Any]):
-    """Sample i of each of several datasets of equal length: as a tuple, or by name as a dict."""
+    """Sample i of each of several datasets of equal length: as a tuple, or by name as a dict.
+
+    >>> graphc.data.StackDataset(x=[1, 2], y=[3, 4])[0]
+    {'x': 1, 'y': 3}
+    """
 
     datasets: tuple[Any, ...] | dict[str, Any]
 
@@ -102,7 +125,11 @@ class StackDataset(Dataset[Any]):
 
 
 class ConcatDataset(Dataset[T_co]):
-    """The samples of several datasets, one dataset after the other."""
+    """The samples of several datasets, one dataset after the other.
+
+    >>> list(graphc.data.ConcatDataset([[1, 2], [3]]))
+    [1, 2, 3]
+    """
 
     datasets: list[Any]
     cumulative_sizes: list[int]
@@ -135,7 +162,14 @@ class ConcatDataset(Dataset[T_co]):
 
 
 class ChainDataset(IterableDataset[Any]):
-    """The samples of several iterable datasets, one dataset after the other."""
+    """The samples of several iterable datasets, one dataset after the other.
+
+    >>> class Count(graphc.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter(range(2))
+    >>> list(graphc.data.ChainDataset([Count(), Count()]))
+    [0, 1, 0, 1]
+    """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         self.datasets = datasets
@@ -154,7 +188,11 @@ class ChainDataset(IterableDataset[Any]):
 
 
 class Subset(Dataset[T_co]):
-    """The samples of a dataset at some indices."""
+    """The samples of a dataset at some indices.
+
+    >>> list(graphc.data.Subset(["a", "b", "c"], [2, 0]))
+    ['c', 'a']
+    """
 
     dataset: Any
     indices: Sequence[int]
@@ -189,6 +227,9 @@ def random_split(
     """Split a dataset at random into parts of given lengths, or of given fractions that sum to 1.
 
     Fractions are rounded down, and what remains goes to the parts one by one from the first on.
+
+    >>> [len(part) for part in graphc.data.random_split(range(10), [0.8, 0.2])]
+    [8, 2]
     """
     total = len(dataset)
     counts: Sequence[Any] = lengths

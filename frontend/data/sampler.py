@@ -16,14 +16,25 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Sampler(Generic[T_co]):
-    """The base of samplers: subclasses define `__iter__`, which gives indices or lists of indices, and often `__len__`."""
+    """The base of samplers: subclasses define `__iter__`, which gives indices or lists of indices, and often `__len__`.
+
+    >>> class Backwards(graphc.data.Sampler):
+    ...     def __iter__(self):
+    ...         return iter([2, 1, 0])
+    >>> [batch for batch in graphc.data.DataLoader(["a", "b", "c"], sampler=Backwards())]
+    [['c'], ['b'], ['a']]
+    """
 
     def __iter__(self) -> Iterator[T_co]:
         raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
 
 
 class SequentialSampler(Sampler[int]):
-    """0, 1, 2, ... up to the length of a dataset."""
+    """0, 1, 2, ... up to the length of a dataset.
+
+    >>> list(graphc.data.SequentialSampler(["a", "b", "c"]))
+    [0, 1, 2]
+    """
 
     data_source: Sized
 
@@ -41,6 +52,9 @@ class RandomSampler(Sampler[int]):
     """The indices of a dataset in random order; with `replacement`, drawn independently of each other.
 
     Without a generator of its own, a sampler draws a seed from the default one at the start of each pass.
+
+    >>> sorted(graphc.data.RandomSampler(["a", "b", "c"]))
+    [0, 1, 2]
     """
 
     data_source: Sized
@@ -84,7 +98,11 @@ _DRAWN_AT_ONCE = 4096
 
 
 class SubsetRandomSampler(Sampler[int]):
-    """Some indices in random order."""
+    """Some indices in random order.
+
+    >>> sorted(graphc.data.SubsetRandomSampler([4, 7]))
+    [4, 7]
+    """
 
     indices: Sequence[int]
 
@@ -101,7 +119,11 @@ class SubsetRandomSampler(Sampler[int]):
 
 
 class WeightedRandomSampler(Sampler[int]):
-    """Indices drawn with weights, which need not sum to 1; by default each draw is independent of the others."""
+    """Indices drawn with weights, which need not sum to 1; by default each draw is independent of the others.
+
+    >>> list(graphc.data.WeightedRandomSampler([0.0, 1.0], num_samples=3))
+    [1, 1, 1]
+    """
 
     weights: Tensor
     num_samples: int
@@ -130,7 +152,11 @@ class WeightedRandomSampler(Sampler[int]):
 
 
 class BatchSampler(Sampler[list[Any]]):
-    """The indices of another sampler in lists of `batch_size`; the last may be shorter, or is left out with `drop_last`."""
+    """The indices of another sampler in lists of `batch_size`; the last may be shorter, or is left out with `drop_last`.
+
+    >>> list(graphc.data.BatchSampler(graphc.data.SequentialSampler(range(5)), batch_size=2, drop_last=False))
+    [[0, 1], [2, 3], [4]]
+    """
 
     def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:

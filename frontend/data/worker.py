@@ -98,7 +98,11 @@ _info: WorkerInfo | None = None
 
 
 def get_worker_info() -> WorkerInfo | None:
-    """Which worker of a DataLoader the calling process is; None in the main process."""
+    """Which worker of a DataLoader the calling process is; None in the main process.
+
+    >>> graphc.data.get_worker_info() is None
+    True
+    """
     return _info
 
 

@@ -31,7 +31,11 @@ def _away_from_ends(probs: Tensor) -> Tensor:
 
 
 class Bernoulli(Distribution):
-    """1 with probability `probs`, or with the log odds `logits`; else 0."""
+    """1 with probability `probs`, or with the log odds `logits`; else 0.
+
+    >>> graphc.distributions.Bernoulli(probs=0.25).log_prob(graphc.tensor(1.0)).exp()
+    tensor(0.2500)
+    """
 
     parameters: ClassVar[dict[str, Constraint]] = {"_probs": UNIT, "_logits": REAL}
 
@@ -103,7 +107,11 @@ class Bernoulli(Distribution):
 
 
 class Categorical(Distribution):
-    """0 to n - 1 with the probabilities in the last dimension of `probs`, scaled to sum to 1, or with their logarithms."""
+    """0 to n - 1 with the probabilities in the last dimension of `probs`, scaled to sum to 1, or with their logarithms.
+
+    >>> graphc.distributions.Categorical(probs=graphc.tensor([1.0, 3.0])).log_prob(graphc.tensor(1)).exp()
+    tensor(0.7500)
+    """
 
     parameters: ClassVar[dict[str, Constraint]] = {"_logits": REAL}
 
@@ -193,7 +201,11 @@ class Categorical(Distribution):
 
 
 class OneHotCategorical(Distribution):
-    """Vectors of zeros with a one at a place that `Categorical` draws."""
+    """Vectors of zeros with a one at a place that `Categorical` draws.
+
+    >>> graphc.distributions.OneHotCategorical(probs=graphc.tensor([0.0, 1.0])).sample()
+    tensor([0., 1.])
+    """
 
     def __init__(
         self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None

@@ -31,6 +31,10 @@ class Distribution:
 
     `batch_shape` is the shape of the batch, `event_shape` that of one draw. Parameters are checked when a distribution is
     made, and values when their probability is asked for, unless `validate_args=False`.
+
+    >>> normal = graphc.distributions.Normal(graphc.zeros(3), 1.0)
+    >>> normal.batch_shape, normal.event_shape, normal.sample((2,)).shape
+    (graphc.Size([3]), graphc.Size([]), graphc.Size([2, 3]))
     """
 
     has_rsample = False

@@ -18,7 +18,11 @@ from graphc.frontend.tensor import Tensor
 
 
 class Independent(Distribution):
-    """A batch of distributions as one, of all the values together: the last dimensions of the batch become the event's."""
+    """A batch of distributions as one, of all the values together: the last dimensions of the batch become the event's.
+
+    >>> graphc.distributions.Independent(graphc.distributions.Normal(graphc.zeros(3), 1.0), 1).log_prob(graphc.zeros(3)).shape
+    graphc.Size([])
+    """
 
     def __init__(
         self, base_distribution: Distribution, reinterpreted_batch_ndims: int, validate_args: bool | None = None
@@ -80,6 +84,9 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     """The Kullback-Leibler divergence of p from q, the expectation under p of log p - log q, in nats.
 
     NotImplementedError for pairs of kinds without a formula here.
+
+    >>> graphc.distributions.kl_divergence(graphc.distributions.Normal(0.0, 1.0), graphc.distributions.Normal(1.0, 1.0))
+    tensor(0.5000)
     """
     if isinstance(p, Independent) and isinstance(q, Independent):
         if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims:
@@ -92,7 +99,16 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
 
 
 def register_kl(type_p: type[Distribution], type_q: type[Distribution]) -> Callable[[Callable[..., Tensor]], Any]:
-    """Decorate a function of p and q that `kl_divergence` calls for distributions of two kinds."""
+    """Decorate a function of p and q that `kl_divergence` calls for distributions of two kinds.
+
+    >>> class Constant(graphc.distributions.Distribution):
+    ...     pass
+    >>> @graphc.distributions.register_kl(Constant, Constant)
+    ... def divergence(p, q):
+    ...     return graphc.tensor(0.0)
+    >>> graphc.distributions.kl_divergence(Constant(), Constant())
+    tensor(0.)
+    """
 
     def register(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _RULES[(type_p, type_q)] = rule

@@ -31,6 +31,10 @@ def functional_call(
         A parameter that the module has under several names is replaced under all of them.
     strict
         Names that are missing, and names that the module does not have, are errors.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> graphc.func.functional_call(layer, {"weight": graphc.ones(1, 2), "bias": graphc.zeros(1)}, graphc.ones(1, 2))
+    tensor([[2.]])
     """
     if isinstance(parameter_and_buffer_dicts, Mapping):
         given = dict(parameter_and_buffer_dicts)
@@ -117,6 +121,10 @@ def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[s
     """The parameters and the buffers of several modules of one kind, those of the same name stacked along dimension 0.
 
     With `functional_call` and `vmap`, they run as an ensemble. Stacked parameters are leaves that require grad.
+
+    >>> parameters, buffers = graphc.func.stack_module_state([nn.Linear(2, 1), nn.Linear(2, 1)])
+    >>> parameters["weight"].shape
+    graphc.Size([2, 1, 2])
     """
     if len(models) == 0:
         raise GraphcError("stack_module_state: Expected at least one model, got 0.")
@@ -138,7 +146,12 @@ def _leaf(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def replace_all_batch_norm_modules_(root: Module) -> Module:
-    """Let all batch norms of a module go without running statistics, which vmap could not keep; returns the module."""
+    """Let all batch norms of a module go without running statistics, which vmap could not keep; returns the module.
+
+    >>> model = graphc.func.replace_all_batch_norm_modules_(nn.Sequential(nn.BatchNorm1d(3)))
+    >>> model[0].running_mean is None
+    True
+    """
     for part in root.modules():
         if hasattr(part, "track_running_stats") and hasattr(part, "running_mean"):
             part.running_mean = part.running_var = part.num_batches_tracked = None

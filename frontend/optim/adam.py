@@ -18,6 +18,13 @@ class Adam(Optimizer):
     start at zero (Kingma and Ba 2015).
 
     `weight_decay` adds that multiple of the parameter to its gradient; `amsgrad` takes the largest v so far.
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Adam([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
     """
 
     _decoupled = False
@@ -64,7 +71,15 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the parameter directly (Loshchilov and Hutter 2019)."""
+    """Adam whose weight decay shrinks the parameter directly (Loshchilov and Hutter 2019).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.AdamW([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.8990])
+    """
 
     _decoupled = True
 

@@ -44,7 +44,15 @@ class _Counting(Optimizer):
 
 
 class Adagrad(_Counting):
-    """p -= lr * grad / (sqrt(sum of grad^2) + eps) (Duchi, Hazan and Singer 2011)."""
+    """p -= lr * grad / (sqrt(sum of grad^2) + eps) (Duchi, Hazan and Singer 2011).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Adagrad([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
                  initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
@@ -73,7 +81,15 @@ class Adagrad(_Counting):
 
 
 class Adadelta(_Counting):
-    """Steps scaled by the ratio of the sizes of past steps and of past gradients (Zeiler 2012)."""
+    """Steps scaled by the ratio of the sizes of past steps and of past gradients (Zeiler 2012).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Adadelta([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9997])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1.0, rho: float = 0.9, eps: float = 1e-6,
                  weight_decay: float = 0, foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False,
@@ -100,7 +116,15 @@ class Adadelta(_Counting):
 
 
 class RMSprop(_Counting):
-    """p -= lr * grad / (sqrt(v) + eps), with a running mean v of grad^2; `centered` takes the variance in its place."""
+    """p -= lr * grad / (sqrt(v) + eps), with a running mean v of grad^2; `centered` takes the variance in its place.
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.RMSprop([weight], lr=0.01)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
                  weight_decay: float = 0, momentum: float = 0, centered: bool = False, capturable: bool = False,
@@ -132,7 +156,15 @@ class RMSprop(_Counting):
 
 
 class Adamax(_Counting):
-    """Adam with the largest gradient so far, decaying, in the place of the mean square (Kingma and Ba 2015)."""
+    """Adam with the largest gradient so far, decaying, in the place of the mean square (Kingma and Ba 2015).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Adamax([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False,
@@ -157,7 +189,15 @@ class Adamax(_Counting):
 
 
 class NAdam(_Counting):
-    """Adam with Nesterov's momentum (Dozat 2016)."""
+    """Adam with Nesterov's momentum (Dozat 2016).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.NAdam([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.8944])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,
@@ -196,7 +236,15 @@ class NAdam(_Counting):
 
 
 class RAdam(_Counting):
-    """Adam that takes plain momentum steps until the variance of its scale is bounded (Liu et al. 2020)."""
+    """Adam that takes plain momentum steps until the variance of its scale is bounded (Liu et al. 2020).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.RAdam([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.7000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
@@ -237,7 +285,15 @@ class RAdam(_Counting):
 
 
 class ASGD(_Counting):
-    """Descent with a decreasing rate, and the average of the parameters on the side (Polyak and Juditsky 1992)."""
+    """Descent with a decreasing rate, and the average of the parameters on the side (Polyak and Juditsky 1992).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.ASGD([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.7000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, lambd: float = 1e-4, alpha: float = 0.75,
                  t0: float = 1e6, weight_decay: float = 0, foreach: bool | None = None, maximize: bool = False,
@@ -273,7 +329,15 @@ def _at_least_one(value: Any) -> Any:
 
 
 class Rprop(_Counting):
-    """Steps of sizes that grow while the gradient keeps its sign and shrink when it turns (Riedmiller and Braun 1993)."""
+    """Steps of sizes that grow while the gradient keeps its sign and shrink when it turns (Riedmiller and Braun 1993).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Rprop([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
                  step_sizes: tuple[float, float] = (1e-6, 50), *, capturable: bool = False, foreach: bool | None = None,
@@ -302,7 +366,15 @@ class Rprop(_Counting):
 
 
 class Adafactor(_Counting):
-    """Adam's scaling from the means of rows and columns alone, so that the state is small (Shazeer and Stern 2018)."""
+    """Adam's scaling from the means of rows and columns alone, so that the state is small (Shazeer and Stern 2018).
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.Adafactor([weight], lr=0.1)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.9000])
+    """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, beta2_decay: float = -0.8,
                  eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0, *,

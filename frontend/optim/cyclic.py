@@ -13,7 +13,18 @@ from graphc.frontend.optim.schedule import LRScheduler, for_each
 
 
 class CyclicLR(LRScheduler):
-    """Up and down between two rates, and the momentum the other way (Smith 2017)."""
+    """Up and down between two rates, and the momentum the other way (Smith 2017).
+
+    >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=0.1)
+    >>> scheduler = graphc.optim.lr_scheduler.CyclicLR(optimizer, base_lr=0.0, max_lr=1.0, step_size_up=2, cycle_momentum=False)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> rates
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
 
     def __init__(self, optimizer: Optimizer, base_lr: Any, max_lr: Any, step_size_up: int = 2000,
                  step_size_down: int | None = None, mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
@@ -89,7 +100,18 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
 
 
 class OneCycleLR(LRScheduler):
-    """Up to `max_lr` and down to a small fraction of it over all steps, the momentum the other way (Smith and Topin 2019)."""
+    """Up to `max_lr` and down to a small fraction of it over all steps, the momentum the other way (Smith and Topin 2019).
+
+    >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=0.1)
+    >>> scheduler = graphc.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=4, cycle_momentum=False)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> rates
+    [0.04, 0.8117, 0.2831]
+    """
 
     def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
                  steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: Literal["cos", "linear"] = "cos",

@@ -24,6 +24,17 @@ class LBFGS(Optimizer):
 
     `step` needs a closure that computes the loss and its gradients anew. `line_search_fn` is None (steps of length lr) or
     "strong_wolfe".
+
+    >>> x = graphc.tensor([3.0], requires_grad=True)
+    >>> optimizer = graphc.optim.LBFGS([x], line_search_fn="strong_wolfe")
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = ((x - 1) ** 2).sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> loss = optimizer.step(closure)
+    >>> graphc.allclose(x, graphc.ones(1))
+    True
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 1, max_iter: int = 20, max_eval: int | None = None,

@@ -20,6 +20,13 @@ class Muon(Optimizer):
 
     `adjust_lr_fn` says how `scale` depends on a matrix's shape [a, b]: "original" (the default) is sqrt(max(1, a / b)),
     "match_rms_adamw" is 0.2 * sqrt(max(a, b)). Weight decay shrinks the parameter directly.
+
+    >>> weight = graphc.eye(2).requires_grad_()
+    >>> optimizer = graphc.optim.Muon([weight], lr=0.1, weight_decay=0.0)
+    >>> (weight * graphc.tensor([[1.0, 0.0], [0.0, 2.0]])).sum().backward()
+    >>> optimizer.step()
+    >>> weight.shape
+    graphc.Size([2, 2])
     """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,

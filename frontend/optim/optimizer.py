@@ -51,6 +51,18 @@ class Optimizer:
 
     params
         Parameters, or groups of them: dicts with "params" and the options that differ from the defaults.
+
+    >>> class SignSGD(graphc.optim.Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, {"lr": lr})
+    ...
+    ...     def _update(self, parameter, grad, state, group):
+    ...         parameter.add_(grad.sign(), alpha=-group["lr"])
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> (weight * 3).sum().backward()
+    >>> SignSGD([weight]).step()
+    >>> weight.detach()
+    tensor([0.9000])
     """
 
     _version = 0

@@ -14,6 +14,13 @@ class SGD(Optimizer):
     """p -= lr * v with v = momentum * v + (1 - dampening) * grad; Nesterov's form looks one step ahead.
 
     `weight_decay` adds that multiple of the parameter to its gradient.
+
+    >>> weight = graphc.tensor([1.0], requires_grad=True)
+    >>> optimizer = graphc.optim.SGD([weight], lr=0.1, momentum=0.9)
+    >>> (weight * 3).sum().backward()
+    >>> optimizer.step()
+    >>> weight.detach()
+    tensor([0.7000])
     """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0,

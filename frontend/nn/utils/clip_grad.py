@@ -28,7 +28,11 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
 @no_grad()
 def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False,
                    foreach: bool | None = None) -> Tensor:
-    """The norm of all elements of all tensors together, as if they were one vector."""
+    """The norm of all elements of all tensors together, as if they were one vector.
+
+    >>> nn.utils.get_total_norm([graphc.tensor([3.0]), graphc.tensor([4.0])])
+    tensor(5.)
+    """
     members = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not members:
         return tensor(0.0)
@@ -42,7 +46,14 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
 
 @no_grad()
 def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None) -> None:
-    """Scale all gradients by max_norm / total_norm where that is less than 1."""
+    """Scale all gradients by max_norm / total_norm where that is less than 1.
+
+    >>> weight = graphc.tensor([3.0, 4.0], requires_grad=True)
+    >>> (weight * weight / 2).sum().backward()
+    >>> nn.utils.clip_grads_with_norm_([weight], 1.0, graphc.tensor(5.0))
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
+    """
     factor = clamp_max(max_norm / (total_norm + 1e-6), 1.0)
     for grad in _gradients(parameters):
         grad.mul_(factor)
@@ -51,7 +62,15 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tens
 @no_grad()
 def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
                     foreach: bool | None = None) -> Tensor:
-    """Scale all gradients together so that their norm is at most `max_norm`; returns what it was before."""
+    """Scale all gradients together so that their norm is at most `max_norm`; returns what it was before.
+
+    >>> weight = graphc.tensor([3.0, 4.0], requires_grad=True)
+    >>> (weight * weight / 2).sum().backward()
+    >>> nn.utils.clip_grad_norm_([weight], 1.0)
+    tensor(5.)
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
+    """
     members = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     total = get_total_norm(_gradients(members), norm_type, error_if_nonfinite)
     if members:
@@ -61,14 +80,29 @@ def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0
 
 def clip_grad_norm(parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
                    foreach: bool | None = None) -> Tensor:
-    """The older name of clip_grad_norm_."""
+    """The older name of clip_grad_norm_.
+
+    >>> weight = graphc.tensor([3.0, 4.0], requires_grad=True)
+    >>> (weight * weight / 2).sum().backward()
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     nn.utils.clip_grad_norm([weight], 1.0)
+    tensor(5.)
+    """
     warnings.warn("nn.utils.clip_grad_norm is deprecated in favor of nn.utils.clip_grad_norm_.", FutureWarning, stacklevel=2)
     return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
 
 
 @no_grad()
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
-    """Limit each element of the gradients to [-clip_value, clip_value]."""
+    """Limit each element of the gradients to [-clip_value, clip_value].
+
+    >>> weight = graphc.tensor([3.0, 4.0], requires_grad=True)
+    >>> (weight * weight / 2).sum().backward()
+    >>> nn.utils.clip_grad_value_([weight], 3.5)
+    >>> weight.grad
+    tensor([3.0000, 3.5000])
+    """
     limit = float(clip_value)
     for grad in _gradients(parameters):
         grad.clamp_(-limit, limit)

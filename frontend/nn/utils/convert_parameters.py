@@ -11,12 +11,22 @@ from graphc.frontend.tensor import Tensor
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """The elements of all parameters, one after the other."""
+    """The elements of all parameters, one after the other.
+
+    >>> nn.utils.parameters_to_vector([graphc.ones(2), graphc.zeros(1, 2)])
+    tensor([1., 1., 0., 0.])
+    """
     return cat([reshape(parameter, (-1,)) for parameter in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Give the parameters the elements of a vector; they share its memory from then on."""
+    """Give the parameters the elements of a vector; they share its memory from then on.
+
+    >>> weight = nn.Parameter(graphc.zeros(1, 2))
+    >>> nn.utils.vector_to_parameters(graphc.tensor([1.0, 2.0]), [weight])
+    >>> weight.detach()
+    tensor([[1., 2.]])
+    """
     if not isinstance(vec, Tensor):
         raise ArgumentTypeError(f"expected graphc.Tensor, but got: {type(vec).__name__}")
     begin = 0

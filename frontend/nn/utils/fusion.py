@@ -26,7 +26,14 @@ def _scale_and_shift(bias: Tensor | None, mean: Tensor, var: Tensor, eps: float,
 
 def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
                          bn_w: Tensor | None, bn_b: Tensor | None, transpose: bool = False) -> tuple[Parameter, Parameter]:
-    """Weight and bias of the convolution that does what a convolution and a batch normalisation do one after the other."""
+    """Weight and bias of the convolution that does what a convolution and a batch normalisation do one after the other.
+
+    >>> norm = nn.BatchNorm2d(4)
+    >>> weight, bias = nn.utils.fuse_conv_bn_weights(
+    ...     graphc.ones(4, 3, 1, 1), None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    >>> weight.shape, bias.shape
+    (graphc.Size([4, 3, 1, 1]), graphc.Size([4]))
+    """
     scale, bias = _scale_and_shift(conv_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
     ones = (1,) * (conv_w.dim() - 2)
     shape = (1, -1, *ones) if transpose else (-1, 1, *ones)
@@ -37,7 +44,14 @@ def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Tensor | None, bn_rm: Tensor, b
 
 
 def fuse_conv_bn_eval(conv: M, bn: Module, transpose: bool = False) -> M:
-    """A copy of a convolution that also does what the batch normalisation after it does; both in eval mode."""
+    """A copy of a convolution that also does what the batch normalisation after it does; both in eval mode.
+
+    >>> conv, norm = nn.Conv2d(3, 4, 3).eval(), nn.BatchNorm2d(4).eval()
+    >>> fused = nn.utils.fuse_conv_bn_eval(conv, norm)
+    >>> x = graphc.randn(1, 3, 5, 5)
+    >>> graphc.allclose(fused(x), norm(conv(x)), atol=1e-5)
+    True
+    """
     fused, norm = _evaluated(conv, bn)
     fused.weight, fused.bias = fuse_conv_bn_weights(
         fused.weight, fused.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose)
@@ -46,7 +60,14 @@ def fuse_conv_bn_eval(conv: M, bn: Module, transpose: bool = False) -> M:
 
 def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
                            bn_w: Tensor | None, bn_b: Tensor | None) -> tuple[Parameter, Parameter]:
-    """Weight and bias of the linear layer that does what a linear layer and a batch normalisation do one after the other."""
+    """Weight and bias of the linear layer that does what a linear layer and a batch normalisation do one after the other.
+
+    >>> norm = nn.BatchNorm1d(4)
+    >>> weight, bias = nn.utils.fuse_linear_bn_weights(
+    ...     graphc.ones(4, 3), None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    >>> weight.shape, bias.shape
+    (graphc.Size([4, 3]), graphc.Size([4]))
+    """
     scale, bias = _scale_and_shift(linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
     weight = linear_w * reshape(scale, (-1, 1))
     return (Parameter(weight.to(linear_w.dtype).detach(), linear_w.requires_grad),
@@ -55,7 +76,14 @@ def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Ten
 
 
 def fuse_linear_bn_eval(linear: M, bn: Module) -> M:
-    """A copy of a linear layer that also does what the batch normalisation after it does; both in eval mode."""
+    """A copy of a linear layer that also does what the batch normalisation after it does; both in eval mode.
+
+    >>> linear, norm = nn.Linear(3, 4).eval(), nn.BatchNorm1d(4).eval()
+    >>> fused = nn.utils.fuse_linear_bn_eval(linear, norm)
+    >>> x = graphc.randn(5, 3)
+    >>> graphc.allclose(fused(x), norm(linear(x)), atol=1e-5)
+    True
+    """
     fused, norm = _evaluated(linear, bn)
     if fused.out_features != norm.num_features and norm.num_features != 1:
         raise GraphcError("To fuse, linear.out_features == bn.num_features or bn.num_features == 1",

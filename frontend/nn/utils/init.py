@@ -15,6 +15,9 @@ def skip_init(module_cls: Callable[..., Module], *args: Any, **kwargs: Any) -> A
     """The module `module_cls(*args, **kwargs)`, with parameters that mean nothing; no random numbers are used up.
 
     For modules whose parameters come from somewhere else, such as a file.
+
+    >>> nn.utils.skip_init(nn.Linear, 3, 5).weight.shape
+    graphc.Size([5, 3])
     """
     if not isinstance(module_cls, type) or not issubclass(module_cls, Module):
         raise ArgumentTypeError(f"Expected a Module; got {module_cls}")

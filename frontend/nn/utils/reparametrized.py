@@ -55,7 +55,12 @@ def _put_back(module: M, name: str, kind: str, parts: tuple[str, ...]) -> M:
 
 
 def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
-    """Split a weight into its size along `dim`, `<name>_g`, and its direction, `<name>_v`."""
+    """Split a weight into its size along `dim`, `<name>_g`, and its direction, `<name>_v`.
+
+    >>> layer = nn.utils.weight_norm(nn.Linear(3, 5))
+    >>> layer.weight_g.shape, layer.weight_v.shape
+    (graphc.Size([5, 1]), graphc.Size([5, 3]))
+    """
     warnings.warn("`nn.utils.weight_norm` is deprecated in favor of `nn.utils.parametrizations.weight_norm`.", FutureWarning,
                   stacklevel=2)
     rule = _WeightNorm(dim)
@@ -73,13 +78,23 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 
 
 def remove_weight_norm(module: M, name: str = "weight") -> M:
-    """Make the weight a parameter again."""
+    """Make the weight a parameter again.
+
+    >>> layer = nn.utils.remove_weight_norm(nn.utils.weight_norm(nn.Linear(3, 5)))
+    >>> sorted(name for name, _ in layer.named_parameters())
+    ['bias', 'weight']
+    """
     return _put_back(module, name, "weight_norm", ("_g", "_v"))
 
 
 def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
                   dim: int | None = None) -> M:
-    """Divide a weight, `<name>_orig`, by its largest singular value, which power iteration estimates in training."""
+    """Divide a weight, `<name>_orig`, by its largest singular value, which power iteration estimates in training.
+
+    >>> layer = nn.utils.spectral_norm(nn.Linear(3, 5))
+    >>> layer(graphc.zeros(2, 3)).shape, layer.weight_orig.shape
+    (graphc.Size([2, 5]), graphc.Size([5, 3]))
+    """
     check_iterations(n_power_iterations)
     axis = default_dim(module) if dim is None else dim
     weight = _take_out(module, name, "spectral_norm")
@@ -100,5 +115,10 @@ def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1, 
 
 
 def remove_spectral_norm(module: M, name: str = "weight") -> M:
-    """Make the weight, divided by its largest singular value, a parameter again."""
+    """Make the weight, divided by its largest singular value, a parameter again.
+
+    >>> layer = nn.utils.remove_spectral_norm(nn.utils.spectral_norm(nn.Linear(3, 5)))
+    >>> sorted(name for name, _ in layer.named_parameters())
+    ['bias', 'weight']
+    """
     return _put_back(module, name, "spectral_norm", ("_orig", "_u", "_v"))
