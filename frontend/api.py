@@ -112,7 +112,18 @@ for _name in _IN_PLACE.split():  # methods that are functions too: abs_(x) is x.
 
 
 def trace(function: Any, example_inputs: Any = None) -> Any:
-    """The graph of a function, traced on example inputs; or, given a matrix alone, the sum of its diagonal."""
+    """The graph of a function, traced on example inputs; or, given a matrix alone, the sum of its diagonal.
+
+    >>> print(graphc.trace(lambda x: x * 2, (graphc.ones(3),)))
+    graph @lambda(%x: float32[3]) -> float32[3] {
+      %0 = constant() {value = 2.0} : float32[]
+      %1 = broadcast_to(%0) {shape = [3]} : float32[3]
+      %2 = mul(%x, %1) : float32[3]
+      return %2
+    }
+    >>> graphc.trace(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor(5.)
+    """
     return matrices.trace(function) if isinstance(function, Tensor) else _trace(function, example_inputs)
 
 

@@ -149,13 +149,34 @@ def get_autocast_dtype(device_type: str) -> DType:
 
 
 def is_autocast_available(device_type: str) -> bool:
-    """Whether there can be an autocast for a kind of device."""
+    """Whether there can be an autocast for a kind of device.
+
+    >>> graphc.amp.is_autocast_available("cpu")
+    True
+    """
     return device_type in _DEFAULTS
 
 
 def custom_fwd(fwd: Callable[..., Any] | None = None, *, device_type: str, cast_inputs: DType | None = None) -> Any:
     """Decorate the `forward` of a custom autograd.Function: with `cast_inputs` it runs on inputs of that dtype, outside the
-    autocast; `backward` runs as `forward` did, if it is decorated by `custom_bwd`."""
+    autocast; `backward` runs as `forward` did, if it is decorated by `custom_bwd`.
+
+    >>> class Square(graphc.autograd.Function):
+    ...     @staticmethod
+    ...     @graphc.amp.custom_fwd(device_type="cpu", cast_inputs=graphc.float32)
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...
+    ...     @staticmethod
+    ...     @graphc.amp.custom_bwd(device_type="cpu")
+    ...     def backward(ctx, grad):
+    ...         x, = ctx.saved_tensors
+    ...         return 2 * x * grad
+    >>> with graphc.autocast("cpu"):
+    ...     Square.apply(graphc.ones(2, dtype=graphc.bfloat16)).dtype
+    graphc.float32
+    """
     if fwd is None:
         return functools.partial(custom_fwd, device_type=device_type, cast_inputs=cast_inputs)
     forward = fwd
@@ -176,7 +197,23 @@ def _as(value: Any, dtype: DType) -> Any:
 
 
 def custom_bwd(bwd: Callable[..., Any] | None = None, *, device_type: str) -> Any:
-    """Decorate the `backward` of a custom autograd.Function whose `forward` is decorated by `custom_fwd`."""
+    """Decorate the `backward` of a custom autograd.Function whose `forward` is decorated by `custom_fwd`; see there.
+
+    >>> class Double(graphc.autograd.Function):
+    ...     @staticmethod
+    ...     @graphc.amp.custom_fwd(device_type="cpu")
+    ...     def forward(ctx, x):
+    ...         return x * 2
+    ...
+    ...     @staticmethod
+    ...     @graphc.amp.custom_bwd(device_type="cpu")
+    ...     def backward(ctx, grad):
+    ...         return grad * 2
+    >>> x = graphc.ones(1, requires_grad=True)
+    >>> Double.apply(x).backward()
+    >>> x.grad
+    tensor([2.])
+    """
     if bwd is None:
         return functools.partial(custom_bwd, device_type=device_type)
     backward = bwd

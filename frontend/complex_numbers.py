@@ -195,17 +195,31 @@ def set_imag(self: Tensor, new: Tensor) -> None:
 
 
 def swapped_matrices(self: Tensor) -> Tensor:
-    """The last two dimensions exchanged: `x.mT`."""
+    """The last two dimensions exchanged: `x.mT`.
+
+    >>> graphc.zeros(5, 2, 3).mT.shape
+    graphc.Size([5, 3, 2])
+    """
     return transpose(_matrices(self, "mT"), -2, -1)
 
 
 def conjugated_matrices(self: Tensor) -> Tensor:
-    """The last two dimensions exchanged, and the conjugate: `x.mH`."""
+    """The last two dimensions exchanged, and the conjugate: `x.mH`.
+
+    >>> graphc.tensor([[[1 + 1j, 2 + 0j]]]).mH
+    tensor([[[1.-1.j],
+             [2.-0.j]]])
+    """
     return conj(transpose(_matrices(self, "mH"), -2, -1))
 
 
 def conjugated_matrix(self: Tensor) -> Tensor:
-    """Rows and columns exchanged, and the conjugate: `x.H`."""
+    """Rows and columns exchanged, and the conjugate: `x.H`.
+
+    >>> graphc.tensor([[1 + 1j, 2 + 0j]]).H
+    tensor([[1.-1.j],
+            [2.-0.j]])
+    """
     if self.dim() == 0:
         return conj(self)
     if self.dim() != 2:

@@ -128,13 +128,21 @@ def cpu(self: Tensor, memory_format: object = None) -> Tensor:
 
 
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: object = None) -> Tensor:
-    """The tensor on a GPU: an error where there is none."""
+    """The tensor on a GPU: an error where there is none.
+
+    >>> x = graphc.ones(2)
+    >>> x = x.cuda() if graphc.cuda.is_available() else x
+    """
     devices.check("cuda")
     return self
 
 
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor in memory that a GPU can read directly: an error where there is none."""
+    """The tensor in memory that a GPU can read directly: an error where there is none.
+
+    >>> x = graphc.ones(2)
+    >>> x = x.pin_memory() if graphc.cuda.is_available() else x
+    """
     raise GraphcError("Cannot access accelerator device when none is available.", hint="leave pin_memory away on the CPU")
 
 
@@ -143,7 +151,7 @@ def _converter(name: str, dtype: DType) -> Callable[..., Tensor]:
         return _converted(self, dtype, memory_format)
 
     convert.__name__ = convert.__qualname__ = name
-    convert.__doc__ = f"The tensor as {dtype.name}."
+    convert.__doc__ = f"The tensor as {dtype.name}.\n\n>>> graphc.tensor([1]).{name}().dtype\n{dtype!r}"
     return convert
 
 
@@ -165,7 +173,8 @@ class TypedTensor:
     def __init__(self, dtype: DType) -> None:
         self.dtype = dtype
         self.__name__ = _CLASSES[dtype.name]
-        self.__doc__ = f"Tensors of {dtype.name}: the old way to make them."
+        self.__doc__ = (f"Tensors of {dtype.name}: the old way to make them.\n\n"
+                        f">>> graphc.{self.__name__}([1]).dtype\n{dtype!r}")
 
     def __call__(self, *args: Any) -> Tensor:
         if len(args) == 1 and not isinstance(args[0], int):

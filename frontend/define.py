@@ -74,6 +74,12 @@ class Graph:
 
     `str(graph)` is its textual form, which `parse_ir` reads; graphs of the same text are equal. `graph.ir` is the graph of the
     compiler, with which passes and back ends work.
+
+    >>> with graphc.Graph() as graph:
+    ...     x = graphc.placeholder("x", (2,))
+    ...     y = x * 2
+    >>> graphc.Session(graph).run(y, {x: [1.0, 2.0]})
+    array([2., 4.], dtype=float32)
     """
 
     __hash__ = None  # type: ignore[assignment]  # graphs with the same nodes are equal, and a graph grows

@@ -372,6 +372,12 @@ class Program:
     """An exported function, called with tensors like the example's; results are nested as the function returned them.
 
     `graphc.save(program, path)` writes it to a file, and `graphc.load` reads it back. Nothing here is differentiable.
+
+    >>> program = graphc.export(nn.Linear(2, 1), (graphc.zeros(5, 2),))
+    >>> program.signature
+    'forward(input: float32[5, 2]) -> (output: float32[5, 1])'
+    >>> program(graphc.zeros(5, 2)).shape
+    graphc.Size([5, 1])
     """
 
     def __init__(self, program: runtime.Program) -> None:

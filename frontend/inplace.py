@@ -158,7 +158,7 @@ def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor
         return assign(self, new)
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"`{function.__name__}`, written into the tensor itself."
+    method.__doc__ = f"`{function.__name__}`, written into the tensor itself, which is returned."
     return method
 
 

@@ -21,7 +21,12 @@ from graphc.ir import Graph
 
 
 class TracedFunction:
-    """What `trace` makes: the function compiled, and its program, which can be saved."""
+    """What `trace` makes: the function compiled, and its program, which can be saved.
+
+    >>> traced = graphc.jit.trace(lambda x: x * 2, (graphc.ones(3),))
+    >>> traced(graphc.ones(3)), [node.op.name for node in traced.graph.nodes]
+    (tensor([2., 2., 2.]), ['constant', 'broadcast_to', 'mul'])
+    """
 
     def __init__(self, function: Callable[..., Any], example_inputs: tuple[Any, ...]) -> None:
         self._compiled: Callable[..., Any] = compile(function)
@@ -84,12 +89,23 @@ def trace(func: Callable[..., Any], example_inputs: Any = None, **options: Any) 
 
 
 def script(obj: Callable[..., Any], *_: Any, **__: Any) -> Any:
-    """The function or module compiled. It is recorded when it is called, and its Python is not translated."""
+    """The function or module compiled. It is recorded when it is called, and its Python is not translated.
+
+    >>> graphc.jit.script(lambda x: x * 2)(graphc.ones(2))
+    tensor([2., 2.])
+    """
     return compile(obj)
 
 
 def save(m: TracedFunction | Program, f: Any) -> None:
-    """Write what was traced to a `.gcz` file, which `jit.load` and `graphc.load` read, and `graphc.runtime` too."""
+    """Write what was traced to a `.gcz` file, which `jit.load` and `graphc.load` read, and `graphc.runtime` too.
+
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> graphc.jit.save(graphc.jit.trace(lambda x: x * 2, (graphc.ones(2),)), buffer)
+    >>> graphc.jit.load(io.BytesIO(buffer.getvalue()))(graphc.ones(2))
+    tensor([2., 2.])
+    """
     if not isinstance(m, (TracedFunction, Program)):
         raise ArgumentTypeError("jit.save() writes what jit.trace() has made", got=type(m).__name__,
                                 hint="graphc.save() writes state dicts")
@@ -97,23 +113,46 @@ def save(m: TracedFunction | Program, f: Any) -> None:
 
 
 def load(f: Any, map_location: Any = None) -> Any:
-    """Read a program back; it is called with tensors like the example's."""
+    """Read a program back; it is called with tensors like the example's.
+
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> graphc.jit.trace(lambda x: x * 2, (graphc.ones(2),)).save(buffer)
+    >>> graphc.jit.load(io.BytesIO(buffer.getvalue()))(graphc.ones(2))
+    tensor([2., 2.])
+    """
     del map_location  # there is one place where it can run
     return load_any(f)
 
 
 def is_tracing() -> bool:
-    """Whether this code is being recorded."""
+    """Whether this code is being recorded.
+
+    >>> graphc.jit.is_tracing()
+    False
+    """
     return active() is not None
 
 
 def is_scripting() -> bool:
-    """False: Python is not translated here, it is run and recorded."""
+    """False: Python is not translated here, it is run and recorded.
+
+    >>> graphc.jit.is_scripting()
+    False
+    """
     return False
 
 
 def export(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The method as it is: what is called is recorded, whatever it is called. `graphc.export` makes programs."""
+    """The method as it is: what is called is recorded, whatever it is called. `graphc.export` makes programs.
+
+    >>> class Net(nn.Module):
+    ...     @graphc.jit.export
+    ...     def doubled(self, x):
+    ...         return x * 2
+    >>> Net().doubled(graphc.ones(2))
+    tensor([2., 2.])
+    """
     return fn
 
 
@@ -121,12 +160,23 @@ unused = export
 
 
 def ignore(drop: Any = False) -> Any:
-    """A decorator, with or without parentheses, that leaves a function as it is: there is nothing to be left out."""
+    """A decorator, with or without parentheses, that leaves a function as it is: there is nothing to be left out.
+
+    >>> @graphc.jit.ignore
+    ... def double(x):
+    ...     return x * 2
+    >>> double(3)
+    6
+    """
     return drop if callable(drop) else export
 
 
 def annotate(the_type: Any, the_value: Any) -> Any:
-    """The value as it is: Python's types are not looked at."""
+    """The value as it is: Python's types are not looked at.
+
+    >>> graphc.jit.annotate(list[int], [])
+    []
+    """
     del the_type
     return the_value
 

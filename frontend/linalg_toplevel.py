@@ -87,18 +87,34 @@ def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bo
 
 
 def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]:
-    """L and U in one matrix, as `linalg.lu_factor` returns them, the pivots, and with `get_infos` LAPACK's error codes."""
+    """L and U in one matrix, as `linalg.lu_factor` returns them, the pivots, and with `get_infos` LAPACK's error codes.
+
+    >>> LU, pivots = graphc.lu(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
+    >>> pivots
+    tensor([2, 2], dtype=graphc.int32)
+    """
     factors, pivots, info = linalg_factors.lu_factor_ex(A, pivot=pivot, check_errors=not get_infos)
     return (factors, pivots, info) if get_infos else (factors, pivots)
 
 
 def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
-    """X with A X = input, of what `lu` has made of A."""
+    """X with A X = input, of what `lu` has made of A.
+
+    >>> LU, pivots = graphc.lu(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    >>> graphc.lu_solve(graphc.tensor([[2.0], [2.0]]), LU, pivots)
+    tensor([[1.0000],
+            [0.5000]])
+    """
     return linalg_solvers.lu_solve(LU_data, LU_pivots, input)
 
 
 def qr(input: Tensor, some: bool = True) -> Any:
-    """`linalg.qr`; with some=False in the mode "complete"."""
+    """`linalg.qr`; with some=False in the mode "complete".
+
+    >>> Q, R = graphc.qr(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    >>> graphc.allclose(Q @ R, graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    True
+    """
     return return_types.qr(*linalg_factors.qr(input, "reduced" if some else "complete"))
 
 
@@ -117,12 +133,22 @@ def ormqr(input: Tensor, input2: Tensor, input3: Tensor, left: bool = True, tran
     """The product of the reflections of `linalg.householder_product(input, input2)`, all m columns of it, with a matrix.
 
     Q @ input3, input3 @ Q if not `left`, and with Q^H in Q's place if `transpose`.
+
+    >>> a, tau = graphc.geqrf(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
+    >>> Q = graphc.ormqr(a, tau, graphc.eye(2))
+    >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
+    True
     """
     return linalg_factors.ormqr(input, input2, input3, left, transpose)
 
 
 def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
-    """`linalg.svd` with V in place of V^H: input = U diag(S) V^H. With compute_uv=False U and V are zeros."""
+    """`linalg.svd` with V in place of V^H: input = U diag(S) V^H. With compute_uv=False U and V are zeros.
+
+    >>> U, S, V = graphc.svd(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
+    >>> S
+    tensor([3., 2.])
+    """
     if not compute_uv:
         rows, columns = need_matrices(input, "linalg.svd")._data.shape[-2:]
         batch = tuple(input._data.shape[:-2])
@@ -133,7 +159,12 @@ def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
 
 
 def slogdet(input: Tensor) -> Any:
-    """`linalg.slogdet`."""
+    """`linalg.slogdet`.
+
+    >>> sign, logarithm = graphc.slogdet(graphc.tensor([[0.0, 2.0], [2.0, 0.0]]))
+    >>> sign, logarithm
+    (tensor(-1.), tensor(1.3863))
+    """
     return return_types.slogdet(*linalg_products.slogdet(input))
 
 

@@ -96,7 +96,13 @@ def _backward(
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Add the gradients of this tensor to `.grad` of the leaves that it was computed from; see autograd.backward."""
+    """Add the gradients of this tensor to `.grad` of the leaves that it was computed from; see autograd.backward.
+
+    >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    """
     backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
 
@@ -149,7 +155,12 @@ def _attach() -> None:
 
 
 def _reversed(self: Tensor) -> Tensor:
-    """All dimensions in reversed order."""
+    """All dimensions in reversed order: of a matrix the transpose.
+
+    >>> graphc.tensor([[1, 2], [3, 4]]).T
+    tensor([[1, 3],
+            [2, 4]])
+    """
     return movement.permute(self, tuple(reversed(range(self.ndim))))
 
 

@@ -28,6 +28,13 @@ class ImportedModel(Module):
     Floating-point weights are parameters under their names in the model, with underscores for dots; running means and variances
     are buffers. Called with arrays, it gives arrays, and nothing is differentiated. One result is given as it is, several as a
     tuple.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = graphc.onnx.export(nn.Linear(2, 1), (graphc.zeros(5, 2),), f"{folder}/model.onnx")
+    ...     model = graphc.onnx.load(f"{folder}/model.onnx")
+    >>> model(graphc.zeros(5, 2)).shape, [name for name, _ in model.named_parameters()]
+    (graphc.Size([5, 1]), ['weight', 'bias'])
     """
 
     def __init__(self, model: OnnxModel) -> None:

@@ -53,6 +53,12 @@ class Tensor(Tracked, Values):
 
     Make one with `graphc.tensor(data)`; called directly, `Tensor(2, 3)` is an uninitialised float32 tensor of that shape
     and `Tensor([1, 2])` a float32 tensor of those numbers, as in PyTorch.
+
+    >>> x = graphc.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([[2., 4.],
+            [6., 8.]])
     """
 
     __slots__ = ("__dict__", "__weakref__", "_data", "_meta", "_node")
@@ -100,7 +106,12 @@ class Tensor(Tracked, Values):
     @property
     def shape(self) -> Size:
         """The sizes of the dimensions. Of a value of a graph, seen from outside `with graph:`, those that are only known when
-        something is fed are None."""
+        something is fed are None.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.shape, x.shape[1]
+        (graphc.Size([2, 3]), 3)
+        """
         data = self._data
         if type(data) is np.ndarray or active() is not None:
             return _new_tuple(Size, data.shape)
@@ -108,20 +119,37 @@ class Tensor(Tracked, Values):
 
     @property
     def dtype(self) -> DType:
-        """The type of the elements."""
+        """The type of the elements.
+
+        >>> graphc.tensor([1.0]).dtype, graphc.tensor([1]).dtype
+        (graphc.float32, graphc.int64)
+        """
         return as_dtype(self._data.dtype)
 
     @property
     def ndim(self) -> int:
-        """How many dimensions."""
+        """How many dimensions.
+
+        >>> graphc.zeros(2, 3).ndim
+        2
+        """
         return len(self._data.shape)
 
     def dim(self) -> int:
-        """How many dimensions."""
+        """How many dimensions.
+
+        >>> graphc.zeros(2, 3).dim()
+        2
+        """
         return len(self._data.shape)
 
     def size(self, dim: int | None = None) -> Any:
-        """The shape, or the size of one dimension."""
+        """The shape, or the size of one dimension.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.size(), x.size(-1)
+        (graphc.Size([2, 3]), 3)
+        """
         shape = self.shape
         if dim is None:
             return shape
@@ -131,102 +159,207 @@ class Tensor(Tracked, Values):
         return shape[axis]
 
     def numel(self) -> int:
-        """How many elements."""
+        """How many elements.
+
+        >>> graphc.zeros(2, 3).numel()
+        6
+        """
         return math.prod(self._data.shape)
 
     def element_size(self) -> int:
-        """Bytes an element."""
+        """Bytes an element.
+
+        >>> graphc.zeros(2, dtype=graphc.float64).element_size()
+        8
+        """
         return self.dtype.itemsize
 
     def is_floating_point(self) -> bool:
-        """Whether the elements are floating-point numbers."""
+        """Whether the elements are floating-point numbers.
+
+        >>> graphc.zeros(2).is_floating_point(), graphc.arange(2).is_floating_point()
+        (True, False)
+        """
         return self.dtype.is_floating_point
 
     def is_complex(self) -> bool:
-        """Whether the elements are complex numbers."""
+        """Whether the elements are complex numbers.
+
+        >>> graphc.tensor([1j]).is_complex()
+        True
+        """
         return self.dtype.is_complex
 
     def is_signed(self) -> bool:
-        """Whether the elements can be negative."""
+        """Whether the elements can be negative.
+
+        >>> graphc.tensor([1], dtype=graphc.uint8).is_signed()
+        False
+        """
         return self.dtype.is_signed
 
     def is_conj(self) -> bool:
-        """Whether the conjugate is still to be taken: never, it is taken at once."""
+        """Whether the conjugate is still to be taken: never, it is taken at once.
+
+        >>> graphc.tensor([1j]).conj().is_conj()
+        False
+        """
         return False
 
     def is_neg(self) -> bool:
-        """Whether the sign is still to be turned: never, it is turned at once."""
+        """Whether the sign is still to be turned: never, it is turned at once.
+
+        >>> (-graphc.tensor([1.0])).is_neg()
+        False
+        """
         return False
 
     @property
     def itemsize(self) -> int:
+        """Bytes an element.
+
+        >>> graphc.zeros(2).itemsize
+        4
+        """
         return self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements together.
+
+        >>> graphc.zeros(2, 3).nbytes
+        24
+        """
         return self.numel() * self.dtype.itemsize
 
     @property
     def device(self) -> device:
-        """Where the tensor lives; of a value of a graph, where it is computed."""
+        """Where the tensor lives; of a value of a graph, where it is computed.
+
+        >>> graphc.zeros(2).device
+        device(type='cpu')
+        """
         placed = getattr(self._data, "type", None)
         return CPU if placed is None else device(placed.device)
 
     @property
     def name(self) -> str | None:
-        """The name of a value of a graph that is written by hand; None for other tensors, as in PyTorch."""
+        """The name of a value of a graph that is written by hand; None for other tensors, as in PyTorch.
+
+        >>> with graphc.Graph():
+        ...     x = graphc.placeholder("x", (2,))
+        >>> x.name
+        'x'
+        """
         definition = getattr(getattr(self._data, "builder", None), "definition", None)
         return None if definition is None else definition.name_of(self)
 
     @property
     def is_cuda(self) -> bool:
+        """Whether the tensor lives on a GPU.
+
+        >>> graphc.zeros(2).is_cuda
+        False
+        """
         return False
 
     @property
     def is_cpu(self) -> bool:
+        """Whether the tensor lives in CPU memory.
+
+        >>> graphc.zeros(2).is_cpu
+        True
+        """
         return True
 
     @property
     def layout(self) -> layout:
+        """The kind of storage: strides over dense memory.
+
+        >>> graphc.zeros(2).layout
+        graphc.strided
+        """
         return strided
 
     @property
     def is_sparse(self) -> bool:
+        """Whether elements that are zero are left out of memory: never. PyTorch has such tensors.
+
+        >>> graphc.zeros(2).is_sparse
+        False
+        """
         return False
 
     @property
     def is_mkldnn(self) -> bool:
+        """Whether the memory is laid out by oneDNN: never. PyTorch has such tensors.
+
+        >>> graphc.zeros(2).is_mkldnn
+        False
+        """
         return False
 
     @property
     def is_quantized(self) -> bool:
+        """Whether elements are integers that stand for other numbers: never. PyTorch has such tensors.
+
+        >>> graphc.zeros(2).is_quantized
+        False
+        """
         return False
 
     @property
     def is_meta(self) -> bool:
+        """Whether there are no numbers: never. PyTorch has such tensors.
+
+        >>> graphc.zeros(2).is_meta
+        False
+        """
         return False
 
     def get_device(self) -> int:
-        """The number of the GPU that the tensor lives on; -1 for the CPU."""
+        """The number of the GPU that the tensor lives on; -1 for the CPU.
+
+        >>> graphc.zeros(2).get_device()
+        -1
+        """
         return -1
 
     def is_pinned(self, device: Any = None) -> bool:
-        """Whether the memory is page-locked for a GPU."""
+        """Whether the memory is page-locked for a GPU.
+
+        >>> graphc.zeros(2).is_pinned()
+        False
+        """
         return False
 
     def is_same_size(self, other: Tensor) -> bool:
-        """Whether another tensor has the same shape."""
+        """Whether another tensor has the same shape.
+
+        >>> graphc.zeros(2).is_same_size(graphc.ones(2))
+        True
+        """
         return self._data.shape == other._data.shape
 
     def is_set_to(self, tensor: Tensor) -> bool:
-        """Whether another tensor is the same piece of the same memory, in the same shape."""
+        """Whether another tensor is the same piece of the same memory, in the same shape.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.is_set_to(x.detach()), x.is_set_to(x.clone())
+        (True, False)
+        """
         own, other = self._array("is_set_to()"), tensor._array("is_set_to()")
         return own.ctypes.data == other.ctypes.data and own.shape == other.shape and own.strides == other.strides
 
     # Memory
 
     def stride(self, dim: int | None = None) -> Any:
-        """By how many elements the position in memory grows along each dimension, or along one."""
+        """By how many elements the position in memory grows along each dimension, or along one.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.stride(), x.t().stride(), x.stride(0)
+        ((3, 1), (1, 3), 3)
+        """
         if isinstance(self._data, np.ndarray):
             strides = tuple(s // self._data.itemsize for s in self._data.strides)
         else:
@@ -235,7 +368,12 @@ class Tensor(Tracked, Values):
         return strides if dim is None else strides[normalize_axis(dim, len(strides))]
 
     def is_contiguous(self, memory_format: object = None) -> bool:
-        """Whether the elements lie in memory in row-major order without gaps, or so in another memory format."""
+        """Whether the elements lie in memory in row-major order without gaps, or so in another memory format.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.is_contiguous(), x.t().is_contiguous()
+        (True, False)
+        """
         data = self._data
         if memory_format is None or memory_format is contiguous_format:
             return not isinstance(data, np.ndarray) or data.flags.c_contiguous
@@ -243,29 +381,54 @@ class Tensor(Tracked, Values):
         return order is not None and isinstance(data, np.ndarray) and data.transpose(order).flags.c_contiguous
 
     def dim_order(self) -> tuple[int, ...]:
-        """The dimensions in the order of memory, the one with the longest steps first."""
+        """The dimensions in the order of memory, the one with the longest steps first.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.dim_order(), x.t().dim_order()
+        ((0, 1), (1, 0))
+        """
         strides = self.stride()
         return tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
 
     def data_ptr(self) -> int:
-        """The address of the first element."""
+        """The address of the first element.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x[1].data_ptr() - x.data_ptr()
+        12
+        """
         array = self._array("data_ptr()")
         self._version_counter().expose()
         return array.ctypes.data
 
     def storage_offset(self) -> int:
-        """How many elements lie between the start of the memory and the first element."""
+        """How many elements lie between the start of the memory and the first element.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x[1].storage_offset()
+        3
+        """
         array = self._array("storage_offset()")
         base = self._base
         start = array if base is None else base._array("storage_offset()")
         return (array.ctypes.data - start.ctypes.data) // array.itemsize
 
     def untyped_storage(self) -> Storage:
-        """The memory that the tensor lies in."""
+        """The memory that the tensor lies in.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x[1].untyped_storage().nbytes()
+        24
+        """
         return Storage(self)
 
     def storage(self) -> Storage:
-        """The memory that the tensor lies in."""
+        """The memory that the tensor lies in.
+
+        >>> x = graphc.zeros(2, 3)
+        >>> x.storage().data_ptr() == x.data_ptr()
+        True
+        """
         return Storage(self)
 
     # Sharing memory
@@ -291,12 +454,24 @@ class Tensor(Tracked, Values):
         return tensor
 
     def detach(self) -> Tensor:
-        """The same memory, outside the graph: no gradient flows through the result."""
+        """The same memory, outside the graph: no gradient flows through the result.
+
+        >>> x = graphc.ones(2, requires_grad=True)
+        >>> x.detach().requires_grad
+        False
+        """
         return self._alias(share_version=True)
 
     @property
     def data(self) -> Tensor:
-        """The same memory, outside the graph, whose changes autograd does not notice. Prefer `detach()`."""
+        """The same memory, outside the graph, whose changes autograd does not notice. Prefer `detach()`.
+
+        >>> x = graphc.ones(2, requires_grad=True)
+        >>> x.data.mul_(3)
+        tensor([3., 3.])
+        >>> x
+        tensor([3., 3.], requires_grad=True)
+        """
         return self._alias(share_version=False)
 
     @data.setter
@@ -331,7 +506,13 @@ class Tensor(Tracked, Values):
         return self._base is not None
 
     def is_inference(self) -> bool:
-        """Whether the tensor was made under inference_mode."""
+        """Whether the tensor was made under inference_mode.
+
+        >>> with graphc.inference_mode():
+        ...     x = graphc.ones(2)
+        >>> x.is_inference()
+        True
+        """
         return self._meta is not None and self._meta.inference
 
     # Copies, and what NumPy's functions make of tensors

@@ -37,7 +37,12 @@ class Tracked:
 
     @property
     def grad_fn(self) -> Node | None:
-        """The node of the graph that made this tensor; None for leaves."""
+        """The node of the graph that made this tensor; None for leaves.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> x.grad_fn, (x * 2).grad_fn.name()
+        (None, 'MulBackward0')
+        """
         meta = self._meta
         if meta is not None and meta.view is not None and meta.view.stale:
             # the memory was changed through another view: this one has a new history, read off the base's
@@ -49,7 +54,12 @@ class Tracked:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether gradients are computed for this tensor."""
+        """Whether gradients are computed for this tensor.
+
+        >>> x = graphc.ones(2, requires_grad=True)
+        >>> x.requires_grad, (x * 2).requires_grad, graphc.ones(2).requires_grad
+        (True, True, False)
+        """
         return (self._meta is not None and self._meta.requires_grad) or self.grad_fn is not None
 
     @requires_grad.setter
@@ -70,7 +80,11 @@ class Tracked:
         meta.requires_grad = bool(wanted)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set `requires_grad`; returns the tensor itself."""
+        """Set `requires_grad`; returns the tensor itself.
+
+        >>> graphc.ones(2).requires_grad_().requires_grad
+        True
+        """
         if not isinstance(requires_grad, bool):
             raise ArgumentTypeError("requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
                                     f"{type(requires_grad).__name__}")
@@ -79,16 +93,35 @@ class Tracked:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether no recorded operation made this tensor."""
+        """Whether no recorded operation made this tensor.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> x.is_leaf, (x * 2).is_leaf
+        (True, False)
+        """
         return self.grad_fn is None
 
     @property
     def output_nr(self) -> int:
+        """Which of the results of its node this tensor is.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> x.split(1)[1].output_nr
+        1
+        """
         return 0 if self._meta is None else self._meta.index
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that backward() has added up here; only leaves, and tensors after `retain_grad()`, have one."""
+        """The gradient that backward() has added up here; only leaves, and tensors after `retain_grad()`, have one.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> x.grad is None
+        True
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        tensor([2., 4.])
+        """
         found = self._get_grad()
         if found is None and self._node is not None and not self.retains_grad:
             warnings.warn(
@@ -129,11 +162,26 @@ class Tracked:
 
     @property
     def retains_grad(self) -> bool:
-        """Whether `retain_grad()` was called on this result."""
+        """Whether `retain_grad()` was called on this result.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 2
+        >>> y.retain_grad()
+        >>> y.retains_grad
+        True
+        """
         return self._node is not None and self._node.retains(self.output_nr, self)  # type: ignore[arg-type]
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this result in `.grad` when backward() comes by."""
+        """Keep the gradient of this result in `.grad` when backward() comes by.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 2
+        >>> y.retain_grad()
+        >>> y.sum().backward()
+        >>> y.grad
+        tensor([1., 1.])
+        """
         if not self.requires_grad:
             raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
         node = self.grad_fn
@@ -141,7 +189,15 @@ class Tracked:
             node.retain(self.output_nr, self)  # type: ignore[arg-type]
 
     def register_hook(self, hook: Any) -> RemovableHandle:
-        """Call `hook(grad)` when the gradient of this tensor is there; what it returns takes the gradient's place."""
+        """Call `hook(grad)` when the gradient of this tensor is there; what it returns takes the gradient's place.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> handle = x.register_hook(lambda grad: grad * 10)
+        >>> x.sum().backward()
+        >>> x.grad
+        tensor([10., 10.])
+        >>> handle.remove()
+        """
         if not self.requires_grad:
             raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
         node = self.grad_fn
@@ -153,7 +209,13 @@ class Tracked:
         return meta.hooks.add(hook)
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> RemovableHandle:
-        """Call `hook(tensor)` after backward() has added to this leaf's `.grad`."""
+        """Call `hook(tensor)` after backward() has added to this leaf's `.grad`.
+
+        >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
+        >>> handle = x.register_post_accumulate_grad_hook(lambda leaf: print(leaf.grad))
+        >>> x.sum().backward()
+        tensor([1., 1.])
+        """
         if not self.requires_grad or not self.is_leaf:
             raise AutogradError("post accumulate grad hooks cannot be registered on non-leaf tensors"
                                 if self.requires_grad else

@@ -47,7 +47,11 @@ class Values:
         return data if type(data) is np.ndarray and data.size and active() is None else None
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`."""
+        """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`.
+
+        >>> graphc.tensor([1.0, 2.0]).numpy()
+        array([1., 2.], dtype=float32)
+        """
         if self.requires_grad and not force:
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         array = self._array("numpy()")
@@ -73,11 +77,19 @@ class Values:
         return convert(array, complex64) if array.dtype == complex32.numpy else array
 
     def tolist(self) -> Any:
-        """Python numbers in nested lists."""
+        """Python numbers in nested lists.
+
+        >>> graphc.tensor([[1, 2], [3, 4]]).tolist()
+        [[1, 2], [3, 4]]
+        """
         return self._known_to_python("tolist()").tolist()
 
     def item(self) -> Any:
-        """The one element as a Python number."""
+        """The one element as a Python number. An error on tensors of several elements.
+
+        >>> graphc.tensor([1.5]).item()
+        1.5
+        """
         if self.numel() != 1:
             raise GraphcError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar",
                               expected="one element", got=f"shape {list(self.shape)}")

@@ -29,6 +29,8 @@ from graphc.state import State
 from graphc.types import Scalar, TensorType, dtype_of, scalar_array, scalar_dtype
 from graphc.verify import verify
 
+__all__ = ["MAIN", "Function", "Limits", "Program", "State", "load"]
+
 MAIN = "forward"
 """The entry that runs where none is named."""
 
@@ -40,7 +42,17 @@ def load(
     check_weights: bool = True,
     limits: Limits | None = None,
 ) -> Program:
-    """Load a `.gcz` file; see `graphc.package.read_package` for its errors and its options."""
+    """Load a `.gcz` file; see `graphc.package.read_package` for its errors and its options.
+
+    >>> import io
+    >>> import numpy as np
+    >>> buffer = io.BytesIO()
+    >>> graphc.save(graphc.export(lambda x: x * 2, (graphc.ones(2),)), buffer)
+    >>> from graphc import runtime
+    >>> program = runtime.load(io.BytesIO(buffer.getvalue()))
+    >>> program(np.ones(2, dtype=np.float32))
+    array([2., 2.], dtype=float32)
+    """
     package = read_package(path, check_weights=check_weights, limits=limits)
     name = os.path.basename(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else "<stream>"
     return Program(package.entries, package.weights, package.metadata, name=name, backend=backend)
@@ -50,6 +62,10 @@ class Function:
     """One entry of a program, with its weights: a callable over NumPy arrays.
 
     A call is `build(compute(arguments(args, kwargs)))`; whoever has other tensors than arrays converts in between.
+
+    >>> program = graphc.export(lambda x: x * 2, (graphc.ones(2),)).program
+    >>> program.function("forward").inputs
+    {'x': float32[2]}
     """
 
     def __init__(
@@ -193,7 +209,13 @@ class Function:
 
 
 class Program:
-    """Graphs with their weights, ready to run. Calling it runs the entry "forward", or the only one there is."""
+    """Graphs with their weights, ready to run. Calling it runs the entry "forward", or the only one there is.
+
+    >>> from graphc import runtime
+    >>> program = graphc.export(lambda x: x * 2, (graphc.ones(2),)).program
+    >>> isinstance(program, runtime.Program), program.signature
+    (True, 'forward(x: float32[2]) -> (output: float32[2])')
+    """
 
     def __init__(
         self,

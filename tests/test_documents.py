@@ -31,6 +31,7 @@ def module_names() -> list[str]:
     return sorted({name for name in names if not name.endswith(".__main__")})
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection:UserWarning", "ignore:.*deprecated:FutureWarning")
 @pytest.mark.parametrize("name", module_names())
 def test_docstring_examples(name: str) -> None:
     """Also imports every module, so that none is left that cannot be imported."""

@@ -121,7 +121,11 @@ def grad(
 
 
 def Variable(data: Tensor, requires_grad: bool = False) -> Tensor:
-    """The old wrapper around tensors: today it is the tensor."""
+    """The old wrapper around tensors: today it is the tensor.
+
+    >>> graphc.autograd.Variable(graphc.ones(2), requires_grad=True)
+    tensor([1., 1.], requires_grad=True)
+    """
     return data.detach().requires_grad_(requires_grad) if requires_grad else data.detach()
 
 

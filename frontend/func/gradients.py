@@ -44,7 +44,12 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
 
 
 def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """As `grad`, but the new function returns a pair: the gradients, and what `func` returned."""
+    """As `grad`, but the new function returns a pair: the gradients, and what `func` returned.
+
+    >>> slope, value = graphc.func.grad_and_value(lambda x: x**3)(graphc.tensor(2.0))
+    >>> slope, value
+    (tensor(12.), tensor(8.))
+    """
 
     @functools.wraps(func, assigned=assigned(func), updated=())
     def gradient_and_value(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +71,12 @@ def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
 
 
 def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """As `grad`, but the new function returns a pair: what `func` returned, and the gradients."""
+    """As `grad`, but the new function returns a pair: what `func` returned, and the gradients.
+
+    >>> value, slope = graphc.func.value_and_grad(lambda x: x**3)(graphc.tensor(2.0))
+    >>> value, slope
+    (tensor(8.), tensor(12.))
+    """
     both = grad_and_value(func, argnums, has_aux)
 
     @functools.wraps(func, assigned=assigned(func), updated=())
@@ -80,6 +90,10 @@ def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
 def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """The value of `func` at `primals`, and its vector-Jacobian product there: a function from cotangents of the output,
     nested as it is, to a tuple of cotangents, one for each of the primals. With `has_aux` also the second result of `func`.
+
+    >>> value, pullback = graphc.func.vjp(graphc.square, graphc.tensor([1.0, 2.0]))
+    >>> pullback(graphc.tensor([1.0, 10.0]))
+    (tensor([ 2., 40.]),)
     """
     output, pull, aux = pullback(func, primals, tuple(range(len(primals))), has_aux)
     return (output, pull, aux) if has_aux else (output, pull)
@@ -90,6 +104,9 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 
     strict
         An output that does not depend on the primals is an error, instead of a derivative of zero.
+
+    >>> graphc.func.jvp(graphc.square, (graphc.tensor([1.0, 2.0]),), (graphc.tensor([1.0, 10.0]),))
+    (tensor([1., 4.]), tensor([ 2., 40.]))
     """
     call = "jvp(f, primals, tangents)"
     if not isinstance(primals, tuple):
@@ -108,7 +125,12 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of `func` at `primals`, and its derivative there: a function from tangents, one for each of the primals, to
-    the tangent of the output. `func` runs once, however often the derivative is taken."""
+    the tangent of the output. `func` runs once, however often the derivative is taken.
+
+    >>> value, derivative = graphc.func.linearize(graphc.square, graphc.tensor([1.0, 2.0]))
+    >>> derivative(graphc.tensor([1.0, 10.0]))
+    tensor([ 2., 40.])
+    """
     output, push, _ = pushforward(func, primals, tuple(range(len(primals))), False, "linearize(f, *primals)")
     leaves, structure = flatten(primals)
 

@@ -62,6 +62,10 @@ def jacfwd(
 
     The result is nested as that of `jacrev`. `func` runs once, so that `randomness` is of no importance: it is there for
     code that names it.
+
+    >>> graphc.func.jacfwd(graphc.square)(graphc.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
     """
 
     @functools.wraps(func, assigned=assigned(func), updated=())
@@ -87,6 +91,10 @@ def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any
     """A function that computes the second derivatives of `func`: the Jacobian, forwards, of the Jacobian, backwards.
 
     For a result of shape [*m] and an argument of shape [*n] it has the shape [*m, *n, *n].
+
+    >>> graphc.func.hessian(lambda x: (x**3).sum())(graphc.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
     """
     return jacfwd(jacrev(func, argnums), argnums)
 

@@ -35,11 +35,11 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     The classes below `cutoffs[0]` have scores of their own. The others are clusters between the cutoffs: each has one
     score in the head, and a projection to fewer features, by another factor of `div_value`, to tell its classes apart.
 
-    >>> head = nn.AdaptiveLogSoftmaxWithLoss(8, 100, cutoffs=[10, 50])
-    >>> out = head(graphc.randn(4, 8), graphc.tensor([1, 20, 60, 99]))
+    >>> head = nn.AdaptiveLogSoftmaxWithLoss(64, 100, cutoffs=[10, 50])
+    >>> out = head(graphc.randn(4, 64), graphc.tensor([1, 20, 60, 99]))
     >>> out.output.shape, out.loss.shape
     (graphc.Size([4]), graphc.Size([]))
-    >>> head.log_prob(graphc.randn(4, 8)).shape
+    >>> head.log_prob(graphc.randn(4, 64)).shape
     graphc.Size([4, 100])
     """
 

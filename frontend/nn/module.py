@@ -30,6 +30,17 @@ class Module(ModuleHooks, ModuleState):
     """A layer or a model. Subclasses call `super().__init__()`, assign their parts to attributes, and define `forward`.
 
     Parameters, buffers and modules among the attributes are found by `parameters()`, `state_dict()`, `to()` and so on.
+
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.hidden, self.out = nn.Linear(2, 8), nn.Linear(8, 1)
+    ...
+    ...     def forward(self, x):
+    ...         return self.out(self.hidden(x).relu())
+    >>> net = Net()
+    >>> net(graphc.zeros(5, 2)).shape, len(list(net.parameters()))
+    (graphc.Size([5, 1]), 4)
     """
 
     training: bool

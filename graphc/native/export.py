@@ -31,7 +31,15 @@ _SUFFIXES = {"windows": ".dll", "darwin": ".dylib", "macosx": ".dylib"}
 
 @dataclass(frozen=True)
 class NativeFiles:
-    """What has been written."""
+    """What `native.export` has written.
+
+    >>> import tempfile
+    >>> from graphc import native
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = native.export(graphc.export(lambda x: x * 2, (graphc.ones(2),)), folder)
+    >>> files.header.name, len(files.examples)
+    ('program.h', 1)
+    """
 
     object_file: Path
     header: Path

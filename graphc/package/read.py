@@ -36,7 +36,12 @@ _MARKS_PER_NODE = 12  # commas and brackets; a convolution has eighteen, most no
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a file is read before it is refused."""
+    """How much of a file is read before it is refused.
+
+    >>> from graphc import runtime
+    >>> runtime.Limits(nodes=10).nodes
+    10
+    """
 
     members: int = 1024
     manifest_bytes: int = 1 << 24

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what a model may ask for."""
+    """Bounds on what a model may ask for.
+
+    >>> graphc.onnx.Limits(nodes=10).nodes
+    10
+    """
 
     nodes: int = 100_000
     """Nodes of a graph, and of the graphs and functions inside of it."""
