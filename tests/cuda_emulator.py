@@ -68,12 +68,12 @@ class EmulatedDriver:
         for symbol in functions:
             self._functions[symbol] = getattr(loaded, f"launch_{symbol}")
 
-    def launch(self, module: Any, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
+    def launch(self, module: Any, symbol: str, blocks: int, threads: int, arguments: Sequence[int]) -> None:
         """Run a kernel to its end."""
         del module
         self.launches += 1
         with self._lock:
-            table = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
+            table = (ctypes.c_void_p * max(1, len(arguments)))(*arguments)
             stuck = self._functions[symbol](table, ctypes.c_uint(blocks), ctypes.c_uint(threads), int(self.downwards))
         assert not stuck, f"{symbol}: threads wait for others that never come"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from cuda_emulator import COMPILER, EmulatedDriver
+from cuda_emulator import EmulatedDriver
+from cuda_runs import check, driver, emulator, needs_compiler, needs_nvrtc, run
 from op_cases import CASES, DIFFERENTIABLE, Case, assert_agree
 
 import graphc
@@ -25,8 +25,7 @@ from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.kernel import Loop
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
-needs_nvrtc = pytest.mark.skipif(not nvrtc.is_available(), reason="NVRTC is not installed: pip install 'graphc[cuda]'")
+__all__ = ["driver"]
 _TOGETHER = 100
 """Functions that are compiled at a time."""
 
@@ -45,7 +44,8 @@ def backward(name: str) -> Graph:
 def all_functions() -> dict[str, str]:
     """The functions of all ops and derivatives."""
     graphs = [*map(forward, CASES), *map(backward, DIFFERENTIABLE)]
-    return {symbol: text for graph in graphs for symbol, text in rendered(graph).functions.items()}
+    made = [rendered(graph) for graph in graphs]
+    return {symbol: text for each in made for symbol, text in (*each.functions.items(), *each.unaligned.items())}
 
 
 def batches() -> Iterator[dict[str, str]]:
@@ -54,46 +54,11 @@ def batches() -> Iterator[dict[str, str]]:
         yield dict(items[first : first + _TOGETHER])
 
 
-@functools.cache
-def emulator() -> EmulatedDriver:
-    return EmulatedDriver()
-
-
-@pytest.fixture
-def driver() -> EmulatedDriver:
-    return emulator()
-
-
 @pytest.fixture(scope="module")
 def with_all_ops() -> EmulatedDriver:
     for functions in batches():
         emulator().load(functions)
     return emulator()
-
-
-def run(driver: EmulatedDriver, graph: Graph, arrays: Sequence[np.ndarray], layout: Layout | None = None) -> list[np.ndarray]:
-    """The results of a graph's kernels, which must not depend on the order in which threads take turns."""
-    executable = CUDABackend(driver).compile(graph, layout or Layout.plain(graph))
-    results = []
-    for driver.downwards in (False, True):
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in executable.outputs]
-        executable.run([np.require(a, requirements="C") for a in arrays], outputs)
-        results.append(outputs)
-    for up, down in zip(*results, strict=True):
-        assert up.tobytes() == down.tobytes(), "a barrier is missing"
-    return results[0]
-
-
-def check(driver: EmulatedDriver, function: Callable[..., Any], *tensors: graphc.Tensor) -> None:
-    """The kernels of a function agree with the definitions of its ops."""
-    graph = graphc.trace(function, tensors).ir
-    arrays = [t.detach().numpy() for t in tensors]
-    got, expected = run(driver, graph, arrays), interpret(graph, arrays)
-    for g, e in zip(got, expected, strict=True):
-        if e.dtype.itemsize == 2 and e.dtype.kind not in "iu":  # sums of halves are rounded once here, and often there
-            np.testing.assert_allclose(g.astype(np.float64), e.astype(np.float64), rtol=2e-2, atol=2e-2)
-        else:
-            assert_agree([g], [e])
 
 
 @needs_compiler
@@ -282,12 +247,12 @@ def test_a_training_step(driver: EmulatedDriver) -> None:
 
 def test_sources_of_a_graph_need_no_gpu() -> None:
     text = graphc.compile(lambda x: x.softmax(1), backend="cuda").source(graphc.randn(600, 700))
-    assert text.count("__global__") == 1 and "combine_group<128, max_of>" in text
+    assert text.count("__global__") == 1 and "combine_group<64, max_of>" in text
 
 
 def test_maps_of_many_elements_take_several_a_thread() -> None:
-    step = rendered(graphc.trace(lambda x: x + 1, (graphc.ones(1 << 20),)).ir).steps[0]
-    assert step.launch.blocks * step.launch.threads * 4 == 1 << 20
+    step = rendered(graphc.trace(lambda x: x + 1, (graphc.ones(1 << 23),)).ir).steps[0]
+    assert step.launch.blocks * step.launch.threads * 16 == 1 << 23  # four vectors of four
     few = rendered(graphc.trace(lambda x: x + 1, (graphc.ones(3),)).ir).steps[0]
     assert (few.launch.blocks, few.launch.threads) == (1, 32)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, cast, literal
-from graphc.backends.cuda.launch import Launch, signature
+from graphc.backends.cuda.launch import Launch, Sizes
 from graphc.expression import Buffer
 from graphc.kernel import Attention, AttentionBackward, Block
 
@@ -42,6 +42,7 @@ class _Writer(ABC):
     def __init__(self, kernel: Attention | AttentionBackward, buffers: Sequence[Buffer]) -> None:
         self.shape = kernel
         self.code = Code()
+        self.buffers = buffers
         self.dtype = kernel.q.buffer.dtype.computes_in
         self.type = C_TYPE[self.dtype.name]
         self.zero, self.lowest = literal(0.0, self.dtype), literal(float("-inf"), self.dtype)
@@ -134,7 +135,6 @@ class _Forward(_Writer):
         self.kernel = kernel
         self.blocks_of_rows = -(-kernel.queries // self.rows)
         self.launch = Launch(name, self.batch * self.blocks_of_rows, _THREADS)
-        self._head = signature(name, buffers, _THREADS)
 
     def numbers(self, rows: int, keys: int) -> int:
         k = self.shape
@@ -143,43 +143,42 @@ class _Forward(_Writer):
     def render(self) -> str:
         """The text of the function."""
         code, k, type_, rows, keys = self.code, self.kernel, self.type, self.rows, self.keys
-        with code.block(self._head):
-            code.line(f"const int thread = threadIdx.x, q0 = blockIdx.x % {self.blocks_of_rows} * {rows};")
-            self.bind_batch(f"blockIdx.x / {self.blocks_of_rows}")
-            code.line(f"__shared__ {type_} q_tile[{rows}][{k.width + 1}], k_tile[{keys}][{k.width + 1}];")
-            code.line(f"__shared__ {type_} v_tile[{keys}][{max(1, k.columns)}], scores[{rows}][{keys + 1}];")
-            code.line(f"__shared__ {type_} greatest[{rows}], total[{rows}], scale[{rows}];")
-            self.load("q_tile", k.q, rows, "q0", k.queries)
-            with self.over(rows):
-                code.line(f"greatest[i] = {self.lowest}; total[i] = {self.zero};")
-            self.declare_sums("sums", rows, k.columns)
-            stop = code.value("int", f"min({k.keys}, q0 + {rows})", "stop") if k.causal else str(k.keys)
-            with code.block(f"for (int k0 = 0; k0 < {stop}; k0 += {keys})"):
-                self.sync()
-                self.load("k_tile", k.k, keys, "k0", k.keys)
-                self.load("v_tile", k.v, keys, "k0", k.keys)
-                self.sync()
-                with self.over(rows * keys):
-                    code.line(f"const int row = i / {keys}, j = i % {keys}, query = q0 + row, key = k0 + j;")
-                    self.product("score", "q_tile[row]", "k_tile[j]", k.width)
-                    code.line(f"scores[row][j] = {self.seen()} ? score * {literal(k.scale, self.dtype)} : {self.lowest};")
-                self.sync()
-                self._normalise()
-                self.sync()
-                with self.over_sums(rows, k.columns):
-                    code.line("sums[e] *= scale[row];")
-                    with code.block(f"for (int j = 0; j < {keys}; ++j)", unroll=4):
-                        code.line("sums[e] = fma(scores[row][j], v_tile[j][column], sums[e]);")
+        code.line(f"const int thread = threadIdx.x, q0 = blockIdx.x % {self.blocks_of_rows} * {rows};")
+        self.bind_batch(f"blockIdx.x / {self.blocks_of_rows}")
+        code.line(f"__shared__ {type_} q_tile[{rows}][{k.width + 1}], k_tile[{keys}][{k.width + 1}];")
+        code.line(f"__shared__ {type_} v_tile[{keys}][{max(1, k.columns)}], scores[{rows}][{keys + 1}];")
+        code.line(f"__shared__ {type_} greatest[{rows}], total[{rows}], scale[{rows}];")
+        self.load("q_tile", k.q, rows, "q0", k.queries)
+        with self.over(rows):
+            code.line(f"greatest[i] = {self.lowest}; total[i] = {self.zero};")
+        self.declare_sums("sums", rows, k.columns)
+        stop = code.value("int", f"min({k.keys}, q0 + {rows})", "stop") if k.causal else str(k.keys)
+        with code.block(f"for (int k0 = 0; k0 < {stop}; k0 += {keys})"):
             self.sync()
-            with self.over_sums(rows, k.columns), code.block(f"if (q0 + row < {k.queries})"):
-                value = "sums[e] / total[row]"
-                if k.zeros:
-                    value = f"(total[row] == 0 ? {self.zero} : {value})"
-                self.store(k.out, value, "(q0 + row)", "column")
-            with self.over(rows), code.block(f"if (q0 + i < {k.queries})"):
-                nothing = literal(float("inf" if k.zeros else "-inf"), self.dtype)
-                self.store(k.lse, f"(total[i] == 0 ? {nothing} : greatest[i] + log(total[i]))", "(q0 + i)")
-        return str(code)
+            self.load("k_tile", k.k, keys, "k0", k.keys)
+            self.load("v_tile", k.v, keys, "k0", k.keys)
+            self.sync()
+            with self.over(rows * keys):
+                code.line(f"const int row = i / {keys}, j = i % {keys}, query = q0 + row, key = k0 + j;")
+                self.product("score", "q_tile[row]", "k_tile[j]", k.width)
+                code.line(f"scores[row][j] = {self.seen()} ? score * {literal(k.scale, self.dtype)} : {self.lowest};")
+            self.sync()
+            self._normalise()
+            self.sync()
+            with self.over_sums(rows, k.columns):
+                code.line("sums[e] *= scale[row];")
+                with code.block(f"for (int j = 0; j < {keys}; ++j)", unroll=4):
+                    code.line("sums[e] = fma(scores[row][j], v_tile[j][column], sums[e]);")
+        self.sync()
+        with self.over_sums(rows, k.columns), code.block(f"if (q0 + row < {k.queries})"):
+            value = "sums[e] / total[row]"
+            if k.zeros:
+                value = f"(total[row] == 0 ? {self.zero} : {value})"
+            self.store(k.out, value, "(q0 + row)", "column")
+        with self.over(rows), code.block(f"if (q0 + i < {k.queries})"):
+            nothing = literal(float("inf" if k.zeros else "-inf"), self.dtype)
+            self.store(k.lse, f"(total[i] == 0 ? {nothing} : greatest[i] + log(total[i]))", "(q0 + i)")
+        return Sizes().function(self.launch.symbol, self.buffers, _THREADS, str(code))
 
     def _normalise(self) -> None:
         """From scores to exponentials, one thread a query."""
@@ -203,7 +202,6 @@ class _Backward(_Writer):
         self.of_queries = self.batch * -(-kernel.queries // self.rows)
         """Blocks that have queries; the others have keys."""
         self.launch = Launch(name, self.of_queries + self.batch * -(-kernel.keys // self.keys), _THREADS)
-        self._head = signature(name, buffers, _THREADS)
 
     def numbers(self, rows: int, keys: int) -> int:
         k = self.shape
@@ -212,17 +210,16 @@ class _Backward(_Writer):
     def render(self) -> str:
         """The text of the function."""
         code, k, type_, rows, keys = self.code, self.kernel, self.type, self.rows, self.keys
-        with code.block(self._head):
-            code.line("const int thread = threadIdx.x;")
-            code.line(f"__shared__ {type_} q_tile[{rows}][{k.width + 1}], k_tile[{keys}][{k.width + 1}];")
-            code.line(f"__shared__ {type_} ct_tile[{rows}][{k.columns + 1}], v_tile[{keys}][{k.columns + 1}];")
-            code.line(f"__shared__ {type_} weights[{rows}][{keys + 1}], slopes[{rows}][{keys + 1}];")
-            code.line(f"__shared__ {type_} lse[{rows}], inner[{rows}];")
-            with code.block(f"if (blockIdx.x < {self.of_queries})"):
-                self._queries()
-            with code.block("else"):
-                self._keys()
-        return str(code)
+        code.line("const int thread = threadIdx.x;")
+        code.line(f"__shared__ {type_} q_tile[{rows}][{k.width + 1}], k_tile[{keys}][{k.width + 1}];")
+        code.line(f"__shared__ {type_} ct_tile[{rows}][{k.columns + 1}], v_tile[{keys}][{k.columns + 1}];")
+        code.line(f"__shared__ {type_} weights[{rows}][{keys + 1}], slopes[{rows}][{keys + 1}];")
+        code.line(f"__shared__ {type_} lse[{rows}], inner[{rows}];")
+        with code.block(f"if (blockIdx.x < {self.of_queries})"):
+            self._queries()
+        with code.block("else"):
+            self._keys()
+        return Sizes().function(self.launch.symbol, self.buffers, _THREADS, str(code))
 
     def _load_queries(self) -> None:
         k = self.kernel

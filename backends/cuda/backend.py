@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
-from graphc.dims import Dim
 from graphc.ir import Graph
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
-from graphc.sizes import NumberNeeded
+from graphc.types import TensorType
 
 MACHINE = Machine(vector_bytes=512, threads=True, local_bytes=40 << 10)
 """Lanes are threads: of a warp, or of a few."""
@@ -24,26 +24,31 @@ PASSES = tuple(name for name in pipeline.DEFAULT if name != "layout")
 
 
 class CUDAExecutable:
-    """A graph whose kernels run one after another on a GPU."""
+    """A graph whose kernels run one after another on a GPU. `sizes` are those of its symbols; as long as they are not known, it
+    runs by what `at` returns."""
 
-    def __init__(self, graph: Graph, rendered: Rendered, driver: Driver) -> None:
-        self.inputs = tuple(v.type for v in graph.inputs)
-        self.outputs = tuple(v.type for v in graph.outputs)
-        self.rendered = rendered
-        self._runner = Runner(rendered, driver)
+    def __init__(
+        self, inputs: Sequence[TensorType], outputs: Sequence[TensorType], runner: Runner,
+        sizes: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.inputs = tuple(t.bind(sizes) for t in inputs)
+        self.outputs = tuple(t.bind(sizes) for t in outputs)
+        self._runner = runner
+        symbols = set(runner.program.symbols)
+        self._sized = runner.at(sizes) if symbols <= sizes.keys() else None
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Compute into `outputs`, arrays of the GPU as the inputs are. Kernels are under way when this returns."""
-        self._runner.run(inputs, outputs)
+        assert self._sized is not None, "sizes are not known"
+        self._sized.run(inputs, outputs)
 
     @property
     def preparation(self) -> None:
         """None: everything is computed at each run."""
 
     def at(self, sizes: Mapping[str, int]) -> CUDAExecutable:
-        """There are no symbols."""
-        del sizes
-        return self
+        """The same functions for sizes that are these numbers; the facts of the program must hold for them."""
+        return self if self._sized is not None else CUDAExecutable(self.inputs, self.outputs, self._runner, sizes)
 
     def entry(self, spec: EntrySpec) -> None:
         """Everything goes by way of Python."""
@@ -68,8 +73,10 @@ class CUDABackend:
         return self._driver
 
     def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = PASSES) -> CUDAExecutable:
-        """Render the kernels, and compile them. Sizes have to be numbers."""
-        return CUDAExecutable(graph, rendered(graph, layout, passes), self.driver)
+        """Render the kernels, and compile them; or load them from the disk cache. Sizes that are symbols are arguments of the
+        kernels."""
+        runner = Runner(rendered(graph, layout, passes), self.driver)
+        return CUDAExecutable([v.type for v in graph.inputs], [v.type for v in graph.outputs], runner)
 
     def source(self, graph: Graph) -> str:
         """The CUDA C++ of a graph's kernels, with all that they call. That takes neither a GPU nor CuPy."""
@@ -101,10 +108,6 @@ class CUDABackend:
 
 def rendered(graph: Graph, layout: Layout | None = None, passes: Sequence[str] = PASSES) -> Rendered:
     """The kernels of a graph for inputs of this layout. That takes no GPU."""
-    for value in graph.inputs:
-        for size in value.shape:
-            if isinstance(size, Dim):
-                raise NumberNeeded(size)
     layout = layout or Layout.plain(graph)
     graph = pipeline.run(graph, passes)
     return render(lower(graph, MACHINE, strides=layout.strides, donated=dict(layout.donated)))

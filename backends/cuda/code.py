@@ -1,4 +1,4 @@
-"""Text of C++ functions: lines, indented, and names that are not taken."""
+"""Text of the bodies of C++ functions: lines, indented, and names that are not taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Code:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._depth = 0
+        self._depth = 1
         self._names = 0
 
     def line(self, text: str) -> None:

@@ -59,9 +59,9 @@ class CupyDriver:
                     self._functions[device.id, symbol] = module.get_function(symbol)
         return device.id
 
-    def launch(self, module: int, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
+    def launch(self, module: int, symbol: str, blocks: int, threads: int, arguments: Sequence[int]) -> None:
         """Launch a function on the current stream."""
-        self._functions[module, symbol]((blocks, 1, 1), (threads, 1, 1), tuple(addresses))
+        self._functions[module, symbol]((blocks, 1, 1), (threads, 1, 1), tuple(arguments))
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture what `run` launches in a CUDA graph."""

@@ -15,8 +15,9 @@ class Driver(Protocol):
         """Compile functions, by name; what `launch` finds them in."""
         ...
 
-    def launch(self, module: Any, symbol: str, blocks: int, threads: int, addresses: Sequence[int]) -> None:
-        """Run a function on so many blocks of so many threads, with the addresses of its buffers."""
+    def launch(self, module: Any, symbol: str, blocks: int, threads: int, arguments: Sequence[int]) -> None:
+        """Run a function on so many blocks of so many threads. The arguments have 64 bits: the addresses of its buffers, then
+        sizes."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:

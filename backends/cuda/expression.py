@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from graphc import index
 from graphc.backends.cuda.code import Code
-from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, render
+from graphc.backends.cuda.elementwise import C_TYPE, literal, render
+from graphc.backends.cuda.launch import Sizes
+from graphc.dims import Dim
 from graphc.expression import Accumulator, Axis, Buffer, Expr
 from graphc.kernel import Source, Store
-from graphc.types import bool_, int64
+from graphc.types import Size, bool_, int64
 
 _INDEX_OPS = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "neg": "-{}", "quotient": "{} / {}", "modulo": "{} % {}"}
 _COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
@@ -21,11 +23,13 @@ _LEAVES = frozenset(("constant", "size", "axis"))
 
 
 class Scope:
-    """Evaluates expressions in one block of a function. `pointer(buffer)` is what a buffer's numbers are found by."""
+    """Evaluates expressions in one block of a function. `pointer(buffer)` is what a buffer's numbers are found by, `sizes` what
+    the function knows of symbolic sizes."""
 
-    def __init__(self, code: Code, pointer: Callable[[Buffer], str]) -> None:
+    def __init__(self, code: Code, pointer: Callable[[Buffer], str], sizes: Sizes) -> None:
         self.code = code
         self._pointer = pointer
+        self._size_names = sizes
         self._parent: Scope | None = None
         self._values: dict[Expr, str] = {}
         # shared by all scopes of a function
@@ -34,7 +38,7 @@ class Scope:
 
     def child(self) -> Scope:
         """A scope inside this one."""
-        child = Scope(self.code, self._pointer)
+        child = Scope(self.code, self._pointer, self._size_names)
         child._parent, child._sources, child._narrow = self, self._sources, self._narrow
         return child
 
@@ -48,6 +52,11 @@ class Scope:
         self.forget({accumulator})
         self._values[accumulator.value] = variable
         self._sources[accumulator.value] = frozenset((accumulator,))
+
+    def bind_load(self, load: Expr, text: str) -> None:
+        """Give a load the value that has been read already."""
+        self._values[load] = text
+        self._sources[load] = frozenset((load.attr,))
 
     def value(self, expr: Expr) -> str:
         """The name, or the literal, of an expression's value."""
@@ -113,7 +122,7 @@ class Scope:
             fits = e.dtype is int64 and (e.op in _LEAVES or (e.op in _INDEX_OPS and all(map(self.is_narrow, e.args))))
             if fits:
                 low, high = index.bounds(e)
-                fits = index.surely(low, -(1 << 31)) and index.surely((1 << 31) - 1, high)
+                fits = _at_least(low, -(1 << 31)) and _at_least((1 << 31) - 1, high)
             known = self._narrow[e] = fits
         return known
 
@@ -139,6 +148,9 @@ class Scope:
         match e.op:
             case "constant":
                 return str(e.attr) if self.is_narrow(e) else literal(e.attr, e.dtype)
+            case "size":
+                text = self._size_names.text(e.attr)
+                return text if self.is_narrow(e) else f"(long long){text}"
             case "axis" | "accumulator":
                 raise KeyError(f"{e.attr} has no value here")
             case "load":
@@ -167,6 +179,8 @@ class Scope:
         return self.code.value(C_TYPE[e.dtype.name], text)
 
 
-def parameter(buffer: Buffer, name: str) -> str:
-    """A buffer as a parameter of a function."""
-    return f"{memory_type(buffer.dtype)}* {name}"
+def _at_least(a: Size | float, b: Size | float) -> bool:
+    """Whether a >= b: for symbolic sizes that becomes a fact if it is so now. Floats are infinite."""
+    if isinstance(a, Dim) or isinstance(b, Dim):
+        return index.surely(a, b) if isinstance(a, float) or isinstance(b, float) else a >= b
+    return a >= b

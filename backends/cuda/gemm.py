@@ -23,7 +23,7 @@ import graphc.index as ix
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, HALVES, cast, literal, render
 from graphc.backends.cuda.expression import Scope
-from graphc.backends.cuda.launch import Launch, signature
+from graphc.backends.cuda.launch import Launch, Sizes
 from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Gemm
 from graphc.types import DType, float32
@@ -69,8 +69,9 @@ class _Product(ABC):
         blocks = self.batch * self._count(self.m, self.tile.rows) * self._count(self.n, self.tile.columns)
         self.launch = Launch(name, blocks, self.tile.threads)
         self.code = Code()
-        self._head = signature(name, buffers, self.tile.threads)
-        self._scope = Scope(self.code, {buffer: f"b{i}" for i, buffer in enumerate(buffers)}.__getitem__)
+        self._buffers = buffers
+        self._sizes = Sizes()
+        self._scope = Scope(self.code, {buffer: f"b{i}" for i, buffer in enumerate(buffers)}.__getitem__, self._sizes)
 
     @staticmethod
     def _count(size: int, tile: int) -> int:
@@ -88,29 +89,28 @@ class _Product(ABC):
     def render(self) -> str:
         """The text of the function."""
         code, tile, depth = self.code, self.tile, self.tile.depth
-        with code.block(self._head):
-            code.line("const int thread = threadIdx.x;")
-            columns, rows = self._count(self.n, tile.columns), self._count(self.m, tile.rows)
-            code.line(f"const int n0 = blockIdx.x % {columns} * {tile.columns};")
-            code.line(f"const int m0 = blockIdx.x / {columns} % {rows} * {tile.rows};")
-            self._bind(self._scope, self.kernel.batch, code.value("int", f"blockIdx.x / {columns * rows}", "batch"))
-            self.declare()
-            with code.block(f"for (int k0 = -{depth}; k0 < {self.k}; k0 += {depth})"):
-                code.line(f"const int next = k0 + {depth};")
-                with code.block(f"if (next < {self.k})"):
-                    self._fetch("lhs")
-                    self._fetch("rhs")
-                with code.block("if (k0 >= 0)"):
-                    self.multiply()
-                code.line("__syncthreads();")
-                with code.block(f"if (next < {self.k})"):
-                    for side in ("lhs", "rhs"):
-                        with code.block(f"for (int e = 0; e < {self._share(side)}; ++e)", unroll=True):
-                            self._place(side)
-                            code.line(f"{self.slot(side)} = {side}_next[e];")
-                code.line("__syncthreads();")
-            self.epilogue()
-        return str(code)
+        code.line("const int thread = threadIdx.x;")
+        columns, rows = self._count(self.n, tile.columns), self._count(self.m, tile.rows)
+        code.line(f"const int n0 = blockIdx.x % {columns} * {tile.columns};")
+        code.line(f"const int m0 = blockIdx.x / {columns} % {rows} * {tile.rows};")
+        self._bind(self._scope, self.kernel.batch, code.value("int", f"blockIdx.x / {columns * rows}", "batch"))
+        self.declare()
+        with code.block(f"for (int k0 = -{depth}; k0 < {self.k}; k0 += {depth})"):
+            code.line(f"const int next = k0 + {depth};")
+            with code.block(f"if (next < {self.k})"):
+                self._fetch("lhs")
+                self._fetch("rhs")
+            with code.block("if (k0 >= 0)"):
+                self.multiply()
+            code.line("__syncthreads();")
+            with code.block(f"if (next < {self.k})"):
+                for side in ("lhs", "rhs"):
+                    with code.block(f"for (int e = 0; e < {self._share(side)}; ++e)", unroll=True):
+                        self._place(side)
+                        code.line(f"{self.slot(side)} = {side}_next[e];")
+            code.line("__syncthreads();")
+        self.epilogue()
+        return self._sizes.function(self.launch.symbol, self._buffers, tile.threads, str(code))
 
     def _bind(self, scope: Scope, axes: Sequence[Axis], place: str) -> None:
         """Give axes their values at a place of their product."""

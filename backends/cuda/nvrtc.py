@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,15 +61,37 @@ def version() -> tuple[int, int]:
 def compile_source(source: str, architecture: str) -> bytes:
     """The code (a cubin) of CUDA C++ for an architecture such as "sm_90"; CompileError, with what the compiler says, where
     it is wrong."""
+    with _compiled(source, architecture) as program:
+        return _bytes(program, "CUBIN")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a thread of a kernel takes: registers, and bytes of memory for those that it has no room for."""
+
+    registers: int
+    spilled: int
+
+
+def resources(source: str, architecture: str) -> dict[str, Resources]:
+    """What the kernels of a source take, by name."""
+    with _compiled(source, architecture, "--ptxas-options=-v") as program:
+        log = _bytes(program, "ProgramLog").decode(errors="replace")
+    found = re.findall(r"function '(\w+)' for.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL)
+    return {name: Resources(int(registers), int(spilled)) for name, spilled, registers in found}
+
+
+@contextmanager
+def _compiled(source: str, architecture: str, *further: str) -> Iterator[ctypes.c_void_p]:
     library, program = _library(), ctypes.c_void_p()
     _check(library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"graphc.cu", 0, None, None))
     try:
-        options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
+        options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}", *further)]
         status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         if status:
             log = _bytes(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
             raise CompileError(f"NVRTC does not compile a kernel for {architecture}: {_name(status)}\n{log}")
-        return _bytes(program, "CUBIN")
+        yield program
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -177,3 +177,32 @@ template <int T, class Combine, class V> __device__ inline V combine_group(V val
   }
   return value;
 }
+
+// V numbers that stand side by side: at an address that is a multiple of what they take together, or at any.
+
+template <class T, int V> struct alignas(sizeof(T) * V) vector_of { T at[V]; };
+
+template <int V, class T> __device__ inline void load_vector(T* to, const T* from) {
+  const vector_of<T, V> all = *(const vector_of<T, V>*)from;
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = all.at[j];
+}
+
+template <int V, class T> __device__ inline void store_vector(T* to, const T* from) {
+  vector_of<T, V> all;
+#pragma unroll
+  for (int j = 0; j < V; ++j) all.at[j] = from[j];
+  *(vector_of<T, V>*)to = all;
+}
+
+template <int V, class T> __device__ inline void load_each(T* to, const T* from) {
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = from[j];
+}
+
+template <int V, class T> __device__ inline void store_each(T* to, const T* from) { load_each<V>(to, from); }
+
+template <int V, class T> __device__ inline void fill(T* to, T value) {
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = value;
+}

@@ -6,6 +6,7 @@ programs can be compiled together, and compiled functions be kept.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Hashable, Mapping
@@ -34,6 +35,8 @@ class KernelStep:
     launch: Launch
     buffers: tuple[Buffer, ...]
     shifts: tuple[int, ...]
+    unaligned: str
+    """The function that is launched where the address of a buffer that has to be aligned is not; it computes the same bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +71,15 @@ class Rendered:
     program: Program
     steps: tuple[Step, ...]
     functions: Mapping[str, str]
+    unaligned: Mapping[str, str]
+    """The functions that are wanted where addresses are not aligned."""
 
 
 def render(program: Program) -> Rendered:
-    """Render a program whose sizes are numbers, and that prepares nothing."""
-    known: dict[Hashable, tuple[Launch, list[Place]]] = {}
+    """Render a program that prepares nothing."""
+    known: dict[Hashable, tuple[Launch, str, list[Place]]] = {}
     functions: dict[str, str] = {}
+    unaligned: dict[str, str] = {}
     steps: list[Step] = []
     for kernel in program.kernels:
         match kernel:
@@ -83,24 +89,30 @@ def render(program: Program) -> Rendered:
                 programs = {name: render(inner) for name, inner in kernel.programs.items()}
                 for inner in programs.values():
                     functions.update(inner.functions)
+                    unaligned.update(inner.unaligned)
                 steps.append(ControlStep(kernel, programs))
             case _:
                 key, places = kernel_key(kernel)
                 if key not in known:
-                    text, launch = _function(kernel, [place.buffer for place in places])
+                    buffers = [place.buffer for place in places]
+                    text, launch = _function(kernel, buffers, aligned=True)
                     functions[launch.symbol] = text
-                    known[key] = launch, places
-                launch, first = known[key]
+                    other = launch.symbol
+                    if launch.aligned:
+                        text, without = _function(kernel, buffers, aligned=False)
+                        unaligned[other := without.symbol] = text
+                    known[key] = launch, other, places
+                launch, other, first = known[key]
                 shifts = tuple((p.origin - q.origin) * p.buffer.dtype.itemsize for p, q in zip(places, first, strict=True))
-                if launch.blocks:
-                    steps.append(KernelStep(launch, tuple(place.buffer for place in places), shifts))
+                if launch.blocks != 0:
+                    steps.append(KernelStep(launch, tuple(place.buffer for place in places), shifts, other))
         if program.checks:
             written = writes(kernel)
             steps += [CheckStep(check) for check in program.checks if check.buffer in written]
-    return Rendered(program, tuple(steps), functions)
+    return Rendered(program, tuple(steps), functions, unaligned)
 
 
-def _function(kernel: Kernel, buffers: list[Buffer]) -> tuple[str, Launch]:
+def _function(kernel: Kernel, buffers: list[Buffer], aligned: bool) -> tuple[str, Launch]:
     """The text of a kernel's function, and its launch."""
     match kernel:
         case Gemm():
@@ -108,10 +120,10 @@ def _function(kernel: Kernel, buffers: list[Buffer]) -> tuple[str, Launch]:
         case Attention() | AttentionBackward():
             text, launch = render_attention(kernel, _NAME, buffers)
         case _:
-            text, launch = render_loops(kernel, _NAME, buffers)  # type: ignore[arg-type]
+            text, launch = render_loops(kernel, _NAME, buffers, aligned)  # type: ignore[arg-type]
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     symbol = f"{re.sub('[^A-Za-z0-9_]', '_', kernel.name)}_{digest}"
-    return text.replace(f" {_NAME}(", f" {symbol}("), Launch(symbol, launch.blocks, launch.threads)
+    return text.replace(f" {_NAME}(", f" {symbol}("), dataclasses.replace(launch, symbol=symbol)
 
 
 @cache

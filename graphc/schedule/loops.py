@@ -184,9 +184,9 @@ def reduce_along(
 def _piece_for_threads(outer: Sequence[Axis], inner: Sequence[Axis], order: Sequence[Axis]) -> int | None:
     if not inner:
         return None
-    cut = max(inner, key=lambda a: a.extent)
-    others = math.prod(int(a.extent) for a in inner) // int(cut.extent)
-    return threads.piece_of(cut, others, math.prod(int(a.extent) for a in outer), not outer or order[-1] in inner)
+    cut = max(inner, key=lambda a: estimate(a.extent))
+    others = math.prod(a.extent for a in inner if a is not cut)
+    return threads.piece_of(cut, others, math.prod(a.extent for a in outer), not outer or order[-1] in inner)
 
 
 def as_read(value: Expr, axes: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -231,7 +231,8 @@ def _reduction_nest(
     total = max(1, estimate(work))
     along_rows = not outer or (order[-1] in inner and order[-1].extent >= _SHORT)
     if machine.threads:
-        nest = threads.row_nest if along_rows and inner else threads.column_nest
+        by_groups = inner and threads.by_groups(math.prod(a.extent for a in outer), work, along_rows)
+        nest = threads.row_nest if by_groups else threads.column_nest
         return nest(name, outer, inner, accumulate, after, total * cost(values))
     if along_rows:
         # along rows: the lanes share a sum

@@ -14,10 +14,15 @@ import graphc.index as ix
 from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.statements import last_limit, substitute_statements, with_loads
-from graphc.sizes import ceil_div
+from graphc.sizes import ceil_div, estimate
+from graphc.types import Size
 
 _ENOUGH = 1 << 16
 """Threads that keep a large GPU busy."""
+_ENOUGH_COLUMNS = 1 << 18
+"""Columns that do, as a thread may take several."""
+_FEW_COLUMNS = 1 << 14
+"""Columns that leave so much of a GPU idle that each is taken by a group of threads, though these read lines apart."""
 _LONG = 256
 """Numbers that a thread or a group may add one after another without more ado."""
 _ROW_PIECE = 4096
@@ -25,7 +30,8 @@ _COLUMN_PIECE = 32
 _GROUP = 256
 """Threads of the largest group."""
 _SMALLEST_GROUP = 32
-_PER_THREAD = 4
+_PER_THREAD = 8
+"""Numbers of a row that a thread takes at the least, where there are that many: two vectors in single precision."""
 _SIDE = 32
 """Elements along each side of a tile that is turned."""
 _TURNING = 256
@@ -39,8 +45,9 @@ def map_nest(name: str, axes: Sequence[Axis], stores: Sequence[Store], cost: flo
     return Loops(name, tuple(axes), tuple(stores), cost)
 
 
-def group_of(extent: int) -> int:
+def group_of(size: Size) -> int:
     """How many threads take a row of so many elements: a power of two, with a few elements each."""
+    extent = estimate(size)
     if extent <= _SMALLEST_GROUP:
         return max(2, 1 << (extent - 1).bit_length())
     return min(_GROUP, max(_SMALLEST_GROUP, 1 << (extent // _PER_THREAD).bit_length() - 1))
@@ -52,7 +59,7 @@ def row_nest(
     """A reduction along rows: a group of threads a row."""
     body: tuple[Statement, ...] = (accumulate,)
     for depth, axis in enumerate(reversed(inner)):
-        body = (Loop(axis, body, group_of(int(axis.extent)) if depth == 0 else 0),)
+        body = (Loop(axis, body, group_of(axis.extent) if depth == 0 else 0),)
     return Loops(name, tuple(outer), (Reset(accumulate.accumulator), *body, *after), cost)
 
 
@@ -66,18 +73,25 @@ def column_nest(
     return Loops(name, tuple(outer), (Reset(accumulate.accumulator), *body, *after), cost)
 
 
-def piece_of(cut: Axis, others: int, steps: int, along_rows: bool) -> int | None:
+def by_groups(steps: Size, total: Size, along_rows: bool) -> bool:
+    """Whether each of the results of a reduction, of `total` elements each, is computed by a group of threads."""
+    return along_rows or (estimate(steps) < _FEW_COLUMNS and estimate(total) >= _LONG // 4)
+
+
+def piece_of(cut: Axis, others: Size, steps: Size, along_rows: bool) -> int | None:
     """The length of the pieces into which the longest axis of a reduction is cut; None where it stays whole. `others` elements
     of each of its places are reduced too, for each of `steps` results."""
-    extent = int(cut.extent)
-    total = extent * others
-    if total <= _LONG * (_GROUP if along_rows else 1) or steps * (_GROUP if along_rows else 1) >= _ENOUGH:
-        return None
+    extent, beside, results = estimate(cut.extent), max(1, estimate(others)), max(1, estimate(steps))
+    total = extent * beside
     if along_rows:
-        size = max(1, _ROW_PIECE // others)
+        if total <= _LONG * _GROUP or results * _GROUP >= _ENOUGH:
+            return None
+        size = max(1, _ROW_PIECE // beside)
     else:
-        size = max(ceil_div(_COLUMN_PIECE, others), ceil_div(extent, ceil_div(_ENOUGH, steps)))
-    return size if size < extent else None
+        if total <= _LONG or results >= _ENOUGH_COLUMNS:
+            return None
+        size = max(int(ceil_div(_COLUMN_PIECE, beside)), int(ceil_div(extent, ceil_div(_ENOUGH_COLUMNS, results))))
+    return size if size < cut.extent else None
 
 
 def turned_nest(
@@ -150,5 +164,5 @@ def in_rows(current: Kernel, grid: Sequence[Axis]) -> Kernel:
     rest = current.grid[len(grid) :]
     body = current.body
     for depth, axis in enumerate(reversed(rest)):
-        body = (Loop(axis, body, group_of(int(axis.extent)) if depth == 0 else 0),)
-    return Loops(current.name, current.grid[: len(grid)], body, current.cost * math.prod(int(a.extent) for a in rest))
+        body = (Loop(axis, body, group_of(axis.extent) if depth == 0 else 0),)
+    return Loops(current.name, current.grid[: len(grid)], body, current.cost * math.prod(estimate(a.extent) for a in rest))
