@@ -25,7 +25,7 @@ from graphc.frontend.pytree import Structure, flatten
 from graphc.frontend.recording import Recording, recorded
 from graphc.frontend.segments import Tree
 from graphc.frontend.trace import OnlyEagerly, graph_name
-from graphc.frontend.tracer import active
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracings import Tracings
 from graphc.recompute import budgeted, check_budget
 
@@ -87,7 +87,9 @@ class CompiledFunction:
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
-        if active() is not None:
+        if trace_state.tracer is not None:
+            if trace_state.watcher is not None:
+                return trace_state.watcher.run(self, self, *args, **kwargs)
             return self.function(*args, **kwargs)  # part of another graph
         leaves, structure = flatten((args, kwargs))
         key = self._key(leaves, structure)

@@ -149,6 +149,8 @@ def _composite(function: F, weight: str | None) -> F:
 
     def by_python(*args: Any, **kwargs: Any) -> Any:
         if trace_state.tracer is not None or saved_hooks.stack:
+            if trace_state.watcher is not None:
+                return trace_state.watcher.run(function, call, *args, **kwargs)
             return function(*args, **kwargs)
         key: list[Any] = [mode.autocast]
         tensors: list[Tensor] = []

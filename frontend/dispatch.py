@@ -22,7 +22,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
-from graphc.frontend.tracer import active
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.viewing import Viewing, lies_in, tie
 from graphc.ir import Builder, Graph
 from graphc.op import OpDef, common_dtype, working_dtype
@@ -70,8 +70,10 @@ class TensorEmitter:
 
     def emit(self, record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         """Apply the op; a tensor, or a tuple of them."""
-        tracer = active()
-        if tracer is not None:
+        if trace_state.tracer is not None:
+            tracer = trace_state.active
+            if tracer is None:
+                return trace_state.watcher.run(record, self.emit, record, args, attrs)  # type: ignore[union-attr]
             traced = tracer.apply(record, args, attrs)
             if isinstance(traced, tuple):
                 return finish_several(record, args, attrs, traced)

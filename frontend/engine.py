@@ -18,6 +18,7 @@ from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
 from graphc.frontend.tape import OpNode, match
 from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
 
 Target: TypeAlias = Node | Tensor
@@ -120,7 +121,7 @@ class Run:
 
     def run(self) -> None:
         ready, buffers, pending = self.ready, self.buffers, self.pending
-        everywhere, frees = self.captures is None, not self.keep_graph
+        everywhere, frees = self.captures is None and trace_state.watcher is None, not self.keep_graph
         native = eager.engine if everywhere and not mode.grad and not mode.inference and active() is None else None
         walk, add = (None, None) if native is None else (native[0], eager.functions.get(ops.add, ops.add))
         node: Node | None = None
@@ -201,7 +202,11 @@ class Run:
         if node.prehooks:
             for hook in list(node.prehooks.values()):
                 cotangents = list(_replaced(hook, hook(tuple(cotangents)), cotangents))
-        results: Sequence[Any] = _watched(node, cotangents) if anomaly.enabled else node.apply(cotangents)
+        results: Sequence[Any]
+        if trace_state.watcher is not None:
+            results = trace_state.watcher.run(node, node.apply, cotangents)
+        else:
+            results = _watched(node, cotangents) if anomaly.enabled else node.apply(cotangents)
         if not self.keep_graph:
             node.free()
         if node.hooks:

@@ -21,6 +21,7 @@ from graphc.frontend.node import Node, edge_to, next_sequence, node_class
 from graphc.frontend.pointwise import cast, where
 from graphc.frontend.tape import CopySlices, Saved, ZeroNode, named
 from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
 from graphc.types import DType, TensorType, bool_
@@ -187,6 +188,8 @@ def elementwise(function: Callable[..., Tensor], record: OpDef, name: str) -> Ca
 
     @functools.wraps(general)
     def method(self: Tensor, *others: Any, **kwargs: Any) -> Tensor:
+        if trace_state.watcher is not None:
+            return trace_state.watcher.run(method, method, self, *others, **kwargs)
         own = self._data
         in_full = type(own) is np.ndarray and own.dtype.kind == "f" and own.itemsize > 2
         if in_full and not kwargs and len(others) == operands - 1 and active() is None and own.flags.writeable:

@@ -1,4 +1,5 @@
-"""The trace that is running in this thread, or the level of a transform such as vmap, and what the front end asks of it.
+"""The trace that is running in this thread, or the level of a transform such as vmap, and what the front end asks of it; and
+who watches what runs eagerly.
 
 Everything that reads or writes a tensor asks `active()` first. The tracers are `graphc.frontend.trace` and the
 levels of `graphc.frontend.level`; they stand above the tensor, which is why the question "is anybody tracing?" has a file
@@ -8,7 +9,7 @@ of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,8 +84,22 @@ class Tracer(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """What takes note of the operations that a thread runs eagerly, and of calls of compiled functions."""
+
+    def run(self, what: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the function, which is not watched meanwhile. `what` it is: an op, a function, or a name."""
+        ...
+
+
 class _State(threading.local):
-    tracer: Tracer | None = None
+    active: Tracer | None = None
+    watcher: Watcher | None = None
+    """Who watches, where nothing is traced."""
+    around: Watcher | None = None
+    """Who watches what is not traced."""
+    tracer: Tracer | Watcher | None = None
+    """The tracer or the watcher. Where there is neither, native code runs by itself."""
 
 
 _state = _State()
@@ -92,18 +107,35 @@ _state = _State()
 
 def active() -> Tracer | None:
     """The trace that this thread is making, or None."""
-    return _state.tracer
+    return _state.active
 
 
 @contextmanager
 def activated(tracer: Tracer | None) -> Iterator[None]:
     """Let `tracer` see everything that this thread does inside the block; None runs eagerly."""
-    before = _state.tracer
-    _state.tracer = tracer
+    before = _state.active
+    _switch(tracer, _state.around)
     try:
         yield
     finally:
-        _state.tracer = before
+        _switch(before, _state.around)
+
+
+@contextmanager
+def watched(watcher: Watcher | None) -> Iterator[None]:
+    """Let `watcher` run what this thread does eagerly inside the block; with None, nothing is watched."""
+    before = _state.around
+    _switch(_state.active, watcher)
+    try:
+        yield
+    finally:
+        _switch(_state.active, before)
+
+
+def _switch(tracer: Tracer | None, watcher: Watcher | None) -> None:
+    _state.active, _state.around = tracer, watcher
+    _state.watcher = watcher if tracer is None else None
+    _state.tracer = watcher if tracer is None else tracer
 
 
 def suspended() -> Any:

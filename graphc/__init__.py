@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _FRONTEND = "graphc.frontend."
 _MODULES = frozenset((
     "amp", "as_torch", "autograd", "cuda", "data", "distributions", "fft", "func", "jit", "linalg", "multiprocessing", "nn",
-    "onnx", "optim", "random", "return_types", "signal", "special", "testing", "utils",
+    "onnx", "optim", "profiler", "random", "return_types", "signal", "special", "testing", "utils",
 ))
 """The front end's modules that are public: `graphc.nn` is `graphc.frontend.nn`."""
 _MOVED = {"utils.checkpoint": "checkpoint", "utils.data": "data"}

@@ -11,12 +11,13 @@ import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from graphc.errors import BackendError
 from graphc.ir import Graph
+from graphc.kernel_info import KernelRun
 from graphc.op import OpDef
 from graphc.passes.pipeline import DEFAULT
 from graphc.types import DType, TensorType
@@ -402,6 +403,20 @@ class Backend(Protocol):
 
     def get_num_threads(self) -> int:
         """How many threads executables run on."""
+        ...
+
+
+@runtime_checkable
+class RecordsKernels(Protocol):
+    """A back end that can tell when each of its kernels has run."""
+
+    def start_recording(self) -> None:
+        """Record the runs of all kernels from now on, on all threads, those of code too that there is already. ProfilerError
+        where that is being done."""
+        ...
+
+    def stop_recording(self) -> tuple[list[KernelRun], int]:
+        """Record no more: the runs by their beginning, and how many there was no room for."""
         ...
 
 

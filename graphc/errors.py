@@ -166,6 +166,10 @@ class AccuracyError(GraphcError, AssertionError):
     """Compiled code that computes something else than the definitions of the ops: a bug of graphc's."""
 
 
+class ProfilerError(GraphcError):
+    """A misuse of the profiler."""
+
+
 class BackendError(GraphcError):
     """A back end that does not exist or cannot run here."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from graphc.errors import Location, VerifyError
 from graphc.expression import Accumulator, Axis, Buffer, Expr
+from graphc.ir import Node
 from graphc.kernel import (
     Accumulate,
     Attention,
@@ -63,6 +64,8 @@ class Program:
     """Inputs that are the same at most calls."""
     prepared: int = 0
     """How many bytes the prepared buffers take."""
+    origins: Mapping[str, Sequence[Node]] = field(default_factory=dict)
+    """The nodes that a kernel computes, by its name, or by the parts of the name that it was made of."""
 
     def __str__(self) -> str:
         once = [f"once:\n{print_kernel(kernel)}" for kernel in self.preparation]

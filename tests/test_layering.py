@@ -51,6 +51,7 @@ FLOORS = (
     "graphc.rewrite",
     "graphc.passes",
     "graphc.flops",
+    "graphc.kernel_info",
     "graphc.recompute",
     "graphc.autodiff",
     "graphc.batching",
@@ -71,6 +72,7 @@ FLOORS = (
     "graphc.onnx_format",
     "graphc.native",
     "graphc.stablehlo",
+    "graphc.trace_events",
     "graphc.benchmark",
     "graphc.cli",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
-from graphc.backends.llvm import control, speed_limits
+from graphc.backends.llvm import control, kernel_clock, speed_limits
 from graphc.backends.llvm.artifact import Artifact, artifact
 from graphc.backends.llvm.artifact_cache import artifact_key, keep_artifact, kept_artifact
 from graphc.backends.llvm.backward import make_engine, make_rules
@@ -29,6 +29,7 @@ from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call
+from graphc.kernel_info import KernelRun
 from graphc.memory import ALIGNMENT
 from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
@@ -54,7 +55,20 @@ class LLVMExecutable:
         self._prepare = None if made.symbols is None else module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p)
         self.workspace = Workspace(made.arena)
         self._host = HostCalls(made.calls)
-        self.constants = (ctypes.c_void_p * (len(made.constants) + 1))(*map(_address, made.constants), self._host.key)
+        self.constants = (ctypes.c_void_p * (len(made.constants) + 2))(*map(_address, made.constants), self._host.key, 0)
+        self._clock: kernel_clock.Clock | None = None
+        kernel_clock.register(self)
+
+    @property
+    def key(self) -> int:
+        """A number that no other program of this process has."""
+        return self._host.key
+
+    def record(self, wanted: bool) -> None:
+        """Have kernels recorded from the next run on, or not; see `kernel_clock`."""
+        if wanted and self._clock is None:
+            self._clock = kernel_clock.Clock(self.key)
+        self.constants[len(self.constants) - 1] = self._clock.address if wanted and self._clock is not None else 0
 
     @property
     def program(self) -> Program:
@@ -266,6 +280,14 @@ class LLVMBackend:
     def copy(self) -> tuple[Callable[[int, int, int, int], None], int]:
         """See `speed_limits`."""
         return speed_limits.copy()
+
+    def start_recording(self) -> None:
+        """Record when kernels run, on all threads; see `graphc.backend.RecordsKernels`."""
+        kernel_clock.start()
+
+    def stop_recording(self) -> tuple[list[KernelRun], int]:
+        """Record no more."""
+        return kernel_clock.stop()
 
     def set_num_threads(self, threads: int) -> None:
         """How many threads kernels run on, the caller's included."""

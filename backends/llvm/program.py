@@ -25,6 +25,7 @@ from graphc.backends.llvm.context import FIELDS, Context, input_words
 from graphc.backends.llvm.control import Inner, render_control
 from graphc.backends.llvm.gemm import packing_symbol, render_gemm
 from graphc.backends.llvm.host import render_call
+from graphc.backends.llvm.kernel_clock import timed
 from graphc.backends.llvm.loops import render_loops
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.target import Target
@@ -144,13 +145,15 @@ class _Programs:
                     _stop_if_not_zero(f, status)
                 _check(f, step)
         else:
-            self._call_all(f, context, steps, scratch, fields, table, prefix)
+            clock = self._clock(f, program, symbol)
+            self._call_all(f, context, steps, scratch, fields, table, prefix, clock)
         f.do("ret i32 0")
 
     def _call_all(
         self, f: Function, context: Context, steps: Sequence[_Step], scratch: Sequence[Size], fields: str, table: str,
-        prefix: str,
+        prefix: str, clock: str | None,
     ) -> None:
+        once = prefix == f"{PRECOMPUTE}."
         _write_tables(context, steps, scratch, prefix)
         fill = context.fill()
         first = 0
@@ -158,12 +161,22 @@ class _Programs:
             if last < len(steps) and not (step.fails or step.checks or steps[last].fails):
                 continue
             if step.fails:
-                _stop_if_not_zero(f, _call(f, "i32", fill, fields, table, str(first), prefix))
+                with timed(f, clock, str(-1 - first if once else first)):
+                    status = _call(f, "i32", fill, fields, table, str(first), prefix)
+                _stop_if_not_zero(f, status)
             else:
                 with f.loop(str(first), str(last), hint="kernel") as number:
-                    _call(f, "void", fill, fields, table, number, prefix)
+                    counted = f.value(f"xor i64 {number}, -1") if once and clock is not None else number
+                    with timed(f, clock, counted):
+                        _call(f, "void", fill, fields, table, number, prefix)
             first = last
             _check(f, step)
+
+    def _clock(self, f: Function, program: Program, symbol: str) -> str | None:
+        """The address of a program's clock (see `kernel_clock`), behind the key of its ops."""
+        if not self._hosted or symbol not in (ENTRY, PRECOMPUTE):
+            return None
+        return f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr %constants, i64 {len(program.constants) + 1}')}")
 
     def _inner_program(self, program: Program) -> Inner:
         self._inner += 1

@@ -33,6 +33,8 @@
 @helpers = internal global i32 0, align 128             ; workers wanted: 0 makes every region serial
 @started = internal global i32 0                        ; 0 until the workers have been asked for; guarded by @busy
 @patience = internal global i32 1000                    ; turns to spin before parking
+@clock = internal global ptr null                       ; what a profile records the workers' parts by; see kernel_clock.py
+@caller = internal global i64 0                         ; the thread whose region is open, as a profile knows it
 
 declare void @start_workers()
 
@@ -81,6 +83,16 @@ deal:
   br i1 %dealt, label %share, label %deal
 share:
   store atomic i64 1, ptr @next monotonic, align 8        ; chunk 0 is the caller's
+  %clock = load atomic ptr, ptr @clock acquire, align 8
+  %profiled = icmp ne ptr %clock, null
+  br i1 %profiled, label %name, label %begin
+name:
+  %thread.place = getelementptr ptr, ptr %clock, i64 3
+  %thread = load ptr, ptr %thread.place
+  %ident = call i64 %thread()
+  store i64 %ident, ptr @caller
+  br label %begin
+begin:
   %before = atomicrmw add ptr @state, i32 6144 seq_cst    ; next generation, open
   ; Either this load sees a worker that is about to park, or that worker sees the new state and does not park: each
   ; side writes its own word before it reads the other's, in sequentially consistent order.
@@ -180,7 +192,7 @@ define void @worker(ptr %stop, i64 %number) nounwind {
 entry:
   br label %fresh
 fresh:
-  %last = phi i32 [ 1, %entry ], [ %generation, %run ], [ %last, %awake ]    ; 1 is no generation
+  %last = phi i32 [ 1, %entry ], [ %generation, %ran ], [ %last, %awake ]    ; 1 is no generation
   br label %spin
 spin:
   %turn = phi i32 [ 0, %fresh ], [ %turn, %enter ], [ %turn.next, %idle.pause ]
@@ -206,7 +218,22 @@ run:
   %chunks = load i64, ptr getelementptr (%Region, ptr @region, i64 0, i32 2)
   %ranges = load i64, ptr getelementptr (%Region, ptr @region, i64 0, i32 3)
   %own = urem i64 %number, %ranges
+  %clock = load atomic ptr, ptr @clock acquire, align 8
+  %profiled = icmp ne ptr %clock, null
+  br i1 %profiled, label %timed, label %plain
+plain:
   call void @run_chunks(ptr %body, ptr %context, i64 %chunks, i64 %ranges, i64 %own)
+  br label %ran
+timed:
+  %now = load ptr, ptr %clock
+  %start = call i64 %now()
+  call void @run_chunks(ptr %body, ptr %context, i64 %chunks, i64 %ranges, i64 %own)
+  %record.place = getelementptr ptr, ptr %clock, i64 1
+  %record = load ptr, ptr %record.place
+  %caller = load i64, ptr @caller
+  call void %record(ptr %clock, i64 %caller, i64 %start)
+  br label %ran
+ran:
   %was = atomicrmw sub ptr @state, i32 1 release
   br label %fresh
 idle:
@@ -241,6 +268,11 @@ define void @rouse_workers() nounwind {
 
 define void @set_helpers(i32 %count) nounwind {
   store atomic i32 %count, ptr @helpers monotonic, align 4
+  ret void
+}
+
+define void @set_clock(ptr %clock) nounwind {
+  store atomic ptr %clock, ptr @clock release, align 8
   ret void
 }
 

@@ -35,6 +35,8 @@ _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @l
 _start_lock = threading.RLock()
 _threads: int | None = None
 _pool: ThreadPool | None = None
+_clock = 0
+"""The address of the clock that workers' parts are recorded by; see `kernel_clock`."""
 
 
 def parallel_for_address() -> int:
@@ -48,6 +50,7 @@ def parallel_for_address() -> int:
     with _start_lock:
         if _pool is None:
             _pool = ThreadPool(get_num_threads())
+            _pool.set_clock(_clock)
             atexit.register(_pool.stop)
         return _pool.parallel_for
 
@@ -76,6 +79,15 @@ def set_num_threads(threads: int) -> None:
             _pool.resize(count)
 
 
+def set_clock(address: int) -> None:
+    """Have what workers do recorded by the clock at this address (see `kernel_clock`), or not: 0."""
+    global _clock  # noqa: PLW0603
+    with _start_lock:
+        _clock = address
+        if _pool is not None:
+            _pool.set_clock(address)
+
+
 class ThreadPool:
     """One instance of the native pool. `parking` is how its idle workers sleep, by default the system's best way:
     "futex", "pthread" or "windows"."""
@@ -96,6 +108,8 @@ class ThreadPool:
         self._reset = module.function("reset", None)
         self._spin = module.function("spin", None, ctypes.c_int64)
         self._set_turns = module.function("set_patience", None, ctypes.c_int32)
+        self.set_clock = module.function("set_clock", None, ctypes.c_void_p)
+        """Has what workers do recorded by the clock at an address, or by none: 0."""
         self._lock = threading.RLock()
         self._workers: list[_Worker] = []
         self._started = False

@@ -124,6 +124,7 @@ class _Lowering:
         self.temporaries: list[Buffer] = []
         self.constants: list[Buffer] = []
         self.kernels: list[Kernel] = []
+        self.origins: dict[str, list[Node]] = {}
         self.inputs: list[Buffer] = []
         for i, (value, layout) in enumerate(zip(graph.inputs, strides, strict=True)):
             buffer = Buffer(f"in{i}", value.dtype, _extent(value.shape, layout), "input")
@@ -174,6 +175,7 @@ class _Lowering:
             if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:
                 del direct[value]  # programs write what is row-major
             targets[value] = self._output(direct[value]) if value in direct else self.temporary(value, orders.get(value))
+        self.origins = _origins(self.graph, groups)
         within = within_margins(groups, orders, set(self.graph.outputs))
         for value, padded in within.items():
             self.temporaries.remove(targets[value].buffer)
@@ -218,7 +220,7 @@ class _Lowering:
             self.graph.name, tuple(self.inputs), tuple(b for b in self.outputs if b.role == "output"), tuple(constants),
             (*temporaries, *others), tuple(kernels), arena,
             (*self.checks, *(check for kernel in kernels if isinstance(kernel, Control) for check in kernel.checks)),
-            _symbols(self.graph), current_facts(), tuple(preparation), tuple(steady), prepared,
+            _symbols(self.graph), current_facts(), tuple(preparation), tuple(steady), prepared, self.origins,
         )
 
     def _in_arena(self, kernels: Sequence[Kernel]) -> list[Buffer]:
@@ -385,6 +387,22 @@ class _Lowering:
             if stores[new] != [loads[old][-1]] or not _in_place(self.kernels[loads[old][-1]], old, new):
                 unsafe.add(j)
         return unsafe
+
+
+def _origins(graph: Graph, groups: Sequence[Group]) -> dict[str, list[Node]]:
+    """The nodes that groups compute, in the graph's order, by the names of their kernels."""
+    roots = {root.value for group in groups for root in group.roots}
+    places: dict[Node, list[int]] = {}
+    for number, group in enumerate(groups):
+        own = {root.value for root in group.roots}
+        for value in group.touched:
+            if value.node is not None and (value in own or value not in roots):
+                places.setdefault(value.node, []).append(number)
+    origins: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for number in dict.fromkeys(places.get(node, ())):
+            origins.setdefault(f"k{number}", []).append(node)
+    return origins
 
 
 def _inside(place: Stored, padded: Value) -> Stored:

@@ -1,0 +1,113 @@
+"""What the kernels of a program compute: of which nodes, from which lines, with how many operations and bytes.
+
+>>> from graphc.parse import parse_graph
+>>> from graphc.schedule import Machine, lower
+>>> graph = parse_graph('''graph @f(%x: float32[4, 8]) -> float32[4] {
+...   %0 = tanh(%x) : float32[4, 8]
+...   %1 = reduce_sum(%0) {axes = [1], keepdims = false} : float32[4]
+...   return %1
+... }''')
+>>> info = describe(lower(graph, Machine(vector_bytes=64)))[0]
+>>> info.ops, info.flops, info.bytes
+(('tanh', 'reduce_sum'), 64, 144)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.errors import Location
+from graphc.flops import node_flops
+from graphc.ir import Node
+from graphc.kernel import Kernel
+from graphc.program import Program, print_kernel
+from graphc.types import Size
+
+
+@dataclass(frozen=True, eq=False)
+class KernelInfo:
+    """One kernel."""
+
+    program: str
+    name: str
+    kind: str
+    """"loops", "gemm", "attention", "attention_backward", "call", "control"; or "packing" of what products read."""
+    nodes: tuple[Node, ...] = field(repr=False)
+    """Those that it computes, after all passes, in the order of the graph."""
+    flops: Size
+    bytes: Size
+    """Of the buffers that it reads, and of those that it writes."""
+    kernel: Kernel | None = field(repr=False)
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """What the nodes are; constants and broadcasts apart."""
+        names = [node.op.name for node in self.nodes]
+        return tuple(name for name in names if name not in ("constant", "broadcast_to", "reshape")) or tuple(names)
+
+    @property
+    def title(self) -> str:
+        """A short name: its ops, the first and the last of many."""
+        distinct = list(dict.fromkeys(self.ops))
+        shown = distinct if len(distinct) < 5 else [*distinct[:2], "..", *distinct[-2:]]
+        return "+".join(shown) or self.kind
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """The lines that the nodes come from."""
+        return tuple(dict.fromkeys(node.location for node in self.nodes if node.location is not None))
+
+    @property
+    def text(self) -> str:
+        """The kernel as pseudo-code."""
+        return "" if self.kernel is None else print_kernel(self.kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRun:
+    """One run of a kernel, in nanoseconds of `time.perf_counter_ns`."""
+
+    kernel: KernelInfo
+    start: int
+    stop: int
+    thread: int
+    """As `threading.get_ident` has it."""
+    part: bool = False
+    """Whether it is what another thread has done of a run."""
+
+
+def describe(program: Program) -> list[KernelInfo]:
+    """The kernels of a program, in the order in which they run."""
+    return [_info(program, kernel) for kernel in program.kernels]
+
+
+def describe_preparation(program: Program) -> list[KernelInfo]:
+    """The kernels that compute what a program computes once."""
+    return [_info(program, kernel) for kernel in program.preparation]
+
+
+def packing(program: Program) -> KernelInfo:
+    """What is done once to operands of products that a back end keeps as it reads them."""
+    return KernelInfo(program.name, "packing", "packing", (), 0, program.prepared, None)
+
+
+def nodes_of(program: Program, kernel: Kernel) -> tuple[Node, ...]:
+    """The nodes that a kernel computes. Kernels that were merged have the names of all of them."""
+    parts = dict.fromkeys(kernel.name.split("."))
+    nodes: Sequence[Node] = [node for part in parts for node in program.origins.get(part, ())]
+    return tuple(dict.fromkeys(nodes))
+
+
+def _info(program: Program, kernel: Kernel) -> KernelInfo:
+    nodes = nodes_of(program, kernel)
+    traffic: Size = 0
+    for buffer, accesses in kernel.accesses.items():
+        if buffer.role != "local":
+            traffic += buffer.size * buffer.dtype.itemsize * (bool(accesses.loads) + bool(accesses.stores))
+    flops = sum((node_flops(node) for node in nodes), start=0)
+    return KernelInfo(program.name, kernel.name, _KINDS.get(type(kernel).__name__, ""), nodes, flops, traffic, kernel)
+
+
+_KINDS = {"Loops": "loops", "Gemm": "gemm", "Attention": "attention", "AttentionBackward": "attention_backward",
+          "Call": "call", "Control": "control"}  # fmt: skip

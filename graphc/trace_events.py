@@ -1,0 +1,69 @@
+"""Profiles in the trace-event format, which Perfetto (https://ui.perfetto.dev) and Chrome's chrome://tracing open.
+
+The format is described in "Trace Event Format" (Google, 2016). Used of it are complete events ("X"), which nest by time on
+their thread, and metadata ("M"), which names processes and threads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TraceEvent:
+    """Something that took time on one thread, in nanoseconds of any clock that all events share."""
+
+    name: str
+    category: str
+    start: int
+    stop: int
+    thread: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What is shown beside it: numbers, text, and lists of them."""
+
+
+def write_trace(
+    path: str | Path, processes: Mapping[str, Sequence[TraceEvent]], threads: Mapping[int, str],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write events as JSON, under the name of what made them, such as "eager" and "compiled". `threads` are names of threads;
+    `about` is kept in the file. Times count from the first event of each process."""
+    Path(path).write_text(json.dumps(document(processes, threads, about), allow_nan=False) + "\n", encoding="utf-8")
+
+
+def document(
+    processes: Mapping[str, Sequence[TraceEvent]], threads: Mapping[int, str], about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What `write_trace` writes."""
+    events: list[dict[str, Any]] = []
+    for process, (name, made) in enumerate(processes.items(), 1):
+        first = min((event.start for event in made), default=0)
+        numbers = {thread: i for i, thread in enumerate(sorted({e.thread for e in made}, key=_order(made)), 1)}
+        events.append(_metadata("process_name", process, 0, name=name))
+        events.append(_metadata("process_sort_index", process, 0, sort_index=process))
+        for thread, number in numbers.items():
+            events.append(_metadata("thread_name", process, number, name=threads.get(thread, f"thread {number}")))
+            events.append(_metadata("thread_sort_index", process, number, sort_index=number))
+        # whoever reads them in this order finds what is around an event before it
+        for event in sorted(made, key=lambda e: (e.start, -e.stop)):
+            times = {"ts": (event.start - first) / 1000, "dur": (event.stop - event.start) / 1000}
+            place = {"pid": process, "tid": numbers[event.thread]}
+            events.append({"name": event.name, "cat": event.category, "ph": "X", **times, **place,
+                           "args": dict(event.arguments)})
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": dict(about or {})}
+
+
+def _order(events: Sequence[TraceEvent]) -> Any:
+    """Threads in the order of their first events."""
+    first: dict[int, int] = {}
+    for event in events:
+        first[event.thread] = min(first.get(event.thread, event.start), event.start)
+    return first.__getitem__
+
+
+def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "ts": 0, "args": arguments}
