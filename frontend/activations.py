@@ -217,7 +217,7 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     with no_grad():
-        slopes = rand(tuple(input._data.shape), dtype=input.dtype) * (upper - lower) + lower
+        slopes = rand(tuple(input._data.shape), dtype=input.dtype, device=input.device) * (upper - lower) + lower
     return _computed(input, "rrelu_with_noise_cpu", "RreluWithNoise", lambda x: where(x > 0, x, x * slopes), inplace)
 
 
@@ -426,7 +426,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     with no_grad():
         # a uniform number of 0 stands for those up to 2^-24
-        waiting = clamp(-log1p(-rand(tuple(logits._data.shape), dtype=logits.dtype)), min=2.0**-25)
+        waiting = clamp(-log1p(-rand(tuple(logits._data.shape), dtype=logits.dtype, device=logits.device)), min=2.0**-25)
         noise = -log(waiting)
     soft = softmax((logits + noise) / tau, dim)
     if not hard:

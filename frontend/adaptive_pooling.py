@@ -195,7 +195,7 @@ def _fractional_max_pool(input: Tensor, kernel_size: Ints, output_size: Any, out
     lead, size = tuple(x._data.shape[:2]), tuple(x._data.shape[2:])
     wanted = _wanted_windows(function, size, kernel, output_size, output_ratio)
     if samples is None:
-        samples = rand(*lead, dims, dtype=x.dtype)
+        samples = rand(*lead, dims, dtype=x.dtype, device=x.device)
     elif tuple(samples._data.shape[-1:]) != (dims,) or tuple(samples._data.shape[:2]) != lead:
         raise ShapeError(f"{function}: Expect _random_samples of shape {[*lead, dims]}", got=str(list(samples.shape)))
     flat: Any = 0

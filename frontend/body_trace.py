@@ -16,6 +16,7 @@ import numpy as np
 import graphc.ops as ops
 from graphc.errors import Location, TraceError
 from graphc.frontend import creation
+from graphc.frontend.device import CPU, device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
@@ -127,9 +128,18 @@ class BodyTrace:
         """Apply a user-defined `Function`: the operations of its forward are recorded."""
         return function.run(args)
 
+    def device_of(self, tensor: Tensor) -> device:
+        """The one that the whole graph runs on."""
+        with activated(self.around):
+            return next((known.device for known in self.captured if not known.is_cpu), CPU)
+
+    def transfer(self, tensor: Tensor, where: device) -> Value:
+        """The same: a graph runs on one device."""
+        return self.value(tensor)
+
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is a constant."""
-        if isinstance(tensor._data, np.ndarray) and tensor._data.size <= _LARGEST_CONSTANT:
+        if type(tensor._data) is np.ndarray and tensor._data.size <= _LARGEST_CONSTANT:
             self._made[id(tensor)] = tensor
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Any:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc import ops
+from graphc import gpu, ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
+from graphc.frontend import device_ops
 from graphc.frontend.arguments import emit, given_dtype
 from graphc.frontend.creation import empty, set_default_dtype, tensor
 from graphc.frontend.formats import preserve_format
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import clone, contiguous
+from graphc.frontend.node import Node, edge_to, node_class
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import active
 from graphc.types import (
     DTYPES,
     DType,
@@ -78,15 +82,47 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
         elif arg is not None and not isinstance(arg, bool):
             raise ArgumentTypeError("to() received an invalid combination of arguments",
                                     expected="a dtype, a device or a tensor", got=_type(arg).__name__)
-    devices.check(device)
-    if device is not None and self.name is not None:  # a value of a graph, which has its place there
-        there = devices.queue(devices.device(device))
-        if there != devices.queue(self.device):
-            self = emit(ops.transfer, (self,), {"device": there})
+    if args and isinstance(args[0], Tensor) and device is None:
+        device = args[0].device
+    if device is not None:
+        moved = _moved(self, device)
+        copy, self = copy and moved is self, moved
     wanted = given_dtype(dtype, "to") or self.dtype
     if wanted is not self.dtype:
         return _converted(self, wanted, memory_format)
     return _laid_out(named(clone(self), "ToCopy") if copy else self, memory_format)
+
+
+class ToCopyNode(Node):
+    """A copy on another device: the gradient goes back to where the tensor was."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        Node.__init__(self, (edge_to(tensor),))
+        self.source = tensor.device
+
+    def apply(self, cotangents: list[Any]) -> Sequence[Any]:
+        return [None if ct is None else _moved(ct, self.source) for ct in cotangents]
+
+
+def _moved(self: Tensor, where: Any) -> Tensor:
+    """The tensor on another device; itself if it is there."""
+    if self.name is not None:  # a value of a graph, which has its place there
+        devices.check(where)
+        there = devices.queue(devices.device(where))
+        return self if there == devices.queue(self.device) else emit(ops.transfer, (self,), {"device": there})
+    index, here = devices.gpu_of(where), self.device
+    if index == (here.index if here.type == "cuda" else -1):
+        return self
+    tracer = active()
+    if tracer is None:
+        out = wrap(device_ops.moved(self._data, index))
+    else:
+        out = wrap(tracer.transfer(self, devices.device("cuda", index) if index >= 0 else devices.CPU))
+    if mode.grad and self.requires_grad and (tracer is None or tracer.records(self)):
+        out._node = node_class("ToCopyBackward0", ToCopyNode)(self)
+    return out
 
 
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
@@ -119,31 +155,35 @@ def type_as(self: Tensor, other: Tensor) -> Tensor:
 
 
 def cpu(self: Tensor, memory_format: object = None) -> Tensor:
-    """The tensor in CPU memory, where it is already.
+    """The tensor in CPU memory: itself, or a copy of what is on a GPU.
 
     >>> graphc.tensor([1]).cpu().device
     device(type='cpu')
     """
-    return _laid_out(self, memory_format)
+    return _laid_out(_moved(self, devices.CPU), memory_format)
 
 
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: object = None) -> Tensor:
-    """The tensor on a GPU: an error where there is none.
+    """The tensor on a GPU, the current one if none is named: itself, or a copy. An error where there is none.
 
     >>> x = graphc.ones(2)
     >>> x = x.cuda() if graphc.cuda.is_available() else x
     """
-    devices.check("cuda")
-    return self
+    return _laid_out(_moved(self, "cuda" if device is None else device), memory_format)
 
 
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor in memory that a GPU can read directly: an error where there is none.
+    """The tensor itself: copies to a GPU need no memory of a kind of its own here. An error where there is no GPU, and for a
+    tensor that is on one.
 
     >>> x = graphc.ones(2)
     >>> x = x.pin_memory() if graphc.cuda.is_available() else x
     """
-    raise GraphcError("Cannot access accelerator device when none is available.", hint="leave pin_memory away on the CPU")
+    if not gpu.device_count():
+        raise GraphcError("Cannot access accelerator device when none is available.", hint="leave pin_memory away on the CPU")
+    if self.is_cuda:
+        raise GraphcError(f"cannot pin '{self.type()}' only dense CPU tensors can be pinned", got=str(self.device))
+    return self
 
 
 def _converter(name: str, dtype: DType) -> Callable[..., Tensor]:

@@ -12,8 +12,10 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, GraphcError
 from graphc.frontend import device as devices
+from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import check_fits, emit, given_dtype, scalar_type, sizes
 from graphc.frontend.composite import forget_forms
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.exchange import from_numpy
 from graphc.frontend.formats import channels_last_order, contiguous_format
@@ -50,11 +52,23 @@ def set_default_dtype(dtype: DType) -> None:
     forget_forms()
 
 
+def on_device(tensor: Tensor, device: Device) -> Tensor:
+    """A new tensor where it was asked for, or on the default device."""
+    index = devices.gpu_of(device)
+    if index >= 0 and type(tensor._data) is np.ndarray:
+        tensor._data = device_arrays.upload(tensor._data, index)
+    elif (index >= 0 and active() is not None) or (index < 0 and device is not None and tensor.is_cuda):
+        return tensor.to(device=devices.device("cuda", index) if index >= 0 else devices.CPU)
+    return tensor
+
+
 def finished(tensor: Tensor, out: Tensor | None, requires_grad: bool, device: Device) -> Tensor:
     """A new tensor as it was asked for: written into `out`, requiring grad."""
-    devices.check(device)
     if out is not None:
+        devices.check(device)
         tensor = write_out(tensor, out)
+    else:
+        tensor = on_device(tensor, device)
     if not requires_grad:
         return tensor
     if not tensor.dtype.is_differentiable:
@@ -204,14 +218,13 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
     """
     dtype = given_dtype(dtype, "tensor")
     if isinstance(data, Tensor):
-        made = data.detach().clone() if dtype is None else data.detach().to(dtype, copy=True)
-        return finished(made, None, requires_grad, device)
-    devices.check(device)
-    made = wrap(_array(data, dtype))
+        made = data.detach().to(device, dtype, copy=True) if device is not None or dtype is not None else data.detach().clone()
+        return finished(made, None, requires_grad, made.device)
+    made = on_device(wrap(_array(data, dtype)), device)
     tracer = active()
     if tracer is not None:
         tracer.made(made)
-    return finished(made, None, requires_grad, None)
+    return finished(made, None, requires_grad, made.device)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
@@ -224,14 +237,14 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> T
     >>> x
     tensor([1., 0.], dtype=graphc.float64)
     """
-    devices.check(device)
     dtype = given_dtype(dtype, "as_tensor")
     if isinstance(data, Tensor):
-        return data if dtype is None else data.to(dtype)
-    if isinstance(data, np.ndarray) and data.dtype.isnative and (dtype is None or dtype.numpy == data.dtype):
+        return data if dtype is None and device is None else data.to(device, dtype)
+    on_gpu = devices.gpu_of(device) >= 0
+    if isinstance(data, np.ndarray) and not on_gpu and data.dtype.isnative and (dtype is None or dtype.numpy == data.dtype):
         _supported(data.dtype)
         return from_numpy(data)
-    made = wrap(_array(data, dtype))
+    made = on_device(wrap(_array(data, dtype)), device) if on_gpu else wrap(_array(data, dtype))
     tracer = active()
     if tracer is not None:
         tracer.made(made)
@@ -254,7 +267,8 @@ def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy
     own = obj.dtype if isinstance(obj, Tensor) else _supported(obj.dtype) if isinstance(obj, np.ndarray) else made.dtype
     if copy is False and made.dtype is not own:
         raise ArgumentError(f"can't alias tensor with dtype '{own.name}' into dtype '{made.dtype.name}'.")
-    return finished(made.detach() if isinstance(obj, Tensor) and requires_grad else made, None, requires_grad, None)
+    made = made.detach() if isinstance(obj, Tensor) and requires_grad else made
+    return finished(made, None, requires_grad, made.device)
 
 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -270,7 +284,11 @@ def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, 
 # From nothing
 
 
-def _constant(shape: tuple[Any, ...], value: Any, dtype: DType) -> Tensor:
+def _constant(shape: tuple[Any, ...], value: Any, dtype: DType, device: Device = None) -> Tensor:
+    index = devices.gpu_of(device)
+    if index >= 0 and active() is None:
+        _check_shape(shape)
+        return wrap(device_ops.filled(shape, number(value, dtype), index))
     if active() is not None:
         # a tensor of its own, not a view of one number
         return wrap(ops.full(TensorType(dtype, shape), number(value, dtype).item(), like=Tensor)._data)
@@ -312,7 +330,8 @@ def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
     """
-    return finished(_constant(given_size(args, size, "zeros"), 0, kept_dtype(dtype, out, "zeros")), out, requires_grad, device)
+    made = _constant(given_size(args, size, "zeros"), 0, kept_dtype(dtype, out, "zeros"), device)
+    return finished(made, out, requires_grad, device)
 
 
 def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
@@ -323,7 +342,8 @@ def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType |
     tensor([[1, 1],
             [1, 1]])
     """
-    return finished(_constant(given_size(args, size, "ones"), 1, kept_dtype(dtype, out, "ones")), out, requires_grad, device)
+    made = _constant(given_size(args, size, "ones"), 1, kept_dtype(dtype, out, "ones"), device)
+    return finished(made, out, requires_grad, device)
 
 
 def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
@@ -336,13 +356,13 @@ def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
     """
     shape = given_size(args, size, "empty")
     chosen = kept_dtype(dtype, out, "empty")
-    devices.check(device)
     if active() is not None:
         made = _constant(shape, 0, chosen)
     else:
         _check_shape(shape)
-        made = wrap(np.empty(shape, chosen.numpy))
-    return finished(made, out, requires_grad, None)
+        index = devices.gpu_of(device)
+        made = wrap(np.empty(shape, chosen.numpy) if index < 0 else device_arrays.empty(shape, chosen.numpy, index))
+    return finished(made, out, requires_grad, device)
 
 
 def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -362,8 +382,12 @@ def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device:
     if active() is not None:
         return finished(_constant(shape, 0, chosen), None, requires_grad, device)
     length = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, steps))
-    memory = np.empty(length, chosen.numpy)
-    array = np.ndarray(shape, chosen.numpy, memory, 0, tuple(step * chosen.itemsize for step in steps))
+    in_bytes = tuple(step * chosen.itemsize for step in steps)
+    index = devices.gpu_of(device)
+    if index < 0:
+        array = np.ndarray(shape, chosen.numpy, np.empty(length, chosen.numpy), 0, in_bytes)
+    else:
+        array = device_arrays.view(device_arrays.empty((length,), chosen.numpy, index), shape, in_bytes)
     return finished(wrap(array), None, requires_grad, device)
 
 
@@ -418,7 +442,7 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
                                 f"{type(fill_value).__name__}")
     chosen = chosen or (scalar_dtype(fill_value) if out is None else out.dtype)
     check_fits(fill_value, chosen)
-    return finished(_constant(shape, fill_value, chosen), out, requires_grad, device)
+    return finished(_constant(shape, fill_value, chosen, device), out, requires_grad, device)
 
 
 # Like another tensor
@@ -431,6 +455,9 @@ def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object,
         raise ArgumentTypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     chosen = given_dtype(dtype, function) or input.dtype
     data = input._data
+    device = input.device if device is None else device
+    if active() is None and (is_on_device(data) or devices.gpu_of(device) >= 0):
+        return finished(_like_on_device(data, value, chosen, memory_format, device), None, requires_grad, device)
     if active() is not None or type(data) is not np.ndarray:
         made = _constant(tuple(data.shape), 0 if value is None else value, chosen)
     else:
@@ -441,6 +468,23 @@ def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object,
             array[...] = number(value, chosen)
         made = wrap(array)
     return finished(made, None, requires_grad, device)
+
+
+def _like_on_device(data: Any, value: Any, dtype: DType, memory_format: object, device: Device) -> Tensor:
+    shape = tuple(data.shape)
+    if (order := channels_last_order(memory_format, len(shape))) is None:
+        steps = [abs(step) for step in data.strides]
+        order = tuple(sorted(range(len(shape)), key=lambda d: -steps[d]))
+        if memory_format is contiguous_format or 0 in steps:
+            order = tuple(range(len(shape)))
+    made = empty_permuted(shape, order, dtype=dtype, device=device)
+    if value is not None:
+        one = number(value, dtype)
+        if made.is_cpu:
+            made._data[...] = one
+        else:
+            device_ops.fill(made._data, one)
+    return made
 
 
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -472,8 +516,8 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, dev
     tensor([3., 3.])
     """
     if isinstance(fill_value, Tensor):
-        made = full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device)
-        return finished(made, None, requires_grad, None)
+        made = full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device or input.device)
+        return finished(made, None, requires_grad, made.device)
     check_fits(fill_value, given_dtype(dtype, "full_like") or input.dtype)
     return _like(input, fill_value, dtype, memory_format, requires_grad, device, "full_like")
 
@@ -488,6 +532,10 @@ def empty_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
     return _like(input, None, dtype, memory_format, requires_grad, device, "empty_like")
 
 
+def _beside(input: Tensor, device: Device) -> Device:
+    return input.device if device is None else device
+
+
 def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
     """The old constructor: uninitialised of a shape given as separate numbers, or a copy of data, in the input's dtype.
 
@@ -495,8 +543,8 @@ def new(input: Tensor, *args: Any, dtype: DType | None = None, device: Device = 
     tensor([1., 2.])
     """
     if all(isinstance(arg, int) for arg in args):
-        return empty(args or (0,), dtype=dtype or input.dtype, device=device)
-    return tensor(args[0], dtype=dtype or input.dtype, device=device)
+        return empty(args or (0,), dtype=dtype or input.dtype, device=_beside(input, device))
+    return tensor(args[0], dtype=dtype or input.dtype, device=_beside(input, device))
 
 
 def new_zeros(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
@@ -506,7 +554,7 @@ def new_zeros(input: Tensor, *args: Any, size: Any = None, dtype: DType | None =
     >>> graphc.tensor([1]).new_zeros(2)
     tensor([0, 0])
     """
-    return zeros(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return zeros(*args, size=size, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)
 
 
 def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
@@ -516,7 +564,7 @@ def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = 
     >>> graphc.tensor([1]).new_ones(2)
     tensor([1, 1])
     """
-    return ones(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return ones(*args, size=size, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)
 
 
 def new_empty(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
@@ -526,7 +574,7 @@ def new_empty(input: Tensor, *args: Any, size: Any = None, dtype: DType | None =
     >>> graphc.tensor([1]).new_empty(2).dtype
     graphc.int64
     """
-    return empty(*args, size=size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return empty(*args, size=size, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)
 
 
 def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None,
@@ -536,7 +584,7 @@ def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | N
     >>> graphc.tensor([1]).new_empty_strided((2, 3), (1, 2)).stride()
     (1, 2)
     """
-    return empty_strided(size, stride, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return empty_strided(size, stride, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)
 
 
 def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
@@ -546,7 +594,7 @@ def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: DType | None =
     >>> graphc.tensor([1]).new_full((2,), 7)
     tensor([7, 7])
     """
-    return full(size, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return full(size, fill_value, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)
 
 
 def new_tensor(input: Tensor, data: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -556,4 +604,4 @@ def new_tensor(input: Tensor, data: Any, *, dtype: DType | None = None, device: 
     >>> graphc.tensor([1.0]).new_tensor([2, 3])
     tensor([2., 3.])
     """
-    return tensor(data, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return tensor(data, dtype=dtype or input.dtype, device=_beside(input, device), requires_grad=requires_grad)

@@ -17,7 +17,7 @@ from graphc.assumptions import Assumptions, Relation
 from graphc.bind import substitute
 from graphc.dims import Dim, Quotient, decided
 from graphc.errors import Location, ShapeError, TraceError, user_location
-from graphc.frontend.device import HOST, placement
+from graphc.frontend.device import HOST, device, placement
 from graphc.frontend.generator import default_generator
 from graphc.frontend.modes import mode
 from graphc.frontend.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
@@ -352,6 +352,9 @@ class Definition(Trace):
         self._literals: set[int] = set()
         self._begun: list[int] = []
         """How many effects there were when each module began that is being called."""
+
+    def place_of(self, value: Value) -> device:
+        return device(value.type.device)
 
     def write(self, tensor: Tensor, value: Value) -> None:
         root = tensor if tensor._base is None else tensor._base

@@ -1,7 +1,9 @@
 """Devices: where a tensor lives, and where the nodes of a graph run.
 
+"cuda:0", "cuda:1", ... are NVIDIA GPUs; "cuda" is the current one.
+
 "cpu:0", "cpu:1", ... are queues of the one CPU: nodes of a graph that are placed on different ones run side by side, in
-threads of their own. Eager tensors live on "cpu".
+threads of their own. Eager tensors live on "cpu" or on a GPU.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 
+from graphc import gpu
 from graphc.errors import ArgumentTypeError, BackendError, GraphcError
 
 _KINDS = ("cpu", "cuda", "meta")
@@ -107,13 +110,38 @@ def queue(where: str | device) -> str:
 
 def check(where: str | int | device | None) -> None:
     """BackendError unless tensors can live there."""
-    if where is None or where is CPU:
-        return
-    chosen = device(where)
-    if chosen.type != "cpu":
-        raise BackendError(f"{chosen}: no CUDA device can be used here",
-                           hint="choose the device with graphc.cuda.is_available(), as in "
-                                "device('cuda' if graphc.cuda.is_available() else 'cpu')")
+    if where is not None and where is not CPU:
+        gpu_of(where)
+
+
+def gpu_of(where: str | int | device | None) -> int:
+    """The number of the GPU that a device is, or of the default one if none is named; -1 for the CPU. BackendError where there
+    is no such GPU."""
+    if where is None:
+        if not _entered.devices and _default.device is CPU:
+            return -1
+        where = _entered.devices[-1] if _entered.devices else _default.device
+    if where is CPU:
+        return -1
+    chosen = where if isinstance(where, device) else device(where)
+    if chosen.type == "cpu":
+        return -1
+    if chosen.type != "cuda":
+        raise BackendError(f"{chosen}: tensors without memory are not supported", expected="'cpu' or 'cuda'")
+    library = gpu.import_cupy()
+    if chosen.index is None:
+        return library.cuda.runtime.getDevice()
+    count = gpu.device_count()
+    if chosen.index >= count:
+        raise BackendError(f"{chosen}: invalid device ordinal", expected=f"a number below {count}: so many GPUs there are")
+    return chosen.index
+
+
+class _Default:
+    device = CPU
+
+
+_default = _Default()
 
 
 def get_default_device() -> device:
@@ -122,11 +150,11 @@ def get_default_device() -> device:
     >>> graphc.get_default_device()
     device(type='cpu')
     """
-    return CPU
+    return _entered.devices[-1] if _entered.devices else _default.device
 
 
 def set_default_device(device: str | device | None) -> None:
-    """Choose the device on which tensors are made: there is only the CPU, and an error for another one.
+    """Choose the device on which tensors are made where none is named.
 
     >>> graphc.set_default_device("cpu")
     >>> graphc.ones(1).device
@@ -134,3 +162,7 @@ def set_default_device(device: str | device | None) -> None:
     >>> graphc.set_default_device(None)
     """
     check(device)
+    _default.device = CPU if device is None or gpu_of(device) < 0 else _Device(device)
+
+
+_Device = device

@@ -16,7 +16,8 @@ from graphc.config import config
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
-from graphc.frontend import eager
+from graphc.frontend import device_arrays, device_ops, eager
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.memory_layout import can_share
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
@@ -83,6 +84,8 @@ class TensorEmitter:
             return _elementwise(record, args) if function is None else function(*args)
         if (record.view is not None or record is ops.broadcast_to) and len(args) == 1 and isinstance(args[0], Tensor):
             return _view(record, args[0], attrs)
+        if device_arrays.kinds and any(isinstance(arg, Tensor) and is_on_device(arg._data) for arg in args):
+            return _on_device(record, args, attrs)
         result = _general(record, args, attrs)
         if type(result) is tuple:
             return finish_several(record, args, attrs, result)
@@ -130,7 +133,7 @@ def _shares(record: OpDef, source: Any, attrs: dict[str, Any], result: Any) -> b
     if not isinstance(source, Tensor):
         return False
     if type(result) is not np.ndarray:
-        return record.name != "reshape" or can_share(source, attrs["shape"])
+        return not is_on_device(result) and (record.name != "reshape" or can_share(source, attrs["shape"]))
     return lies_in(result, source._data)
 
 
@@ -161,6 +164,8 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         if type(arg) is Tensor or isinstance(arg, Tensor):
             array = arg._data
             if type(array) is not np.ndarray:
+                if is_on_device(array):
+                    return _on_device(record, args, {})
                 array = arg._array("eager execution")
             if arg._node is not None or arg._meta is not None:
                 watched = True
@@ -210,6 +215,22 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
     if mode.inference:
         out._state().inference = True
     return out
+
+
+def _on_device(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    """The op on operands of which some are on a GPU."""
+    source = args[0] if args else None
+    if (record.view is not None or record in _SHARING) and isinstance(source, Tensor) and is_on_device(source._data):
+        _check(record, [source._data], attrs)
+        if record.name != "reshape" or can_share(source, attrs["shape"]):
+            seen = device_arrays.viewed(source._data, functools.partial(record.ref, **attrs))
+            out = finish(record, args, attrs, seen, seen.dtype.kind in DIFFERENTIABLE)
+            tie(out, source, (record, attrs))
+            return out
+    result = device_ops.run(record, args, attrs)
+    if type(result) is tuple:
+        return finish_several(record, args, attrs, result)
+    return finish(record, args, attrs, result, result.dtype.kind in DIFFERENTIABLE)
 
 
 def overwrite(record: OpDef, arrays: list[Any]) -> None:
@@ -415,6 +436,8 @@ def _view(record: OpDef, source: Tensor, attrs: dict[str, Any]) -> Tensor:
     """The operand's memory seen in another way, or a copy where that cannot be."""
     array = source._data
     if type(array) is not np.ndarray:
+        if is_on_device(array):
+            return _on_device(record, (source,), attrs)
         array = source._array("eager execution")
     if record not in _EXPLAINED:
         _check(record, [array], attrs)

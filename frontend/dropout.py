@@ -36,7 +36,7 @@ def _idle(input: Tensor, p: float, training: bool) -> bool:
 def _dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
     if p == 1:
         return x * 0.0
-    return where(dropout_mask(shape, p), x * (1 / (1 - p)), 0.0)
+    return where(dropout_mask(shape, p, x.device), x * (1 / (1 - p)), 0.0)
 
 
 def _alpha_dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
@@ -44,7 +44,7 @@ def _alpha_dropped(x: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
     if p == 1:
         return x * 0.0
     scale = 1 / math.sqrt((_FLOOR * _FLOOR * p + 1) * (1 - p))
-    return where(dropout_mask(shape, p), x, -_FLOOR) * scale + _FLOOR * scale * p
+    return where(dropout_mask(shape, p, x.device), x, -_FLOOR) * scale + _FLOOR * scale * p
 
 
 def _channels(input: Tensor) -> tuple[int, ...]:

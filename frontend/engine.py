@@ -13,7 +13,8 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError
-from graphc.frontend import eager
+from graphc.frontend import device_ops, eager
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
 from graphc.frontend.tape import OpNode, match
@@ -324,6 +325,11 @@ def _owned(ct: Any) -> Tensor:
     if active() is not None:
         return ct
     array = ct._data
+    if is_on_device(array):
+        # ct: this frame, the caller's, and the argument; the array: the tensor, the name, the argument. Views are tied to ct
+        if sys.getrefcount(ct) <= 3 and sys.getrefcount(array) <= 3 and ct._node is None and ct._meta is None:
+            return ct
+        return ops.cast(ct, dtype=ct.dtype) if mode.grad else wrap(device_ops.copied(array))
     owner = array if array.base is None else array.base
     # ct: this frame, the caller's, and getrefcount's argument; the array: the tensor, two names here, the argument;
     # where it is a view of fresh memory, that is held by the view and by the name

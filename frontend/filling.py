@@ -9,7 +9,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer, scalar_type
 from graphc.frontend.elementary import tan
-from graphc.frontend.generator import Generator
+from graphc.frontend.generator import Generator, drawn_from
 from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
@@ -24,6 +24,10 @@ METHODS = "bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal_ random
 
 def _filled(self: Tensor, drawn: Tensor, name: str) -> Tensor:
     return assign(self, without_slope(cast(drawn, self.dtype), (self,), name))
+
+
+def _source(self: Tensor, generator: Generator | None) -> Generator:
+    return drawn_from(generator, self.device)
 
 
 def _shape(self: Tensor) -> tuple[Any, ...]:
@@ -57,7 +61,8 @@ def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **e
     if low > high:
         raise GraphcError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
     with no_grad():
-        drawn = unit(_shape(self), self.dtype, generator) * (high - low) + (complex(low, low) if self.is_complex() else low)
+        drawn = unit(_shape(self), self.dtype, _source(self, generator)) * (high - low)
+        drawn = drawn + (complex(low, low) if self.is_complex() else low)
     return _filled(self, drawn, "Uniform")
 
 
@@ -71,14 +76,15 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     check_std("normal", std)
     check_continuous(self.dtype, "normal_kernel_cpu")
     with no_grad():
-        drawn = gaussian(_shape(self), self.dtype, generator) * std + mean
+        drawn = gaussian(_shape(self), self.dtype, _source(self, generator)) * std + mean
     return _filled(self, drawn, "Normal")
 
 
 def _open(self: Tensor, generator: Generator | None) -> Tensor:
     """Uniform between 0 and 1, neither of them, in float64 or float32."""
     wide = float64 if self.dtype is float64 else float32
-    return emit(ops.maximum, (unit(_shape(self), wide, generator), 2.0 ** (-54 if wide is float64 else -25)), {})
+    drawn = unit(_shape(self), wide, _source(self, generator))
+    return emit(ops.maximum, (drawn, 2.0 ** (-54 if wide is float64 else -25)), {})
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -129,7 +135,8 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator:
     if std <= 0:
         raise GraphcError(f"log_normal_ expects std > 0.0, but found std={std}")
     with no_grad():
-        drawn = exp(gaussian(_shape(self), float64 if self.dtype is float64 else float32, generator) * std + mean)
+        wide = float64 if self.dtype is float64 else float32
+        drawn = exp(gaussian(_shape(self), wide, _source(self, generator)) * std + mean)
     return _filled(self, drawn, "LogNormal")
 
 
@@ -158,7 +165,7 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
     refuse(self)
     if self.dtype.is_complex:
         raise UnsupportedDTypeError(f'"bernoulli_scalar_cpu_" not implemented for \'{scalar_type(self.dtype)}\'')
-    return _filled(self, below(_shape(self), p, generator), "Bernoulli")
+    return _filled(self, below(_shape(self), p, _source(self, generator)), "Bernoulli")
 
 
 def random_(self: Tensor, *args: int | None, generator: Generator | None = None, **ends: int | None) -> Tensor:
@@ -181,4 +188,4 @@ def random_(self: Tensor, *args: int | None, generator: Generator | None = None,
         high = integer(high, "random_(): argument 'to'")
         check_bounds(low, high, self.dtype)
     with no_grad():
-        return _filled(self, integers(low, high, _shape(self), generator), "Random")
+        return _filled(self, integers(low, high, _shape(self), _source(self, generator)), "Random")

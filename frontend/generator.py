@@ -19,6 +19,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
+from graphc.frontend import device_ops
 from graphc.frontend.arguments import emit
 from graphc.frontend.inplace import assign
 from graphc.frontend.modes import no_grad
@@ -38,13 +39,12 @@ class Generator:
     """
 
     def __init__(self, device: Device = "cpu") -> None:
-        devices.check(device)
-        self._state = wrap(np.array([_DEFAULT_SEED, 0], np.int64))
+        self._state = wrap(device_ops.moved(np.array([_DEFAULT_SEED, 0], np.int64), devices.gpu_of(device)))
 
     @property
     def device(self) -> devices.device:
-        """Where the generator lives."""
-        return devices.CPU
+        """Where the generator lives: tensors drawn from it do, too."""
+        return self._state.device
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of a seed from its beginning; returns the generator."""
@@ -71,7 +71,7 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """The state as a tensor of bytes."""
-        return wrap(self._state._array("get_state()").copy().view(np.uint8))
+        return wrap(np.array(self._state._array("get_state()")).view(np.uint8))
 
     def set_state(self, new_state: Tensor) -> None:
         """Go back to a state that `get_state` gave."""
@@ -88,16 +88,16 @@ class Generator:
 
     def clone_state(self) -> Generator:
         """Another generator at the same place of the same stream."""
-        other = Generator()
+        other = Generator(self.device)
         other.set_state(self.get_state())
         return other
 
     def __reduce__(self) -> Any:
-        return _restore, (self.get_state().numpy(),)
+        return _restore, (self.get_state().numpy(), str(self.device))
 
 
-def _restore(state: np.ndarray) -> Generator:
-    generator = Generator()
+def _restore(state: np.ndarray, device: str = "cpu") -> Generator:
+    generator = Generator(device)
     generator.set_state(wrap(state))
     return generator
 
@@ -106,11 +106,37 @@ _DEFAULT_SEED = 67280421310721
 """The seed of a generator that nobody seeded."""
 
 default_generator = Generator()
-"""What draws without a generator of their own come from."""
+"""What draws without a generator of their own come from, on the CPU."""
+_on_gpus: dict[int, Generator] = {}
+
+
+def default_on(device: Device) -> Generator:
+    """The default generator of a device; of the default one if none is named. All have the same stream of numbers."""
+    index = devices.gpu_of(device)
+    if index < 0:
+        return default_generator
+    if index not in _on_gpus:
+        _on_gpus[index] = Generator(devices.device("cuda", index)).manual_seed(_first_seed)
+    return _on_gpus[index]
+
+
+def drawn_from(generator: Generator | None, device: Device) -> Generator:
+    """What to draw from for a tensor on a device; GraphcError for a generator of another one."""
+    if generator is None:
+        return default_on(device)
+    if isinstance(generator, Generator) and device is not None:
+        index, own = devices.gpu_of(device), generator.device
+        if index != (own.index if own.type == "cuda" else -1):
+            raise GraphcError(f"Expected a '{devices.device(device).type}' device type for generator but found '{own.type}'",
+                              hint=f"Generator(device='{device}')")
+    return generator
+
+
+_first_seed = _DEFAULT_SEED
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator.
+    """Seed the default generators, of the CPU and of all GPUs; returns that of the CPU.
 
     >>> _ = graphc.manual_seed(0)
     >>> first = graphc.rand(2)
@@ -118,7 +144,12 @@ def manual_seed(seed: int) -> Generator:
     >>> graphc.equal(first, graphc.rand(2))
     True
     """
-    return default_generator.manual_seed(seed)
+    global _first_seed  # noqa: PLW0603  (the seed of generators that are still to be made)
+    default_generator.manual_seed(seed)
+    _first_seed = seed
+    for generator in _on_gpus.values():
+        generator.manual_seed(seed)
+    return default_generator
 
 
 def seed() -> int:
@@ -183,7 +214,7 @@ def fork_rng(devices: Any = (), enabled: bool = True) -> Iterator[None]:
 def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
     """Random words, uint32; moves the generator on."""
     if generator is None:
-        generator = default_generator
+        generator = default_on(None)
     elif not isinstance(generator, Generator):
         raise ArgumentTypeError("generator: not a Generator", expected="graphc.Generator() or None",
                                 got=type(generator).__name__)

@@ -12,8 +12,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, ShapeError
-from graphc.frontend import eager
+from graphc.frontend import device_arrays, device_ops, eager
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
+from graphc.frontend.device_arrays import is_array, is_on_device
 from graphc.frontend.dispatch import overwrite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
@@ -75,7 +76,12 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
         new = cast(new, target.dtype)
     tracer = active()
     if tracer is None:
-        _copy(target._data, new._data)
+        own, numbers = target._data, new._data
+        if type(own) is np.ndarray and type(numbers) is np.ndarray:
+            _copy(own, numbers)
+        else:
+            check_writable(own)
+            new = _copied_across(target, new)
     else:
         base = target._base
         outside = not tracer.records(target if base is None else base)
@@ -92,6 +98,14 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
     return target
 
 
+def _copied_across(target: Tensor, new: Tensor) -> Tensor:
+    """Write a tensor over another one, some of them on a GPU. What the target's history becomes."""
+    if not (is_array(target._data) and is_array(new._data)):
+        (new if is_array(target._data) else target)._array("copy_()")  # raises: it has no numbers
+    device_ops.copy_into(target._data, new._data)
+    return new if new.device == target.device or edge_to(new) is None else new.to(target.device)
+
+
 def _copy(array: np.ndarray, new: np.ndarray) -> None:
     check_writable(array)
     np.copyto(array, new, casting="unsafe")
@@ -99,11 +113,16 @@ def _copy(array: np.ndarray, new: np.ndarray) -> None:
 
 def check_writable(array: np.ndarray) -> None:
     """GraphcError where memory must not be written to."""
-    if not array.flags.writeable:
+    if not (array.flags.writeable if isinstance(array, np.ndarray) else _is_distinct(array)):
         raise GraphcError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
             if 0 in array.strides else "the tensor's memory is read-only",
             hint="clone() the tensor before changing it in place")
+
+
+def _is_distinct(array: Any) -> bool:
+    """Whether no two elements of an array on a GPU are one."""
+    return all(step or size <= 1 for size, step in zip(array.shape, array.strides))
 
 
 def bump(tensor: Tensor) -> None:
@@ -201,9 +220,29 @@ def elementwise(function: Callable[..., Tensor], record: OpDef, name: str) -> Ca
                 overwrite(record, arrays)
                 bump(self)
                 return self
+        elif is_on_device(own) and not kwargs and len(others) == operands - 1 and _may_run_over(self, others):
+            refuse(self)
+            device_ops.run_over(record, (self, *others))
+            bump(self)
+            return self
         return general(self, *others, **kwargs)
 
     return method
+
+
+def _may_run_over(self: Tensor, others: tuple[Any, ...]) -> bool:
+    """Whether an op can be computed over a tensor of a GPU: in its type, with nothing recorded, and of operands elsewhere."""
+    own = self._data
+    if active() is not None or not self.dtype.is_floating_point or not _is_distinct(own):
+        return False
+    if mode.grad and not (unwatched(self) and not any(isinstance(x, Tensor) and x.requires_grad for x in others)):
+        return False
+    return all(
+        x._data.dtype == own.dtype and x._data.shape == own.shape and is_on_device(x._data)
+        and (x._data is own or not device_arrays.may_overlap(own, x._data))
+        if isinstance(x, Tensor) else type(x) in (int, float)
+        for x in others
+    )  # fmt: skip
 
 
 def _is_beside(operand: Any, own: np.ndarray) -> bool:
@@ -234,8 +273,10 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
         if out.numel() != 0:
             warnings.warn(f"An output with one or more elements was resized since it had shape {list(out.shape)}, which does "
                           f"not match the required output shape {list(made.shape)}.", UserWarning, stacklevel=4)
-        array = made._array("out=")
-        out._data = array.astype(out.dtype.numpy, order="C")
+        if is_on_device(out._data) or is_on_device(made._data):
+            out._data = device_ops.moved(device_ops.copied(cast(made, out.dtype)._data), out.get_device())
+        else:
+            out._data = made._array("out=").astype(out.dtype.numpy, order="C")
         bump(out)
         return out
     return assign(out, made)
@@ -341,11 +382,18 @@ def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
     tensor([10., 20.])
     """
     refuse(self)
+    _only_on_cpu(self, "apply_")
     array = self._array("apply_()")
     for place in np.ndindex(array.shape):
         array[place] = callable(array[place].item())
     bump(self)
     return self
+
+
+def _only_on_cpu(tensor: Tensor, function: str) -> None:
+    if not tensor.is_cpu:
+        raise ArgumentTypeError(f"{function} is only implemented on CPU tensors", got=f"a tensor on {tensor.device}",
+                                hint="change x.cpu(), and copy_ it back")
 
 
 def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
@@ -355,6 +403,7 @@ def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> T
     tensor([3., 8.])
     """
     refuse(self)
+    _only_on_cpu(self, "map_")
     array = self._array("map_()")
     other = np.broadcast_to(tensor._array("map_()"), array.shape)
     for place in np.ndindex(array.shape):
@@ -378,6 +427,6 @@ def resize_(self: Tensor, *sizes: Any, memory_format: object = None) -> Tensor:
     flat = np.ascontiguousarray(array).reshape(-1)
     if count > flat.size:
         flat = np.concatenate([flat, np.zeros(count - flat.size, flat.dtype)])
-    self._data = flat[:count].reshape(shape)
+    self._data = device_ops.moved(flat[:count].reshape(shape), self.get_device())
     bump(self)
     return self

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphc.errors import GraphcError
 from graphc.frontend import inplace
+from graphc.frontend.device import device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
@@ -199,6 +200,18 @@ class Level:
     def answers(self) -> bool:
         """Whether there are numbers outside."""
         return self.around is None or self.around.answers
+
+    def device_of(self, tensor: Tensor) -> device:
+        """Where the tensor lives that it stands for."""
+        known = self.leave(tensor)
+        with self.outside():
+            return known.device
+
+    def transfer(self, tensor: Tensor, where: device) -> Inner:
+        """What it stands for, on another device."""
+        data = self.value(tensor)
+        with self.outside():
+            return Inner(self.key, data.value.to(where), data.batched, own=True)
 
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is one of the code outside."""

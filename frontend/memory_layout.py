@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.tensor import Tensor
 
 
@@ -19,7 +20,7 @@ def model(tensor: Tensor) -> np.ndarray | None:
     base = tensor if view is None or view.base is None else view.base
     data = base._data
     found: np.ndarray | None
-    if isinstance(data, np.ndarray):
+    if is_array(data):
         found = _strided(data.shape, tuple(s // data.itemsize for s in data.strides))
     elif all(isinstance(size, int) for size in data.shape):
         found = _strided(data.shape, None)

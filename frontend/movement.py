@@ -11,7 +11,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
+from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import axis, emit, integer, sizes
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
 from graphc.frontend.memory_layout import is_row_major
@@ -101,14 +103,22 @@ def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
         return _reinterpreted(input, args[0])
     wanted = _filled(input, sizes(args if size is None else (size,)))
     data = input._data
-    if type(data) is np.ndarray and not data.flags.c_contiguous and math.prod(wanted) == data.size:
-        try:
-            data.reshape(wanted, copy=False)
-        except ValueError:
-            raise ShapeError(
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
-                "contiguous subspaces). Use .reshape(...) instead.", got=f"{list(data.shape)} as {list(wanted)}") from None
+    is_known = type(data) is np.ndarray or is_on_device(data)
+    if is_known and not data.flags.c_contiguous and math.prod(wanted) == data.size and not _is_reshapable(data, wanted):
+        raise ShapeError(
+            "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+            "contiguous subspaces). Use .reshape(...) instead.", got=f"{list(data.shape)} as {list(wanted)}")
     return _viewed(input, {"shape": wanted})
+
+
+def _is_reshapable(data: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array takes another shape without a copy."""
+    try:
+        data.reshape(shape, copy=False) if type(data) is np.ndarray else device_arrays.viewed(
+            data, lambda array: array.reshape(shape, copy=False))
+    except ValueError:
+        return False
+    return True
 
 
 def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
@@ -123,6 +133,8 @@ def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
     if wanted != own and input.stride(-1) != 1:
         raise ShapeError(f"self.stride(-1) must be 1 to view {input.dtype.name} as {dtype.name} (different element sizes), but "
                          f"got {input.stride(-1)}")
+    if is_on_device(input._data) and active() is None:
+        return wrap(device_arrays.viewed(input._data, lambda array: array.view(dtype.numpy)))
     return wrap(input._array("view(dtype)").view(dtype.numpy))
 
 
@@ -398,6 +410,8 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
     data = input._data
     if type(data) is np.ndarray and active() is None and not (mode.grad and input.requires_grad):
         return wrap(data.copy(order="K"))
+    if is_on_device(data) and active() is None and not (mode.grad and input.requires_grad):
+        return wrap(device_arrays.duplicate(data) if 0 not in data.strides else device_ops.copied(data))
     return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
 
 
@@ -408,7 +422,7 @@ def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     True
     """
     data = input._data
-    if memory_format is None and type(data) is np.ndarray and data.flags.c_contiguous:
+    if memory_format is None and (type(data) is np.ndarray or is_on_device(data)) and data.flags.c_contiguous:
         return input
     order = channels_last_order(memory_format, input.ndim)
     if input.is_contiguous(None if order is None else memory_format) and (order is not None or is_row_major(input)):
@@ -417,7 +431,7 @@ def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
         return permute(contiguous(permute(input, order)), tuple(order.index(d) for d in range(len(order))))
     if active() is not None:
         return clone(input)
-    array = np.ascontiguousarray(input._data)
+    array = np.ascontiguousarray(input._data) if type(data) is np.ndarray else device_ops.copied(input._data)
     return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_differentiable), "Clone")
 
 

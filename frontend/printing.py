@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.level import Inner
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
@@ -167,7 +168,7 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
     if self.name is not None:
         return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype!r}, name={self.name!r})"
     tracer = active()
-    if not isinstance(data, np.ndarray) and data.builder is not None and (tracer is None or not tracer.answers):
+    if not is_array(data) and data.builder is not None and (tracer is None or not tracer.answers):
         return f"tensor(..., size={tuple(data.shape)}, dtype={self.dtype!r}, traced as {data!r})"
     array = self._known_to_python("printing")
     notes: list[str] = []
@@ -183,6 +184,8 @@ def tensor_text(self: Tensor, *, tensor_contents: Any = None) -> str:
         named_dtype = self.dtype not in (int64, bool_, default, default.to_complex())
         if not options.edgeitems:  # a summary would say nothing of the size
             notes.append(f"size={tuple(array.shape)}")
+    if self.is_cuda:
+        notes.append(f"device='{self.device}'")
     if named_dtype:
         notes.append(f"dtype={self.dtype!r}")
     node = self.grad_fn

@@ -16,6 +16,8 @@ from graphc.frontend.generator import (
     Generator,
     bits,
     default_generator,
+    default_on,
+    drawn_from,
     fork_rng,
     get_rng_state,
     initial_seed,
@@ -151,6 +153,11 @@ def check_continuous(dtype: DType, function: str) -> None:
 # Tensors of a shape
 
 
+def _place(out: Tensor | None, device: Device) -> Device:
+    """Where to draw the numbers for a result that may be written into a tensor."""
+    return out.device if device is None and out is not None else device
+
+
 def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
          dtype: DType | None = None, device: Device = None, requires_grad: bool = False, layout: object = None,
          pin_memory: bool = False) -> Tensor:
@@ -163,7 +170,8 @@ def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: 
     """
     chosen = kept_dtype(dtype, out, "rand")
     check_continuous(chosen, "rand")
-    return finished(unit(given_size(args, size, "rand"), chosen, generator), out, requires_grad, device)
+    source = drawn_from(generator, _place(out, device))
+    return finished(unit(given_size(args, size, "rand"), chosen, source), out, requires_grad, device)
 
 
 def randn(*args: Any, size: Any = None, generator: Generator | None = None, out: Tensor | None = None,
@@ -176,7 +184,8 @@ def randn(*args: Any, size: Any = None, generator: Generator | None = None, out:
     """
     chosen = kept_dtype(dtype, out, "randn")
     check_continuous(chosen, "randn")
-    return finished(gaussian(given_size(args, size, "randn"), chosen, generator), out, requires_grad, device)
+    source = drawn_from(generator, _place(out, device))
+    return finished(gaussian(given_size(args, size, "randn"), chosen, source), out, requires_grad, device)
 
 
 def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -186,8 +195,8 @@ def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = Non
     >>> graphc.rand_like(graphc.zeros(2, 3)).shape
     graphc.Size([2, 3])
     """
-    return rand(tuple(need_tensor(input, "rand_like")._data.shape), dtype=dtype or input.dtype, device=device,
-                requires_grad=requires_grad, generator=generator)
+    return rand(tuple(need_tensor(input, "rand_like")._data.shape), dtype=dtype or input.dtype,
+                device=input.device if device is None else device, requires_grad=requires_grad, generator=generator)
 
 
 def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
@@ -197,8 +206,8 @@ def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
     >>> graphc.randn_like(graphc.zeros(2, 3)).shape
     graphc.Size([2, 3])
     """
-    return randn(tuple(need_tensor(input, "randn_like")._data.shape), dtype=dtype or input.dtype, device=device,
-                 requires_grad=requires_grad, generator=generator)
+    return randn(tuple(need_tensor(input, "randn_like")._data.shape), dtype=dtype or input.dtype,
+                 device=input.device if device is None else device, requires_grad=requires_grad, generator=generator)
 
 
 def randint(*args: Any, low: int | None = None, high: int | None = None, size: Any = None,
@@ -222,7 +231,7 @@ def randint(*args: Any, low: int | None = None, high: int | None = None, size: A
     low, high = _ends("randint", given, low, high)
     chosen = int64 if dtype is None and out is None else kept_dtype(dtype, out, "randint")
     check_bounds(low, high, chosen)
-    drawn = integers(low, high, sizes((size,), "randint(): argument 'size'"), generator)
+    drawn = integers(low, high, sizes((size,), "randint(): argument 'size'"), drawn_from(generator, _place(out, device)))
     return finished(cast(drawn, chosen), out, requires_grad, device)
 
 
@@ -248,7 +257,7 @@ def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | 
     """
     low, high = _ends("randint_like", list(args), low, high)
     return randint(low, high, tuple(need_tensor(input, "randint_like")._data.shape), dtype=dtype or input.dtype,
-                   device=device, requires_grad=requires_grad, generator=generator)
+                   device=input.device if device is None else device, requires_grad=requires_grad, generator=generator)
 
 
 def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
@@ -263,7 +272,8 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     if chosen.is_complex or chosen.kind == "bool":
         raise UnsupportedDTypeError(f'"randperm" not implemented for \'{scalar_type(chosen)}\'')
     check_count(count, chosen)
-    return finished(cast(argsort(_words((count,), generator), stable=True), chosen), out, requires_grad, device)
+    order = argsort(_words((count,), drawn_from(generator, _place(out, device))), stable=True)
+    return finished(cast(order, chosen), out, requires_grad, device)
 
 
 def check_count(count: int, dtype: DType) -> None:
@@ -310,8 +320,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     """
     if input.dtype.is_complex:
         raise UnsupportedDTypeError(f'"bernoulli_scalar_cpu_" not implemented for \'{scalar_type(input.dtype)}\'')
-    drawn = cast(below(tuple(input._data.shape), input if p is None else p, generator), input.dtype)
-    return finished(without_slope(drawn, (input,), "Bernoulli"), out, False, None)
+    drawn = cast(below(tuple(input._data.shape), input if p is None else p, drawn_from(generator, input.device)),
+                 input.dtype)
+    return finished(without_slope(drawn, (input,), "Bernoulli"), out, False, input.device)
 
 
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
@@ -340,8 +351,9 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
                                 expected="normal(mean, std, size)")
     chosen = kept_dtype(dtype, out, "normal") if not parameters else parameters[0].dtype
     check_continuous(chosen, "normal_kernel_cpu")
+    device = parameters[0].device if parameters else device
     with no_grad():
-        drawn = cast(gaussian(shape, chosen, generator) * std + mean, chosen)
+        drawn = cast(gaussian(shape, chosen, drawn_from(generator, _place(out, device))) * std + mean, chosen)
     return finished(without_slope(drawn, parameters, "Normal"), out, requires_grad, device)
 
 
@@ -373,6 +385,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
             raise GraphcError("probability tensor contains either `inf`, `nan` or element < 0")
         if (known.sum(-1) <= 0).any():
             raise GraphcError("invalid multinomial distribution (sum of probabilities <= 0)")
+    generator = drawn_from(generator, input.device)
     with no_grad():
         weights = cast(input, float64)
         if replacement:
@@ -383,7 +396,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
             # the order of exponential waiting times, weights as rates, is that of drawing without replacement
             waits = -log1p(-unit(tuple(input.shape), float64, generator)) / weights
             drawn = contiguous(narrow(argsort(waits, -1, stable=True), -1, 0, count))
-    return finished(drawn, out, False, None)
+    return finished(drawn, out, False, input.device)
 
 
 def _library(generator: Generator | None, what: str) -> np.random.Generator:
@@ -403,7 +416,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     if (rates < 0).any():
         raise GraphcError("invalid Poisson rate, expected rate to be non-negative")
     drawn = _library(generator, "poisson()").poisson(rates).astype(input.dtype.numpy)
-    return without_slope(wrap(np.asarray(drawn)), (input,), "Poisson")
+    return without_slope(wrap(np.asarray(drawn)).to(input.device), (input,), "Poisson")
 
 
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
@@ -419,14 +432,14 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
     trials = count._array("binomial()").astype(np.int64)
     chances = prob._array("binomial()").astype(np.float64)
     drawn = _library(generator, "binomial()").binomial(trials, chances).astype(count.dtype.numpy)
-    return without_slope(wrap(np.asarray(drawn)), (count, prob), "Binomial")
+    return without_slope(wrap(np.asarray(drawn)).to(count.device), (count, prob), "Binomial")
 
 
-def dropout_mask(shape: tuple[int, ...], p: float) -> Tensor:
+def dropout_mask(shape: tuple[int, ...], p: float, device: Device = None) -> Tensor:
     """True with probability 1 - p.
 
     >>> graphc.random.dropout_mask((2,), p=0.0)
     tensor([True, True])
     """
     with no_grad():
-        return unit(shape, float32, None) >= p
+        return unit(shape, float32, default_on(device)) >= p

@@ -15,6 +15,7 @@ from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.creation import as_tensor
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import quiet
 from graphc.frontend.inplace import assign, bump, refuse, unwatched
 from graphc.frontend.modes import mode
@@ -203,6 +204,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         return
     basic = Basic(_items(index), self._data.shape)
     new = value if isinstance(value, Tensor) else as_tensor(value, dtype=self.dtype)
+    if is_on_device(self._data) and new.ndim == 0:
+        new = new.to(self.device)
     part = basic.view(self)
     refuse(part)
     if not basic.places:
@@ -356,6 +359,8 @@ def put(input: Tensor, places: Sequence[tuple[int, Tensor]], new: Tensor, accumu
 def _put_by_mask(input: Tensor, at: int, mask: Tensor, new: Tensor, accumulate: bool) -> Tensor | None:
     """What is put without a list of the places, which a trace could not have; None where such a list is better."""
     Advanced._check_mask(mask, input, at)
+    if is_on_device(input._data):
+        mask = mask.to(input.device)
     lead, tail = tuple(input._data.shape[:at]), tuple(input._data.shape[at + mask.ndim :])
     own = tuple(new._data.shape)
     own = (*(1,) * (len(lead) + 1 + len(tail) - len(own)), *own)
@@ -404,6 +409,8 @@ class Advanced:
                     raise DimError("tensors used as indices must be long, int, byte or bool tensors", got=item.dtype.name)
                 dims.append(at)
                 indices.append(cast(item, int64))
+        if is_on_device(input._data):  # indices may lie on the CPU
+            indices = [index.to(input.device) for index in indices]
         self.input = input
         self.dims = dims
         shape = broadcast_indices([i._data.shape for i in indices])
@@ -479,7 +486,8 @@ class Advanced:
 def nonzero_places(input: Tensor) -> tuple[Tensor, ...]:
     """The places of the elements that are not zero, a vector a dimension."""
     found = np.nonzero(input._array("nonzero()").reshape(input._data.shape or (1,)))
-    return tuple(wrap(part.astype(np.int64, copy=False)) for part in found)
+    places = tuple(wrap(part.astype(np.int64, copy=False)) for part in found)
+    return tuple(place.to(input.device) for place in places) if is_on_device(input._data) else places
 
 
 def broadcast_indices(shapes: Sequence[Any]) -> tuple[Any, ...]:

@@ -14,7 +14,9 @@ import numpy as np
 
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, AutogradError, user_location
+from graphc.frontend import device_arrays
 from graphc.frontend.device import CPU, device
+from graphc.frontend.device_arrays import is_array, is_on_device
 from graphc.frontend.formats import channels_last_order, contiguous_format, layout, strided
 from graphc.frontend.meta import Meta, Size, Version, View
 from graphc.frontend.modes import mode
@@ -239,7 +241,15 @@ class Tensor(Tracked, Values):
         >>> graphc.zeros(2).device
         device(type='cpu')
         """
-        placed = getattr(self._data, "type", None)
+        data = self._data
+        if type(data) is np.ndarray:
+            return CPU
+        if is_on_device(data):
+            return device("cuda", data.data.device_id)
+        tracer = active()
+        if tracer is not None:
+            return tracer.device_of(self)
+        placed = getattr(data, "type", None)
         return CPU if placed is None else device(placed.device)
 
     @property
@@ -256,21 +266,11 @@ class Tensor(Tracked, Values):
 
     @property
     def is_cuda(self) -> bool:
-        """Whether the tensor lives on a GPU.
-
-        >>> graphc.zeros(2).is_cuda
-        False
-        """
-        return False
+        return self.device.type == "cuda"
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the tensor lives in CPU memory.
-
-        >>> graphc.zeros(2).is_cpu
-        True
-        """
-        return True
+        return self.device.type == "cpu"
 
     @property
     def layout(self) -> layout:
@@ -323,7 +323,8 @@ class Tensor(Tracked, Values):
         >>> graphc.zeros(2).get_device()
         -1
         """
-        return -1
+        where = self.device
+        return (where.index or 0) if where.type == "cuda" else -1
 
     def is_pinned(self, device: Any = None) -> bool:
         """Whether the memory is page-locked for a GPU.
@@ -348,8 +349,8 @@ class Tensor(Tracked, Values):
         >>> x.is_set_to(x.detach()), x.is_set_to(x.clone())
         (True, False)
         """
-        own, other = self._array("is_set_to()"), tensor._array("is_set_to()")
-        return own.ctypes.data == other.ctypes.data and own.shape == other.shape and own.strides == other.strides
+        own, other = self._memory("is_set_to()"), tensor._memory("is_set_to()")
+        return _address(own) == _address(other) and own.shape == other.shape and own.strides == other.strides
 
     # Memory
 
@@ -360,7 +361,7 @@ class Tensor(Tracked, Values):
         >>> x.stride(), x.t().stride(), x.stride(0)
         ((3, 1), (1, 3), 3)
         """
-        if isinstance(self._data, np.ndarray):
+        if is_array(self._data):
             strides = tuple(s // self._data.itemsize for s in self._data.strides)
         else:
             shape = self._data.shape
@@ -376,8 +377,10 @@ class Tensor(Tracked, Values):
         """
         data = self._data
         if memory_format is None or memory_format is contiguous_format:
-            return not isinstance(data, np.ndarray) or data.flags.c_contiguous
+            return not is_array(data) or data.flags.c_contiguous
         order = channels_last_order(memory_format, len(data.shape))
+        if is_on_device(data) and order is not None:
+            return device_arrays.viewed(data, lambda array: array.transpose(order)).flags.c_contiguous
         return order is not None and isinstance(data, np.ndarray) and data.transpose(order).flags.c_contiguous
 
     def dim_order(self) -> tuple[int, ...]:
@@ -397,9 +400,9 @@ class Tensor(Tracked, Values):
         >>> x[1].data_ptr() - x.data_ptr()
         12
         """
-        array = self._array("data_ptr()")
+        array = self._memory("data_ptr()")
         self._version_counter().expose()
-        return array.ctypes.data
+        return _address(array)
 
     def storage_offset(self) -> int:
         """How many elements lie between the start of the memory and the first element.
@@ -408,10 +411,14 @@ class Tensor(Tracked, Values):
         >>> x[1].storage_offset()
         3
         """
-        array = self._array("storage_offset()")
+        array = self._memory("storage_offset()")
         base = self._base
-        start = array if base is None else base._array("storage_offset()")
-        return (array.ctypes.data - start.ctypes.data) // array.itemsize
+        start = array if base is None else base._memory("storage_offset()")
+        return (_address(array) - _address(start)) // array.itemsize
+
+    def _memory(self, what: str) -> Any:
+        """The array, on the CPU or a GPU; a TraceError while there is none."""
+        return self._data if is_on_device(self._data) and active() is None else self._array(what)
 
     def untyped_storage(self) -> Storage:
         """The memory that the tensor lies in.
@@ -528,7 +535,8 @@ class Tensor(Tracked, Values):
             raise AutogradError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol",
                                 hint="deepcopy x.detach()", at=user_location())
         copy = _new(type(self))
-        copy._data = self._array("deepcopy()").copy(order="K")
+        array = self._memory("deepcopy()")
+        copy._data = device_arrays.duplicate(array) if is_on_device(array) else array.copy(order="K")
         copy._node = copy._meta = None
         copy.__dict__.update(self.__dict__)
         if self.requires_grad:
@@ -545,13 +553,22 @@ class Tensor(Tracked, Values):
         array = np.asarray(self._array("pickle"), order="C")
         if self._meta is not None and self._meta.version is not None:
             self._meta.version.lend()
+        if is_on_device(self._data):
+            return rebuild, (type(self), array, self.requires_grad, self.__dict__, self.get_device())
         return rebuild, (type(self), array, self.requires_grad, self.__dict__)
 
 
-def rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
-    """A leaf of a class around an array, with the attributes that were set on it: what a pickled tensor becomes."""
+def _address(array: Any) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def rebuild(
+    cls: type[Tensor], array: np.ndarray, requires_grad: bool, attributes: dict[str, Any], gpu: int | None = None
+) -> Tensor:
+    """A leaf of a class around an array, or a copy of it on a GPU, with the attributes that were set on it: what a pickled
+    tensor becomes."""
     tensor = _new(cls)
-    tensor._data = array
+    tensor._data = array if gpu is None else device_arrays.upload(array, gpu)
     tensor._node = tensor._meta = None
     tensor.__dict__.update(attributes)
     if requires_grad:
@@ -564,12 +581,12 @@ class Storage:
 
     def __init__(self, tensor: Tensor) -> None:
         base = tensor._base
-        self._array = (tensor if base is None else base)._array("storage()")
+        self._array = (tensor if base is None else base)._memory("storage()")
         tensor._version_counter().expose()
 
     def data_ptr(self) -> int:
         """The address."""
-        return self._array.ctypes.data
+        return _address(self._array)
 
     def nbytes(self) -> int:
         """The size in bytes."""

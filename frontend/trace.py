@@ -18,6 +18,9 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.errors import TraceError
+from graphc.frontend.device import CPU, device
+from graphc.frontend.device_arrays import byte_bounds, is_array, is_on_device
+from graphc.frontend.device_ops import several_devices
 from graphc.frontend.modes import mode
 from graphc.frontend.nn.module import Module
 from graphc.frontend.node import Edge
@@ -152,6 +155,9 @@ class Trace:
         self._views: dict[tuple[int, Value], Value] = {}
         self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
         self._made: set[int] = set()
+        self.gpu: device | None = None
+        """The GPU that the graph runs on; None for the CPU."""
+        self._devices: dict[Value, device] = {}
         self.watched: set[int] = set()
         """The ids of tensors that were changed where autograd sees it: not under no_grad, and not by way of detach()."""
         self.hides_changes = False
@@ -172,6 +178,8 @@ class Trace:
             result = self.builder.emit(record, operands, attrs)
         else:
             result = self.builder.emit(record, (), attrs)
+        if self.gpu is not None:
+            self._label(operands, result if isinstance(result, tuple) else (result,))
         if not mode.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             # the tape does not see this: nor shall a derivative of the graph
             return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
@@ -182,7 +190,7 @@ class Trace:
         view, base = self._base(tensor)
         if view is None or base is None:
             return self._root(tensor)
-        if id(base) not in self._current and not isinstance(tensor._data, np.ndarray):
+        if id(base) not in self._current and not is_array(tensor._data):
             now = tensor._data  # made in this trace, of a base that has not changed since
         else:
             now = self._root(base)
@@ -302,6 +310,42 @@ class Trace:
         """Apply a user-defined `Function`: the operations of its forward are recorded, its backward is known to the tape."""
         return function.run(args)
 
+    # All of a graph runs on one device. What the program says of devices is kept beside the graph: it decides where inputs come
+    # from and where results go, and which operands the program may not use together.
+
+    def device_of(self, tensor: Tensor) -> device:
+        """Where the program has the tensor."""
+        return self.place_of(self.value(tensor))
+
+    def place_of(self, value: Value) -> device:
+        """Where the program has a value."""
+        return self._devices.get(value) or self.gpu or CPU
+
+    def transfer(self, tensor: Tensor, where: device) -> Value:
+        """The same numbers, which the program has elsewhere from here on."""
+        self._runs_on(where)
+        value = self.value(tensor)
+        moved = self.builder.emit(ops.cast, (value,), {"dtype": value.dtype})
+        self._devices[moved] = where
+        return moved
+
+    def _runs_on(self, where: device) -> None:
+        if where.type == "cuda":
+            if self.gpu is not None and self.gpu != where:
+                raise TraceError(f"{self.builder.name!r} computes on {self.gpu} and on {where}: a graph runs on one GPU",
+                                 hint="compile what runs on each GPU by itself")
+            self.gpu = where
+
+    def _label(self, operands: Sequence[Any], results: Sequence[Value]) -> None:
+        known = [(v, self._devices[v]) for v in operands if isinstance(v, Value) and v in self._devices]
+        if not known:
+            return
+        places = {place for value, place in known if value.shape} or {place for _, place in known}
+        if len(places) > 1:
+            first, second = sorted(map(str, places), reverse=True)[:2]
+            raise several_devices(first, second)
+        self._devices.update(dict.fromkeys(results, places.pop()))
+
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is lifted as any other; each call has one of its own."""
         self._made.add(id(tensor))
@@ -366,7 +410,7 @@ class Trace:
         spans = []
         for i, lifted in enumerate(self.inputs):
             if lifted.tensor is not None and lifted.data.size:
-                low, high = np.lib.array_utils.byte_bounds(lifted.data)
+                low, high = byte_bounds(lifted.data)
                 spans.append((low, high, i))
         spans.sort()
         reach, owner = 0, -1
@@ -444,14 +488,14 @@ class Trace:
         now = self._current.get(id(tensor))
         if now is not None:
             return now
-        if not isinstance(tensor._data, np.ndarray):
+        if not is_array(tensor._data):
             return tensor._data
         lifted = self._lifted.get(id(tensor))
         return (self._lift(tensor) if lifted is None else lifted).value
 
     def _is_made(self, tensor: Tensor) -> bool:
         """Whether a tensor has been computed in this trace."""
-        return not isinstance(tensor._data, np.ndarray) and id(tensor) not in self._lifted
+        return not is_array(tensor._data) and id(tensor) not in self._lifted
 
     def declare_sizes(self, tensor: Tensor, shape: Shape, name: str | None = None) -> None:
         """Make an argument an input whose sizes are those of `shape`, symbols among them. The tensor, which must be nobody
@@ -481,6 +525,10 @@ class Trace:
                 name += "_"
         data = tensor._data
         value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
+        where = tensor.device if is_on_device(data) else CPU
+        self._runs_on(where)
+        if id(tensor) not in self._made or where is not CPU:
+            self._devices[value] = where
         lifted = self._lifted[id(tensor)] = Lifted(
             source, value, tensor, tensor._node, tensor.requires_grad, tensor._version)
         self.inputs.append(lifted)

@@ -75,6 +75,14 @@ class Tracer(Protocol):
         """Apply a user-defined `Function`."""
         ...
 
+    def device_of(self, tensor: Tensor) -> Any:
+        """Where a tensor that holds no array lives."""
+        ...
+
+    def transfer(self, tensor: Tensor, where: Any) -> Any:
+        """What the tensor holds on another device."""
+        ...
+
     def made(self, tensor: Tensor) -> None:
         """The code that is traced has made a tensor of numbers that it holds itself."""
         ...

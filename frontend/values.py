@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, TraceError
+from graphc.frontend.device_arrays import is_array, is_on_device, known_on_host
 from graphc.frontend.tracer import active
 from graphc.types import complex32, complex64, convert
 
@@ -30,12 +31,15 @@ class Values:
         def __getitem__(self, index: Any) -> Tensor: ...
 
     def _array(self, what: str) -> np.ndarray:
-        """The numbers, where Python needs to see them; a TraceError while they are not known."""
+        """The numbers, where Python needs to see them: of a tensor on a GPU a copy, which is read-only. A TraceError while they
+        are not known."""
         tracer = active()
         if tracer is not None:
             return tracer.concrete(self, what)  # type: ignore[arg-type]
         data = self._data
         if type(data) is not np.ndarray:
+            if is_on_device(data):
+                return known_on_host(data)
             data.__graphc_emitter__  # noqa: B018  (raises where the tensor outlived the trace that made it)
             raise TraceError(f"{what} needs the numbers of a value that has none before a session runs: {self!r}",
                              hint="compute with it inside `with graph:`, and fetch it with Session(graph).run(value)")
@@ -47,13 +51,17 @@ class Values:
         return data if type(data) is np.ndarray and data.size and active() is None else None
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The array itself, which shares memory with the tensor. An error on tensors that require grad, unless `force`.
+        """The array itself, which shares memory with the tensor. An error on tensors that require grad, and on those of a GPU,
+        unless `force`, which copies.
 
         >>> graphc.tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
         """
         if self.requires_grad and not force:
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if is_on_device(self._data) and not force:
+            raise ArgumentTypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the "
+                                    "tensor to host memory first.", hint="x.cpu().numpy()")
         array = self._array("numpy()")
         if array.dtype == complex32.numpy:
             raise ArgumentTypeError("Got unsupported ScalarType ComplexHalf: NumPy has no dtype for it",
@@ -161,9 +169,10 @@ class Values:
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        array = self._array("__dlpack__()")
+        array = self._data if is_array(self._data) else self._array("__dlpack__()")
         self._version_counter().expose()
         return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._array("__dlpack_device__()").__dlpack_device__()
+        array = self._data if is_array(self._data) else self._array("__dlpack_device__()")
+        return array.__dlpack_device__()

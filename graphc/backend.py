@@ -430,11 +430,14 @@ def is_loaded(name: str) -> bool:
 
 
 def get_backend(name: str) -> Backend:
-    """The back end called `name`, made on first use; BackendError where there is none, or where it cannot run here."""
+    """The back end called `name`, made on first use; BackendError where there is none, or where it cannot run here. "cuda:1" is
+    that of one of several GPUs."""
     with _lock:
         if name not in _loaded:
-            if name not in BACKENDS or importlib.util.find_spec(f"graphc.backends.{name}") is None:
+            kind, colon, number = name.partition(":")
+            known = kind in BACKENDS and (not colon or (kind == "cuda" and number.isdecimal()))
+            if not known or importlib.util.find_spec(f"graphc.backends.{kind}") is None:
                 raise BackendError(f"no back end {name!r}", expected=f"one of {', '.join(BACKENDS)}",
                                    hint="set GRAPHC_BACKEND, or pass backend=")
-            _loaded[name] = importlib.import_module(f"graphc.backends.{name}").create()
+            _loaded[name] = importlib.import_module(f"graphc.backends.{kind}").create()
         return _loaded[name]

@@ -24,6 +24,7 @@ FLOORS = (
     "graphc.errors",
     "graphc.config",
     "graphc.script",
+    "graphc.gpu",
     "graphc.sources",
     "graphc.dims",
     "graphc.dim_numbers",

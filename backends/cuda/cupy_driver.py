@@ -13,26 +13,11 @@ import numpy as np
 from graphc.backends.cuda import nvrtc
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
-from graphc.errors import BackendError, OutOfMemoryError
+from graphc.errors import OutOfMemoryError
+from graphc.gpu import import_cupy
 
 _TOGETHER = 16
 """Functions that are compiled at a time."""
-
-
-def import_cupy() -> Any:
-    """CuPy; BackendError where it is not installed, or finds no GPU."""
-    try:
-        import cupy
-    except ImportError as error:
-        raise BackendError("CUDA needs CuPy, which is not installed", hint="pip install 'graphc[cuda]'") from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(f"no CUDA device can be used here: {error}",
-                           hint="install NVIDIA's driver; `nvidia-smi` shows whether it finds a GPU") from error
-    if not count:
-        raise BackendError("no CUDA device can be used here: there is none", hint="ask graphc.cuda.is_available() first")
-    return cupy
 
 
 class CupyDriver:

@@ -49,7 +49,7 @@ class Normal(_Symmetric):
         return self.scale**2
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.loc + randn(self._extended_shape(sample_shape), dtype=self.loc.dtype) * self.scale
+        return self.loc + randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device) * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -80,7 +80,7 @@ class Laplace(_Symmetric):
         return 2 * self.scale**2
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        sides = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype) - 0.5
+        sides = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device) - 0.5
         return self.loc - self.scale * sides.sign() * (-2 * sides.abs()).clamp(min=-1 + 1e-7).log1p()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -127,7 +127,8 @@ class Uniform(Distribution):
         return (self.high - self.low) ** 2 / 12
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.low + rand(self._extended_shape(sample_shape), dtype=self.low.dtype) * (self.high - self.low)
+        drawn = rand(self._extended_shape(sample_shape), dtype=self.low.dtype, device=self.low.device)
+        return self.low + drawn * (self.high - self.low)
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -174,7 +175,7 @@ class Exponential(Distribution):
         return 1 / self.rate**2
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return -(-rand(self._extended_shape(sample_shape), dtype=self.rate.dtype)).log1p() / self.rate
+        return -(-rand(self._extended_shape(sample_shape), dtype=self.rate.dtype, device=self.rate.device)).log1p() / self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -309,7 +310,7 @@ class Cauchy(_Symmetric):
         return full_like(self.loc, math.inf)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self.loc.dtype))
+        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -356,7 +357,7 @@ class Gumbel(Distribution):
         return (math.pi * self.scale) ** 2 / 6
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        inside = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype).clamp(min=1e-38)
+        inside = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device).clamp(min=1e-38)
         return self.icdf(inside.clamp(max=1 - 1e-7))
 
     def log_prob(self, value: Tensor) -> Tensor:

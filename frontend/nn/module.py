@@ -342,17 +342,17 @@ class Module(ModuleHooks, ModuleState):
             if isinstance(arg, DType):
                 dtype = arg
             elif isinstance(arg, Tensor):
-                dtype = arg.dtype
-            elif isinstance(arg, (str, devices.device)):
+                dtype, where = arg.dtype, arg.device
+            elif isinstance(arg, (str, devices.device)) or type(arg) is int:
                 where = arg
         devices.check(where)
         if dtype is None:
-            return self
+            return self if where is None else self._apply(lambda t: t.to(where))
         if not dtype.is_differentiable:
             raise ArgumentTypeError("nn.Module.to only accepts floating point or complex dtypes, but got desired "
                                     f"dtype={dtype}")
         wanted = dtype
-        return self._apply(lambda t: t.to(wanted) if t.dtype.is_differentiable else t)
+        return self._apply(lambda t: t.to(where, wanted if t.dtype.is_differentiable else None))
 
     def type(self, dst_type: DType) -> Self:
         """Convert all parameters and buffers."""
@@ -377,16 +377,15 @@ class Module(ModuleHooks, ModuleState):
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
         """Move to a device without the numbers: every parameter and buffer is new memory that means nothing."""
         devices.check(device)
-        return self._apply(empty_like, recurse)
+        return self._apply(lambda t: empty_like(t, device=device), recurse)
 
     def cpu(self) -> Self:
-        """Move to CPU memory, where everything is already."""
-        return self
+        """Move parameters and buffers to CPU memory."""
+        return self._apply(lambda t: t.cpu())
 
     def cuda(self, device: Any = None) -> Self:
-        """Move to a GPU: an error where there is none."""
-        devices.check("cuda")
-        return self
+        """Move parameters and buffers to a GPU, the current one if none is named: an error where there is none."""
+        return self._apply(lambda t: t.cuda(device))
 
     def share_memory(self) -> Self:
         """Put all parameters and buffers where other processes can see them."""

@@ -1,0 +1,145 @@
+"""Queues of a GPU's work, and moments in them. What is computed is queued on the current stream of this thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.errors import GraphcError
+from graphc.frontend import device as devices
+from graphc.frontend import device_arrays
+from graphc.frontend.cuda.devices import number
+
+
+class Event:
+    """A moment in a stream: when all that was queued before it is done."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        kind = device_arrays.cupy().cuda.Event
+        self._event = kind(block=blocking, disable_timing=not enable_timing, interprocess=interprocess)
+        self._times = enable_timing
+        self._is_recorded = False
+
+    def record(self, stream: Stream | None = None) -> None:
+        """Let it be now, at the end of a stream: of the current one if none is given."""
+        self._event.record((stream or current_stream())._stream)
+        self._is_recorded = True
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        self._event.synchronize()
+
+    def query(self) -> bool:
+        """Whether it has been reached."""
+        return bool(self._event.done)
+
+    def wait(self, stream: Stream | None = None) -> None:
+        """Let what is queued on a stream from here on wait for it."""
+        (stream or current_stream()).wait_event(self)
+
+    def elapsed_time(self, end_event: Event) -> float:
+        """Milliseconds from here to another event, both of which have been reached."""
+        if not (self._times and end_event._times):
+            raise GraphcError("Both events must be created with argument 'enable_timing=True'.")
+        if not (self._is_recorded and end_event._is_recorded):
+            raise GraphcError("Both events must be recorded before calculating elapsed time.")
+        return float(device_arrays.cupy().cuda.get_elapsed_time(self._event, end_event._event))
+
+
+class Stream:
+    """A queue of work, which runs beside those of other streams; as a context manager, the current one within a block."""
+
+    def __init__(self, device: Any = None, priority: int = 0) -> None:
+        self._index = number(device)
+        with device_arrays.on(self._index):
+            self._stream = device_arrays.cupy().cuda.Stream(non_blocking=True, priority=priority)
+        self._before: list[Any] = []
+
+    @classmethod
+    def _of(cls, stream: Any, index: int) -> Stream:
+        made = cls.__new__(cls)
+        made._index, made._stream, made._before = index, stream, []
+        return made
+
+    @property
+    def device(self) -> devices.device:
+        """The GPU whose queue it is."""
+        return devices.device("cuda", self._index)
+
+    @property
+    def cuda_stream(self) -> int:
+        """The address by which CUDA knows it."""
+        return int(self._stream.ptr)
+
+    def synchronize(self) -> None:
+        """Wait until all that is queued is done."""
+        self._stream.synchronize()
+
+    def query(self) -> bool:
+        """Whether all that is queued is done."""
+        return bool(self._stream.done)
+
+    def record_event(self, event: Event | None = None) -> Event:
+        """A new event, or the one given, at the end of the queue."""
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        """Let what is queued from here on wait for an event."""
+        self._stream.wait_event(event._event)
+
+    def wait_stream(self, stream: Stream) -> None:
+        """Let what is queued from here on wait for what is queued on another stream now."""
+        self.wait_event(stream.record_event())
+
+    def __enter__(self) -> Stream:
+        self._before.append((device_arrays.cupy().cuda.Device(self._index), self._stream))
+        for part in self._before[-1]:
+            part.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in reversed(self._before.pop()):
+            part.__exit__(*error)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and (self._index, self.cuda_stream) == (other._index, other.cuda_stream)
+
+    def __hash__(self) -> int:
+        return hash((self._index, self.cuda_stream))
+
+    def __repr__(self) -> str:
+        return f"<graphc.cuda.Stream device={self.device} cuda_stream={self.cuda_stream:#x}>"
+
+
+def current_stream(device: Any = None) -> Stream:
+    """The stream that work of this thread is queued on."""
+    index = number(device)
+    with device_arrays.on(index):
+        return Stream._of(device_arrays.cupy().cuda.get_current_stream(), index)
+
+
+def default_stream(device: Any = None) -> Stream:
+    """The stream that work is queued on where none has been chosen."""
+    return Stream._of(device_arrays.cupy().cuda.Stream.null, number(device))
+
+
+def set_stream(stream: Stream) -> None:
+    """Choose the stream that work of this thread is queued on."""
+    with device_arrays.on(stream._index):
+        stream._stream.use()
+
+
+class stream:
+    """The current stream within a block; None changes nothing."""
+
+    def __init__(self, stream: Stream | None) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> None:
+        if self.stream is not None:
+            self.stream.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self.stream is not None:
+            self.stream.__exit__(*error)

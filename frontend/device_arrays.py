@@ -1,0 +1,212 @@
+"""Arrays in the memory of GPUs, which are CuPy's. Here they are made, copied and seen in other ways; nothing is computed.
+
+Of CuPy only memory is used: its arrays know shapes, strides, dtypes (bfloat16 is that of ml_dtypes, as on the CPU) and the
+pool that the memory comes from. What is computed, our own kernels compute: see `graphc.frontend.device_ops`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import OutOfMemoryError
+from graphc.gpu import import_cupy
+
+kinds: tuple[type, ...] = ()
+"""The classes of arrays on GPUs: none before the first of them is made."""
+_cupy: Any = None
+_peaks: dict[int, int] = {}
+
+
+def cupy() -> Any:
+    """CuPy; BackendError where it is not installed, or finds no GPU."""
+    global _cupy, kinds  # noqa: PLW0603  (what is found once)
+    if _cupy is None:
+        _cupy = import_cupy()
+        kinds = (_cupy.ndarray,)
+    return _cupy
+
+
+def is_on_device(data: Any) -> bool:
+    """Whether it is an array on a GPU."""
+    return type(data) in kinds
+
+
+def is_array(data: Any) -> bool:
+    """Whether it is an array, on the CPU or a GPU, and not a value of a graph."""
+    return isinstance(data, np.ndarray) or type(data) in kinds
+
+
+def index_of(array: Any) -> int:
+    """The number of the GPU that an array lies on; -1 for the CPU."""
+    return -1 if isinstance(array, np.ndarray) else array.data.device_id
+
+
+@contextlib.contextmanager
+def on(device: int) -> Iterator[None]:
+    """Work on a GPU."""
+    with cupy().cuda.Device(device):
+        yield
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
+    """New memory, row-major; OutOfMemoryError where there is not enough."""
+    library = cupy()
+    with library.cuda.Device(device):
+        try:
+            array = library.ndarray(shape, dtype)
+        except library.cuda.memory.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"CUDA out of memory: {error}", hint="free tensors, use smaller batches, or call "
+                                   "graphc.cuda.empty_cache()") from error
+        used = library.get_default_memory_pool().used_bytes()
+    if used > _peaks.get(device, 0):
+        _peaks[device] = used
+    return array
+
+
+def peak(device: int) -> int:
+    """The most bytes of the pool that were in use on a GPU when an array was made."""
+    return _peaks.get(device, 0)
+
+
+def forget_peak(device: int) -> None:
+    """Begin again with what is in use now."""
+    with on(device):
+        _peaks[device] = cupy().get_default_memory_pool().used_bytes()
+
+
+# To and from the CPU
+
+
+def upload(array: np.ndarray, device: int) -> Any:
+    """A row-major copy on a GPU."""
+    array = np.asarray(array, order="C")
+    made = empty(array.shape, array.dtype, device)
+    if array.nbytes:
+        runtime = cupy().cuda.runtime
+        with on(device):
+            _copy(made.data.ptr, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice)
+    return made
+
+
+def download(array: Any) -> np.ndarray:
+    """A copy on the CPU. Of an array with gaps, these are copied too: make it row-major first if they are large."""
+    low, high = byte_bounds(array)
+    memory = np.empty(high - low, np.uint8)
+    if memory.nbytes:
+        with on(index_of(array)):
+            _copy(memory.ctypes.data, low, memory.nbytes, cupy().cuda.runtime.memcpyDeviceToHost)
+    start = array.data.ptr - low if memory.nbytes else 0
+    found: np.ndarray = np.ndarray(array.shape, array.dtype, memory, start, array.strides)
+    return found if found.flags.c_contiguous else found.copy()
+
+
+def overwrite(array: Any, numbers: np.ndarray) -> None:
+    """Write the numbers of an array on the CPU over a row-major one of the same shape and dtype."""
+    numbers = np.asarray(numbers, order="C")
+    if numbers.nbytes:
+        with on(index_of(array)):
+            _copy(array.data.ptr, numbers.ctypes.data, numbers.nbytes, cupy().cuda.runtime.memcpyHostToDevice)
+
+
+def known_on_host(data: Any) -> np.ndarray:
+    """The numbers of an array, which may not be written to if they are a copy."""
+    if isinstance(data, np.ndarray):
+        return data
+    copy = download(data)
+    copy.flags.writeable = False
+    return copy
+
+
+def to_device(array: Any, device: int) -> Any:
+    """A row-major copy of a row-major array on another GPU."""
+    library = cupy()
+    own = index_of(array)
+    made = empty(array.shape, array.dtype, device)
+    if array.nbytes:
+        with on(own):
+            library.cuda.get_current_stream().synchronize()
+        library.cuda.runtime.memcpyPeer(made.data.ptr, device, array.data.ptr, own, array.nbytes)
+    return made
+
+
+def duplicate(array: Any) -> Any:
+    """A copy on the same GPU, its elements in the same order of memory."""
+    low, high = byte_bounds(array)
+    made = empty((high - low,), np.dtype(np.uint8), index_of(array))
+    if made.size:
+        runtime = cupy().cuda.runtime
+        with on(index_of(array)):
+            stream = cupy().cuda.get_current_stream().ptr
+            runtime.memcpyAsync(made.data.ptr, low, high - low, runtime.memcpyDeviceToDevice, stream)
+    return view(made, array.shape, array.strides, array.data.ptr - low, array.dtype)
+
+
+def _copy(target: int, source: int, nbytes: int, kind: int) -> None:
+    """Copy after the kernels before, and wait until that is done."""
+    library = cupy()
+    stream = library.cuda.get_current_stream()
+    library.cuda.runtime.memcpyAsync(target, source, nbytes, kind, stream.ptr)
+    stream.synchronize()
+
+
+def clear(array: Any) -> None:
+    """Make all bytes of a row-major array zero."""
+    library = cupy()
+    if array.nbytes:
+        with on(index_of(array)):
+            library.cuda.runtime.memsetAsync(array.data.ptr, 0, array.nbytes, library.cuda.get_current_stream().ptr)
+
+
+# Views
+
+
+def view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
+    """The memory of an array from a byte on, in another way."""
+    return cupy().ndarray(shape, array.dtype if dtype is None else dtype, memptr=array.data + offset, strides=strides)
+
+
+def viewed(array: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """The view of an array that a function of NumPy's makes of one of its shape and strides."""
+    low, high = byte_bounds(array)
+    memory = _nothing(high - low)
+    like: np.ndarray = np.ndarray(array.shape, array.dtype, memory, array.data.ptr - low, array.strides)
+    seen = function(like)
+    offset = seen.__array_interface__["data"][0] - like.__array_interface__["data"][0]
+    return view(array, seen.shape, seen.strides, offset if seen.size else 0, seen.dtype)
+
+
+_memory: Any = b""
+
+
+def _nothing(nbytes: int) -> Any:
+    """Address space for arrays that nobody reads."""
+    global _memory  # noqa: PLW0603
+    memory = _memory
+    if len(memory) < nbytes:
+        import mmap
+
+        size = 1 << max(16, (nbytes - 1).bit_length())
+        flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE} if hasattr(mmap, "MAP_NORESERVE") else {}
+        memory = _memory = mmap.mmap(-1, size, **flags)
+    return memory
+
+
+def byte_bounds(array: Any) -> tuple[int, int]:
+    """The addresses of the first byte of an array, and of the one after the last."""
+    start: int = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    if not array.size:
+        return start, start
+    reach = [(n - 1) * step for n, step in zip(array.shape, array.strides)]
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + array.itemsize
+
+
+def may_overlap(left: Any, right: Any) -> bool:
+    """Whether two arrays may have a byte in common."""
+    if index_of(left) != index_of(right):
+        return False
+    (low, high), (start, stop) = byte_bounds(left), byte_bounds(right)
+    return low < stop and start < high

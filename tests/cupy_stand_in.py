@@ -1,0 +1,386 @@
+"""CuPy's classes and functions that graphc uses, on the memory of the CPU: tensors on "GPUs" where there is none.
+
+It is strict, as CuPy is: its arrays are no arrays of NumPy's and do not become any, and they compute nothing. Kernels run in
+the emulator of `cuda_emulator.py`, or, where many small graphs are run, graphs by the definitions of their ops (`interpreted`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, ClassVar
+
+import cuda_emulator
+import numpy as np
+import pytest
+
+import graphc.backend
+import graphc.compiler
+from graphc.backend import Layout
+from graphc.backends.cuda import backend, cupy_driver
+from graphc.frontend import device_arrays, device_ops, generator
+from graphc.interpret import interpret
+from graphc.ir import Graph
+
+
+class CUDARuntimeError(RuntimeError):
+    """What the runtime raises."""
+
+
+class _State:
+    current = 0
+    devices = 2
+    memory = 1 << 40
+    used: dict[int, int]
+    peers = 0
+
+
+state = _State()
+
+
+class Memory:
+    """A block of the pool, in which nothing is zero by chance."""
+
+    def __init__(self, size: int, device: int) -> None:
+        if state.used.get(device, 0) + size > state.memory:
+            raise OutOfMemoryError(size, state.used.get(device, 0))
+        self.block = np.full(size + 512, 0xA5, np.uint8)
+        self.ptr = -(-self.block.ctypes.data // 512) * 512
+        self.size, self.device_id = size, device
+        state.used[device] = state.used.get(device, 0) + size
+
+    def __del__(self) -> None:
+        if hasattr(self, "size"):
+            state.used[self.device_id] -= self.size
+
+
+class MemoryPointer:
+    """A place in a block."""
+
+    def __init__(self, mem: Any, offset: int) -> None:
+        self.mem, self._offset = mem, offset
+
+    @property
+    def ptr(self) -> int:
+        return self.mem.ptr + self._offset
+
+    @property
+    def device_id(self) -> int:
+        return self.mem.device_id
+
+    def __add__(self, offset: int) -> MemoryPointer:
+        return MemoryPointer(self.mem, self._offset + int(offset))
+
+
+class OutOfMemoryError(MemoryError):
+    """What the pool raises."""
+
+    def __init__(self, size: int, total: int) -> None:
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes).")
+
+
+class _Flags:
+    def __init__(self, like: np.ndarray) -> None:
+        self.c_contiguous, self.f_contiguous = like.flags.c_contiguous, like.flags.f_contiguous
+
+
+class ndarray:
+    """An array on a GPU: a shape, strides, a dtype and a place in memory, and no arithmetic."""
+
+    __slots__ = ("__weakref__", "data", "dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
+
+    def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C") -> None:
+        assert order == "C"
+        self.dtype = np.dtype(dtype)
+        self.itemsize = self.dtype.itemsize
+        self.shape = tuple(map(int, shape)) if isinstance(shape, (tuple, list)) else (int(shape),)
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+        self.nbytes = self.size * self.itemsize
+        if strides is None:
+            strides = [self.itemsize * math.prod(self.shape[d + 1 :]) for d in range(self.ndim)]
+        self.strides = tuple(map(int, strides))
+        self.data = alloc(self.nbytes) if memptr is None else memptr
+        byte = np.lib.stride_tricks.as_strided(np.empty(0, self.dtype), self.shape, self.strides)
+        self.flags = _Flags(byte)
+
+    @property
+    def device(self) -> Device:
+        return Device(self.data.device_id)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
+                        "explicitly.")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.data.device_id
+
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
+        return self
+
+
+def host(array: Any) -> np.ndarray:
+    """The memory of a stand-in's array as NumPy sees it, for those who play the GPU."""
+    if isinstance(array, np.ndarray):
+        raise AssertionError("an array of the CPU was given to the GPU")
+    low = array.data.ptr + sum((n - 1) * s for n, s in zip(array.shape, array.strides) if s < 0) * bool(array.size)
+    high = array.data.ptr + sum((n - 1) * s for n, s in zip(array.shape, array.strides) if s > 0) * bool(array.size)
+    length = high + array.itemsize - low if array.size else 0
+    memory = (ctypes.c_uint8 * length).from_address(low) if length else b""
+    return np.ndarray(array.shape, array.dtype, memory, array.data.ptr - low if length else 0, array.strides)
+
+
+class Device:
+    """A GPU, current within its block."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = state.current if device is None else int(device)
+        self._before: list[int] = []
+
+    compute_capability = "90"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return 1 << 30, 1 << 31
+
+    def use(self) -> None:
+        state.current = self.id
+
+    def synchronize(self) -> None:
+        pass
+
+    def __enter__(self) -> Device:
+        if not 0 <= self.id < state.devices:
+            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        self._before.append(state.current)
+        state.current = self.id
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        state.current = self._before.pop()
+
+
+class Stream:
+    """A queue, whose work is done at once."""
+
+    null: Any = None
+    _current: ClassVar[list[Any]] = []
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+    ) -> None:
+        self.ptr = 0 if null else id(self)
+        self.done = True
+        self.capturing: list[Any] | None = None
+
+    def synchronize(self) -> None:
+        assert self.capturing is None
+
+    def record(self, event: Any = None) -> Any:
+        event = Event() if event is None else event
+        event.time = time.perf_counter()
+        return event
+
+    def wait_event(self, event: Any) -> None:
+        pass
+
+    def begin_capture(self) -> None:
+        self.capturing = []
+
+    def end_capture(self) -> Any:
+        launches, self.capturing = self.capturing, None
+        assert launches is not None
+
+        class Recorded:
+            def launch(self, stream: Any = None) -> None:
+                for launch in launches:
+                    launch()
+
+        return Recorded()
+
+    def __enter__(self) -> Stream:
+        Stream._current.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        Stream._current.pop()
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream(device_id: int = -1) -> Any:
+    """The innermost stream that was entered."""
+    return Stream._current[-1] if Stream._current else Stream.null
+
+
+class Event:
+    """A moment."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.time = 0.0
+        self.done = True
+
+    def record(self, stream: Any = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds from one moment to another."""
+    return 1e3 * (end_event.time - start_event.time)
+
+
+def alloc(size: int) -> MemoryPointer:
+    """Memory on the current GPU."""
+    return MemoryPointer(Memory(size, state.current), 0)
+
+
+class Pool:
+    """The statistics of the memory of the current GPU."""
+
+    def used_bytes(self) -> int:
+        return state.used.get(state.current, 0)
+
+    def total_bytes(self) -> int:
+        return state.used.get(state.current, 0) + 512
+
+    def free_bytes(self) -> int:
+        return 512
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        pass
+
+
+class Module:
+    """What code is loaded into; code is the source here, which the emulator compiles."""
+
+    emulator: cuda_emulator.EmulatedDriver
+
+    def load(self, cubin: bytes) -> None:
+        self.functions = json.loads(cubin)
+        Module.emulator.load(self.functions)
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        assert name in self.functions
+
+        def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], **options: Any) -> None:
+            assert grid[1:] == block[1:] == (1, 1)
+
+            def run() -> None:
+                Module.emulator.launch(None, name, grid[0], block[0], list(args))
+
+            capturing = get_current_stream().capturing
+            if capturing is None:
+                run()
+            else:
+                capturing.append(run)
+
+        return launch
+
+
+def _runtime() -> ModuleType:
+    runtime = ModuleType("cupy.cuda.runtime")
+    runtime.CUDARuntimeError = CUDARuntimeError  # type: ignore[attr-defined]
+    runtime.memcpyHostToDevice, runtime.memcpyDeviceToHost, runtime.memcpyDeviceToDevice = 1, 2, 3  # type: ignore[attr-defined]
+
+    def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+        assert kind in (1, 2, 3)
+        ctypes.memmove(dst, src, size)
+
+    def memcpy_peer(dst: int, dst_device: int, src: int, src_device: int, size: int) -> None:
+        assert dst_device != src_device
+        state.peers += 1
+        ctypes.memmove(dst, src, size)
+
+    runtime.memcpyAsync, runtime.memcpyPeer = memcpy_async, memcpy_peer  # type: ignore[attr-defined]
+    runtime.memsetAsync = lambda ptr, value, size, stream: ctypes.memset(ptr, value, size)  # type: ignore[attr-defined]
+    runtime.getDeviceCount = lambda: state.devices  # type: ignore[attr-defined]
+    runtime.getDevice = lambda: state.current  # type: ignore[attr-defined]
+    runtime.getDeviceProperties = lambda device: {  # type: ignore[attr-defined]
+        "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 31, "multiProcessorCount": 4, "warpSize": 32,
+    }  # fmt: skip
+    runtime.runtimeGetVersion = lambda: 13000  # type: ignore[attr-defined]
+    return runtime
+
+
+def module() -> ModuleType:
+    """The package."""
+    cupy = ModuleType("cupy")
+    cupy.ndarray = ndarray  # type: ignore[attr-defined]
+    cupy.get_default_memory_pool = Pool  # type: ignore[attr-defined]
+    cupy.from_dlpack = lambda array, *, device=None, copy=None: array.__dlpack__()  # type: ignore[attr-defined]
+    cupy.cuda = ModuleType("cupy.cuda")  # type: ignore[attr-defined]
+    for name in ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time", "alloc", "MemoryPointer"):
+        setattr(cupy.cuda, name, globals()[name])
+    cupy.cuda.runtime = _runtime()
+    cupy.cuda.memory = ModuleType("cupy.cuda.memory")
+    cupy.cuda.memory.OutOfMemoryError = OutOfMemoryError
+    cupy.cuda.function = ModuleType("cupy.cuda.function")
+    cupy.cuda.function.Module = Module
+    return cupy
+
+
+class Interpreted:
+    """A graph on the memory of the stand-in, by the definitions of its ops."""
+
+    preparation = None
+
+    def __init__(self, graph: Graph, layout: Layout) -> None:
+        self.graph, self.layout = graph, layout
+        self.inputs = tuple(v.type for v in graph.inputs)
+        self.outputs = tuple(v.type for v in graph.outputs)
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        arrays = list(map(host, inputs))
+        for array, strides, type_ in zip(arrays, self.layout.strides, self.inputs, strict=True):
+            assert (array.shape, array.dtype) == (type_.shape, type_.dtype.numpy)
+            if strides is None:
+                assert array.flags.c_contiguous, "an input is not row-major, as the code takes it to be"
+            else:
+                assert all(s == t * array.itemsize for s, t, n in zip(array.strides, strides, array.shape) if n > 1)
+        for place, found in zip(map(host, outputs), interpret(self.graph, [a.copy() for a in arrays]), strict=True):
+            np.copyto(place, found, casting="no")
+
+    def at(self, sizes: Any) -> Interpreted:
+        return self
+
+    def entry(self, spec: Any) -> None:
+        return None
+
+
+@contextlib.contextmanager
+def installed(interpreted: bool = True, devices: int = 2) -> Iterator[ModuleType]:
+    """Have graphc find two GPUs, whose kernels the emulator runs, or whose graphs are run by the ops' definitions."""
+    patch = pytest.MonkeyPatch()
+    state.current, state.devices, state.used, state.peers, state.memory = 0, devices, {}, 0, 1 << 40
+    library = module()
+    patch.setitem(sys.modules, "cupy", library)
+    patch.setattr(device_arrays, "_cupy", None)
+    patch.setattr(device_arrays, "kinds", ())
+    _forget()
+    if interpreted:
+        patch.setattr(backend.CUDABackend, "compile", lambda self, graph, layout, passes=(): Interpreted(graph, layout))
+    else:
+        Module.emulator = cuda_emulator.EmulatedDriver()
+        patch.setattr(cupy_driver, "_code", lambda functions, architecture: json.dumps(functions).encode())
+    try:
+        yield library
+    finally:
+        _forget()
+        patch.undo()
+
+
+def _forget() -> None:
+    for cache in (device_ops._codes, device_ops._constants, generator._on_gpus, device_arrays._peaks):
+        cache.clear()
+    for name in [name for name in graphc.backend._loaded if name.startswith("cuda")]:
+        del graphc.backend._loaded[name]
+    graphc.compiler.clear_cache()
