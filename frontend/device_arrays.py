@@ -170,13 +170,17 @@ def view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: i
 
 
 def viewed(array: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """The view of an array that a function of NumPy's makes of one of its shape and strides."""
+    """The view of an array that a function of NumPy's makes of one of its shape and strides; None if it makes a copy."""
     low, high = byte_bounds(array)
     memory = _nothing(high - low)
-    like: np.ndarray = np.ndarray(array.shape, array.dtype, memory, array.data.ptr - low, array.strides)
+    like: np.ndarray = np.ndarray(array.shape, array.dtype, memory, array.data.ptr - low if array.size else 0, array.strides)
     seen = function(like)
-    offset = seen.__array_interface__["data"][0] - like.__array_interface__["data"][0]
-    return view(array, seen.shape, seen.strides, offset if seen.size else 0, seen.dtype)
+    own, (start, stop) = like.__array_interface__["data"][0], byte_bounds(seen)
+    first = own - (array.data.ptr - low if array.size else 0)
+    if seen.size and not first <= start <= stop <= first + len(memory):
+        return None
+    offset = seen.__array_interface__["data"][0] - own if seen.size else 0
+    return view(array, seen.shape, seen.strides, offset, seen.dtype)
 
 
 _memory: Any = b""

@@ -296,19 +296,19 @@ def _common_device(args: Sequence[Any]) -> int:
 def _is_given(tensor: Tensor) -> bool:
     """Whether a tensor comes from the user's code, and has not been made on the way by the function that runs: it, or what it
     is a view of, requires grad, is a parameter or a buffer, or was an argument of what the user's code has called."""
-    if tensor._base is not None:
-        return _is_given(tensor._base)
-    if tensor.requires_grad or type(tensor) is not Tensor:
+    own = [x for x in (tensor, tensor._base) if x is not None]
+    if any(x.requires_grad or type(x) is not Tensor for x in own):
         return True
+    names = set(map(id, own))
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(_INTERNAL):
         buffers = getattr(frame.f_locals.get("self"), "_buffers", None)
-        if buffers is not None and any(value is tensor for value in buffers.values()):
+        if buffers is not None and any(id(value) in names for value in buffers.values()):
             return True
         frame = frame.f_back
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS) + bool(code.co_flags & CO_VARKEYWORDS)
-    return any(value is tensor for value in _unpacked(map(frame.f_locals.get, code.co_varnames[:count])))
+    return any(id(value) in names for value in _unpacked(map(frame.f_locals.get, code.co_varnames[:count])))
 
 
 def _unpacked(values: Iterable[Any], depth: int = 3) -> Iterator[Any]:

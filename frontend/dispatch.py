@@ -224,9 +224,10 @@ def _on_device(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> A
         _check(record, [source._data], attrs)
         if record.name != "reshape" or can_share(source, attrs["shape"]):
             seen = device_arrays.viewed(source._data, functools.partial(record.ref, **attrs))
-            out = finish(record, args, attrs, seen, seen.dtype.kind in DIFFERENTIABLE)
-            tie(out, source, (record, attrs))
-            return out
+            if seen is not None:
+                out = finish(record, args, attrs, seen, seen.dtype.kind in DIFFERENTIABLE)
+                tie(out, source, (record, attrs))
+                return out
     result = device_ops.run(record, args, attrs)
     if type(result) is tuple:
         return finish_several(record, args, attrs, result)

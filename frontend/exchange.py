@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError
+from graphc.frontend import device_arrays
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
 from graphc.types import DType
 
@@ -77,8 +78,12 @@ class _Writable:
         self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
 
 
+_CUDA = (2, 13)
+"""The numbers that DLPack has for memory of NVIDIA GPUs, and for memory that they share with the CPU."""
+
+
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor on the memory of another library's tensor or array, or of a DLPack capsule in CPU memory.
+    """A tensor on the memory, of the CPU or a GPU, of another library's tensor or array, or of a DLPack capsule in CPU memory.
 
     A copy with copy=True; a BufferError where copy=False and the memory cannot be shared.
 
@@ -93,6 +98,9 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
                                 expected="an object with __dlpack__ and __dlpack_device__, or a capsule",
                                 got=type(ext_tensor).__name__)
     source = _Source(ext_tensor)
+    if type(ext_tensor).__name__ != "PyCapsule" and source.__dlpack_device__()[0] in _CUDA:
+        made = _exposed(device_arrays.cupy().from_dlpack(ext_tensor))
+        return made.clone() if copy else made
     options: dict[str, Any] = {} if copy is None else {"copy": copy}
     array = np.from_dlpack(source, **options)
     if source.is_silent and not array.flags.writeable:

@@ -21,10 +21,12 @@ import numpy as np
 from graphc import runtime
 from graphc.errors import ArgumentTypeError, GraphcError, PackageError
 from graphc.frontend import device as devices
+from graphc.frontend import device_arrays
 from graphc.frontend.export import Program
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.parameter import Parameter
 from graphc.frontend.pt_files import is_pt_file, old_format, read_pt_file
+from graphc.frontend.pytree import flatten
 from graphc.frontend.sharing import memory_of
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.package import tensors
@@ -71,16 +73,17 @@ def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weight
     """Read what `save` wrote: a program, or tensors in their nesting. A safetensors file of others is a dict of tensors.
 
     Files that PyTorch 1.6 and later have saved are read too, if they hold tensors, numbers, text and containers of them.
-    PackageError if the file is none of these. `map_location` may only name the CPU, where everything is.
-
-    >>> import io
-    >>> buffer = io.BytesIO()
-    >>> graphc.save({"weight": graphc.ones(2)}, buffer)
-    >>> _ = buffer.seek(0)
-    >>> graphc.load(buffer)
-    {'weight': tensor([1., 1.])}
+    PackageError if the file is none of these. Everything comes to the CPU, or to the GPU that
+    `map_location` names, wherever it was when it was saved.
     """
-    _check_location(map_location)
+    index = _location(map_location)
+    loaded = _loaded(f)
+    if index >= 0:
+        _move(loaded, index)
+    return loaded
+
+
+def _loaded(f: File) -> Any:
     name = os.fspath(f) if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "the stream")
     if isinstance(f, (str, os.PathLike)):
         with open(f, "rb") as file:
@@ -111,10 +114,26 @@ def _archived(f: str | os.PathLike[str] | io.BytesIO, name: str) -> Any:
     return Program(runtime.load(f))
 
 
-def _check_location(where: Any) -> None:
-    if where is None or isinstance(where, Mapping) or callable(where):
-        return
-    devices.check(where)
+def _location(where: Any) -> int:
+    """The GPU that a `map_location` names, -1 for the CPU; of a table, where it sends what is on the CPU."""
+    if isinstance(where, Mapping):
+        where = where.get("cpu")
+    return -1 if where is None or callable(where) else devices.gpu_of(where)
+
+
+def _move(loaded: Any, index: int) -> None:
+    """Bring all tensors to a GPU; those that share memory share it there."""
+    moved: dict[int, Any] = {}
+    for tensor in flatten(loaded)[0]:
+        if isinstance(tensor, Tensor) and isinstance(tensor._data, np.ndarray):
+            array = tensor._data
+            owner = memory_of(array)
+            if not owner.flags.c_contiguous:
+                owner = array = np.ascontiguousarray(array)
+            if id(owner) not in moved:
+                moved[id(owner)] = owner, device_arrays.upload(owner.reshape(-1).view(np.uint8), index)
+            offset = array.ctypes.data - owner.ctypes.data if array.size else 0
+            tensor._data = device_arrays.view(moved[id(owner)][1], array.shape, array.strides, offset, array.dtype)
 
 
 _MAPPINGS: dict[str, type] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}

@@ -53,11 +53,12 @@ class Memory:
         self.block = np.full(size + 512, 0xA5, np.uint8)
         self.ptr = -(-self.block.ctypes.data // 512) * 512
         self.size, self.device_id = size, device
-        state.used[device] = state.used.get(device, 0) + size
+        self._used = state.used
+        self._used[device] = self._used.get(device, 0) + size
 
     def __del__(self) -> None:
-        if hasattr(self, "size"):
-            state.used[self.device_id] -= self.size
+        if hasattr(self, "_used"):
+            self._used[self.device_id] -= self.size
 
 
 class MemoryPointer:
@@ -131,7 +132,7 @@ def host(array: Any) -> np.ndarray:
     low = array.data.ptr + sum((n - 1) * s for n, s in zip(array.shape, array.strides) if s < 0) * bool(array.size)
     high = array.data.ptr + sum((n - 1) * s for n, s in zip(array.shape, array.strides) if s > 0) * bool(array.size)
     length = high + array.itemsize - low if array.size else 0
-    memory = (ctypes.c_uint8 * length).from_address(low) if length else b""
+    memory = (ctypes.c_uint8 * length).from_address(low) if length else bytearray(1)
     return np.ndarray(array.shape, array.dtype, memory, array.data.ptr - low if length else 0, array.strides)
 
 
