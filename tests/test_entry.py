@@ -768,15 +768,18 @@ def test_a_call_from_within_a_call() -> None:
     assert results == [[2, 4]] and w.grad.tolist() == [1, 2]
 
 
-def big(elements: int = blocks.SMALLEST // 4) -> CompiledFunction:
+def big(elements: int = blocks.KEPT // 4) -> CompiledFunction:
     return entered(lambda x: x + 1, graphc.zeros(elements))
 
 
-def test_large_results_are_ordinary_arrays() -> None:
-    f = big()
-    out = f(graphc.zeros(blocks.SMALLEST // 4)).numpy()
+@pytest.mark.parametrize("nbytes, alignment", [
+    (blocks.SMALLEST, 64), (blocks.SMALLEST + 4, 64), (blocks.KEPT - 4, 64), (blocks.KEPT, 4096), (blocks.KEPT + 4, 4096),
+])  # fmt: skip
+def test_large_results_are_ordinary_arrays(nbytes: int, alignment: int) -> None:
+    f = big(nbytes // 4)
+    out = f(graphc.zeros(nbytes // 4)).numpy()
     assert out.flags.owndata and out.flags.c_contiguous and out.flags.writeable and out.flags.aligned and out.base is None
-    assert out.sum() == out.size and out.ctypes.data % 4096 == 0
+    assert out.sum() == out.size and out.ctypes.data % alignment == 0
     out = out.copy() if out.ndim != 1 else out
     out.resize(3 * out.size, refcheck=False)
     assert out[: out.size // 3].sum() == out.size // 3 and not out[out.size // 3 :].any()
@@ -785,7 +788,7 @@ def test_large_results_are_ordinary_arrays() -> None:
 
 
 def test_the_memory_of_large_results_is_used_again() -> None:
-    elements = blocks.SMALLEST // 4 + 5000
+    elements = blocks.KEPT // 4 + 5000
     f, x = big(elements), graphc.zeros(elements)
     first = f(x)
     address, view = first.data_ptr(), first[10:20]
@@ -806,7 +809,7 @@ def test_the_memory_of_large_results_is_used_again() -> None:
 def test_large_blocks_of_many_sizes() -> None:
     rng = random.Random(1)
     function = graphc.compile(lambda x: x + 1)
-    sizes = [blocks.SMALLEST // 4 + 1024 * k for k in range(24)]
+    sizes = [start + 1024 * k for start in (512, blocks.KEPT // 4 - 1024) for k in range(25)]
     live: dict[int, Any] = {}
     for step in range(200):
         n = rng.choice(sizes)

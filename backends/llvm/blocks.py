@@ -1,6 +1,7 @@
-"""Large arrays whose memory is used again.
+"""Arrays that begin on a line of the cache, and of which large ones use memory again.
 
-Memory that comes fresh from the system is paid for page by page as it is first touched, which takes longer than most
+What the C library gives begins anywhere at a multiple of 16 bytes. Then each vector of 64 bytes is a part of two lines, and
+writing it takes twice as long. Memory that comes fresh from the system is paid for page by page as it is first touched, which takes longer than most
 computations on it; and beyond some size (32 MB with glibc) it goes back to the system whenever it is freed. So the blocks
 of large results are kept when their arrays go, and given to the next arrays of their size.
 
@@ -19,15 +20,18 @@ from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.jit import NativeModule, compile_module
 from graphc.backends.llvm.target import Target
 
-SMALLEST = 1 << 20
+SMALLEST = 1 << 12
+"""Bytes from which on it matters where an array begins."""
+KEPT = 1 << 20
 """Bytes from which on an array's memory is worth keeping."""
 MOST_BYTES = 256 << 20
 """How much memory is kept at most for arrays to come."""
 _MOST_BLOCKS = 16
 
-# Blocks begin on a page: loads and stores of several arrays at the same index then never look to the CPU as if a load
+# Those that are kept begin on a page: loads and stores of several arrays at the same index then never look to the CPU as if a load
 # needed what an earlier store, at a multiple of 4096 bytes, has not yet brought to memory.
 _PAGE = 4096
+_LINE = 64
 _RAW, _SIZE = -8, -16  # before a block stand the address that the system gave, and the block's size
 
 
@@ -127,8 +131,26 @@ def _render_remove(module: Module) -> None:
 
 
 def _render_malloc(module: Module) -> None:
-    """`block_malloc(context, bytes)`: the block of that size that was freed last, or a new one."""
+    """`block_malloc(context, bytes)`: where it is worth keeping, the block of that size that was freed last; or a new one."""
+    begin = module.function("begin", [("i64", "size"), ("i64", "alignment")], "ptr", linkage="internal")
+    total = begin.value(f"add i64 %size, {begin.value('mul i64 %alignment, 2')}")
+    raw = begin.call("ptr", "@system_malloc", ("ptr", "null"), ("i64", total))
+    with begin.when(begin.value(f"icmp eq ptr {raw}, null")):
+        begin.do("ret ptr null")
+        begin.enter(begin.label("dead"))
+    start = begin.value(f"ptrtoint ptr {raw} to i64")
+    room = begin.value("add i64 %alignment, 15")  # for two words before the block
+    mask = begin.value("sub i64 0, %alignment")
+    first = begin.value(f"and i64 {begin.value(f'add i64 {start}, {room}')}, {mask}")
+    block = begin.value(f"inttoptr i64 {first} to ptr")
+    begin.do(f"store ptr {raw}, ptr {begin.value(f'getelementptr i8, ptr {block}, i64 {_RAW}')}")
+    begin.do(f"store i64 %size, ptr {begin.value(f'getelementptr i8, ptr {block}, i64 {_SIZE}')}")
+    begin.do(f"ret ptr {block}")
+
     f = module.function("block_malloc", [("ptr", "context"), ("i64", "bytes")], "ptr")
+    with f.when(f.value(f"icmp ult i64 %bytes, {KEPT}")):
+        f.do(f"ret ptr {f.call('ptr', '@begin', ('i64', '%bytes'), ('i64', str(_LINE)))}")
+        f.enter(f.label("dead"))
     size = f.value(f"and i64 {f.value(f'add i64 %bytes, {_PAGE - 1}')}, {-_PAGE}")
     count = f.value("load i64, ptr @count")
     with f.loop("0", count) as k:
@@ -137,24 +159,17 @@ def _render_malloc(module: Module) -> None:
         with f.when(f.value(f"icmp eq i64 {_size(f, block)}, {size}")):
             f.do(f"ret ptr {f.call('ptr', '@remove', ('i64', number))}")
             f.enter(f.label("dead"))
-    total = f.value(f"add i64 {size}, {2 * _PAGE}")
-    raw = f.call("ptr", "@system_malloc", ("ptr", "null"), ("i64", total))
-    with f.when(f.value(f"icmp eq ptr {raw}, null")):
-        f.do("ret ptr null")
-        f.enter(f.label("dead"))
-    start = f.value(f"ptrtoint ptr {raw} to i64")
-    first = f.value(f"and i64 {f.value(f'add i64 {start}, {_PAGE + 15}')}, {-_PAGE}")  # with room for two words before
-    block = f.value(f"inttoptr i64 {first} to ptr")
-    f.do(f"store ptr {raw}, ptr {f.value(f'getelementptr i8, ptr {block}, i64 {_RAW}')}")
-    f.do(f"store i64 {size}, ptr {f.value(f'getelementptr i8, ptr {block}, i64 {_SIZE}')}")
-    f.do(f"ret ptr {block}")
+    f.do(f"ret ptr {f.call('ptr', '@begin', ('i64', size), ('i64', str(_PAGE)))}")
 
 
 def _render_free(module: Module) -> None:
     """`block_free(context, block, bytes)`: keep the block, in place of those that were freed first where there are too many."""
     release = module.function("release", [("ptr", "block")], linkage="internal")
     raw = release.value(f"load ptr, ptr {release.value(f'getelementptr i8, ptr %block, i64 {_RAW}')}")
-    total = release.value(f"add i64 {_size(release, '%block')}, {2 * _PAGE}")
+    size = _size(release, "%block")
+    is_kept = release.value(f"icmp uge i64 {size}, {KEPT}")
+    room = release.value(f"select i1 {is_kept}, i64 {2 * _PAGE}, i64 {2 * _LINE}")
+    total = release.value(f"add i64 {size}, {room}")
     release.call("void", "@system_free", ("ptr", "null"), ("ptr", raw), ("i64", total))
     release.do("ret void")
 
@@ -163,7 +178,8 @@ def _render_free(module: Module) -> None:
         f.do("ret void")
         f.enter(f.label("dead"))
     size = _size(f, "%block")
-    with f.when(f.value(f"icmp ugt i64 {size}, {MOST_BYTES}")):
+    too_much = f.value(f"icmp ugt i64 {size}, {MOST_BYTES}")
+    with f.when(f.value(f"or i1 {too_much}, {f.value(f'icmp ult i64 {size}, {KEPT}')}")):
         f.call("void", "@release", ("ptr", "%block"))
         f.do("ret void")
         f.enter(f.label("dead"))
