@@ -1,7 +1,9 @@
 """Arrays that begin on a line of the cache, and of which large ones use memory again.
 
 What the C library gives begins anywhere at a multiple of 16 bytes. Then each vector of 64 bytes is a part of two lines, and
-writing it takes twice as long. Memory that comes fresh from the system is paid for page by page as it is first touched, which takes longer than most
+writing it takes twice as long.
+
+Memory that comes fresh from the system is paid for page by page as it is first touched, which takes longer than most
 computations on it; and beyond some size (32 MB with glibc) it goes back to the system whenever it is freed. So the blocks
 of large results are kept when their arrays go, and given to the next arrays of their size.
 
@@ -28,8 +30,8 @@ MOST_BYTES = 256 << 20
 """How much memory is kept at most for arrays to come."""
 _MOST_BLOCKS = 16
 
-# Those that are kept begin on a page: loads and stores of several arrays at the same index then never look to the CPU as if a load
-# needed what an earlier store, at a multiple of 4096 bytes, has not yet brought to memory.
+# Those that are kept begin on a page: loads and stores of several arrays at the same index then never look to the CPU as if a
+# load needed what an earlier store, at a multiple of 4096 bytes, has not yet brought to memory.
 _PAGE = 4096
 _LINE = 64
 _RAW, _SIZE = -8, -16  # before a block stand the address that the system gave, and the block's size

@@ -13,6 +13,8 @@ the first level of cache; then the partial sums of all pieces are added up.
           for r < 8:
             acc += x[(piece * 64 + group * 8 + r) * 1024 + c]
           partial[piece * 1024 + c] = partial[piece * 1024 + c] + acc
+
+Of few columns all rows of a piece are added up at once, in registers.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from graphc.sizes import ceil_div
 from graphc.types import DType, int64
 
 _FEWEST_ROWS = 64
-_SHORTEST_ROW = 64
+_FEWEST_COLUMNS = 8
+_MANY_COLUMNS = 64
 _FEWEST = 1 << 17
 """Elements from which on a second kernel pays."""
 _PIECE = 1 << 15
@@ -55,13 +58,16 @@ def cut_columns(
         return None
     (down,), across = inner, outer[-1]
     rows, columns, steps = int(down.extent), int(across.extent), math.prod(int(axis.extent) for axis in outer)
-    if rows < _FEWEST_ROWS or columns < _SHORTEST_ROW or rows * columns < _FEWEST or not _is_along(accumulate.value, across):
+    if rows < _FEWEST_ROWS or columns < _FEWEST_COLUMNS or rows * columns < _FEWEST or not _is_along(accumulate.value, across):
         return None
 
     accumulator = accumulate.accumulator
-    group = next((size for size in range(_GROUP, _GROUP // 2, -1) if rows % size == 0), _GROUP)
     width = min(columns, _WIDEST)
     elements = _PIECE if rows * columns < _VERY_MANY else 2 * _PIECE
+    if columns < _MANY_COLUMNS:
+        group = ceil_div(rows, ceil_div(rows, elements // columns))
+    else:
+        group = next((size for size in range(_GROUP, _GROUP // 2, -1) if rows % size == 0), _GROUP)
     groups = max(1, elements // width // group)
     size = groups * group
     count = ceil_div(rows, size)
