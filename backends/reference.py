@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
@@ -76,8 +76,12 @@ class ReferenceBackend:
         """None: Python runs nodes."""
         del tensors
 
-    def rules(self, spec: RuleSpec) -> None:
+    def rules(self, spec: RuleSpec | CallSpec) -> None:
         """None, as there is no engine."""
+        del spec
+
+    def recorded(self, spec: RecordedSpec) -> None:
+        """None: Python records."""
         del spec
 
     def set_num_threads(self, threads: int) -> None:

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from graphc.backend import Entry, EntrySpec, Executable, ResultLeaf, ValueCheck
+from graphc.backend import Entry, EntrySpec, Executable, RecordedSpec, ResultLeaf, ValueCheck, get_backend
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
-from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable
+from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable, compiled_template
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
-from graphc.frontend.native import TENSORS, identities, tensor_check
+from graphc.frontend.native import TENSORS, array_function, identities, tensor_check
 from graphc.frontend.node import node_class
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
@@ -64,7 +66,7 @@ class Traced(NamedTuple):
 class _Form:
     """A composite for arguments of certain types."""
 
-    __slots__ = ("arguments", "differentiable", "function", "is_settled", "node", "results", "weight")
+    __slots__ = ("arguments", "call", "differentiable", "function", "is_settled", "node", "results", "weight")
 
     def __init__(self, traced: Traced, tensors: list[Tensor], weight: Any) -> None:
         self.function = ArrayFunction(traced.graph)
@@ -89,8 +91,8 @@ class _Form:
             return None
         return code
 
-    def entry(self, arguments: tuple[Any, ...]) -> Entry | None:
-        """A native way in for positional arguments such as these, of which no gradient is wanted."""
+    def entry(self, arguments: tuple[Any, ...], keywords: tuple[str, ...]) -> Entry | None:
+        """A native way in for arguments such as these, the last ones by keywords, of which no gradient is wanted."""
         places = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
         inputs = {places[i]: number for number, i in enumerate(self.arguments)}
         checks = tuple(
@@ -104,6 +106,30 @@ class _Form:
             tensors=TENSORS, thread=tuple(thread), arguments=checks, held=(), numbers=(),
             guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
             leaves=tuple(ResultLeaf("output", j) for j in range(self.results or 1)), result="tuple" if self.results else "one",
+            keywords=keywords,
+        ))  # fmt: skip
+
+    def recorded(
+        self, arguments: tuple[Any, ...], keywords: tuple[str, ...]
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """The same for arguments such as these where a gradient is wanted; a function of the fallback."""
+        how = self.differentiable
+        assert how is not None
+        places = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+        inputs = [arguments[places[i]] for i in self.arguments]
+        self.call = array_function(self.function.executable([tensor._data for tensor in inputs]))
+        return get_backend(config.backend).recorded(RecordedSpec(
+            tensors=TENSORS, grad=(mode, "grad", True), hooks=(saved_hooks, "stack", ()),
+            thread=((trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast)),
+            arguments=tuple(
+                replace(tensor_check(argument, k, None, held=False), requires_grad=None) if isinstance(argument, Tensor)
+                else ValueCheck(k, argument) for k, argument in enumerate(arguments)
+            ),
+            identities=identities(arguments), function=self.call, node=compiled_template(self.node, how),
+            inputs=tuple((places[i], inputs[k].requires_grad, k in how.read) for k, i in enumerate(self.arguments)),
+            edges=tuple(how.wanted), kept=tuple(how.kept), is_tuple=bool(self.results),
+            seeds=tuple(how.seeded.index(j) if j in how.seeded else None for j in range(self.results or 1)),
+            keywords=keywords,
         ))  # fmt: skip
 
     def __call__(self, tensors: list[Tensor], weights: Weights | None) -> Any:
@@ -141,11 +167,11 @@ def composite(function: Any = None, /, *, weight: str | None = None) -> Any:
 
 def _composite(function: F, weight: str | None) -> F:
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
-    entries: list[Entry] = []
+    entries: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
     weights = None if weight is None else Weights()
     weight_place = None if weight is None else list(inspect.signature(function).parameters).index(weight)
     native: Callable[..., Any]
-    """The entries of the forms made last that need no tape, one behind the other, and last `by_python`."""
+    """The entries of the forms made last, one behind the other, and last `by_python`."""
 
     def by_python(*args: Any, **kwargs: Any) -> Any:
         if trace_state.tracer is not None or saved_hooks.stack:
@@ -199,11 +225,17 @@ def _composite(function: F, weight: str | None) -> F:
     def enter(form: _Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have a native way in for calls such as this one, if there can be one."""
         nonlocal native
-        entry = None if kwargs or form.differentiable is not None else form.entry(args)
-        if entry is not None:
-            entries.insert(0, entry)
+        bind: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+        arguments, keywords = (*args, *kwargs.values()), tuple(map(sys.intern, kwargs))
+        if form.differentiable is not None:
+            bind = form.recorded(arguments, keywords)
+        else:
+            entry = form.entry(arguments, keywords)
+            bind = None if entry is None else entry.bind
+        if bind is not None:
+            entries.insert(0, bind)
             del entries[_ENTRIES:]
-            native = functools.reduce(lambda fallback, e: e.bind(fallback), reversed(entries), by_python)
+            native = functools.reduce(lambda fallback, bind: bind(fallback), reversed(entries), by_python)
 
     def forget() -> None:
         nonlocal native

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
-from graphc.backend import EagerSpec, NodePlan, RuleSpec, ViewSpec, get_backend, is_loaded
+from graphc.backend import EagerSpec, NodePlan, ViewSpec, get_backend, is_loaded
 from graphc.config import config
 from graphc.frontend import tracer
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS
-from graphc.frontend.tape import Plan, named, node_plan, record_op, wants_only
+from graphc.frontend.tape import Native, named, node_plan, record_op, wants_only
 from graphc.frontend.tensor import Tensor
 from graphc.op import OPS, OpDef
 from graphc.types import TensorType, float32, float64
@@ -50,6 +51,7 @@ begun = False
 engine: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 """What runs nodes of the tape natively, once code is made: see `Backend.engine`."""
 _waited = False
+_making = threading.Lock()
 _in_place: list[tuple[str, OpDef, Callable[..., Any]]] = []
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
 
@@ -166,12 +168,17 @@ def _nodes(record: OpDef) -> tuple[NodePlan | None, ...]:
                  for wanted in combinations)
 
 
-def run_by_python(plan: Plan) -> None:
+def run_by_python(plan: Native) -> None:
     """Count a node that Python runs, and have those of its plan run natively once that pays."""
     if type(plan.native) is int:
         plan.native += 1
-        if plan.native > MANY:
-            plan.native = get_backend(config.backend).rules(RuleSpec(plan.record, tuple(plan.rules), plan.saves))
+        # what there is never changes, as other threads may be running it; and a fork may leave the lock as it is
+        if plan.native > MANY and _making.acquire(blocking=False):
+            try:
+                if type(plan.native) is int:
+                    plan.native = plan.make_native()
+            finally:
+                _making.release()
 
 
 def _record(record: OpDef, out: Tensor, alike: bool, *args: Any) -> None:

@@ -17,7 +17,7 @@ from graphc.frontend import device_ops, eager
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.modes import anomaly, mode
 from graphc.frontend.node import Edge, Node
-from graphc.frontend.tape import OpNode, match
+from graphc.frontend.tape import CompiledNode, OpNode, match
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
@@ -131,12 +131,12 @@ class Run:
                 if not ready:
                     return
                 node = heapq.heappop(ready)[1]
-            if walk is not None and isinstance(node, OpNode):
+            if walk is not None and isinstance(node, (OpNode, CompiledNode)):
                 node = walk(node, ready, buffers, pending, frees, self._leaf, self._add, add)
                 if node is None:
                     continue
-                if isinstance(node, OpNode):
-                    eager.run_by_python(node.plan)
+                if isinstance(node, (OpNode, CompiledNode)):
+                    eager.run_by_python(node.plan if isinstance(node, OpNode) else node.how)
             edges = node.edges
             cotangents = buffers.pop(node, None)
             results: Any = None

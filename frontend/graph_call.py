@@ -11,15 +11,28 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import vjp_graph
-from graphc.backend import Executable, Layout
+from graphc.backend import CallSpec, Executable, Layout, get_backend
 from graphc.bind import bind_graph
 from graphc.compiler import executable
+from graphc.config import config
 from graphc.errors import AutogradError
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.node import Edge, Node, edge_to
-from graphc.frontend.tape import AliasNode, CopySlices, OpNode, Saved, ZeroNode, freed_error, keep, modified_error, unkeep
-from graphc.frontend.tensor import Tensor, Version, wrap
+from graphc.frontend.tape import (
+    AliasNode,
+    CompiledNode,
+    CopySlices,
+    Native,
+    OpNode,
+    Saved,
+    ZeroNode,
+    freed_error,
+    keep,
+    modified_error,
+    unkeep,
+)
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
 
@@ -41,6 +54,11 @@ class ArrayFunction:
         if function is None:
             function = self._functions[key] = array_function(self.executable(arrays))
         return function(*arrays)
+
+    def row_major(self) -> Callable[..., tuple[np.ndarray, ...]]:
+        """The function of row-major arrays, which is not checked."""
+        layout = Layout((None,) * len(self._graph.inputs))
+        return array_function(executable(self._graph, layout, backend=self._backend))
 
     def bind(self, sizes: Mapping[str, int]) -> ArrayFunction:
         """The function for these sizes."""
@@ -122,7 +140,7 @@ class SecondBackward(Node):
 
 
 @dataclass(eq=False)
-class Differentiable:
+class Differentiable(Native):
     """How a call of a graph takes part in autograd."""
 
     whole: Graph
@@ -143,17 +161,32 @@ class Differentiable:
     """Numbers of the inputs that it takes then."""
     read: frozenset[int]
     """Numbers of the inputs that a derivative may be computed from, of the first order or a higher one."""
+    call: Callable[..., tuple[np.ndarray, ...]] | None = None
+    """The backward for row-major arrays, where native code calls it."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def make_native(self) -> Any:
+        if len(self.seeded) != 1:
+            return None
+        self.call = self.backward.row_major()
+        output = self.whole.outputs[self.seeded[0]].type
+        comes = tuple(len(sources) > 0 for sources in self.sources)
+        return get_backend(config.backend).rules(CallSpec(self.call, len(self.kept), tuple(self.taken), output, comes))
 
     def bind(self, sizes: Mapping[str, int]) -> Differentiable:
         """The same for these sizes."""
         second = None if self.second is None else self.second.bind(sizes)
-        return replace(self, whole=bind_graph(self.whole, sizes), second=second, backward=self.backward.bind(sizes))
+        return replace(self, call=None, whole=bind_graph(self.whole, sizes), second=second, backward=self.backward.bind(sizes))
 
 
-class CompiledBackward(Node):
+class CompiledBackward(CompiledNode):
     """The node of a compiled call: its backward is compiled too."""
 
-    __slots__ = ("how", "kept", "outputs", "saved", "versions")
+    __slots__ = ()
+
+    how: Differentiable
 
     def __init__(
         self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor],
@@ -164,13 +197,13 @@ class CompiledBackward(Node):
         Node.__init__(self, tuple([edge_to(tensors[i]) for i in how.wanted]))
         self.how = how
         self.outputs = len(how.seeded)  # type: ignore[misc]
-        self.kept: list[np.ndarray] | None = [arrays[j] for j in how.kept]
+        self.kept = [arrays[j] for j in how.kept]
         # the tensors would be references to this node: their versions tell whether the arrays are what they were
-        self.versions: list[tuple[int, Version]] = [
+        self.versions = [
             (j, results[j]._version_counter()) for j in how.kept if j < len(results)
         ]
         # an input that is not read is kept for its type alone: it may go on to change
-        self.saved: list[Any] | None = [
+        self.saved = [
             self._before(i, before[i]) if i in before else keep(tensor if i in how.read else wrap(tensor._data))
             for i, tensor in enumerate(tensors)
         ]
@@ -222,6 +255,16 @@ class CompiledBackward(Node):
     @property
     def is_freed(self) -> bool:
         return self.saved is None
+
+
+def compiled_template(cls: type[CompiledBackward], how: Differentiable) -> CompiledBackward:
+    """A node that has all that is the same for each call: what native code copies."""
+    node = object.__new__(cls)
+    node.how = how
+    node.edges, node.sequence, node.watched = (), 0, False
+    node.outputs = len(how.seeded)  # type: ignore[misc]
+    node.kept, node.saved, node.versions = None, None, []
+    return node
 
 
 class FreedBackward(Node):

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorCheck, TensorClass
 from graphc.frontend.modes import anomaly
 from graphc.frontend.node import Node, sequence
-from graphc.frontend.tape import OpNode, Plan, Saved, own_code
+from graphc.frontend.tape import CompiledNode, Native, OpNode, Saved, own_code
 from graphc.frontend.tensor import Meta, Tensor, Version, View
 
 
@@ -30,7 +30,9 @@ TENSORS = TensorClass(
     index="index", inference="inference", parent="parent", step="step", detached="detached",
     plain_view=_plain(View, tracked=False, detached=False), node_class=OpNode, node_edges="edges", node_sequence="sequence",
     node_saved="saved", node_out="out", node_types="types", node_attrs="attrs", node_code="_code", node_last="_last",
-    node_plan="plan", node_watched="watched", node_base=Node, plan_class=Plan, plan_native="native",
+    node_plan="plan", node_watched="watched", node_base=Node, plan_class=Native, plan_native="native",
+    compiled_class=CompiledNode, compiled_how="how", compiled_kept="kept", compiled_saved="saved",
+    compiled_versions="versions", compiled_outputs="outputs",
     plain_saved=_plain(Saved, count=0), saved_tensor="tensor", saved_version="version", saved_count="count",
     saved_unpack="unpack_hook",
     sequence=sequence, own_code=own_code, anomaly=anomaly, enabled="enabled",

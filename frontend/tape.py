@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import NodePlan
+from graphc.backend import NodePlan, RuleSpec, get_backend
+from graphc.config import config
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import anomaly, mode, no_grad
@@ -33,12 +34,27 @@ def freed_error(name: str) -> FreedGraphError:
     return FreedGraphError(FREED, hint=RETAIN, got=f"{name}, which has run already")
 
 
-class Plan:
+class Native:
+    """What nodes have in common that native code may run."""
+
+    __slots__ = ("native",)
+
+    def __init__(self) -> None:
+        self.native: Any = 0
+        """How native code runs the nodes; before it is known, how many Python has run, and None where it does not."""
+
+    def make_native(self) -> Any:
+        """How native code runs the nodes, as the back end says."""
+        raise NotImplementedError
+
+
+class Plan(Native):
     """What the tape does for one op when certain operands require grad: worked out once."""
 
-    __slots__ = ("cls", "native", "record", "rules", "saves", "saves_out", "steps")
+    __slots__ = ("cls", "record", "rules", "saves", "saves_out", "steps")
 
     def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
+        super().__init__()
         self.record = record
         name = "".join(part.capitalize() for part in record.name.rpartition(".")[2].split("_"))
         self.cls = node_class(f"{name}Backward0", base)
@@ -56,8 +72,6 @@ class Plan:
         self.steps = tuple((i, rule, *self._short(sources)) for i, (rule, sources) in self.rules.items())
         """For each wanted operand the rule, and of most rules what they are given: "ct", then nothing, the result, or what is
         kept in a place."""
-        self.native: Any = 0
-        """How native code runs the nodes; before it is known, how many Python has run, and None where it does not."""
         self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
 
     def _short(self, sources: tuple[tuple[str, Any], ...]) -> tuple[str, int]:
@@ -69,6 +83,9 @@ class Plan:
             case (("ct", _), ("operand", k)):
                 return "operand", self.saves.index(k)
         return "other", 0
+
+    def make_native(self) -> Any:
+        return get_backend(config.backend).rules(RuleSpec(self.record, tuple(self.rules), self.saves))
 
     def template(self) -> OpNode:
         """A node of this plan that keeps nothing: what native code copies."""
@@ -427,6 +444,20 @@ class JointNode(SeveralNode):
     @property
     def is_freed(self) -> bool:
         return self.kept is None
+
+
+class CompiledNode(Node):
+    """A recorded call of a compiled graph, as native code knows it."""
+
+    __slots__ = ("how", "kept", "outputs", "saved", "versions")
+
+    how: Native
+    kept: list[np.ndarray] | None
+    """Some of the outputs."""
+    saved: list[Any] | None
+    """The inputs."""
+    versions: list[tuple[int, Version]]
+    """Of results among what is kept, by their numbers."""
 
 
 class AliasNode(Node):

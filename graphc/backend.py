@@ -97,11 +97,15 @@ class TensorClass:
     was None (`seen`) when the view was made; it has its `parent` (None or a view), the `step` from there, and says whether
     it is `detached`.
 
-    A node is a `node_class`: `edges`, a tuple of None and (node or leaf, output) pairs; its number, the next of `sequence`;
-    a list of what it `saved`, operands as they are or, if they have been changed in place before, in a copy of
-    `plain_saved`; of its `out` the array and the version; `types`, a list of (shape, dtype) of the operands; `attrs`; and
-    the `code` of the user's that made it, with the `last` instruction there. `own_code` says by the address of code in the
-    first place of a tuple whether it is the package's. Where `anomaly` is `enabled`, Python records.
+    A node is a `node_base`, most often a `node_class`: `edges`, a tuple of None and (node or leaf, output) pairs; its number,
+    the next of `sequence`; a list of what it `saved`, operands as they are or, if they have been changed in place before, in
+    a copy of `plain_saved`; of its `out` the array and the version; `types`, a list of (shape, dtype) of the operands;
+    `attrs`; and the `code` of the user's that made it, with the `last` instruction there. `own_code` says by the address of
+    code in the first place of a tuple whether it is the package's. Where `anomaly` is `enabled`, Python records. Nodes that
+    somebody has hooks on are `watched`, and for Python to run; the others say in the `native` slot of their `plan` how native
+    code runs them. The nodes of compiled graphs are of classes made of the `compiled_class`: they have the same slot in their
+    `how`, and keep a list of arrays and one of the inputs, as a `node_class` does, and the versions of results among the
+    arrays, each with a number.
     """
 
     tensor: type
@@ -139,6 +143,12 @@ class TensorClass:
     node_base: type
     plan_class: type
     plan_native: str
+    compiled_class: type
+    compiled_how: str
+    compiled_kept: str
+    compiled_saved: str
+    compiled_versions: str
+    compiled_outputs: str
     plain_saved: Any
     saved_tensor: str
     saved_version: str
@@ -164,14 +174,15 @@ class NodePlan:
 
 @dataclass(frozen=True, eq=False)
 class TensorCheck:
-    """A tensor outside autograd, with an array of a certain dtype and layout."""
+    """A tensor with an array of a certain dtype and layout."""
 
     argument: int | None
     """Which argument it is; None for `tensor`."""
     tensor: Any
     """The very object that it must be, or None."""
     type: type
-    requires_grad: bool
+    requires_grad: bool | None
+    """Whether it requires gradients, outside autograd as it is otherwise; None for any tensor."""
     address: int | None
     """Where its memory must begin, or None."""
     dtype: np.dtype[Any]
@@ -225,7 +236,7 @@ class EntrySpec:
     thread: tuple[tuple[Any, str, Any], ...]
     """(object, attribute, value): what differs by thread."""
     arguments: tuple[TensorCheck | ValueCheck | ArrayInput, ...]
-    """Positional arguments, in order."""
+    """The arguments, in order."""
     held: tuple[TensorCheck, ...]
     """Tensors that are no arguments."""
     numbers: tuple[NumberInput, ...]
@@ -243,6 +254,8 @@ class EntrySpec:
     """The one leaf itself, a tuple or list of leaves, or what a function makes of that list."""
     prepared: np.ndarray | None = None
     """What has been prepared of the steady inputs as they are; that they still are is among the guards."""
+    keywords: tuple[str, ...] = ()
+    """The names, interned, of the last arguments, which are given by them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +291,52 @@ class RuleSpec:
     """The operands that cotangents go to."""
     saves: tuple[int, ...]
     """The operands that the nodes keep."""
+
+
+@dataclass(frozen=True, eq=False)
+class CallSpec:
+    """How a node of a compiled graph makes cotangents, as the engine runs it natively."""
+
+    function: Callable[..., tuple[np.ndarray, ...]]
+    """Of row-major arrays: what the node kept, inputs that it takes, and the cotangent of its one output."""
+    kept: int
+    """How many arrays it keeps."""
+    taken: tuple[int, ...]
+    """The numbers of the inputs that it takes."""
+    output: TensorType
+    comes: tuple[bool, ...]
+    """Whether a cotangent goes along each edge."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedSpec:
+    """A call of a graph on tensors that is one node of the tape."""
+
+    tensors: TensorClass
+    thread: tuple[tuple[Any, str, Any], ...]
+    grad: tuple[Any, str, Any]
+    hooks: tuple[Any, str, Any]
+    """These as in EagerSpec."""
+    arguments: tuple[TensorCheck | ValueCheck, ...]
+    """The arguments, tensors of any history among them."""
+    identities: tuple[tuple[int, int, bool], ...]
+    """As in EntrySpec."""
+    function: Callable[..., tuple[np.ndarray, ...]]
+    """Of the inputs' arrays, to the outputs'."""
+    node: Any
+    """A node, a `compiled_class`, that has all that is the same for each call."""
+    inputs: tuple[tuple[int, bool, bool], ...]
+    """For each input of the graph the argument that it is, whether gradients go to it, and whether a derivative reads it."""
+    edges: tuple[int, ...]
+    """For each edge of the node the number of the input."""
+    seeds: tuple[int | None, ...]
+    """For each result, the first outputs, the output of the node that it is; None where no gradient comes from it."""
+    kept: tuple[int, ...]
+    """The numbers of the outputs that the node keeps."""
+    is_tuple: bool
+    """Whether the results come in a tuple."""
+    keywords: tuple[str, ...] = ()
+    """As in EntrySpec."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,8 +452,13 @@ class Backend(Protocol):
         """
         ...
 
-    def rules(self, spec: RuleSpec) -> Any | None:
+    def rules(self, spec: RuleSpec | CallSpec) -> Any | None:
         """What `walk` knows nodes by; None for those that are not for it."""
+        ...
+
+    def recorded(self, spec: RecordedSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Makes of a fallback a function of the arguments that returns tensors and records the call; None where the back end
+        does not."""
         ...
 
     def set_num_threads(self, threads: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
@@ -93,8 +93,12 @@ class CUDABackend:
         """None: Python runs nodes."""
         del tensors
 
-    def rules(self, spec: RuleSpec) -> None:
+    def rules(self, spec: RuleSpec | CallSpec) -> None:
         """None, as there is no engine."""
+        del spec
+
+    def recorded(self, spec: RecordedSpec) -> None:
+        """None: Python records."""
         del spec
 
     def set_num_threads(self, threads: int) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import EagerSpec, EntrySpec, Layout, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
 from graphc.backends.llvm import control, kernel_clock, speed_limits
 from graphc.backends.llvm.artifact import Artifact, artifact
 from graphc.backends.llvm.artifact_cache import artifact_key, keep_artifact, kept_artifact
-from graphc.backends.llvm.backward import make_engine, make_rules
+from graphc.backends.llvm.backward import make_call, make_engine, make_recorded, make_rules
 from graphc.backends.llvm.eager import make_eager, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
@@ -259,9 +259,13 @@ class LLVMBackend:
         """Nodes of the tape, run natively."""
         return make_engine(tensors)
 
-    def rules(self, spec: RuleSpec) -> Any | None:
-        """The rules of elementwise ops as loops."""
-        return make_rules(spec, Target.host())
+    def rules(self, spec: RuleSpec | CallSpec) -> Any | None:
+        """The rules of elementwise ops as loops, and calls of compiled graphs."""
+        return make_rules(spec, Target.host()) if isinstance(spec, RuleSpec) else make_call(spec)
+
+    def recorded(self, spec: RecordedSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Calls of graphs that are recorded natively."""
+        return make_recorded(spec)
 
     def object_code(self, request: ObjectRequest, target: str | None) -> ObjectCode:
         """An object file for a target, by its name (see `Target.for_export`), or for this machine."""

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import RuleSpec, TensorClass
+from graphc.backend import CallSpec, RecordedSpec, RuleSpec, TensorClass
 from graphc.backends.llvm import objects
-from graphc.backends.llvm.backward_code import MOST_EDGES, Kind, Step, Steps
+from graphc.backends.llvm.backward_code import MOST_ARRAYS, MOST_EDGES, Call, Kind, Step, Steps
 from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.composite_code import MOST_TENSORS, recorded_table
 from graphc.backends.llvm.eager import MOST
 from graphc.backends.llvm.eager_code import fill
 from graphc.backends.llvm.entry import entry_module
@@ -60,6 +61,39 @@ def make_rules(spec: RuleSpec, target: Target) -> np.ndarray | None:
             return None
         words += step
     return np.array(words, np.int64)
+
+
+def make_call(spec: CallSpec) -> np.ndarray | None:
+    """See `Backend.rules`."""
+    shape, arguments = spec.output.shape, spec.kept + len(spec.taken) + 1
+    if len(spec.comes) > MOST_EDGES or arguments > MOST_ARRAYS or not all(isinstance(size, int) for size in shape):
+        return None
+    words = {
+        Call.EDGES: len(spec.comes),
+        Call.KEPT: spec.kept,
+        Call.TAKEN: len(spec.taken),
+        Call.FUNCTION: id(spec.function),
+        Call.DTYPE: id(spec.output.dtype.numpy),
+        Call.NDIM: len(shape),
+    }
+    head = [words[which] for which in Call if which < Call.LISTS]
+    return np.array([*head, *map(int, shape), *spec.taken, *map(int, spec.comes)], np.int64)
+
+
+def make_recorded(spec: RecordedSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """See `Backend.recorded`."""
+    if max(len(spec.inputs), len(spec.seeds)) > MOST_TENSORS:
+        return None
+    alive: list[Any] = [spec]
+    try:
+        entries = entry_module(spec.tensors)
+        table = recorded_table(spec, entries, alive)
+        checks = entries.checks(spec.arguments, spec.identities, spec.thread, alive)
+    except objects.Unsupported as reason:
+        note(1, f"graphc: no native calls that are recorded: {reason}")
+        return None
+    words = np.array([*table, *checks], np.int64)
+    return lambda fallback: entries.new((words, (alive, entries), fallback), "recorded")
 
 
 def _step(spec: RuleSpec, operand: int, target: Target) -> list[int] | None:

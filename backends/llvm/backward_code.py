@@ -19,8 +19,11 @@ from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.tape_code import DONE, FAILED, LEFT
 
-MOST_EDGES = 4
-"""Operands of the nodes that have a table."""
+MOST_EDGES = 8
+"""Edges of the nodes that have a table."""
+
+MOST_ARRAYS = 32
+"""What the backward of a compiled graph is given, at most."""
 
 
 class Walk(IntEnum):
@@ -68,6 +71,23 @@ class Step(IntEnum):
     END = 8
 
 
+class Call(IntEnum):
+    """The first words of the table of nodes of a compiled graph. Then come the shape of its output, the numbers of the inputs
+    that it takes, and for each edge whether a cotangent goes there."""
+
+    EDGES = 0
+    KEPT = auto()
+    """How many arrays the node keeps."""
+    TAKEN = auto()
+    """How many inputs are taken."""
+    FUNCTION = auto()
+    """Of the arrays kept, of the inputs taken and of the cotangent, to a tuple of arrays."""
+    DTYPE = auto()
+    """Of the output."""
+    NDIM = auto()
+    LISTS = auto()
+
+
 class Kind(IntEnum):
     """How a cotangent is made."""
 
@@ -89,6 +109,8 @@ def render_backward(module: Module, slots: Slots) -> None:
     _render_loop(module, slots)
     _render_step(module, slots)
     _render_run_node(module, slots)
+    _render_is_compiled(module, slots)
+    _render_run_call(module, slots)
     _render_is_node(module, slots)
     _render_send(module, slots)
     _render_walk(module, slots)
@@ -115,7 +137,7 @@ def _render_is_unchanged(module: Module, slots: Slots) -> None:
 
 def _render_source(module: Module, slots: Slots) -> None:
     """`source(node, which, number)`: the array that a loop is given; null for a number, which is put into `number` as a double;
-    None where Python has to look."""
+    None where Python has to look. And `kept_array(thing, number)`, the same of an operand as a node keeps it."""
     f = module.function("source", [("ptr", "node"), ("i64", "which"), ("ptr", "number")], "ptr", linkage="internal")
     w = Writer(f, slots)
     operand, result = f.label("operand"), f.label("result")
@@ -135,8 +157,14 @@ def _render_source(module: Module, slots: Slots) -> None:
     saved = w.load("ptr", "%node", slots.node_saved)
     w.require_object(saved, w.object("list"), "left")
     w.require(f.value(f"icmp sle i64 %which, {w.load('i64', saved, objects.SIZE)}"), "left")
-    thing = w.load_word("ptr", w.load("ptr", saved, objects.LIST_ITEMS), f.value("sub i64 %which, 1"))
-    type_ = w.type_of(thing)
+    kept = w.load_word("ptr", w.load("ptr", saved, objects.LIST_ITEMS), f.value("sub i64 %which, 1"))
+    f.do(f"ret ptr {f.call('ptr', '@kept_array', ('ptr', kept), ('ptr', '%number'))}")
+    f.enter("left")
+    f.do(f"ret ptr {w.object('None')}")
+
+    f = module.function("kept_array", [("ptr", "thing"), ("ptr", "number")], "ptr", linkage="internal")
+    w = Writer(f, slots)
+    thing, type_ = "%thing", w.type_of("%thing")
     versioned, plain, other, tensor = f.label("versioned"), f.label("plain"), f.label("other"), f.slot("ptr")
     f.branch(w.equal("ptr", type_, w.type_of(w.object("saved"))), versioned, plain)
     f.enter(versioned)
@@ -453,6 +481,96 @@ def _render_run_node(module: Module, slots: Slots) -> None:
     f.do(f"ret i32 {LEFT}")
 
 
+def _render_is_compiled(module: Module, slots: Slots) -> None:
+    """`is_compiled(type)`: whether nodes of a type are those of compiled graphs."""
+    f = module.function("is_compiled", [("ptr", "type")], "i1", linkage="internal")
+    w = Writer(f, slots)
+    base = w.load("ptr", "%type", objects.TYPE_BASE)
+    w.require(w.differ("ptr", base, "null"), "no")
+    above = w.load("ptr", base, objects.TYPE_BASE)
+    direct, named = (w.equal("ptr", type_, w.object("compiled_node")) for type_ in (base, above))
+    f.do(f"ret i1 {f.value(f'or i1 {direct}, {named}')}")
+    f.enter("no")
+    f.do("ret i1 false")
+
+
+def _render_run_call(module: Module, slots: Slots) -> None:
+    """`run_call(node, ct, results)`: as `run_node`, for a node of a compiled graph."""
+    f = module.function("run_call", [("ptr", "node"), ("ptr", "ct"), ("ptr", "results")], "i32", linkage="internal")
+    w = Writer(f, slots)
+    with f.loop("0", str(MOST_EDGES)) as k:
+        w.store_word("ptr", "null", "%results", k)
+    table_array = w.load("ptr", w.load("ptr", "%node", slots.compiled_how), slots.plan_native)
+    w.require_object(table_array, w.object("ndarray"), "left")
+    table = w.load("ptr", table_array, objects.ARRAY_DATA)
+    arrays, number = f.slot(f"[{MOST_ARRAYS} x i64]", 16), f.slot("double")
+    kept_count, taken_count, edges, ndim = (
+        w.load_word("i64", table, which) for which in (Call.KEPT, Call.TAKEN, Call.EDGES, Call.NDIM)
+    )
+    shape = w.word(table, Call.LISTS)
+    taken_list = w.word(shape, ndim)
+    comes_list = w.word(taken_list, taken_count)
+
+    def require_plain(array: str) -> None:
+        wanted = objects.C_CONTIGUOUS | objects.ALIGNED
+        w.require_object(array, w.object("ndarray"), "left")
+        flags = f.value(f"and i32 {w.load('i32', array, objects.ARRAY_FLAGS)}, {wanted}")
+        w.require(w.equal("i32", flags, str(wanted)), "left")
+
+    kept, saved, versions = (
+        w.load("ptr", "%node", slot) for slot in (slots.compiled_kept, slots.compiled_saved, slots.compiled_versions)
+    )
+    for thing in (kept, saved, versions):
+        w.require_object(thing, w.object("list"), "left")
+    w.require(w.equal("i64", w.load("i64", kept, objects.SIZE), kept_count), "left")
+    with f.loop("0", w.load("i64", versions, objects.SIZE)) as k:
+        pair = w.load_word("ptr", w.load("ptr", versions, objects.LIST_ITEMS), k)
+        version = w.load("ptr", pair, objects.TUPLE_ITEMS + 8)
+        w.require_object(version, w.object("counter"), "left")
+        w.require(w.equal("ptr", w.load("ptr", version, slots.count), w.object("zero")), "left")
+    with f.loop("0", kept_count) as k:
+        array = w.load_word("ptr", w.load("ptr", kept, objects.LIST_ITEMS), k)
+        require_plain(array)
+        w.store_word("ptr", array, arrays, k)
+    inputs = w.word(arrays, kept_count)
+    with f.loop("0", taken_count) as k:
+        which = w.load_word("i64", taken_list, k)
+        w.require(f.value(f"icmp ult i64 {which}, {w.load('i64', saved, objects.SIZE)}"), "left")
+        thing = w.load_word("ptr", w.load("ptr", saved, objects.LIST_ITEMS), which)
+        array = f.call("ptr", "@kept_array", ("ptr", thing), ("ptr", number))
+        require_plain(array)
+        w.store_word("ptr", array, inputs, k)
+    array = w.load("ptr", "%ct", slots.data)
+    require_plain(array)
+    w.require(w.equal("ptr", w.load("ptr", array, objects.ARRAY_DTYPE), w.load_word("ptr", table, Call.DTYPE)), "left")
+    own = f.value(f"zext i32 {w.load('i32', array, objects.ARRAY_NDIM)} to i64")
+    w.require(w.equal("i64", own, ndim), "left")
+    dims = w.load("ptr", array, objects.ARRAY_DIMS)
+    with f.loop("0", ndim) as k:
+        w.require(w.equal("i64", w.load_word("i64", dims, k), w.load_word("i64", shape, k)), "left")
+    w.store_word("ptr", array, inputs, taken_count)
+    count = f.value(f"add i64 {f.value(f'add i64 {kept_count}, {taken_count}')}, 1")
+    made = w.api("PyObject_Vectorcall", w.load_word("ptr", table, Call.FUNCTION), arrays, count, "null")
+    w.require(w.differ("ptr", made, "null"), "failed")
+    with f.loop("0", edges) as k, f.when(w.differ("i64", w.load_word("i64", comes_list, k), "0")):
+        array = w.load_word("ptr", w.at(made, objects.TUPLE_ITEMS), k)
+        w.api("Py_IncRef", array)
+        result = f.call("ptr", "@wrap", ("ptr", array), ("ptr", w.object("None")))
+        w.require(w.differ("ptr", result, "null"), "dropped")
+        w.store_word("ptr", result, "%results", k)
+    w.api("Py_DecRef", made)
+    f.do(f"ret i32 {DONE}")
+    f.enter("left")
+    f.do(f"ret i32 {LEFT}")
+    f.enter("dropped")
+    w.api("Py_DecRef", made)
+    with f.loop("0", edges) as k:
+        w.give_back(w.load_word("ptr", "%results", k))
+    f.jump("failed")
+    f.enter("failed")
+    f.do(f"ret i32 {FAILED}")
+
+
 def _render_is_node(module: Module, slots: Slots) -> None:
     """`is_node(target)`: whether a target is a node, or else a leaf."""
     f = module.function("is_node", [("ptr", "target")], "i1", linkage="internal")
@@ -482,7 +600,12 @@ def _render_send(module: Module, slots: Slots) -> None:
     single = w.equal("ptr", base, w.object("op_node"))
     for kind in (type_, base):
         single = f.value(f"or i1 {single}, {w.equal('ptr', kind, w.object('tensor'))}")
-    w.require(single, "by_python")
+    known, unknown = f.label("known"), f.label("unknown")
+    f.branch(single, known, unknown)
+    f.enter(unknown)
+    w.require(f.call("i1", "@is_compiled", ("ptr", type_)), "by_python")
+    f.branch(w.equal("ptr", w.load("ptr", target, slots.compiled_outputs), w.object("one")), known, "by_python")
+    f.enter(known)
     there = w.api("PyDict_GetItemWithError", buffers, target)
     new, old = f.label("new"), f.label("old")
     f.branch(w.equal("ptr", there, "null"), new, old)
@@ -545,7 +668,9 @@ def _render_walk(module: Module, slots: Slots) -> None:
 
     f.enter("each")
     node = w.load("ptr", node_place)
-    w.require(w.equal("ptr", w.load("ptr", w.type_of(node), objects.TYPE_BASE), w.object("op_node")), "by_python")
+    type_ = w.type_of(node)
+    is_op = w.equal("ptr", w.load("ptr", type_, objects.TYPE_BASE), w.object("op_node"))
+    w.require(f.value(f"or i1 {is_op}, {f.call('i1', '@is_compiled', ('ptr', type_))}"), "by_python")
     w.require(w.equal("ptr", w.load("ptr", node, slots.node_watched), w.object("False")), "by_python")
     w.require(w.equal("ptr", w.load("ptr", w.object("anomaly"), slots.enabled), w.object("False")), "by_python")
     buffer = w.api("PyDict_GetItemWithError", buffers, node)
@@ -553,8 +678,16 @@ def _render_walk(module: Module, slots: Slots) -> None:
     ct = w.load("ptr", w.load("ptr", buffer, objects.LIST_ITEMS))
     w.require(w.equal("ptr", w.type_of(ct), w.object("tensor")), "by_python")
     w.api("Py_IncRef", ct)
-    status = f.call("i32", "@run_node", ("ptr", node), ("ptr", ct), ("ptr", results))
-    w.api("Py_DecRef", ct)  # the buffer has it
+    operands, place = (("ptr", node), ("ptr", ct), ("ptr", results)), f.slot("i32")
+    an_op, a_call, ran = f.label("an_op"), f.label("a_call"), f.label("ran")
+    f.branch(is_op, an_op, a_call)
+    for label, function in ((an_op, "@run_node"), (a_call, "@run_call")):
+        f.enter(label)
+        f.do(f"store i32 {f.call('i32', function, *operands)}, ptr {place}, align 4")
+        f.jump(ran)
+    f.enter(ran)
+    status = w.load("i32", place)
+    w.api("Py_DecRef", ct)
     w.require(w.differ("i32", status, str(LEFT)), "by_python")
     w.require(w.equal("i32", status, str(DONE)), "failed")
     edges = w.load("ptr", node, slots.node_edges)
@@ -563,9 +696,22 @@ def _render_walk(module: Module, slots: Slots) -> None:
     removed = w.api("PyDict_DelItem", buffers, node)
     w.require(w.equal("i32", removed, "0"), "broken")
     with f.when(w.equal("ptr", w.load_word("ptr", "%args", Walk.FREES), w.object("True"))):
-        for slot in (slots.node_saved, slots.node_out):
-            w.api("Py_IncRef", w.object("None"))
-            w.exchange(w.object("None"), node, slot)
+        op, call, freed = f.label("op"), f.label("call"), f.label("freed")
+        f.branch(is_op, op, call)
+        for label, kept in (
+            (op, (slots.node_saved, slots.node_out)), (call, (slots.compiled_kept, slots.compiled_saved)),
+        ):  # fmt: skip
+            f.enter(label)
+            if label == call:  # where nothing is missing for another run, there may be one, as with a node of one op
+                table = w.load("ptr", w.load("ptr", node, slots.compiled_how), slots.plan_native)
+                table = w.load("ptr", table, objects.ARRAY_DATA)
+                read = f.value(f"or i64 {w.load_word('i64', table, Call.KEPT)}, {w.load_word('i64', table, Call.TAKEN)}")
+                w.require(w.differ("i64", read, "0"), freed)
+            for slot in kept:
+                w.api("Py_IncRef", w.object("None"))
+                w.exchange(w.object("None"), node, slot)
+            f.jump(freed)
+        f.enter(freed)
     with f.loop("0", w.load("i64", edges, objects.SIZE)) as k:
         next_, unwanted = f.label("next"), f.label("unwanted")
         edge = w.load_word("ptr", w.at(edges, objects.TUPLE_ITEMS), k)

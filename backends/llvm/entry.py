@@ -113,7 +113,8 @@ class _Table:
         finish, kind = (None, kinds[spec.result]) if isinstance(spec.result, str) else (spec.result, Result.FINISHED)
         starts = np.cumsum([len(Header), len(checks), len(outputs), len(afterwards)])
         header = {
-            Header.ARGUMENTS: len(spec.arguments),
+            Header.ARGUMENTS: len(spec.arguments) - len(spec.keywords),
+            Header.KEYWORDS: self._object(spec.keywords) if spec.keywords else 0,
             Header.INPUTS: self.inputs,
             Header.OUTPUTS: len(self.outputs),
             Header.FRAME: self._numbers_place + len(spec.numbers),
@@ -223,7 +224,7 @@ class _Table:
             Tensor.ARGUMENT: -1 if check.argument is None else check.argument,
             Tensor.OBJECT: 0 if check.tensor is None else self._object(check.tensor),
             Tensor.TYPE: self._object(check.type),
-            Tensor.REQUIRES_GRAD: id(check.requires_grad),
+            Tensor.REQUIRES_GRAD: 0 if check.requires_grad is None else id(check.requires_grad),
             Tensor.ADDRESS: check.address or 0,
             Tensor.DTYPE: self._object(check.dtype),
             Tensor.FLAGS: objects.ALIGNED | (objects.WRITEABLE if written else 0),
@@ -327,6 +328,7 @@ class EntryModule:
     """The code of all entries for a class of tensors."""
 
     def __init__(self, tensors: TensorClass) -> None:
+        self._tensors = tensors
         imports = {"PyArray_NewFromDescr": objects.array_constructor(), "run_program": run_program_address()}
         imports |= blocks().imports
         imports |= {name: objects.address_of(getattr(ctypes.pythonapi, name)) for name in FUNCTIONS}
@@ -338,7 +340,8 @@ class EntryModule:
             "plain_metadata": tensors.metadata_class(), "plain_counter": tensors.counter_class(),
             "plain_view": tensors.plain_view, "saved": tensors.plain_saved, "sequence": tensors.sequence,
             "own_code": tensors.own_code, "anomaly": tensors.anomaly,
-            "node": tensors.node_base, "op_node": tensors.node_class, "tuple": tuple, "list": list, "dict": dict,
+            "node": tensors.node_base, "op_node": tensors.node_class,
+            "compiled_node": tensors.compiled_class, "tuple": tuple, "list": list, "dict": dict,
             "float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "order": sys.intern("order"),
             "heappush": heapq.heappush, "heapreplace": heapq.heapreplace,
         }  # fmt: skip
@@ -346,7 +349,7 @@ class EntryModule:
         self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
         self._definitions = {
             name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
-            for name in ("entry", "eager", "view", "walk", "dependencies")
+            for name in ("entry", "eager", "view", "walk", "dependencies", "recorded")
         }
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
@@ -380,6 +383,18 @@ class EntryModule:
         words = [word for attribute in thread for word in self.thread_attribute(*attribute, alive)]
         return _instruction(Check.THREAD, len(thread), *words)
 
+    def checks(
+        self, arguments: tuple[TensorCheck | ValueCheck, ...], identities: tuple[tuple[int, int, bool], ...],
+        thread: tuple[tuple[Any, str, Any], ...], alive: list[Any],
+    ) -> list[int]:
+        """A list of instructions that checks arguments and the thread's state."""
+        table = _Table(EntrySpec(
+            tensors=self._tensors, thread=thread, arguments=arguments, held=(), numbers=(), guards=(), identities=identities,
+            updates=(), grads=(), no_grads=(), leaves=(), result="tuple",
+        ), (), None)  # fmt: skip
+        alive.append(table.alive)
+        return table._checks(self)
+
     def new(self, state: tuple[Any, ...], function: str = "entry") -> Callable[..., Any]:
         """A built-in function with this `self`."""
         return self._new(ctypes.addressof(self._definitions[function]), state, None)
@@ -398,10 +413,12 @@ def _slots(tensors: TensorClass) -> Slots:
         tensors.view_class: ("base", "tracked", "seen", "parent", "step", "detached"),
         tensors.node_class: ("edges", "sequence", "saved", "out", "types", "attrs", "code", "last", "plan", "watched"),
         tensors.plan_class: ("native",),
+        tensors.compiled_class: ("how", "kept", "saved", "versions", "outputs"),
         type(tensors.plain_saved): ("tensor", "version", "count", "unpack"),
         type(tensors.anomaly): ("enabled",),
     }
-    own = {tensors.node_class: "node_", tensors.plan_class: "plan_", type(tensors.plain_saved): "saved_"}
+    own = {tensors.node_class: "node_", tensors.plan_class: "plan_", tensors.compiled_class: "compiled_",
+           type(tensors.plain_saved): "saved_"}
     offsets = {
         own.get(cls, "") + field: objects.slot_offset(cls, getattr(tensors, own.get(cls, "") + field))
         for cls, fields in classes.items() for field in fields

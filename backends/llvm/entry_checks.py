@@ -14,7 +14,27 @@ def render_checks(module: Module, slots: Slots) -> None:
     """Add `check(checks, args, frame, inputs)`, which fills in the frame's part for the inputs, and what it needs."""
     _render_same_value(module, slots)
     _render_find_namespaces(module, slots)
+    _render_same_names(module, slots)
     _render_check(module, slots)
+
+
+def _render_same_names(module: Module, slots: Slots) -> None:
+    """`same_names(names, now)`: whether the names of keywords are the same objects in the same order; null is none."""
+    f = module.function("same_names", [("ptr", "names"), ("ptr", "now")], "i1", linkage="internal")
+    w = Writer(f, slots)
+    w.require(w.differ("ptr", "%names", "%now"), "same")
+    w.require(w.differ("ptr", "%names", "null"), "different")
+    w.require(w.differ("ptr", "%now", "null"), "different")
+    count = w.load("i64", "%names", objects.SIZE)
+    w.require(w.equal("i64", count, w.load("i64", "%now", objects.SIZE)), "different")
+    with f.loop("0", count) as k:
+        left, right = (w.load_word("ptr", w.at(names, objects.TUPLE_ITEMS), k) for names in ("%names", "%now"))
+        w.require(w.equal("ptr", left, right), "different")
+    f.jump("same")
+    f.enter("same")
+    f.do("ret i1 true")
+    f.enter("different")
+    f.do("ret i1 false")
 
 
 def _render_same_value(module: Module, slots: Slots) -> None:
@@ -256,9 +276,10 @@ def _tensor_check(w: Writer, code: str, parts: Sequence[str]) -> None:
     f.enter(found)
     tensor = w.load("ptr", place)
     w.require(w.equal("ptr", w.type_of(tensor), operand("ptr", Tensor.TYPE)), "differs")
-    w.require(w.equal("ptr", w.load("ptr", tensor, slots.node), w.object("None")), "differs")
-    metadata = w.load("ptr", tensor, slots.metadata)
-    _metadata_check(w, metadata, operand("ptr", Tensor.REQUIRES_GRAD), operand("i64", Tensor.COUNTED))
+    requires_grad = operand("ptr", Tensor.REQUIRES_GRAD)
+    with f.when(w.differ("ptr", requires_grad, "null")):
+        w.require(w.equal("ptr", w.load("ptr", tensor, slots.node), w.object("None")), "differs")
+        _metadata_check(w, w.load("ptr", tensor, slots.metadata), requires_grad, operand("i64", Tensor.COUNTED))
 
     array = w.load("ptr", tensor, slots.data)
     w.require_object(array, w.object("ndarray"), "differs")

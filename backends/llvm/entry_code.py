@@ -12,6 +12,7 @@ from __future__ import annotations
 from graphc.backends.llvm import blocks, objects
 from graphc.backends.llvm.backward_code import render_backward
 from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.composite_code import render_recorded
 from graphc.backends.llvm.eager_code import render_eager
 from graphc.backends.llvm.entry_checks import render_checks
 from graphc.backends.llvm.entry_table import FRAME_ON_STACK, After, Header, Leaf, Output, Result, Slots
@@ -36,6 +37,7 @@ def render(slots: Slots) -> Module:
     render_eager(module, slots)
     render_view(module, slots)
     render_backward(module, slots)
+    render_recorded(module, slots)
     return module
 
 
@@ -304,7 +306,8 @@ def _render_entry(module: Module, slots: Slots) -> None:
     def header(type_: str, which: Header) -> str:
         return w.load_word(type_, table, which.value)
 
-    w.require(w.equal("ptr", "%kwnames", "null"), "miss")
+    names = header("ptr", Header.KEYWORDS)
+    w.require(f.call("i1", "@same_names", ("ptr", names), ("ptr", "%kwnames")), "miss")
     w.require(w.equal("i64", "%nargs", header("i64", Header.ARGUMENTS)), "miss")
     inputs, outputs = header("i64", Header.INPUTS), header("i64", Header.OUTPUTS)
     frame, on_heap = _render_frame(w, header("i64", Header.FRAME))

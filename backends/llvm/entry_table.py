@@ -28,6 +28,9 @@ class Header(IntEnum):
     """The first words of a table."""
 
     ARGUMENTS = 0
+    """How many are given by position."""
+    KEYWORDS = auto()
+    """A tuple of the names of those that come then; 0 for none."""
     INPUTS = auto()
     OUTPUTS = auto()
     FRAME = auto()
@@ -85,7 +88,7 @@ class Tensor(IntEnum):
     ARGUMENT = 2  # its number, or -1
     OBJECT = auto()  # the very tensor, or 0
     TYPE = auto()
-    REQUIRES_GRAD = auto()  # True or False
+    REQUIRES_GRAD = auto()  # True or False; 0 where neither that nor the history matters
     ADDRESS = auto()  # of the array's memory, or 0
     DTYPE = auto()
     FLAGS = auto()  # that must be set
@@ -164,6 +167,11 @@ class Slots:
     node_plan: int
     node_watched: int
     plan_native: int
+    compiled_how: int
+    compiled_kept: int
+    compiled_saved: int
+    compiled_versions: int
+    compiled_outputs: int
     saved_tensor: int
     saved_version: int
     saved_count: int

@@ -54,8 +54,8 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "zero",
            "one", "RuntimeError", "__dict__", "shape", "handler", "plain_metadata", "plain_counter", "plain_view", "saved",
-           "sequence", "own_code", "anomaly", "node", "op_node", "tuple", "list", "dict", "float32", "float64", "order",
-           "heappush", "heapreplace")
+           "sequence", "own_code", "anomaly", "node", "op_node", "compiled_node", "tuple", "list", "dict", "float32", "float64",
+           "order", "heappush", "heapreplace")
 """Objects whose addresses the code knows as symbols `object.<name>`."""
 
 class Writer:
