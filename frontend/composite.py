@@ -187,7 +187,7 @@ def _composite(function: F, weight: str | None) -> F:
                 if type(array) is not np.ndarray:
                     return function(*args, **kwargs)
                 meta = arg._meta
-                key += (array.dtype, array.shape, array.strides,
+                key += (type(arg), array.dtype, array.shape, array.strides,
                         grad and (arg._node is not None or (
                             meta is not None and (meta.requires_grad or (meta.view is not None and arg.requires_grad)))))
                 tensors.append(arg)

@@ -194,6 +194,17 @@ def test_keywords(only_native: Callable[[], None]) -> None:
         np.testing.assert_allclose(call().detach().numpy(), value.detach().numpy(), rtol=1e-5)
 
 
+def test_parameters_have_a_native_entry_beside_tensors(only_native: Callable[[], None]) -> None:
+    function = made()["two"]
+    x, y = leaf(4), leaf(4, seed=1)
+    both = [(x, y), (nn.Parameter(x.detach()), y), (nn.Parameter(x.detach()), nn.Parameter(y.detach()))]
+    for arguments in both * 2:
+        function(*arguments)
+    only_native()
+    for arguments in both:
+        assert function(*arguments).requires_grad
+
+
 def test_other_cotangents_are_left_to_python() -> None:
     function = made()["one"]
     x = leaf(3, 4)
