@@ -61,8 +61,9 @@ class ReferenceBackend:
                     raise NumberNeeded(size)
         return ReferenceExecutable(graph)
 
-    def source(self, graph: Graph) -> str:
+    def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The graph, which is interpreted as it is."""
+        del layout
         return str(graph)
 
     def view(self, spec: ViewSpec) -> None:

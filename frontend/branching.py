@@ -107,7 +107,7 @@ class Branching:
 
     def __call__(self, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run on arguments that fit; `leaves` are those of the others."""
-        return self._run(leaves, args, kwargs, Values(), None)
+        return self._run(leaves, args, kwargs, Values(self.backend), None)
 
     def make_entry(self, arguments: Sequence[Any], leave: Callable[[], None]) -> None:
         """Have a native way through the guards and the first segment, for calls with positional arguments like these, if
@@ -135,7 +135,7 @@ class Branching:
 
     def _go_on(self, root: Segment, outputs: Sequence[Value], leave: Callable[[], None], found: Sequence[Any]) -> Any:
         """Go on where the native entry ends: with what it has computed, and the arguments."""
-        values = Values()
+        values = Values(self.backend)
         values.update(zip(outputs, found))
         leaves = found[len(outputs) :]
         root.enter(leaves, values)

@@ -7,15 +7,15 @@ import functools
 import operator
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
 
 from graphc import garbage
-from graphc.backend import get_backend
+from graphc.backend import Layout, get_backend
 from graphc.compiler import VERIFIED
-from graphc.config import config
-from graphc.errors import ArgumentTypeError
+from graphc.config import check_numerics, config
+from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend.branching import Branching
 from graphc.frontend.call_key import call_key
 from graphc.frontend.compiled import Compiled
@@ -27,6 +27,7 @@ from graphc.frontend.segments import Tree
 from graphc.frontend.trace import OnlyEagerly, graph_name
 from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracings import Tracings
+from graphc.numerics import divided, pinned
 from graphc.recompute import budgeted, check_budget
 
 MAX_GRAPHS = 64
@@ -51,6 +52,12 @@ class Options:
     memory_budget: float | int | None
     max_graphs: int
     retrace: bool
+    numerics: str | None
+
+    @property
+    def pinned(self) -> str:
+        """The back end, with the numerics that hold now."""
+        return pinned(self.backend, self.numerics)
 
 
 class CompiledFunction:
@@ -241,13 +248,14 @@ class CompiledFunction:
         """A new graph for a call: for all sizes, where sizes change, or for those of the call; or the call itself, if no graph
         is to be kept of it."""
         leaves, _ = flatten((args, kwargs))
+        backend = self.options.pinned
         branches = any(isinstance(graph, Branching) for known in self._graphs.values() for graph in known)
         symbolic = None if branches or self._by_python is not None else self._sizes.plan(key, leaves)
         failed: str | None = None
         if symbolic is not None:
             try:
                 with symbolic.assumed():
-                    made = Compiled(self.function, self._name, args, kwargs, self.options.backend, symbolic.shapes)
+                    made = Compiled(self.function, self._name, args, kwargs, backend, symbolic.shapes)
             except Exception as error:
                 if symbolic.is_demanded:
                     raise
@@ -259,7 +267,7 @@ class CompiledFunction:
                 if why is None or not self.options.fullgraph:
                     return self._sizes.add(key, leaves, made, symbolic)
         recording = recorded(
-            self.function, self._name, args, kwargs, self.options.backend, tree=Tree(self._name, self.options.backend),
+            self.function, self._name, args, kwargs, backend, tree=Tree(self._name, backend),
             by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.options.fullgraph,
             may_pass=key not in self._settled,
         )
@@ -269,7 +277,7 @@ class CompiledFunction:
             self._sizes.refuse(key, leaves, failed)
         if recording.is_done:
             return Branching(recording, self._by_python, self.options.memory_budget)
-        return Compiled(self.function, self._name, args, kwargs, self.options.backend, recording=recording)
+        return Compiled(self.function, self._name, args, kwargs, backend, recording=recording)
 
     def source(self, *args: Any, **kwargs: Any) -> str:
         """What a call with these arguments would be compiled to, without running it: CUDA C++ with `backend="cuda"`, which
@@ -280,8 +288,9 @@ class CompiledFunction:
         >>> "__global__" in double.source(graphc.ones(3))
         True
         """
-        made = Compiled(self.function, self._name, args, kwargs, self.options.backend)
-        return get_backend(self.options.backend or config.backend).source(made.graph)
+        made = Compiled(self.function, self._name, args, kwargs, self.options.pinned)
+        numerics, backend = divided(self.options.pinned)
+        return get_backend(backend or config.backend).source(made.graph, replace(Layout.plain(made.graph), numerics=numerics))
 
     def explain(self) -> str:
         """The graphs that there are, what each of them rests on, and why the function was traced."""
@@ -355,20 +364,24 @@ if not TYPE_CHECKING:
 def compile(  # type: ignore[overload-overlap]  # a module can be called, too
     function: Module, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
     verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
+    numerics: str | None = None,
 ) -> CompiledModule: ...
 @overload
 def compile(
     function: Callable[..., Any], *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
     verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
+    numerics: str | None = None,
 ) -> CompiledFunction: ...
 @overload
 def compile(
     function: None = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
     verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
+    numerics: str | None = None,
 ) -> Callable[..., Any]: ...
 def compile(
     function: Any = None, *, dynamic: bool | None = None, fullgraph: bool = False, backend: str | None = None,
     verify: bool = False, memory_budget: float | int | None = None, max_graphs: int = MAX_GRAPHS, retrace: bool = True,
+    numerics: str | None = None,
 ) -> Any:
     """Run a function or a module from compiled graphs.
 
@@ -413,18 +426,27 @@ def compile(
         How much of what the forward pass computes may be kept for a backward pass, within the function or after it: a float
         from 0 to 1 is a part of what would be kept, an int is bytes. The rest is computed again, first what frees most bytes
         for the time that this takes. Results stay as they are.
+    numerics
+        How exactly float32 is computed with: "strict", as the function says; "high", where convolutions may take fewer
+        multiplications, and round more; or "fast", where products may also round their factors to bfloat16, and are off by at
+        most 1/127 of the sum of the absolute products. See `graphc.numerics`; `GRAPHC_NUMERICS` by default.
     """
     if function is None:
         return lambda f: compile(
             f, dynamic=dynamic, fullgraph=fullgraph, backend=backend, verify=verify, memory_budget=memory_budget,
-            max_graphs=max_graphs, retrace=retrace,
+            max_graphs=max_graphs, retrace=retrace, numerics=numerics,
         )  # fmt: skip
     if memory_budget is not None:
         check_budget(memory_budget)
     if type(max_graphs) is not int or max_graphs < 1:
         raise ArgumentTypeError("compile: max_graphs is no number of graphs", expected="1 or more", got=repr(max_graphs))
+    if numerics is not None:
+        check_numerics(numerics, "compile: numerics=")
+        if verify and numerics != "strict":
+            raise ArgumentError(f"compile: there is nothing to compare {numerics!r} numerics with", got="verify=True",
+                                expected='numerics="strict"')
     backend = f"{VERIFIED}{backend or ''}" if verify else backend
-    options = Options(dynamic, fullgraph, backend, memory_budget, max_graphs, retrace)
+    options = Options(dynamic, fullgraph, backend, memory_budget, max_graphs, retrace, numerics)
     if isinstance(function, Module):
         return CompiledModule(function, options)
     if not callable(function):

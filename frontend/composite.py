@@ -66,7 +66,7 @@ class Traced(NamedTuple):
 class _Form:
     """A composite for arguments of certain types."""
 
-    __slots__ = ("arguments", "call", "differentiable", "function", "is_settled", "node", "results", "weight")
+    __slots__ = ("arguments", "call", "differentiable", "function", "is_settled", "node", "results", "state", "weight")
 
     def __init__(self, traced: Traced, tensors: list[Tensor], weight: Any) -> None:
         self.function = ArrayFunction(traced.graph)
@@ -77,6 +77,9 @@ class _Form:
         self.node = node_class(traced.name, CompiledBackward)
         self.is_settled = False
         """Whether there is a native entry, or cannot be one."""
+        self.state = [(trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast),
+                      (config, "numerics", config.numerics)]
+        """(object, attribute, value): what it was made for."""
         self.weight: int | None = None
         """The number of the input that is a weight of which things may be computed once."""
         if self.differentiable is None and config.prepare_weights:
@@ -99,7 +102,7 @@ class _Form:
             tensor_check(argument, k, inputs.get(k), held=False) if isinstance(argument, Tensor) else ValueCheck(k, argument)
             for k, argument in enumerate(arguments)
         )
-        thread = [(trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast)]
+        thread = [*self.state]
         if any(arguments[k].requires_grad for k in places):
             thread.append((mode, "grad", False))
         return self.function.executable([arguments[places[i]]._data for i in self.arguments]).entry(EntrySpec(
@@ -120,8 +123,7 @@ class _Form:
         self.call = array_function(self.function.executable([tensor._data for tensor in inputs]))
         return get_backend(config.backend).recorded(RecordedSpec(
             tensors=TENSORS, grad=(mode, "grad", True), hooks=(saved_hooks, "stack", ()),
-            thread=((trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast)),
-            arguments=tuple(
+            thread=tuple(self.state), arguments=tuple(
                 replace(tensor_check(argument, k, None, held=False), requires_grad=None) if isinstance(argument, Tensor)
                 else ValueCheck(k, argument) for k, argument in enumerate(arguments)
             ),
@@ -178,7 +180,7 @@ def _composite(function: F, weight: str | None) -> F:
             if trace_state.watcher is not None:
                 return trace_state.watcher.run(function, call, *args, **kwargs)
             return function(*args, **kwargs)
-        key: list[Any] = [mode.autocast]
+        key: list[Any] = [mode.autocast, config.numerics]
         tensors: list[Tensor] = []
         grad = mode.grad
         for arg in args if not kwargs else (*args, *kwargs.values()):

@@ -33,8 +33,9 @@ class Values(dict[Value, np.ndarray]):
     """The values of a graph that are known; asked for others, they are computed from those: op by op, or, where that would
     take longer than to compile them, by code."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str | None = None) -> None:
         super().__init__()
+        self._backend = backend
         self.loose: set[Value] = set()
         """Those computed here, which may be views of inputs."""
         self.own: set[Value] = set()
@@ -82,7 +83,8 @@ class Values(dict[Value, np.ndarray]):
         graph = extract("values", known, nodes, wanted)
         numbers = {value: i for i, value in enumerate(known)}
         donated = {j: numbers[over[value]] for j, value in enumerate(wanted) if over.get(value) in numbers}
-        code = executable(graph, Layout(tuple(map(strides_of, arrays)), tuple(donated.items())))
+        layout = Layout(tuple(map(strides_of, arrays)), tuple(donated.items()))
+        code = executable(graph, layout, backend=self._backend)
         outputs = [arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy) for j, t in enumerate(code.outputs)]
         code.run(arrays, outputs)
         self.update(zip(wanted, outputs))
@@ -126,7 +128,7 @@ class Follower:
         """Whether Python has wanted to know something."""
         self.refuses = refuses
         self._plain = tree.plain_numbers
-        self._values = Values() if known is None else known
+        self._values = Values(tree.backend) if known is None else known
         self._canon: dict[Value, Value] = {}
         self._path: list[Segment] = []
         self._next: list[Segment] | None = tree.roots

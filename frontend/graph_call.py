@@ -35,6 +35,7 @@ from graphc.frontend.tape import (
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
+from graphc.numerics import pinned
 
 
 class ArrayFunction:
@@ -45,7 +46,7 @@ class ArrayFunction:
 
     def __init__(self, graph: Graph, backend: str | None = None) -> None:
         self._graph = graph
-        self._backend = backend
+        self._backend = pinned(backend)
         self._functions: dict[tuple[tuple[int, ...], ...], Callable[..., Any]] = {}
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -358,7 +359,7 @@ def apply_graph(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
         if all(isinstance(v, Value) for v in values):
             return [wrap(v) for v in inline(graph, values, values[0])]
         return inline(graph, tensors, tensors[0])  # a level of vmap or grad
-    outputs = [wrap(a) for a in _function(graph)(*(t._data for t in tensors))]
+    outputs = [wrap(a) for a in _function(graph, pinned(None))(*(t._data for t in tensors))]
     wanted = tuple(i for i, t in enumerate(tensors) if t.requires_grad)
     if mode.grad and wanted:
         node = GraphBackward(graph, tensors, wanted)

@@ -47,7 +47,7 @@ class Snapshot:
             # code that is found late may name attributes of objects that were seen early
             before = len(names)
             survey = Survey(names, exempt or set(), writes)
-            survey.default_dtype()
+            survey.settings()
             survey.visit(function, "the module" if isinstance(function, Module) else "the function")
             for number, argument in enumerate(arguments):
                 survey.visit(argument, f"argument {number}")

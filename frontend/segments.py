@@ -158,7 +158,7 @@ class Tree:
         """A question that has had more answers than ways are kept for."""
         self.plain_numbers = False
         """Whether `item()` gives Python's own numbers: code that the others would not do for was met."""
-        self._backend = backend
+        self.backend = backend
         self._functions: dict[Graph, ArrayFunction] = {}
         self._lock = threading.RLock()
 
@@ -253,7 +253,7 @@ class Tree:
         if function is None:
             if len(self._functions) >= _MOST_FUNCTIONS:
                 self._functions.clear()
-            function = self._functions[graph] = ArrayFunction(graph, self._backend)
+            function = self._functions[graph] = ArrayFunction(graph, self.backend)
         return Code(function, inputs, outputs)
 
     def graph_of(self, segment: Segment, outputs: Sequence[Value]) -> Graph:

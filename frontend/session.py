@@ -12,6 +12,7 @@ import numpy as np
 from graphc.assumptions import Relation
 from graphc.bind import bind_sizes
 from graphc.compiler import compile_graph
+from graphc.config import config
 from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError, TraceError, VerifyError
 from graphc.frontend.define import Graph
@@ -173,7 +174,7 @@ class Session:
         return f"{kind} {self.graph.name_of(value)!r}"
 
     def _program(self, fetches: Sequence[Value], fed: Mapping[Value, np.ndarray]) -> _Program:
-        key = (self.graph.definition.builder.revision, tuple(fetches), frozenset(fed))
+        key = (self.graph.definition.builder.revision, tuple(fetches), frozenset(fed), config.numerics)
         found = self._programs.get(key)
         if found is None:
             with self._lock:

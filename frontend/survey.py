@@ -33,6 +33,7 @@ import numpy as np
 
 from graphc import types
 from graphc.backend import ABSENT, ANYTHING, Guard
+from graphc.config import config
 from graphc.frontend import world
 from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
 from graphc.frontend.guard_text import Name, text
@@ -157,9 +158,10 @@ class Survey:
             elif isinstance(value, BuiltinFunctionType):
                 self._look_at_world(value, name)
 
-    def default_dtype(self) -> None:
-        """Note the dtype that new tensors have, which is no state of the user's code."""
+    def settings(self) -> None:
+        """Note what is no state of the user's code: the dtype that new tensors have, and the numerics."""
         self._guard("item", "the default dtype", vars(types), "_default", types.get_default_dtype())
+        self._guard("item", "the numerics", vars(config), "numerics", config.numerics)
 
     def _look_at_world(self, value: Any, name: Name) -> None:
         """Note what is no state that could be compared."""

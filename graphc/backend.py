@@ -28,7 +28,7 @@ BACKENDS = ("llvm", "cuda", "reference")
 
 @dataclass(frozen=True)
 class Layout:
-    """How a call hands memory to an executable.
+    """How a call hands memory to an executable, and what numbers it takes.
 
     strides
         For each input, its strides in elements, or None for row-major.
@@ -36,11 +36,14 @@ class Layout:
         (output number, input number) pairs: the output is written over that input's memory. All other outputs are fresh.
     steady
         Numbers of inputs that are the same at most calls: what depends on them alone is computed by `Executable.preparation`.
+    numerics
+        How exactly float32 is computed with (see `graphc.numerics`): what the back end makes use of.
     """
 
     strides: tuple[tuple[int, ...] | None, ...]
     donated: tuple[tuple[int, int], ...] = ()
     steady: tuple[int, ...] = ()
+    numerics: str = "strict"
 
     @staticmethod
     def plain(graph: Graph) -> Layout:
@@ -427,7 +430,7 @@ class Backend(Protocol):
         numbers; or, while facts are relied on (see `graphc.sizes`), symbols. NumberNeeded where it takes numbers."""
         ...
 
-    def source(self, graph: Graph) -> str:
+    def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """What is compiled for a graph whose sizes are numbers, as text. That takes nothing of the device."""
         ...
 

@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -29,6 +30,7 @@ from graphc.bind import bind_sizes, check_inputs, is_symbolic
 from graphc.config import config, note
 from graphc.graph_key import Unspelled, graph_key
 from graphc.ir import Builder, Graph, Node, attribute_key
+from graphc.numerics import divided, pinned
 from graphc.op import OpDef
 from graphc.types import TensorType, dtype_of
 from graphc.variants import SizedExecutable
@@ -46,13 +48,15 @@ _lock = threading.Lock()
 
 def executable(graph: Graph, layout: Layout | None = None, *, backend: str | None = None) -> Executable:
     """Compile a graph, or find it compiled already. Threads that ask for the same graph at once compile it once. If sizes of
-    the graph are symbols, the executable is for all of them, and code is made as calls come."""
-    layout = layout or Layout.plain(graph)
-    name = backend or config.backend
+    the graph are symbols, the executable is for all of them, and code is made as calls come. `backend` may say the numerics,
+    too: see `graphc.numerics.pinned`."""
+    numerics, chosen = divided(backend)
+    layout = replace(layout or Layout.plain(graph), numerics=numerics)
+    name = chosen or config.backend
     if name.startswith(VERIFIED):
         from graphc.differential import Verified
 
-        return Verified(graph, layout, name.removeprefix(VERIFIED) or None)
+        return Verified(graph, layout, f"strict {name.removeprefix(VERIFIED)}")
     key = (name, _graph_key(graph), layout, config.cpu, config.fuel)
     with _lock:
         own_lock = _compiling.setdefault(key, threading.Lock())
@@ -74,7 +78,9 @@ def _graph_key(graph: Graph) -> Any:
 
 def _sized(graph: Graph, layout: Layout, name: str) -> SizedExecutable:
     def compile(graph: Graph, layout: Layout) -> Executable:
-        return _compile(graph, layout, name) if is_symbolic(graph) else executable(graph, layout, backend=name)
+        if is_symbolic(graph):
+            return _compile(graph, layout, name)
+        return executable(graph, layout, backend=f"{layout.numerics} {name}")
 
     return SizedExecutable(graph, layout, compile)
 
@@ -120,7 +126,7 @@ class CompiledGraph:
 
     def __init__(self, graph: Graph, backend: str | None = None, steady: Sequence[int] = ()) -> None:
         self.graph = graph
-        self.backend = backend
+        self.backend = pinned(backend)
         self.steady = tuple(steady) if config.prepare_weights else ()
         self._code: Executable | None = None
         self._prepared: dict[object, np.ndarray] = {}
@@ -172,7 +178,8 @@ _single: dict[Any, Executable] = {}
 def run_op(record: OpDef, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Any:
     """One op, compiled as a graph of its own: for ops at which NumPy is slow. An array, or a tuple of those that it returns."""
     types = tuple(TensorType(dtype_of(a.dtype), a.shape) for a in arrays)
-    key = (record.name, types, tuple((k, attribute_key(a)) for k, a in attrs.items()), config.backend, config.cpu)
+    key = (record.name, types, tuple((k, attribute_key(a)) for k, a in attrs.items()), config.backend, config.cpu,
+           config.numerics)
     compiled = _single.get(key)
     if compiled is None:
         builder = Builder(record.name, locations=False)

@@ -22,6 +22,9 @@ from graphc.errors import ArgumentError
 LOADED = time.time()
 """When this process began to load the package."""
 
+NUMERICS = ("strict", "high", "fast")
+"""How exactly float32 may be computed with: see `graphc.numerics`."""
+
 
 def _integer(name: str, default: int) -> int:
     text = os.environ.get(name, "")
@@ -75,9 +78,25 @@ class Config:
     """`GRAPHC_FUSE_EAGER=0`: run eager code op by op: no native code for functions such as softmax, for elementwise ops on
     large tensors and for the updates of optimizers."""
 
+    numerics: str
+    """`GRAPHC_NUMERICS`: one of `NUMERICS`, for what is compiled from now on. See `graphc.numerics`."""
+
     prepare_weights: bool
     """`GRAPHC_PREPARE_WEIGHTS=0`: compute at each call of a compiled function what depends on weights alone, and pack them anew
     for each product. It is slower, and takes less memory: what is kept takes up to about twice that of the weights."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "numerics":
+            check_numerics(value, "GRAPHC_NUMERICS, config.numerics")
+            value = sys.intern(value)  # native code looks whether it is the same object
+        object.__setattr__(self, name, value)
+
+
+def check_numerics(numerics: object, where: str) -> None:
+    """ArgumentError for what is none of `NUMERICS`."""
+    if numerics not in NUMERICS:
+        raise ArgumentError(f"{where}: no such numerics", expected=f"one of {', '.join(map(repr, NUMERICS))}",
+                            got=repr(numerics))
 
 
 def _from_environment() -> Config:
@@ -91,6 +110,7 @@ def _from_environment() -> Config:
         fuel=_integer("GRAPHC_FUEL", -1),
         retrace=bool(_integer("GRAPHC_RETRACE", 1)),
         fuse_eager=bool(_integer("GRAPHC_FUSE_EAGER", 1)),
+        numerics=os.environ.get("GRAPHC_NUMERICS") or "strict",
         prepare_weights=bool(_integer("GRAPHC_PREPARE_WEIGHTS", 1)),
     )
 

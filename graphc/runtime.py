@@ -21,6 +21,7 @@ from graphc.bind import bind_graph, bind_sizes
 from graphc.compiler import compile_graph
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError
 from graphc.ir import Graph, Value
+from graphc.numerics import pinned
 from graphc.package import Entry, Limits, read_package, write_package
 from graphc.package.entry import prepare
 from graphc.package.quantize import QUANTIZED
@@ -39,10 +40,12 @@ def load(
     path: str | os.PathLike[str] | BinaryIO,
     *,
     backend: str | None = None,
+    numerics: str | None = None,
     check_weights: bool = True,
     limits: Limits | None = None,
 ) -> Program:
-    """Load a `.gcz` file; see `graphc.package.read_package` for its errors and its options.
+    """Load a `.gcz` file; see `graphc.package.read_package` for its errors and its options, and
+    `graphc.numerics`.
 
     >>> import io
     >>> import numpy as np
@@ -53,6 +56,7 @@ def load(
     >>> program(np.ones(2, dtype=np.float32))
     array([2., 2.], dtype=float32)
     """
+    backend = pinned(backend, numerics)
     package = read_package(path, check_weights=check_weights, limits=limits)
     name = os.path.basename(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else "<stream>"
     return Program(package.entries, package.weights, package.metadata, name=name, backend=backend)

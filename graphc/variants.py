@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakSet
 
 import numpy as np
@@ -153,5 +153,4 @@ def _bound(layout: Layout, numbers: Mapping[str, int]) -> Layout:
     def bind(size: Size) -> Size:
         return size if isinstance(size, int) else size.bind(numbers)
 
-    return Layout(tuple(s if s is None else tuple(map(bind, s)) for s in layout.strides), layout.donated,
-                  layout.steady)
+    return replace(layout, strides=tuple(s if s is None else tuple(map(bind, s)) for s in layout.strides))

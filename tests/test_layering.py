@@ -25,6 +25,7 @@ FLOORS = (
     "graphc.config",
     "graphc.script",
     "graphc.gpu",
+    "graphc.numerics",
     "graphc.sources",
     "graphc.dims",
     "graphc.dim_numbers",

@@ -78,9 +78,9 @@ class CUDABackend:
         runner = Runner(rendered(graph, layout, passes), self.driver)
         return CUDAExecutable([v.type for v in graph.inputs], [v.type for v in graph.outputs], runner)
 
-    def source(self, graph: Graph) -> str:
+    def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The CUDA C++ of a graph's kernels, with all that they call. That takes neither a GPU nor CuPy."""
-        return translation_unit(rendered(graph).functions)
+        return translation_unit(rendered(graph, layout).functions)
 
     def eager(self, spec: EagerSpec) -> None:
         """Eager ops are kernels of their own."""

@@ -46,7 +46,7 @@ def artifact_key(graph: Graph, layout: Layout, passes: Sequence[str], target: Ta
             "artifact", sources, GENERATOR, sys.version, np.__version__,
             target.key, " ".join(sorted(target.enabled)), f"{target.l1_bytes} {target.l2_bytes}",
             get_default_dtype().name, " ".join(passes), graph_key(graph),
-            spelled((layout.strides, layout.donated, layout.steady)), spelled((facts is None, example)),
+            spelled((layout.strides, layout.donated, layout.steady)), layout.numerics, spelled((facts is None, example)),
         )  # fmt: skip
     except Unspelled:
         return None

@@ -34,7 +34,7 @@ from graphc.memory import ALIGNMENT
 from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
 from graphc.program import Program
-from graphc.schedule import Machine, lower
+from graphc.schedule import lower
 from graphc.sizes import Facts, current_facts, relying_on
 
 if TYPE_CHECKING:
@@ -243,9 +243,9 @@ class LLVMBackend:
             keep_artifact(key, made, graph)
         return LLVMExecutable(graph, made, module, program)
 
-    def source(self, graph: Graph) -> str:
+    def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The kernels for the host's CPU, as pseudo-code."""
-        return str(_program(graph, Layout.plain(graph), DEFAULT, Target.host()))
+        return str(_program(graph, layout or Layout.plain(graph), DEFAULT, Target.host()))
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""
@@ -322,7 +322,7 @@ def _program(graph: Graph, layout: Layout, passes: Sequence[str], target: Target
     """The kernels of a graph."""
     graph = run_passes(graph, passes)
     start = time.perf_counter()
-    program = lower(graph, Machine(vector_bytes=target.vector_bytes), strides=layout.strides, donated=dict(layout.donated),
+    program = lower(graph, target.scheduled(layout.numerics), strides=layout.strides, donated=dict(layout.donated),
                     steady=layout.steady)
     program = keep_panels(program, target)
     note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")

@@ -268,7 +268,7 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     dtype = computed_in(kernel.accumulator.dtype)
     batch, m, n, k = map(extent, (kernel.batch, kernel.m, kernel.n, kernel.k))
     tile: Tile | DotTile | PairTile
-    pairs = choose_pair_tile(target, *map(_typical, (m, n, k))) if kernel.accumulator.dtype is bfloat16 else None
+    pairs = choose_pair_tile(target, *map(_typical, (m, n, k))) if kernel.lhs.dtype is bfloat16 else None
     multiplied = dtype if pairs is None else bfloat16
     lhs = Operand.of(kernel.lhs, multiplied, kernel.batch, kernel.m, kernel.k)
     rhs = Operand.of(kernel.rhs, multiplied, kernel.batch, kernel.n, kernel.k)

@@ -18,13 +18,14 @@ from graphc.backends.llvm.program import Rendered, render
 from graphc.backends.llvm.target import Target
 from graphc.bind import is_symbolic, substitute
 from graphc.conditions import Given, conditions
+from graphc.config import config
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, CompileError, ShapeError, VerifyError
 from graphc.ir import Graph, Node
 from graphc.native.interface import EntryRequest
 from graphc.passes import pipeline
 from graphc.program import Program
-from graphc.schedule import Machine, lower
+from graphc.schedule import lower
 from graphc.schedule.fusion import runs_on_host
 from graphc.sizes import Facts, NumberNeeded, evaluate, relying_on
 from graphc.types import Size
@@ -144,7 +145,7 @@ class _Maker:
                 expected="ops that have generated code", at=refused[0].location,
                 hint="leave these ops out of what is exported, and do them where the native function is called",
             )
-        program = lower(graph, Machine(vector_bytes=self.target.vector_bytes), donated=self.donated, steady=steady)
+        program = lower(graph, self.target.scheduled(config.numerics), donated=self.donated, steady=steady)
         if left := [call.op.name for call in program.calls() if call.op.native is None]:
             raise CompileError(f"{graph.name}: native code cannot copy complex numbers: {', '.join(dict.fromkeys(left))}",
                                expected="real inputs and outputs")

@@ -18,6 +18,7 @@ import llvmlite.binding as llvm
 from graphc.backends.llvm.cpus import available_cpus
 from graphc.config import config
 from graphc.errors import ArgumentError, BackendError
+from graphc.schedule import Machine
 
 
 def _with(base: frozenset[str], names: str) -> frozenset[str]:
@@ -223,6 +224,15 @@ class Target:
     def has_amx_bf16(self) -> bool:
         """AMX tiles of bfloat16."""
         return self.enabled.issuperset(("amx-tile", "amx-bf16"))
+
+    @property
+    def multiplies_pairs(self) -> bool:
+        """Whether there are products of bfloat16 (see `pairtile`), which take less time than those of float32."""
+        return self.has_amx_bf16 or self.has("avx512bf16")
+
+    def scheduled(self, numerics: str) -> Machine:
+        """What the scheduler knows of it."""
+        return Machine(vector_bytes=self.vector_bytes, rounds_factors=numerics == "fast" and self.multiplies_pairs)
 
     @property
     def has_amx_int8(self) -> bool:

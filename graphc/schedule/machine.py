@@ -22,6 +22,9 @@ class Machine:
     """How much memory of its own a step of a grid may have: of a thread's stack, which is half a megabyte on some systems, or
     of what the threads of a group share."""
 
+    rounds_factors: bool = False
+    """Whether products of float32 may round their factors to bfloat16."""
+
     def lanes(self, dtype: DType, registers: int = 1) -> int:
         """How many elements of dtype fill that many vector registers."""
         return max(1, self.vector_bytes // dtype.itemsize) * registers

@@ -19,7 +19,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.schedule.threads import column_nest
 from graphc.sizes import estimate, is_static
-from graphc.types import DType
+from graphc.types import DType, bfloat16, float32
 
 _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
@@ -75,6 +75,8 @@ def product_kernels(
     result = cast(accumulator.value, node.result.dtype)
     final = Elements(memory, {node.result: lambda _: result})
     stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
+    if machine.rounds_factors and not small and lhs.dtype is rhs.dtype is float32:
+        lhs, rhs = cast(lhs, bfloat16), cast(rhs, bfloat16)
     if small:
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
         if in_order:
