@@ -11,7 +11,7 @@
 #define __device__
 #define __global__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct index3 { unsigned x; };
@@ -186,3 +186,51 @@ template <class H> void multiply_tiles(float (&d)[4], const unsigned (&a)[4], co
   }
   __syncwarp();
 }
+
+struct tf32_t {};
+
+static unsigned to_tf32(float x) {  // to the nearest of 11 bits, away from zero where there are two
+  const unsigned bits = bits_of(x);
+  return x != x || (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
+}
+
+static void multiply_tiles(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], tf32_t) {
+  const unsigned lane = threadIdx.x % 32, first = threadIdx.x / 32 * 32;
+  static unsigned published[1024][6];
+  memcpy(published[threadIdx.x], a, 16);
+  memcpy(published[threadIdx.x] + 4, b, 8);
+  __syncwarp();
+  for (int c = 0; c < 4; ++c) {
+    const unsigned row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
+    for (unsigned k = 0; k < 8; ++k)
+      d[c] += from_bits(published[first + row % 8 * 4 + k % 4][row / 8 + k / 4 * 2])
+              * from_bits(published[first + column * 4 + k % 4][4 + k / 4]);
+  }
+  __syncwarp();
+}
+
+static void load_squares(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row, bool turned = false) {
+  const unsigned lane = threadIdx.x % 32, first = threadIdx.x / 32 * 32;
+  static const unsigned short* rows[1024];
+  unsigned* results[4] = {&a, &b, &c, &d};
+  rows[threadIdx.x] = (const unsigned short*)row;
+  __syncwarp();
+  for (unsigned s = 0; s < 4; ++s) {
+    const unsigned short* const* const square = rows + first + 8 * s;
+    const unsigned near = lane % 4 * 2, far = lane / 4;
+    const unsigned low = turned ? square[near][far] : square[far][near];
+    const unsigned high = turned ? square[near + 1][far] : square[far][near + 1];
+    *results[s] = low | high << 16;
+  }
+  __syncwarp();
+}
+static void load_squares_turned(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+  load_squares(a, b, c, d, row, true);
+}
+
+static void copy_16_bytes(void* to, const void* from, bool wanted) {
+  if (((size_t)to | (size_t)from) % 16) abort();  // as the GPU would
+  if (wanted) memcpy(to, from, 16);
+  else memset(to, 0, 16);
+}
+static void wait_for_copies() {}

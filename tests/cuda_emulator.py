@@ -23,7 +23,7 @@ from graphc.backends.cuda.program import translation_unit
 
 COMPILER = shutil.which("g++")
 _OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
-_SIGNATURE = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\((.*)\)')
+_SIGNATURE = re.compile(r'extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\((.*)\)')
 
 
 class EmulatedDriver:

@@ -16,7 +16,7 @@ import graphc
 from graphc import nn
 from graphc.autodiff import vjp_graph
 from graphc.backend import Layout
-from graphc.backends.cuda import gemm, nvrtc
+from graphc.backends.cuda import nvrtc
 from graphc.backends.cuda.backend import CUDABackend, rendered
 from graphc.backends.cuda.program import translation_unit
 from graphc.cli import main
@@ -128,27 +128,6 @@ def test_turned_operands(driver: EmulatedDriver, shape: tuple[int, ...], dtype: 
     check(driver, lambda x: x.transpose(-1, -2).contiguous(), x)
     check(driver, lambda x, y: x.transpose(-1, -2) | y if x.dtype is graphc.bool else x.transpose(-1, -2) + y * 2,
           x, x.transpose(-1, -2).contiguous())
-
-
-@needs_compiler
-@pytest.mark.parametrize("size", [(1, 40, 40, 40), (1, 70, 33, 129), (3, 40, 100, 17), (1, 130, 40, 260)])
-@pytest.mark.parametrize("dtype", [graphc.float32, graphc.float16, graphc.bfloat16, graphc.float64, graphc.int32])
-@pytest.mark.parametrize("enough", [1, 1000], ids=["large tiles", "small tiles"])
-def test_products(
-    driver: EmulatedDriver, size: tuple[int, int, int, int], dtype: graphc.dtype, enough: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gemm, "_ENOUGH", enough)
-    batch, m, k, n = size
-    x, y = (graphc.randint(-3, 4, s).to(dtype) for s in ((batch, m, k), (batch, n, k)))
-    check(driver, lambda x, y: (x @ y.transpose(1, 2)).relu(), x, y)
-
-
-@needs_compiler
-def test_convolutions(driver: EmulatedDriver) -> None:
-    x, w = graphc.randn(2, 6, 13, 11), graphc.randn(8, 3, 3, 3)
-    check(driver, lambda x, w: F.conv2d(x, w, padding=1, stride=2, groups=2), x, w)
-    check(driver, graphc.func.grad(lambda x, w: F.conv2d(x, w, padding=1, groups=2).square().sum(), (0, 1)), x, w)
-
 
 
 @needs_compiler

@@ -31,7 +31,7 @@ class Launch:
 
 
 class Sizes:
-    """The symbolic sizes that a function needs: its parameters `size0`, ..., which it knows as `n0`, ..."""
+    """The symbolic sizes that a function needs: its parameters `size0`, ..., which it knows as `dim0`, ..."""
 
     def __init__(self) -> None:
         self._names: dict[Dim, str] = {}
@@ -39,7 +39,7 @@ class Sizes:
     def text(self, size: Size) -> str:
         """A size in C++."""
         if isinstance(size, Dim):
-            return self._names.setdefault(size, f"n{len(self._names)}")
+            return self._names.setdefault(size, f"dim{len(self._names)}")
         return str(size)
 
     @property
@@ -47,15 +47,17 @@ class Sizes:
         """In the order of the parameters."""
         return tuple(self._names)
 
-    def function(self, name: str, buffers: Sequence[Buffer], threads: int, body: str) -> str:
-        """A kernel: a function of the addresses of its buffers, and of sizes."""
+    def function(self, name: str, buffers: Sequence[Buffer], threads: int, body: str, together: int = 1) -> str:
+        """A kernel: a function of the addresses of its buffers, and of sizes. So many of its blocks have room beside each other
+        on a multiprocessor."""
         parameters = [f"{memory_type(buffer.dtype)}* b{i}" for i, buffer in enumerate(buffers)]
         parameters += [f"long long size{i}" for i in range(len(self._names))]
         known = "".join(
             f"  const {index_type(size)} {name} = ({index_type(size)})size{i};\n"
             for i, (size, name) in enumerate(self._names.items())
         )
-        head = f'extern "C" __global__ void __launch_bounds__({threads}) {name}({", ".join(parameters)})'
+        bounds = f"{threads}, {together}" if together > 1 else str(threads)
+        head = f'extern "C" __global__ void __launch_bounds__({bounds}) {name}({", ".join(parameters)})'
         return f"{head} {{\n{known}{body}}}\n"
 
 

@@ -17,6 +17,7 @@ from graphc.backends.cuda.elementwise import C_TYPE, literal, memory_type, rende
 from graphc.backends.cuda.expression import Scope
 from graphc.backends.cuda.launch import ALIGNMENT, Launch, Sizes, index_type
 from graphc.backends.cuda.vectors import Segment, Vectors, choose_vectors, multiple, one_by_one, segments
+from graphc.dims import Dim
 from graphc.expression import Accumulator, Buffer, walk
 from graphc.kernel import (
     Accumulate,
@@ -47,9 +48,11 @@ _IN_FLIGHT = 64
 fast as memory gives: 64 bytes of each thread, where registers leave room for half of its 2048 threads."""
 _MOST_TOGETHER = 4
 """Vectors of each operand that a thread has on the way."""
-_COLUMN_THREADS = 1 << 15
+_COLUMN_THREADS = 1 << 14
 """Threads that columns are divided among, at the least, before each takes several."""
 _UNROLLED = 4
+_SHORT = 40
+"""Expressions of a loop's body that is short enough to be unrolled."""
 _FEW = 16
 """Numbers of a local buffer that each thread may have for itself."""
 _SHARED_BYTES = 40 << 10
@@ -218,13 +221,16 @@ class _Nest:
         """The vectors of a map, and how many of them a thread takes at a time."""
         axis, steps = self.wide[-1], estimate(self.steps)
         vectors = None if self.local else choose_vectors(axis, stores, self.private)
-        if vectors is None or steps < _BLOCKS * _BLOCK * vectors.width or not (
+        few = isinstance(self.steps, int) and vectors is not None and steps < _BLOCKS * _BLOCK * vectors.width
+        if vectors is None or few or not (
                 len(self.wide) == 1 or multiple(axis.extent, vectors.width)):
             vectors = one_by_one(axis, stores)
         read = {e for e in walk(evaluated(stores)) if e.op == "load"}
         nbytes = vectors.width * sum(e.dtype.itemsize for e in read)
         together = min(_MOST_TOGETHER, max(1, _IN_FLIGHT // max(nbytes, ALIGNMENT // 2)))
-        while together > 1 and (self.local or steps < 2 * _BLOCKS * _BLOCK * vectors.width * together):
+        if self.local or isinstance(self.steps, Dim):  # of symbolic sizes there may be few, and many
+            together = 1
+        while together > 1 and steps < 2 * _BLOCKS * _BLOCK * vectors.width * together:
             together //= 2
         return vectors, 1 << (together.bit_length() - 1)
 
@@ -354,11 +360,12 @@ class _Nest:
         start, step = "0", f"++{name}"
         if by_lanes:
             start, step = "lane" if width == 1 else f"lane * {width}", f"{name} += {self.threads * width}"
-        simple = all(isinstance(s, Accumulate) for s in loop.body)
+        simple = all(isinstance(s, (Store, Accumulate)) for s in loop.body)
+        short = simple and sum(1 for _ in walk(evaluated(loop.body))) <= _SHORT
         before = self._in_lanes, self._several
         self._in_lanes = self._in_lanes or by_lanes
         head = f"for ({index_type(loop.axis.extent)} {name} = {start}; {name} < {stop}; {step})"
-        with self.code.block(head, unroll=_UNROLLED if by_lanes or simple else False):
+        with self.code.block(head, unroll=_UNROLLED if by_lanes or short else False):
             inside = outer.child()
             if vectors is not None:
                 self._several = _Wide(vectors, name, arrays=False)

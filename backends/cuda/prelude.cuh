@@ -206,3 +206,15 @@ template <int V, class T> __device__ inline void fill(T* to, T value) {
 #pragma unroll
   for (int j = 0; j < V; ++j) to[j] = value;
 }
+
+// From memory to the tiles of a block, or zeros where it is not `wanted`: on its way until `wait_for_copies`, or at once.
+
+template <int V, class T> __device__ inline void copy_vector(T* to, const T* from, bool wanted) {
+  static_assert(sizeof(T) * V == 16, "copies are of 16 bytes");
+  copy_16_bytes(to, from, wanted);
+}
+
+template <int V, class T> __device__ inline void copy_each(T* to, const T* from, bool wanted) {
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = wanted ? from[j] : T();
+}

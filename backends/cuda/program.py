@@ -75,8 +75,8 @@ class Rendered:
     """The functions that are wanted where addresses are not aligned."""
 
 
-def render(program: Program) -> Rendered:
-    """Render a program that prepares nothing."""
+def render(program: Program, tf32: bool = False) -> Rendered:
+    """Render a program that prepares nothing. With `tf32`, products may round factors in single precision to 11 bits."""
     known: dict[Hashable, tuple[Launch, str, list[Place]]] = {}
     functions: dict[str, str] = {}
     unaligned: dict[str, str] = {}
@@ -86,7 +86,7 @@ def render(program: Program) -> Rendered:
             case Call():
                 steps.append(CallStep(kernel))
             case Control():
-                programs = {name: render(inner) for name, inner in kernel.programs.items()}
+                programs = {name: render(inner, tf32) for name, inner in kernel.programs.items()}
                 for inner in programs.values():
                     functions.update(inner.functions)
                     unaligned.update(inner.unaligned)
@@ -95,11 +95,11 @@ def render(program: Program) -> Rendered:
                 key, places = kernel_key(kernel)
                 if key not in known:
                     buffers = [place.buffer for place in places]
-                    text, launch = _function(kernel, buffers, aligned=True)
+                    text, launch = _function(kernel, buffers, True, tf32)
                     functions[launch.symbol] = text
                     other = launch.symbol
                     if launch.aligned:
-                        text, without = _function(kernel, buffers, aligned=False)
+                        text, without = _function(kernel, buffers, False, tf32)
                         unaligned[other := without.symbol] = text
                     known[key] = launch, other, places
                 launch, other, first = known[key]
@@ -112,11 +112,11 @@ def render(program: Program) -> Rendered:
     return Rendered(program, tuple(steps), functions, unaligned)
 
 
-def _function(kernel: Kernel, buffers: list[Buffer], aligned: bool) -> tuple[str, Launch]:
-    """The text of a kernel's function, and its launch."""
+def _function(kernel: Kernel, buffers: list[Buffer], aligned: bool, tf32: bool) -> tuple[str, Launch]:
+    """The text of a kernel's function, and its launch: for buffers that are aligned, or for any."""
     match kernel:
         case Gemm():
-            text, launch = render_gemm(kernel, _NAME, buffers)
+            text, launch = render_gemm(kernel, _NAME, buffers, aligned, tf32)
         case Attention() | AttentionBackward():
             text, launch = render_attention(kernel, _NAME, buffers)
         case _:

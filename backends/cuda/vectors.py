@@ -58,15 +58,15 @@ def choose_vectors(
     expressions = sum(e.op not in ("constant", "size", "axis", "load") for e in walk(evaluated(everything)))
     if expressions > _MOST_EXPRESSIONS:
         return None
-    near_loads = [e for e in loads if ix.stride(e.args[0], axis) == 1 and not any(_depends(m, axis) for m in e.args[1:])]
-    near_stores = [s for s in stores if ix.stride(s.offset, axis) == 1 and (s.mask is None or not _depends(s.mask, axis))]
+    near_loads = [e for e in loads if ix.stride(e.args[0], axis) == 1 and not any(depends(m, axis) for m in e.args[1:])]
+    near_stores = [s for s in stores if ix.stride(s.offset, axis) == 1 and (s.mask is None or not depends(s.mask, axis))]
     sizes = [*(e.dtype.itemsize for e in near_loads), *(s.buffer.dtype.itemsize for s in near_stores)]
     width = min(ALIGNMENT // max(sizes, default=ALIGNMENT), most)
     if width <= 1:
         return None
     side_by_side = Vectors(
-        axis, width, frozenset(e for e in near_loads if _starts_at_multiples(e.args[0], axis, width)),
-        frozenset(s for s in near_stores if _starts_at_multiples(s.offset, axis, width)),
+        axis, width, frozenset(e for e in near_loads if starts_at_multiples(e.args[0], axis, width)),
+        frozenset(s for s in near_stores if starts_at_multiples(s.offset, axis, width)),
     )
     return side_by_side if side_by_side.buffers() else None
 
@@ -85,11 +85,12 @@ def multiple(size: Size, of: int) -> bool:
     return size % of == 0
 
 
-def _depends(expr: Expr, axis: Axis) -> bool:
+def depends(expr: Expr, axis: Axis) -> bool:
+    """Whether an expression is another one elsewhere on an axis."""
     return any(e is axis.value for e in expr.walk())
 
 
-def _starts_at_multiples(offset: Expr, axis: Axis, width: int) -> bool:
+def starts_at_multiples(offset: Expr, axis: Axis, width: int) -> bool:
     """Whether an offset is a multiple of `width` where the place on the axis is."""
     atoms, constant = ix.terms(offset)
     return multiple(constant, width) and all(atom is axis.value or multiple(c, width) for atom, c in atoms.items())

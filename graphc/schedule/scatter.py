@@ -13,6 +13,7 @@ from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import cut_loop
+from graphc.schedule.threads import divided_scatter
 from graphc.sizes import estimate
 from graphc.types import int64
 
@@ -36,10 +37,12 @@ def scatter_kernel(name: str, node: Node, memory: Mapping[Value, Stored], target
     offset = target.place((*at[:axis], place, *at[axis + 1 :]))
     store = Store(target.buffer, offset, ex.load(target.buffer, offset, inside) + elements.at(src, at), inside)
     inner = axes[axis + 1 :]
-    if inner and not _depends(place, inner[-1]) and not machine.threads:
+    grid = tuple(a for k, a in enumerate(axes) if k != axis)
+    if machine.threads:
+        return divided_scatter(name, grid, axes[axis], place, base.shape[axis], store)
+    if inner and not _depends(place, inner[-1]):
         return _by_rows(name, axes, axis, store, machine)
     loop: Statement = Loop(axes[axis], (store,))
-    grid = tuple(a for k, a in enumerate(axes) if k != axis)
     return Loops(name, grid, (loop,), cost=estimate(axes[axis].extent) * cost([store.value]),
                  work=axes[axis].extent)
 

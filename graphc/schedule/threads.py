@@ -15,10 +15,12 @@ from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.statements import last_limit, substitute_statements, with_loads
 from graphc.sizes import ceil_div, estimate
-from graphc.types import Size
+from graphc.types import Size, bool_
 
 _ENOUGH = 1 << 16
 """Threads that keep a large GPU busy."""
+_SCATTERING = 1 << 18
+"""Threads that places are dealt out to: more of them have longer to look for their own than to add."""
 _ENOUGH_COLUMNS = 1 << 18
 """Columns that do, as a thread may take several."""
 _FEW_COLUMNS = 1 << 14
@@ -135,6 +137,21 @@ def turned_nest(
         last.append(Store(store.buffer, store.offset, value, ix.both(store.mask, inside)))
     grid = (*(axis for axis in axes if axis not in steps), *(steps[axis] for axis in tiled))
     return Loops(name, grid, (*body, Loop(number, tuple(last), _TURNING)), cost * _SIDE * _SIDE)
+
+
+def divided_scatter(name: str, others: Sequence[Axis], along: Axis, place: Expr, size: Size, store: Store) -> Loops:
+    """Additions at places that an index chooses, one after another for each place, as on one thread. Where there are too few
+    threads, the places are dealt out: each thread goes through the whole index, and adds what belongs to its own places."""
+    steps = max(1, math.prod(estimate(axis.extent) for axis in others))
+    most = min(estimate(size), estimate(along.extent), max(1, _SCATTERING // steps))
+    shares = 1 << max(0, most.bit_length() - 1)
+    grid, own = tuple(others), store
+    if shares > 1:
+        share = Axis("share", shares)
+        mine = ix.both(store.mask, Expr("eq", (place & (shares - 1), share.value), bool_))
+        value = masked(store.value, mine, (e for e in place.walk() if e.op == "load"))
+        grid, own = (share, *others), Store(store.buffer, store.offset, value, mine)
+    return Loops(name, grid, (Loop(along, (own,)),), estimate(along.extent) * 2.0, along.extent)
 
 
 def masked(value: Expr, inside: Expr | None, known: Iterable[Expr] = ()) -> Expr:
