@@ -75,6 +75,12 @@ def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weight
     Files that PyTorch 1.6 and later have saved are read too, if they hold tensors, numbers, text and containers of them.
     PackageError if the file is none of these. Everything comes to the CPU, or to the GPU that
     `map_location` names, wherever it was when it was saved.
+
+    >>> import io
+    >>> buffer = io.BytesIO()
+    >>> graphc.save({"weight": graphc.ones(2)}, buffer)
+    >>> graphc.load(io.BytesIO(buffer.getvalue()))
+    {'weight': tensor([1., 1.])}
     """
     index = _location(map_location)
     loaded = _loaded(f)

@@ -175,7 +175,16 @@ class BackendError(GraphcError):
 
 
 class OutOfMemoryError(GraphcError, MemoryError):
-    """A device without enough free memory."""
+    """A device without enough free memory.
+
+    >>> def step(batch):
+    ...     try:
+    ...         return graphc.zeros(batch, 1000)
+    ...     except graphc.cuda.OutOfMemoryError:
+    ...         return step(batch // 2)
+    >>> step(4).shape
+    graphc.Size([4, 1000])
+    """
 
 
 class ScriptError(GraphcError):

@@ -21,7 +21,7 @@ from graphc import native
 from graphc.frontend.conversion import CONVERTERS, TYPED
 
 MODULES: dict[str, Any] = {
-    "": graphc, "amp": graphc.amp, "autograd": graphc.autograd, "data": graphc.data,
+    "": graphc, "amp": graphc.amp, "autograd": graphc.autograd, "cuda": graphc.cuda, "data": graphc.data,
     "distributions": graphc.distributions, "fft": graphc.fft, "func": graphc.func, "jit": graphc.jit, "linalg": graphc.linalg,
     "native": native, "nn": graphc.nn, "nn.functional": graphc.nn.functional, "nn.init": graphc.nn.init,
     "nn.utils": graphc.nn.utils, "onnx": graphc.onnx, "optim": graphc.optim, "optim.lr_scheduler": graphc.optim.lr_scheduler,

@@ -17,27 +17,47 @@ def _pool(figure: str, device: Any) -> int:
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes of a GPU's memory that tensors take, and what compiled functions need between calls; 0 without a GPU."""
+    """Bytes of a GPU's memory that tensors take, and what compiled functions need between calls; 0 without a GPU.
+
+    >>> graphc.cuda.memory_allocated() >= 0
+    True
+    """
     return _pool("used_bytes", device)
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that were taken when a tensor was made, since `reset_peak_memory_stats()`."""
+    """The most bytes that were taken when a tensor was made, since `reset_peak_memory_stats()`.
+
+    >>> graphc.cuda.max_memory_allocated() >= 0
+    True
+    """
     return max(device_arrays.peak(number(device)), memory_allocated(device)) if is_available() else 0
 
 
 def memory_reserved(device: Any = None) -> int:
-    """Bytes of a GPU's memory that the pool holds, taken and free ones."""
+    """Bytes of a GPU's memory that the pool holds, taken and free ones.
+
+    >>> graphc.cuda.memory_reserved() >= 0
+    True
+    """
     return _pool("total_bytes", device)
 
 
 def max_memory_reserved(device: Any = None) -> int:
-    """Bytes of a GPU's memory that the pool holds: it gives none back but by `empty_cache()`, so these are the most since."""
+    """Bytes of a GPU's memory that the pool holds: it gives none back but by `empty_cache()`, so these are the most since.
+
+    >>> graphc.cuda.max_memory_reserved() >= 0
+    True
+    """
     return memory_reserved(device)
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
-    """Have `max_memory_allocated()` begin again with what is taken now."""
+    """Have `max_memory_allocated()` begin again with what is taken now.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.reset_peak_memory_stats()
+    """
     if is_available():
         device_arrays.forget_peak(number(device))
 
@@ -46,7 +66,11 @@ reset_max_memory_allocated = reset_peak_memory_stats
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
-    """The figures above by PyTorch's names for them."""
+    """The figures above by PyTorch's names for them.
+
+    >>> if graphc.cuda.is_available():
+    ...     figures = graphc.cuda.memory_stats()
+    """
     allocated, reserved = memory_allocated(device), memory_reserved(device)
     return {
         "allocated_bytes.all.current": allocated, "allocated_bytes.all.peak": max_memory_allocated(device),
@@ -56,16 +80,28 @@ def memory_stats(device: Any = None) -> dict[str, int]:
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
-    """Bytes of a GPU's memory that are free, and all that it has, whoever uses it."""
+    """Bytes of a GPU's memory that are free, and all that it has, whoever uses it.
+
+    >>> if graphc.cuda.is_available():
+    ...     free, total = graphc.cuda.mem_get_info()
+    """
     free, total = device_arrays.cupy().cuda.Device(number(device)).mem_info
     return int(free), int(total)
 
 
 def empty_cache() -> None:
-    """Give what the pool holds, and nobody uses, back to the GPU."""
+    """Give what the pool holds, and nobody uses, back to the GPU.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.empty_cache()
+    """
     if is_available():
         device_arrays.cupy().get_default_memory_pool().free_all_blocks()
 
 
 def ipc_collect() -> None:
-    """Free what other processes have let go of: nothing, for they are sent copies."""
+    """Free what other processes have let go of: nothing, for they are sent copies.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.ipc_collect()
+    """

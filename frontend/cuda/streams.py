@@ -11,7 +11,16 @@ from graphc.frontend.cuda.devices import number
 
 
 class Event:
-    """A moment in a stream: when all that was queued before it is done."""
+    """A moment in a stream: when all that was queued before it is done.
+
+    >>> if graphc.cuda.is_available():
+    ...     begin, end = graphc.cuda.Event(enable_timing=True), graphc.cuda.Event(enable_timing=True)
+    ...     begin.record()
+    ...     x = graphc.ones(1000, device="cuda").exp()
+    ...     end.record()
+    ...     end.synchronize()
+    ...     milliseconds = begin.elapsed_time(end)
+    """
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
         kind = device_arrays.cupy().cuda.Event
@@ -46,7 +55,14 @@ class Event:
 
 
 class Stream:
-    """A queue of work, which runs beside those of other streams; as a context manager, the current one within a block."""
+    """A queue of work, which runs beside those of other streams; as a context manager, the current one within a block.
+
+    >>> if graphc.cuda.is_available():
+    ...     beside = graphc.cuda.Stream()
+    ...     with graphc.cuda.stream(beside):
+    ...         x = graphc.ones(1000, device="cuda").exp()
+    ...     beside.synchronize()
+    """
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
         self._index = number(device)
@@ -113,25 +129,42 @@ class Stream:
 
 
 def current_stream(device: Any = None) -> Stream:
-    """The stream that work of this thread is queued on."""
+    """The stream that work of this thread is queued on.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.current_stream().synchronize()
+    """
     index = number(device)
     with device_arrays.on(index):
         return Stream._of(device_arrays.cupy().cuda.get_current_stream(), index)
 
 
 def default_stream(device: Any = None) -> Stream:
-    """The stream that work is queued on where none has been chosen."""
+    """The stream that work is queued on where none has been chosen.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.default_stream().synchronize()
+    """
     return Stream._of(device_arrays.cupy().cuda.Stream.null, number(device))
 
 
 def set_stream(stream: Stream) -> None:
-    """Choose the stream that work of this thread is queued on."""
+    """Choose the stream that work of this thread is queued on.
+
+    >>> if graphc.cuda.is_available():
+    ...     graphc.cuda.set_stream(graphc.cuda.default_stream())
+    """
     with device_arrays.on(stream._index):
         stream._stream.use()
 
 
 class stream:
-    """The current stream within a block; None changes nothing."""
+    """The current stream within a block; None changes nothing.
+
+    >>> if graphc.cuda.is_available():
+    ...     with graphc.cuda.stream(graphc.cuda.Stream()):
+    ...         x = graphc.ones(1000, device="cuda")
+    """
 
     def __init__(self, stream: Stream | None) -> None:
         self.stream = stream
