@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,9 +63,19 @@ def kept_for_now() -> Iterator[None]:
                 gc.enable()
 
 
+_releases: list[Callable[[], object]] = []
+
+
+def when_giving_back(release: Callable[[], object]) -> None:
+    """Have a function called that frees what is kept only to be used again."""
+    _releases.append(release)
+
+
 def give_back() -> None:
-    """Have the C library return memory that nobody uses to the system, where it can: glibc keeps what is freed in between
-    what is not. Takes about a millisecond."""
+    """Free what is kept to be used again, and have the C library return memory that nobody uses to the system, where it can:
+    glibc keeps what is freed in between what is not. Takes about a millisecond."""
+    for release in _releases:
+        release()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

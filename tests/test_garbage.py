@@ -53,11 +53,12 @@ def test_threads_that_overlap() -> None:
     assert gc.isenabled()
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say how much memory a process has")
 def test_memory_is_given_back() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
     give_back()
     kept, size = [], 1 << 16
     for _ in range(1000):  # the small ones keep the large ones from going back by themselves
@@ -70,6 +71,17 @@ def test_memory_is_given_back() -> None:
     assert len(small) == 1000
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         assert resident() < before - 500 * size
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say how much memory a process has")
+def test_memory_that_is_kept_for_the_next_result_goes_back() -> None:
+    function, x = graphc.compile(lambda x: x + 1), graphc.ones(1 << 23)
+    for _ in range(3):
+        function(x)
+    before = resident()
+    give_back()
+    assert resident() < before - 0.9 * x.nbytes
+    assert function(x)[-1].item() == 2.0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

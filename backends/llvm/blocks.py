@@ -17,6 +17,7 @@ import ctypes
 import functools
 from typing import Any
 
+from graphc import garbage
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.jit import NativeModule, compile_module
@@ -62,6 +63,7 @@ class Blocks:
             imports={"system_malloc": default.allocator.malloc, "system_free": default.allocator.free},
         )
         functions = {name: self.native.address(f"block_{name}") for name in ("malloc", "calloc", "realloc", "free")}
+        garbage.when_giving_back(ctypes.PYFUNCTYPE(None)(self.native.address("release_blocks")))
         self._handler = _Handler(b"graphc", 1, _Allocator(None, **functions))
         new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCapsule_New)
@@ -199,6 +201,11 @@ def _render_free(module: Module) -> None:
     f.do(f"store ptr %block, ptr {_at(f, '@blocks', count)}")
     f.do(f"store i64 {f.value(f'add i64 {count}, 1')}, ptr @count")
     f.do(f"store i64 {after}, ptr @held")
+    f.do("ret void")
+
+    f = module.function("release_blocks", [])  # all that are kept
+    with f.loop("0", f.value("load i64, ptr @count")):
+        f.call("void", "@release", ("ptr", f.call("ptr", "@remove", ("i64", "0"))))
     f.do("ret void")
 
 
