@@ -266,10 +266,20 @@ class Tensor(Tracked, Values):
 
     @property
     def is_cuda(self) -> bool:
+        """Whether the tensor lives on a GPU.
+
+        >>> graphc.zeros(2).is_cuda
+        False
+        """
         return self.device.type == "cuda"
 
     @property
     def is_cpu(self) -> bool:
+        """Whether the tensor lives in CPU memory.
+
+        >>> graphc.zeros(2).is_cpu
+        True
+        """
         return self.device.type == "cpu"
 
     @property
