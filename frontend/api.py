@@ -51,6 +51,7 @@ from graphc.frontend.serialization import load, save
 from graphc.frontend.session import Session
 from graphc.frontend.summary import summary
 from graphc.frontend.tensor import Size, Tensor
+from graphc.frontend.view_graph import view_graph
 from graphc.numerics import get_float32_matmul_precision, set_float32_matmul_precision
 from graphc.op import not_differentiable
 from graphc.threads import get_num_threads, set_num_threads

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc.errors import BackendError
 from graphc.ir import Graph
-from graphc.kernel_info import KernelRun
+from graphc.kernel_info import KernelCode, KernelRun
 from graphc.op import OpDef
 from graphc.passes.pipeline import DEFAULT
 from graphc.types import DType, TensorType
@@ -484,6 +484,16 @@ class RecordsKernels(Protocol):
 
     def stop_recording(self) -> tuple[list[KernelRun], int]:
         """Record no more: the runs by their beginning, and how many there was no room for."""
+        ...
+
+
+@runtime_checkable
+class ShowsCode(Protocol):
+    """A back end that can show the code of single kernels."""
+
+    def code(self, graph: Graph, assembly: bool = True) -> list[KernelCode]:
+        """The kernels of a graph that has been through the passes, and whose sizes are numbers, in the order in which they run,
+        with their code; with its assembly if wanted, which takes as long as to compile it."""
         ...
 
 

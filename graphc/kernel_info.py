@@ -4,22 +4,24 @@
 >>> from graphc.schedule import Machine, lower
 >>> graph = parse_graph('''graph @f(%x: float32[4, 8]) -> float32[4] {
 ...   %0 = tanh(%x) : float32[4, 8]
-...   %1 = reduce_sum(%0) {axes = [1], keepdims = false} : float32[4]
+...   %1 = sum(%0) {axes = [1]} : float32[4]
 ...   return %1
 ... }''')
 >>> info = describe(lower(graph, Machine(vector_bytes=64)))[0]
 >>> info.ops, info.flops, info.bytes
-(('tanh', 'reduce_sum'), 64, 144)
+(('tanh', 'sum'), 64, 144)
 """
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.errors import Location
 from graphc.flops import node_flops
-from graphc.ir import Node
+from graphc.ir import Graph, Node
 from graphc.kernel import Kernel
 from graphc.program import Program, print_kernel
 from graphc.types import Size
@@ -64,6 +66,17 @@ class KernelInfo:
         return "" if self.kernel is None else print_kernel(self.kernel)
 
 
+@dataclass(frozen=True, eq=False)
+class KernelCode:
+    """A kernel as a back end writes it."""
+
+    info: KernelInfo
+    ir: str
+    """In the language of the compiler that it is given to."""
+    assembly: str
+    """Empty where nobody asked for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelRun:
     """One run of a kernel, in nanoseconds of `time.perf_counter_ns`."""
@@ -97,6 +110,27 @@ def nodes_of(program: Program, kernel: Kernel) -> tuple[Node, ...]:
     parts = dict.fromkeys(kernel.name.split("."))
     nodes: Sequence[Node] = [node for part in parts for node in program.origins.get(part, ())]
     return tuple(dict.fromkeys(nodes))
+
+
+def nodes_of_graph(graph: Graph, kernels: Sequence[KernelInfo]) -> dict[Node, int]:
+    """For the nodes of a graph that has been scheduled, the number of the kernel that computes each: of several the first. The
+    scheduler may have worked on a copy, to which it has added what checks indices."""
+    numbers = {node: number for number, kernel in reversed(list(enumerate(kernels))) for node in kernel.nodes}
+    copies: dict[Any, deque[Node]] = defaultdict(deque)
+    for node in dict.fromkeys(node for kernel in kernels for node in kernel.nodes):
+        copies[_alike(node)].append(node)
+    found: dict[Node, int] = {}
+    for node in graph.nodes:
+        same = node if node in numbers else next(iter(copies.get(_alike(node), ())), None)
+        if same is not None:
+            found[node] = numbers[same]
+            if same is not node and len(copies[_alike(node)]) > 1:
+                copies[_alike(node)].popleft()
+    return found
+
+
+def _alike(node: Node) -> Any:
+    return node.op.name, tuple(value.type for value in (*node.operands, *node.results)), node.location
 
 
 def _info(program: Program, kernel: Kernel) -> KernelInfo:

@@ -74,6 +74,7 @@ FLOORS = (
     "graphc.onnx_format",
     "graphc.native",
     "graphc.stablehlo",
+    "graphc.graph_view",
     "graphc.trace_events",
     "graphc.benchmark",
     "graphc.cli",

@@ -29,7 +29,7 @@ from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call
-from graphc.kernel_info import KernelRun
+from graphc.kernel_info import KernelCode, KernelRun
 from graphc.memory import ALIGNMENT
 from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
@@ -246,6 +246,12 @@ class LLVMBackend:
     def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The kernels for the host's CPU, as pseudo-code."""
         return str(_program(graph, layout or Layout.plain(graph), DEFAULT, Target.host()))
+
+    def code(self, graph: Graph, assembly: bool = True) -> list[KernelCode]:
+        """The kernels for the host's CPU with their LLVM IR, before LLVM has optimised it, and assembly."""
+        from graphc.backends.llvm.listing import listing  # which few programs need
+
+        return listing(_program(graph, Layout.plain(graph), (), Target.host()), Target.host(), assembly)
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""

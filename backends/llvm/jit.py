@@ -19,6 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 import llvmlite.binding as llvm
 
 from graphc.backends.llvm.codegen import GENERATOR, Code, Refusal, assembly, generate, generate_all, generate_joined
+from graphc.backends.llvm.cpus import available_cpus
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.units import Units
 from graphc.config import config
@@ -172,6 +174,16 @@ def emit_joined(
 def emit_assembly(text: str, target: Target, *, name: str | None = None) -> str:
     """Compile LLVM IR to assembly, to read. A CompileError says what LLVM has against the text."""
     return _undisturbed(lambda: assembly(text, target), name or _title(text))
+
+
+def emit_assemblies(texts: Sequence[str], target: Target, *, name: str) -> list[str]:
+    """As `emit_assembly` for several texts, on all CPUs."""
+
+    def work() -> list[str]:
+        with ThreadPoolExecutor(available_cpus(), "graphc-compile") as pool:
+            return list(pool.map(lambda text: assembly(text, target), texts))
+
+    return _undisturbed(work, name)
 
 
 def _key(text: str, target: Target) -> str:

@@ -52,6 +52,8 @@ class Rendered:
     module: Module
     arena: Size
     sizes: int = 0
+    symbols: tuple[str, ...] = ()
+    """The functions of the program's kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,13 @@ def render(program: Program, target: Target, *, hosted: bool = True) -> Rendered
     may run for each step of a loop, are functions of their own, and those of few kernels have no tables.
     """
     module = Module(program.name, target.has_fma, target.vector_bytes)
-    arena = _Programs(module, target, hosted).render(program, ENTRY)
+    programs = _Programs(module, target, hosted)
+    arena = programs.render(program, ENTRY)
+    symbols = tuple(programs.symbols)
     if program.facts is None:
-        return Rendered(module, arena)
+        return Rendered(module, arena, symbols=symbols)
     module.sizes.render(module, arena, program.facts.at_least_zero)
-    return Rendered(module, arena, len(module.sizes))
+    return Rendered(module, arena, len(module.sizes), symbols)
 
 
 class _Programs:
@@ -105,6 +109,8 @@ class _Programs:
         self._calls = 0
         """How many ops have been left to Python so far."""
         self._inner = 0
+        self.symbols: list[str] = []
+        """The functions of the kernels of the program that is not inside another."""
 
     def render(self, program: Program, symbol: str) -> Size:
         """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
@@ -114,6 +120,8 @@ class _Programs:
         if program.prepared:
             once = self._kernels(context, program, program.preparation, f"{PRECOMPUTE}.", functions)
         steps = self._kernels(context, program, program.kernels, prefix, functions)
+        if symbol == ENTRY:
+            self.symbols = [step.symbol for step in steps]
         scratch = _scratch(context, program, steps)
         ends = {offset + step.scratch for offset, step in zip(scratch, steps)}
         if program.prepared:

@@ -62,6 +62,19 @@ def divide(module: Module) -> Units:
     return Units(text, (*divider.shared_units(), *parts))
 
 
+def texts(module: Module, symbols: Collection[str]) -> dict[str, str]:
+    """For functions of kernels, by their symbols: LLVM IR of each with all that it refers to."""
+    pieces = {function.name: _Piece(function.name, str(function)) for function in module.functions}
+    divider = _Divider(module, pieces)
+    found: dict[str, str] = {}
+    for symbol in symbols:
+        prefix = _KERNEL.match(symbol)
+        own = [name for name in pieces if prefix is not None and (match := _KERNEL.match(name)) and match[0] == prefix[0]]
+        names = sorted(own, key=lambda name: (name != symbol, len(name)))
+        found[symbol] = divider.text(symbol, [pieces[name] for name in names], exported=(symbol,))
+    return found
+
+
 class _Piece:
     """A function's text, and the names in it."""
 

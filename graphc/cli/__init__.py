@@ -20,6 +20,7 @@ from graphc.cli.opt import opt
 from graphc.cli.run import run
 from graphc.cli.upgrade import upgrade
 from graphc.cli.validate import validate
+from graphc.cli.view import view
 from graphc.config import config
 from graphc.errors import GraphcError, ParseError
 
@@ -35,6 +36,7 @@ app.command()(inspect)
 app.command()(run)
 app.command()(diff)
 app.command()(validate)
+app.command()(view)
 app.command()(upgrade)
 app.command()(opt)
 app.command()(bisect)
