@@ -67,3 +67,26 @@ def _order(events: Sequence[TraceEvent]) -> Any:
 
 def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> dict[str, Any]:
     return {"name": kind, "ph": "M", "pid": process, "tid": thread, "ts": 0, "args": arguments}
+
+
+def joined(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One document of several, such as those that processes have written, each a process of its name: of its own processes, if
+    there are more than one, the names follow."""
+    events: list[dict[str, Any]] = []
+    about: dict[str, Any] = {}
+    process = 0
+    for name, made in documents.items():
+        numbers: dict[int, int] = {}
+        for event in made["traceEvents"]:
+            if event["pid"] not in numbers:
+                process += 1
+                numbers[event["pid"]] = process
+        for event in made["traceEvents"]:
+            arguments = event["args"]
+            if event["ph"] == "M" and event["name"] == "process_name":
+                arguments = {"name": name if len(numbers) == 1 else f"{name}: {arguments['name']}"}
+            if event["ph"] == "M" and event["name"] == "process_sort_index":
+                arguments = {"sort_index": numbers[event["pid"]]}
+            events.append({**event, "pid": numbers[event["pid"]], "args": arguments})
+        about |= made["otherData"]
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}

@@ -19,7 +19,7 @@ from graphc.frontend.tracer import _state as trace_state
 from graphc.kernel_info import describe
 from graphc.nn import functional as F
 from graphc.profiler import ProfilerActivity, profile, record_function
-from graphc.trace_events import TraceEvent, document
+from graphc.trace_events import TraceEvent, document, joined
 
 
 def named(prof: profile, kind: str) -> list[str]:
@@ -373,6 +373,16 @@ def test_the_rules_see_what_is_wrong() -> None:
     assert broken_rules(document({"p": across}, {}))
     assert broken_rules(document({"p": [TraceEvent("a", "op", 200, 100, 7)]}, {}))
     assert document({}, {}) == {"traceEvents": [], "displayTimeUnit": "ms", "otherData": {}}
+
+
+def test_traces_of_several_processes_are_joined() -> None:
+    one = document({"graphc": [TraceEvent("a", "op", 5, 9, 7)]}, {7: "main"})
+    two = document({"x": [TraceEvent("b", "op", 50, 90, 7)], "y": [TraceEvent("c", "op", 1, 2, 3)]}, {}, {"lost": 3})
+    both = joined({"eager": one, "compiled": two})
+    assert broken_rules(both) == [] and both["otherData"] == {"lost": 3}
+    names = [e["args"]["name"] for e in both["traceEvents"] if e["name"] == "process_name"]
+    assert names == ["eager", "compiled: x", "compiled: y"]
+    assert [e["pid"] for e in both["traceEvents"] if e["ph"] == "X"] == [1, 2, 3]
 
 
 def test_infos_know_their_nodes() -> None:

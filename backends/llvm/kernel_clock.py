@@ -2,8 +2,8 @@
 
 Behind the key of its ops a program finds one more word among its constants: 0, or the address of its *clock*, four words:
 the functions `now` and `record`, the program's key, and the function `thread`. So what nobody profiles loads one word more a
-call, and looks at it before and after each kernel. The thread pool has a clock of the key 0, by which workers record what
-they have done of a region, with the thread that opened it as its number.
+call, and looks at it once. The thread pool has a clock of the key 0, by which workers record what they have done of a region,
+with the thread that opened it as its number.
 
 Records are written by native code, on any thread and without a lock, to memory for the longest profile that there may be.
 """
@@ -115,19 +115,13 @@ _MONOTONIC = "8" if sys.platform == "darwin" else "1"
 
 @contextmanager
 def timed(f: Function, clock: str | None, number: str) -> Iterator[None]:
-    """Have the code that is rendered inside, a kernel's call, recorded as this number where there is a clock. `clock` is the
-    address of the program's, None in one that cannot be profiled."""
+    """Have the code that is rendered inside, a kernel's call, recorded as this number by the clock at an address, if any."""
     if clock is None:
         yield
         return
-    start = f.slot("i64")
-    running = f.value(f"icmp ne ptr {clock}, null")
-    with f.when(running):
-        f.do(f"store i64 {f.call('i64', _function(f, clock, _NOW))}, ptr {start}")
+    start = f.call("i64", _function(f, clock, _NOW))
     yield
-    with f.when(running):
-        begin = f.value(f"load i64, ptr {start}")
-        f.call("void", _function(f, clock, _WRITE), ("ptr", clock), ("i64", number), ("i64", begin))
+    f.call("void", _function(f, clock, _WRITE), ("ptr", clock), ("i64", number), ("i64", start))
 
 
 def _function(f: Function, clock: str, word: int) -> str:

@@ -161,9 +161,22 @@ class _Programs:
         self, f: Function, context: Context, steps: Sequence[_Step], scratch: Sequence[Size], fields: str, table: str,
         prefix: str, clock: str | None,
     ) -> None:
-        once = prefix == f"{PRECOMPUTE}."
         _write_tables(context, steps, scratch, prefix)
         fill = context.fill()
+        if clock is not None:
+            profiled, plain = f.label("profiled"), f.label("plain")
+            f.branch(f.value(f"icmp ne ptr {clock}, null"), profiled, plain)
+            f.enter(profiled)
+            self._calls_of(f, steps, fill, fields, table, prefix, clock)
+            f.do("ret i32 0")
+            f.enter(plain)
+        self._calls_of(f, steps, fill, fields, table, prefix, None)
+
+    def _calls_of(
+        self, f: Function, steps: Sequence[_Step], fill: str, fields: str, table: str, prefix: str, clock: str | None
+    ) -> None:
+        """Call one kernel after another, each recorded by the clock, if there is one."""
+        once = prefix == f"{PRECOMPUTE}."
         first = 0
         for last, step in enumerate(steps, 1):
             if last < len(steps) and not (step.fails or step.checks or steps[last].fails):
