@@ -118,8 +118,8 @@ class _Data:
         for value in graph.inputs:
             numbers[value] = len(operands)
             operands.append([])
-            about = ", ".join(f"{key} = {text}" for key, text in value.info.items())
-            rows.append((*self._numbers_of("input", names[value], str(value.type), about), -1, -1, 0, 0))
+            meaning = ", ".join(f"{key} = {text}" for key, text in value.info.items())
+            rows.append((*self._numbers_of("input", names[value], str(value.type), meaning), -1, -1, 0, 0))
         constants = _constants(graph)
         for node in graph.nodes:
             if node in constants:
