@@ -53,7 +53,7 @@ class KernelInfo:
         """A short name: its ops, the first and the last of many."""
         distinct = list(dict.fromkeys(self.ops))
         shown = distinct if len(distinct) < 5 else [*distinct[:2], "..", *distinct[-2:]]
-        return "+".join(shown) or self.kind
+        return "+".join(shown) or ("copy" if self.kind in ("loops", "call") else self.kind)  # those of no node copy a value
 
     @property
     def locations(self) -> tuple[Location, ...]:
