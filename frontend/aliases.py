@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from graphc.bind import bind_attributes
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor
 from graphc.ir import attribute_key
@@ -66,7 +65,7 @@ def shared_bases(leaves: Sequence[Any], made: Callable[[Tensor], bool]) -> list[
     views: dict[int, dict[int, Tensor]] = {}
     for leaf in leaves:
         base = leaf._base if isinstance(leaf, Tensor) else None
-        if base is not None and (not isinstance(base._data, np.ndarray) or made(base)):
+        if base is not None and (not is_array(base._data) or made(base)):
             views.setdefault(id(base), {})[id(leaf)] = base
     known = set(map(id, leaves))
     return [next(iter(found.values())) for key, found in views.items() if len(found) > 1 and key not in known]

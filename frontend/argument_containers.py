@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.effects import Effect
 from graphc.frontend.pytree import flatten
 from graphc.frontend.tensor import Tensor
@@ -57,7 +56,7 @@ class ArgumentContainers:
     def left(self, builder: Builder) -> list[Tensor]:
         """The tensors of a trace that it has put into them."""
         found = [item for _, own in self._changed() for item in flatten(own)[0] if isinstance(item, Tensor)]
-        return [tensor for tensor in found if not isinstance(tensor._data, np.ndarray) and tensor._data.builder is builder
+        return [tensor for tensor in found if not is_array(tensor._data) and tensor._data.builder is builder
                 and id(tensor) not in self._originals]  # fmt: skip
 
     def marked(self, result: Any) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 from graphc.backend import Entry, Layout
 from graphc.compiler import executable
 from graphc.frontend.capture import given_as
+from graphc.frontend.device_arrays import known_on_host
+from graphc.frontend.device_ops import write
 from graphc.frontend.entry import Given, Item, Plan, entry_spec
 from graphc.frontend.follower import Values, outputs_of
 from graphc.frontend.guards import Snapshot
@@ -117,7 +119,7 @@ class Branching:
         if root is None or root.question is None or root.is_open or self.by_python is not None or self.eager is not None:
             return
         outputs = list(root.needed)
-        if not all(none for _, none in root.gradients):
+        if not all(none for _, none in root.gradients) or any(entrance.place >= 0 for entrance in root.entrances):
             return
         plan = Plan(
             inputs=[Lifted(entrance.source, entrance.value) for entrance in root.entrances], updates=(), grads=(),
@@ -181,7 +183,7 @@ class Branching:
             question = segment.question
             assert question is not None
             try:
-                answer = question.answer(values[question.value])
+                answer = question.answer(known_on_host(values[question.value]))
             except (ValueError, OverflowError):  # int() of what is no integer: Python raises it where it belongs
                 raise Unknown from None
             among = segment.branches.get(answer, ())
@@ -198,7 +200,7 @@ class Branching:
         outputs = outputs_of(self.tree, segment, end, values)
         before = end.capture.before(tensors)
         for j, i in end.capture.updates:
-            tensors[i]._data[...] = outputs[j]
+            write(tensors[i]._data, outputs[j])
             outputs[j] = tensors[i]._data
         return end.capture.finish(leaves, tensors, outputs, before)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentTypeError
+from graphc.frontend.device_arrays import index_of, is_on_device
 from graphc.frontend.modes import mode
 from graphc.frontend.native import strides_of
 from graphc.frontend.pytree import Structure
@@ -36,9 +37,11 @@ def _leaf_key(leaf: Any) -> Any:
     kind = type(leaf)
     if isinstance(leaf, Tensor):
         data = leaf._data
-        if not isinstance(data, np.ndarray):
+        if not isinstance(data, np.ndarray) and not is_on_device(data):
             data.__graphc_emitter__  # noqa: B018  (raises: the tensor outlived its trace)
-        key = (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, has_history(leaf))
+        key: tuple[Any, ...] = (kind, data.dtype, data.shape, strides_of(data), leaf.requires_grad, has_history(leaf))
+        if is_on_device(data):
+            key = (*key, index_of(data))
         return key if leaf.__dict__.keys() <= MARKS else (*key, *_attributes(leaf))
     if kind in (int, bool, str, NoneType):
         return (kind, leaf)

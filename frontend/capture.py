@@ -15,9 +15,11 @@ from graphc.autodiff import Joint, divide, extract, with_attention
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import TraceError
-from graphc.frontend import engine
+from graphc.frontend import device_arrays, engine
 from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
+from graphc.frontend.device_arrays import index_of, is_array, known_on_host, may_overlap
+from graphc.frontend.device_ops import copied, moved
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, SecondOrder, is_freed, is_plain
 from graphc.frontend.guards import Snapshot
@@ -81,7 +83,7 @@ class Capture:
                 outputs.append(trace.value(leaf))
             elif lifted is not None:
                 self.results.append(Same(trace.inputs.index(lifted)))
-            elif isinstance(leaf._data, np.ndarray) and (leaf._base is None or id(leaf) in known):
+            elif is_array(leaf._data) and (leaf._base is None or id(leaf) in known):
                 if id(leaf) in known or leaf.requires_grad:
                     self.results.append(Constant(leaf))
                 else:  # made inside, so each call makes one of its own; or a gradient that was there before
@@ -139,6 +141,18 @@ class Capture:
         self.types = [lifted.value.type for lifted in self.inputs]
         self.needs_grad = [lifted.needs_grad for lifted in self.inputs]
         self.layouts = [strides_of(lifted.data) if lifted.tensor is not None else None for lifted in self.inputs]
+        self.input_places = [index_of(lifted.data) for lifted in self.inputs]
+        """The GPUs that inputs are on; -1 for the CPU."""
+        self.gpu = -1 if trace.gpu is None else trace.gpu.index or 0
+        """The GPU that the graph runs on."""
+        self.output_places: dict[int, int] = {}
+        """Where outputs go to that are not kept for a backward pass, or written over inputs."""
+        if self.gpu >= 0:
+            places = map(trace.place_of, outputs[: self.visible])
+            self.output_places = {j: place.index or 0 if place.type == "cuda" else -1 for j, place in enumerate(places)}
+            for owner, j in self.grads:
+                if j is not None:
+                    self.output_places[j] = index_of(owned_by(owner, arguments)._data)
 
     def _alias(
         self, trace: Trace, leaf: Tensor, leaves: Sequence[Any], places: Mapping[int, int], known: Container[int]
@@ -157,7 +171,7 @@ class Capture:
             return None  # each call makes another
         if lifted is not None:
             return alias_of(leaf, Same(trace.inputs.index(lifted)))
-        return alias_of(leaf, Constant(base)) if id(base) in known and isinstance(base._data, np.ndarray) else None
+        return alias_of(leaf, Constant(base)) if id(base) in known and is_array(base._data) else None
 
     def differentiate(self, trace: Trace, backend: str | None, again: bool = True) -> None:
         """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
@@ -283,9 +297,11 @@ class Capture:
         for owner, none in self.grad_guards:
             if gradient_differs(owner, none, leaves):
                 return f"a gradient was {'None' if none else 'there'}, and is not any more"
-        for lifted, type_, layout, needs in zip(self.inputs, self.types, self.layouts, self.needs_grad):
+        for lifted, type_, layout, needs, place in zip(
+            self.inputs, self.types, self.layouts, self.needs_grad, self.input_places
+        ):
             if isinstance(lifted.source, (Captured, Gradient)):
-                difference = differs(given_as(lifted.source, leaves), type_, layout, needs)
+                difference = differs(given_as(lifted.source, leaves), type_, layout, needs, place)
                 if difference is not None:
                     return difference
         if self.updates and self.overlapping(leaves):
@@ -298,7 +314,7 @@ class Capture:
         arrays = {i: given_as(x.source, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
         arguments = [i for i in arrays if isinstance(self.inputs[i].source, Argument)]
         return any(
-            np.may_share_memory(arrays[i], arrays[j])
+            may_overlap(arrays[i], arrays[j])
             for i in arguments for j in arrays if i != j and (i in written or j in written)
         )
 
@@ -309,6 +325,10 @@ class Capture:
     def replaced_gradients(self, leaves: Sequence[Any]) -> dict[int, Tensor]:
         """The tensors whose gradients outputs become, by the output."""
         return {j: owned_by(owner, leaves) for owner, j in self.grads if j is not None}
+
+    def goes_to_gpu(self, output: int) -> bool:
+        """Whether an output stays on the GPU."""
+        return self.gpu >= 0 and self.output_places.get(output, self.gpu) >= 0
 
     def check_writable(self, tensors: Sequence[Tensor]) -> None:
         """AutogradError where autograd refuses a change in place, GraphcError where memory is read-only: as eagerly."""
@@ -322,12 +342,15 @@ class Capture:
         """What inputs hold that the call is going to change, as far as a derivative is computed from it."""
         if self.differentiable is None:
             return {}
-        return {i: tensors[i]._data.copy() for _, i in self.updates if i in self.differentiable.read}
+        return {i: copied(tensors[i]._data) for _, i in self.updates if i in self.differentiable.read}
 
     def finish(
         self, leaves: Sequence[Any], tensors: Sequence[Tensor], outputs: Sequence[np.ndarray], before: Mapping[int, np.ndarray]
     ) -> Any:
         """Do what remains when the outputs are there, those of `updates` in the memory of their inputs; the result."""
+        if self.output_places or device_arrays.kinds:
+            outputs = [moved(array, self.output_places.get(j, index_of(array) if self.gpu >= 0 else -1))
+                       for j, array in enumerate(outputs)]
         for (_, i), changes in zip(self.updates, self.changes):
             tensors[i]._version_counter().count += changes
         for owner, j in self.grads:
@@ -350,7 +373,7 @@ class Capture:
                 case Output(index):
                     results.append(made[index])
                 case Item(index):
-                    results.append(outputs[index].item())
+                    results.append(known_on_host(outputs[index]).item())
                 case Given(index):
                     results.append(leaves[index])
                 case Same(index):
@@ -418,9 +441,13 @@ def given_as(source: Source, leaves: Sequence[Any]) -> Tensor:
     return owned_by(source, leaves)
 
 
-def differs(tensor: Tensor, type_: TensorType, layout: tuple[int, ...] | None, needs_grad: bool) -> str | None:
+def differs(
+    tensor: Tensor, type_: TensorType, layout: tuple[int, ...] | None, needs_grad: bool, place: int = -1
+) -> str | None:
     """What is different about a captured tensor; None if nothing."""
     data = tensor._data
+    if index_of(data) != place:
+        return f"a captured tensor was on {'the CPU' if place < 0 else f'cuda:{place}'}, and is on {tensor.device}"
     if data.shape != type_.shape or data.dtype != type_.dtype.numpy or strides_of(data) != layout:
         return f"a captured tensor was {type_}, is {TensorType(tensor.dtype, data.shape)}"
     return None if tensor.requires_grad == needs_grad else "requires_grad of a captured tensor has changed"

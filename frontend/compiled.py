@@ -15,7 +15,9 @@ import numpy as np
 from graphc.backend import Entry, Executable, Layout
 from graphc.bind import bind_graph
 from graphc.compiler import executable
+from graphc.frontend import device_arrays
 from graphc.frontend.composite import Traced
+from graphc.frontend.device_ops import code_on, gpu_of_backend
 from graphc.frontend.entry import Output, entry_spec
 from graphc.frontend.guards import Snapshot
 from graphc.frontend.pytree import flatten
@@ -44,6 +46,8 @@ class Compiled:
         self.pinned = recording.pinned(self.snapshot)
         """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""
         self.capture.forget_arguments()
+        self.gpu = max(self.capture.gpu, gpu_of_backend(backend))
+        """The GPU that the graph runs on; -1 for the CPU."""
         self.executable: Executable | None = None
         self.entry: Entry | None = None
         self._counted = 0
@@ -89,13 +93,22 @@ class Compiled:
                 code = self.executable
                 if code is None or self._prepares != wanted:
                     layout = Layout(tuple(self.capture.layouts), tuple(self.capture.updates), wanted)
-                    if self._sized is None:
+                    if self.gpu >= 0:
+                        code = self._on_gpu()
+                    elif self._sized is None:
                         code = executable(self.graph, layout, backend=self.backend)
                     else:  # the same code for all sizes
                         graph, sizes = self._sized
                         code = executable(graph, layout, backend=self.backend).at(sizes)
                     self.executable, self._prepares = code, wanted
         return code
+
+    def _on_gpu(self) -> Executable:
+        capture = self.capture
+        strides = [layout if place >= 0 else None for layout, place in zip(capture.layouts, capture.input_places)]
+        graph, sizes = (self.graph, None) if self._sized is None else self._sized
+        code = code_on(self.gpu, graph, strides, capture.updates, self.backend)
+        return code if sizes is None else code.at(sizes)
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Run on arguments that fit."""
@@ -129,6 +142,8 @@ class Compiled:
                 outputs.append(arrays[donated[j]])
                 continue
             spare = _spare_gradient(owners[j], type_) if j in owners else None
+            if spare is None and self.gpu >= 0 and self.capture.goes_to_gpu(j):
+                spare = device_arrays.empty(type_.shape, type_.dtype.numpy, self.gpu)
             outputs.append(np.empty(type_.shape, type_.dtype.numpy) if spare is None else spare)
         return outputs
 
@@ -146,6 +161,8 @@ class Compiled:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""
         self._count()
         self.entry, self._counted = None, 0
+        if self.gpu >= 0:
+            return
         if self.snapshot.compares and self.snapshot.tensors:
             return  # it might ask if an argument is one of its own tensors
         if any(isinstance(argument, Tensor) and len(argument.__dict__) for argument in arguments):

@@ -16,9 +16,10 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.backend import Executable, Layout
-from graphc.compiler import executable
+from graphc.compiler import VERIFIED, executable
 from graphc.errors import _INTERNAL, GraphcError
 from graphc.frontend import device_arrays
+from graphc.frontend.device import gpu_of
 from graphc.frontend.device_arrays import index_of, is_array, is_on_device
 from graphc.frontend.native import strides_of
 from graphc.frontend.tensor import Tensor, as_dtype
@@ -57,6 +58,12 @@ class DeviceCode:
         """Memory for all outputs."""
         return [device_arrays.empty(t.shape, t.dtype.numpy, self.device) for t in self.outputs]
 
+    def on_new(self, *inputs: Any) -> tuple[Any, ...]:
+        """The outputs, in new memory."""
+        outputs = self.empty_outputs()
+        self.run(inputs, outputs)
+        return tuple(outputs)
+
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Compute into `outputs`. Kernels are under way when this returns, unless an output is on the CPU."""
         written = {id(output) for output in outputs}
@@ -85,6 +92,9 @@ class DeviceCode:
 def backend_of(device: int, wanted: str | None = None) -> str:
     """The name of the back end for a GPU; GraphcError if another one is `wanted`."""
     name = f"cuda:{device}"
+    if wanted is not None and wanted.startswith(VERIFIED):
+        raise GraphcError("verify=True compares numbers on the CPU, and cannot do so for those of a GPU",
+                          hint="compile without it, or call the function with tensors of the CPU")
     if wanted not in (None, "cuda", name):
         raise GraphcError(f"backend={wanted!r} cannot compute on tensors of {name}", expected="backend='cuda', or none named",
                           hint="move the tensors with .cpu()")
@@ -97,21 +107,34 @@ def code_for(
 ) -> Executable:
     """A graph compiled for inputs that lie in memory as these arrays do: for the GPU that some of them are on, or the CPU."""
     if device is None:
-        device = device_of(arrays)
+        device = device_of(arrays, backend)
     if device < 0:
         return executable(graph, Layout(tuple(map(strides_of, arrays)), donated, steady), backend=backend)
-    layout = Layout(tuple([strides_of(a) if is_on_device(a) else None for a in arrays]), donated)
+    return code_on(device, graph, [strides_of(a) if is_on_device(a) else None for a in arrays], donated, backend)
+
+
+def code_on(
+    device: int, graph: Graph, strides: Sequence[tuple[int, ...] | None], donated: Sequence[tuple[int, int]],
+    backend: str | None = None,
+) -> DeviceCode:
+    """A graph compiled for a GPU; inputs that are on the CPU have None as their strides."""
+    layout = Layout(tuple(strides), tuple(donated))
     with device_arrays.on(device):
         return DeviceCode(executable(graph, layout, backend=backend_of(device, backend)), device)
 
 
-def device_of(arrays: Iterable[Any]) -> int:
-    """The GPU of some arrays, -1 if there is none among them; GraphcError if there are two."""
+def device_of(arrays: Iterable[Any], backend: str | None = None) -> int:
+    """The GPU of some arrays, or of a back end's name if there is none among them, or -1; GraphcError if there are two."""
     found = {index_of(array) for array in arrays if is_on_device(array)}
     if len(found) > 1:
         first, second = sorted(found)[:2]
         raise several_devices(f"cuda:{first}", f"cuda:{second}")
-    return found.pop() if found else -1
+    return found.pop() if found else gpu_of_backend(backend)
+
+
+def gpu_of_backend(name: str | None) -> int:
+    """The GPU that a back end computes on; -1 for those of the CPU."""
+    return gpu_of(name) if name is not None and name.partition(":")[0] == "cuda" else -1
 
 
 def several_devices(first: str, second: str) -> GraphcError:
@@ -177,6 +200,21 @@ def copied(array: Any) -> Any:
     if array.size:
         _code(_COPY, [array], {}, device).run([array], [made])
     return made
+
+
+def write(target: Any, array: Any) -> None:
+    """Write the numbers of an array over another one of its shape and dtype, wherever the two are."""
+    if isinstance(target, np.ndarray) and isinstance(array, np.ndarray):
+        target[...] = array
+    else:
+        copy_into(target, array)
+
+
+def is_writable(array: Any) -> bool:
+    """Whether each element has a place of its own that may be written to."""
+    if isinstance(array, np.ndarray):
+        return array.flags.writeable
+    return all(step or size <= 1 for size, step in zip(array.shape, array.strides))
 
 
 def row_major(array: Any) -> Any:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from graphc.errors import TraceError
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.generator import Generator, default_generator
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
@@ -112,7 +111,7 @@ class Rebinding:
                     continue
                 if isinstance(old, Tensor):
                     replaced.append((old, now))
-                elif isinstance(now._data, np.ndarray):  # made for good, by other means than the trace's
+                elif is_array(now._data):  # made for good, by other means than the trace's
                     continue
                 else:
                     added.append(key)

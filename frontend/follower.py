@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import extract
-from graphc.backend import Layout
-from graphc.compiler import executable
 from graphc.errors import Location, TraceError, user_location
 from graphc.frontend.capture import Capture
+from graphc.frontend.device_arrays import known_on_host
+from graphc.frontend.device_ops import code_for, copied, is_writable, outputs_for
 from graphc.frontend.modes import no_grad
-from graphc.frontend.native import strides_of
 from graphc.frontend.segments import End, Segment, Tree
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace
@@ -83,9 +82,8 @@ class Values(dict[Value, np.ndarray]):
         graph = extract("values", known, nodes, wanted)
         numbers = {value: i for i, value in enumerate(known)}
         donated = {j: numbers[over[value]] for j, value in enumerate(wanted) if over.get(value) in numbers}
-        layout = Layout(tuple(map(strides_of, arrays)), tuple(donated.items()))
-        code = executable(graph, layout, backend=self._backend)
-        outputs = [arrays[donated[j]] if j in donated else np.empty(t.shape, t.dtype.numpy) for j, t in enumerate(code.outputs)]
+        code = code_for(graph, arrays, self._backend, tuple(donated.items()))
+        outputs = [arrays[donated[j]] if j in donated else new for j, new in enumerate(outputs_for(code))]
         code.run(arrays, outputs)
         self.update(zip(wanted, outputs))
         self.own.update(wanted)
@@ -94,7 +92,7 @@ class Values(dict[Value, np.ndarray]):
         """A value in an array that nothing else has: another one the next time."""
         array = self[value]
         if value not in self.own:
-            return np.array(array, order="C")
+            return copied(array)
         self.own.remove(value)
         return array
 
@@ -156,7 +154,7 @@ class Follower:
             known = self._values[segment.question.value]
             self._values.own.discard(segment.question.value)
             self._next = self.tree.after(segment, None) if self._next is not None else None
-        array = known.view()
+        array = known_on_host(known).view()
         array.flags.writeable = False  # writing would change nothing: what goes on is the graph
         return array
 
@@ -167,7 +165,7 @@ class Follower:
             return kind(array.item())
         segment = self._ask(value, kind, what)
         assert segment.question is not None
-        answer = segment.question.answer(self._values[segment.question.value])
+        answer = segment.question.answer(known_on_host(self._values[segment.question.value]))
         self._next = self.tree.after(segment, answer) if self._next is not None else None
         return answer
 
@@ -219,7 +217,7 @@ class Follower:
             if keep and not any(end.raises for end in last.ends):
                 self.tree.finish(self._path, End(capture, None, [], [], raises=True))
             self._values.compute(values)
-            return [np.array(self._values[value], order="C") for value in values]
+            return [copied(self._values[value]) for value in values]
         outputs = [self._canon[value] for value in capture.outputs]
         signature = capture.signature(self.trace)
         end = next((e for e in last.ends if signature is not None and e.signature == signature
@@ -234,7 +232,7 @@ class Follower:
                      if j < len(outputs) or value.node is None or not value.node.operands or value in own]
         if keep:
             self.tree.finish(self._path, end)
-        there = {value: np.array(self._values[value], order="C") for value in end.outputs if value in self._values}
+        there = {value: copied(self._values[value]) for value in end.outputs if value in self._values}
         self._values.compute(end.outputs, self._in_place(end))
         return [there.pop(value) if value in there else self._values.take(value) for value in end.outputs]
 
@@ -245,7 +243,7 @@ class Follower:
         changed = [(end.outputs[j], capture.inputs[i]) for j, i in capture.updates]
         if len(self._path) > 1 or capture.differentiable is not None:
             return {}  # what is known may be a view of an input, or the derivative needs what it holds
-        if any(not lifted.data.flags.writeable or _may_refuse(lifted.tensor, watched)
+        if any(not is_writable(lifted.data) or _may_refuse(lifted.tensor, watched)
                for (_, lifted), watched in zip(changed, capture.watched, strict=True)):
             return {}
         times = Counter(end.outputs)
@@ -265,5 +263,5 @@ def outputs_of(tree: Tree, last: Segment, end: End, values: Values) -> list[np.n
     if not values.loose:
         return arrays
     fresh = set(end.fresh)
-    return [np.array(array, order="C") if value in values.loose and j not in fresh else array
+    return [copied(array) if value in values.loose and j not in fresh else array
             for j, (array, value) in enumerate(zip(arrays, end.outputs))]

@@ -24,6 +24,7 @@ from graphc.frontend.arguments import emit
 from graphc.frontend.inplace import assign
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import suspended
 from graphc.ops.random import blocks
 
 Device = str | int | devices.device | None
@@ -116,7 +117,8 @@ def default_on(device: Device) -> Generator:
     if index < 0:
         return default_generator
     if index not in _on_gpus:
-        _on_gpus[index] = Generator(devices.device("cuda", index)).manual_seed(_first_seed)
+        with suspended():
+            _on_gpus[index] = Generator(devices.device("cuda", index)).manual_seed(_first_seed)
     return _on_gpus[index]
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import vjp_graph
-from graphc.backend import CallSpec, Executable, Layout, get_backend
+from graphc.backend import Executable
 from graphc.bind import bind_graph
-from graphc.compiler import executable
-from graphc.config import config
 from graphc.errors import AutogradError
+from graphc.frontend import device_arrays
+from graphc.frontend.device_arrays import index_of
+from graphc.frontend.device_ops import DeviceCode, code_for, moved
 from graphc.frontend.modes import mode, no_grad
-from graphc.frontend.native import array_function, strides_of
+from graphc.frontend.native import array_function
 from graphc.frontend.node import Edge, Node, edge_to
 from graphc.frontend.tape import (
     AliasNode,
@@ -53,7 +54,8 @@ class ArrayFunction:
         key = tuple([array.strides for array in arrays])
         function = self._functions.get(key)
         if function is None:
-            function = self._functions[key] = array_function(self.executable(arrays))
+            code = self.executable(arrays)
+            function = self._functions[key] = array_function(code) if not isinstance(code, DeviceCode) else code.on_new
         return function(*arrays)
 
     def row_major(self) -> Callable[..., tuple[np.ndarray, ...]]:
@@ -68,7 +70,7 @@ class ArrayFunction:
     def executable(self, arrays: Sequence[np.ndarray], steady: tuple[int, ...] = ()) -> Executable:
         """The code for arrays of these layouts. What depends on the inputs of the `steady` numbers alone is computed by its
         preparation."""
-        return executable(self._graph, Layout(tuple(map(strides_of, arrays)), (), steady), backend=self._backend)
+        return code_for(self._graph, arrays, self._backend, steady=steady)
 
 
 _NOTHING: Mapping[int, np.ndarray] = MappingProxyType({})
@@ -185,9 +187,7 @@ class Differentiable(Native):
 class CompiledBackward(CompiledNode):
     """The node of a compiled call: its backward is compiled too."""
 
-    __slots__ = ()
-
-    how: Differentiable
+    __slots__ = ("how", "kept", "outputs", "places", "saved", "versions")
 
     def __init__(
         self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor],
@@ -197,6 +197,8 @@ class CompiledBackward(CompiledNode):
         what inputs held that the call has changed, as far as a derivative is computed from it."""
         Node.__init__(self, tuple([edge_to(tensors[i]) for i in how.wanted]))
         self.how = how
+        self.places = [index_of(tensors[i]._data) for i in how.wanted] if device_arrays.kinds else None
+        """The GPUs that the cotangents of inputs go to, -1 for the CPU."""
         self.outputs = len(how.seeded)  # type: ignore[misc]
         self.kept = [arrays[j] for j in how.kept]
         # the tensors would be references to this node: their versions tell whether the arrays are what they were
@@ -243,6 +245,8 @@ class CompiledBackward(CompiledNode):
                 raise modified_error(self, wrap(self.kept[how.kept.index(j)]), version.count, 0)
         inputs = [unkeep(self.saved[i], self) for i in how.taken]
         arrays = how.backward(*self.kept, *(t._data for t in inputs), *(seed._data for seed in seeds))
+        if self.places is not None:
+            arrays = tuple(map(moved, arrays, self.places))
         return [wrap(array) if some else None for array, some in zip(arrays, comes)]
 
     def _zeros(self, output: int) -> Tensor:

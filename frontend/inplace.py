@@ -75,6 +75,8 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
     if new.dtype is not target.dtype:
         new = cast(new, target.dtype)
     tracer = active()
+    if tracer is not None and device_arrays.kinds and new.device != target.device:
+        new = new.to(target.device)
     if tracer is None:
         own, numbers = target._data, new._data
         if type(own) is np.ndarray and type(numbers) is np.ndarray:
@@ -113,16 +115,11 @@ def _copy(array: np.ndarray, new: np.ndarray) -> None:
 
 def check_writable(array: np.ndarray) -> None:
     """GraphcError where memory must not be written to."""
-    if not (array.flags.writeable if isinstance(array, np.ndarray) else _is_distinct(array)):
+    if not device_ops.is_writable(array):
         raise GraphcError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
             if 0 in array.strides else "the tensor's memory is read-only",
             hint="clone() the tensor before changing it in place")
-
-
-def _is_distinct(array: Any) -> bool:
-    """Whether no two elements of an array on a GPU are one."""
-    return all(step or size <= 1 for size, step in zip(array.shape, array.strides))
 
 
 def bump(tensor: Tensor) -> None:
@@ -233,7 +230,7 @@ def elementwise(function: Callable[..., Tensor], record: OpDef, name: str) -> Ca
 def _may_run_over(self: Tensor, others: tuple[Any, ...]) -> bool:
     """Whether an op can be computed over a tensor of a GPU: in its type, with nothing recorded, and of operands elsewhere."""
     own = self._data
-    if active() is not None or not self.dtype.is_floating_point or not _is_distinct(own):
+    if active() is not None or not self.dtype.is_floating_point or not device_ops.is_writable(own):
         return False
     if mode.grad and not (unwatched(self) and not any(isinstance(x, Tensor) and x.requires_grad for x in others)):
         return False

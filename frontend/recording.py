@@ -16,6 +16,7 @@ from graphc.errors import TraceError
 from graphc.frontend.argument_containers import ArgumentContainers
 from graphc.frontend.call_key import has_history
 from graphc.frontend.capture import Capture
+from graphc.frontend.device_ops import write
 from graphc.frontend.effects import Effect, Watch
 from graphc.frontend.follower import Follower, Values
 from graphc.frontend.guards import Snapshot
@@ -173,7 +174,7 @@ class Recording:
         before = capture.before(tensors)
         for j, i in capture.updates:
             if self._outputs[j] is not tensors[i]._data:
-                tensors[i]._data[...] = self._outputs[j]
+                write(tensors[i]._data, self._outputs[j])
                 self._outputs[j] = tensors[i]._data
         if self.tree is not None and any(reference() is not None for _, reference in capture.returned):
             self.tree.plain_numbers = True

@@ -16,6 +16,7 @@ import numpy as np
 
 from graphc.errors import Location
 from graphc.frontend.capture import Capture, differs, given_as, gradient_differs
+from graphc.frontend.device_arrays import index_of
 from graphc.frontend.graph_call import ArrayFunction
 from graphc.frontend.native import strides_of
 from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Source
@@ -61,6 +62,7 @@ class Entrance:
         self.value = Value(lifted.value.type, None, lifted.value.index)
         tensor = lifted.tensor
         self.layout = None if tensor is None else strides_of(tensor._data)
+        self.place = -1 if tensor is None else index_of(tensor._data)
         self.needs_grad = lifted.needs_grad
 
     def matches(self, lifted: Lifted) -> bool:
@@ -68,12 +70,13 @@ class Entrance:
         tensor = lifted.tensor
         return (
             self.value.type == lifted.value.type and same_source(self.source, lifted.source)
-            and (tensor is None or (strides_of(tensor._data) == self.layout and lifted.needs_grad == self.needs_grad))
+            and (tensor is None or (strides_of(tensor._data) == self.layout and index_of(tensor._data) == self.place
+                                and lifted.needs_grad == self.needs_grad))
         )
 
     def differs(self, leaves: Sequence[Any]) -> str | None:
         """What is different about it at a call with these arguments; it is no argument, whose types fit."""
-        return differs(given_as(self.source, leaves), self.value.type, self.layout, self.needs_grad)
+        return differs(given_as(self.source, leaves), self.value.type, self.layout, self.needs_grad, self.place)
 
 
 @dataclass(eq=False)

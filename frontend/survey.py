@@ -36,6 +36,7 @@ from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.config import config
 from graphc.frontend import world
 from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.guard_text import Name, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
@@ -146,7 +147,7 @@ class Survey:
             if isinstance(value, Tensor):
                 if id(value) not in self.tensors:
                     self.tensors.add(id(value))
-                    if not isinstance(value._data, np.ndarray):
+                    if not is_array(value._data):
                         self.made.append(value)
                     self._tensor_hooks(value, name)
                     if value.__dict__.keys() - MARKS:
@@ -326,7 +327,7 @@ class Survey:
             if type(held) is dict and held is not vars(cache) and not self._writes:
                 for key, result in held.items():
                     self._remembered(held, key, result, (name, "a remembered result of", None))
-            self.made += [x for x in flatten(kept)[0] if isinstance(x, Tensor) and not isinstance(x._data, np.ndarray)]
+            self.made += [x for x in flatten(kept)[0] if isinstance(x, Tensor) and not is_array(x._data)]
 
     def _remembered(self, results: dict[Any, Any], key: Any, result: Any, name: Name) -> None:
         parts = key if type(key) is tuple else (key,)

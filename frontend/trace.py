@@ -157,7 +157,7 @@ class Trace:
         self._made: set[int] = set()
         self.gpu: device | None = None
         """The GPU that the graph runs on; None for the CPU."""
-        self._devices: dict[Value, device] = {}
+        self._devices: dict[Value, device | None] = {}
         self.watched: set[int] = set()
         """The ids of tensors that were changed where autograd sees it: not under no_grad, and not by way of detach()."""
         self.hides_changes = False
@@ -179,7 +179,7 @@ class Trace:
         else:
             result = self.builder.emit(record, (), attrs)
         if self.gpu is not None:
-            self._label(operands, result if isinstance(result, tuple) else (result,))
+            self._check_devices(operands)
         if not mode.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             # the tape does not see this: nor shall a derivative of the graph
             return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
@@ -318,8 +318,24 @@ class Trace:
         return self.place_of(self.value(tensor))
 
     def place_of(self, value: Value) -> device:
-        """Where the program has a value."""
-        return self._devices.get(value) or self.gpu or CPU
+        """Where the program has a value: on the CPU, unless some of what it is computed from is on a GPU."""
+        return (self._known_place(value) or CPU) if self.gpu is not None else CPU
+
+    def _known_place(self, value: Value) -> device | None:
+        """The same; None for what is computed from nothing, which may be used together with everything."""
+        devices, pending = self._devices, [value]
+        while pending:
+            now = pending[-1]
+            operands = () if now.node is None else now.node.operands
+            unknown = [] if now in devices else [v for v in operands if v not in devices]
+            if unknown:
+                pending += unknown
+                continue
+            pending.pop()
+            if now not in devices:
+                places = [place for v in operands if (place := devices[v]) is not None]
+                devices[now] = next((place for place in places if place.type == "cuda"), places[0] if places else None)
+        return devices[value]
 
     def transfer(self, tensor: Tensor, where: device) -> Value:
         """The same numbers, which the program has elsewhere from here on."""
@@ -336,15 +352,12 @@ class Trace:
                                  hint="compile what runs on each GPU by itself")
             self.gpu = where
 
-    def _label(self, operands: Sequence[Any], results: Sequence[Value]) -> None:
-        known = [(v, self._devices[v]) for v in operands if isinstance(v, Value) and v in self._devices]
-        if not known:
-            return
-        places = {place for value, place in known if value.shape} or {place for _, place in known}
+    def _check_devices(self, operands: Sequence[Any]) -> None:
+        """GraphcError where the program uses tensors of several devices together; one without dimensions is a number."""
+        places = {self._known_place(v) for v in operands if isinstance(v, Value) and v.shape} - {None}
         if len(places) > 1:
-            first, second = sorted(map(str, places), reverse=True)[:2]
+            first, second = sorted(map(str, places), reverse=True)
             raise several_devices(first, second)
-        self._devices.update(dict.fromkeys(results, places.pop()))
 
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is lifted as any other; each call has one of its own."""

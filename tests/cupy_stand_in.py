@@ -24,9 +24,11 @@ import graphc.backend
 import graphc.compiler
 from graphc.backend import Layout
 from graphc.backends.cuda import backend, cupy_driver
+from graphc.dims import Dim
 from graphc.frontend import device_arrays, device_ops, generator
 from graphc.interpret import interpret
 from graphc.ir import Graph
+from graphc.sizes import NumberNeeded
 
 
 class CUDARuntimeError(RuntimeError):
@@ -357,6 +359,15 @@ class Interpreted:
         return None
 
 
+def interpreted_graph(graph: Graph, layout: Layout) -> Interpreted:
+    """What is compiled for a graph of sizes that are numbers."""
+    for value in graph.inputs:
+        for size in value.shape:
+            if isinstance(size, Dim):
+                raise NumberNeeded(size)
+    return Interpreted(graph, layout)
+
+
 @contextlib.contextmanager
 def installed(interpreted: bool = True, devices: int = 2) -> Iterator[ModuleType]:
     """Have graphc find two GPUs, whose kernels the emulator runs, or whose graphs are run by the ops' definitions."""
@@ -368,7 +379,7 @@ def installed(interpreted: bool = True, devices: int = 2) -> Iterator[ModuleType
     patch.setattr(device_arrays, "kinds", ())
     _forget()
     if interpreted:
-        patch.setattr(backend.CUDABackend, "compile", lambda self, graph, layout, passes=(): Interpreted(graph, layout))
+        patch.setattr(backend.CUDABackend, "compile", lambda self, graph, layout, passes=(): interpreted_graph(graph, layout))
     else:
         Module.emulator = cuda_emulator.EmulatedDriver()
         patch.setattr(cupy_driver, "_code", lambda functions, architecture: json.dumps(functions).encode())
