@@ -19,7 +19,7 @@ from graphc.frontend import device_arrays, engine
 from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
 from graphc.frontend.device_arrays import index_of, is_array, known_on_host, may_overlap
-from graphc.frontend.device_ops import copied, moved
+from graphc.frontend.device_ops import copied, gpu_of_backend, moved
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, SecondOrder, is_freed, is_plain
 from graphc.frontend.guards import Snapshot
@@ -219,7 +219,8 @@ class Capture:
         function = ArrayFunction(backward, backend)
         read = frozenset(i for i in read if i < len(inputs)) | frozenset(taken)
         self.differentiable = Differentiable(
-            whole, second, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken, read)
+            whole, second, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken, read,
+            trace.gpu is not None or gpu_of_backend(backend) >= 0)
 
     def _second(
         self, trace: Trace, doors: Sequence[Any], found: Sequence[Tensor | None], grads: Sequence[Value],

@@ -12,7 +12,7 @@ import numpy as np
 from graphc.autodiff import extract
 from graphc.errors import Location, TraceError, user_location
 from graphc.frontend.capture import Capture
-from graphc.frontend.device_arrays import known_on_host
+from graphc.frontend.device_arrays import is_on_device, known_on_host
 from graphc.frontend.device_ops import code_for, copied, is_writable, outputs_for
 from graphc.frontend.modes import no_grad
 from graphc.frontend.segments import End, Segment, Tree
@@ -30,7 +30,7 @@ _COMPILING = 500_000.0
 
 class Values(dict[Value, np.ndarray]):
     """The values of a graph that are known; asked for others, they are computed from those: op by op, or, where that would
-    take longer than to compile them, by code."""
+    take longer than to compile them, by code; on a GPU, where each op is compiled too, always by code."""
 
     def __init__(self, backend: str | None = None) -> None:
         super().__init__()
@@ -49,7 +49,8 @@ class Values(dict[Value, np.ndarray]):
         where code computes them of these."""
         wanted = [value for value in dict.fromkeys(values) if value not in self]
         nodes = self._missing_nodes(wanted)
-        if _take_longer(nodes, _COMPILING * max(len(nodes), 100) / _SLOWER):
+        on_gpu = len(nodes) > 1 and any(is_on_device(self[v]) for node in nodes for v in node.operands if v in self)
+        if on_gpu or _take_longer(nodes, _COMPILING * max(len(nodes), 100) / _SLOWER):
             self._run(nodes, wanted, over)
             return
         with suspended(), no_grad():

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import vjp_graph
-from graphc.backend import Executable
+from graphc.backend import CallSpec, Executable, Layout, get_backend
 from graphc.bind import bind_graph
+from graphc.compiler import executable
+from graphc.config import config
 from graphc.errors import AutogradError
 from graphc.frontend import device_arrays
 from graphc.frontend.device_arrays import index_of
@@ -164,6 +166,8 @@ class Differentiable(Native):
     """Numbers of the inputs that it takes then."""
     read: frozenset[int]
     """Numbers of the inputs that a derivative may be computed from, of the first order or a higher one."""
+    on_gpu: bool = False
+    """Whether it runs on a GPU."""
     call: Callable[..., tuple[np.ndarray, ...]] | None = None
     """The backward for row-major arrays, where native code calls it."""
 
@@ -171,7 +175,7 @@ class Differentiable(Native):
         super().__init__()
 
     def make_native(self) -> Any:
-        if len(self.seeded) != 1:
+        if len(self.seeded) != 1 or self.on_gpu:
             return None
         self.call = self.backward.row_major()
         output = self.whole.outputs[self.seeded[0]].type
@@ -187,7 +191,9 @@ class Differentiable(Native):
 class CompiledBackward(CompiledNode):
     """The node of a compiled call: its backward is compiled too."""
 
-    __slots__ = ("how", "kept", "outputs", "places", "saved", "versions")
+    __slots__ = ("places",)
+
+    how: Differentiable
 
     def __init__(
         self, how: Differentiable, tensors: Sequence[Tensor], arrays: Sequence[np.ndarray], results: Sequence[Tensor],
