@@ -17,6 +17,7 @@ import numpy as np
 import graphc.ops as ops
 from graphc.backend import Executable, Layout
 from graphc.compiler import VERIFIED, executable
+from graphc.config import config
 from graphc.errors import _INTERNAL, GraphcError
 from graphc.frontend import device_arrays
 from graphc.frontend.device import gpu_of
@@ -24,6 +25,7 @@ from graphc.frontend.device_arrays import index_of, is_array, is_on_device
 from graphc.frontend.native import strides_of
 from graphc.frontend.tensor import Tensor, as_dtype
 from graphc.ir import Builder, Graph, attribute_key
+from graphc.numerics import divided
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import DType, TensorType, convert, scalar_dtype
 
@@ -90,15 +92,16 @@ class DeviceCode:
 
 
 def backend_of(device: int, wanted: str | None = None) -> str:
-    """The name of the back end for a GPU; GraphcError if another one is `wanted`."""
+    """The name of the back end for a GPU, with the numerics; GraphcError if another one is `wanted`."""
     name = f"cuda:{device}"
+    numerics, wanted = divided(wanted)
     if wanted is not None and wanted.startswith(VERIFIED):
         raise GraphcError("verify=True compares numbers on the CPU, and cannot do so for those of a GPU",
                           hint="compile without it, or call the function with tensors of the CPU")
     if wanted not in (None, "cuda", name):
         raise GraphcError(f"backend={wanted!r} cannot compute on tensors of {name}", expected="backend='cuda', or none named",
                           hint="move the tensors with .cpu()")
-    return name
+    return f"{numerics} {name}"
 
 
 def code_for(
@@ -134,7 +137,8 @@ def device_of(arrays: Iterable[Any], backend: str | None = None) -> int:
 
 def gpu_of_backend(name: str | None) -> int:
     """The GPU that a back end computes on; -1 for those of the CPU."""
-    return gpu_of(name) if name is not None and name.partition(":")[0] == "cuda" else -1
+    _, kind = divided(name)
+    return gpu_of(kind) if kind is not None and kind.partition(":")[0] == "cuda" else -1
 
 
 def several_devices(first: str, second: str) -> GraphcError:
@@ -256,7 +260,7 @@ def _code(
     record: OpDef, arrays: Sequence[Any], attrs: dict[str, Any], device: int, donated: tuple[tuple[int, int], ...] = ()
 ) -> DeviceCode:
     """The kernels of an op on arrays like these; of `_COPY` without attributes, those that copy the last one."""
-    key = (record, device, donated, *[(name, attribute_key(item)) for name, item in attrs.items()],
+    key = (record, device, donated, config.numerics, *[(name, attribute_key(item)) for name, item in attrs.items()],
            *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
     found = _codes.get(key)
     if found is None:
