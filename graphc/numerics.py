@@ -44,7 +44,11 @@ def set_float32_matmul_precision(precision: str) -> None:
 
 
 def get_float32_matmul_precision() -> str:
-    """What `set_float32_matmul_precision` was told: "highest", "high" or "medium"."""
+    """What `set_float32_matmul_precision` was told: "highest", "high" or "medium".
+
+    >>> graphc.get_float32_matmul_precision()
+    'highest'
+    """
     return next(name for name, numerics in _PRECISIONS.items() if numerics == config.numerics)
 
 
