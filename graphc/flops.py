@@ -47,7 +47,7 @@ def node_flops(node: Node) -> Size:
         simpler = decompose(_alone(node))
         if [inner.op for inner in simpler.nodes] != [record]:
             return graph_flops(simpler)
-    computes = types and not record.only_moves and record.lower is None and record.name != "cast"
+    computes = types and not record.only_moves and record.lower is None and record.name not in ("cast", "stop_gradient")
     if not computes or not any(type_.dtype.is_differentiable for type_ in types):
         return 0
     if record.reduction is not None:

@@ -19,7 +19,7 @@ from graphc.benchmark.chart import Chart, Line, page
 from graphc.benchmark.families import FAMILIES, Family
 from graphc.benchmark.growth import Point, cliffs, measure, sizes
 from graphc.benchmark.machine import Limits, describe, measure_limits
-from graphc.benchmark.process import WorkerProcess
+from graphc.benchmark.process import growth_worker
 from graphc.benchmark.timing import Timing, sample
 
 POINTWISE = FAMILIES[0]
@@ -102,7 +102,7 @@ def test_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_ends_is_an_error() -> None:
-    with WorkerProcess(1, module="graphc.no_such_module") as process:
+    with growth_worker(1, module="graphc.no_such_module") as process:
         assert "ended with status 1" in process.ask(make="pointwise", size=10)["error"]
     limits = {1: Limits(1, 1e9, {1: 1e9})}
     found = list(measure([replace(POINTWISE, sizes=(64,), odd=())], limits, seconds=0.01, module="graphc.no_such_module"))
@@ -132,7 +132,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((), "--scale"),
+    (("--scale", "--memory"), "--scale"),
     (("--scale", "--only", "sorting"), "no computation 'sorting'"),
     (("--scale", "--threads", "two"), "positive integers"),
 ])  # fmt: skip
@@ -159,6 +159,6 @@ def test_a_footprint_counts_what_a_step_takes(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_one_thing_is_measured_at_a_time() -> None:
-    for arguments in ((), ("--memory", "--scale"), ("--memory", "--only", "nothing")):
+    for arguments in (("--memory", "--scale"), ("--memory", "--only", "nothing")):
         refused = bench(*arguments)
         assert refused.returncode != 0 and "expected" in refused.stderr

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from graphc.benchmark.families import Family
 from graphc.benchmark.machine import Limits
-from graphc.benchmark.process import WorkerProcess
+from graphc.benchmark.process import growth_worker
 from graphc.benchmark.timing import Timing
 
 STEEP = 1.3
@@ -78,7 +78,7 @@ def measure(
     turns, round by round, so that a machine that slows down slows all of them."""
     for family in families:
         with ExitStack() as stack:
-            workers = [stack.enter_context(WorkerProcess(threads, module)) for threads in limits]
+            workers = [stack.enter_context(growth_worker(threads, module)) for threads in limits]
             for size in sizes(family, largest):
                 made = [worker.ask(make=family.name, size=size) for worker in workers]
                 samples: list[list[float]] = [[] for _ in workers]

@@ -2,199 +2,62 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from graphc.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.console import Console
-
-    from graphc.benchmark.families import Family
-    from graphc.benchmark.growth import Cliff, Point
-    from graphc.benchmark.machine import Limits
-
 
 def bench(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET]...", help="SCRIPT.py:FUNCTION, a built-in workload, or functions, or models."),
+    ] = None,
+    sides: Annotated[str | None, typer.Option(help="Who takes part: graphc,torch-eager. By default all installed.")] = None,
+    sizes: Annotated[str | None, typer.Option(help="Sizes to time: 16,64,256.")] = None,
+    by_size: Annotated[bool, typer.Option("--by-size", help="Time built-in workloads at all their sizes.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the sides take turns.")] = 9,
+    seconds: Annotated[float, typer.Option(help="How long a round, or with --scale a size, is timed.")] = 0.1,
+    threads: Annotated[str | None, typer.Option(help="How many threads; with --scale, several numbers: 1,2.")] = None,
+    python: Annotated[
+        list[str] | None, typer.Option(metavar="PEER=PATH", help="The Python that has a peer: torch=venv/bin/python.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a step of a side is given up.")] = 300,
+    html_file: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a report with plots there.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")] = None,
+    csv_file: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write a table there.")] = None,
+    svg_file: Annotated[str | None, typer.Option("--svg", metavar="FILE", help="With --scale: draw the times.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the built-in workloads.")] = False,
     scale: Annotated[bool, typer.Option("--scale", help="Time against size, beside the machine's limits.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="The memory of training steps, beside PyTorch's.")] = False,
-    only: Annotated[str | None, typer.Option(help="Some of the computations, by name: matmul,transpose.")] = None,
-    threads: Annotated[str | None, typer.Option(help="Numbers of threads: 1,2. By default one, and all there are.")] = None,
-    largest: Annotated[float | None, typer.Option(help="No sizes of more elements or products than this.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long each size is timed.")] = 0.1,
-    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")] = None,
-    svg_file: Annotated[str | None, typer.Option("--svg", metavar="FILE", help="Draw them there.")] = None,
+    only: Annotated[str | None, typer.Option(help="With --scale, --memory: some computations: matmul,transpose.")] = None,
+    largest: Annotated[float | None, typer.Option(help="With --scale: no sizes above this many elements.")] = None,
 ) -> None:
-    """Measure how the time of common computations grows with their size, and list where it grows too fast; or how much memory
-    training steps take."""
-    if memory and not scale:
-        _memory(only, json_file)
-        return
-    if not scale or memory:
-        raise ArgumentError("graphc bench: measures one thing at a time", expected="--scale or --memory")
-    from rich.console import Console
-    from rich.progress import Progress
+    """Compare eager with compiled code, and both with PyTorch, JAX and onnxruntime where they are installed.
 
-    from graphc.benchmark.families import FAMILIES
-    from graphc.benchmark.growth import cliffs, measure, sizes
-    from graphc.benchmark.machine import describe, measure_limits
-
-    families = _chosen(FAMILIES, only)
-    counts = _thread_counts(threads)
-    console = Console(width=None if sys.stdout.isatty() else 1_000_000, highlight=False, markup=False)
-    machine = describe()
-    for key, text in machine.items():
-        console.print(f"{key + ':':<18} {text}")
-    limits = {count: measure_limits(count) for count in counts}
-    for limit in limits.values():
-        fastest, slowest = max(limit.bandwidths.values()) / 1e9, limit.bandwidth(float("inf")) / 1e9
-        speeds = f"{limit.flops / 1e9:.0f} GFLOP/s; copies {fastest:.0f} GB/s in caches, {slowest:.0f} GB/s in memory"
-        console.print(f"{_threads(limit.threads) + ':':<18} {speeds}")
-    points: list[Point] = []
-    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with progress:
-        task = progress.add_task("", total=sum(len(sizes(f, _whole(largest))) for f in families) * len(counts))
-        for family in families:
-            progress.update(task, description=family.name)
-            found = list(measure([family], limits, largest=_whole(largest), seconds=seconds,
-                                 progress=lambda point: progress.advance(task)))
-            points += found
-            console.print()
-            _show(console, family, found)
-    steep = cliffs(points)
-    console.print()
-    _show_cliffs(console, steep)
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps(_as_json(machine, limits, points, steep), indent=1) + "\n")
-    if svg_file is not None:
-        Path(svg_file).write_text(_as_svg(machine, points))
-
-
-def _memory(only: str | None, json_file: str | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from graphc.benchmark.footprint import TRAININGS, measure
-
-    found = list(measure(_named(list(TRAININGS), only)))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("training step", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for title in ("base", "peak", "over the base"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for footprint in found:
-        numbers = (footprint.base, footprint.peak, footprint.over_base)
-        shown = (footprint.error,) if footprint.error else [f"{number / 1e6:.0f} MB" for number in numbers]
-        table.add_row(footprint.step, footprint.side, *shown)
-    Console(width=None if sys.stdout.isatty() else 1_000_000, highlight=False, markup=False).print(table)
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps([asdict(footprint) for footprint in found], indent=1) + "\n")
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
-
-
-def _chosen(families: Sequence[Family], only: str | None) -> list[Family]:
-    wanted = _named([family.name for family in families], only)
-    return [family for family in families if family.name in wanted]
-
-
-def _named(names: list[str], only: str | None) -> list[str]:
-    wanted = names if only is None else [name.strip() for name in only.split(",")]
-    for name in wanted:
-        if name not in names:
-            raise ArgumentError(f"--only: there is no computation {name!r}", expected=f"some of {', '.join(names)}")
-    return wanted
-
-
-def _thread_counts(text: str | None) -> list[int]:
-    if text is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return sorted({1, count})
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise ArgumentError("--threads", expected="positive integers, as in 1,2", got=repr(text))
-    return sorted({int(part) for part in parts})
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _show(console: Console, family: Family, points: Sequence[Point]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", title=family.name, title_justify="left")
-    for title in (family.unit, "threads", "time", "95% interval", "per element", "limit", "of the limit", "outliers"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for point in points:
-        timing = point.timing
-        if timing is None:
-            table.add_row(f"{point.size:,}", str(point.threads), point.error or "")
-            continue
-        interval = f"{_time(timing.low)} - {_time(timing.high)}"
-        table.add_row(f"{point.size:,}", str(point.threads), _time(timing.median), interval, _time(point.per_element),
-                      _time(point.limit), f"{100 * point.of_limit:.0f}%", f"{timing.outliers} of {timing.samples}")
-    console.print(table)
-
-
-def _show_cliffs(console: Console, found: Sequence[Cliff]) -> None:
-    from graphc.benchmark.growth import STEEP
-
-    if not found:
-        console.print(f"no cliffs: nowhere does an element take {STEEP} times as long as at a neighbouring size")
-        return
-    console.print(f"cliffs (over {STEEP} times the time for an element at a neighbouring size):")
-    for cliff in found:
-        console.print(f"  {cliff}")
-
-
-def _time(seconds: float) -> str:
+    A function of a script that takes arguments needs inputs beside it: def inputs(size=64): return torch.randn(size, 10),
+    or <function>_inputs. The script may import torch or graphc: each library runs it in its turn.
     """
-    >>> [_time(s) for s in (1.5, 0.0123, 4.2e-6, 3e-10, 2e-12)]
-    ['1.5 s', '12.3 ms', '4.2 us', '0.3 ns', '2 ps']
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-10)):
-        if seconds >= size:
-            return f"{seconds / (1e-9 if unit == 'ns' else size):.3g} {unit}"
-    return f"{seconds / 1e-12:.3g} ps"
+    if scale + memory + listed + bool(targets) > 1:
+        raise ArgumentError("graphc bench: measures one thing at a time",
+                            expected="targets, or one of --scale, --memory and --list")
+    if listed:
+        from graphc.cli.bench_compare import show_workloads
 
+        show_workloads()
+    elif memory:
+        from graphc.cli.bench_scale import show_memory
 
-def _as_json(
-    machine: Mapping[str, str], limits: Mapping[int, Limits], points: Sequence[Point], steep: Sequence[Cliff]
-) -> dict[str, Any]:
-    def record(point: Point) -> dict[str, Any]:
-        times = None if point.timing is None else asdict(point.timing)
-        return {"computation": point.family.name, "size": point.size, "threads": point.threads, "limit": point.limit,
-                "elements": point.family.elements(point.size), "seconds": times, "error": point.error}
+        show_memory(only, json_file)
+    elif scale:
+        from graphc.cli.bench_scale import show_growth
 
-    return {
-        "machine": dict(machine),
-        "limits": [asdict(limit) for limit in limits.values()],
-        "times": [record(point) for point in points],
-        "cliffs": [{"slow": record(c.slow), "plain": record(c.plain), "ratio": c.ratio, "machine": c.machine} for c in steep],
-    }
+        show_growth(only, threads, largest, seconds, json_file, svg_file)
+    else:
+        from graphc.cli.bench_compare import Files, compare
 
-
-def _as_svg(machine: Mapping[str, str], points: Sequence[Point]) -> str:
-    from graphc.benchmark.chart import Chart, Line, page
-
-    charts = []
-    for family in dict.fromkeys(point.family for point in points):
-        lines = []
-        for colour, threads in enumerate(sorted({point.threads for point in points})):
-            own = [p for p in points if p.family is family and p.threads == threads and p.timing is not None]
-            times = [(float(p.size), 1e9 * p.per_element) for p in own]
-            limit = [(float(p.size), 1e9 * p.limit / family.elements(p.size)) for p in own]
-            lines += [Line(_threads(threads), times, colour), Line("limit", limit, colour, dashed=True)]
-        charts.append(Chart(family.name, family.unit, "ns for an element", lines))
-    return page(f"Time against size on {machine['CPU']}", charts)
+        compare(
+            targets or ["functions", "models"], sides=sides, sizes=sizes, by_size=by_size, rounds=rounds, seconds=seconds,
+            threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file),
+        )  # fmt: skip
