@@ -19,7 +19,7 @@ import numpy as np
 
 from graphc.backend import Entry, EntrySpec, Executable, RecordedSpec, ResultLeaf, ValueCheck, get_backend
 from graphc.config import config
-from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.errors import ArgumentTypeError, DimError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.graph_call import ArrayFunction, CompiledBackward, Differentiable, compiled_template
 from graphc.frontend.hooks import saved_hooks
@@ -159,15 +159,18 @@ def forget_forms() -> None:
 @overload
 def composite(function: F, /) -> F: ...
 @overload
-def composite(*, weight: str) -> Callable[[F], F]: ...
-def composite(function: Any = None, /, *, weight: str | None = None) -> Any:
+def composite(*, weight: str | None = None, large: bool = True) -> Callable[[F], F]: ...
+def composite(function: Any = None, /, *, weight: str | None = None, large: bool = True) -> Any:
     """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns a tensor or a
     tuple of tensors. Where its `weight`, an argument, is the same at many calls, what its code computes of that alone is kept.
+    Unless `large`, it has code for small tensors alone, as pays for what NumPy is good at, the calls apart.
     """
-    return _composite(function, None) if function is not None else functools.partial(_composite, weight=weight)
+    if function is not None:
+        return _composite(function, None, True)
+    return functools.partial(_composite, weight=weight, large=large)
 
 
-def _composite(function: F, weight: str | None) -> F:
+def _composite(function: F, weight: str | None, large: bool) -> F:
     forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
     entries: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
     weights = None if weight is None else Weights()
@@ -211,7 +214,7 @@ def _composite(function: F, weight: str | None) -> F:
         if form is None and signature in forms:
             return function(*args, **kwargs)
         if not isinstance(form, _Form):
-            form = _consider(forms, signature, form, tensors, function, args, kwargs, given_weight(args, kwargs))
+            form = _consider(forms, signature, form, tensors, function, args, kwargs, given_weight(args, kwargs), large)
             if form is None:
                 return function(*args, **kwargs)
         if form.weight is None and not form.is_settled:
@@ -259,13 +262,18 @@ def _composite(function: F, weight: str | None) -> F:
             if wrong is None:
                 raise
             raise wrong from None
+        except DimError as error:
+            if trace_state.tracer is not None:
+                raise
+            function(*args, **kwargs)  # op by op it says which index is out of bounds
+            raise error
 
     return call  # type: ignore[return-value]
 
 
 def _consider(
     forms: dict[Any, Any], signature: Any, calls: int | None, tensors: list[Tensor], function: Callable[..., Any],
-    args: tuple[Any, ...], kwargs: dict[str, Any], weight: Any,
+    args: tuple[Any, ...], kwargs: dict[str, Any], weight: Any, for_large: bool,
 ) -> _Form | None:
     """Count a call, and make code if that pays."""
     if not config.fuse_eager:
@@ -276,6 +284,8 @@ def _consider(
     if not large and calls < OFTEN:
         return None
     forms[signature] = None
+    if large and not for_large:
+        return None
     if len(forms) > _MOST:
         return None
     from graphc.frontend.compiled import trace_once  # it stands above the functions that are composites
@@ -284,7 +294,7 @@ def _consider(
         traced = trace_once(function, args, kwargs)
     except GraphcError:
         return None  # the function itself, which is called now, says what is wrong
-    if traced is None:
+    if traced is None or (not for_large and any(node.op.kernel == "host" for node in traced.graph.nodes)):
         return None
     form = forms[signature] = _Form(traced, tensors, weight)
     return form

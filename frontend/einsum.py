@@ -11,6 +11,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, scalar_type
 from graphc.frontend.autocast import lowered
+from graphc.frontend.composite import composite
 from graphc.frontend.diagonals import diagonal
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
@@ -26,6 +27,7 @@ Labels = tuple[str, ...]
 """A name for each dimension."""
 
 
+@composite(large=False)
 def einsum(*args: Any) -> Tensor:
     """The sum of products that an equation describes: "bik,bkj->bij" names the dimensions of each operand and of the result.
 

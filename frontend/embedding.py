@@ -9,6 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import ones_like, zeros
 from graphc.frontend.inplace import assign
 from graphc.frontend.linalg_norms import norm
@@ -21,6 +22,7 @@ from graphc.frontend.tensor import Tensor
 from graphc.types import float32, int32, int64
 
 
+@composite(large=False)
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
     """The rows of `weight` [rows, width] that the integers of `input` name. The row `padding_idx` gets no gradient.

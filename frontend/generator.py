@@ -21,10 +21,10 @@ from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend import device_ops
 from graphc.frontend.arguments import emit
-from graphc.frontend.inplace import assign
+from graphc.frontend.inplace import assign, bump
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.tracer import suspended
+from graphc.frontend.tracer import active, suspended
 from graphc.ops.random import blocks
 
 Device = str | int | devices.device | None
@@ -215,6 +215,27 @@ def fork_rng(devices: Any = (), enabled: bool = True) -> Iterator[None]:
 
 def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
     """Random words, uint32; moves the generator on."""
+    state = state_for(shape, generator)
+    with no_grad():
+        words = emit(ops.random_bits, (state,), {"shape": shape})
+        advance(state, shape)
+    return words
+
+
+def advance(state: Tensor, shape: tuple[Any, ...]) -> None:
+    """Move the state of a generator on by the words of a draw."""
+    used = blocks(math.prod(shape))
+    if type(state._data) is np.ndarray and isinstance(used, int) and active() is None:
+        state._data[1] += used
+        bump(state)
+        return
+    # the second number, after the seed; a symbolic size is an operand
+    moved = np.array([0, used], np.int64) if isinstance(used, int) else emit(ops.mul, (np.array([0, 1]), used), {})
+    assign(state, emit(ops.add, (state, moved), {}))
+
+
+def state_for(shape: tuple[Any, ...], generator: Generator | None) -> Tensor:
+    """The state of what numbers of a shape are drawn from."""
     if generator is None:
         generator = default_on(None)
     elif not isinstance(generator, Generator):
@@ -223,11 +244,4 @@ def bits(shape: tuple[Any, ...], generator: Generator | None = None) -> Tensor:
     for size in shape:
         if isinstance(size, int) and size < 0:
             raise GraphcError(f"Trying to create tensor with negative dimension {size}: {list(shape)}")
-    state = generator._state
-    with no_grad():
-        words = emit(ops.random_bits, (state,), {"shape": shape})
-        used = blocks(math.prod(shape))
-        # the second number, after the seed; a symbolic size is an operand
-        moved = np.array([0, used], np.int64) if isinstance(used, int) else emit(ops.mul, (np.array([0, 1]), used), {})
-        assign(state, emit(ops.add, (state, moved), {}))
-    return words
+    return generator._state

@@ -12,6 +12,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, integer
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.joining import stack
 from graphc.frontend.movement import expand, part, reshape
@@ -127,6 +128,7 @@ def along(index: Tensor, at: int, shape: Any) -> Tensor:
                   tuple(index._data.shape[0] if i == at else s for i, s in enumerate(shape)))
 
 
+@composite(large=False)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The rows (along `dim`) that an integer vector lists, in its order, as a copy. An index out of range is an error.
 
@@ -169,6 +171,7 @@ def _lifted(value: Any) -> Any:
     return reshape(value, (1,)) if isinstance(value, Tensor) and not value._data.shape else value
 
 
+@composite(large=False)
 @flat_scalars
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] along dimension 0, and so on; the result has the shape of `index`.

@@ -15,7 +15,7 @@ from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcEr
 from graphc.frontend import device_arrays, device_ops, eager
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.device_arrays import is_array, is_on_device
-from graphc.frontend.dispatch import overwrite
+from graphc.frontend.dispatch import overwrite, quiet
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand
 from graphc.frontend.node import Node, edge_to, next_sequence, node_class
@@ -304,6 +304,12 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     tensor([3., 3.])
     """
     refuse(self)
+    data = self._data
+    if (type(data) is np.ndarray and data.dtype.kind == "f" and type(value) in (int, float) and data.flags.writeable
+            and active() is None and not mode.inference and unwatched(self)):
+        quiet.run(data.fill, value)
+        bump(self)
+        return self
     return assign(self, _one(value, self.dtype))
 
 

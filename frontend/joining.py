@@ -9,10 +9,12 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
+from graphc.frontend.composite import composite
 from graphc.frontend.movement import clone, part, reshape, unsqueeze
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
+from graphc.types import DType
 
 FUNCTIONS = "atleast_1d atleast_2d atleast_3d cat column_stack dstack hstack roll stack vstack"
 METHODS = "roll"
@@ -58,7 +60,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             if d != at and a != b:
                 raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
                                  f"for tensor number {i} in the list.")
-    return named(emit(ops.concat, tuple([cast(x, dtype) for x in used]), {"axis": at}), "Cat")
+    return _joined(at, dtype, *used)
+
+
+@composite(large=False)
+def _joined(at: int, dtype: DType, *tensors: Tensor) -> Tensor:
+    return named(emit(ops.concat, tuple([cast(x, dtype) for x in tensors]), {"axis": at}), "Cat")
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -74,7 +81,12 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise ShapeError(f"stack expects each tensor to be equal size, but got {list(given[0].shape)} at entry 0 and "
                              f"{list(x.shape)} at entry {i}")
     at = axis(dim, given[0].ndim + 1)
-    return named(cat([unsqueeze(x, at) for x in given], at), "Stack")
+    return _stacked(at, *given)
+
+
+@composite(large=False)
+def _stacked(at: int, *tensors: Tensor) -> Tensor:
+    return named(cat([unsqueeze(x, at) for x in tensors], at), "Stack")
 
 
 def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -164,6 +176,7 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     return hstack([reshape(x, (x.numel(), 1)) if x.ndim <= 1 else x for x in _sequence(tensors, "column_stack")])
 
 
+@composite(large=False)
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along the dimensions; what leaves at the end comes in at the start.
 

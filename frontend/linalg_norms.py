@@ -10,6 +10,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axes, axis, emit, need_tensor, scalar_type
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
 from graphc.frontend.linalg_checks import matrices, need_matrices, need_numbers, need_square, squares
 from graphc.frontend.linalg_factors import eigvalsh, svdvals
@@ -150,6 +151,7 @@ def _extreme(x: Tensor, dim: int, order: float, keepdim: bool = False) -> Tensor
     return (amax if order > 0 else amin)(x, dim, keepdim)
 
 
+@composite(large=False)
 def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, *,
          dtype: DType | None = None) -> Tensor:
     """The p-norm of the elements over `dim`, or over all: `linalg.vector_norm`, of which "fro" is the one with p = 2. For

@@ -87,6 +87,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     return named(_product(input, mat2), "Mm")
 
 
+@composite(large=False)
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two equally long stacks of matrices, [B, N, K] and [B, K, M]: [B, N, M].
 
@@ -147,6 +148,7 @@ def vdot(input: Tensor, other: Tensor) -> Tensor:
     return dot(ops.conjugate(input), other)
 
 
+@composite(large=False)
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """The products of every element of one vector with every one of another.
 

@@ -13,6 +13,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import axis, emit, integer, sizes
+from graphc.frontend.composite import composite
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
@@ -441,6 +442,7 @@ def _copied(input: Tensor) -> Tensor:
     return clone(input) if copy is input else copy
 
 
+@composite(large=False)
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy in reversed order along the dimensions.
 
@@ -582,6 +584,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return named(emit(ops.window, (input,), {"axis": at, "size": size, "step": step, "dilation": 1}), "Unfold")
 
 
+@composite(large=False)
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """The tensor set side by side, so many times along each dimension.
 

@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.indexing import index_select
 from graphc.frontend.spatial import places
 from graphc.frontend.tape import named
@@ -17,6 +18,7 @@ from graphc.frontend.tensor import Tensor
 FUNCTIONS = "constant_pad_nd"
 
 
+@composite(large=False)
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Elements put before and after: (left, right, top, bottom, ...) from the last dimension backwards.
 

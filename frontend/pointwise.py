@@ -10,6 +10,7 @@ from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import as_operand, emit, promoted
+from graphc.frontend.composite import composite
 from graphc.frontend.limits import finfo
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
@@ -203,6 +204,7 @@ def neg(input: Tensor) -> Tensor:
     return emit(ops.neg, (input,), {})
 
 
+@composite(large=False)
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """input to the power of exponent, element by element. Integers to negative integers are an error.
 
@@ -248,6 +250,7 @@ def reciprocal(input: Tensor) -> Tensor:
     return named(div(1, input), "Reciprocal")
 
 
+@composite(large=False)
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 * tensor2.
 
@@ -261,6 +264,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
     return named(input + (product if value == 1 else product * value), "Addcmul")
 
 
+@composite(large=False)
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 / tensor2.
 
@@ -275,6 +279,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
     return named(input + quotient, "Addcdiv")
 
 
+@composite(large=False)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     """input + weight * (end - input), computed from the nearer of the two.
 
@@ -670,6 +675,7 @@ def fmin(input: Tensor, other: Tensor) -> Tensor:
     return named(where((input != input) | (input > other), other, input), "Fmin")
 
 
+@composite(large=False)
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """`input` where the condition holds and `other` elsewhere, of shapes that broadcast.
 
@@ -681,6 +687,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     return emit(ops.where, (condition, as_operand(input), as_operand(other)), {})
 
 
+@composite(large=False)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """No less than `min` and no more than `max`, numbers or tensors. The gradient passes where nothing was cut off, the ends
     included.

@@ -10,10 +10,12 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type, sizes
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import Device, finished, given_size, kept_dtype
 from graphc.frontend.cumulative import cumsum
 from graphc.frontend.generator import (
     Generator,
+    advance,
     bits,
     default_generator,
     default_on,
@@ -24,6 +26,7 @@ from graphc.frontend.generator import (
     manual_seed,
     seed,
     set_rng_state,
+    state_for,
 )
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
@@ -56,12 +59,23 @@ def unit(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> T
     if dtype.is_complex:
         real, imaginary = (unit(shape, dtype.to_real(), generator) for _ in range(2))
         return emit(ops.complex, (real, imaginary), {})
+    words = (2, *shape) if dtype is float64 else shape
+    state = state_for(words, generator)
+    with no_grad():
+        found = _uniform(state, shape, dtype)
+        advance(state, words)
+    return found
+
+
+@composite
+def _uniform(state: Tensor, shape: tuple[Any, ...], dtype: DType) -> Tensor:
+    """What `unit` draws from a generator in this state."""
     if dtype is float64:
-        words = bits((2, *shape), generator)
+        words = emit(ops.random_bits, (state,), {"shape": (2, *shape)})
         high, low = (cast(reshape(part(words, 0, i, i + 1), shape), float64) for i in (0, 1))
         # 27 bits of one word above 26 of the other
         return (_floor_divide(high, 32) * 67108864.0 + _floor_divide(low, 64)) * 2.0**-53
-    word = bits(shape, generator)
+    word = emit(ops.random_bits, (state,), {"shape": shape})
     found = cast(emit(ops.shift_right, (word, 8), {}), float32) * 2.0**-24
     if dtype is float32:
         return found

@@ -201,6 +201,7 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
 
 
 @full_precision
+@composite(large=False)
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product over all dimensions, or over one. Integers and bools are multiplied as int64. The gradient is exact where
     elements are zero.
@@ -221,6 +222,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     return named(unsqueeze(out, at) if keepdim else out, "Prod")
 
 
+@composite(large=False)
 def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The largest element over `dim`; the gradient is shared among equals.
 
@@ -230,6 +232,7 @@ def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     return _extreme(ops.amax, "Amax", input, axes(dim, len(input._data.shape)), keepdim)
 
 
+@composite(large=False)
 def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The least element over `dim`; the gradient is shared among equals.
 
@@ -275,8 +278,8 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     if isinstance(dim, Tensor) or other is not None:
         return maximum(input, dim if other is None else other)
     if dim is None:
-        return named(_extreme(ops.amax, "Max", input, tuple(range(len(input._data.shape))), False), "Max")
-    return return_types.max(*_with_index(ops.argmax, "Max", input, dim, keepdim))
+        return _largest_of_all(input)
+    return return_types.max(*_largest(input, dim, keepdim))
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
@@ -294,8 +297,28 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     if isinstance(dim, Tensor) or other is not None:
         return minimum(input, dim if other is None else other)
     if dim is None:
-        return named(_extreme(ops.amin, "Min", input, tuple(range(len(input._data.shape))), False), "Min")
-    return return_types.min(*_with_index(ops.argmin, "Min", input, dim, keepdim))
+        return _least_of_all(input)
+    return return_types.min(*_least(input, dim, keepdim))
+
+
+@composite(large=False)
+def _largest_of_all(input: Tensor) -> Tensor:
+    return _extreme(ops.amax, "Max", input, tuple(range(len(input._data.shape))), False)
+
+
+@composite(large=False)
+def _least_of_all(input: Tensor) -> Tensor:
+    return _extreme(ops.amin, "Min", input, tuple(range(len(input._data.shape))), False)
+
+
+@composite(large=False)
+def _largest(input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    return _with_index(ops.argmax, "Max", input, dim, keepdim)
+
+
+@composite(large=False)
+def _least(input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    return _with_index(ops.argmin, "Min", input, dim, keepdim)
 
 
 def _with_index(record: Any, name: str, input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -315,6 +338,7 @@ def _ordered(input: Tensor) -> Tensor:
     return cast(input, int64) if input.dtype is bool_ else input
 
 
+@composite(large=False)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the largest element, the first of equals: in the flattened tensor, or along `dim`.
 
@@ -324,6 +348,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg(ops.argmax, input, dim, keepdim)
 
 
+@composite(large=False)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the least element, the first of equals: in the flattened tensor, or along `dim`.
 
@@ -351,6 +376,7 @@ def _arg(record: Any, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return unsqueeze(out, at) if keepdim else out
 
 
+@composite(large=False)
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero, of all or along `dim`; true of none.
 
@@ -360,6 +386,7 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return _logical(ops.amin, input, dim, keepdim, True)
 
 
+@composite(large=False)
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero, of all or along `dim`; false of none.
 

@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import full, full_like, ones_like, zeros_like
 from graphc.frontend.indexing import along, check_bounds, check_flat_index, check_index, flat_scalars
 from graphc.frontend.inplace import assign, refuse
@@ -93,6 +94,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     return named(emit(record, (input, index, source), {"axis": at}), "Scatter")
 
 
+@composite(large=False)
 @flat_scalars
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """input with src[i][j] added at [index[i][j]][j] along dimension 0, and so on.
@@ -185,6 +187,7 @@ def _rows(function: str, input: Tensor, at: int, index: Tensor, source: Tensor) 
     return along(index, at, given), source
 
 
+@composite(large=False)
 @flat_scalars
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """input with alpha times the rows of source added at the rows (along `dim`) that index lists.
@@ -302,6 +305,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 # Masks
 
 
+@composite(large=False)
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """input with `value` where the mask is True.
 

@@ -14,6 +14,7 @@ from graphc import ops
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import quiet
@@ -190,11 +191,26 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         chosen = _plain_part(self, index if type(index) is tuple else (index,))
         if chosen is not None:
             return chosen
+    together = index if type(index) is tuple else (index,)
+    if 0 < len(together) <= len(self._data.shape) and all(map(_lists_places, together)):
+        return _picked(self, tuple(range(len(together))), *together)
     basic = Basic(_items(index), self._data.shape)
     part = basic.view(self) if not (basic.places and basic.trivial and len(basic.shape) == self.ndim) else self
     if not basic.places:
         return part
+    if all(_lists_places(item) for _, item in basic.places):
+        return _picked(part, tuple(at for at, _ in basic.places), *(item for _, item in basic.places))
     return named(Advanced(part, basic.places).get(), "Index")
+
+
+def _lists_places(item: Any) -> bool:
+    return isinstance(item, Tensor) and type(item._data) is np.ndarray and item._data.dtype.kind == "i" and item._data.ndim > 0
+
+
+@composite(large=False)
+def _picked(input: Tensor, dims: tuple[int, ...], *indices: Tensor) -> Tensor:
+    """The elements at the places that tensors of integers list in some dimensions."""
+    return named(Advanced(input, list(zip(dims, indices))).get(), "Index")
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:

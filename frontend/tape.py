@@ -581,6 +581,8 @@ def without_slope(result: Tensor, inputs: Sequence[Any], name: str) -> Tensor:
 def named(result: Tensor, name: str) -> Tensor:
     """Give the node that made `result` the name of the public function that was called: `grad_fn=<MeanBackward0>`."""
     node = result._node
-    if node is not None and isinstance(node, OpNode):
-        node.__class__ = node_class(f"{name}Backward0", type(node).__base__)  # type: ignore[arg-type]  # it has one
+    if node is not None:
+        base: Any = type(node).__base__
+        if isinstance(node, OpNode) or (isinstance(node, CompiledNode) and base.__base__ is CompiledNode):
+            node.__class__ = node_class(f"{name}Backward0", base)
     return result

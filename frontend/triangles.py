@@ -10,6 +10,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import Device, finished, given_dtype
 from graphc.frontend.pointwise import where
 from graphc.frontend.tape import named
@@ -56,6 +57,7 @@ def _grid(shape: Sequence[int], along: int) -> Tensor:
     return ops.iota(shape=tuple(shape), axis=along, dtype=int64, like=Tensor)
 
 
+@composite(large=False)
 def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
     """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal.
 
@@ -66,6 +68,7 @@ def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
     return _triangle(input, "tril", lambda: tril_mask(input._data.shape, diagonal or k))
 
 
+@composite(large=False)
 def triu(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
     """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal.
 

@@ -91,7 +91,7 @@ def _recombine(atoms: dict[Expr, Size]) -> dict[Expr, Size]:
                 continue
             x, c = atom.args
             whole = Expr("quotient", (x, c), int64)
-            if atoms.get(whole, 0) == factor * _value(c):
+            if whole in atoms and atoms[whole] == factor * _value(c):
                 del atoms[atom], atoms[whole]
                 inner, offset = terms(times(x, factor))
                 if offset:  # cannot be kept among atoms

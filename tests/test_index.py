@@ -91,6 +91,11 @@ def test_shared_dimensions_keep_their_index() -> None:
     assert ix.reindex((i, j), (5, 8), (1, 5, 8, 1)) == (ix.ZERO, i, j, ix.ZERO)
 
 
+def test_a_remainder_along_which_nothing_moves() -> None:
+    i, j = AXES[0].value, AXES[1].value
+    assert ix.strided((ix.modulo(ix.plus(ix.times(i, 2), j), 4), j), (0, 3)) is ix.times(j, 3)
+
+
 def test_what_is_read_from_memory_has_no_bounds_but_its_dtype() -> None:
     place = load(MEMORY, ix.ZERO)
     assert ix.bounds(ix.quotient(place, 3)) == (-math.inf, math.inf)

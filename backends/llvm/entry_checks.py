@@ -38,7 +38,8 @@ def _render_same_names(module: Module, slots: Slots) -> None:
 
 
 def _render_same_value(module: Module, slots: Slots) -> None:
-    """`same_value(expected, now)`: whether an object stands for the same: itself, or the same int, float or str."""
+    """`same_value(expected, now)`: whether an object stands for the same: itself, or the same int, float or str, or a
+    tuple of such."""
     f = module.function("same_value", [("ptr", "expected"), ("ptr", "now")], "i1", linkage="internal")
     w = Writer(f, slots)
     same, different = f.label("same"), f.label("different")
@@ -51,10 +52,19 @@ def _render_same_value(module: Module, slots: Slots) -> None:
     type_ = w.type_of("%expected")
     w.require(w.equal("ptr", type_, w.type_of("%now")), different)
     integer, text = w.equal("ptr", type_, w.object("int")), w.equal("ptr", type_, w.object("str"))
-    other = f.label("other")
+    other, several, elements = f.label("other"), f.label("several"), f.label("elements")
     f.branch(f.value(f"or i1 {integer}, {text}"), compare, other)
     f.enter(other)
-    f.branch(w.equal("ptr", type_, w.object("float")), bits, different)
+    f.branch(w.equal("ptr", type_, w.object("float")), bits, several)
+    f.enter(several)
+    f.branch(w.equal("ptr", type_, w.object("tuple")), elements, different)
+    f.enter(elements)
+    count = w.load("i64", "%expected", objects.SIZE)
+    w.require(w.equal("i64", count, w.load("i64", "%now", objects.SIZE)), different)
+    with f.loop("0", count) as k:
+        items = [w.load_word("ptr", w.at(thing, objects.TUPLE_ITEMS), k) for thing in ("%expected", "%now")]
+        w.require(f.call("i1", "@same_value", *(("ptr", item) for item in items)), different)
+    f.jump(same)
     f.enter(compare)
     f.branch(w.equal("i32", w.api("PyObject_RichCompareBool", "%expected", "%now", "2"), "1"), same, different)
     f.enter(bits)  # 0.0 and -0.0 are equal, and not the same
