@@ -17,6 +17,7 @@ from graphc.cli.import_ import import_model
 from graphc.cli.inspect import inspect
 from graphc.cli.minify import minify
 from graphc.cli.opt import opt
+from graphc.cli.profile import profile
 from graphc.cli.run import run
 from graphc.cli.upgrade import upgrade
 from graphc.cli.validate import validate
@@ -37,6 +38,7 @@ app.command()(run)
 app.command()(diff)
 app.command()(validate)
 app.command()(view)
+app.command()(profile)
 app.command()(upgrade)
 app.command()(opt)
 app.command()(bisect)
