@@ -50,3 +50,15 @@ def test_a_profile_of_both_modes(library: str, tmp_path: Path) -> None:
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {"eager", "compiled"}
     assert sum(e["name"] == "compiled step" for e in events) == 2
+
+
+def test_the_option_of_bench(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPTS["graphc"])
+    command = [sys.executable, "-P", "-m", "graphc", "bench", "--profile", "trace.json"]
+    refused = subprocess.run([*command, "matmul"], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1 and "one function of a script" in refused.stderr
+    options = ["--sides", "graphc-eager", "--rounds", "1", "--seconds", "0.01", "--threads", "1"]
+    made = subprocess.run([*command, *options, "script.py:step"], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {"eager", "compiled"}

@@ -27,6 +27,9 @@ def bench(
     html_file: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a report with plots there.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")] = None,
     csv_file: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write a table there.")] = None,
+    profile_file: Annotated[
+        str | None, typer.Option("--profile", metavar="FILE", help="Write a trace of a script's function, eager and compiled.")
+    ] = None,
     svg_file: Annotated[str | None, typer.Option("--svg", metavar="FILE", help="With --scale: draw the times.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the built-in workloads.")] = False,
     scale: Annotated[bool, typer.Option("--scale", help="Time against size, beside the machine's limits.")] = False,
@@ -56,8 +59,12 @@ def bench(
         show_growth(only, threads, largest, seconds, json_file, svg_file)
     else:
         from graphc.cli.bench_compare import Files, compare
+        from graphc.cli.profile import only_target, write_trace
 
+        profiled = None if profile_file is None else only_target(targets or [])
         compare(
             targets or ["functions", "models"], sides=sides, sizes=sizes, by_size=by_size, rounds=rounds, seconds=seconds,
             threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file),
         )  # fmt: skip
+        if profiled is not None and profile_file is not None:
+            write_trace(profiled, profile_file)

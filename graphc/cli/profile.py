@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphc.errors import ArgumentError
 from graphc.script import Target
+
+if TYPE_CHECKING:
+    from graphc.benchmark.both_modes import BothModes
 
 
 def profile(
@@ -27,5 +32,24 @@ def profile(
     for name, made in (("eager", found.eager), ("compiled", found.compiled)):
         typer.echo(f"{name}, {calls} calls:\n{made.key_averages().table(row_limit=rows)}\n")
     if output is not None:
-        found.write(output)
-        typer.echo(f"{output}: open it at https://ui.perfetto.dev")
+        _write(found, output)
+
+
+def only_target(targets: Sequence[str]) -> Target:
+    """The one target of `graphc bench --profile`; ArgumentError where it is none, or there are others."""
+    if len(targets) != 1 or not Target.is_one(targets[0]):
+        given = " ".join(targets) or "none"
+        raise ArgumentError("--profile", expected="one function of a script, as in train.py:step", got=given)
+    return Target.parse(targets[0])
+
+
+def write_trace(target: Target, path: str) -> None:
+    """Profile a function in both ways of running, and write a trace."""
+    from graphc.benchmark import both_modes
+
+    _write(both_modes.profile(target), path)
+
+
+def _write(found: BothModes, path: str) -> None:
+    found.write(path)
+    typer.echo(f"{path}: open it at https://ui.perfetto.dev")
