@@ -7,6 +7,7 @@ import math
 import warnings
 from typing import Any
 
+from graphc import gpu
 from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend.autocast import autocast, custom_bwd, custom_fwd, is_autocast_available
 from graphc.frontend.creation import tensor
@@ -46,7 +47,7 @@ class GradScaler:
 
     def __init__(self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
                  backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True) -> None:
-        if enabled and device == "cuda":
+        if enabled and device == "cuda" and not gpu.device_count():
             warnings.warn("GradScaler is enabled, but CUDA is not available.  Disabling.", stacklevel=2)
             enabled = False
         if enabled and growth_factor <= 1.0:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from graphc import gpu
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.modes import mode
@@ -86,7 +87,7 @@ class autocast:
             raise GraphcError(f"User specified an unsupported autocast device_type '{device_type}'", expected="'cpu' or 'cuda'")
         self.device = device_type
         self.fast_dtype = _DEFAULTS[device_type] if dtype is None else dtype
-        if enabled and device_type == "cuda":
+        if enabled and device_type == "cuda" and not gpu.device_count():
             warnings.warn("User provided device_type of 'cuda', but CUDA is not available. Disabling", stacklevel=2)
             enabled = False
         if enabled and self.fast_dtype not in (bfloat16, float16):
@@ -100,7 +101,7 @@ class autocast:
         self._before.append(mode.autocast)
         if self._enabled:
             mode.autocast = self.fast_dtype
-        elif self.device == "cpu":
+        elif self.device == "cpu" or gpu.device_count():
             mode.autocast = None
         return self
 
@@ -125,7 +126,7 @@ def is_autocast_enabled(device_type: str = "cuda") -> bool:
     ...     graphc.is_autocast_enabled("cpu")
     True
     """
-    return device_type == "cpu" and mode.autocast is not None
+    return mode.autocast is not None and (device_type == "cpu" or (device_type == "cuda" and gpu.device_count() > 0))
 
 
 def is_autocast_cpu_enabled() -> bool:

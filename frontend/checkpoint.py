@@ -12,10 +12,10 @@ from graphc.frontend import engine
 from graphc.frontend.autograd.derivatives import backward
 from graphc.frontend.autograd.function import Function
 from graphc.frontend.autograd.graph import saved_tensors_hooks
+from graphc.frontend.generator import defaults
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.pytree import flatten, unflatten
-from graphc.frontend.random import default_generator
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
 
@@ -130,23 +130,25 @@ def checkpoint_sequential(
 
 
 class _Random:
-    """The state of the default generator at one time."""
+    """The states of the default generators, of the CPU and of GPUs, at one time."""
 
     def __init__(self) -> None:
         with no_grad():
-            self.state = default_generator._state.clone()
+            self.states = [(generator, generator._state.clone()) for generator in defaults()]
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Draw from there inside; afterwards the generator goes on where it was."""
         now = _Random()
         with no_grad():
-            default_generator._state.copy_(self.state)
+            for generator, state in self.states:
+                generator._state.copy_(state)
         try:
             yield
         finally:
             with no_grad():
-                default_generator._state.copy_(now.state)
+                for generator, state in now.states:
+                    generator._state.copy_(state)
 
 
 def _again(value: Any) -> Any:

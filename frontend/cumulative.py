@@ -150,7 +150,7 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, d
     step = 1 if dx is None else dx
     if y._data.shape[at] == 0:
         shape = tuple(s for i, s in enumerate(y._data.shape) if i != at)
-        return zeros(shape, dtype=y.dtype)
+        return zeros(shape, dtype=y.dtype, device=y.device)
     return (sum(y, at) - (select(y, at, 0) + select(y, at, -1)) * 0.5) * step
 
 

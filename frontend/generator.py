@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc import ops
+from graphc import gpu, ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
-from graphc.frontend import device_ops
+from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import emit
 from graphc.frontend.inplace import assign, bump
 from graphc.frontend.modes import no_grad
@@ -120,6 +120,13 @@ def default_on(device: Device) -> Generator:
         with suspended():
             _on_gpus[index] = Generator(devices.device("cuda", index)).manual_seed(_first_seed)
     return _on_gpus[index]
+
+
+def defaults() -> list[Generator]:
+    """The default generators: that of the CPU first, then those of the GPUs, if any of these is in use."""
+    for index in range(gpu.device_count()) if device_arrays.kinds else ():
+        default_on(devices.device("cuda", index))
+    return [default_generator, *_on_gpus.values()]
 
 
 def drawn_from(generator: Generator | None, device: Device) -> Generator:

@@ -60,8 +60,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     found = nonzero_places(input)
     if as_tuple:
         return found
-    stacked = np.stack([places._data for places in found], 1)
-    return wrap(stacked if input._data.shape else stacked[:, :0])
+    stacked = np.stack([places._array("nonzero()") for places in found], 1)
+    return wrap(stacked if input._data.shape else stacked[:, :0]).to(input.device)
 
 
 def argwhere(input: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """
     at = axis(dim, input.ndim)
     if 0 in index._data.shape:
-        return without_slope(zeros(tuple(index._data.shape), dtype=input.dtype), (input,), "Gather")
+        return without_slope(zeros(tuple(index._data.shape), dtype=input.dtype, device=input.device), (input,), "Gather")
     index = check_index("gather", index)
     if input.ndim != index.ndim:
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor",

@@ -147,7 +147,7 @@ def _extreme(x: Tensor, dim: int, order: float, keepdim: bool = False) -> Tensor
     at = dim % x.ndim
     if x._data.shape[at] == 0:
         left = tuple(1 if i == at else s for i, s in enumerate(x._data.shape) if keepdim or i != at)
-        return full(left, 0.0, dtype=x.dtype)
+        return full(left, 0.0, dtype=x.dtype, device=x.device)
     return (amax if order > 0 else amin)(x, dim, keepdim)
 
 
@@ -223,7 +223,7 @@ def cond(A: Tensor, p: float | str | None = None) -> Tensor:
         raise GraphcError(f"linalg.cond got an invalid norm type: {p}", expected="'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
     real = A.dtype.to_real()
     if A.numel() == 0:
-        return full(tuple(A._data.shape[:-2]), 0.0, dtype=real)
+        return full(tuple(A._data.shape[:-2]), 0.0, dtype=real, device=A.device)
     if p is None or p in (2, -2):
         values = svdvals(A)
         largest, least = values[..., 0], values[..., -1]
@@ -248,7 +248,7 @@ def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: An
     if tol is not None:
         atol, rtol = tol, 0.0
     if A.numel() == 0:
-        return full(tuple(A._data.shape[:-2]), 0)
+        return full(tuple(A._data.shape[:-2]), 0, device=A.device)
     values = abs(eigvalsh(A)) if hermitian else svdvals(A)
     absolute, relative = tolerances(A, name, atol, rtol)
     largest = amax(values, -1) if hermitian else values[..., 0]

@@ -76,7 +76,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     except TypeError:
         raise ArgumentTypeError(f"matrix_power(): argument 'n' must be int, not {type(n).__name__}") from None
     if count == 0:
-        unit = expand(eye(A._data.shape[-1], dtype=A.dtype), A._data.shape)
+        unit = expand(eye(A._data.shape[-1], dtype=A.dtype, device=A.device), A._data.shape)
         return without_slope(clone(unit), (A,), "Copy")
     factor = A if count > 0 else inv(A)
     count = abs(count)

@@ -263,14 +263,14 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     limit = float(np.finfo(A.dtype.to_real().numpy).eps) * max(rows, columns) if rcond is None else float(rcond)
     A, sides = one_batch(A, sides)
     solution, rank, values = several(ops.lstsq, (A, sides), {"rcond": limit, "driver": chosen}, "LinalgLstsq")
-    residuals = zeros(0, dtype=A.dtype.to_real())
+    residuals = zeros(0, dtype=A.dtype.to_real(), device=A.device)
     if rows > columns and chosen != "gelsy" and (chosen == "gels" or bool((rank == columns).all())):
         residuals = sum(square(abs(matmul(A, solution) - sides)), -2)
     return return_types.linalg_lstsq(
         squeeze(solution, -1) if vector else solution,
         residuals,
-        zeros(0, dtype=rank.dtype) if chosen == "gels" else rank,
-        values if chosen in ("gelsd", "gelss") else zeros(0, dtype=values.dtype),
+        zeros(0, dtype=rank.dtype, device=A.device) if chosen == "gels" else rank,
+        values if chosen in ("gelsd", "gelss") else zeros(0, dtype=values.dtype, device=A.device),
     )
 
 

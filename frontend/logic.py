@@ -8,6 +8,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend.arguments import emit
+from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.pointwise import Operand, abs, as_floating
 from graphc.frontend.tensor import Tensor
 from graphc.types import TensorType, bool_
@@ -141,7 +142,8 @@ def isreal(input: Tensor) -> Tensor:
     """
     if input.dtype.is_complex:
         return eq(emit(ops.imag, (input,), {}), 0)
-    return ops.full(TensorType(bool_, tuple(input._data.shape)), True, like=Tensor)
+    everywhere = ops.full(TensorType(bool_, tuple(input._data.shape)), True, like=Tensor)
+    return everywhere.to(input.device) if is_on_device(input._data) else everywhere
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:

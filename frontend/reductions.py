@@ -402,7 +402,7 @@ def _logical(record: Any, input: Tensor, dim: Dims, keepdim: bool, empty: bool) 
     dims = () if isinstance(dim, (tuple, list)) and not dim else axes(dim, len(shape))
     if builtins.any(shape[d] == 0 for d in dims):
         left = tuple(1 if i in dims else s for i, s in enumerate(shape) if keepdim or i not in dims)
-        out = full(left, empty, dtype=bool_)
+        out = full(left, empty, dtype=bool_, device=input.device)
     else:
         out = _reduced(record, truth, dims, keepdim)
     return cast(out, uint8) if input.dtype is uint8 else out  # as PyTorch has it, from before there were bools

@@ -263,4 +263,5 @@ def _distinct(input: Tensor, rows: np.ndarray, order: np.ndarray, dim: int | Non
         results.append(wrap(back.reshape(input._data.shape) if dim is None else back))
     if counts:
         results.append(wrap(np.diff(np.append(np.flatnonzero(starts), len(rows))).astype(np.int64)))
+    results = [result.to(input.device) for result in results]
     return tuple(results) if len(results) > 1 else results[0]

@@ -61,7 +61,7 @@ def _median(input: Tensor, dim: int | None, keepdim: bool, name: str, ignore: bo
     if dim is None:
         flat = reshape(input, (-1,))
         if flat._data.shape[0] == 0:
-            return full((), math.nan if input.dtype.is_floating_point else 0, dtype=input.dtype)
+            return full((), math.nan if input.dtype.is_floating_point else 0, dtype=input.dtype, device=input.device)
         return named(_shared(flat, picked(flat, _middle(flat, 0, ignore), 0)), name)
     at = axis(dim, input.ndim)
     if input._data.shape and input._data.shape[at] == 0:
@@ -224,13 +224,13 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if array.ndim != 1 or (array.size and array.min() < 0):
         raise GraphcError("bincount only supports 1-d non-negative integral inputs.")
     if weights is None:
-        return wrap(np.bincount(array, minlength=minlength).astype(np.int64))
+        return wrap(np.bincount(array, minlength=minlength).astype(np.int64)).to(input.device)
     if weights._data.shape != input._data.shape:
         raise ShapeError("weights should be 1-d and have the same length as input", expected=str(list(input.shape)),
                          got=str(list(weights.shape)))
     dtype = np.float32 if weights.dtype is float32 else np.float64
     heights = weights._array("bincount()").astype(np.float64)
-    return wrap(np.bincount(array, heights, minlength).astype(dtype))
+    return wrap(np.bincount(array, heights, minlength).astype(dtype)).to(input.device)
 
 
 def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> Tensor:

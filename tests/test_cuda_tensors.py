@@ -317,6 +317,68 @@ def test_copies_and_pickles_keep_the_device(tmp_path: Any) -> None:
     assert model.weight.is_cuda
 
 
+FUNCTIONS: dict[str, Callable[[graphc.Tensor], Any]] = {
+    "nonzero": lambda x: x.nonzero(),
+    "argwhere": lambda x: graphc.argwhere(x > 0),
+    "unique": lambda x: x.round().unique(),
+    "counts": lambda x: x.round().unique_consecutive(return_counts=True)[1],
+    "bincount": lambda x: x.abs().int()[0].bincount(),
+    "isreal": graphc.isreal,
+    "matrix_power": lambda x: graphc.linalg.matrix_power(x[:, :3], 0),
+    "sort": lambda x: x.sort().values,
+    "lstsq": lambda x: graphc.linalg.lstsq(x, x[:, :1]).solution,
+    "cumsum": lambda x: x.cumsum(1),
+    "median": lambda x: x.median(),
+    "topk": lambda x: x.topk(2).values,
+    "quantile": lambda x: x.quantile(0.3),
+    "histc": lambda x: graphc.histc(x, 4),
+    "one_hot": lambda x: nn.functional.one_hot(x.abs().long()),
+    "tril": lambda x: x.tril(),
+    "einsum": lambda x: graphc.einsum("ij,kj->ik", x, x),
+    "fft": lambda x: graphc.fft.rfft(x).abs(),
+    "conv": lambda x: nn.functional.conv1d(x[None], x[:, :3, None]),
+    "pool": lambda x: nn.functional.max_pool1d(x, 2),
+    "interpolate": lambda x: nn.functional.interpolate(x[None], scale_factor=2.0),
+    "attention": lambda x: nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True),
+    "logsumexp": lambda x: nn.functional.softmax(x, 0).logsumexp(1),
+    "cdist": lambda x: graphc.cdist(x, x),
+    "roll": lambda x: x.roll(1, 0),
+    "masked": lambda x: x.masked_fill(x > 0, 0.0),
+    "scatter": lambda x: x.scatter(1, x.abs().long() % 2, 1.0),
+    "var": lambda x: x.var(1),
+    "pad": lambda x: nn.functional.pad(x, (1, 1)),
+    "cat": lambda x: graphc.cat([x, x[:1]]),
+    "real": lambda x: x.to(graphc.complex64).real,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_tensors_of_their_device(name: str) -> None:
+    function = FUNCTIONS[name]
+    x = graphc.tensor([[0.5, -1.5, 2.0, 0.0], [1.0, 1.0, -0.5, 3.5], [2.5, 0.0, 0.5, -2.0]])
+    here, there = function(x), function(x.cuda())
+    assert there.device == graphc.device("cuda:0") and there.dtype is here.dtype
+    np.testing.assert_allclose(np.asarray(there.tolist()), np.asarray(here.tolist()), rtol=1e-5, atol=1e-6)
+
+
+def test_derivatives_that_are_zero_live_there_too() -> None:
+    x = graphc.randn(3, device="cuda", requires_grad=True)
+    (x.floor() + x.sign() + x.round()).sum().backward()
+    assert x.grad.is_cuda and x.grad.tolist() == [0, 0, 0]
+
+
+def test_mixed_precision_and_checkpoints() -> None:
+    x = graphc.ones(2, 2, device="cuda")
+    with graphc.autocast("cuda"):
+        assert (x @ x).dtype is graphc.float16 and graphc.is_autocast_enabled("cuda")
+    assert graphc.amp.GradScaler("cuda").is_enabled()
+    w = graphc.ones(4, 4, device="cuda", requires_grad=True)
+    graphc.manual_seed(0)
+    out = graphc.utils.checkpoint.checkpoint(lambda w: nn.functional.dropout(w * 2), w, use_reentrant=False)
+    out.sum().backward()
+    assert w.grad.tolist() == (out > 0).float().mul(4).tolist()
+
+
 # Gradients and training
 
 

@@ -177,7 +177,8 @@ class RNNBase(Module):
         rows = self.num_layers * (1 + self.bidirectional)
         shapes = [(rows, batch, self.proj_size or self.hidden_size), (rows, batch, self.hidden_size)]
         if given is None:
-            return tuple(zeros(shape, dtype=sequence.dtype) for shape in shapes[: 1 + (self.mode == "LSTM")])
+            shapes = shapes[: 1 + (self.mode == "LSTM")]
+            return tuple(zeros(shape, dtype=sequence.dtype, device=sequence.device) for shape in shapes)
         for i, (state, shape) in enumerate(zip(given, shapes)):
             if tuple(state._data.shape) != shape:
                 name = "hidden size" if len(given) == 1 else f"hidden[{i}] size"
@@ -291,7 +292,7 @@ class RNNCellBase(Module):
             raise ShapeError(f"input has inconsistent input_size: got {width} expected {self.input_size}")
         state: tuple[Tensor, ...]
         if states is None:
-            state = (zeros(rows, self.hidden_size, dtype=input.dtype),) * count
+            state = (zeros(rows, self.hidden_size, dtype=input.dtype, device=input.device),) * count
         else:
             state = tuple(unsqueeze(s, 0) if alone else s for s in states)
         for i, s in enumerate(state):
