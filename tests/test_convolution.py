@@ -10,7 +10,11 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
+import graphc.ops as ops
 from graphc import nn
+from graphc.compiler import CompiledGraph
+from graphc.ir import Builder
+from graphc.types import TensorType, float32
 
 RNG = np.random.default_rng(0)
 
@@ -63,6 +67,43 @@ def test_transposed_convolution_is_the_adjoint(dims: int, stride: int, padding: 
     back = transposed(y, w, stride=stride, padding=padding, output_padding=rest, dilation=dilation, groups=groups)
     assert back.shape == x.shape
     np.testing.assert_allclose((image * y).sum().item(), (x * back).sum().item(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding", "groups"), [
+    ((9, 8), (3, 3), (2, 2), (1, 1), 1),
+    ((11, 11), (5, 5), (2, 2), (0, 2), 2),  # no two dimensions alike
+    ((13, 10), (3, 5), (2, 1), (0, 0), 2),
+    ((8, 9), (5, 5), (2, 3), (1, 2), 4),
+    ((1, 7), (3, 4), (2, 3), (1, 3), 2),  # a phase without a place
+    ((12, 9), (4, 4), (2, 2), (1, 1), 8),
+    ((8, 9, 10), (6, 4, 4), (1, 2, 3), (1, 1, 0), 2),
+])  # fmt: skip
+def test_the_gradient_with_strides_is_the_adjoint(
+    size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], groups: int,
+) -> None:
+    conv = FUNCTIONS[len(size)][0]
+    x = graphc.tensor(draw(2, 8, *size)).double()
+    w = graphc.tensor(draw(16, 8 // groups, *kernel)).double()
+
+    def gradient(x: graphc.Tensor) -> graphc.Tensor:
+        x = x.detach().requires_grad_()
+        return graphc.autograd.grad(conv(x, w, None, stride, padding, groups=groups).square().sum(), x)[0]
+
+    y = conv(x, w, None, stride, padding, groups=groups)
+    for f in (gradient, graphc.compile(gradient)):
+        for _ in range(3):
+            z = graphc.tensor(draw(2, 8, *size)).double()
+            expected = (2 * y * conv(z, w, None, stride, padding, groups=groups)).sum().item()
+            assert (f(x) * z).sum().item() == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+def test_a_cotangent_that_reaches_nowhere() -> None:
+    g, w = TensorType(float32, (1, 2, 1)), TensorType(float32, (2, 1, 3))
+    attrs = {"stride": (2,), "padding": ((5, 5),), "dilation": (1,), "groups": 2, "size": (6,)}
+    builder = Builder("test")
+    graph = builder.finish([ops.conv_input_grad(builder.input("g", g), builder.input("w", w), **attrs)])
+    arrays = [np.ones((1, 2, 1), np.float32), np.ones((2, 1, 3), np.float32)]
+    np.testing.assert_array_equal(CompiledGraph(graph)(*arrays)[0], np.zeros((1, 2, 6), np.float32))
 
 
 def test_output_padding_beyond_the_stride() -> None:

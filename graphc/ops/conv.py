@@ -23,13 +23,15 @@ from graphc.op import Sample, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.elementwise import cast
 from graphc.ops.linalg import contract
-from graphc.ops.movement import flip, fold, pad, permute, reshape, slice, stack_operand, window
+from graphc.ops.movement import concat, flip, fold, pad, permute, reshape, slice, stack_operand, window
 from graphc.types import Size, TensorType, float32, widened
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 _K, _T = "pqrst", "uvwxy"  # letters of the kernel's and of the result's spatial dimensions
+_MOST_PHASES = 8
+"""Convolutions that a gradient with strides is made of at most."""
 
 
 def _out_size(size: Size, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Size:
@@ -131,12 +133,76 @@ def _input_grad(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilati
             turned = flip(w, tuple(range(len(w.shape) - n, len(w.shape))))
             out = contract(turned, g, f"{group}oc{k},b{group}o{t}{k}->b{group}c{t}")
             return _merge(out, 1) if groups > 1 else out
+    if groups > 1 and _is_by_phase(kernel, stride, dilation) and all(isinstance(each, int) for each in (*size, *g.shape[-n:])):
+        return _merge(_by_phase(g, w, size, stride, [low for low, _ in padding]), 1)
     if g.dtype.is_floating_point and g.dtype.computes_in is not g.dtype:
         # sums of products, of which some are added once more: rounded once
         wide = g.dtype.computes_in
         whole = _fold_products(cast(g, dtype=wide), cast(w, dtype=wide), size, stride, padding, dilation, groups)
         return cast(whole, dtype=g.dtype)
     return _fold_products(g, w, size, stride, padding, dilation, groups)
+
+
+def _is_by_phase(kernel: Ints, stride: Ints, dilation: Ints) -> bool:
+    """Whether windows overlap, so that adding up their parts takes longer than what `_by_phase` does. In groups products are
+    small, and all of them at once take much memory; else they are one large product, which is faster than several."""
+    overlap = all(k >= step for k, step in zip(kernel, stride)) and any(k > step > 1 for k, step in zip(kernel, stride))
+    return overlap and all(step == 1 for step in dilation) and math.prod(stride) <= _MOST_PHASES
+
+
+def _by_phase(g: Any, w: Any, size: Ints, stride: Ints, padding: Sequence[int]) -> Any:
+    """The gradient at every stride-th place is a convolution of the cotangent with every stride-th row of the kernel, turned
+    round. So there is one for each phase, and their results take turns; g is [N, groups, O, *T], w [groups, O, C, *K]."""
+    n, lead = len(stride), 3
+    k, t = _K[:n], _T[:n]
+
+    def part(phase: Ints) -> Any:
+        v, before, after = w, [0] * lead, [0] * lead
+        for i, (first, step, low) in enumerate(zip(phase, stride, padding)):
+            axis, shift = lead + i, (first + low) // step
+            v = _resliced(v, axis, (first + low) % step, v.shape[axis], step)
+            before.append(v.shape[axis] - 1 - shift)
+            after.append(-(-size[i] // step) + shift - g.shape[axis])
+        x = _lengthened(g, before, after)
+        for i in range(n):
+            x = window(x, lead + i, v.shape[lead + i], 1, 1)
+        return contract(flip(v, tuple(range(lead, lead + n))), x, f"zoc{k},bzo{t}{k}->bzc{t}")
+
+    def from_dimension(i: int, phase: Ints) -> Any:
+        if i == n:
+            return part(phase)
+        parts = [from_dimension(i + 1, (*phase, first)) for first in range(stride[i])]
+        shape, axis = tuple(parts[0].shape), lead + i
+        if len(parts) == 1:
+            return parts[0]
+        turns = concat(*(reshape(each, (*shape[: axis + 1], 1, *shape[axis + 1 :])) for each in parts), axis=axis + 1)
+        return _resliced(_merge(turns, axis), axis, 0, size[i], 1)
+
+    return from_dimension(0, ())
+
+
+def _resliced(x: Any, axis: int, start: int, stop: int, step: int) -> Any:
+    """Some places of one dimension."""
+    if (start, stop, step) == (0, x.shape[axis], 1):
+        return x
+    shape = tuple(x.shape)
+    ones = (1,) * len(shape)
+    return slice(x, (*(0 for _ in shape[:axis]), start, *(0 for _ in shape[axis + 1 :])),
+                 (*shape[:axis], stop, *shape[axis + 1 :]), (*ones[:axis], step, *ones[axis + 1 :]))
+
+
+def _lengthened(x: Any, before: Sequence[int], after: Sequence[int]) -> Any:
+    """With so many zeros around it, or without so many places where a number is negative."""
+    low, high = [0] * len(before), [0] * len(after)
+    for axis, (first, last) in enumerate(zip(before, after)):
+        size = x.shape[axis]
+        start = min(max(0, -first), size)
+        stop = max(start, size - max(0, -last))
+        x = _resliced(x, axis, start, stop, 1)
+        zeros = size + first + last - (stop - start)
+        low[axis] = min(max(0, first), zeros)
+        high[axis] = zeros - low[axis]
+    return pad(x, tuple(low), tuple(high), 0.0) if any(low) or any(high) else x
 
 
 def _fold_products(g: Any, w: Any, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int) -> Any:

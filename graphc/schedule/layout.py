@@ -70,7 +70,8 @@ def within_margins(groups: Iterable[Group], orders: Mapping[Value, Order], outpu
         if len(group.roots) > 1 or root.anchor is not None or node is None or node.op is not ops.pad:
             continue
         (image,) = node.operands
-        if image in orders and root.value in orders and image not in outputs:
+        nested = root.value in within or image in within.values()
+        if image in orders and root.value in orders and image not in outputs and not nested:
             within.setdefault(image, root.value)
     return within
 
