@@ -232,7 +232,8 @@ class Target:
 
     def scheduled(self, numerics: str) -> Machine:
         """What the scheduler knows of it."""
-        return Machine(vector_bytes=self.vector_bytes, rounds_factors=numerics == "fast" and self.multiplies_pairs)
+        rounds = numerics == "fast" and self.multiplies_pairs
+        return Machine(self.vector_bytes, rounds_factors=rounds, transforms_convolutions=numerics != "strict" and not rounds)
 
     @property
     def has_amx_int8(self) -> bool:

@@ -116,6 +116,7 @@ class _Lowering:
     ) -> None:
         self.graph = graph
         self.steady = steady
+        self.steady_values: Collection[Value] = ()
         self.machine = machine
         self.donated = donated
         self.optional = optional
@@ -160,7 +161,8 @@ class _Lowering:
                 buffer = Buffer(f"const{len(self.constants)}", node.result.dtype, data.size, "constant", data)
                 self.constants.append(buffer)
                 self.memory[node.result] = stored(node.result, buffer)
-        groups = self._late_updates(plan(self.graph, steady_values(self.graph, self.steady)))
+        self.steady_values = steady_values(self.graph, self.steady)
+        groups = self._late_updates(plan(self.graph, self.steady_values))
         roots = [root for group in groups for root in group.roots]
         closed = {root.value for root in roots if root.anchor is not None and is_closed(root.anchor)}
         orders = {**choose_orders(groups, closed, set(self.graph.outputs)), **orders_of_attention(self.graph)}
@@ -271,7 +273,7 @@ class _Lowering:
         if is_control(node):
             return self._control(name, node, targets)
         if node.op.kernel == "contract":
-            return product_kernels(name, node, values, self.memory, targets, self.machine, self.scratch)
+            return product_kernels(name, node, values, self.memory, targets, self.machine, self.scratch, self.steady_values)
         if node.op.kernel == "attention":
             return attention_kernels(name, node, self.memory, targets, self.machine, self.temporary)
         if node.op.kernel == "scatter":

@@ -24,6 +24,8 @@ class Machine:
 
     rounds_factors: bool = False
     """Whether products of float32 may round their factors to bfloat16."""
+    transforms_convolutions: bool = False
+    """Whether convolutions may be computed with fewer multiplications, and round more."""
 
     def lanes(self, dtype: DType, registers: int = 1) -> int:
         """How many elements of dtype fill that many vector registers."""

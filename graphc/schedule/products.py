@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import graphc.index as ix
 from graphc.expression import Accumulator, Axis, Buffer, Expr, cast
@@ -18,6 +18,7 @@ from graphc.schedule.loops import as_read, reduce_along, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.schedule.threads import column_nest
+from graphc.schedule.winograd import plan_winograd, winograd_kernels
 from graphc.sizes import estimate, is_static
 from graphc.types import DType, bfloat16, float32
 
@@ -37,11 +38,16 @@ def product_kernels(
     targets: Mapping[Value, Stored],
     machine: Machine,
     temporary: Callable[[str, DType, int], Buffer],
+    steady: Collection[Value] = (),
 ) -> list[Kernel]:
     """The kernels of a contraction that stores `values`: its result, or what is computed from it element by element.
 
-    The columns (n) are those of the operand that has the result's last dimension, so that results are stored in order.
+    The columns (n) are those of the operand that has the result's last dimension, so that results are stored in order. What
+    is computed of `steady` operands alone is computed once.
     """
+    winograd = plan_winograd(node, node.operands[0] in steady) if machine.transforms_convolutions else None
+    if winograd is not None:
+        return winograd_kernels(name, node, winograd, values, memory, targets, machine, temporary)
     left, right, out = parse_spec(node.attrs["spec"])
     x, y = node.operands
     order = memory_order(targets[values[0]].strides)
