@@ -428,8 +428,9 @@ def compile(
         for the time that this takes. Results stay as they are.
     numerics
         How exactly float32 is computed with: "strict", as the function says; "high", where convolutions may take fewer
-        multiplications, and round more; or "fast", where products may also round their factors to bfloat16, and are off by at
-        most 1/127 of the sum of the absolute products. See `graphc.numerics`; `GRAPHC_NUMERICS` by default.
+        multiplications, and are off by about 1e-5 of the largest result; or "fast", where products may also round their factors
+        to bfloat16, and are off by at most 1/127 of the sum of the absolute products. See `graphc.numerics`; `GRAPHC_NUMERICS`
+        by default.
     """
     if function is None:
         return lambda f: compile(

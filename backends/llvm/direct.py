@@ -35,7 +35,8 @@ _MOST_AHEAD_BYTES = 2 * LINE_BYTES
 def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
     context.reserve_scratch(plan.sums * plan.dtype.itemsize)
-    emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{name}.epilogue")
+    if plan.place is None:
+        emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{name}.epilogue")
     f = context.module.function(f"{name}.task", [("ptr", "context"), ("i64", "task")], linkage="internal")
     _Task(context, plan, name, f).write()
     f.do("ret void")
@@ -69,7 +70,8 @@ class _Task:
         self.module = context.module
         self.integers = Integers(f)
         self.scalar = REGISTER[plan.dtype.name]
-        self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer})
+        places = [] if plan.place is None or plan.place.buffer is None else [plan.place.buffer]
+        self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer, *places})
         self.microkernel = emit_runs_kernel(context.module, plan)
         self.runs = f.slot(f"[{2 * plan.runs_block} x i64]")
         size = plan.tile.rows * plan.tile.columns * plan.groups
@@ -89,6 +91,8 @@ class _Task:
         rows = self.part(m_part, plan.m_block, plan.lhs.lines.tiles)
         columns = self.part(n_part, plan.n_block, plan.rhs.lines.tiles)
         sums = self.element(self.scratch, integers.multiply(matrix, plan.m * plan.n)) if plan.sums else ""
+        if plan.place is not None and plan.place.buffer is not None:
+            sums = self.element(self.pointers(plan.place.buffer), self.index(plan.place.offset, batch))
         with integers.loop(0, plan.blocks, "block") as block:
             first = integers.multiply(block, plan.runs_block)
             count = integers.least(integers.subtract(plan.runs, first), plan.runs_block)
@@ -155,11 +159,12 @@ class _Task:
         plan, f, integers = self.plan, self.f, self.integers
         tile = plan.tile
         # where sums are: those of a tile one after another, or in their place among all
-        own, whole = (tile.columns, tile.rows * tile.columns), (plan.n, plan.rhs.lines.total)
+        row = plan.n if plan.place is None else plan.place.row
+        own, whole = (tile.columns, tile.rows * tile.columns), (row, plan.rhs.lines.total)
         skipped = integers.add(integers.multiply(a.skipped, tile.columns), b.skipped)
-        place = integers.add(integers.multiply(a.first, plan.n), b.first)
-        accumulate = f.value(f"icmp ne i64 {block}, 0") if plan.sums else "false"
-        in_place = bool(plan.sums) and plan.lhs.lines.is_even and plan.rhs.lines.is_even
+        place = integers.add(integers.multiply(a.first, row), b.first)
+        accumulate = f.value(f"icmp ne i64 {block}, 0") if plan.blocks > 1 else "false"
+        in_place = bool(sums) and plan.lhs.lines.is_even and plan.rhs.lines.is_even
         with integers.loop(0, plan.groups, "group") as group:
             shift = self.sum_of(locate(f, plan.group, group), plan.group_strides)
             there = integers.add(place, integers.multiply(group, whole[1]))
@@ -168,12 +173,14 @@ class _Task:
             f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer),
                    ("ptr", self.element(b.pointer, shift)), ("ptr", following), ("ptr", to), ("i64", str(step)),
                    ("i1", accumulate if in_place else "false"))
-            if plan.sums and not in_place:
+            if sums and not in_place:
                 part = self.element(self.tile_sums, integers.add(here, skipped))
                 f.call("void", emit_merge(self.module, plan.dtype, tile.width), ("ptr", part), ("i64", str(own[0])),
                        ("ptr", self.element(sums, there)), ("i64", str(whole[0])), ("i64", a.count), ("i64", b.count),
                        ("i1", accumulate))
-        if not plan.sums:
+        if plan.place is not None:
+            return
+        if not sums:
             self.finish(matrix, a, b, self.element(self.tile_sums, skipped), own)
             return
         with f.when(f.value(f"icmp eq i64 {block}, {plan.blocks - 1}")):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
-from graphc.backends.llvm.gemm_plan import SERIAL, Epilogue, choose_blocks
+from graphc.backends.llvm.gemm_plan import SERIAL, Epilogue, Place, choose_blocks, choose_place
 from graphc.backends.llvm.microkernel import (
     CALL,
     LATENCY,
@@ -114,6 +114,8 @@ class DirectPlan:
     n_block: int
     runs_block: int
     is_parallel: bool
+    place: Place | None
+    """Where the sums are the result; None where they go through the epilogue."""
 
     @property
     def dtype(self) -> DType:
@@ -157,8 +159,8 @@ class DirectPlan:
 
     @property
     def sums(self) -> int:
-        """How many sums are collected in scratch memory: all, if there are several blocks of steps."""
-        return self.grid[0] * self.m * self.n if self.blocks > 1 else 0
+        """How many sums are collected in scratch memory: all, if there are several blocks of steps and no other place."""
+        return self.grid[0] * self.m * self.n if self.blocks > 1 and self.place is None else 0
 
 
 def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
@@ -182,8 +184,8 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     if left is None or right is None or group_strides is None or not n or right[0][-1] != 1:
         return None
     m = m or (Axis("row", 1),)
-    tiles = _tiles(m, left[0] or (0,), n, right[0], steps, dtype, target)
-    groups = _number(extent(group))
+    groups, matrices = _number(extent(group)), _number(extent(kernel.batch))
+    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, dtype, target)
     if group:
         room = _ARRANGED_BYTES // (groups * dtype.itemsize)
         tiles = (found for found in tiles if found[1].rows * found[1].columns <= room)
@@ -198,7 +200,6 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
             (lhs, m, left, rows, row_offsets), (rhs, n, right, columns, _vector_offsets(tile, n, right[0]))
         )
     )  # fmt: skip
-    matrices = _number(extent(kernel.batch))
     cycles *= matrices * groups
     run, runs = _number(steps[-1].extent), _number(extent(steps[:-1]))
     runs_block = _runs_block(left_places, tile, runs, run, target)
@@ -210,9 +211,10 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
         if blocks[1] == rows.tiles:  # a task fetches the columns of its next tile while it computes one
             blocks = blocks[0], blocks[1], max(blocks[2], -(-columns.tiles // _FEW_TASKS))
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
+    place, stays = (None, False) if group else choose_place(kernel, epilogue, dtype)
     return DirectPlan(
         kernel, tile, kernel.batch, left_places, right_places, steps, run, group, group_strides[0], epilogue, blocks[1],
-        blocks[2], runs_block, is_parallel,
+        blocks[2], runs_block, is_parallel, place if stays else None,
     )
 
 
@@ -261,7 +263,8 @@ def _strides(load: Expr, lanes: Axes, steps: Axes) -> tuple[tuple[int, ...], tup
 
 
 def _tiles(
-    m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes, dtype: DType, target: Target
+    matrices: int, m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes, dtype: DType,
+    target: Target,
 ) -> Iterator[tuple[float, Tile, Lines, Lines, tuple[int, ...]]]:
     """The tiles that there could be: about how many cycles the product takes with each, the lines of its rows and columns, and
     the distances of its rows."""
@@ -293,7 +296,7 @@ def _tiles(
             each = k * step + CALL + _FINISHING * size * vectors
             # each run begins with the places of its operands
             each += 4 * extent(steps[:-1])
-            balance = _balance(columns.tiles * -(-rows.tiles // _FEW_ROWS))
+            balance = _balance(matrices * columns.tiles * -(-rows.tiles // _FEW_ROWS))
             yield rows.tiles * columns.tiles * each * balance, Tile(dtype, size, vectors, width), rows, columns, offsets
 
 

@@ -300,7 +300,7 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
     rhs_private = m_block == m_tiles and extent(rhs.batch) == batch
-    place, stays = _place(kernel, epilogue, dtype)
+    place, stays = choose_place(kernel, epilogue, dtype)
     if not stays and (k == k_block or (is_static(k, k_block) and k <= k_block)):
         place = None
     elif place is None:
@@ -497,7 +497,7 @@ def _streamed(
     return replace(tile, row_stride=lines * LINE_BYTES // size if in_rows else 1, copied=best[1]), best[2]
 
 
-def _place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:
+def choose_place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:
     """Memory that the epilogue writes and nothing reads meanwhile, to collect the sums in; and whether they stay there."""
     loads = [e for root in expressions(kernel) for e in root.walk() if e.op == "load"]
     written = [s.buffer for s in epilogue.stores]

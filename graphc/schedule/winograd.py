@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import graphc.index as ix
 import graphc.ops as ops
@@ -23,7 +24,7 @@ from graphc.ir import Node, Value
 from graphc.kernel import Gemm, Kernel, Loop, Loops, Store
 from graphc.ops.linalg import parse_spec
 from graphc.schedule.costs import choose_lanes, cost
-from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.elements import Elements, Index, Stored
 from graphc.schedule.machine import Machine
 from graphc.sizes import is_static
 from graphc.types import DType, float32
@@ -33,7 +34,7 @@ _BLOCK = 16
 """Channels of the result whose transformed weights stand side by side."""
 _FEWEST = 16
 """Channels below which the transforms take as long as they save."""
-_BALANCE = 6.0
+_BALANCE = 8.0
 """How many floating-point operations take as long as to bring a byte from beyond the level-2 cache."""
 _NEAR = 0.5
 """The part of that which it takes where the byte was written just before."""
@@ -116,9 +117,8 @@ def plan_winograd(node: Node, is_steady: bool) -> Winograd | None:
     image = _image(windows)
     if image is None or node.result.dtype is not float32 or not is_static(*weights.shape, *windows.shape):
         return None
-    *_, p, q = right
-    lanes, inner = [s for s in left if s in out], right[1]
-    if len(lanes) != 1 or out != right[0] + lanes[0] + right[2:4] or sorted(left) != sorted(lanes[0] + inner + p + q):
+    lanes, inner, taps = [s for s in left if s in out], right[1], right[-2:]
+    if len(lanes) != 1 or out != right[0] + lanes[0] + right[2:4] or sorted(left) != sorted(lanes[0] + inner + taps):
         return None
     sizes = dict(zip(left, weights.shape)) | dict(zip(right, windows.shape))
     images, inputs, outputs, height, width = (int(sizes[s]) for s in (right[0], inner, lanes[0], *right[2:4]))
@@ -254,7 +254,7 @@ class _Kernels:
                     if (tiles - 1) * m + k >= size
                 ]
                 mask = ix.both(*inside)
-                elements = Elements(self.memory, {self.node.result: lambda _, result=result: result})
+                elements = Elements(self.memory, {self.node.result: partial(_anywhere, result)})
                 index = (image, outer.value, y, x)
                 stores += [
                     Store(self.targets[v].buffer, self.targets[v].place(index), elements.at(v, index, mask), mask)
@@ -284,6 +284,12 @@ class _Kernels:
         self, what: str, grid: tuple[Axis, ...], body: Loop, stores: tuple[Store, ...], vectors: float, channel: Axis
     ) -> Kernel:
         return Loops(f"{self.name}.{what}", grid, (body,), cost=vectors * cost([s.value for s in stores], channel))
+
+
+def _anywhere(element: Expr, index: Index) -> Expr:
+    """An element that has no index."""
+    del index
+    return element
 
 
 def _transformed(matrix: Matrix, grid: Grid) -> list[list[Expr]]:
