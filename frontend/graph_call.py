@@ -274,7 +274,7 @@ def compiled_template(cls: type[CompiledBackward], how: Differentiable) -> Compi
     node.how = how
     node.edges, node.sequence, node.watched = (), 0, False
     node.outputs = len(how.seeded)  # type: ignore[misc]
-    node.kept, node.saved, node.versions = None, None, []
+    node.kept, node.saved, node.versions, node.places = None, None, [], None
     return node
 
 
