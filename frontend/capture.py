@@ -148,8 +148,8 @@ class Capture:
         self.output_places: dict[int, int] = {}
         """Where outputs go to that are not kept for a backward pass, or written over inputs."""
         if self.gpu >= 0:
-            places = map(trace.place_of, outputs[: self.visible])
-            self.output_places = {j: place.index or 0 if place.type == "cuda" else -1 for j, place in enumerate(places)}
+            wanted = map(trace.place_of, outputs[: self.visible])
+            self.output_places = {j: place.index or 0 if place.type == "cuda" else -1 for j, place in enumerate(wanted)}
             for owner, j in self.grads:
                 if j is not None:
                     self.output_places[j] = index_of(owned_by(owner, arguments)._data)

@@ -247,6 +247,7 @@ class Run:
         ct = buffer.pop()
         del buffer
         meta = leaf._state()
+        assert ct is not None
         if is_on_device(leaf._data) and type(ct._data) is np.ndarray:  # zeros, which the rule of an op has made of nothing
             ct = ct.to(leaf.device)
         if meta.hooks:
