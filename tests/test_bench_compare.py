@@ -238,6 +238,14 @@ def test_a_process_needs_no_installed_package(tmp_path: Path) -> None:
         assert "ended with status 1: " in process.ask(60, start={})["error"]
 
 
+def test_who_is_not_for_a_task_has_not_failed() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install graphc[bench]")
+    with foreign_worker(PARTICIPANT, threads=1) as process:
+        process.ask(120, start={**START, "library": "onnxruntime"})
+        answer = process.ask(60, load={"name": "step", "trains": True})
+    assert answer == {"error": "onnxruntime does not train", "not_applicable": True}
+
+
 def test_children_end_with_the_one_who_asks(script: str) -> None:
     with pytest.raises(KeyboardInterrupt), own_worker(PARTICIPANT, threads=1) as process:
         process.ask(60, start=START)

@@ -163,7 +163,8 @@ class _Race:
     def _step(self, process: WorkerProcess, outcome: Outcome, **request: Any) -> dict[str, Any] | None:
         answer = self._ask(process, **request)
         if "error" in answer:
-            outcome.status, outcome.problem = "failed", answer["error"]
+            outcome.status = "absent" if answer.get("not_applicable") else "failed"
+            outcome.problem = answer["error"]
             return None
         return answer
 

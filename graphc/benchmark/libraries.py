@@ -38,6 +38,10 @@ _PROFILED = 3
 """How many calls are profiled."""
 
 
+class NotApplicable(ScriptError):
+    """A task that a library is not for, which is nobody's fault."""
+
+
 class Runner:
     """Runs tasks in one library."""
 
@@ -162,9 +166,9 @@ class Jax(Runner):
 
     def load(self, task: Task) -> None:
         if task.path is not None:
-            raise ScriptError("scripts are written for PyTorch, not for JAX")
+            raise NotApplicable("scripts are written for PyTorch, not for JAX")
         if not self._workloads.is_there(task.name):
-            raise ScriptError(f"{task.name} is not written for JAX")
+            raise NotApplicable(f"{task.name} is not written for JAX")
         self._task = task
 
     def fill(self, path: str) -> None:
@@ -191,7 +195,7 @@ class OnnxRuntime(Runner):
 
     def load(self, task: Task) -> None:
         if task.trains:
-            raise ScriptError("onnxruntime does not train")
+            raise NotApplicable("onnxruntime does not train")
 
     def fill(self, path: str) -> None:
         self._path = path

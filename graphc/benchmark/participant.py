@@ -14,7 +14,7 @@ output was, to which nothing else is written:
     work       true                                           ->  operations and bytes of a call
     stop       true
 
-What goes wrong is an answer too: {"error": ...}.
+What goes wrong is an answer too: {"error": ..., "not_applicable": whether the library is not for such tasks}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 from graphc import script
 from graphc.benchmark import agreement, memory
-from graphc.benchmark.libraries import OnnxRuntime, Runner, Task, TorchLike, runner
+from graphc.benchmark.libraries import NotApplicable, OnnxRuntime, Runner, Task, TorchLike, runner
 from graphc.benchmark.timing import sample
 
 
@@ -123,7 +123,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             answer = participant.answer(request)
         except (Exception, SystemExit) as error:  # shown in the place of a time
-            answer = {"error": participant.describe(error)}
+            answer = {"error": participant.describe(error), "not_applicable": isinstance(error, NotApplicable)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -249,7 +249,7 @@ def _cut(name: str) -> str:
 
 def _problems(comparison: Comparison) -> Iterator[str]:
     rows = [[case.label, _TITLES.get(o.side, o.side), o.status, o.problem or ""]
-            for case, o in comparison.outcomes() if o.status in ("wrong", "failed")]  # fmt: skip
+            for case, o in comparison.outcomes() if o.problem is not None and o.side not in comparison.absent]  # fmt: skip
     rows += [[case.label, _TITLES.get(o.side, o.side), "unchecked", "the function returns nothing that could be compared"]
              for case, o in comparison.outcomes() if o.unchecked]  # fmt: skip
     if not rows and not comparison.absent:

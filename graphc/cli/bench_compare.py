@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,14 +170,14 @@ def _show(plan: Plan, comparison: Comparison, measure: bool) -> None:
     def table() -> RenderableType:
         from rich.console import Group
 
-        return Group(*[_table(case) for case in comparison.cases[shown:]], "", progress)
+        return Group(*[_table(case, comparison.absent) for case in comparison.cases[shown:]], "", progress)
 
     live = Live(get_renderable=table, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def print_done(until: int) -> None:
         nonlocal shown
         while shown < until:
-            console.print(_table(comparison.cases[shown]))
+            console.print(_table(comparison.cases[shown], comparison.absent))
             shown += 1
 
     def report(text: str) -> None:
@@ -204,7 +204,7 @@ def _by_reason(found: dict[str, str]) -> list[tuple[str, str]]:
     return [(", ".join(_TITLES[name] for name in found if found[name] == reason), reason) for reason in reasons]
 
 
-def _table(case: Case) -> RenderableType:
+def _table(case: Case, absent_sides: Collection[str]) -> RenderableType:
     """What there is of a case so far."""
     from rich.console import Group
     from rich.table import Table
@@ -216,9 +216,10 @@ def _table(case: Case) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     notes = []
     for outcome in case.outcomes.values():
-        if outcome.status == "absent":
+        if outcome.side in absent_sides:
             continue
-        table.add_row(_TITLES[outcome.side], *_cells(case, outcome))
+        if outcome.status != "absent":
+            table.add_row(_TITLES[outcome.side], *_cells(case, outcome))
         if outcome.problem is not None:
             notes.append(Text(f"{_TITLES[outcome.side]}: {outcome.problem}", style="red" if outcome.status == "wrong" else ""))
         elif outcome.unchecked:
