@@ -35,7 +35,7 @@ def leaves(result: Any, to_array: Callable[[Any], np.ndarray | None]) -> list[tu
 
 def write(calls: Sequence[list[tuple[str, np.ndarray]]], path: str) -> int:
     """Write the results of calls; how many arrays each has."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{call} {number} {dtype}": array for call, parts in enumerate(calls) for number, (dtype, array) in enumerate(parts)
     }
     with open(path, "wb") as file:

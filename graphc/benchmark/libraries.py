@@ -81,8 +81,8 @@ class TorchLike(Runner):
         self.module.set_num_threads(threads)
         self.version = importlib.metadata.version(library)
         self._compile = self.module.compile
-        stand_in = _torch_for_graphc if library == "torch" else _graphc_for_torch
-        for each in (self.module, stand_in(self.module)):
+        stand_in: Any = _torch_for_graphc() if library == "torch" else _graphc_for_torch()
+        for each in (self.module, stand_in):
             each.compile = _unchanged  # what is compiled is the function as a whole, and eagerly nothing
         self.function: Callable[..., Any] = _unchanged
         self.args: tuple[Any, ...] = ()
@@ -103,9 +103,9 @@ class TorchLike(Runner):
         loaded = script.load(task.path)
         self.function = script.function(loaded, task.name)
         self.args, self.kwargs = script.inputs(loaded, task.name, task.size)
-        given = {"inputs": self.args, "keywords": self.kwargs}  # whatever else the script calls so
-        named = {name: value for name, value in vars(loaded).items() if not name.startswith("__") and name not in given}
-        roots = {**given, **named, "function": self.function}
+        stem = os.path.basename(task.path).partition(".")[0]
+        named = {f"{stem}.{name}": value for name, value in vars(loaded).items() if not name.startswith("__")}
+        roots = {"inputs": self.args, "keywords": self.kwargs, **named, "function": self.function}
         self._tensors = Reach(self.module, folder=os.path.dirname(os.path.abspath(task.path))).tensors(roots)
 
     def save(self, path: str) -> None:
@@ -229,13 +229,13 @@ def _unchanged(model: Any = None, *args: Any, **options: Any) -> Any:
     return model if model is not None else lambda function: function
 
 
-def _graphc_for_torch(graphc: ModuleType) -> ModuleType:
+def _graphc_for_torch() -> ModuleType:
     """`import torch` gives graphc."""
     importlib.import_module("graphc.as_torch").install()
     return importlib.import_module("torch")
 
 
-def _torch_for_graphc(torch: ModuleType) -> ModuleType:
+def _torch_for_graphc() -> ModuleType:
     """`import graphc` gives PyTorch, in this process, from now on; what has been imported of graphc itself goes on working."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "graphc"]:
         del sys.modules[name]

@@ -1,8 +1,8 @@
 """The tensors that a function can reach, by name: so that the same function runs on the same numbers in another library.
 
-Names are those by which the script itself knows them, such as `model.fc.weight` or `inputs[0]`. What is looked into: modules,
-containers, what a function has in its closure, and objects of classes that the script defines. Objects of a library are its
-own affair: but for its tensors and modules, they are passed over.
+Names are those by which the script itself knows them, such as `train.model.fc.weight` in train.py, or `inputs[0]`. What is
+looked into: modules, containers, what a function has in its closure, and objects of classes that the script defines. Objects
+of a library are its own affair: but for its tensors and modules, they are passed over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Reach:
         """Each tensor once, under the name by which it is first met."""
         found: dict[str, Any] = {}
         seen: set[int] = set()
-        waiting = list(reversed(roots.items()))
+        waiting = list(roots.items())[::-1]
         while waiting:
             name, value = waiting.pop()
             if id(value) in seen:
@@ -98,8 +98,9 @@ def to_array(tensor: Any) -> np.ndarray:
 
 def save(tensors: Mapping[str, Any], path: str) -> None:
     """Write the numbers of tensors for `fill`."""
+    arrays: dict[str, Any] = {name: to_array(tensor) for name, tensor in tensors.items()}
     with open(path, "wb") as file:
-        np.savez(file, **{name: to_array(tensor) for name, tensor in tensors.items()})
+        np.savez(file, **arrays)
 
 
 def fill(tensors: Mapping[str, Any], path: str, from_numpy: Callable[[np.ndarray], Any]) -> str | None:
