@@ -5,6 +5,8 @@
     fast    and products may round their factors to bfloat16, where the CPU has instructions for that; sums are float32. On
             such a CPU convolutions are products
 
+On a GPU both let products and convolutions round their factors to 11 bits (TF32), which its tensor cores multiply.
+
 It is chosen for one function by `graphc.compile(f, numerics="fast")`; for all that is compiled from now on by
 `GRAPHC_NUMERICS`, by `config.numerics`, or by PyTorch's name for it, `set_float32_matmul_precision`. It is no part of a saved
 file: `runtime.load(path, numerics=...)` chooses. Gradients are computed in the same way as what they are gradients of.

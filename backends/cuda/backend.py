@@ -114,4 +114,5 @@ def rendered(graph: Graph, layout: Layout | None = None, passes: Sequence[str] =
     """The kernels of a graph for inputs of this layout. That takes no GPU."""
     layout = layout or Layout.plain(graph)
     graph = pipeline.run(graph, passes)
-    return render(lower(graph, MACHINE, strides=layout.strides, donated=dict(layout.donated)))
+    program = lower(graph, MACHINE, strides=layout.strides, donated=dict(layout.donated))
+    return render(program, tf32=layout.numerics != "strict")

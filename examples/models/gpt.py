@@ -101,7 +101,7 @@ class GPT(nn.Module):
         if time > self.config.block_size:
             raise ValueError(f"a sequence of {time} tokens is longer than the block size, {self.config.block_size}")
         parts = self.transformer
-        x = parts.drop(parts.wte(idx) + parts.wpe(graphc.arange(time)))
+        x = parts.drop(parts.wte(idx) + parts.wpe(graphc.arange(time, device=idx.device)))
         for block in parts.h:
             x = block(x)
         return self.lm_head(parts.ln_f(x))
