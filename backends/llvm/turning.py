@@ -79,7 +79,8 @@ def to_fetch(kernel: Loops, copy: TurnedCopy) -> list[tuple[Store, Size]]:
 
 
 def emit_squares(
-    copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str, fetched: Sequence[Store]
+    copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str,
+    fetched: Sequence[tuple[Store, Size]],
 ) -> None:
     """Copy so many rows and columns, of which there must be a square at least, and fetch where they are stored."""
     f, width = e.f, copy.inner.lanes
