@@ -82,7 +82,8 @@ class TorchLike(Runner):
         self.version = importlib.metadata.version(library)
         self._compile = self.module.compile
         stand_in: Any = _torch_for_graphc() if library == "torch" else _graphc_for_torch()
-        for each in (self.module, stand_in):
+        libraries: tuple[Any, ...] = (self.module, stand_in)
+        for each in libraries:
             each.compile = _unchanged  # what is compiled is the function as a whole, and eagerly nothing
         self.function: Callable[..., Any] = _unchanged
         self.args: tuple[Any, ...] = ()
