@@ -57,6 +57,13 @@ def test_a_bias_and_relu_are_an_epilogue() -> None:
     assert [type(k) for k in kernels] == [Gemm]
 
 
+def test_a_large_product_has_its_epilogue_however_large_its_operands_are() -> None:
+    """They are packed: what is read beside the product is the bias alone."""
+    b, (x, w, bias), _ = build((256, 512), (512, 256), (256,))
+    program = lower(pipeline.run(b.finish([ops.relu(ops.matmul(x, w) + bias)])), MACHINE)
+    assert [type(k) for k in program.kernels] == [Gemm]
+
+
 def test_a_small_product_is_a_loop() -> None:
     b, (x, w), arrays = build((5, 7), (7, 3))
     assert [type(k) for k in check(b.finish([ops.matmul(x, w)]), arrays)] == [Loops]

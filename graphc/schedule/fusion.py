@@ -190,7 +190,7 @@ def _with_small_epilogues(roots: dict[Value, Root]) -> dict[Value, Root]:
     for value, root in roots.items():
         product = root.anchor.results[0] if root.anchor is not None else value
         if product is not value and root.anchor is not None and root.anchor.op.kernel == "contract":
-            read = _arrays(product, set(_inside(root, roots)) - {value}, roots)
+            read = _arrays(product, set(_beside(root, roots)) - {value}, roots)
             if len(read) > _BESIDE:
                 changed[product] = Root(product, root.anchor)
                 root = Root(value)
@@ -328,7 +328,7 @@ def _fits_beside(value: Value, touched: set[Value], group: Group, roots: dict[Va
     if anchor is None or anchor.op.kernel != "contract":
         return True
     written = {value, *(root.value for root in group.roots)}
-    read = (touched | group.touched) - written
+    read = touched.union(*(_beside(root, roots) for root in group.roots)) - written
     return all(len(_arrays(anchor.result, values, roots)) <= most for values, most in ((read, _BESIDE), (written, 1 + _BESIDE)))
 
 
@@ -346,18 +346,23 @@ def _small_first(roots: dict[Value, Root]) -> Iterable[tuple[Value, Root, set[Va
                 yield value, root, touched[value]
 
 
-def _inside(root: Root, roots: dict[Value, Root]) -> Iterable[Value]:
-    """The values that are computed in a root's kernel, and those that it reads."""
+def _inside(root: Root, roots: dict[Value, Root], past: Node | None = None) -> Iterable[Value]:
+    """The values that are computed in a root's kernel, and those that it reads; but for what only the node `past` reads."""
     pending, seen = [root.value], {root.value}
     while pending:
         value = pending.pop()
         yield value
-        if value.node is None or (value in roots and value is not root.value):
+        if value.node is None or value.node is past or (value in roots and value is not root.value):
             continue
         for operand in value.node.operands:
             if operand not in seen:
                 seen.add(operand)
                 pending.append(operand)
+
+
+def _beside(root: Root, roots: dict[Value, Root]) -> Iterable[Value]:
+    """What a product's kernel computes and reads, but for the product's own operands."""
+    return _inside(root, roots, past=root.anchor)
 
 
 def _same_index(root: Root, group: Group, roots: dict[Value, Root]) -> bool:
