@@ -288,9 +288,9 @@ class CompiledFunction:
         >>> "__global__" in double.source(graphc.ones(3))
         True
         """
-        made = Compiled(self.function, self._name, args, kwargs, self.options.pinned)
+        graph = Recording(self.function, self._name, args, kwargs, self.options.pinned).graph
         numerics, backend = divided(self.options.pinned)
-        return get_backend(backend or config.backend).source(made.graph, replace(Layout.plain(made.graph), numerics=numerics))
+        return get_backend(backend or config.backend).source(graph, replace(Layout.plain(graph), numerics=numerics))
 
     def explain(self) -> str:
         """The graphs that there are, what each of them rests on, and why the function was traced."""

@@ -305,8 +305,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """
     refuse(self)
     data = self._data
-    if (type(data) is np.ndarray and data.dtype.kind == "f" and type(value) in (int, float) and data.flags.writeable
-            and active() is None and not mode.inference and unwatched(self)):
+    # what fits float16 fits all of these dtypes
+    if (type(data) is np.ndarray and data.dtype.kind == "f" and type(value) in (int, float) and -65504 <= value <= 65504
+            and data.flags.writeable and active() is None and not mode.inference and unwatched(self)):
         quiet.run(data.fill, value)
         bump(self)
         return self

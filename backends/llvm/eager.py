@@ -59,7 +59,7 @@ def make_eager(spec: EagerSpec, target: Target) -> Callable[[Callable[..., Any]]
     plans = [word for plan in (*spec.nodes, None, None, None)[:3] for word in plan_words(plan)]
     table = np.array([*(words[which] for which in Eager if which < Eager.GRAD), *grad, *hooks, *plans, *thread, *END], np.int64)
     kept = (alive, loops, entries)
-    return lambda fallback: entries.new((table, kept, fallback), "eager")
+    return lambda fallback: entries.new_documented((table, kept, fallback), "eager", fallback)
 
 
 @functools.cache

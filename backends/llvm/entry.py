@@ -351,6 +351,7 @@ class EntryModule:
             name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
             for name in ("entry", "eager", "view", "walk", "dependencies", "recorded")
         }
+        self._named: list[_MethodDef] = []
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
         )
@@ -398,6 +399,14 @@ class EntryModule:
     def new(self, state: tuple[Any, ...], function: str = "entry") -> Callable[..., Any]:
         """A built-in function with this `self`."""
         return self._new(ctypes.addressof(self._definitions[function]), state, None)
+
+    def new_documented(self, state: tuple[Any, ...], function: str, like: Callable[..., Any]) -> Callable[..., Any]:
+        """One that has the name and the docstring of the function in whose place it is called."""
+        name, doc = (str(getattr(like, what, None) or "").encode() for what in ("__name__", "__doc__"))
+        address = self._definitions[function].function
+        definition = _MethodDef(name or function.encode(), address, _METH_FASTCALL_KEYWORDS, doc or None)
+        self._named.append(definition)  # as long as the function lives, which may be as long as the process
+        return self._new(ctypes.addressof(definition), state, None)
 
 
 @functools.cache
