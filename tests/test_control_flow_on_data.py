@@ -605,7 +605,7 @@ def test_whole_training_steps(optimizer: str, python_runs: list[str]) -> None:
     graphc.manual_seed(5)
     inputs = [graphc.randn(6, 2).tolist() for _ in range(4)]
     agree(make, inputs, calls=8)
-    assert len(python_runs) < 12
+    assert 0 < python_runs.count("step") < 12  # what else is there are functions of several ops, which run eagerly too
 
 
 def test_a_schedulers_learning_rate_makes_no_new_ways(python_runs: list[str]) -> None:
