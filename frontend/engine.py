@@ -263,7 +263,7 @@ class Run:
                 (ct,) = _replaced(hook, hook((ct,)), [ct])
         old = leaf._get_grad()
         if old is None:
-            leaf._set_grad(_owned(ct))
+            leaf._set_grad(_owned(ct, leaf._data))
         elif mode.grad:
             leaf._set_grad(ops.add(old, ct))
         else:
@@ -323,8 +323,9 @@ def _hooked(hooks: Iterable[Any], ct: Any) -> Any:
     return ct
 
 
-def _owned(ct: Any) -> Tensor:
-    """A gradient that nobody else refers to: the cotangent itself if that is so, else a copy."""
+def _owned(ct: Any, like: Any) -> Tensor:
+    """A gradient that nobody else refers to, and that lies in memory as its leaf does: the cotangent itself if that is so,
+    else a copy. What has a gradient of its own remains what was computed."""
     if active() is not None:
         return ct
     array = ct._data
@@ -342,14 +343,20 @@ def _owned(ct: Any) -> Tensor:
         and sys.getrefcount(owner) <= (4 if owner is array else 3)
         and (owner is array or sys.getrefcount(array) <= 3)
     )
-    if alone and array.flags.writeable and ct._node is None and 0 not in array.strides:
+    if alone and array.flags.writeable and ct._node is None and 0 not in array.strides and _lies_as(array, like):
         meta = ct._meta
         if meta is None or (meta.view is None and not meta.requires_grad):
             return ct
         return wrap(array)
     if mode.grad:
         return ops.cast(ct, dtype=ct.dtype)
-    return wrap(np.array(array, order="C"))
+    made = np.empty_like(like, array.dtype)
+    np.copyto(made, array)
+    return wrap(made)
+
+
+def _lies_as(array: np.ndarray, like: np.ndarray) -> bool:
+    return array.strides == like.strides or (array.flags.c_contiguous and like.flags.c_contiguous)
 
 
 def leaves_below(edge: Edge) -> set[int]:

@@ -591,3 +591,13 @@ def test_a_function_may_return_its_input() -> None:
     assert y is not x and y.data_ptr() == x.data_ptr()
     y.backward()
     assert x.grad.item() == 5 and x.is_leaf
+
+
+def test_gradients_lie_in_memory_as_their_leaves_do() -> None:
+    """Whatever way they were computed in: `p.grad.view(-1)` goes with `p.view(-1)`."""
+    weight = graphc.ones(3, 4, requires_grad=True)
+    images = graphc.ones(2, 3, 4, 5).to(memory_format=graphc.channels_last).requires_grad_()
+    (graphc.ones(5, 4) @ weight.t()).sum().backward()
+    (images.contiguous() * graphc.ones(2, 3, 4, 5)).sum().backward()
+    assert weight.grad is not None and weight.grad.stride() == weight.stride()
+    assert images.grad is not None and images.grad.stride() == images.stride()
