@@ -11,7 +11,7 @@ import pytest
 import graphc
 from graphc import Tensor, compiler, nn
 from graphc.backend import Layout
-from graphc.frontend import follower
+from graphc.frontend import device_ops
 from graphc.ir import Graph
 from graphc.nn import functional as F
 
@@ -36,11 +36,11 @@ def training(make: Callable[..., Any]) -> tuple[Any, nn.Parameter]:
 def test_the_first_call_updates_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     layouts: list[Layout] = []
 
-    def executable(graph: Graph, layout: Layout) -> Any:
+    def executable(graph: Graph, layout: Layout, **options: Any) -> Any:
         layouts.append(layout)
-        return compiler.executable(graph, layout)
+        return compiler.executable(graph, layout, **options)
 
-    monkeypatch.setattr(follower, "executable", executable)
+    monkeypatch.setattr(device_ops, "executable", executable)
     step, w = training(lambda parameters: graphc.optim.AdamW(parameters, lr=0.1))
     address = w._data.ctypes.data
     step(graphc.ones(SIZE, SIZE))
