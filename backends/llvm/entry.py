@@ -401,10 +401,9 @@ class EntryModule:
         return self._new(ctypes.addressof(self._definitions[function]), state, None)
 
     def new_documented(self, state: tuple[Any, ...], function: str, like: Callable[..., Any]) -> Callable[..., Any]:
-        """One that has the name and the docstring of the function in whose place it is called."""
-        name, doc = (str(getattr(like, what, None) or "").encode() for what in ("__name__", "__doc__"))
-        address = self._definitions[function].function
-        definition = _MethodDef(name or function.encode(), address, _METH_FASTCALL_KEYWORDS, doc or None)
+        """One that has the docstring of the function in whose place it is called."""
+        plain = self._definitions[function]
+        definition = _MethodDef(plain.name, plain.function, plain.flags, (like.__doc__ or "").encode() or None)
         self._named.append(definition)  # as long as the function lives, which may be as long as the process
         return self._new(ctypes.addressof(definition), state, None)
 
