@@ -1,4 +1,4 @@
-"""Nodes of the tape that run natively; see `backward_code` for how."""
+"""Nodes of the tape that run natively; see `backward_code` and `backward_node` for how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.backend import CallSpec, RecordedSpec, RuleSpec, TensorClass
 from graphc.backends.llvm import objects
-from graphc.backends.llvm.backward_code import MOST_ARRAYS, MOST_EDGES, Call, Kind, Step, Steps
+from graphc.backends.llvm.backward_node import MOST_ARRAYS, MOST_EDGES, Call, Kind, Step, Steps
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.composite_code import MOST_TENSORS, recorded_table
 from graphc.backends.llvm.eager import MOST
