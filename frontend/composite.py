@@ -41,7 +41,7 @@ _MOST = 256
 """Combinations of types that one function has code for. With more, sizes seem to change from call to call."""
 
 _ENTRIES = 6
-"""How many of them can be called natively at a time."""
+"""How many of them can be called natively at a time: those made, or called often by Python, last."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,7 +66,9 @@ class Traced(NamedTuple):
 class _Form:
     """A composite for arguments of certain types."""
 
-    __slots__ = ("arguments", "call", "differentiable", "function", "is_settled", "node", "results", "state", "weight")
+    __slots__ = (
+        "arguments", "bind", "call", "differentiable", "function", "is_settled", "misses", "node", "results", "state", "weight",
+    )  # fmt: skip
 
     def __init__(self, traced: Traced, tensors: list[Tensor], weight: Any) -> None:
         self.function = ArrayFunction(traced.graph)
@@ -77,6 +79,10 @@ class _Form:
         self.node = node_class(traced.name, CompiledBackward)
         self.is_settled = False
         """Whether there is a native entry, or cannot be one."""
+        self.bind: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+        """The entry; a function of the fallback."""
+        self.misses = 0
+        """Calls by Python since it was last among the entries that are in use."""
         self.state = [(trace_state, "tracer", None), (mode, "inference", False), (mode, "autocast", mode.autocast),
                       (config, "numerics", config.numerics)]
         """(object, attribute, value): what it was made for."""
@@ -219,7 +225,11 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
                 return function(*args, **kwargs)
         if form.weight is None and not form.is_settled:
             form.is_settled = True
-            enter(form, args, kwargs)
+            make_entry(form, args, kwargs)
+        elif form.bind is not None and form.bind not in entries:
+            form.misses += 1
+            if form.misses >= OFTEN:
+                use(form)
         return form(tensors, weights)
 
     def given_weight(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -227,20 +237,25 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
             return None
         return args[weight_place] if weight_place < len(args) else kwargs.get(weight)
 
-    def enter(form: _Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def make_entry(form: _Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have a native way in for calls such as this one, if there can be one."""
-        nonlocal native
-        bind: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
         arguments, keywords = (*args, *kwargs.values()), tuple(map(sys.intern, kwargs))
         if form.differentiable is not None:
-            bind = form.recorded(arguments, keywords)
+            form.bind = form.recorded(arguments, keywords)
         else:
             entry = form.entry(arguments, keywords)
-            bind = None if entry is None else entry.bind
-        if bind is not None:
-            entries.insert(0, bind)
-            del entries[_ENTRIES:]
-            native = functools.reduce(lambda fallback, bind: bind(fallback), reversed(entries), by_python)
+            form.bind = None if entry is None else entry.bind
+        if form.bind is not None:
+            use(form)
+
+    def use(form: _Form) -> None:
+        """Try a form's entry first, and no longer the one that was tried last if there are many."""
+        nonlocal native
+        assert form.bind is not None
+        form.misses = 0
+        entries.insert(0, form.bind)
+        del entries[_ENTRIES:]
+        native = functools.reduce(lambda fallback, bind: bind(fallback), reversed(entries), by_python)
 
     def forget() -> None:
         nonlocal native
