@@ -7,7 +7,7 @@ it says nothing of speed.
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import functools
 import re
 import shutil
 import subprocess
@@ -22,59 +22,76 @@ import numpy as np
 from graphc.backends.cuda.program import translation_unit
 
 COMPILER = shutil.which("g++")
-_OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
+_HERE = Path(__file__).parent
+_OPTIONS = ("-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", f"-I{_HERE}")
 _SIGNATURE = re.compile(r'extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\((.*)\)')
+_LOCK = threading.RLock()
+"""One kernel runs at a time: the threads of a block are the process's own."""
+_functions: dict[str, Any] = {}
+"""What has been compiled, by names that say what stands in it: for all drivers."""
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="graphc-cuda-")  # as long as the process lives
+
+
+def _compile(name: str, source: Path, *options: str) -> Path:
+    library = Path(_folder().name, f"{name}.so")
+    assert COMPILER is not None
+    done = subprocess.run([COMPILER, *_OPTIONS, *options, "-o", str(library), str(source)], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, f"{done.stderr[:5000]}\n{source.read_text()[-5000:]}"
+    return library
+
+
+@functools.cache
+def _runtime() -> ctypes.CDLL:
+    """What kernels call, and what runs them."""
+    return ctypes.CDLL(str(_compile("runtime", _HERE / "cuda_emulator.cpp", "-O2")), ctypes.RTLD_GLOBAL)
+
+
+def _load(functions: Mapping[str, str]) -> None:
+    """Compile functions."""
+    runtime = _runtime()
+    lines = [translation_unit(functions, '#include "cuda_emulator.hpp"')]
+    for symbol, text in functions.items():
+        match = _SIGNATURE.search(text)
+        assert match is not None and match[1] == symbol, text
+        types = [parameter.rsplit(" ", 1)[0] for parameter in match[2].split(", ") if parameter]
+        arguments = ", ".join(f"({type_})a[{i}]" for i, type_ in enumerate(types))
+        lines.append(f'extern "C" void call_{symbol}(void** a) {{ {symbol}({arguments}); }}')
+    name = f"kernels{len(_functions)}"
+    source = Path(_folder().name, f"{name}.cpp")
+    source.write_text("\n".join(lines))
+    library = ctypes.CDLL(str(_compile(name, source, "-nostdlib", "-lm")))
+    for symbol in functions:
+        _functions[symbol] = functools.partial(runtime.emulator_launch, getattr(library, f"call_{symbol}"))
 
 
 class EmulatedDriver:
     """`graphc.backends.cuda.driver.Driver` on NumPy's memory."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="graphc-cuda-"))
-        self._functions: dict[str, Any] = {}
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
         self.downwards = False
         """In which order the threads of a block take their turns."""
         self.launches = self.recordings = 0
 
     def load(self, functions: Mapping[str, str]) -> EmulatedDriver:
         """Compile those functions that are not known yet."""
-        with self._lock:
-            new = {symbol: text for symbol, text in functions.items() if symbol not in self._functions}
+        with _LOCK:
+            new = {symbol: text for symbol, text in functions.items() if symbol not in _functions}
             if new:
-                self._compile(new)
+                _load(new)
         return self
-
-    def _compile(self, functions: Mapping[str, str]) -> None:
-        shim = (Path(__file__).parent / "cuda_emulator.hpp").read_text()
-        lines = [translation_unit(functions, shim)]
-        for symbol, text in functions.items():
-            match = _SIGNATURE.search(text)
-            assert match is not None and match[1] == symbol, text
-            types = [parameter.rsplit(" ", 1)[0] for parameter in match[2].split(", ") if parameter]
-            arguments = ", ".join(f"({type_})a[{i}]" for i, type_ in enumerate(types))
-            lines.append(f"static void call_{symbol}(void** a) {{ {symbol}({arguments}); }}")
-            lines.append(f'extern "C" int launch_{symbol}(void** a, unsigned blocks, unsigned threads, int downwards) '
-                         f"{{ return emulator::launch(call_{symbol}, a, blocks, threads, downwards); }}")
-        source = "\n".join(lines)
-        name = hashlib.sha256(source.encode()).hexdigest()[:16]
-        library = self._folder / f"{name}.so"
-        (self._folder / f"{name}.cpp").write_text(source)
-        assert COMPILER is not None
-        done = subprocess.run([COMPILER, *_OPTIONS, "-o", str(library), str(self._folder / f"{name}.cpp")],
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{done.stderr[:5000]}\n{source[-5000:]}"
-        loaded = ctypes.CDLL(str(library))
-        for symbol in functions:
-            self._functions[symbol] = getattr(loaded, f"launch_{symbol}")
 
     def launch(self, module: Any, symbol: str, blocks: int, threads: int, arguments: Sequence[int]) -> None:
         """Run a kernel to its end."""
         del module
         self.launches += 1
-        with self._lock:
-            table = (ctypes.c_void_p * max(1, len(arguments)))(*arguments)
-            stuck = self._functions[symbol](table, ctypes.c_uint(blocks), ctypes.c_uint(threads), int(self.downwards))
+        table = (ctypes.c_void_p * max(1, len(arguments)))(*arguments)
+        with _LOCK:
+            stuck = _functions[symbol](table, ctypes.c_uint(blocks), ctypes.c_uint(threads), int(self.downwards))
         assert not stuck, f"{symbol}: threads wait for others that never come"
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
