@@ -39,6 +39,7 @@ from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
 from graphc.numerics import pinned
+from graphc.types import TensorType
 
 
 class ArrayFunction:
@@ -168,24 +169,29 @@ class Differentiable(Native):
     """Numbers of the inputs that a derivative may be computed from, of the first order or a higher one."""
     on_gpu: bool = False
     """Whether it runs on a GPU."""
-    call: Callable[..., tuple[np.ndarray, ...]] | None = None
+    call: CallSpec | None = None
     """The backward for row-major arrays, where native code calls it."""
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def make_native(self) -> Any:
-        if len(self.seeded) != 1 or self.on_gpu:
+        types = [self.whole.outputs[j].type for j in self.seeded]
+        if self.on_gpu or not all(isinstance(size, int) for type_ in types for size in type_.shape):
             return None
-        self.call = self.backward.row_major()
-        output = self.whole.outputs[self.seeded[0]].type
-        comes = tuple(len(sources) > 0 for sources in self.sources)
-        return get_backend(config.backend).rules(CallSpec(self.call, len(self.kept), tuple(self.taken), output, comes))
+        zeros = tuple(np.broadcast_to(np.zeros((), t.dtype.numpy), t.shape) if len(types) == 1 else _zeros(t) for t in types)
+        sources = tuple(map(tuple, self.sources))
+        self.call = CallSpec(self.backward.row_major(), len(self.kept), tuple(self.taken), zeros, sources)
+        return get_backend(config.backend).rules(self.call)
 
     def bind(self, sizes: Mapping[str, int]) -> Differentiable:
         """The same for these sizes."""
         second = None if self.second is None else self.second.bind(sizes)
         return replace(self, call=None, whole=bind_graph(self.whole, sizes), second=second, backward=self.backward.bind(sizes))
+
+
+def _zeros(type_: TensorType) -> np.ndarray:
+    return np.zeros(type_.shape, type_.dtype.numpy)
 
 
 class CompiledBackward(CompiledNode):
@@ -233,7 +239,7 @@ class CompiledBackward(CompiledNode):
         if self.kept is None or self.saved is None:
             raise freed_error(self.name())
         how = self.how
-        seeds = [self._zeros(j) if ct is None else ct for ct, j in zip(cotangents, how.seeded)]
+        seeds = [wrap(_zeros(how.whole.outputs[j].type)) if ct is None else ct for ct, j in zip(cotangents, how.seeded)]
         if len(cotangents) == 1:
             comes = [len(sources) > 0 for sources in how.sources]
         else:
@@ -254,10 +260,6 @@ class CompiledBackward(CompiledNode):
         if self.places is not None:
             arrays = tuple(map(moved, arrays, self.places))
         return [wrap(array) if some else None for array, some in zip(arrays, comes)]
-
-    def _zeros(self, output: int) -> Tensor:
-        type_ = self.how.whole.outputs[output].type
-        return wrap(np.zeros(type_.shape, type_.dtype.numpy))
 
     def free(self) -> None:
         if self.how.kept or self.how.taken:  # else nothing is missing for another run, as with a node of one op

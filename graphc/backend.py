@@ -298,17 +298,19 @@ class RuleSpec:
 
 @dataclass(frozen=True, eq=False)
 class CallSpec:
-    """How a node of a compiled graph makes cotangents, as the engine runs it natively."""
+    """How a node of a compiled graph makes cotangents, as the engine runs it natively. Who makes it has to keep it as long as
+    there are such nodes."""
 
     function: Callable[..., tuple[np.ndarray, ...]]
-    """Of row-major arrays: what the node kept, inputs that it takes, and the cotangent of its one output."""
+    """Of row-major arrays: what the node kept, inputs that it takes, and the cotangents of its outputs."""
     kept: int
     """How many arrays it keeps."""
     taken: tuple[int, ...]
     """The numbers of the inputs that it takes."""
-    output: TensorType
-    comes: tuple[bool, ...]
-    """Whether a cotangent goes along each edge."""
+    outputs: tuple[np.ndarray, ...]
+    """For each output an array of its type; where there are several, of zeros: what stands for a cotangent that is missing."""
+    sources: tuple[tuple[int, ...], ...]
+    """For each edge the numbers of the outputs that a cotangent can come from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ import numpy as np
 from graphc import ops
 from graphc.backend import CallSpec, RecordedSpec, RuleSpec, TensorClass
 from graphc.backends.llvm import objects
-from graphc.backends.llvm.backward_node import MOST_ARRAYS, MOST_EDGES, Call, Kind, Step, Steps
+from graphc.backends.llvm.backward_node import MOST_ARRAYS, MOST_EDGES, Call
+from graphc.backends.llvm.backward_step import Kind, Step, Steps
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.composite_code import MOST_TENSORS, recorded_table
 from graphc.backends.llvm.eager import MOST
@@ -32,8 +33,11 @@ _EXACT = frozenset((
 ))  # fmt: skip
 """What a rule may be made of, so that its loop computes what its ops compute one by one, to the bit."""
 
-_MOVED = {ops.reshape: Kind.RESHAPE, ops.permute: Kind.PERMUTE}
-"""Ops whose cotangents are views of those of their results."""
+_MOVED = {
+    ops.reshape: Kind.RESHAPE, ops.permute: Kind.PERMUTE, ops.slice: Kind.SLICE,
+    **dict.fromkeys((ops.copy, ops.cast, ops.broadcast_to), Kind.PASS),
+}  # fmt: skip
+"""Ops that move numbers, and convert them, and how the cotangents of their operands are made of those of their results."""
 
 _SIZE = 1 << 30  # of memory whose size is not known
 
@@ -65,19 +69,20 @@ def make_rules(spec: RuleSpec, target: Target) -> np.ndarray | None:
 
 def make_call(spec: CallSpec) -> np.ndarray | None:
     """See `Backend.rules`."""
-    shape, arguments = spec.output.shape, spec.kept + len(spec.taken) + 1
-    if len(spec.comes) > MOST_EDGES or arguments > MOST_ARRAYS or not all(isinstance(size, int) for size in shape):
+    arguments = spec.kept + len(spec.taken) + len(spec.outputs)
+    if len(spec.sources) > MOST_EDGES or arguments > MOST_ARRAYS:
         return None
     words = {
-        Call.EDGES: len(spec.comes),
+        Call.EDGES: len(spec.sources),
         Call.KEPT: spec.kept,
         Call.TAKEN: len(spec.taken),
         Call.FUNCTION: id(spec.function),
-        Call.DTYPE: id(spec.output.dtype.numpy),
-        Call.NDIM: len(shape),
+        Call.OUTPUTS: len(spec.outputs),
+        Call.MOST: MOST,
     }
     head = [words[which] for which in Call if which < Call.LISTS]
-    return np.array([*head, *map(int, shape), *spec.taken, *map(int, spec.comes)], np.int64)
+    sources = [sum(1 << k for k in numbers) for numbers in spec.sources]
+    return np.array([*head, *map(id, spec.outputs), *spec.taken, *sources], np.int64)
 
 
 def make_recorded(spec: RecordedSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
@@ -106,9 +111,6 @@ def _step(spec: RuleSpec, operand: int, target: Target) -> list[int] | None:
     rule = vjp_rule(spec.op, operand)
     if rule is None:
         return None
-    if spec.op in (ops.copy, ops.cast):  # a cotangent of another dtype is not for native code
-        words[Step.KIND] = Kind.PASS
-        return words
     if not spec.op.elementwise or spec.op.attrs or spec.op.kernel is not None:
         return None
     sources: list[int] = []
@@ -136,6 +138,7 @@ def _step(spec: RuleSpec, operand: int, target: Target) -> list[int] | None:
         words[Step.LOOPS + 2 * k] = loops.address("whole")
         words[Step.LOOPS + 2 * k + 1] = loops.address("number") if len(sources) == 1 else 0
     return words
+
 
 def _operands(rule: Vjp, dtype: DType) -> tuple[Axis, dict[str, Buffer], dict[str, Expr]]:
     """What a rule is given for one element: where the elements are, in which memory, and the elements."""

@@ -4,9 +4,9 @@
 
 is called with a node that is ready and the state of a run (see `Walk`), and returns None where no node follows, or the node
 that Python has to run next. What the code knows of a node stands in a table that its plan holds (see `backward_node`):
-loops for the rules of elementwise ops, made of the rules themselves, and how shapes change. Operands that were changed in
-place, whatever is watched, cotangents that have to be summed over what was broadcast: all that is left to Python, before
-anything has been done.
+loops for the rules of elementwise ops, made of the rules themselves, how shapes change, and the backward of compiled graphs.
+Operands that were changed in place, whatever is watched, tensors that are large: all that is left to Python, before anything
+has been done.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _render_is_node(module: Module, slots: Slots) -> None:
 
 
 def _render_send(module: Module, slots: Slots) -> None:
-    """`send(args, edge, ct)`: add a cotangent, which is taken over, to what has come to a target; false with an exception
-    set."""
+    """`send(args, edge, ct)`: add a cotangent, which is taken over, to what has come to an output of a target; false with an
+    exception set."""
     f = module.function("send", [("ptr", "args"), ("ptr", "edge"), ("ptr", "ct")], "i1", linkage="internal")
     w = Writer(f, slots)
     target = w.load("ptr", "%edge", objects.TUPLE_ITEMS)
@@ -79,36 +79,49 @@ def _render_send(module: Module, slots: Slots) -> None:
     single = w.equal("ptr", base, w.object("op_node"))
     for kind in (type_, base):
         single = f.value(f"or i1 {single}, {w.equal('ptr', kind, w.object('tensor'))}")
-    known, unknown = f.label("known"), f.label("unknown")
+    known, unknown, count, index = f.label("known"), f.label("unknown"), f.slot("i64"), f.slot("i64")
+    w.store("i64", "1", count)
+    w.store("i64", "0", index)
     f.branch(single, known, unknown)
     f.enter(unknown)
     w.require(f.call("i1", "@is_compiled", ("ptr", type_)), "by_python")
-    f.branch(w.equal("ptr", w.load("ptr", target, slots.compiled_outputs), w.object("one")), known, "by_python")
+    w.store("i64", w.api("PyLong_AsLongLong", w.load("ptr", target, slots.compiled_outputs)), count)
+    w.store("i64", w.api("PyLong_AsLongLong", w.load("ptr", "%edge", objects.TUPLE_ITEMS + 8)), index)
+    f.jump(known)
     f.enter(known)
+    outputs, output = w.load("i64", count), w.load("i64", index)
+    w.require(f.value(f"icmp ult i64 {output}, {outputs}"), "by_python")
     there = w.api("PyDict_GetItemWithError", buffers, target)
     new, old = f.label("new"), f.label("old")
     f.branch(w.equal("ptr", there, "null"), new, old)
     f.enter(new)
     w.require(w.equal("ptr", w.api("PyErr_Occurred"), "null"), "failed")
-    made = w.api("PyList_New", "1")
+    made = w.api("PyList_New", outputs)
     w.require(w.differ("ptr", made, "null"), "failed")
-    w.store("ptr", "%ct", w.load("ptr", made, objects.LIST_ITEMS))
+    items = w.load("ptr", made, objects.LIST_ITEMS)
+    with f.loop("0", outputs) as k:
+        w.api("Py_IncRef", w.object("None"))
+        w.store_word("ptr", w.object("None"), items, k)
+    w.exchange("%ct", w.word(items, output), 0)
     status = w.api("PyDict_SetItem", buffers, target, made)
     w.api("Py_DecRef", made)
     f.do(f"ret i1 {w.equal('i32', status, '0')}")
 
     f.enter(old)
     w.require_object(there, w.object("list"), "by_python")
-    w.require(w.equal("i64", w.load("i64", there, objects.SIZE), "1"), "by_python")
-    before = w.load("ptr", w.load("ptr", there, objects.LIST_ITEMS))
-    w.require(w.differ("ptr", before, w.object("None")), "by_python")
+    w.require(w.equal("i64", w.load("i64", there, objects.SIZE), outputs), "by_python")
+    before, another = w.load_word("ptr", w.load("ptr", there, objects.LIST_ITEMS), output), f.label("another")
+    w.require(w.equal("ptr", before, w.object("None")), another)
+    w.exchange("%ct", w.word(w.load("ptr", there, objects.LIST_ITEMS), output), 0)
+    f.do("ret i1 true")
+    f.enter(another)
     w.api("Py_IncRef", there)
     total = _called(w, w.load_word("ptr", "%args", Walk.SUM), before, "%ct")
     w.api("Py_DecRef", "%ct")
     summed, unsummed = f.label("summed"), f.label("unsummed")
     f.branch(w.differ("ptr", total, "null"), summed, unsummed)
     f.enter(summed)
-    w.exchange(total, w.load("ptr", there, objects.LIST_ITEMS), 0)
+    w.exchange(total, w.word(w.load("ptr", there, objects.LIST_ITEMS), output), 0)
     w.api("Py_DecRef", there)
     f.do("ret i1 true")
     f.enter(unsummed)
@@ -154,19 +167,23 @@ def _render_walk(module: Module, slots: Slots) -> None:
     w.require(w.equal("ptr", w.load("ptr", w.object("anomaly"), slots.enabled), w.object("False")), "by_python")
     buffer = w.api("PyDict_GetItemWithError", buffers, node)
     w.require_object(buffer, w.object("list"), "by_python")
+    an_op, a_call, ran, place = f.label("an_op"), f.label("a_call"), f.label("ran"), f.slot("i32")
+    f.branch(is_op, an_op, a_call)
+    f.enter(an_op)
     ct = w.load("ptr", w.load("ptr", buffer, objects.LIST_ITEMS))
     w.require(w.equal("ptr", w.type_of(ct), w.object("tensor")), "by_python")
-    w.api("Py_IncRef", ct)
-    operands, place = (("ptr", node), ("ptr", ct), ("ptr", results)), f.slot("i32")
-    an_op, a_call, ran = f.label("an_op"), f.label("a_call"), f.label("ran")
-    f.branch(is_op, an_op, a_call)
-    for label, function in ((an_op, "@run_node"), (a_call, "@run_call")):
-        f.enter(label)
-        f.do(f"store i32 {f.call('i32', function, *operands)}, ptr {place}, align 4")
-        f.jump(ran)
+    w.api("Py_IncRef", buffer)
+    ran_as = f.call("i32", "@run_node", ("ptr", node), ("ptr", ct), ("ptr", results))
+    f.do(f"store i32 {ran_as}, ptr {place}, align 4")
+    f.jump(ran)
+    f.enter(a_call)
+    w.api("Py_IncRef", buffer)
+    ran_as = f.call("i32", "@run_call", ("ptr", node), ("ptr", buffer), ("ptr", results))
+    f.do(f"store i32 {ran_as}, ptr {place}, align 4")
+    f.jump(ran)
     f.enter(ran)
     status = w.load("i32", place)
-    w.api("Py_DecRef", ct)
+    w.api("Py_DecRef", buffer)
     w.require(w.differ("i32", status, str(LEFT)), "by_python")
     w.require(w.equal("i32", status, str(DONE)), "failed")
     edges = w.load("ptr", node, slots.node_edges)

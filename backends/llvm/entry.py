@@ -343,6 +343,7 @@ class EntryModule:
             "node": tensors.node_base, "op_node": tensors.node_class,
             "compiled_node": tensors.compiled_class, "tuple": tuple, "list": list, "dict": dict,
             "float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "order": sys.intern("order"),
+            "starts": sys.intern("starts"), "steps": sys.intern("steps"),
             "heappush": heapq.heappush, "heapreplace": heapq.heapreplace,
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}

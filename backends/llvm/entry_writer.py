@@ -55,7 +55,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "zero",
            "one", "RuntimeError", "__dict__", "shape", "handler", "plain_metadata", "plain_counter", "plain_view", "saved",
            "sequence", "own_code", "anomaly", "node", "op_node", "compiled_node", "tuple", "list", "dict", "float32", "float64",
-           "order", "heappush", "heapreplace")
+           "order", "starts", "steps", "heappush", "heapreplace")
 """Objects whose addresses the code knows as symbols `object.<name>`."""
 
 class Writer:

@@ -35,6 +35,9 @@ ARRAY_FLAGS = 64
 ARRAY_WEAKREFS = 72
 ARRAY_HANDLER = 88
 
+# PyArray_Descr
+DTYPE_ITEMSIZE = 40
+
 # PyUFuncObject
 UFUNC_NIN = 16
 UFUNC_NOUT = 20
@@ -222,6 +225,8 @@ def _check_arrays() -> None:
     assert part.base is not None
     _agree("the base of an array", load_pointer(start + ARRAY_BASE), id(part.base))
     _agree("the dtype of an array", load_pointer(start + ARRAY_DTYPE), id(part.dtype))
+    for dtype in map(np.dtype, (np.bool_, np.float32, np.complex128)):
+        _agree("the size of a dtype", load(id(dtype) + DTYPE_ITEMSIZE), dtype.itemsize)
     _agree("the weak references of an array", load_pointer(start + ARRAY_WEAKREFS), 0)
     part.flags.writeable = False
     for array in (whole, part, part.base):
