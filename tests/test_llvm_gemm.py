@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from native_kernels import program_of, run_native
 
 from graphc import index, ops
-from graphc.backends.llvm import gemm_plan
+from graphc.backends.llvm import gemm_plan, planned_gemm
 from graphc.backends.llvm.dotkernel import DotTile
-from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
+from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.jit import emit_object
 from graphc.backends.llvm.microkernel import AHEAD, Tile
+from graphc.backends.llvm.planned_gemm import Access, Plan
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
@@ -273,9 +274,10 @@ def test_depths(cpu: str, finish: Finish | None) -> None:
 @pytest.mark.parametrize("shared", [1 << 14, 1 << 30])
 def test_steps_in_rounds(shared: int, monkeypatch: pytest.MonkeyPatch, tasks_everywhere: None) -> None:
     """Where the packed operands would take too much memory, some blocks of steps are packed at a time."""
-    monkeypatch.setattr(gemm_plan, "_SHARED_BYTES", shared)
+    monkeypatch.setattr(planned_gemm, "_SHARED_BYTES", shared)
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: 32)
     monkeypatch.setattr(gemm_plan, "choose_blocks", lambda *_: (1, 1, 1))
+    monkeypatch.setattr(gemm_plan, "_turned", lambda *_: None)
     p = product("km", "nk", "mn", {"m": 50, "n": 100, "k": 500}, finish=bias_and_relu)
     plan = plan_of(p)
     assert plan.k_blocks == 16 and plan.rhs_access is Access.SHARED

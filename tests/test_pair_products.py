@@ -12,8 +12,9 @@ from native_kernels import run_native
 import graphc
 import graphc.index as ix
 from graphc.backends.llvm import gemm_plan
-from graphc.backends.llvm.gemm_plan import Access, plan_gemm
+from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
+from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.target import Target
 from graphc.config import override
 from graphc.errors import BackendError

@@ -85,6 +85,16 @@ def test_prepared_code_is_used_and_computes_the_same_bits(subject: Subject) -> N
     assert subject.graphs[0].entry.calls == served + 5
 
 
+def test_weights_are_not_packed_that_products_read_as_fast_where_they_stand() -> None:
+    linear, x = nn.Linear(768, 1024), graphc.randn(128, 768)
+    function = graphc.compile(lambda x: linear(x))
+    with graphc.no_grad():
+        for _ in range(3):
+            assert graphc.allclose(function(x), linear(x), rtol=1e-4, atol=1e-4)
+    (graph,) = [graph for graphs in function._graphs.values() for graph in graphs]
+    assert graph.executable.preparation is None
+
+
 def sgd(s: Subject) -> None:
     s.net(s.x).square().mean().backward()
     graphc.optim.SGD(s.net.parameters(), lr=1.0).step()

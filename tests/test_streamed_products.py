@@ -11,7 +11,8 @@ from native_kernels import run_native
 from test_llvm_gemm import LAYOUTS, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
 
 from graphc.backends.llvm import gemm_plan
-from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
+from graphc.backends.llvm.gemm_plan import plan_gemm
+from graphc.backends.llvm.planned_gemm import Access, Plan
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
 from graphc.types import DType, float32, float64, int32

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
-from graphc.backends.llvm.gemm_plan import SERIAL, Epilogue, Place, choose_blocks, choose_place
+from graphc.backends.llvm.gemm_plan import SERIAL, choose_blocks, choose_place
 from graphc.backends.llvm.microkernel import (
     CALL,
     LATENCY,
@@ -28,6 +28,7 @@ from graphc.backends.llvm.microkernel import (
     computed_in,
     lanes_of,
 )
+from graphc.backends.llvm.planned_gemm import Epilogue, Place
 from graphc.backends.llvm.target import Target
 from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Gemm

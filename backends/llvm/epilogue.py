@@ -10,9 +10,9 @@ from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
 from graphc.backends.llvm.expression import Evaluator, Uniform, Varying
-from graphc.backends.llvm.gemm_plan import Epilogue
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import load_consecutive
+from graphc.backends.llvm.planned_gemm import Epilogue
 from graphc.expression import Axis
 from graphc.kernel import Gemm, Source
 from graphc.types import DType

@@ -4,7 +4,9 @@ A product is computed in tiles by a micro-kernel that reads its operands as pack
 stand well for it. A task computes a block of tiles: for each block of steps it goes through its columns of tiles, and
 for each of them through all rows, so that a panel of the right operand stays in the level-1 cache meanwhile and a block
 of the left one in the level-2 cache. Or it goes through its rows of tiles, and for each of them through all columns, a
-block of which it has packed; the rows of a tile are copied while the one before is computed. The functions of one product:
+block of which it has packed; the rows of a tile are copied while the one before is computed. Where the right operand would
+have to be turned to be packed, the product may be computed the other way round, and the tiles turned before they are stored.
+The functions of one product:
 
     name             the kernel: has operands packed, then the tasks done
     name.pack        packs one panel that all tasks read
@@ -13,6 +15,7 @@ block of which it has packed; the rows of a tile are copied while the one before
     name.lhs, .rhs   pack one panel at a block of steps
     name.keep        packs the operands that are kept packed between runs
     name.epilogue    stores what becomes of a tile's sums
+    name.turned      has the columns of several tiles' sums stored as rows
 """
 
 from __future__ import annotations
@@ -21,18 +24,20 @@ from collections.abc import Sequence
 
 from graphc.backends.llvm.axes import extent, locate
 from graphc.backends.llvm.builder import Function
-from graphc.backends.llvm.context import Context
+from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.direct import render_direct
 from graphc.backends.llvm.direct_plan import plan_direct
 from graphc.backends.llvm.epilogue import emit_epilogue
 from graphc.backends.llvm.gemm_parts import FIRST_BLOCK, NEXT_TASK, Parts, Side
-from graphc.backends.llvm.gemm_plan import Access, plan_gemm
+from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.gemm_task import Task
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.packing import Panel, emit_packing
 from graphc.backends.llvm.pair_packing import emit_pair_packing
 from graphc.backends.llvm.pairtile import PairTile, load_configuration, release_tiles
+from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.sizes import size_operand
+from graphc.backends.llvm.transpose import emit_transpose
 from graphc.kernel import Gemm
 from graphc.sizes import ceil_div, is_static
 from graphc.types import Size
@@ -70,6 +75,8 @@ class _Product(Parts):
         self.task()
         if not plan.stays:
             emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{self.name}.epilogue")
+        if plan.turned and plan.streams:
+            self.turned()
         shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k != 0]
         if shared:
             self.pack(shared)
@@ -139,6 +146,25 @@ class _Product(Parts):
         Task(self, f).write()
         if isinstance(tile, PairTile) and tile.amx:
             release_tiles(f)
+        f.do("ret void")
+
+    def turned(self) -> None:
+        """void name.turned(ptr context, i64 batch, ptr sums, i64 row, i64 rows, i64 column, i64 columns): store the columns of
+        collected sums, some at a time, as rows."""
+        numbers = [("i64", name) for name in ("row", "rows", "column", "columns")]
+        f = self.function("turned", ("i64", "batch"), ("ptr", "sums"), *numbers)
+        plan, integers, width = self.plan, Integers(f), self.plan.tile.width
+        transpose = emit_transpose(self.context.module, plan.dtype, width)
+        step = -(-plan.group * plan.tile.rows // width) * width
+        columns = f.slot(f"[{width * step} x {self.scalar}]", ALIGNMENT)
+        with f.loop("0", "%columns", str(width), hint="columns") as j:
+            with f.loop("0", "%rows", str(width), hint="square") as i:
+                here = self.element(f, "%sums", integers.add(integers.multiply(i, plan.collected_step), j))
+                there = self.element(f, columns, i)
+                f.call("void", transpose, ("ptr", here), ("i64", str(plan.collected_step)), ("ptr", there), ("i64", str(step)))
+            first, count = integers.add("%column", j), integers.least(integers.subtract("%columns", j), width)
+            f.call("void", f"@{self.name}.epilogue", ("ptr", "%context"), ("i64", "%batch"), ("ptr", columns),
+                   *(("i64", number) for number in (str(step), first, count, "%row", "%rows")))  # fmt: skip
         f.do("ret void")
 
     # Packing

@@ -9,11 +9,11 @@ from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.dotkernel import DotTile, emit_dotkernel
 from graphc.backends.llvm.elementwise import REGISTER
-from graphc.backends.llvm.gemm_plan import Access, Plan
 from graphc.backends.llvm.integers import Integer, Integers
 from graphc.backends.llvm.microkernel import emit_microkernel
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.pairtile import PairTile, emit_pair_kernel
+from graphc.backends.llvm.planned_gemm import Access, Plan
 from graphc.backends.llvm.sizes import size_operand
 from graphc.expression import Buffer
 from graphc.types import Size

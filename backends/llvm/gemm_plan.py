@@ -7,20 +7,31 @@ decides at most what a task's share is. So the products of an element are always
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from enum import Enum
-from functools import cached_property
+from dataclasses import replace
 
 from graphc import index
-from graphc.backends.llvm.axes import Axes, collapse, extent
+from graphc.backends.llvm.axes import Axes, extent
 from graphc.backends.llvm.dotkernel import DotTile, choose_dot_tile
 from graphc.backends.llvm.memory import LINE_BYTES
 from graphc.backends.llvm.microkernel import Tile, choose_tile, computed_in
-from graphc.backends.llvm.packing import Operand, panel_size
+from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
+from graphc.backends.llvm.planned_gemm import (
+    COPYING,
+    FETCHING,
+    MOST_CORES,
+    MOST_TASKS,
+    PACKING,
+    PACKING_ROWS,
+    Access,
+    Epilogue,
+    Place,
+    Plan,
+    place_of,
+)
 from graphc.backends.llvm.target import Target
-from graphc.expression import Buffer, Expr
-from graphc.kernel import Gemm, Store, expressions
+from graphc.expression import Buffer
+from graphc.kernel import Gemm, expressions
 from graphc.sizes import ceil_div, estimate, is_static
 from graphc.types import DType, Size, bfloat16
 
@@ -28,15 +39,10 @@ from graphc.types import DType, Size, bfloat16
 SERIAL = 25_000  # what a product must take to be shared among threads
 _TASK = 15_000  # what a task takes at least
 _LONG_TASK = 500_000  # what a task may take though that makes them many
-_PACKING = 0.6  # to pack a number
-_FETCHING = 0.4  # to fetch one from beyond the level-2 cache
 _TASKS = 64  # as many as that are wanted
-_MOST_TASKS = 128
 _RELOADING = 0.05  # to bring one of the right operand into the level-1 cache, for each part of the rows
 _THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
-_SHARED_BYTES = 32 << 20
-"""The memory that operands packed beforehand may take; where it is too little, the steps are taken in rounds."""
 _DIRECT_READS = 3
 """How many tiles may read a panel of the right operand where it stands, a row of it at each step; for more tiles, packing
 it first is faster."""
@@ -63,208 +69,40 @@ _WIDER = 4
 """How many times as many rows or columns as it was planned for a task may be given."""
 _WASTE = 1.08
 """By how much fewer tiles are worth folding the batch into the rows or columns."""
-_MOST_COPIED = 8
+_MOST_COPIED = 12
 """How many vectors of each row a micro-kernel may copy while it computes."""
 _MOST_COPIED_STEPS = 2
 """How many steps for each row it may copy from beyond the level-2 cache, as each step is on a line of its own."""
-_COPYING = 0.25  # cycles to copy a number meanwhile
-_PACKING_ROWS = 1.0  # to pack one that no other core packs, from beyond the level-2 cache
-_MOST_CORES = 16  # among how many cores products are shared out whose tasks pack all they read for themselves
-
-
-class Access(Enum):
-    """Where the micro-kernel reads an operand from."""
-
-    DIRECT = "memory, as it stands"
-    SHARED = "panels packed beforehand, for all tasks"
-    PRIVATE = "panels packed by the task that reads them"
-    KEPT = "panels packed when the program was prepared"
-    STREAMED = "what the task that reads it copies for a tile of rows, while it computes with the tile before"
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """What becomes of the sums: stores over the axes of batch, m and n, each group on as few axes as it can do with."""
-
-    stores: tuple[Store, ...]
-    batch: Axes
-    m: Axes
-    n: Axes
-
-    @staticmethod
-    def of(stores: tuple[Store, ...], batch: Axes, m: Axes, n: Axes) -> Epilogue:
-        """The epilogue of a product."""
-        roots = [e for s in stores for e in (s.offset, s.value, s.mask) if e is not None]
-        m, parts = collapse(m, roots)
-        n, parts = collapse(n, parts)
-        rest = iter(parts)
-        stores = tuple(Store(s.buffer, next(rest), next(rest), None if s.mask is None else next(rest)) for s in stores)
-        return Epilogue(stores, batch, m, n)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where sums are collected: that of row m and column n at element `offset` + m * `row` + n.
-
-    buffer
-        one that the epilogue stores to; None for scratch memory
-    offset
-        an index over the axes of the batch
-    """
-
-    buffer: Buffer | None
-    offset: Expr
-    row: Size
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A product's operands, blocks and tasks.
-
-    `m_block` and `n_block` count tiles, `k_block` steps, `batch_block` matrices; a task computes a block of each of the
-    first three, all steps of it. `place` is None where a tile's sums go through the epilogue at once; with `stays`
-    the sums in their place are the result.
-    """
-
-    kernel: Gemm
-    tile: Tile | DotTile | PairTile
-    batch: Size
-    m: Size
-    n: Size
-    k: Size
-    lhs: Operand
-    rhs: Operand
-    epilogue: Epilogue
-    lhs_access: Access
-    rhs_access: Access
-    batch_block: int
-    m_block: Size
-    n_block: Size
-    k_block: Size
-    is_parallel: bool
-    place: Place | None
-    stays: bool
-
-    @property
-    def dtype(self) -> DType:
-        """What is multiplied and summed."""
-        return self.tile.dtype
-
-    @property
-    def m_tiles(self) -> Size:
-        return ceil_div(self.m, self.tile.rows)
-
-    @property
-    def n_tiles(self) -> Size:
-        return ceil_div(self.n, self.tile.columns)
-
-    @property
-    def k_blocks(self) -> Size:
-        if self.k == self.k_block:
-            return 1
-        blocks = ceil_div(self.k, self.k_block)
-        return max(1, blocks) if isinstance(blocks, int) else blocks
-
-    @property
-    def grid(self) -> tuple[Size, Size, Size]:
-        """The number of blocks of batch, m and n; their product is the number of tasks."""
-        return tuple(  # type: ignore[return-value]
-            1 if count == block else ceil_div(count, block)
-            for count, block in ((self.batch, self.batch_block), (self.m_tiles, self.m_block), (self.n_tiles, self.n_block))
-        )
-
-    @property
-    def tasks(self) -> Size:
-        return math.prod(self.grid)
-
-    @property
-    def workers(self) -> Size:
-        """How many tasks can run at once, or more than that."""
-        if not self.is_parallel:
-            return 1
-        most = 2 * _MOST_CORES if self.streams else _MOST_TASKS  # they take much memory each
-        return self.tasks if estimate(self.tasks) < most else most
-
-    # Memory, in elements
-
-    @property
-    def lhs_panel(self) -> Size:
-        return self._panel(self.tile.rows)
-
-    @property
-    def rhs_panel(self) -> Size:
-        return self._panel(self.tile.columns)
-
-    def _panel(self, lanes: int) -> Size:
-        if isinstance(self.tile, PairTile):
-            return self.tile.panel(lanes, self.k_block)
-        return panel_size(lanes, self.k_block, self.tile.width)
-
-    @property
-    def streams(self) -> bool:
-        """Whether tasks go through the rows, and for each tile of them through their columns."""
-        return self.lhs_access is Access.STREAMED
-
-    @property
-    def copied_panel(self) -> int:
-        """A block of steps of a tile's rows as they are copied. Where these stand side by side, there is room before the first
-        step and after the last one, as the vectors of the last tile begin earlier."""
-        assert isinstance(self.tile, Tile)
-        if self.tile.row_stride > 1:
-            return self.tile.rows * self.tile.row_stride
-        return -(-(estimate(self.k_block) + 2) * self.tile.lanes // 16) * 16
-
-    @property
-    def lhs_panels(self) -> Size:
-        """All panels of the left operand at a block of steps."""
-        return extent(self.lhs.batch) * self.m_tiles * self.lhs_panel
-
-    @property
-    def rhs_panels(self) -> Size:
-        """All panels of the right operand at a block of steps."""
-        return extent(self.rhs.batch) * self.n_tiles * self.rhs_panel
-
-    @property
-    def lhs_block(self) -> Size:
-        """A block of steps of the left operand, if it is packed beforehand."""
-        return self.lhs_panels if self.lhs_access is Access.SHARED else 0
-
-    @property
-    def rhs_block(self) -> Size:
-        """A block of steps of the right operand, if it is packed beforehand."""
-        return self.rhs_panels if self.rhs_access is Access.SHARED else 0
-
-    @cached_property
-    def round(self) -> Size:
-        """How many blocks of steps are packed beforehand at a time."""
-        block = estimate((self.lhs_block + self.rhs_block) * self.dtype.itemsize)
-        most = _SHARED_BYTES // block if block else 0
-        return self.k_blocks if block == 0 or estimate(self.k_blocks) <= most else max(1, most)
-
-    @property
-    def lhs_private(self) -> Size:
-        """What a task packs of the left operand for itself: a block of rows; or what it copies, for two tiles."""
-        if self.streams:
-            return 2 * self.copied_panel
-        return self.m_block * self.lhs_panel if self.lhs_access is Access.PRIVATE else 0
-
-    @property
-    def private(self) -> Size:
-        """All that a task packs for itself: of the right operand one panel at a time, or all of a block where the left one
-        is streamed past them."""
-        panels = (self.n_block if self.streams else 1) if self.rhs_access is Access.PRIVATE else 0
-        return self.lhs_private + panels * self.rhs_panel
-
-    @property
-    def sums(self) -> Size:
-        """What the sums take that are collected in scratch memory."""
-        collected = self.place is not None and self.place.buffer is None
-        return -(-self.batch * self.m * self.n // 16) * 16 if collected else 0
 
 
 def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     """Decide how to compute a product. Its batch, m and n must not be empty."""
     kernel = _folded(_oriented(kernel), target)
+    plan = _plan(kernel, target)
+    turned = _turned(kernel, plan, target)
+    return plan if turned is None or plan.cycles <= turned.cycles else turned
+
+
+def plan_with_panels(kernel: Gemm, target: Target) -> Plan:
+    """How a product is computed if operands of it may be packed beforehand: in panels that another plan has, too, which is for
+    the same product with some of them as its `panels`."""
+    return _plan(_folded(_oriented(kernel), target), target, may_stream=False)
+
+
+def _turned(kernel: Gemm, plan: Plan, target: Target) -> Plan | None:
+    """A plan for the product the other way round, with tiles that are turned before they are stored. So a right operand whose
+    steps stand side by side, such as the weights of a linear layer, is read where it stands, or copied, instead of packed."""
+    strides = plan.rhs.strides
+    if isinstance(plan.tile, PairTile) or any(kernel.panels) or plan.k == 0 or strides is None or strides[1] != 1:
+        return None
+    if not (plan.rhs.lanes and plan.rhs.steps and is_static(*strides, plan.batch, plan.m, plan.n, plan.k)):
+        return None
+    kernel = _with(kernel, m=kernel.n, n=kernel.m, lhs=kernel.rhs, rhs=kernel.lhs)
+    turned = _plan(kernel, target, turns=True)
+    return turned if turned.turned and turned.lhs_access in (Access.DIRECT, Access.STREAMED) else None
+
+
+def _plan(kernel: Gemm, target: Target, *, may_stream: bool = True, turns: bool = False) -> Plan:
     dtype = computed_in(kernel.accumulator.dtype)
     batch, m, n, k = map(extent, (kernel.batch, kernel.m, kernel.n, kernel.k))
     tile: Tile | DotTile | PairTile
@@ -272,7 +110,8 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     multiplied = dtype if pairs is None else bfloat16
     lhs = Operand.of(kernel.lhs, multiplied, kernel.batch, kernel.m, kernel.k)
     rhs = Operand.of(kernel.rhs, multiplied, kernel.batch, kernel.n, kernel.k)
-    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, kernel.n)
+    stored = (kernel.n, kernel.m) if turns else (kernel.m, kernel.n)
+    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, *stored)
     tile, lhs_direct, rhs_direct = (pairs, False, False) if pairs else _tile(lhs, rhs, dtype, m, n, k, target)
     m_tiles, n_tiles = ceil_div(m, tile.rows), ceil_div(n, tile.columns)
     k_block = max(1, estimate(k)) if isinstance(tile, DotTile) else _k_block(tile, k, lhs, rhs, target)
@@ -286,11 +125,13 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
         lhs_there, rhs_there = lhs_direct or kernel.panels[0] is not None, rhs_direct or kernel.panels[1] is not None
         loads = ((rows * steps, lhs_there), (columns * steps, rhs_there))
         blocks = choose_blocks(blocks, cycles, loads, tile, max(1, estimate(k_block)), target)
+    if turns and isinstance(tile, Tile):
+        tile = replace(tile, turned=True)
     streamed = None
-    if is_parallel and isinstance(tile, Tile) and not (rhs_direct or any(kernel.panels)):
+    if may_stream and is_parallel and isinstance(tile, Tile) and not (rhs_direct or any(kernel.panels)):
         streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, target)
     if streamed is not None:
-        tile, blocks = streamed
+        tile, blocks, k_block = streamed
     batch_block, m_block, n_block = blocks
     # what one task takes of the example, one task takes of all sizes that are not much greater
     if m_block == -(-rows // tile.rows) and m <= _WIDER * rows:
@@ -300,8 +141,9 @@ def plan_gemm(kernel: Gemm, target: Target) -> Plan:
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
     rhs_private = m_block == m_tiles and extent(rhs.batch) == batch
-    place, stays = choose_place(kernel, epilogue, dtype)
-    if not stays and (k == k_block or (is_static(k, k_block) and k <= k_block)):
+    place, stays = (None, False) if turns else choose_place(kernel, epilogue, dtype)
+    collects = turns and streamed is not None
+    if collects or (not stays and (k == k_block or (is_static(k, k_block) and k <= k_block))):
         place = None
     elif place is None:
         place = Place(None, index.ZERO, n)
@@ -379,7 +221,7 @@ def _tile(
     if is_known and lhs.strides is not None and rhs.strides is not None and lhs.strides[1] == rhs.strides[1] == 1:
         dot = choose_dot_tile(target, dtype, m, n, k, (lhs.strides[0], rhs.strides[0]))
         packed = (0 if lhs_direct else m * k) + (0 if rhs_direct else n * k)
-        if min(m, n) <= _FEW_DOTS and dot.cycles(m, n, k) < tile.cycles(m, n, k) + packed * _PACKING:
+        if min(m, n) <= _FEW_DOTS and dot.cycles(m, n, k) < tile.cycles(m, n, k) + packed * PACKING:
             return dot, True, True
     if lhs_direct and lhs.strides is not None and lhs.lanes:
         tile = tile.with_row_stride(lhs.strides[0])
@@ -425,7 +267,7 @@ def choose_blocks(
     """
     batch, m, n = tiles
     size = tile.dtype.itemsize
-    wanted = max(2, int(min(_MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
+    wanted = max(2, int(min(MOST_TASKS, max(min(_TASKS, cycles / _TASK), cycles / _LONG_TASK))))
     cached = target.l2_bytes // (2 * size)  # numbers that stay in the level-2 cache, beside others
     most_rows = m if isinstance(tile, DotTile) else max(1, cached // (k_block * tile.rows))
     if batch >= wanted:
@@ -433,7 +275,7 @@ def choose_blocks(
     each = -(-wanted // batch)
     best: tuple[float, int, int] | None = None
     least = -(-m // most_rows)
-    for m_parts in range(least, max(least, min(m, _MOST_TASKS)) + 1):
+    for m_parts in range(least, max(least, min(m, MOST_TASKS)) + 1):
         m_block = -(-m // m_parts)
         m_parts = -(-m // m_block)
         n_block = -(-n // min(n, -(-each // m_parts)))
@@ -441,9 +283,9 @@ def choose_blocks(
         # each part of m reads the right operand, each part of n the left one; a part alone with it packs it for itself
         work = 0.0
         for (numbers, is_direct), readers in zip(operands, (n_parts, m_parts), strict=True):
-            work += 0 if is_direct else numbers * _PACKING
+            work += 0 if is_direct else numbers * PACKING
             if readers > 1:
-                work += numbers * _FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
+                work += numbers * FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
         work += operands[1][0] * m_parts * _RELOADING
         # threads share the work, and wait for the last task: half of it on average
         cost = batch * work / _THREADS + cycles / (batch * min(each, m_parts * n_parts)) / 2
@@ -455,9 +297,9 @@ def choose_blocks(
 
 def _streamed(
     lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, target: Target,
-) -> tuple[Tile, tuple[int, int, int]] | None:
-    """The tile and the blocks of a product whose tasks keep panels of the right operand in the level-2 cache, and stream rows
-    of the left one past them: they share nothing, and wait for nobody. None where that is not possible.
+) -> tuple[Tile, tuple[int, int, int], int] | None:
+    """The tile, the blocks and the steps at a time of a product whose tasks keep panels of the right operand in the level-2
+    cache, and stream rows of the left one past them: they share nothing, and wait for nobody. None where that is not possible.
 
     Rows are copied, not packed, which takes hardly any time beside the multiplications. Where they stand, they might compete
     for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k.
@@ -465,36 +307,39 @@ def _streamed(
     strides = lhs.strides
     if strides is None or 1 not in strides or not (lhs.lanes and lhs.steps and is_static(*strides, *sizes)):
         return None
-    batch, m, n, k, k_block = map(estimate, sizes)
+    batch, m, n, k, most_steps = map(estimate, sizes)
     in_rows = strides[1] == 1
     if m < (tile.rows if in_rows else tile.lanes):
         return None
-    m_tiles, n_tiles, cores = -(-m // tile.rows), -(-n // tile.columns), min(target.cores, _MOST_CORES)
+    m_tiles, n_tiles, cores = -(-m // tile.rows), -(-n // tile.columns), min(target.cores, MOST_CORES)
     size, unit = tile.dtype.itemsize, tile.width if in_rows else tile.rows  # steps for each of what is copied at once
-    last_steps = k - (-(-k // k_block) - 1) * k_block
-    most = max(1, target.l2_bytes * 5 // 8 // (k_block * tile.columns * size))
-    is_near = in_rows or m * k_block * size <= target.l2_bytes // 2
-    most_copied = _MOST_COPIED if is_near else _MOST_COPIED_STEPS
     best: tuple[float, int, tuple[int, int, int]] | None = None
-    for n_parts in range(-(-n_tiles // most), n_tiles + 1):
-        n_block = -(-n_tiles // n_parts)
-        n_parts = -(-n_tiles // n_block)
-        # a tile's rows are copied in as many parts as there are columns of tiles, in the last task, too
-        copied = -(-k_block // (unit * (n_tiles - (n_parts - 1) * n_block)))
-        if copied > most_copied or copied * unit > last_steps:
-            continue
-        for m_parts in range(1, min(m_tiles, 2 * cores) + 1):
-            m_block = -(-m_tiles // m_parts)
-            tasks = batch * n_parts * -(-m_tiles // m_block)
-            work = cycles + batch * k * (n_parts * m * _COPYING + m_parts * n * _PACKING_ROWS)
-            cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
-            if best is None or cost < best[0]:
-                best = cost, copied, (1, m_block, n_block)
-    if best is None:
-        return None
-    # an odd number of lines from row to row, so that those do not compete either
-    lines = -(-k_block * size // LINE_BYTES) | 1
-    return replace(tile, row_stride=lines * LINE_BYTES // size if in_rows else 1, copied=best[1]), best[2]
+    # where there are few columns of tiles to copy rows beside, half the steps at a time may do
+    for k_block in (most_steps, -(-most_steps // 32) * 16) if tile.turned else (most_steps,):
+        last_steps = k - (-(-k // k_block) - 1) * k_block
+        most = max(1, target.l2_bytes * 5 // 8 // (k_block * tile.columns * size))
+        is_near = in_rows or m * k_block * size <= target.l2_bytes // 2
+        most_copied = _MOST_COPIED if is_near else _MOST_COPIED_STEPS
+        for n_parts in range(-(-n_tiles // most), n_tiles + 1):
+            n_block = -(-n_tiles // n_parts)
+            n_parts = -(-n_tiles // n_block)
+            # a tile's rows are copied in as many parts as there are columns of tiles, in the last task, too
+            copied = -(-k_block // (unit * (n_tiles - (n_parts - 1) * n_block)))
+            if copied > most_copied or copied * unit > last_steps:
+                continue
+            for m_parts in range(1, min(m_tiles, 2 * cores) + 1):
+                m_block = -(-m_tiles // m_parts)
+                tasks = batch * n_parts * -(-m_tiles // m_block)
+                work = cycles + batch * k * (n_parts * m * COPYING + m_parts * n * PACKING_ROWS)
+                cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
+                if best is None or cost < best[0]:
+                    best = cost, copied, (1, m_block, n_block)
+        if best is not None:
+            # an odd number of lines from row to row, so that those do not compete either
+            lines = -(-k_block * size // LINE_BYTES) | 1
+            row_stride = lines * LINE_BYTES // size if in_rows else 1
+            return replace(tile, row_stride=row_stride, copied=best[1]), best[2], k_block
+    return None
 
 
 def choose_place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:
@@ -507,12 +352,7 @@ def choose_place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place 
             continue
         # an output may stand where an input does that is read at the same offset
         overwritten = (e for e in loads if e.attr is buffer or (e.attr.role == "input" and e.args[0] == old.offset))
-        if any(overwritten) or len(epilogue.m) > 1 or len(epilogue.n) > 1:
-            continue
-        row, column = (index.stride(store.offset, axes[0]) if axes else 0 for axes in (epilogue.m, epilogue.n))
-        if row is None or (row == 0 and epilogue.m) or (column != 1 and epilogue.n):
-            continue
-        values = {axis.value: index.ZERO for axis in (*epilogue.m, *epilogue.n)}
-        place = Place(buffer, index.substitute(store.offset, values), row)
-        return place, len(epilogue.stores) == 1 and store.value == kernel.accumulator.value
+        place = None if any(overwritten) else place_of(store, epilogue)
+        if place is not None:
+            return place, len(epilogue.stores) == 1 and store.value == kernel.accumulator.value
     return None, False

@@ -12,10 +12,12 @@ from graphc.backends.llvm.context import ALIGNMENT
 from graphc.backends.llvm.dotkernel import DotTile
 from graphc.backends.llvm.expression import Evaluator
 from graphc.backends.llvm.gemm_parts import Parts, Side
-from graphc.backends.llvm.gemm_plan import Access
 from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.memory import LINE_BYTES, address
 from graphc.backends.llvm.microkernel import Tile, emit_merge
+from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.sizes import size_operand
+from graphc.backends.llvm.transpose import emit_transpose
 from graphc.expression import Axis, Expr
 from graphc.types import Size
 
@@ -37,16 +39,21 @@ class Task:
         sides = (product.lhs, product.rhs)
         buffers = {b for side in sides if side.access is Access.DIRECT or plan.streams for b in side.operand.buffers}
         buffers |= {side.kept for side in sides if side.kept is not None}
-        if plan.place is not None and plan.place.buffer is not None:
-            buffers.add(plan.place.buffer)
+        places = (plan.place, plan.target if plan.turned else None)
+        buffers |= {place.buffer for place in places if place is not None and place.buffer is not None}
         self.pointers = product.context.pointers(f, buffers)
         self.scratch = product.context.scratch(f)
         tile = plan.tile
         # some tiles' sums need a memory of their own before they are taken to their place
         self.has_parts = plan.m % tile.rows != 0 or plan.n % tile.columns != 0 or isinstance(tile, DotTile)
-        if self.has_parts or plan.place is None:
-            size = -(-tile.rows * tile.columns // tile.width) * tile.width
+        self.collects = plan.turned and plan.streams
+        if not self.collects and (self.has_parts or plan.place is None):
+            # squares that are turned may begin anywhere among them
+            rows = tile.rows + tile.lanes if isinstance(tile, Tile) and tile.turned else tile.rows
+            size = -(-rows * tile.columns // tile.width) * tile.width
             self.tile_sums = f.slot(f"[{size} x {product.scalar}]", ALIGNMENT)
+        if isinstance(tile, Tile) and tile.turned and not self.collects:
+            self.turned_sums = f.slot(f"[{tile.columns * tile.lanes} x {product.scalar}]", ALIGNMENT)
 
     def write(self) -> None:
         """Go through the matrices."""
@@ -62,6 +69,7 @@ class Task:
             lhs = Reader(self, product.lhs, axes, rows[0])
             rhs = Reader(self, product.rhs, axes, columns[0] if plan.streams else "0")
             place = self.place(matrix, axes)
+            self.target = self.address_of_target(axes)
             go = self.stream if plan.streams else self.go_by_columns
             go(matrix, lhs, rhs, rows, columns, place)
 
@@ -120,8 +128,8 @@ class Task:
             size = product.steps(f, "0")[1] if in_rows else str(tile.lanes)
             with f.loop("0", size, str(tile.width), hint="part") as at:
                 start = integers.least(at, integers.subtract(size, tile.width))
-                places = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
-                self.copy(*(product.element(f, x, integers.add(integers.multiply(line, step), start)) for x, step in places))
+                sides = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
+                self.copy(*(product.element(f, x, integers.add(integers.multiply(line, step), start)) for x, step in sides))
         with integers.loop(0, plan.k_blocks, "block") as block:
             self.pack_block(rhs, block, columns)
             with integers.loop(*rows, "row") as i:
@@ -137,15 +145,86 @@ class Task:
                 _, count = product.steps(f, after)
                 with integers.loop(*columns, "column") as j:
                     b = rhs.read(j, j, block, block)
-                    start = integers.multiply(integers.subtract(j, columns[0]), part)
-                    start = integers.least(start, integers.subtract(count, part))
-                    here = product.element(f, following, integers.multiply(start, k_step))
-                    there = product.element(f, to, integers.multiply(start, to_step))
                     ends = f.value(f"icmp eq i64 {j}, {last_column}")
-                    later = product.element(f, here, integers.multiply(part, k_step))
-                    later = f.value(f"select i1 {ends}, ptr {beyond}, ptr {later}")
-                    copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", later)]
-                    self.tile(matrix, block, i, j, a, b, place, copying)
+                    passed = integers.subtract(j, columns[0])
+                    if in_rows:
+                        pieces = integers.subtract(columns[1], columns[0])
+                        first = integers.multiply(passed, tile.rows)
+                        later = f.value(f"select i1 {ends}, i64 0, i64 {integers.add(first, tile.rows)}")
+                        splits = (integers.divide, integers.remainder)
+                        places = [split(number, pieces) for number in (first, later) for split in splits]
+                        last = integers.subtract(count, part)
+                        here, there, after = following, to, f.value(f"select i1 {ends}, ptr {beyond}, ptr {following}")
+                        more = [("i64", number) for number in (*places, pieces, last)]
+                    else:
+                        start = integers.least(integers.multiply(passed, part), integers.subtract(count, part))
+                        here = product.element(f, following, integers.multiply(start, k_step))
+                        there = product.element(f, to, integers.multiply(start, to_step))
+                        after = product.element(f, here, integers.multiply(part, k_step))
+                        after, more = f.value(f"select i1 {ends}, ptr {beyond}, ptr {after}"), []
+                    copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", after), *more]
+                    if self.collects:
+                        self.collect(block, i, j, rows[0], columns[0], a, b, copying)
+                    else:
+                        self.tile(matrix, block, i, j, a, b, place, copying)
+                if self.collects:
+                    self.store_collected(matrix, block, i, rows, columns, a)
+
+    def collected(self, tiles: str, skipped: str = "0") -> str:
+        """The address of collected sums, some tiles and rows below the first."""
+        plan, integers = self.plan, self.integers
+        row = integers.add(integers.multiply(tiles, plan.tile.rows), skipped)
+        start = plan.private - plan.collected_rows * plan.collected_step
+        return self.product.element(self.f, "%own", integers.add(integers.multiply(row, plan.collected_step), start))
+
+    def since_group(self, i: str, first: str) -> tuple[str, str]:
+        """How many tiles a tile is below the first of those that are turned with it, and below the first that is collected."""
+        passed = self.integers.subtract(i, first)
+        since = self.integers.remainder(passed, self.plan.group)
+        return since, since if self.plan.k_blocks == 1 else passed
+
+    def collect(
+        self, block: str, i: str, j: str, first: str, column: str, a: Lanes, b: Lanes, copying: Sequence[tuple[str, str]]
+    ) -> None:
+        """Compute a tile that is turned later with others; the task's first one is in row `first` and column `column`."""
+        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
+        since, row = self.since_group(i, first)
+        to = product.element(f, self.collected(row), integers.multiply(integers.subtract(j, column), tile.columns))
+        steps = [size_operand(f, size) for size in (a.step, b.step, plan.collected_step)]
+        start = integers.multiply(integers.subtract(i, since), tile.rows)
+        line = integers.add(start, integers.multiply(since, LINE_BYTES // tile.dtype.itemsize))
+        accumulate = "false" if plan.k_blocks == 1 else f.value(f"icmp ne i64 {block}, 0")
+        f.call("void", product.microkernel, ("i64", product.steps(f, block)[1]), ("ptr", a.pointer), ("i64", steps[0]),
+               ("ptr", b.pointer), ("i64", steps[1]), ("ptr", to), ("i64", steps[2]), ("i1", accumulate),
+               *self.what_is_fetched(to, line, integers.multiply(j, tile.columns)), *copying)  # fmt: skip
+
+    def store_collected(
+        self, matrix: str, block: str, i: str, rows: tuple[str, str], columns: tuple[str, str], a: Lanes
+    ) -> None:
+        """After the last tile of those that are turned together, store them."""
+        plan, f, integers, tile = self.plan, self.f, self.integers, self.plan.tile
+        since, row = self.since_group(i, rows[0])
+        is_last = f.value(f"icmp eq i64 {i}, {integers.subtract(rows[1], 1)}")
+        ends = f.value(f"or i1 {is_last}, {f.value(f'icmp eq i64 {since}, {plan.group - 1}')}")
+        if plan.k_blocks != 1:
+            ends = f.value(f"and i1 {ends}, {f.value(f'icmp eq i64 {block}, {size_operand(f, plan.k_blocks - 1)}')}")
+        column = integers.multiply(columns[0], tile.columns)
+        width = integers.subtract(integers.least(integers.multiply(columns[1], tile.columns), plan.n), column)
+
+        def store(sums: str, first: str, count: str) -> None:
+            numbers = (first, count, column, width)
+            f.call("void", f"@{self.product.name}.turned", ("ptr", "%context"), ("i64", matrix), ("ptr", sums),
+                   *(("i64", number) for number in numbers))  # fmt: skip
+
+        with f.when(ends):
+            start = integers.multiply(integers.subtract(i, since), tile.rows)
+            # a last tile that would reach beyond the operand has begun earlier
+            whole = integers.least(integers.multiply(integers.add(i, 1), tile.rows), plan.m - plan.m % tile.rows)
+            store(self.collected(integers.subtract(row, since)), start, integers.subtract(whole, start))
+            if plan.m % tile.rows:
+                with f.when(f.value(f"icmp eq i64 {i}, {size_operand(f, plan.m_tiles - 1)}")):
+                    last = integers.multiply(i, tile.rows)
+                    store(self.collected(row, a.skipped), last, integers.subtract(plan.m, last))
 
     def copy(self, here: str, there: str) -> None:
         """Copy a vector."""
@@ -194,6 +273,13 @@ class Task:
         sums = self.product.at(self.f, self.scratch, self.product.sums)
         return self.product.element(self.f, sums, self.integers.multiply(matrix, plan.m * plan.n))
 
+    def address_of_target(self, axes: Axes) -> str | None:
+        """The address of a matrix that turned tiles are stored to, if they are, and it is known."""
+        target = self.plan.target
+        if not self.plan.turned or target is None or target.buffer is None:
+            return None
+        return address(self.f, target.buffer.dtype, self.pointers(target.buffer), self.index(target.offset, axes))
+
     def index(self, offset: Expr, axes: Axes) -> str:
         """The value of an index over the batch."""
         evaluator = Evaluator(self.f, 1, self.pointers)
@@ -218,10 +304,13 @@ class Task:
             steps = [size_operand(f, size) for size in (a.step, b.step, step)]
             operands = (("ptr", a.pointer), ("i64", steps[0]), ("ptr", b.pointer), ("i64", steps[1]))
             sums = (("ptr", to), ("i64", steps[2]), ("i1", accumulate))
-            f.call("void", product.microkernel, ("i64", count), *operands, *sums, *copying)
+            turning = self.what_is_fetched(to, row, column) if plan.turned else ()
+            f.call("void", product.microkernel, ("i64", count), *operands, *sums, *turning, *copying)
 
         def finish(sums: str, step: Size) -> None:
             numbers = (size_operand(f, step), row, rows, column, columns)
+            if isinstance(tile, Tile) and tile.turned:
+                sums, numbers = self.turn(tile, sums, step), (str(tile.lanes), column, columns, row, rows)
             f.call("void", f"@{product.name}.epilogue", ("ptr", "%context"), ("i64", matrix), ("ptr", sums),
                    *(("i64", number) for number in numbers))
 
@@ -257,6 +346,27 @@ class Task:
         if not plan.stays:
             with f.when(f.value(f"icmp eq i64 {block}, {size_operand(f, plan.k_blocks - 1)}")):
                 finish(to, step)
+
+    def what_is_fetched(self, otherwise: str, row: str, column: str) -> Sequence[tuple[str, str]]:
+        """What the micro-kernel of turned tiles is told of where one goes."""
+        f, integers, target = self.f, self.integers, self.plan.target
+        if self.target is None or target is None or target.buffer is None:
+            return ("ptr", otherwise), ("i64", "0")
+        dtype = target.buffer.dtype
+        out = address(f, dtype, self.target, integers.add(integers.multiply(column, target.row), row))
+        return ("ptr", out), ("i64", size_operand(f, target.row * dtype.itemsize))
+
+    def turn(self, tile: Tile, sums: str, step: Size) -> str:
+        """The address of the columns of a tile's sums as rows, `tile.lanes` apart."""
+        f, product, integers = self.f, self.product, self.integers
+        transpose = emit_transpose(product.context.module, tile.dtype, tile.width)
+        for i in range(0, tile.lanes, tile.width):
+            row = product.element(f, sums, integers.multiply(size_operand(f, step), i))
+            for j in range(0, tile.columns, tile.width):
+                there = product.element(f, self.turned_sums, str(j * tile.lanes + i))
+                f.call("void", transpose, ("ptr", product.element(f, row, str(j))), ("i64", size_operand(f, step)),
+                       ("ptr", there), ("i64", str(tile.lanes)))  # fmt: skip
+        return self.turned_sums
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class Tile:
     `dtype` is what is multiplied and summed. Row i of the left operand is `row_stride * i` elements behind row 0: 1
     where it is packed, or stands in memory with rows side by side. While it computes, the kernel copies a part of what a
     later tile needs: `copied` vectors of each row; or where rows stand side by side, `copied` steps for each row. Operands
-    are fetched `ahead` steps before they are needed.
+    are fetched `ahead` steps before they are needed. The sums of a tile that is `turned` are stored elsewhere later, columns as
+    rows.
     """
 
     dtype: DType
@@ -50,6 +51,7 @@ class Tile:
     row_stride: int = 1
     copied: int = 0
     ahead: int = AHEAD
+    turned: bool = False
 
     @property
     def columns(self) -> int:
@@ -86,7 +88,8 @@ class Tile:
         stride = f".by{self.row_stride}" if self.row_stride != 1 else ""
         copied = f".copy{self.copied}" if self.copied else ""
         ahead = f".ahead{self.ahead}" if self.ahead != AHEAD else ""
-        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}{copied}{ahead}"
+        turned = ".turned" if self.turned else ""
+        return f"graphc.gemm.{self.dtype.name}.{self.rows}x{self.columns}{stride}{copied}{ahead}{turned}"
 
 
 def lanes_of(target: Target, dtype: DType) -> int:
@@ -182,17 +185,26 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     that computes c = a b, or c += a b. Step k reads `rows` numbers at a + k * a_step and `columns` consecutive ones at
     b + k * b_step; row i of the result is at c + i * c_step (all in elements).
 
-    A tile that copies has more parameters, (ptr from, i64 from_step, ptr to, ptr later): `copied` vectors of each row are
-    copied from from + i * from_step to to + i * row_stride, and fetched from later + i * from_step for the next call. Where
-    `row_stride` is 1, that is so for each of rows * `copied` steps, of which each takes `lanes` numbers.
+    A tile that is turned has more parameters, (ptr out, i64 out_step): its columns are going to be stored as rows from `out`
+    on, `out_step` bytes apart, and these are fetched meanwhile.
+
+    A tile that copies has more parameters still, (ptr from, i64 from_step, ptr to, ptr later). Where rows stand side by side,
+    `copied` steps for each row are copied from from + i * from_step to to + i * lanes, and fetched from later + i * from_step
+    for the next call. Else these are followed by (i64 row, i64 piece, i64 later_row, i64 later_piece, i64 pieces, i64 last):
+    each row is copied in `pieces` of `copied` vectors, of which the last begins at step `last`. A call copies as many pieces as
+    there are rows, as they follow one another in memory, from number `piece` of row `row` on, and fetches as many others.
     """
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol
+    turning = [("ptr", "out"), ("i64", "out_step")] if tile.turned else []
     copying = [("ptr", "from"), ("i64", "from_step"), ("ptr", "to"), ("ptr", "later")] if tile.copied else []
-    f = begin_microkernel(module, tile.symbol, *copying)
+    if tile.copied and tile.row_stride > 1:
+        copying += [("i64", name) for name in ("row", "piece", "later_row", "later_piece", "pieces", "last")]
+    f = begin_microkernel(module, tile.symbol, *turning, *copying)
     sums = cleared_sums(f, tile)
     a_slot, b_slot = f.slot("ptr"), f.slot("ptr")
+    pieces = _Pieces(f, tile) if tile.copied and tile.row_stride > 1 else None
     f.do(f"store ptr %a, ptr {a_slot}")
     f.do(f"store ptr %b, ptr {b_slot}")
     # The result's lines are fetched meanwhile, a row every few steps: all at once, they would hold up the operands.
@@ -201,8 +213,14 @@ def emit_microkernel(module: Module, tile: Tile) -> str:
     # where rows are copied, none may be left out
     first = "0" if tile.copied else f.value(f"select i1 {f.value(f'icmp eq i64 {few}, 0')}, i64 {tile.rows}, i64 0")
     with f.loop(first, str(tile.rows + 1), hint="row") as fetched:
-        _prefetch_row(f, tile, fetched)
-        if tile.copied:
+        if tile.turned:
+            _prefetch_columns(f, tile, fetched)
+        else:
+            _prefetch_row(f, tile, fetched)
+        if pieces is not None:
+            with f.when(f.value(f"icmp slt i64 {fetched}, {tile.rows}")):
+                pieces.copy_next()
+        elif tile.copied:
             _copy(f, tile, fetched)
         last = f.value(f"icmp eq i64 {fetched}, {tile.rows}")
         with f.loop("0", f.value(f"select i1 {last}, i64 {most}, i64 {few}"), hint="k"):
@@ -218,24 +236,71 @@ def _prefetch_row(f: Function, tile: Tile, row: str) -> None:
     prefetch(f, start, tile.columns * tile.dtype.itemsize, level=2)
 
 
+def _prefetch_columns(f: Function, tile: Tile, row: str) -> None:
+    """Have a line fetched of some of the columns, where they are stored as rows."""
+    integers, each = Integers(f), -(-tile.columns // tile.rows)
+    for number in range(each):
+        offset = integers.multiply(integers.add(integers.multiply(row, each), number), "%out_step")
+        prefetch(f, f.value(f"getelementptr i8, ptr %out, i64 {offset}"), 1, level=2)
+
+
+class _Pieces:
+    """Goes through the pieces that a call copies, and those that it has fetched for the next one."""
+
+    def __init__(self, f: Function, tile: Tile) -> None:
+        self.f = f
+        self.tile = tile
+        self.slots = {name: f.slot("i64") for name in ("row", "piece", "later_row", "later_piece")}
+        for name, slot in self.slots.items():
+            f.do(f"store i64 %{name}, ptr {slot}")
+
+    def copy_next(self) -> None:
+        """Copy a piece, and have one fetched."""
+        f, tile, integers = self.f, self.tile, Integers(self.f)
+        scalar, size = REGISTER[tile.dtype.name], tile.dtype.itemsize
+        type_ = vector(scalar, tile.width)
+        row, start = self.next("row", "piece")
+        source, target = (
+            self.element(pointer, integers.add(integers.multiply(row, step), start))
+            for pointer, step in (("%from", "%from_step"), ("%to", tile.row_stride))
+        )
+        for v in range(0, tile.copied * tile.width, tile.width):
+            values = f.value(f"load {type_}, ptr {self.element(source, str(v))}, align {size}")
+            f.do(f"store {type_} {values}, ptr {self.element(target, str(v))}, align {size}")
+        row, start = self.next("later_row", "later_piece")
+        later = self.element("%later", integers.add(integers.multiply(row, "%from_step"), start))
+        prefetch(f, later, tile.copied * tile.width * size, level=2)
+
+    def next(self, row: str, piece: str) -> tuple[str, str]:
+        """The row of a piece, and the step at which it begins; then there is the one after it in the slots."""
+        f, integers = self.f, Integers(self.f)
+        this, number = (f.value(f"load i64, ptr {self.slots[name]}") for name in (row, piece))
+        following = integers.add(number, 1)
+        ends = f.value(f"icmp eq i64 {following}, %pieces")
+        f.do(f"store i64 {f.value(f'select i1 {ends}, i64 0, i64 {following}')}, ptr {self.slots[piece]}")
+        f.do(f"store i64 {f.value(f'select i1 {ends}, i64 {integers.add(this, 1)}, i64 {this}')}, ptr {self.slots[row]}")
+        return this, integers.least(integers.multiply(number, self.tile.copied * self.tile.width), "%last")
+
+    def element(self, pointer: str, offset: str) -> str:
+        return self.f.value(f"getelementptr {REGISTER[self.tile.dtype.name]}, ptr {pointer}, i64 {offset}")
+
+
 def _copy(f: Function, tile: Tile, part: str) -> None:
     """Copy one of as many parts as there are rows, and have fetched what the next call copies; after the last part, that one
     once more."""
     scalar, integers, size = REGISTER[tile.dtype.name], Integers(f), tile.dtype.itemsize
     type_ = vector(scalar, tile.width)
     part = integers.least(part, tile.rows - 1)
-    lines, line, to_step = (1, tile.copied * tile.width, tile.row_stride)
-    if tile.row_stride == 1:
-        lines, line, to_step = tile.copied, tile.lanes, tile.lanes
-    for number in range(lines):
-        place = integers.add(integers.multiply(part, lines), number)
-        steps = {"from": integers.multiply(place, "%from_step"), "to": integers.multiply(place, to_step)}
+    for number in range(tile.copied):
+        place = integers.add(integers.multiply(part, tile.copied), number)
+        steps = {"from": integers.multiply(place, "%from_step"), "to": integers.multiply(place, tile.lanes)}
         starts = {name: f.value(f"getelementptr {scalar}, ptr %{name}, i64 {step}") for name, step in steps.items()}
-        for v in range(0, line, tile.width):
+        for v in range(0, tile.lanes, tile.width):
             source, target = (f.value(f"getelementptr {scalar}, ptr {starts[x]}, i64 {v}") for x in ("from", "to"))
             values = f.value(f"load {type_}, ptr {source}, align {size}")
             f.do(f"store {type_} {values}, ptr {target}, align {size}")
-        prefetch(f, f.value(f"getelementptr {scalar}, ptr %later, i64 {steps['from']}"), line * size, level=2)
+        later = f.value(f"getelementptr {scalar}, ptr %later, i64 {steps['from']}")
+        prefetch(f, later, tile.lanes * size, level=2)
 
 
 def _step(f: Function, tile: Tile, a_slot: str, b_slot: str, sums: Sequence[Sequence[str]]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from graphc.backends.llvm.axes import extent
 from graphc.backends.llvm.direct_plan import plan_direct
-from graphc.backends.llvm.gemm_plan import Access, Plan, plan_gemm
+from graphc.backends.llvm.gemm_plan import plan_gemm, plan_with_panels
 from graphc.backends.llvm.packing import Operand
+from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.target import Target
 from graphc.expression import Buffer
 from graphc.kernel import Gemm, Kernel
@@ -16,10 +17,15 @@ from graphc.kernel_key import kernel_key
 from graphc.program import Program
 from graphc.schedule.preparation import keep
 from graphc.sizes import is_static
-from graphc.types import Size
+from graphc.types import DType, Size
+
+Panels = tuple[DType, Size]
+"""What panels hold, and how much of it."""
 
 _MOST = 2
 """How many times the memory of the steady inputs panels may take."""
+_GAIN = 1.05
+"""How many times longer a product must take without panels for them to be worth their memory, and the time to fill them."""
 
 
 def keep_panels(program: Program, target: Target) -> Program:
@@ -40,8 +46,7 @@ class _Keeper:
         self._target = target
         self._steady = set(program.steady) | set(program.constants)
         self._left = _MOST * sum(b.nbytes for b in program.steady if isinstance(b.nbytes, int))
-        self._plans: dict[Hashable, tuple[Plan | None, bool]] = {}
-        """And whether its sides are those of the product the other way round."""
+        self._planned: dict[Hashable, list[Panels | None]] = {}
         self.made: dict[Hashable, Buffer] = {}
         """By the product, up to its other buffers, and the operand."""
 
@@ -52,27 +57,43 @@ class _Keeper:
         if not any(found) or extent((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) == 0:
             return kernel
         key, places = kernel_key(kernel)
-        if key not in self._plans:  # what is computed directly reads its operands as they stand
-            direct = plan_direct(kernel, self._target)
-            plan = plan_gemm(kernel, self._target) if direct is None else None
-            self._plans[key] = plan, plan is not None and plan.kernel.lhs is not kernel.lhs
-        plan, swapped = self._plans[key]
-        if plan is None:
-            return kernel
-        planned = [(plan.lhs, plan.lhs_access, plan.lhs_panels), (plan.rhs, plan.rhs_access, plan.rhs_panels)]
+        if (key, *found) not in self._planned:
+            self._planned[key, *found] = self._plan(kernel, found)
         panels: list[Buffer | None] = [None, None]
         origins = {place.buffer: place.origin for place in places}
-        for side, read in enumerate(sides):
-            operand, access, size = planned[1 - side if swapped else side]
-            if found[side] and access not in (Access.DIRECT, Access.STREAMED) and _is_static(operand, plan.k, size):
+        for side, (read, wanted) in enumerate(zip(sides, self._planned[key, *found], strict=True)):
+            if wanted is not None:
                 where = tuple((id(b), origins[b]) for b in sorted(read, key=lambda b: b.name))
-                panels[side] = self._panels((key, side, where), size * plan.k_blocks, plan)
+                panels[side] = self._panels((key, side, where), *wanted)
         return dataclasses.replace(kernel, panels=(panels[0], panels[1])) if any(panels) else kernel
 
-    def _panels(self, key: Hashable, size: Size, plan: Plan) -> Buffer | None:
+    def _plan(self, kernel: Gemm, found: Sequence[bool]) -> list[Panels | None]:
+        """The panels of each operand; None for one that may not be kept, as `found` says, or is as well off without."""
+        if plan_direct(kernel, self._target) is not None:
+            return [None, None]
+        plan = plan_with_panels(kernel, self._target)
+        sides = [("lhs", plan.lhs, plan.lhs_access, plan.lhs_panels), ("rhs", plan.rhs, plan.rhs_access, plan.rhs_panels)]
+        if plan.kernel.lhs is not kernel.lhs:  # it is planned the other way round
+            sides.reverse()
+        kept: dict[str, Panels] = {
+            name: (plan.dtype, size * plan.k_blocks) for may, (name, operand, access, size) in zip(found, sides, strict=True)
+            if may and access is not Access.DIRECT and _is_static(operand, plan.k, size)
+        }  # fmt: skip
+        without = plan_gemm(kernel, self._target)
+        if without.streams or without.turned:
+            with_panels = dataclasses.replace(
+                plan,
+                lhs_access=Access.KEPT if "lhs" in kept else plan.lhs_access,
+                rhs_access=Access.KEPT if "rhs" in kept else plan.rhs_access,
+            )
+            if without.cycles < _GAIN * with_panels.cycles:
+                return [None, None]
+        return [kept.get(name) for name, *_ in sides]
+
+    def _panels(self, key: Hashable, dtype: DType, size: Size) -> Buffer | None:
         known = self.made.get(key)
         if known is None:
-            known = Buffer(f"panels{len(self.made)}", plan.dtype, size, "prepared")
+            known = Buffer(f"panels{len(self.made)}", dtype, size, "prepared")
             assert isinstance(known.nbytes, int)
             if known.nbytes > self._left:
                 return None
