@@ -178,6 +178,13 @@ def test_outputs_over_inputs(driver: EmulatedDriver) -> None:
 
 
 @needs_compiler
+def test_what_threads_keep_beside_what_one_of_them_writes(driver: EmulatedDriver) -> None:
+    """Each thread of a group has its own of what a row starts with, and one of them stores what goes to memory."""
+    x, y = graphc.rand(5, 1) + 1.5, graphc.rand(5) + 0.5
+    check(driver, lambda x, y: graphc.special.zeta(x.double(), y.double()), x, y)
+
+
+@needs_compiler
 def test_operands_that_are_views(driver: EmulatedDriver) -> None:
     graph = graphc.trace(lambda x: x.sum(1) + 1, (graphc.ones(30, 20),)).ir
     x = np.random.default_rng(0).standard_normal((20, 30)).astype(np.float32)

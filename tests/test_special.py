@@ -165,6 +165,7 @@ def test_zeta() -> None:
     x, q = np.array([1.5, 2.0, 3.5])[:, None], np.array([0.5, 1.0, 4.0])
     np.testing.assert_allclose(graphc.special.zeta(double(x), double(q)).numpy(), scipy.special.zeta(x, q), rtol=1e-12)
     assert graphc.special.zeta(2, double(1.0)).item() == pytest.approx(math.pi**2 / 6)
+    assert graphc.special.zeta(double([math.inf, 2.0, 1.0]), math.inf).isnan().tolist() == [True, True, False]
     assert graphc.special.zeta(double(2.0), 1).item() == pytest.approx(math.pi**2 / 6)
     np.testing.assert_allclose(
         derivative(lambda q: graphc.special.zeta(2.5, q), q), -2.5 * scipy.special.zeta(3.5, q), rtol=1e-12)

@@ -318,11 +318,17 @@ class _Nest:
                     scope.bind_accumulator(accumulator, f"{self._variables[accumulator, own]}[j]")
 
     def _store(self, stores: Sequence[Store], scope: Scope) -> None:
-        alone = self.threads <= 1 or self._in_lanes or all(s.buffer in self.private for s in stores)
-        if not alone and any(s.buffer in reads(self.kernel) for s in stores):
-            self._sync()  # what the others read there before
-        scope.store(stores, None if alone else "lane == 0")
-        if not alone:
+        if self.threads <= 1 or self._in_lanes:
+            scope.store(stores)
+            return
+        for private, some in itertools.groupby(stores, lambda s: s.buffer in self.private):
+            group = list(some)
+            if private:
+                scope.store(group)
+                continue
+            if any(s.buffer in reads(self.kernel) for s in group):
+                self._sync()  # what the others read there before
+            scope.store(group, "lane == 0")
             self._sync()
 
     def _sync(self) -> None:

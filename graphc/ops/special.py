@@ -59,6 +59,14 @@ def _binary(name: str, operands: str, ref: Any, vjp: Any, low: float, high: floa
 
 
 @_single_at_least
+def _zeta(x: np.ndarray, q: np.ndarray) -> Any:
+    """As in PyTorch, NaN where the sum begins at infinity; SciPy has its limit there, 0."""
+    import scipy.special
+
+    return np.where((q == np.inf) & (x > 1), np.nan, scipy.special.zeta(x, q))
+
+
+@_single_at_least
 def _lgamma(x: np.ndarray) -> Any:
     import scipy.special
 
@@ -101,7 +109,7 @@ polygamma = op("polygamma", "x", "n", infer=_polygamma_infer, ref=_polygamma, ke
                vjp=lambda ct, x, n: ct * polygamma(x, n=n + 1), batch="leading",
                samples=(Sample((TensorType(float32, (6,)),), {"n": 1}, low=0.5),
                         Sample((TensorType(float64, (6,)),), {"n": 3}, low=0.5)))
-zeta = _binary("zeta", "x q", _scipy("zeta"), (Undefined("zeta: self"), lambda ct, x, q: ct * -x * zeta(x + 1, q)), 2, 4)
+zeta = _binary("zeta", "x q", _zeta, (Undefined("zeta: self"), lambda ct, x, q: ct * -x * zeta(x + 1, q)), 2, 4)
 igamma = _binary("igamma", "a x", _incomplete("gammainc", 0.0, 1.0),
                  (Undefined("igamma: input"), lambda ct, a, x: ct * _gamma_density(a, x)), 1, 4)
 igammac = _binary("igammac", "a x", _incomplete("gammaincc", 1.0, 0.0),
