@@ -12,15 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import graphc
 from graphc.benchmark import footprint, worker
 from graphc.benchmark.chart import Chart, Line, page
 from graphc.benchmark.families import FAMILIES, Family
-from graphc.benchmark.growth import Point, cliffs, measure, sizes
+from graphc.benchmark.growth import Cliff, Point, cliffs, measure, sizes
 from graphc.benchmark.machine import Limits, describe, measure_limits
 from graphc.benchmark.process import growth_worker
 from graphc.benchmark.timing import Timing, sample
+from graphc.cli.bench_scale import _show_cliffs
 
 POINTWISE = FAMILIES[0]
 
@@ -72,8 +74,12 @@ def test_a_cliff_is_a_size_at_which_an_element_takes_longer() -> None:
     [found] = cliffs([*plain[:2], slow, plain[3]])
     assert (found.slow.size, found.plain.size, found.ratio) == (4096, 2048, pytest.approx(2.0))
     assert "4,096 elements take 2.00x as long" in str(found)
-    # where the machine gets slower itself, that is none
-    assert cliffs([*plain[:2], replace(slow, limit=2 * slow.limit)]) == []
+    assert not found.is_machines
+    # where the machine gets slower itself, it is the machine's, and comes after all others
+    [its] = cliffs([*plain[:2], replace(slow, limit=2 * slow.limit)])
+    assert its.is_machines and its.machine == pytest.approx(2.0)
+    other = [replace(p, threads=2) for p in (*plain[:2], slow)]
+    assert [c.slow.threads for c in cliffs([*plain[:2], replace(slow, limit=2 * slow.limit), *other])] == [2, 1]
 
 
 def test_awkward_sizes_are_compared_with_plain_ones() -> None:
@@ -81,6 +87,17 @@ def test_awkward_sizes_are_compared_with_plain_ones() -> None:
     [found] = cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.5e-9)])
     assert (found.slow.size, found.plain.size) == (odd, plain)
     assert cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.2e-9)]) == []
+
+
+@pytest.mark.parametrize("whose", [(), (False,), (True,), (False, True)])
+def test_cliffs_are_listed_by_whose_they_are(whose: tuple[bool, ...]) -> None:
+    shown = io.StringIO()
+    _show_cliffs(Console(file=shown, width=1000), [Cliff(point(4096, 2e-6), point(2048, 5e-7), 2.0, 1.9, its) for its in whose])
+    lines = shown.getvalue().splitlines()
+    assert lines[0].startswith("no cliffs") is (False not in whose)
+    assert lines[0].endswith("machine's copies show") is (whose == (True,))
+    assert sum("take 2.00x as long" in line for line in lines) == len(whose)
+    assert ("the machine's own" in shown.getvalue()) is (True in whose)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -85,3 +85,50 @@ def test_columns_of_a_stack_of_matrices() -> None:
 def test_rows_of_a_transposed_matrix_are_columns() -> None:
     x = numbers(700, 300)
     np.testing.assert_allclose(compiled(lambda x: x.t().sum(1), 2, x), x.astype(np.float64).sum(0), rtol=1e-3, atol=1e-3)
+
+
+# Very few columns: rows side by side
+
+FEW = [(20000, 1), (8192, 2), (5461, 3), (5462, 3), (30011, 5), (16385, 7), (1401, 12), (70001, 15), (4000, 17), (2501, 31)]
+
+
+@pytest.mark.parametrize("shape", FEW)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int8", "float16"])
+def test_rows_of_few_columns_are_taken_side_by_side(shape: tuple[int, int], dtype: str) -> None:
+    array = (10 * numbers(*shape)).astype(dtype)
+    wide = array.astype(np.float64)
+    tolerance = {"rtol": 2e-3, "atol": 1e-1} if dtype == "float16" else {"rtol": 1e-4, "atol": 1e-1}
+    got = compiled(lambda x: (2 * x.sum(0)).to(graphc.float64), 2, array)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(got, (2 * wide.sum(0)).astype("float16" if dtype == "float16" else "float64"), **tolerance)
+    np.testing.assert_array_equal(compiled(lambda x: x.amax(0), 2, array), array.max(0))
+    np.testing.assert_array_equal(compiled(lambda x: x.amin(0), 1, array), array.min(0))
+
+
+def test_sums_of_few_columns_are_the_same_bits_for_any_number_of_threads() -> None:
+    for shape in FEW:
+        x = numbers(*shape)
+        np.testing.assert_array_equal(*(compiled(lambda x: x.exp().sum(0), threads, x) for threads in (1, 2)))
+
+
+@pytest.mark.parametrize("vector_bytes", [16, 32, 64])
+@pytest.mark.parametrize("shape", [(700, 3), (701, 3), (333, 7)])
+def test_the_schedule_of_few_columns(shape: tuple[int, int], vector_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "_FEWEST_FOLDED", 1 << 10)
+    b = Builder("test")
+    x = b.input("x", TensorType(float32, shape))
+    program = lower(pipeline.run(b.finish([ops.sum(x, (0,))])), Machine(vector_bytes=vector_bytes))
+    assert len(program.kernels) == 2  # sums side by side, and the sum of these
+    array = numbers(*shape)
+    (got,) = run_program(program, [array])
+    np.testing.assert_allclose(got, array.astype(np.float64).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_what_depends_on_the_column_is_not_taken_side_by_side() -> None:
+    x, w = numbers(30011, 3), numbers(3)
+    np.testing.assert_allclose(compiled(lambda x, w: ((x - w) ** 2).sum(0), 2, x, w), ((x - w).astype(np.float64) ** 2).sum(0),
+                               rtol=1e-5)
+    broadcast = np.broadcast_to(w, (30011, 3))
+    np.testing.assert_allclose(compiled(lambda x: x.sum(0), 2, broadcast), 30011 * w.astype(np.float64), rtol=1e-4)
+    turned = np.asfortranarray(x)
+    np.testing.assert_allclose(compiled(lambda x: x.sum(0), 2, turned), x.astype(np.float64).sum(0), rtol=1e-4, atol=1e-2)

@@ -63,6 +63,14 @@ def _elements_of_columns(columns: int) -> float:
     return float(_TOTAL // columns * columns)
 
 
+def _bytes_of_rows(columns: int) -> float:
+    return 4.0 * (_TOTAL // columns * columns + _TOTAL // columns)
+
+
+def _bytes_of_columns(columns: int) -> float:
+    return 4.0 * (_TOTAL // columns * columns + columns)
+
+
 def _transpose(T: Any, n: int) -> Made:
     rows = math.isqrt(n)
     return (lambda x: x.t() + 1.0), (T.randn(rows, n // rows),)
@@ -116,9 +124,9 @@ FAMILIES = (
     Family("row sums", "elements", _row_sums, ELEMENTS, (), float, float, lambda n: 4.0 * n),
     Family("column sums", "elements", _column_sums, ELEMENTS, (), float, float, lambda n: 4.0 * n),
     Family("rows of a length", "columns", _row_sums_of_length, _LENGTHS, _ODD_LENGTHS, _elements_of_columns,
-           _elements_of_columns, lambda n: 4 * _elements_of_columns(n)),
+           _elements_of_columns, _bytes_of_rows),
     Family("columns side by side", "columns", _column_sums_beside, _LENGTHS, _ODD_LENGTHS, _elements_of_columns,
-           _elements_of_columns, lambda n: 4 * _elements_of_columns(n)),
+           _elements_of_columns, _bytes_of_columns),
     Family("transpose", "elements", _transpose, ELEMENTS, _NEAR[:2], float, float, lambda n: 8.0 * n),
     Family("matmul", "rows", _matmul, _MATRICES, _ODD_MATRICES, lambda n: 1.0 * n**3, lambda n: 2.0 * n**3,
            lambda n: 12.0 * n * n),

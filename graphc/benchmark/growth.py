@@ -49,6 +49,8 @@ class Cliff:
     ratio: float
     machine: float
     """The same ratio of the limits: what of it is the machine's, as where a cache ends."""
+    is_machines: bool
+    """Whether the machine copies as many bytes as much more slowly itself."""
 
     def __str__(self) -> str:
         slow, plain = self.slow, self.plain
@@ -99,7 +101,8 @@ def measure(
 
 def cliffs(points: Sequence[Point], steep: float = STEEP) -> list[Cliff]:
     """Where an element takes longer than at the next smaller plain size, or at the plain size that an awkward one belongs to,
-    by more than a factor, in the best case of the confidence intervals. Steepest first."""
+    by more than a factor, in the best case of the confidence intervals. First those that are not the machine's, the steepest of
+    all first."""
     found = []
     timed = {(p.family.name, p.threads, p.size): p for p in points if p.timing is not None}
     for (name, threads, size), point in timed.items():
@@ -116,6 +119,6 @@ def cliffs(points: Sequence[Point], steep: float = STEEP) -> list[Cliff]:
             assert point.timing is not None and other.timing is not None
             least = ratio * (point.timing.low / point.timing.median) * (other.timing.median / other.timing.high)
             machine = (point.limit / family.elements(size)) / (other.limit / family.elements(other_size))
-            if least > steep * max(1.0, machine):
-                found.append(Cliff(point, other, ratio, machine))
-    return sorted(found, key=lambda cliff: -cliff.ratio / max(1.0, cliff.machine))
+            if least > steep:
+                found.append(Cliff(point, other, ratio, machine, least <= steep * max(1.0, machine)))
+    return sorted(found, key=lambda cliff: (cliff.is_machines, -cliff.ratio / max(1.0, cliff.machine)))

@@ -136,11 +136,17 @@ def _show(console: Console, family: Family, points: Sequence[Point]) -> None:
 def _show_cliffs(console: Console, found: Sequence[Cliff]) -> None:
     from graphc.benchmark.growth import STEEP
 
-    if not found:
-        console.print(f"no cliffs: nowhere does an element take {STEEP} times as long as at a neighbouring size")
-        return
-    console.print(f"cliffs (over {STEEP} times the time for an element at a neighbouring size):")
-    for cliff in found:
+    own, machines = ([cliff for cliff in found if cliff.is_machines is whose] for whose in (False, True))
+    if own:
+        console.print(f"cliffs (over {STEEP} times the time for an element at a neighbouring size):")
+    else:
+        beyond = " beyond what the machine's copies show" if machines else ""
+        console.print(f"no cliffs: nowhere does an element take {STEEP} times as long as at a neighbouring size{beyond}")
+    for cliff in own:
+        console.print(f"  {cliff}")
+    if machines:
+        console.print("the machine's own, whose copies of as many bytes show them:")
+    for cliff in machines:
         console.print(f"  {cliff}")
 
 
@@ -156,7 +162,8 @@ def _as_json(
         "machine": dict(machine),
         "limits": [asdict(limit) for limit in limits.values()],
         "times": [record(point) for point in points],
-        "cliffs": [{"slow": record(c.slow), "plain": record(c.plain), "ratio": c.ratio, "machine": c.machine} for c in steep],
+        "cliffs": [{"slow": record(c.slow), "plain": record(c.plain), "ratio": c.ratio, "machine": c.machine,
+                    "is_machines": c.is_machines} for c in steep],
     }
 
 

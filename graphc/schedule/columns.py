@@ -15,6 +15,19 @@ the first level of cache; then the partial sums of all pieces are added up.
           partial[piece * 1024 + c] = partial[piece * 1024 + c] + acc
 
 Of few columns all rows of a piece are added up at once, in registers.
+
+Of very few, which fill no registers, several rows are taken side by side as one, as many as do fill some:
+
+    for i < 48 in lanes of 16:
+      acc = 0
+      for r < 21845:
+        acc += x[r * 48 + i]
+      partial[i] = acc
+    for c < 3 in lanes of 4:
+      acc = 0
+      for side < 16:
+        acc += partial[side * 3 + c] + (x[1048560 + side * 3 + c] if side * 3 + c < 15 else 0)
+      out[c] = acc
 """
 
 from __future__ import annotations
@@ -29,6 +42,7 @@ from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import last_limit
+from graphc.schedule.threads import masked
 from graphc.sizes import ceil_div
 from graphc.types import DType, int64
 
@@ -44,6 +58,8 @@ _WIDEST = 1024
 """Partial sums at a time."""
 _GROUP = 8
 """Rows that are added up at a time."""
+_FEWEST_FOLDED = 1 << 14
+"""Elements from which on rows are taken side by side."""
 _COMBINED = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
@@ -105,6 +121,38 @@ def cut_columns(
     pieces = Axis("r.piece", count)
     again = ix.plus(ix.times(pieces.value, steps), ix.ravel([axis.value for axis in outer], [axis.extent for axis in outer]))
     return first, pieces, Accumulate(accumulator, ex.load(partial, again))
+
+
+def fold_columns(
+    name: str, columns: int, flat: Axis, accumulate: Accumulate, machine: Machine,
+    temporary: Callable[[str, DType, int], Buffer],
+) -> tuple[tuple[Axis, Axis, Accumulate, Store], tuple[Axis, Axis, Accumulate]] | None:
+    """Sums of very few columns, whose elements stand one after another along `flat`, by way of sums of more: the axes of rows
+    and of columns, what is summed along the first, and where it is stored; then the axes of sides and of columns, and what is
+    summed along the first to what all of the columns are. None where it is better done otherwise."""
+    accumulator, elements = accumulate.accumulator, flat.extent
+    if not isinstance(elements, int) or elements < _FEWEST_FOLDED or not _is_along(accumulate.value, flat):
+        return None
+    lanes = machine.lanes(accumulator.dtype)
+    if columns >= 2 * lanes or columns % lanes == 0:
+        return None
+    sides = lanes // math.gcd(columns, lanes)
+    width = sides * columns
+    rows, rest = divmod(elements, width)
+    row, wide = Axis("row", rows), Axis(flat.name, width)
+    partial = temporary(f"{name}.folded", accumulator.dtype, width)
+    value = ix.substitute(accumulate.value, {flat.value: ix.plus(ix.times(row.value, width), wide.value)})
+    first = row, wide, Accumulate(accumulator, value), Store(partial, wide.value, accumulator.value)
+
+    side, column = Axis("side", sides), Axis(flat.name, columns)
+    place = ix.plus(ix.times(side.value, columns), column.value)
+    again = ex.load(partial, place)
+    if rest:  # a part of one more row
+        inside = ix.less(place, rest)
+        last = masked(ix.substitute(accumulate.value, {flat.value: ix.plus(place, rows * width)}), inside)
+        last = Expr("where", (inside, last, ex.constant(accumulator.initial, accumulator.dtype)), accumulator.dtype)
+        again = Expr(_COMBINED[accumulator.reduction], (again, last), accumulator.dtype)
+    return first, (side, column, Accumulate(accumulator, again))
 
 
 def _is_along(value: Expr, axis: Axis) -> bool:

@@ -12,7 +12,7 @@ from graphc.expression import Accumulator, Axis, Buffer, Expr, Reduction
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Kernel, Loop, Loops, Reset, Statement, Store
 from graphc.schedule import threads
-from graphc.schedule.columns import cut_columns
+from graphc.schedule.columns import cut_columns, fold_columns
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
@@ -27,7 +27,7 @@ _STEP = 8192
 """About how many elements one step of a grid computes."""
 _SPLIT = 65536
 """A reduction of more elements is cut into pieces where there is too little else to run in parallel."""
-_SHORT = 16
+_SHORT = 12
 """Rows of fewer elements are reduced side by side instead of each in lanes."""
 _WIDE = 16
 """By how much a step of unknown size may come to exceed what it was taken for."""
@@ -170,6 +170,14 @@ def reduce_along(
         if size is not None:
             return _split_reduction(name, outer, inner, axes, accumulate, after, machine, temporary, size)
         return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
+    if axes == [*inner, *outer] and len(axes) == 2 and isinstance(outer[0].extent, int):
+        flat, _, (whole,) = merge_axes(list(axes), [accumulate])
+        folded = fold_columns(name, outer[0].extent, flat[0], whole, machine, temporary) if len(flat) == 1 else None
+        if folded is not None:
+            (row, wide, sums, store), (side, column, again) = folded
+            kernels = reduce_along(f"{name}.rows", [row, wide], {row}, sums, [store], machine, temporary)
+            after = list(substitute_statements(after, {outer[0].value: column.value}))
+            return [*kernels, _reduction_nest(name, [column], [side], [side, column], again, after, machine)]
     pieces = cut_columns(name, outer, inner, axes, accumulate, machine, temporary)
     if pieces is not None:
         first, axis, again = pieces
