@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
@@ -65,6 +65,10 @@ class ReferenceBackend:
         """The graph, which is interpreted as it is."""
         del layout
         return str(graph)
+
+    def subscript(self, spec: SubscriptSpec) -> None:
+        """None: Python makes parts of tensors."""
+        del spec
 
     def view(self, spec: ViewSpec) -> None:
         """None: Python makes views."""

@@ -11,12 +11,12 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphc import ops
-from graphc.backend import EagerSpec, NodePlan, ViewSpec, get_backend, is_loaded
+from graphc.backend import EagerSpec, NodePlan, SubscriptSpec, ViewSpec, get_backend, is_loaded
 from graphc.config import config
 from graphc.frontend import tracer
 from graphc.frontend.hooks import saved_hooks
@@ -52,6 +52,7 @@ engine: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 """What runs nodes of the tape natively, once code is made: see `Backend.engine`."""
 _waited = False
 _making = threading.Lock()
+_subscripts: list[Subscripts] = []
 _in_place: list[tuple[str, OpDef, Callable[..., Any]]] = []
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
 
@@ -73,6 +74,22 @@ class Maker:
         views.append(self)
 
 
+class Subscripts(NamedTuple):
+    """How `tensor[index]` is made by Python, and of what."""
+
+    by_python: Callable[..., Any]
+    lazy: Maker
+    """Makes parts by steps that are given."""
+    cut: Maker
+    """Makes parts by slices; for numbers `selected`, and without the dimensions that they leave `dropped`."""
+    selected: Maker
+    dropped: Maker
+    alias: Maker
+    """Another shape, where nothing is left out."""
+    steps: Callable[..., Any]
+    """Of an index and a shape, the steps for `lazy`."""
+
+
 class _Python:
     by_python: Callable[[OpDef, tuple[Any, ...]], Any]
 
@@ -91,6 +108,12 @@ def attach_in_place(name: str, record: OpDef, by_python: Callable[..., Any]) -> 
     """Give tensors a method that writes what an op makes of the tensor and another operand over the tensor."""
     setattr(Tensor, name, by_python)
     _in_place.append((name, record, by_python))
+
+
+def attach_subscript(subscripts: Subscripts) -> None:
+    """Give tensors `tensor[index]`."""
+    Tensor.__getitem__ = subscripts.by_python  # type: ignore[attr-defined]
+    _subscripts.append(subscripts)
 
 
 def numpy_loop(record: OpDef) -> np.ufunc | None:
@@ -121,6 +144,8 @@ def begin() -> None:
         setattr(Tensor, name, _first_in_place(name, record, by_python))
     for view in views:
         view.make = native_view(view.record, view.name, view.make)
+    for subscripts in _subscripts:
+        Tensor.__getitem__ = _native_subscript(subscripts)  # type: ignore[attr-defined]
 
 
 def _first(record: OpDef, *args: Any) -> Any:
@@ -202,6 +227,17 @@ def native_view(record: OpDef | None, name: str | None, fallback: Callable[..., 
         node=None if record is None else node_plan(record, (0,), name), record=None if record is None else by_python,
     ))  # fmt: skip
     return fallback if make is None else make(fallback)
+
+
+def _native_subscript(how: Subscripts) -> Any:
+    """A method that runs natively where the index consists of ints, slices, None and Ellipsis."""
+    if not config.fuse_eager:
+        return how.by_python
+    make = get_backend(config.backend).subscript(SubscriptSpec(
+        tensors=TENSORS, thread=_THREAD, grad=_GRAD, lazy=how.lazy.make, cut=how.cut.make, selected=how.selected.make,
+        dropped=how.dropped.make, alias=how.alias.make, partial=functools.partial, steps=how.steps,
+    ))  # fmt: skip
+    return how.by_python if make is None else _as_method(make(how.by_python))
 
 
 def _as_method(function: Callable[..., Any]) -> Any:

@@ -138,7 +138,7 @@ def _attach() -> None:
         otherwise = {"eq": False, "ne": True}.get(name, NotImplemented)
         setattr(Tensor, f"__{name}__", _comparison(functions[name], otherwise))
     special: dict[str, Any] = {
-        "__abs__": functions["abs"], "__getitem__": subscript.getitem, "__invert__": functions["bitwise_not"],
+        "__abs__": functions["abs"], "__invert__": functions["bitwise_not"],
         "__matmul__": _between_tensors(functions["matmul"]), "__neg__": functions["neg"], "__pos__": functions["positive"],
         "__rdiv__": _reflected(functions["div"]),
         "__repr__": printing.tensor_text, "__rmatmul__": _between_tensors(lambda self, other: functions["matmul"](other, self)),
@@ -152,6 +152,7 @@ def _attach() -> None:
     }
     for name, value in special.items():
         setattr(Tensor, name, value)
+    eager.attach_subscript(subscript.NATIVE)
 
 
 def _reversed(self: Tensor) -> Tensor:

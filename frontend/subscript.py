@@ -18,6 +18,7 @@ from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import quiet
+from graphc.frontend.eager import Subscripts
 from graphc.frontend.inplace import assign, bump, refuse, unwatched
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape
@@ -299,10 +300,15 @@ def _plain_part(self: Tensor, index: tuple[Any, ...]) -> Tensor | None:
 
 
 _cut, _cut_for_select, _dropped = Viewing(ops.slice, "Slice"), Viewing(ops.slice, "Select"), Viewing(ops.reshape, "Select")
+_aliased = Viewing(ops.reshape, "Alias")
 
 
 def _steps(index: Any, shape: tuple[int, ...]) -> list[tuple[OpDef, dict[str, Any]]]:
     return Basic(_items(index), shape).ops()
+
+
+NATIVE = Subscripts(getitem, indexed, _cut, _cut_for_select, _dropped, _aliased, _steps)
+"""What native code makes parts of tensors with."""
 
 
 def _plain_copy(self: Tensor, index: Any) -> Tensor | None:

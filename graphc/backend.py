@@ -360,6 +360,27 @@ class ViewSpec:
     """Called with the source, the attributes and the view as in EagerSpec."""
 
 
+@dataclass(frozen=True, eq=False)
+class SubscriptSpec:
+    """How parts of tensors are made that ints, slices, None and Ellipsis choose, as the front end runs it at once."""
+
+    tensors: TensorClass
+    thread: tuple[tuple[Any, str, Any], ...]
+    grad: tuple[Any, str, Any]
+    """These as in EagerSpec."""
+    lazy: Callable[..., Any]
+    """What `Backend.view` has made of a spec without an op: it makes the parts that nobody wants a gradient of."""
+    cut: Callable[..., Any]
+    """What it has made for slices; with numbers among them `selected`, and the dimensions that these leave are `dropped`."""
+    selected: Callable[..., Any]
+    dropped: Callable[..., Any]
+    alias: Callable[..., Any]
+    """The same for another shape, where nothing is left out."""
+    partial: Callable[..., Any]
+    """Of `steps`, an index and a shape: the steps of a part that is made by `lazy`."""
+    steps: Callable[..., Any]
+
+
 class Entry(Protocol):
     """A native way into one graph."""
 
@@ -445,6 +466,11 @@ class Backend(Protocol):
         """Makes of a fallback a function `(source, array, attributes)`, or `(source, array, step)`, that returns a tensor
         around an array that was made of the source's, tied to the source if it lies in its memory; None where the back end
         does not."""
+        ...
+
+    def subscript(self, spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Makes of a fallback a function `(tensor, index)` that returns a part of a tensor; None where the back end does
+        not."""
         ...
 
     def engine(self, tensors: TensorClass) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
@@ -84,6 +84,10 @@ class CUDABackend:
 
     def eager(self, spec: EagerSpec) -> None:
         """Eager ops are kernels of their own."""
+        del spec
+
+    def subscript(self, spec: SubscriptSpec) -> None:
+        """None: Python makes parts of tensors."""
         del spec
 
     def view(self, spec: ViewSpec) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, TensorClass, ViewSpec
+from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 from graphc.backends.llvm import control, kernel_clock, speed_limits
 from graphc.backends.llvm.artifact import Artifact, artifact
 from graphc.backends.llvm.artifact_cache import artifact_key, keep_artifact, kept_artifact
 from graphc.backends.llvm.backward import make_call, make_engine, make_recorded, make_rules
-from graphc.backends.llvm.eager import make_eager, make_view
+from graphc.backends.llvm.eager import make_eager, make_subscript, make_view
 from graphc.backends.llvm.entry import NativeEntry, make_entry
 from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
 from graphc.backends.llvm.jit import NativeModule, compile_units, load_units, unit_keys
@@ -260,6 +260,10 @@ class LLVMBackend:
     def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Views of tensors, made natively."""
         return make_view(spec)
+
+    def subscript(self, spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Parts of tensors, made natively."""
+        return make_subscript(spec)
 
     def engine(self, tensors: TensorClass) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
         """Nodes of the tape, run natively."""

@@ -182,14 +182,14 @@ def _render_is_type(module: Module, slots: Slots) -> None:
 
 
 def _render_view_of(module: Module, slots: Slots) -> None:
-    """`view_of(array, ndim, shape, strides)`: another array on its memory, row-major where there are no strides; null with an
-    exception set."""
-    params = [("ptr", "array"), ("i64", "ndim"), ("ptr", "shape"), ("ptr", "strides")]
+    """`view_of(array, ndim, shape, strides, offset)`: another array on its memory, so many bytes on, row-major where there
+    are no strides; null with an exception set."""
+    params = [("ptr", "array"), ("i64", "ndim"), ("ptr", "shape"), ("ptr", "strides"), ("i64", "offset")]
     f = module.function("view_of", params, "ptr", linkage="internal")
     w = Writer(f, slots)
     types = ("ptr", "ptr", "i32", "ptr", "ptr", "ptr", "i32", "ptr")
     new = module.declare("PyArray_NewFromDescr", "ptr", types)
-    dtype, memory = w.load("ptr", "%array", objects.ARRAY_DTYPE), w.load("ptr", "%array", objects.ARRAY_DATA)
+    dtype, memory = w.load("ptr", "%array", objects.ARRAY_DTYPE), w.at(w.load("ptr", "%array", objects.ARRAY_DATA), "%offset")
     kept = objects.WRITEABLE | objects.ALIGNED
     flags = f.value(f"and i32 {w.load('i32', '%array', objects.ARRAY_FLAGS)}, {kept}")
     flags = f.value(f"or i32 {flags}, {objects.C_CONTIGUOUS}")  # NumPy looks at the strides, if there are any
@@ -456,7 +456,7 @@ def _render_step(module: Module, slots: Slots) -> None:
         w.store_word("i64", number, sizes, k)
         w.store("i64", f.value(f"mul i64 {w.load('i64', product)}, {number}"), product)
     w.require(w.equal("i64", w.load("i64", product), f.call("i64", "@elements", ("ptr", own))), "left")
-    finish_with(f.call("ptr", "@view_of", ("ptr", row_major()), ("i64", length), ("ptr", sizes), ("ptr", "null")))
+    finish_with(f.call("ptr", "@view_of", ("ptr", row_major()), ("i64", length), ("ptr", sizes), ("ptr", "null"), ("i64", "0")))
 
     f.enter(labels[Kind.PERMUTE])
     w.require_object(type_, w.object("tuple"), "left")
@@ -470,7 +470,8 @@ def _render_step(module: Module, slots: Slots) -> None:
         w.require(f.value(f"icmp ult i64 {axis}, {ndim}"), "left")
         for there, place in ((sizes, objects.ARRAY_DIMS), (strides, objects.ARRAY_STRIDES)):
             w.store_word("i64", w.load_word("i64", w.load("ptr", own, place), k), there, axis)
-    w.store("ptr", f.call("ptr", "@view_of", ("ptr", own), ("i64", ndim), ("ptr", sizes), ("ptr", strides)), made)
+    operands_ = (("ptr", own), ("i64", ndim), ("ptr", sizes), ("ptr", strides), ("i64", "0"))
+    w.store("ptr", f.call("ptr", "@view_of", *operands_), made)
     f.jump("made")
 
     f.enter(labels[Kind.SLICE])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
 
-from graphc.backend import EagerSpec, ViewSpec
+from graphc.backend import EagerSpec, SubscriptSpec, ViewSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops, render_ufunc
 from graphc.backends.llvm.entry import END, entry_module
 from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.subscript_code import subscript_table
 from graphc.backends.llvm.tape_code import plan_words
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.view_code import view_table
@@ -84,3 +86,19 @@ def make_view(spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., An
         return None
     words = np.array([*table, *END], np.int64)
     return lambda fallback: entries.new((words, (alive, entries), fallback), "view")
+
+
+def make_subscript(spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """See `Backend.subscript`."""
+    makers = (spec.lazy, spec.cut, spec.selected, spec.dropped, spec.alias)
+    if not all(isinstance(make, BuiltinFunctionType) for make in makers):
+        return None
+    alive: list[Any] = [spec]
+    try:
+        entries = entry_module(spec.tensors)
+        table = subscript_table(spec, entries, alive)
+    except objects.Unsupported as reason:
+        note(1, f"graphc: no native subscripts: {reason}")
+        return None
+    words = np.array([*table, *END], np.int64)
+    return lambda fallback: entries.new_documented((words, (alive, entries), fallback), "subscript", fallback)

@@ -343,14 +343,15 @@ class EntryModule:
             "node": tensors.node_base, "op_node": tensors.node_class,
             "compiled_node": tensors.compiled_class, "tuple": tuple, "list": list, "dict": dict,
             "float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "order": sys.intern("order"),
-            "starts": sys.intern("starts"), "steps": sys.intern("steps"),
+            "starts": sys.intern("starts"), "stops": sys.intern("stops"), "steps": sys.intern("steps"),
+            "slice": slice, "Ellipsis": Ellipsis,
             "heappush": heapq.heappush, "heapreplace": heapq.heapreplace,
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
         self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
         self._definitions = {
             name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
-            for name in ("entry", "eager", "view", "walk", "dependencies", "recorded")
+            for name in ("entry", "eager", "view", "walk", "dependencies", "recorded", "subscript")
         }
         self._named: list[_MethodDef] = []
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(

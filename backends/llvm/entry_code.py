@@ -17,6 +17,7 @@ from graphc.backends.llvm.eager_code import render_eager
 from graphc.backends.llvm.entry_checks import render_checks
 from graphc.backends.llvm.entry_table import FRAME_ON_STACK, After, Header, Leaf, Output, Result, Slots
 from graphc.backends.llvm.entry_writer import Writer
+from graphc.backends.llvm.subscript_code import render_subscript
 from graphc.backends.llvm.tape_code import render_tape
 from graphc.backends.llvm.view_code import render_view
 from graphc.backends.llvm.workspace import OUT_OF_MEMORY
@@ -38,6 +39,7 @@ def render(slots: Slots) -> Module:
     render_view(module, slots)
     render_backward(module, slots)
     render_recorded(module, slots)
+    render_subscript(module, slots)
     return module
 
 

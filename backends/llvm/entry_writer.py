@@ -12,6 +12,7 @@ from graphc.backends.llvm.entry_table import Slots
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyDict_DelItem": ("i32", ("ptr", "ptr")),
     "PyDict_GetItemWithError": ("ptr", ("ptr", "ptr")),
+    "PyDict_New": ("ptr", ()),
     "PyDict_Next": ("i32", ("ptr", "ptr", "ptr", "ptr")),
     "PyDict_SetItem": ("i32", ("ptr", "ptr", "ptr")),
     "PyDict_Size": ("i64", ("ptr",)),
@@ -42,6 +43,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PyObject_GetAttr": ("ptr", ("ptr", "ptr")),
     "PyObject_RichCompareBool": ("i32", ("ptr", "ptr", "i32")),
     "PyObject_Vectorcall": ("ptr", ("ptr", "ptr", "i64", "ptr")),
+    "PySlice_AdjustIndices": ("i64", ("i64", "ptr", "ptr", "i64")),
     "PyThreadState_Get": ("ptr", ()),
     "PyThreadState_GetID": ("i64", ("ptr",)),
     "PyTuple_New": ("ptr", ("i64",)),
@@ -55,7 +57,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 OBJECTS = ("None", "True", "False", "float", "int", "str", "ndarray", "tensor", "metadata", "counter", "view", "zero",
            "one", "RuntimeError", "__dict__", "shape", "handler", "plain_metadata", "plain_counter", "plain_view", "saved",
            "sequence", "own_code", "anomaly", "node", "op_node", "compiled_node", "tuple", "list", "dict", "float32", "float64",
-           "order", "starts", "steps", "heappush", "heapreplace")
+           "order", "starts", "stops", "steps", "heappush", "heapreplace", "slice", "Ellipsis")
 """Objects whose addresses the code knows as symbols `object.<name>`."""
 
 class Writer:

@@ -35,6 +35,11 @@ ARRAY_FLAGS = 64
 ARRAY_WEAKREFS = 72
 ARRAY_HANDLER = 88
 
+# PySliceObject
+SLICE_START = 16
+SLICE_STOP = 24
+SLICE_STEP = 32
+
 # PyArray_Descr
 DTYPE_ITEMSIZE = 40
 
@@ -189,6 +194,9 @@ def _check_python() -> None:
     _agree("a list's items", load_pointer(load_pointer(id(listed) + LIST_ITEMS) + 8), id(item))
     _agree("a tuple's items", load_pointer(id(tupled) + TUPLE_ITEMS + 8), id(item))
     _agree("the contents of a cell", load_pointer(id(cell) + CELL_CONTENTS), id(item))
+    part = slice(item, listed, tupled)
+    for place, content in ((SLICE_START, item), (SLICE_STOP, listed), (SLICE_STEP, tupled)):
+        _agree("a slice", load_pointer(id(part) + place), id(content))
     number = 1.25
     _agree("the value of a float", load(id(number) + FLOAT_VALUE), 0x3FF4000000000000)
     _agree("the base of a type", load_pointer(id(bool) + TYPE_BASE), id(int))
