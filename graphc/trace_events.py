@@ -7,6 +7,7 @@ their thread, and metadata ("M"), which names processes and threads.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +51,22 @@ def document(
             events.append(_metadata("thread_sort_index", process, number, sort_index=number))
         # whoever reads them in this order finds what is around an event before it
         for event in sorted(made, key=lambda e: (e.start, -e.stop)):
-            times = {"ts": (event.start - first) / 1000, "dur": (event.stop - event.start) / 1000}
+            times = {"ts": _microseconds(event.start - first), "dur": _microseconds(event.stop - event.start)}
             place = {"pid": process, "tid": numbers[event.thread]}
             events.append({"name": event.name, "cat": event.category, "ph": "X", **times, **place,
                            "args": dict(event.arguments)})
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": dict(about or {})}
+
+
+def _microseconds(nanoseconds: int) -> float:
+    """Perfetto cuts a thousand times this off to nanoseconds, and drops events that end a nanosecond after what is around them:
+    it must not come out below.
+
+    >>> int(1.001 * 1000), int(_microseconds(1001) * 1000)
+    (1000, 1001)
+    """
+    exact = nanoseconds / 1000
+    return exact if int(exact * 1000) == nanoseconds else math.nextafter(exact, math.inf)
 
 
 def _order(events: Sequence[TraceEvent]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -327,14 +328,16 @@ def broken_rules(trace: dict[str, Any]) -> list[str]:
     for thread, events in threads.items():
         if thread not in named_threads:
             wrong.append(f"thread {thread} has no name")
-        open_: list[float] = []  # slices of one thread must nest
-        for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
-            end = event["ts"] + event["dur"]
-            while open_ and open_[-1] <= event["ts"] + 1e-6:
+        if any(later["ts"] < event["ts"] for event, later in itertools.pairwise(events)):
+            wrong.append(f"the events of {thread} are not by their beginning")
+        open_: list[int] = []  # events of one thread must nest, to the nanosecond; the importer drops those that do not
+        for event in events:
+            start, duration = int(event["ts"] * 1000), int(event["dur"] * 1000)  # cut off, as the importer does
+            while open_ and open_[-1] <= start:
                 open_.pop()
-            if open_ and end > open_[-1] + 1e-3:
+            if open_ and start + duration > open_[-1]:
                 wrong.append(f"{event['name']} ends after what is around it")
-            open_.append(end)
+            open_.append(start + duration)
     return wrong
 
 
@@ -372,7 +375,19 @@ def test_the_rules_see_what_is_wrong() -> None:
     across = [TraceEvent("b", "op", 150_000, 280_000, 7), TraceEvent("c", "op", 160_000, 300_000, 7)]
     assert broken_rules(document({"p": across}, {}))
     assert broken_rules(document({"p": [TraceEvent("a", "op", 200, 100, 7)]}, {}))
+    turned = document({"p": [good, TraceEvent("b", "op", 300, 400, 7)]}, {})
+    turned["traceEvents"].reverse()
+    assert broken_rules(turned)
     assert document({}, {}) == {"traceEvents": [], "displayTimeUnit": "ms", "otherData": {}}
+
+
+def test_times_are_exact_to_the_nanosecond() -> None:
+    """What fills all that is around it ends with it, whatever the numbers are."""
+    for stop in range(1_001, 90_000_000, 70_001):
+        events = [TraceEvent("around", "op", 0, stop, 7), TraceEvent("rest", "op", stop // 3, stop, 7)]
+        made = document({"p": events}, {})
+        assert broken_rules(made) == []
+        assert [int(e["dur"] * 1000) for e in made["traceEvents"] if e["ph"] == "X"] == [stop, stop - stop // 3]
 
 
 def test_traces_of_several_processes_are_joined() -> None:
