@@ -450,6 +450,30 @@ def test_loops_and_branches(tmp_path: Path) -> None:
 
 
 @needs_cc
+def test_derivatives_of_loops_of_any_length(tmp_path: Path) -> None:
+    """In the caller's memory not all steps can be kept."""
+    def slope(x: Any, a: Any, n: Any) -> Any:
+        def turn(i: Any, y: Any, z: Any) -> Any:
+            return i + 1, (y * 0.9 + a * z.sin()).tanh(), z * 0.999 + 0.01 * y
+
+        with graphc.enable_grad():
+            x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
+            _, y, z = graphc.while_loop(lambda i, y, z: i < n, turn, (graphc.zeros(1, dtype=graphc.int64), x, x * 2))
+            return graphc.autograd.grad((y * z).sum(), (x, a))
+
+    rng = np.random.default_rng(0)
+    x, a = rng.standard_normal((2, 5)).astype(np.float64)
+    program = graphc.export(slope, (graphc.tensor(x), graphc.tensor(a), graphc.tensor([3]))).program
+    files = native.export(program, tmp_path, name="slope", shared=True)
+    entry = NativeEntry(files)
+    for length in (0, 1, 2, 3, 62, 63, 64, 65, 66, 127, 128, 500, 2000, 5000):
+        given = {"x": x, "a": a, "n": np.array([length])}
+        status, found = entry(given)
+        assert status == 0
+        close(found, program(*given.values()))
+
+
+@needs_cc
 def test_ops_with_code_of_their_own(tmp_path: Path) -> None:
     text = """
     define void @kernel(ptr %out, ptr %x, i64 %n) {

@@ -74,7 +74,7 @@ MATRICES = """
     permutation pinv qr slogdet solve svd svdvals triangular_solve
 """
 COMPLEX = "complex conj fft_c2c fft_c2r fft_r2c imag real sgn view_as_complex view_as_real"
-LACKING = {*SPECIAL.split(), *MATRICES.split(), *COMPLEX.split(), "random_bits", "while_loop_vjp"}
+LACKING = {*SPECIAL.split(), *MATRICES.split(), *COMPLEX.split(), "random_bits"}
 
 
 def is_complex(record: OpDef, sample: Sample) -> bool:
@@ -212,6 +212,19 @@ def test_branches_and_loops() -> None:
         return graphc.scan(lambda carry, row: (carry + row, carry * row), x[0], x)
 
     agrees(sums, (graphc.randn(4, 3),), (graphc.randn(7, 3),), dynamic=({0: graphc.Dim("rows", min=2)},))
+
+
+def test_derivatives_of_loops() -> None:
+    def slope(x: graphc.Tensor, a: graphc.Tensor) -> Any:
+        x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
+        y = graphc.while_loop(lambda y: y.abs().max() < 10, lambda y: y * a + 1, (x,))[0]
+        return graphc.autograd.grad((y * y).sum(), (x, a))
+
+    rows = graphc.Dim("rows")
+    args = graphc.tensor([[1.0, -2.0]]), graphc.tensor([[1.5, 2.0]])
+    others = [(graphc.randn(n, 2), graphc.tensor([[1.5, 2.0]])) for n in (3, 5)]
+    model = agrees(slope, args, *others, (graphc.full((2, 2), 11.0), args[1]), dynamic=({0: rows}, None))
+    assert operators(model).count("Loop") == 3  # the loop, once more with what it keeps, and back
 
 
 def test_a_branch_that_returns_what_it_takes() -> None:

@@ -49,7 +49,9 @@ class Inner:
 def render_control(context: Context, kernel: Control, inner: Mapping[str, Inner], name: str, first_check: int) -> None:
     """Add the kernel to the context's module as `i32 name(ptr context)`, which returns 0, or what a program returned that has
     failed; checks of the programs count from `first_check` on."""
-    context.reserve_scratch(max((program.arena for program in inner.values()), default=0))
+    arena = -(-max((program.arena for program in inner.values()), default=0) // ALIGNMENT) * ALIGNMENT
+    keeps = kernel.op is ops.while_loop_vjp and not context.hosted
+    context.reserve_scratch(arena + (_Checkpoints.ROWS * _Rows(kernel).nbytes if keeps else 0))
     f = context.module.function(name, [("ptr", "context")], "i32", linkage="internal")
     writer = _Writer(context, kernel, inner, f, first_check)
     if kernel.op is ops.cond:
@@ -58,6 +60,8 @@ def render_control(context: Context, kernel: Control, inner: Mapping[str, Inner]
         writer.scan()
     elif kernel.op is ops.while_loop:
         writer.while_loop()
+    elif keeps:
+        writer.while_loop_vjp_in(arena)
     else:
         writer.while_loop_vjp()
 
@@ -248,14 +252,11 @@ class _Writer:
         f.do("ret i32 0")
 
     def while_loop_vjp(self) -> None:
-        f, attrs = self.f, self.kernel.attrs
-        carries, count = attrs["carries"], len(attrs["body"].inputs)
-        condition, body, backward = (_Call(self, name) for name in ("condition", "body", "backward"))
-        stack = _Stack(self, [self._operand_bytes(i) for i in range(carries)])
+        f = self.f
+        condition, body, backward = self._calls_of_vjp()
+        stack = _Stack(self)
         truth, steps = f.slot("i8"), f.slot("i64")
         self.put(condition.outputs, 0, truth)
-        for call in (condition, body, backward):
-            self.put_all(call.inputs, self.operands[carries:count], carries)
         f.do(f"store i64 0, ptr {steps}")
         stack.hold("0")
         for j, place in enumerate(stack.places("0")):
@@ -278,6 +279,51 @@ class _Writer:
         f.do(f"store i64 {following}, ptr {steps}")
         f.jump(head)
         f.enter(back)
+        self._go_back(backward, done, stack.places, stack.free)
+        stack.free()
+        f.do("ret i32 0")
+
+    def while_loop_vjp_in(self, arena: int) -> None:
+        """The same in memory that does not grow, behind the arena: the steps are counted first."""
+        f = self.f
+        condition, body, backward = self._calls_of_vjp()
+        kept = _Checkpoints(self, body, arena)
+        truth, row, steps = f.slot("i8"), f.slot("i64"), f.slot("i64")
+        self.put(condition.outputs, 0, truth)
+        f.do(f"store i64 0, ptr {row}")
+        f.do(f"store i64 0, ptr {steps}")
+        for j, place in enumerate(kept.places("0")):
+            self.copy(place, self.operands[j], self._operand_bytes(j))
+        head, again, back = f.label("head"), f.label("again"), f.label("back")
+        f.jump(head)
+        f.enter(head)
+        done, here = f.value(f"load i64, ptr {steps}"), f.value(f"load i64, ptr {row}")
+        self.put_all(condition.inputs, kept.places(here))
+        condition.run()
+        f.branch(f.value(f"icmp ne i8 {f.value(f'load i8, ptr {truth}')}, 0"), again, back)
+        f.enter(again)
+        there = kept.between(done)
+        kept.run(here, there)
+        f.do(f"store i64 {there}, ptr {row}")
+        f.do(f"store i64 {f.value(f'add i64 {done}, 1')}, ptr {steps}")
+        f.jump(head)
+        f.enter(back)
+        self._go_back(backward, done, kept.at)
+        f.do("ret i32 0")
+
+    def _calls_of_vjp(self) -> tuple[_Call, _Call, _Call]:
+        """The condition, the body and the step back, with what stays the same."""
+        carries, count = self.kernel.attrs["carries"], len(self.kernel.attrs["body"].inputs)
+        condition, body, backward = (_Call(self, name) for name in ("condition", "body", "backward"))
+        for call in (condition, body, backward):
+            self.put_all(call.inputs, self.operands[carries:count], carries)
+        return condition, body, backward
+
+    def _go_back(
+        self, backward: _Call, done: str, places: Callable[[str], list[str]], stop: Callable[[], None] | None = None
+    ) -> None:
+        """Take the steps back, from the last of so many: `places` says where what is carried stands before a step."""
+        f, count = self.f, len(self.kernel.attrs["body"].inputs)
         given = len(self.operands) - count
         self.put_all(backward.inputs, self.operands[count:], count)
         memset = f.module.declare("llvm.memset.p0.i64", "void", ["ptr", "i8", "i64", "i1"])
@@ -287,11 +333,9 @@ class _Writer:
         self._start_turns(backward, count, given)
         with f.loop("0", done, hint="back") as turned:
             at = f.value(f"sub i64 {f.value(f'sub i64 {done}, 1')}, {turned}")
-            self.put_all(backward.inputs, stack.places(at))
-            self._turn(backward, count, stack.free)
+            self.put_all(backward.inputs, places(at))
+            self._turn(backward, count, stop)
         self._end_turns(backward, count)
-        stack.free()
-        f.do("ret i32 0")
 
     # What is carried: at `first` in the inputs of the call, and at 0 in its outputs
 
@@ -333,15 +377,97 @@ class _Writer:
         return block.strides[0] * block.buffer.dtype.itemsize
 
 
+class _Rows:
+    """How all that is carried by a kernel stands in a row of memory."""
+
+    def __init__(self, kernel: Control) -> None:
+        self.offsets = [0]
+        for size in map(_nbytes, kernel.operands[: kernel.attrs["carries"]]):
+            self.offsets.append(self.offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
+        self.nbytes = max(ALIGNMENT, self.offsets.pop())
+
+    def places(self, writer: _Writer, base: str, row: str) -> list[str]:
+        """Where the values of a row are, counted from an address."""
+        f = writer.f
+        start = f.value(f"getelementptr i8, ptr {base}, i64 {f.value(f'mul i64 {row}, {self.nbytes}')}")
+        return [writer.offset(start, str(offset)) for offset in self.offsets]
+
+
+class _Checkpoints:
+    """Some steps of a loop, in memory that does not grow, from which those between them are computed again."""
+
+    KEPT = 64
+    ROWS = KEPT + 2
+    """With two more, by turns those of the steps between."""
+
+    def __init__(self, writer: _Writer, body: _Call, arena: int) -> None:
+        self._writer, self._body = writer, body
+        self._rows = _Rows(writer.kernel)
+        f = writer.f
+        self._base = f.value(f"getelementptr i8, ptr {writer.scratch}, i64 {arena}")
+        self._steps, self._last, self._row = f.slot(f"[{self.KEPT} x i64]"), f.slot("i64"), f.slot("i64")
+        f.do(f"store i64 0, ptr {self._last}")
+        f.do(f"store i64 0, ptr {self._step_of('0')}")
+
+    def _step_of(self, row: str) -> str:
+        return self._writer.f.value(f"getelementptr i64, ptr {self._steps}, i64 {row}")
+
+    def places(self, row: str) -> list[str]:
+        return self._rows.places(self._writer, self._base, row)
+
+    def between(self, turn: str) -> str:
+        """One of the rows that take turns."""
+        f = self._writer.f
+        return f.value(f"add i64 {f.value(f'and i64 {turn}, 1')}, {self.KEPT}")
+
+    def run(self, source: str, target: str) -> None:
+        """Compute a step from the one in another row."""
+        self._writer.put_all(self._body.inputs, self.places(source))
+        self._writer.put_all(self._body.outputs, self.places(target))
+        self._body.run()
+
+    def at(self, step: str) -> list[str]:
+        """Where the values of a step are; of all that are asked for, each is before the last one.
+
+        The nearest step before it that is kept is the last one that is. From there on others are kept: all, where there is
+        room for all, else at distances of twice their share of the room, so that most of it is taken for the nearer ones. With
+        room for one, it is the step itself.
+        """
+        f, last = self._writer.f, self._last
+        head, on, there = f.label("find"), f.label("on"), f.label("there")
+        f.jump(head)
+        f.enter(head)
+        row = f.value(f"load i64, ptr {last}")
+        begin = f.value(f"load i64, ptr {self._step_of(row)}")
+        distance = f.value(f"sub i64 {step}, {begin}")
+        f.branch(f.value(f"icmp sgt i64 {distance}, 0"), on, there)
+        f.enter(on)
+        room = f.value(f"sub i64 {self.KEPT - 1}, {row}")
+        share = f.value(f"sdiv i64 {f.value(f'shl i64 {distance}, 1')}, {room}")
+        share = f.intrinsic("llvm.smin", "i64", f.value(f"add i64 {share}, 1"), distance)
+        for_all = f.value(f"icmp sle i64 {distance}, {room}")
+        length = f.value(f"select i1 {for_all}, i64 1, i64 {share}")
+        following = f.value(f"add i64 {row}, 1")
+        f.do(f"store i64 {row}, ptr {self._row}")
+        with f.loop("1", f.value(f"add i64 {length}, 1"), hint="again") as done:
+            is_last = f.value(f"icmp eq i64 {done}, {length}")
+            target = f.value(f"select i1 {is_last}, i64 {following}, i64 {self.between(done)}")
+            self.run(f.value(f"load i64, ptr {self._row}"), target)
+            f.do(f"store i64 {target}, ptr {self._row}")
+        f.do(f"store i64 {f.value(f'add i64 {begin}, {length}')}, ptr {self._step_of(following)}")
+        f.do(f"store i64 {following}, ptr {last}")
+        f.jump(head)
+        f.enter(there)
+        f.do(f"store i64 {f.value(f'sub i64 {row}, 1')}, ptr {last}")
+        return self.places(row)
+
+
 class _Stack:
     """Memory that grows: rows of all that is carried."""
 
-    def __init__(self, writer: _Writer, sizes: Sequence[int]) -> None:
+    def __init__(self, writer: _Writer) -> None:
         self._writer = writer
-        self._offsets = [0]
-        for size in sizes:
-            self._offsets.append(self._offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-        self._row = max(ALIGNMENT, self._offsets.pop())
+        self._layout = _Rows(writer.kernel)
         f = writer.f
         self._base, self._rows = f.slot("ptr"), f.slot("i64")
         f.do(f"store ptr null, ptr {self._base}")
@@ -349,10 +475,7 @@ class _Stack:
 
     def places(self, row: str) -> list[str]:
         """Where the values of a row are."""
-        f = self._writer.f
-        base, distance = f.value(f"load ptr, ptr {self._base}"), f.value(f"mul i64 {row}, {self._row}")
-        start = f.value(f"getelementptr i8, ptr {base}, i64 {distance}")
-        return [self._writer.offset(start, str(offset)) for offset in self._offsets]
+        return self._layout.places(self._writer, self._writer.f.value(f"load ptr, ptr {self._base}"), row)
 
     def hold(self, row: str) -> None:
         """Have room for the row: twice as much as before, if there is none. The rows may move."""
@@ -362,7 +485,7 @@ class _Stack:
             more = f.value(f"add i64 {f.value(f'mul i64 {rows}, 2')}, 16")
             realloc = f.module.declare("PyMem_RawRealloc", "ptr", ["ptr", "i64"])
             old = f.value(f"load ptr, ptr {self._base}")
-            new = f.call("ptr", realloc, ("ptr", old), ("i64", f.value(f"mul i64 {more}, {self._row}")))
+            new = f.call("ptr", realloc, ("ptr", old), ("i64", f.value(f"mul i64 {more}, {self._layout.nbytes}")))
             with f.when(f.value(f"icmp eq ptr {new}, null")):
                 self.free()
                 f.do(f"ret i32 {OUT_OF_MEMORY}")

@@ -154,7 +154,7 @@ class _Maker:
 
 
 def _needs_python(node: Node) -> bool:
-    return node.op.name == "while_loop_vjp" or (runs_on_host(node) and node.op.native is None)
+    return runs_on_host(node) and node.op.native is None
 
 
 def _named(node: Node) -> str:

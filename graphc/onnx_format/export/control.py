@@ -37,17 +37,47 @@ def _cond(w: Writer, step: Step) -> Any:
 
 @writes("while_loop")
 def _while_loop(w: Writer, step: Step) -> Any:
+    return _loop(w, step, len(step.names), keeps=False)
+
+
+@writes("while_loop_vjp")
+def _while_loop_vjp(w: Writer, step: Step) -> Any:
+    """The loop, which keeps what it carries before each step as a row; then one over the rows, from the last."""
+    carries, body, backward = (step.attrs[name] for name in ("carries", "body", "backward"))
+    count = len(body.inputs)
+    kept = _loop(w, step, count, keeps=True)[carries:]
+    steps = w.emit("Squeeze", w.emit("Shape", kept[0], start=0, end=1))
+    last = w.emit("Sub", steps, w.number(1, int64))
+    given = step.names[count:]
+    zero = [w.expand(w.number(0, t.dtype), TensorType(t.dtype, ()), t.shape) for t in step.types[len(given) :]]
+    inner, inputs, names = _loop_body(w, step.types)
+    at = inner.emit("Sub", last, names[0])
+    state = [inner.emit("Gather", rows, at, axis=0) for rows in kept]
+    outputs = write_nodes(inner, backward, [*state, *step.names[carries:count], *names[2:]])
+    graph = _finish(inner, backward.name, inputs, [(names[1], TensorType(bool_, ()))], outputs, step.types)
+    return w.emit("Loop", steps, "", *given, *zero, outputs=len(outputs), body=graph)
+
+
+def _loop(w: Writer, step: Step, count: int, *, keeps: bool) -> Any:
+    """The loop of the first operands, which may keep what it carries: its results are followed by these rows then."""
     carries, condition, body = (step.attrs[name] for name in ("carries", "condition", "body"))
-    same = step.names[carries:]
-    (going,) = write_nodes(w, condition, step.names)
-    inner = Writer(w.model, w)
-    types = [TensorType(int64, ()), TensorType(bool_, ()), *(v.type for v in step.operands[:carries])]
-    names = [w.model.free(name) for name in ("iteration", "going", *("carry" for _ in range(carries)))]
+    same = step.names[carries:count]
+    (going,) = write_nodes(w, condition, step.names[:count])
+    types = [v.type for v in step.operands[:carries]]
+    inner, inputs, names = _loop_body(w, types)
     state = write_nodes(inner, body, [*names[2:], *same])
     (again,) = write_nodes(inner, condition, [*state, *same])
-    inputs = [value_info(name, type_) for name, type_ in zip(names, types)]
-    graph = _finish(inner, body.name, inputs, [(again, TensorType(bool_, ()))], state, types[2:])
-    return w.emit("Loop", "", going, *step.names[:carries], outputs=carries, body=graph)
+    outputs = [*state, *names[2:]] if keeps else state
+    graph = _finish(inner, body.name, inputs, [(again, TensorType(bool_, ()))], outputs, [*types, *types])
+    return w.emit("Loop", "", going, *step.names[:carries], outputs=len(outputs), body=graph)
+
+
+def _loop_body(w: Writer, types: Sequence[TensorType]) -> tuple[Writer, list[Any], list[str]]:
+    """The graph of a loop's step, to be written: its inputs, and their names; the first two are the number of the step, and
+    whether the loop goes on."""
+    names = [w.model.free(name) for name in ("iteration", "going", *("carry" for _ in types))]
+    of_every_loop = TensorType(int64, ()), TensorType(bool_, ())
+    return Writer(w.model, w), [value_info(name, type_) for name, type_ in zip(names, (*of_every_loop, *types))], names
 
 
 @writes("scan")

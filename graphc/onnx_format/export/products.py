@@ -122,4 +122,3 @@ MISSING.update(dict.fromkeys(
 ))
 MISSING.update(dict.fromkeys(
     ("random_bits",), "ONNX's random numbers are other ones; compute them outside, and pass them as an input"))
-MISSING.update(dict.fromkeys(("while_loop_vjp",), "export the function whose derivative it is, or write the loop as a scan"))
