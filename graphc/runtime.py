@@ -98,8 +98,9 @@ class Function:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights that the function takes, by name."""
-        return {name: self._weights[position] for position, name in self.entry.weights.items()}
+        """The weights that the function takes, by name, with its state as it is now."""
+        arrays = {**self._weights, **self._state_arrays()}
+        return {name: arrays[position] for position, name in self.entry.weights.items()}
 
     @property
     def inputs(self) -> dict[str, TensorType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def run(model: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """By onnxruntime; where it has no kernel for a dtype, by onnx's own definitions."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    feeds = {value.name: array for value, array in zip(model.graph.input, arrays, strict=True)}
+    feeds = {value.name: array for value, array in zip(model.graph.input, arrays)}  # state has its defaults
+    assert len(feeds) == len(arrays) == len({v.name for v in model.graph.input} - {i.name for i in model.graph.initializer})
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
@@ -232,6 +234,75 @@ def test_a_branch_that_returns_what_it_takes() -> None:
         return graphc.cond(x.sum() > 0, lambda a, b: (a, b), lambda a, b: (b, a), (x, y))
 
     agrees(branch, (graphc.ones(3), graphc.zeros(3)), (-graphc.ones(3), graphc.zeros(3)))
+
+
+# Programs with state, and with narrow weights
+
+
+def test_a_training_step_whose_caller_keeps_the_state() -> None:
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = graphc.optim.Adam(model.parameters(), lr=1e-2)
+
+    def step(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x, y = graphc.randn(8, 6), graphc.randn(8, 2)
+    program = graphc.export(step, (x, y), state=True)
+    exported = graphc.onnx.export(program)
+    (state,) = (json.loads(prop.value) for prop in exported.metadata_props if prop.key == "graphc.state")
+    assert state["model.0.weight"] == "next.model.0.weight" and set(state) < set(program.state)
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["x", "y"]
+    assert {value.name for value in session.get_overridable_initializers()} == set(program.state)
+    names = [value.name for value in session.get_outputs()]
+    kept: dict[str, np.ndarray] = {"opt.lr": np.float32(1e-2)} if "opt.lr" in state else {}
+    for _ in range(4):
+        found = dict(zip(names, session.run(None, {"x": x.numpy(), "y": y.numpy(), **kept}), strict=True))
+        kept |= {name: found[following] for name, following in state.items()}
+        np.testing.assert_allclose(found["output"], program(x, y).numpy(), rtol=1e-4)
+    for name, array in kept.items():
+        np.testing.assert_allclose(array, program.state[name].numpy(), rtol=1e-3, atol=1e-5)
+    (loss, *_) = run(graphc.onnx.export(program), [x.numpy(), y.numpy()])  # from here on
+    np.testing.assert_allclose(loss, program(x, y).numpy(), rtol=1e-4)
+
+
+def test_a_recurrent_network_with_state(tmp_path: Path) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", graphc.zeros(3))
+            self.cell = nn.GRUCell(2, 3)
+
+        def forward(self, x: graphc.Tensor) -> graphc.Tensor:
+            self.total.copy_(self.cell(x, self.total))
+            return self.total * 2
+
+    program = graphc.export(Counter().eval(), (graphc.ones(2),), state=True)
+    program.save(tmp_path / "counter.gcz")
+    exported = graphc.onnx.export(tmp_path / "counter.gcz", input_names=["total"])  # which the state is called, too
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    (state,) = (json.loads(prop.value) for prop in exported.metadata_props)
+    kept: dict[str, np.ndarray] = {}
+    for _ in range(3):
+        x = np.random.default_rng(0).standard_normal(2).astype(np.float32)
+        result, following = session.run(None, {"total": x, **kept})
+        kept = dict.fromkeys(state, following)
+        np.testing.assert_allclose(result, program(graphc.tensor(x)).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float16"])
+def test_weights_of_fewer_bits(dtype: str) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10)).eval()
+    program = graphc.export(model, (graphc.randn(2, 8, 8, 8),), weights=dtype)
+    exported = graphc.onnx.export(program)
+    wide = [i for i in exported.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and np.prod(i.dims) >= 512]
+    assert not wide
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(run(exported, [x])[0], program.program(x), rtol=1e-3, atol=1e-4)
 
 
 # Sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ from graphc.onnx_format.export.values import value_info
 from graphc.onnx_format.export.writer import Model, Writer
 from graphc.onnx_format.protobuf import element_type, onnx
 from graphc.package.entry import Entry, prepare
-from graphc.types import dtype_of
+from graphc.types import TensorType, dtype_of
 
 MIN_OPSET, OPSET, MAX_OPSET = 18, 18, 23
 """Versions of ONNX's operators: the least and the greatest that models can be made for, and the usual one."""
@@ -47,7 +48,8 @@ def write_onnx(
     """An entry of a program as a `ModelProto`, checked by `onnx.checker`, and written to `path` if one is given.
 
     Inputs, outputs and weights keep their names, and sizes that may change theirs. Conditions on sizes are not kept, as ONNX
-    has none.
+    has none. State is an input with a default, and its next value an output: the model's metadata have the names of both as
+    JSON, under `graphc.state`.
 
     opset
         The version of ONNX's operators, from 18 to 23.
@@ -65,7 +67,7 @@ def write_onnx(
     called = [str(value.name) for value in entry.arguments]
     inputs = _names("input_names", input_names, called)
     outputs = _names("output_names", output_names, entry.graph.output_names or ())
-    model, main = _graph(entry, {**weights, **constants}, opset, inputs, outputs)
+    model, main, state = _graph(entry, {**weights, **constants}, opset, inputs, outputs)
     total = sum(array.nbytes for array in model.initializers.values())
     outside = total >= _MOST_INLINE if external_data is None else external_data
     if path is None and outside:
@@ -75,6 +77,9 @@ def write_onnx(
     helper = onnx("onnx.helper")
     made = helper.make_model(main, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSIONS[opset],
                              producer_name="graphc")
+    if state:
+        following = {state[name]: outputs[number] for name, number in entry.updates.items()}
+        helper.set_model_props(made, {"graphc.state": json.dumps(following)})
     if path is not None:
         with open(path, "wb") as file:
             file.write(made.SerializeToString())
@@ -91,8 +96,8 @@ def _names(what: str, given: Sequence[str] | None, own: Sequence[str]) -> list[s
 
 def _graph(
     entry: Entry, weights: Mapping[str, np.ndarray], opset: int, inputs: list[str], outputs: list[str]
-) -> tuple[Model, Any]:
-    """What all graphs share, and the main graph without its weights."""
+) -> tuple[Model, Any, dict[str, str]]:
+    """What all graphs share, the main graph without its weights, and what the inputs are called that are state."""
     graph = entry.graph
     model = Model(opset)
     bound = entry.weights
@@ -103,10 +108,13 @@ def _graph(
         raise ArgumentError(f"two inputs or outputs are called {twice!r}", expected="different names, as ONNX needs them",
                             hint="give others by input_names and output_names")
     by_weight: dict[str, str] = {}
+    kept: dict[str, TensorType] = {}
     for i, weight in bound.items():
         if weight not in by_weight:
             by_weight[weight] = model.free(weight)
             model.initializers[by_weight[weight]] = weights[weight]
+            if weight in entry.state:
+                kept[by_weight[weight]] = graph.inputs[i].type
         names[i] = by_weight[weight]
     main = Writer(model)
     given = [(names[i], value.type) for i, value in enumerate(graph.inputs) if i not in bound]
@@ -114,9 +122,10 @@ def _graph(
         main.learn_sizes(given)
         results = write_nodes(main, graph, [names[i] for i in range(len(graph.inputs))])
     _name_outputs(main, results, outputs)
-    taken = [value_info(name, type_) for name, type_ in given]
+    taken = [value_info(name, type_) for name, type_ in (*given, *kept.items())]
     made = [value_info(name, value.type) for name, value in zip(outputs, graph.outputs, strict=True)]
-    return model, onnx("onnx.helper").make_graph(main.nodes, graph.name, taken, made)
+    state = {weight: name for weight, name in by_weight.items() if name in kept}
+    return model, onnx("onnx.helper").make_graph(main.nodes, graph.name, taken, made), state
 
 
 def _name_outputs(main: Writer, results: list[str], outputs: list[str]) -> None:
