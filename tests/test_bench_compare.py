@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -22,12 +23,14 @@ import graphc
 from graphc.benchmark import agreement, workloads
 from graphc.benchmark.comparison import Plan, allowed_cpus, run
 from graphc.benchmark.libraries import Task
+from graphc.benchmark.markdown import as_markdown
 from graphc.benchmark.process import foreign_worker, own_worker
 from graphc.benchmark.reachable import Reach, fill, save
 from graphc.benchmark.results import Case, Comparison, Outcome, as_csv, as_json
 from graphc.benchmark.sides import Side, absent, chosen, interpreters
 from graphc.benchmark.timing import Timing, ratio, sample
 from graphc.cli import main
+from graphc.cli.bench_compare import _table
 from graphc.errors import ArgumentError
 
 PARTICIPANT = "graphc.benchmark.participant"
@@ -253,14 +256,76 @@ def test_children_end_with_the_one_who_asks(script: str) -> None:
     assert process._process.poll() is not None
 
 
+def case_of(outcomes: dict[str, Outcome]) -> Case:
+    return Case("gelu", "GELU by tanh", 4096, "elements", outcomes)
+
+
+def timed(name: str, seconds: float, compiles: bool = False) -> Outcome:
+    rounds = [[seconds, 1.1 * seconds]] * 6
+    return Outcome(name, "timed", rounds=rounds, first_cold=[0.25] * 3, compiles=compiles, base=1, peak=9)
+
+
+SIDES_OF_ALL_KINDS = {outcome.side: outcome for outcome in (
+    timed("graphc-eager", 0.0123), timed("graphc-compiled", 0.00123, True),
+    Outcome("torch-eager", "wrong", "result 1 is off by 1, of numbers up to 2"),
+    Outcome("jax", "ready"), Outcome("onnxruntime", "absent", "does not train"),
+)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 2), (60, 4), (80, 6), (120, 7)])
+def test_tables_have_the_columns_that_there_is_room_for(width: int, columns: int) -> None:
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(_table(case_of(SIDES_OF_ALL_KINDS), (), width))
+    text = console.export_text()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    (head,) = (line for line in text.splitlines() if line.startswith("side"))
+    assert len(re.split(r" {2,}", head.strip())) == 1 + columns and "speed-up" in head
+    assert re.search(r"graphc compiled +1\.29 ms .* 10\.0x", text) and "jax: " not in text and "onnxruntime: does not" in text
+    waiting = Console(width=width, record=True, file=io.StringIO())
+    waiting.print(_table(case_of({name: Outcome(name) for name in SIDES_OF_ALL_KINDS}), (), width))
+    assert head in waiting.export_text()  # nothing jumps as the table fills
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are there on POSIX systems alone")
+def test_the_table_on_a_narrow_terminal(script: str) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    command = [sys.executable, "-m", "graphc", "bench", f"{script}:predict", "--sides", "graphc", "--rounds", "2",
+               "--seconds", "0.002"]  # fmt: skip
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env={**os.environ, "TERM": "xterm"})
+    os.close(its)
+    written = b""
+    with contextlib.suppress(OSError):  # the other end has been closed
+        while data := os.read(mine, 1 << 16):
+            written += data
+    os.close(mine)
+    assert process.wait(30) == 0
+    frames = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame) for frame in re.split(r"\x1b\[2K", written.decode())]
+    lines = [line.strip("\r") for frame in frames for line in frame.split("\n")]
+    assert max(map(len, lines)) <= 40 and not any("…" in line for line in lines)
+    assert any(re.match(r"graphc compiled +[━╸╺ ]+ +\d/4 0:0\d:\d\d", line) for line in lines)  # while it ran
+    last = frames[-1]
+    assert "━" not in last
+    assert len(re.findall(r"^graphc (?:eager|compiled) +[\d.]+ [nmu]s +[\d.]+x", last, re.MULTILINE)) == 2
+
+
 def test_the_command(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = [tmp_path / name for name in ("a.json", "a.csv")]
+    files = [tmp_path / name for name in ("a.json", "a.csv", "a.md")]
     found = bench(capsys, f"{script}:predict", "--sides", "graphc-eager", "--sizes", "4,8", "--threads", "1",
-                  "--json", str(files[0]), "--csv", str(files[1]), "--html", str(tmp_path / "a.html"))  # fmt: skip
+                  "--json", str(files[0]), "--csv", str(files[1]), "--markdown", str(files[2]),
+                  "--html", str(tmp_path / "a.html"))  # fmt: skip
     assert found.status == 0, found.stdout + found.stderr
     for text in ("CPU:", "1 thread on CPU", "train.py:predict, 4", "train.py:predict, 8", "graphc eager", "1.00x"):
         assert text in found.stdout
     assert "<h2>Where the time goes</h2>" in (tmp_path / "a.html").read_text()
+    assert re.search(r"^\| `.*train.py:predict`: 8 \| \*\*[\d.]+ [nmu]s\*\* \|$", files[2].read_text(), re.MULTILINE)
     written = json.loads(files[0].read_text())
     assert len(written["cases"]) == 2 and written["limits"]["flops"] > 0
     assert all(side["seconds"]["median"] > 0 for case in written["cases"] for side in case["sides"])
@@ -318,6 +383,21 @@ def test_an_interruption_shows_what_there_is(script: str, tmp_path: Path) -> Non
     assert "interrupted" in rest
     written = json.loads(path.read_text())
     assert written["interrupted"] and [case["sides"][0]["status"] for case in written["cases"]] == ["timed", "waiting"]
+
+
+def test_a_table_for_a_readme() -> None:
+    comparison = Comparison({"CPU": "x"}, 1, [], 6, 0.1, {"graphc-eager": "1.0", "graphc-compiled": "1.0", "torch-eager": "2.0",
+                                                         "jax": None}, {})  # fmt: skip
+    comparison.cases = [case_of(SIDES_OF_ALL_KINDS), case_of({**SIDES_OF_ALL_KINDS, "torch-eager": timed("torch-eager", 0.1)})]
+    table, about = as_markdown(comparison).split("\n\n")
+    assert table.splitlines() == [
+        "|  | graphc eager 1.0 | graphc compiled 1.0 | torch eager 2.0 |",
+        "| --- | ---: | ---: | ---: |",
+        "| `gelu`: GELU by tanh, 4,096 elements | 12.9 ms | **1.29 ms** (746 ms) | wrong |",
+        "| `gelu`: GELU by tanh, 4,096 elements | 12.9 ms | **1.29 ms** (746 ms) | 105 ms |",
+        "| faster than the first, geometric mean | 1.00x | 10.0x | 0.12x (of 1) |",
+    ]
+    assert about.startswith("CPU: x. Each side runs")
 
 
 def test_files_hold_what_failed_too() -> None:

@@ -27,6 +27,9 @@ def bench(
     html_file: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a report with plots there.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")] = None,
     csv_file: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write a table there.")] = None,
+    markdown_file: Annotated[
+        str | None, typer.Option("--markdown", metavar="FILE", help="Write a table for a README there.")
+    ] = None,
     profile_file: Annotated[
         str | None, typer.Option("--profile", metavar="FILE", help="Write a trace of a script's function, eager and compiled.")
     ] = None,
@@ -64,7 +67,7 @@ def bench(
         profiled = None if profile_file is None else only_target(targets or [])
         compare(
             targets or ["functions", "models"], sides=sides, sizes=sizes, by_size=by_size, rounds=rounds, seconds=seconds,
-            threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file),
+            threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file, markdown_file),
         )  # fmt: skip
         if profiled is not None and profile_file is not None:
             write_trace(profiled, profile_file)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from graphc.benchmark import workloads
 from graphc.benchmark.comparison import Plan, allowed_cpus, run
 from graphc.benchmark.libraries import Task
 from graphc.benchmark.machine import describe, measure_limits
+from graphc.benchmark.markdown import as_markdown
 from graphc.benchmark.quantities import bytes_text, interval_text, ratio_text, time_text
 from graphc.benchmark.results import Case, Comparison, Outcome, as_csv, as_json
 from graphc.benchmark.sides import SIDES, Side, absent, chosen, interpreters
@@ -35,17 +37,18 @@ class Files:
     html: str | None = None
     json: str | None = None
     csv: str | None = None
+    markdown: str | None = None
 
     def check(self) -> None:
         """Fail now where one could not be written later."""
-        for path in (self.html, self.json, self.csv):
+        for path in (self.html, self.json, self.csv, self.markdown):
             if path is not None:
                 with open(path, "ab"):
                     pass
 
     def write(self, comparison: Comparison) -> None:
         writers: tuple[tuple[str | None, Callable[[Comparison], str]], ...] = (
-            (self.json, as_json), (self.csv, as_csv), (self.html, _as_html),
+            (self.json, as_json), (self.csv, as_csv), (self.markdown, as_markdown), (self.html, _as_html),
         )  # fmt: skip
         for path, text in writers:
             if path is not None:
@@ -156,11 +159,9 @@ def _show(plan: Plan, comparison: Comparison, measure: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = _console()
-    for key, text in comparison.machine.items():
-        console.print(f"{key + ':':<18} {text}")
-    for names, reason in _by_reason(comparison.absent):
-        console.print(f"{'left out:':<18} {names} ({reason})")
-    console.print(f"{'method:':<18} {comparison.method}", soft_wrap=True)
+    left_out = [("left out", f"{names} ({reason})") for names, reason in _by_reason(comparison.absent)]
+    for key, text in (*comparison.machine.items(), *left_out, ("method", comparison.method)):
+        console.print(_beside(key, text, console.width))
     progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                         console=console if console.is_terminal else _console(stderr=True), transient=True,
                         disable=not (console.is_terminal or sys.stderr.isatty()))
@@ -170,20 +171,22 @@ def _show(plan: Plan, comparison: Comparison, measure: bool) -> None:
     def table() -> RenderableType:
         from rich.console import Group
 
-        return Group(*[_table(case, comparison.absent) for case in comparison.cases[shown:]], "", progress)
+        tables = [_table(case, comparison.absent, console.width) for case in comparison.cases[shown:]]
+        return Group(*tables, "", progress)
 
     live = Live(get_renderable=table, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def print_done(until: int) -> None:
         nonlocal shown
         while shown < until:
-            console.print(_table(comparison.cases[shown], comparison.absent))
+            console.print(_table(comparison.cases[shown], comparison.absent, console.width))
             shown += 1
 
     def report(text: str) -> None:
         if text:
-            progress.update(bar, description=text)
             print_done(len(comparison.cases) - 1)
+            known = "" if live is None else f"{comparison.cases[-1].label}: "  # stands above the bar
+            progress.update(bar, description=text.removeprefix(known))
         else:
             progress.advance(bar)
 
@@ -199,27 +202,34 @@ def _show(plan: Plan, comparison: Comparison, measure: bool) -> None:
     _show_summary(console, plan, comparison)
 
 
+def _beside(key: str, text: str, width: int) -> str:
+    """A text beside what it is called, or below that where there is little room."""
+    first, indent = f"{key + ':':<18} ", " " * (19 if width >= 72 else 2)
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def _by_reason(found: dict[str, str]) -> list[tuple[str, str]]:
     reasons = dict.fromkeys(found.values())
     return [(", ".join(_TITLES[name] for name in found if found[name] == reason), reason) for reason in reasons]
 
 
-def _table(case: Case, absent_sides: Collection[str]) -> RenderableType:
-    """What there is of a case so far."""
+def _table(case: Case, absent_sides: Collection[str], width: int) -> RenderableType:
+    """What there is of a case so far, with the columns that there is room for."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
+    there = [outcome for outcome in case.outcomes.values() if outcome.side not in absent_sides]
+    rows = [(_TITLES[outcome.side], _cells(case, outcome)) for outcome in there if outcome.status != "absent"]
+    headings = _fitting(rows, width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("side", no_wrap=True)
-    for heading in ("time", "95% interval", "speed-up", "compile", "cached", "memory", "outliers"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True, min_width=_COLUMNS[heading])
+    for title, cells in rows:
+        table.add_row(title, *(cells.get(heading, "") for heading in headings))
     notes = []
-    for outcome in case.outcomes.values():
-        if outcome.side in absent_sides:
-            continue
-        if outcome.status != "absent":
-            table.add_row(_TITLES[outcome.side], *_cells(case, outcome))
+    for outcome in there:
         if outcome.problem is not None:
             notes.append(Text(f"{_TITLES[outcome.side]}: {outcome.problem}", style="red" if outcome.status == "wrong" else ""))
         elif outcome.unchecked:
@@ -228,20 +238,38 @@ def _table(case: Case, absent_sides: Collection[str]) -> RenderableType:
     return Group("", Text(title, style="bold"), table, *notes)
 
 
-def _cells(case: Case, outcome: Outcome) -> list[str]:
+_COLUMNS = {"time": 7, "95% interval": 15, "speed-up": 8, "compile": 7, "cached": 7, "memory": 7, "outliers": 9}
+"""With the widths that they have at least, so that nothing jumps as they fill."""
+_DISPENSABLE = ("outliers", "cached", "memory", "95% interval", "compile")
+"""Columns that are left out, the first one first, where the table would be too wide."""
+_GAP = 2
+
+
+def _fitting(rows: Sequence[tuple[str, Mapping[str, str]]], width: int) -> list[str]:
+    """The columns that fit beside the names of the sides."""
+    widths = {name: max(least, *(len(cells.get(name, "")) for _, cells in rows), 0) for name, least in _COLUMNS.items()}
+    room = width - max((len(title) for title, _ in rows), default=0)
+    for name in _DISPENSABLE:
+        if sum(widths.values()) + _GAP * len(widths) > room:
+            del widths[name]
+    return list(widths)
+
+
+def _cells(case: Case, outcome: Outcome) -> dict[str, str]:
+    """What stands in the columns."""
     timing, speed_up = outcome.timing, case.speed_up(outcome)
     if timing is None or speed_up is None:
-        return ["" if outcome.status == "waiting" else outcome.status]
+        return {"time": "" if outcome.status == "waiting" else outcome.status}
     cold, warm, memory = outcome.compile_seconds(warm=False), outcome.compile_seconds(warm=True), outcome.over_base
-    return [
-        time_text(timing.median),
-        interval_text(timing.low, timing.high),
-        ratio_text(speed_up.median),
-        "" if cold is None else time_text(cold),
-        "" if warm is None else time_text(warm),
-        "" if memory is None else bytes_text(memory),
-        f"{timing.outliers} of {timing.samples}",
-    ]
+    return {
+        "time": time_text(timing.median),
+        "95% interval": interval_text(timing.low, timing.high),
+        "speed-up": ratio_text(speed_up.median),
+        "compile": "" if cold is None else time_text(cold),
+        "cached": "" if warm is None else time_text(warm),
+        "memory": "" if memory is None else bytes_text(memory),
+        "outliers": f"{timing.outliers} of {timing.samples}",
+    }
 
 
 def _show_summary(console: Console, plan: Plan, comparison: Comparison) -> None:
