@@ -150,7 +150,7 @@ def _vgg(T: Any, n: int) -> Made:
 
 def _resnet_training(T: Any, n: int) -> Made:
     model = _model("resnet").resnet18(10)
-    optimizer = T.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    optimizer = T.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)  # at 1e-2 rounding alone changes the third loss by 0.2%
     images, classes = T.randn(n, 3, 112, 112), T.randint(0, 10, (n,))
     return _training(T, model, optimizer, T.nn.functional.cross_entropy, images, classes)
 
