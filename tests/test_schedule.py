@@ -64,6 +64,14 @@ def test_a_large_product_has_its_epilogue_however_large_its_operands_are() -> No
     assert [type(k) for k in program.kernels] == [Gemm]
 
 
+def test_a_large_product_stores_nothing_as_large_beside_its_result() -> None:
+    """Such as what an optimizer keeps, which a loop reads and writes several times as fast as tiles of a product are."""
+    b, (x, w, momentum), _ = build((256, 512), (512, 256), (256, 256))
+    gradient = ops.matmul(x, w)
+    program = lower(pipeline.run(b.finish([gradient, momentum * 0.9 + gradient])), MACHINE)
+    assert [type(k) for k in program.kernels] == [Gemm, Loops]
+
+
 def test_a_small_product_is_a_loop() -> None:
     b, (x, w), arrays = build((5, 7), (7, 3))
     assert [type(k) for k in check(b.finish([ops.matmul(x, w)]), arrays)] == [Loops]

@@ -29,8 +29,8 @@ _FEW = 64
 _COPIES = 4
 """How often a value may be computed rather than be written to memory."""
 _BESIDE = 1
-"""How many arrays as large as its result a product's kernel may read, or write, beside it. Its tiles are a few numbers each of
-many rows, which memory takes several times as long to bring as what is read on and on."""
+"""How many arrays as large as its result a product's kernel may read beside its operands; and it writes one. Its tiles are a
+few numbers each of many rows, which memory takes several times as long to bring as what is read on and on."""
 _CACHED = 1 << 15
 """Numbers that are still in a cache when the next kernel reads them."""
 
@@ -323,13 +323,13 @@ def _is_shared(v: Value, value: Value, roots: dict[Value, Root]) -> bool:
 
 
 def _fits_beside(value: Value, touched: set[Value], group: Group, roots: dict[Value, Root]) -> bool:
-    """Whether a value can be stored along with a group: not with a product that would have to read or write much beside."""
+    """Whether a value can be stored along with a group: not with a product that would have to read much beside, or write it."""
     anchor = group.roots[0].anchor
     if anchor is None or anchor.op.kernel != "contract":
         return True
     written = {value, *(root.value for root in group.roots)}
     read = touched.union(*(_beside(root, roots) for root in group.roots)) - written
-    return all(len(_arrays(anchor.result, values, roots)) <= most for values, most in ((read, _BESIDE), (written, 1 + _BESIDE)))
+    return len(_arrays(anchor.result, read, roots)) <= _BESIDE and len(_arrays(anchor.result, written, roots)) <= 1
 
 
 def _small_first(roots: dict[Value, Root]) -> Iterable[tuple[Value, Root, set[Value]]]:
