@@ -14,7 +14,7 @@ import os
 import sys
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextvars import ContextVar
 from operator import attrgetter, itemgetter, methodcaller
 from types import (
@@ -75,6 +75,15 @@ _CONSTANT = frozenset({"cmath", "math", "numpy", "operator", "string"})
 _RECORDS = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
 """Classes of the standard library whose objects are the user's to fill."""
 
+_BY_ITSELF = (BuiltinFunctionType, FunctionType, MethodType, type)
+"""What may ask something of the world, or not, whatever others of its class do."""
+_WITH_PARTS = (
+    FunctionType, MethodType, ModuleType, type, functools.partial, staticmethod, classmethod, property,
+    functools.cached_property, CellType, attrgetter, itemgetter, methodcaller, tuple, frozenset,
+)  # fmt: skip
+_PLAINEST = frozenset({bool, int, float, complex, str, bytes, type(None)})
+"""Those of `PLAIN` that most values are of."""
+
 function_parts = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
@@ -101,6 +110,31 @@ def class_attribute(cls: type, name: str) -> Any:
 
 
 HOOKS: tuple[Any, ...] = (vars(Meta)["hooks"], vars(Meta)["post_hooks"])
+
+
+class _Traits:
+    """What the class of an object says of it. It is looked at once, and there may be thousands of objects."""
+
+    __slots__ = ("asks", "frozen", "has_parts", "has_state", "is_model", "is_one_shot", "is_users", "logs", "slots", "takes_all")
+
+    def __init__(self, value: Any, mentioned: Set[str]) -> None:
+        cls = type(value)
+        self.has_parts = isinstance(value, _WITH_PARTS)
+        """Whether it is no object like others: `Survey._look` knows what it is made of."""
+        self.is_one_shot = world.is_one_shot(value)
+        self.asks = isinstance(value, _BY_ITSELF) or world.may_ask(value, mentioned)
+        """Whether it may ask something of the world; or another of its class may."""
+        self.has_state = world.state_of(value) is not None
+        self.logs = cls.__module__ == "logging"
+        self.frozen = tuple(freeze for known, freeze in _FROZEN.items() if isinstance(value, known))
+        self.is_users = _package(cls) not in KNOWN
+        self.is_model = isinstance(value, (Module, Optimizer))
+        self.takes_all = any(holder.__module__ == "collections" for holder in cls.__mro__)
+        """Whether what it holds are attributes of it: UserDict, ChainMap and their like."""
+        self.slots = tuple(
+            (attribute, descriptor) for holder in cls.__mro__ for attribute, descriptor in vars(holder).items()
+            if isinstance(descriptor, MemberDescriptorType)
+        )  # fmt: skip
 
 
 class Survey:
@@ -136,7 +170,7 @@ class Survey:
         self._seen: dict[int, Any] = {}
         self._known_modules: set[ModuleType] = set()
         self._guarded: set[tuple[str, int, Any]] = set()
-        self._slots: dict[type, list[tuple[str, MemberDescriptorType]]] = {}
+        self._traits: dict[type, _Traits] = {}
         self._waiting: list[tuple[Any, Name]] = []
 
     def visit(self, value: Any, name: Name) -> None:
@@ -154,27 +188,41 @@ class Survey:
                         self._dict(value.__dict__, name, ".", lambda key: key not in MARKS)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
-                self._look_at_world(value, name)
-                self._look(value, name)
+                traits = self._traits_of(value)
+                self._look_at_world(value, name, traits)
+                if traits.has_parts:
+                    self._look(value, name)
+                else:
+                    self._container(value, name, traits)
+                    self._object(value, name, traits)
             elif isinstance(value, BuiltinFunctionType):
-                self._look_at_world(value, name)
+                self._look_at_world(value, name, self._traits_of(value))
+
+    def _traits_of(self, value: Any) -> _Traits:
+        cls = type(value)
+        if value.__class__ is not cls:  # a stand-in for an object of another class, which each may have one of its own for
+            return _Traits(value, self._mentioned)
+        traits = self._traits.get(cls)
+        if traits is None:
+            traits = self._traits[cls] = _Traits(value, self._mentioned)
+        return traits
 
     def settings(self) -> None:
         """Note what is no state of the user's code: the dtype that new tensors have, and the numerics."""
         self._guard("item", "the default dtype", vars(types), "_default", types.get_default_dtype())
         self._guard("item", "the numerics", vars(config), "numerics", config.numerics)
 
-    def _look_at_world(self, value: Any, name: Name) -> None:
+    def _look_at_world(self, value: Any, name: Name, traits: _Traits) -> None:
         """Note what is no state that could be compared."""
         if value is os.environ or value is os.getenv:
             self._later(os.environ._data, "os.environ")  # type: ignore[attr-defined]
-        elif world.is_one_shot(value):
+        elif traits.is_one_shot:
             self.asks.add(f"{text(name)}, an iterator")
-        elif world.may_ask(value, self._mentioned):
+        elif traits.asks and world.may_ask(value, self._mentioned):
             self.suspects.add(text(name))
-        if type(value).__module__ == "logging":
+        if traits.logs:
             self._logger(value, name)
-        read = world.state_of(value)
+        read = world.state_of(value) if traits.has_state else None
         if read is not None:
             self.sources.append((name, read))
 
@@ -197,7 +245,7 @@ class Survey:
                 self._later(hooks, (name, "the hooks of", None))
 
     def _later(self, value: Any, name: Name) -> None:
-        if not isinstance(value, PLAIN):
+        if type(value) not in _PLAINEST and not isinstance(value, PLAIN):
             self._waiting.append((value, name))
 
     def _guard(self, kind: Any, name: Name, owner: Any, key: Any, expected: Any) -> None:
@@ -217,7 +265,7 @@ class Survey:
         return ANY_NAME in self._mentioned
 
     def _look(self, value: Any, name: Name) -> None:
-        """Note what hangs on a value; that the value itself is the same, whoever holds it sees to."""
+        """Note what hangs on a value that has parts; that the value itself is the same, whoever holds it sees to."""
         if isinstance(value, FunctionType):
             self._function(value, name)
         elif isinstance(value, MethodType):
@@ -244,33 +292,30 @@ class Survey:
         elif isinstance(value, (tuple, frozenset)):
             for k, item in enumerate(value):
                 self._later(item, (name, "[", k))
-        else:
-            self._container(value, name)
-            self._object(value, name)
 
-    def _container(self, value: Any, name: Name) -> None:
+    def _container(self, value: Any, name: Name, traits: _Traits) -> None:
         if isinstance(value, dict):
-            self._dict(value, name, "[", lambda key: True)
+            self._dict(value, name, "[", None)
         elif isinstance(value, list):
             self._guard("list", (name, "[", None), value, None, tuple(list.__iter__(value)))
             for k, item in enumerate(list.__iter__(value)):
                 self._later(item, (name, "[", k))
-        for cls, freeze in _FROZEN.items():
-            if isinstance(value, cls):
-                self.contents.append((name, value, freeze, freeze(value)))
-                if isinstance(value, (set, deque)):
-                    for item in list(value):
-                        self._later(item, (name, "an item of", None))
-                elif isinstance(value, MappingProxyType):
-                    for key, item in list(value.items()):
-                        self._later(item, (name, "[", key))
-                elif isinstance(value, weakref.ref):
-                    self._later(value(), name)
+        for freeze in traits.frozen:
+            self.contents.append((name, value, freeze, freeze(value)))
+            if isinstance(value, (set, deque)):
+                for item in list(value):
+                    self._later(item, (name, "an item of", None))
+            elif isinstance(value, MappingProxyType):
+                for key, item in list(value.items()):
+                    self._later(item, (name, "[", key))
+            elif isinstance(value, weakref.ref):
+                self._later(value(), name)
 
-    def _dict(self, value: dict[Any, Any], name: Name, form: str, wanted: Callable[[Any], bool]) -> None:
+    def _dict(self, value: dict[Any, Any], name: Name, form: str, wanted: Callable[[Any], bool] | None) -> None:
+        """`wanted` says which keys matter; None if all do."""
         pairs = []
         for key, item in list(dict.items(value)):
-            if (id(value), key) in self._exempt or not wanted(key):
+            if (wanted is not None and not wanted(key)) or (id(value), key) in self._exempt:
                 pairs.append((key, ANYTHING))
                 continue
             pairs.append((key, item))
@@ -278,7 +323,7 @@ class Survey:
             self._later(item, (name, form, key))
         self._guard("dict", (name, form, None), value, None, tuple(pairs))
 
-    def _object(self, value: Any, name: Name) -> None:
+    def _object(self, value: Any, name: Name, traits: _Traits) -> None:
         """The attributes of an object, and its class."""
         cls = type(value)
         attributes = getattr(value, "__dict__", None)
@@ -290,34 +335,22 @@ class Survey:
             self._later(wrapped, name)
             return
         if isinstance(attributes, dict):
-            of_users = _package(cls) not in KNOWN or (cls.__module__, cls.__qualname__) in _RECORDS
-            holds_items = any(holder.__module__ == "collections" for holder in cls.__mro__)  # UserDict, ChainMap and their like
-            if isinstance(value, (Module, Optimizer)):
-                wanted: Callable[[Any], bool] = lambda key: key not in _UNREAD  # noqa: E731
-            elif holds_items or (self._dynamic and of_users):
-                wanted = lambda key: True  # noqa: E731
-            else:
-                wanted = self._mentioned.__contains__
+            of_users = traits.is_users or (cls.__module__, cls.__qualname__) in _RECORDS
+            wanted: Callable[[Any], bool] | None = self._mentioned.__contains__
+            if traits.is_model:
+                wanted = _is_read
+            elif traits.takes_all or (self._dynamic and of_users):
+                wanted = None
             self._guard("namespace", (name, ".", "__dict__"), value, None, attributes)
             self._dict(attributes, name, ".", wanted)
-        for attribute, descriptor in self._slots_of(cls):
+        for attribute, descriptor in traits.slots:
             if attribute in self._mentioned:
                 content = slot_contents(value, descriptor)
                 self._guard("slot", (name, ".", attribute), value, descriptor, content)
                 self._later(content, (name, ".", attribute))
-        if isinstance(attributes, dict) or _package(cls) not in KNOWN:
+        if isinstance(attributes, dict) or traits.is_users:
             self._guard("type", (name, "the type of", None), value, None, cls)
             self._class(cls)
-
-    def _slots_of(self, cls: type) -> list[tuple[str, MemberDescriptorType]]:
-        """The slots of the objects of a class: it is looked at once, and there may be thousands of objects."""
-        found = self._slots.get(cls)
-        if found is None:
-            found = self._slots[cls] = [
-                (attribute, descriptor) for holder in cls.__mro__ for attribute, descriptor in vars(holder).items()
-                if isinstance(descriptor, MemberDescriptorType)
-            ]  # fmt: skip
-        return found
 
     def _cached(self, cache: functools._lru_cache_wrapper[Any], name: Name) -> None:
         """Look for tensors among what a function has been remembered to return. As long as it is remembered, no call returns
@@ -378,7 +411,7 @@ class Survey:
             if isinstance(value, ModuleType):
                 self._known_module(value, vars(value), (name, ".", attribute))
             elif isinstance(value, (FunctionType, BuiltinFunctionType, MethodType, type)):
-                self._look_at_world(value, (name, ".", attribute))
+                self._look_at_world(value, (name, ".", attribute), self._traits_of(value))
             elif top not in _CONSTANT and value is not sys.modules:
                 self._guard("item", (name, ".", attribute), namespace, attribute, value)
                 self._later(value, (name, ".", attribute))
@@ -433,6 +466,11 @@ class Survey:
         self._guard("cell", name, cell, None, content)
         if content is not ABSENT:
             self._later(content, name)
+
+
+def _is_read(attribute: Any) -> bool:
+    """Whether an attribute of a module or an optimizer is one that computations may read."""
+    return attribute not in _UNREAD
 
 
 def is_known(cls: type) -> bool:
