@@ -6,12 +6,15 @@ What was computed in the trace lies in row-major order.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from graphc.frontend.device_arrays import is_array
 from graphc.frontend.tensor import Tensor
+
+_NOTHING = np.zeros((), np.int8)
 
 
 def model(tensor: Tensor) -> np.ndarray | None:
@@ -61,10 +64,9 @@ def is_row_major(tensor: Tensor) -> bool:
 
 
 def _strided(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> np.ndarray:
-    whole = np.broadcast_to(np.zeros((), np.int8), shape)
     if strides is None:
-        strides = tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))
-    return np.lib.stride_tricks.as_strided(whole, shape, strides, writeable=False)
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    return np.lib.stride_tricks.as_strided(_NOTHING, shape, strides, writeable=False)
 
 
 def _reshaped(known: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:

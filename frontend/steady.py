@@ -26,7 +26,10 @@ _USEFUL = 4
 """Calls that make up for computing it."""
 _STRIKES = 3
 """After so many times that it was of no use because of a tensor, it is no longer computed of that one."""
-
+_YOUNG = 1
+"""The objects of a trace are in this generation of Python's at most."""
+_FEW = 100
+"""Below this part of the tensors' bytes, it is not worth going through all objects for those that are shared."""
 
 _META, _VERSION, _COUNT, _LENT = (
     vars(cls)[name] for cls, name in ((Tensor, "_meta"), (Meta, "version"), (Version, "count"), (Version, "lent"))
@@ -125,8 +128,12 @@ class SteadyInputs:
         shared = [i for i in inputs if not is_exclusive(self.tensors[i])]
         if shared and not self._has_collected:
             self._has_collected = True
-            gc.collect()  # it may be what the tracing has left
+            gc.collect(_YOUNG)  # it may be what the tracing has left
             shared = [i for i in inputs if not is_exclusive(self.tensors[i])]
+            sizes = {i: self.tensors[i]._data.nbytes for i in inputs}
+            if _FEW * sum(sizes[i] for i in shared) > sum(sizes.values()):
+                gc.collect()
+                shared = [i for i in inputs if not is_exclusive(self.tensors[i])]
         return shared
 
     def _changed(self, prepared: Prepared) -> list[int]:

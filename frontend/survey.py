@@ -115,8 +115,6 @@ HOOKS: tuple[Any, ...] = (vars(Meta)["hooks"], vars(Meta)["post_hooks"])
 class _Traits:
     """What the class of an object says of it. It is looked at once, and there may be thousands of objects."""
 
-    __slots__ = ("asks", "frozen", "has_parts", "has_state", "is_model", "is_one_shot", "is_users", "logs", "slots", "takes_all")
-
     def __init__(self, value: Any, mentioned: Set[str]) -> None:
         cls = type(value)
         self.has_parts = isinstance(value, _WITH_PARTS)
@@ -155,6 +153,8 @@ class Survey:
         self.tensors: set[int] = set()
         self.made: list[Tensor] = []
         """Those that a trace has made: they have no numbers."""
+        self.read: set[str] = set()
+        """Those of the names that code reads."""
         self.codes: list[CodeType] = []
         """The code of the functions that were found."""
         self.suspects: set[str] = set()
@@ -294,9 +294,9 @@ class Survey:
                 self._later(item, (name, "[", k))
 
     def _container(self, value: Any, name: Name, traits: _Traits) -> None:
-        if isinstance(value, dict):
+        if issubclass(type(value), dict):  # not one that stands in for one
             self._dict(value, name, "[", None)
-        elif isinstance(value, list):
+        elif issubclass(type(value), list):
             self._guard("list", (name, "[", None), value, None, tuple(list.__iter__(value)))
             for k, item in enumerate(list.__iter__(value)):
                 self._later(item, (name, "[", k))
@@ -437,6 +437,7 @@ class Survey:
         reads = reads_of(function.__code__)
         self.codes.append(function.__code__)
         self.compares |= reads.compares
+        self.read |= reads.attributes
         self._mentioned |= reads.attributes
         written: tuple[str, ...] = ()
         if self._writes:

@@ -46,3 +46,25 @@ def test_numbers_of_numpy_are_compared_by_value() -> None:
     settings.scale = np.float64(2.0)
     compiled(x)
     assert "1 graphs" in compiled.explain()
+
+
+def test_stand_ins_of_one_class_for_objects_of_several() -> None:
+    class StandIn:
+        def __init__(self, behind: Any) -> None:
+            self.behind = behind
+
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            return type(self.behind)
+
+        def __iter__(self) -> Any:
+            return iter(self.behind)
+
+    chosen = {1}
+    first, second = StandIn([0.0]), StandIn(chosen)
+    compiled = graphc.compile(lambda x: x * sum(second) + sum(first))
+    for number in (1, 1, 2, 2):
+        chosen.clear()
+        chosen.add(number)
+        for _ in range(3):
+            assert compiled(x).tolist() == [number, 2 * number]

@@ -95,6 +95,26 @@ def test_weights_are_not_packed_that_products_read_as_fast_where_they_stand() ->
     assert graph.executable.preparation is None
 
 
+@pytest.mark.parametrize("age", ["young", "old"])
+def test_garbage_that_shares_a_weight_is_found(age: str) -> None:
+    """What a collection has passed over is old; weights of many bytes are worth looking for it."""
+    linear, x = nn.Linear(WIDTH, OUT), graphc.randn(ROWS, WIDTH)
+    cycle: list[Any] = [linear.weight.detach()]
+    cycle.append(cycle)
+    gc.disable()
+    try:
+        if age == "old":
+            gc.collect()
+        del cycle
+        function = graphc.compile(lambda x: linear(x) * 2)
+        with graphc.no_grad():
+            function(x)
+    finally:
+        gc.enable()
+    (graph,) = [graph for graphs in function._graphs.values() for graph in graphs]
+    assert any(tensor is linear.weight for tensor in graph.steady.tensors.values())
+
+
 def sgd(s: Subject) -> None:
     s.net(s.x).square().mean().backward()
     graphc.optim.SGD(s.net.parameters(), lr=1.0).step()
