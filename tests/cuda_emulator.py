@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from graphc.backends.cuda.cublas import WORKSPACE, Cublas
+from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 
 COMPILER = shutil.which("g++")
@@ -51,6 +53,13 @@ def _runtime() -> ctypes.CDLL:
     return ctypes.CDLL(str(_compile("runtime", _HERE / "cuda_emulator.cpp", "-O2")), ctypes.RTLD_GLOBAL)
 
 
+@functools.cache
+def cublas() -> ctypes.CDLL:
+    """A stand-in for cuBLAS."""
+    _runtime()
+    return ctypes.CDLL(str(_compile("cublas", _HERE / "cublas_stand_in.cpp", "-O2")))
+
+
 def _load(functions: Mapping[str, str]) -> None:
     """Compile functions."""
     runtime = _runtime()
@@ -70,12 +79,14 @@ def _load(functions: Mapping[str, str]) -> None:
 
 
 class EmulatedDriver:
-    """`graphc.backends.cuda.driver.Driver` on NumPy's memory."""
+    """`graphc.backends.cuda.driver.Driver` on NumPy's memory; with a stand-in for cuBLAS, or without."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_cublas: bool = False) -> None:
+        self._cublas = Cublas(cublas()) if with_cublas else None
+        self.workspace = WORKSPACE if with_cublas else 0
         self.downwards = False
         """In which order the threads of a block take their turns."""
-        self.launches = self.recordings = 0
+        self.launches = self.products = self.recordings = 0
 
     def load(self, functions: Mapping[str, str]) -> EmulatedDriver:
         """Compile those functions that are not known yet."""
@@ -94,25 +105,36 @@ class EmulatedDriver:
             stuck = _functions[symbol](table, ctypes.c_uint(blocks), ctypes.c_uint(threads), int(self.downwards))
         assert not stuck, f"{symbol}: threads wait for others that never come"
 
+    def multiply(
+        self, product: Product, sizes: Mapping[str, int], addresses: tuple[int, int, int], workspace: int
+    ) -> None:
+        """Let the stand-in compute a product."""
+        assert self._cublas is not None
+        self.products += 1
+        self._cublas.multiply(0, 1, product, sizes, addresses, workspace)
+
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """Keep what is launched, to be launched again."""
-        launches: list[tuple[Any, ...]] = []
-        kept, self.launch = self.launch, lambda *launch: launches.append(launch)  # type: ignore[method-assign]
+        calls: list[Callable[[], None]] = []
+        kept = self.launch, self.multiply
+        self.launch = lambda *launch: calls.append(lambda: kept[0](*launch))  # type: ignore[method-assign]
+        self.multiply = lambda *product: calls.append(lambda: kept[1](*product))  # type: ignore[method-assign]
         try:
             run()
         finally:
-            self.launch = kept  # type: ignore[method-assign]
+            self.launch, self.multiply = kept  # type: ignore[method-assign]
         self.recordings += 1
 
         def replay() -> None:
-            for launch in launches:
-                self.launch(*launch)
+            for call in calls:
+                call()
 
         return replay
 
     def allocate(self, nbytes: int) -> np.ndarray:
         """Memory in which nothing is zero by chance."""
-        return np.full(nbytes, 0xA5, np.uint8)
+        memory = np.full(nbytes + 256, 0xA5, np.uint8)
+        return memory[-memory.ctypes.data % 256 :][:nbytes]
 
     def address(self, memory: np.ndarray) -> int:
         """Where an array's memory begins."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import sys
@@ -24,6 +25,7 @@ import graphc.backend
 import graphc.compiler
 from graphc.backend import Layout
 from graphc.backends.cuda import backend, cupy_driver
+from graphc.backends.cuda.cublas import Cublas
 from graphc.dims import Dim
 from graphc.frontend import device_arrays, device_ops, generator
 from graphc.interpret import interpret
@@ -40,6 +42,7 @@ class _State:
     devices = 2
     memory = 1 << 40
     used: dict[int, int]
+    free: dict[tuple[int, int], np.ndarray]
     peers = 0
 
 
@@ -47,20 +50,24 @@ state = _State()
 
 
 class Memory:
-    """A block of the pool, in which nothing is zero by chance."""
+    """A block of the pool, in which nothing is zero by chance. As in CuPy's, what was freed last comes again."""
 
     def __init__(self, size: int, device: int) -> None:
         if state.used.get(device, 0) + size > state.memory:
             raise OutOfMemoryError(size, state.used.get(device, 0))
-        self.block = np.full(size + 512, 0xA5, np.uint8)
+        self.block = state.free.pop((device, size), None)
+        if self.block is None:
+            self.block = np.empty(size + 512, np.uint8)
+        self.block.fill(0xA5)
         self.ptr = -(-self.block.ctypes.data // 512) * 512
         self.size, self.device_id = size, device
-        self._used = state.used
+        self._used, self._free = state.used, state.free
         self._used[device] = self._used.get(device, 0) + size
 
     def __del__(self) -> None:
         if hasattr(self, "_used"):
             self._used[self.device_id] -= self.size
+            self._free[self.device_id, self.size] = self.block
 
 
 class MemoryPointer:
@@ -289,6 +296,39 @@ class Module:
         return launch
 
 
+class _Cublas:
+    """The stand-in for cuBLAS; a stream that is captured keeps its products."""
+
+    def __init__(self, cupy: ModuleType) -> None:
+        self._cupy, self._library = cupy, cuda_emulator.cublas()
+        Cublas(self._library)  # which says what its functions take
+        self._workspace: tuple[Any, ...] = ()
+        self.cublasSetWorkspace_v2 = functools.partial(self._set_workspace)
+        self.cublasGemmStridedBatchedEx = functools.partial(self._multiply)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def _set_workspace(self, *arguments: Any) -> int:
+        self._workspace = arguments
+        return self._library.cublasSetWorkspace_v2(*arguments)
+
+    def _multiply(self, *arguments: Any) -> int:
+        self._cupy.cublas_calls += 1
+        capturing = get_current_stream().capturing
+        if capturing is None:
+            return self._library.cublasGemmStridedBatchedEx(*arguments)
+        self._cupy.cublas_captures += 1
+        workspace = self._workspace
+
+        def replay() -> None:
+            assert self._library.cublasSetWorkspace_v2(*workspace) == 0
+            assert self._library.cublasGemmStridedBatchedEx(*arguments) == 0
+
+        capturing.append(replay)
+        return 0
+
+
 def _runtime() -> ModuleType:
     runtime = ModuleType("cupy.cuda.runtime")
     runtime.CUDARuntimeError = CUDARuntimeError  # type: ignore[attr-defined]
@@ -317,6 +357,7 @@ def _runtime() -> ModuleType:
 def module() -> ModuleType:
     """The package."""
     cupy = ModuleType("cupy")
+    cupy.cublas_calls = cupy.cublas_captures = 0  # type: ignore[attr-defined]
     cupy.ndarray = ndarray  # type: ignore[attr-defined]
     cupy.get_default_memory_pool = Pool  # type: ignore[attr-defined]
     cupy.from_dlpack = lambda array, *, device=None, copy=None: array.__dlpack__()  # type: ignore[attr-defined]
@@ -369,13 +410,15 @@ def interpreted_graph(graph: Graph, layout: Layout) -> Interpreted:
 
 
 @contextlib.contextmanager
-def installed(interpreted: bool = True, devices: int = 2) -> Iterator[ModuleType]:
-    """Have graphc find two GPUs, whose kernels the emulator runs, or whose graphs are run by the ops' definitions."""
+def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) -> Iterator[ModuleType]:
+    """Have graphc find two GPUs, whose kernels the emulator runs, or whose graphs are run by the ops' definitions; and cuBLAS,
+    or not."""
     patch = pytest.MonkeyPatch()
-    state.current, state.devices, state.used, state.peers, state.memory = 0, devices, {}, 0, 1 << 40
+    state.current, state.devices, state.used, state.free, state.peers, state.memory = 0, devices, {}, {}, 0, 1 << 40
     library = module()
     patch.setitem(sys.modules, "cupy", library)
     patch.setattr(device_arrays, "_cupy", None)
+    patch.setattr(cupy_driver.libraries, "load", lambda name: _Cublas(library) if cublas and name == "cublas" else None)
     patch.setattr(device_arrays, "kinds", ())
     _forget()
     if interpreted:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.backends.cuda import products
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,19 @@ def test_workloads_on_the_cpu(script: ModuleType, tmp_path: Path, capsys: pytest
     assert "softmax" in plot.read_text()
 
 
+def test_products_with_cublas_and_without(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_LAUNCH", 0.0)  # then small products go to cuBLAS, too
+    side = {name: kind("cuda") for name, kind in script.SIDES.items()}
+    workload = next(w for w in script.workloads(0.0001) if w.name == "matmul")
+    inputs = [workload.inputs(np.random.default_rng(0)) for _ in range(2)]
+    with cupy_stand_in.installed(interpreted=False, cublas=True) as cupy:
+        results = {}
+        for name in ("graphc", "graphc-kernels"):
+            results[name] = side[name].array(side[name].load(workload, inputs)(0))
+            assert cupy.cublas_calls == 1  # of the first
+    np.testing.assert_allclose(results["graphc"], results["graphc-kernels"], rtol=1e-4, atol=1e-4)
+
+
 def test_on_a_stand_in_for_a_gpu(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with cupy_stand_in.installed():
         chosen = ["--workloads", "copy,softmax,embedding", "--scale", "0.001", "--rounds", "1", "--plot", ""]
@@ -55,7 +69,7 @@ def test_on_a_stand_in_for_a_gpu(script: ModuleType, capsys: pytest.CaptureFixtu
 def test_what_is_missing_is_said(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     if graphc.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert script.main(["--sides", "graphc,torch,torch.compile,jax"]) == 2
+    assert script.main(["--sides", "graphc,graphc-kernels,torch,torch.compile,jax"]) == 2
     said = capsys.readouterr().err
     for side in script.SIDES:
         assert f"left out {side}: " in said

@@ -75,11 +75,12 @@ class CUDABackend:
     def compile(self, graph: Graph, layout: Layout, passes: Sequence[str] = PASSES) -> CUDAExecutable:
         """Render the kernels, and compile them; or load them from the disk cache. Sizes that are symbols are arguments of the
         kernels."""
-        runner = Runner(rendered(graph, layout, passes), self.driver)
+        runner = Runner(rendered(graph, layout, passes, cublas=bool(self.driver.workspace)), self.driver)
         return CUDAExecutable([v.type for v in graph.inputs], [v.type for v in graph.outputs], runner)
 
     def source(self, graph: Graph, layout: Layout | None = None) -> str:
-        """The CUDA C++ of a graph's kernels, with all that they call. That takes neither a GPU nor CuPy."""
+        """The CUDA C++ of a graph's kernels, with all that they call: those as well that cuBLAS takes the place of where it is
+        installed. That takes neither a GPU nor CuPy."""
         return translation_unit(rendered(graph, layout).functions)
 
     def eager(self, spec: EagerSpec) -> None:
@@ -114,9 +115,11 @@ class CUDABackend:
         return 1
 
 
-def rendered(graph: Graph, layout: Layout | None = None, passes: Sequence[str] = PASSES) -> Rendered:
-    """The kernels of a graph for inputs of this layout. That takes no GPU."""
+def rendered(
+    graph: Graph, layout: Layout | None = None, passes: Sequence[str] = PASSES, cublas: bool = False
+) -> Rendered:
+    """The kernels of a graph for inputs of this layout, beside what is left to cuBLAS, if there is one. That takes no GPU."""
     layout = layout or Layout.plain(graph)
     graph = pipeline.run(graph, passes)
     program = lower(graph, MACHINE, strides=layout.strides, donated=dict(layout.donated))
-    return render(program, tf32=layout.numerics != "strict")
+    return render(program, tf32=layout.numerics != "strict", cublas=cublas)

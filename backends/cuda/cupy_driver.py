@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backends.cuda import nvrtc
+from graphc.backends.cuda import libraries, nvrtc
+from graphc.backends.cuda.cublas import WORKSPACE, Cublas
+from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
 from graphc.errors import OutOfMemoryError
@@ -27,6 +29,9 @@ class CupyDriver:
         self._cupy = import_cupy()
         self._functions: dict[tuple[int, str], Any] = {}
         self._lock = threading.Lock()
+        library = libraries.load("cublas")
+        self._cublas = None if library is None else Cublas(library)
+        self.workspace = 0 if library is None else WORKSPACE
 
     def load(self, functions: Mapping[str, str]) -> int:
         """Compile those functions that are not known yet on this device, or take their code from the disk cache."""
@@ -48,9 +53,16 @@ class CupyDriver:
         """Launch a function on the current stream."""
         self._functions[module, symbol]((blocks, 1, 1), (threads, 1, 1), tuple(arguments))
 
+    def multiply(
+        self, product: Product, sizes: Mapping[str, int], addresses: tuple[int, int, int], workspace: int
+    ) -> None:
+        """Launch a product on the current stream."""
+        assert self._cublas is not None
+        self._cublas.multiply(self._cupy.cuda.Device().id, self._stream(), product, sizes, addresses, workspace)
+
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture what `run` launches in a CUDA graph."""
-        stream = self._cupy.cuda.Stream()
+        stream = self._cupy.cuda.Stream(non_blocking=True)
         with stream:
             stream.begin_capture()
             try:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.backends.cuda.products import Product
+
 
 class Driver(Protocol):
     """Memory, and kernels that run in the order in which they are launched. Addresses are numbers."""
@@ -18,6 +20,15 @@ class Driver(Protocol):
     def launch(self, module: Any, symbol: str, blocks: int, threads: int, arguments: Sequence[int]) -> None:
         """Run a function on so many blocks of so many threads. The arguments have 64 bits: the addresses of its buffers, then
         sizes."""
+        ...
+
+    workspace: int
+    """Bytes of memory that `multiply` needs; 0 where there is no cuBLAS, and nothing is multiplied."""
+
+    def multiply(
+        self, product: Product, sizes: Mapping[str, int], addresses: tuple[int, int, int], workspace: int
+    ) -> None:
+        """Let cuBLAS compute a product, of left and right into out."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
+from graphc.backends.cuda import libraries
 from graphc.errors import BackendError, CompileError
 
 OPTIONS = ("--std=c++17", "--fmad=false")
@@ -22,24 +19,11 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 @cache
 def _library() -> ctypes.CDLL:
     """NVRTC: of NVIDIA's own packages, or of the system."""
-    for path in _candidates():
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        library.nvrtcGetErrorString.restype = ctypes.c_char_p
-        return library
-    raise BackendError("the compiler for CUDA kernels, NVRTC, is not installed", hint="pip install 'graphc[cuda]'")
-
-
-def _candidates() -> list[Path | str]:
-    found: list[Path | str] = []
-    package = find_spec("nvidia")
-    pattern = "nvrtc64_*.dll" if sys.platform == "win32" else "libnvrtc.so*"
-    for folder in (package.submodule_search_locations or ()) if package is not None else ():
-        found += sorted(Path(folder).glob(f"**/{pattern}"), reverse=True)
-    system = ctypes.util.find_library("nvrtc")
-    return [*found, *([system] if system else [])]
+    library = libraries.load("nvrtc")
+    if library is None:
+        raise BackendError("the compiler for CUDA kernels, NVRTC, is not installed", hint="pip install 'graphc[cuda]'")
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return library
 
 
 def is_available() -> bool:

@@ -19,6 +19,7 @@ from graphc.backends.cuda.attention import render_attention
 from graphc.backends.cuda.gemm import render_gemm
 from graphc.backends.cuda.launch import Launch
 from graphc.backends.cuda.loops import render_loops
+from graphc.backends.cuda.products import Product, by_cublas
 from graphc.expression import Buffer
 from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel, writes
 from graphc.kernel_key import Place, kernel_key
@@ -37,6 +38,13 @@ class KernelStep:
     shifts: tuple[int, ...]
     unaligned: str
     """The function that is launched where the address of a buffer that has to be aligned is not; it computes the same bits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductStep:
+    """Leave a product to cuBLAS."""
+
+    product: Product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +69,7 @@ class CheckStep:
     check: Check
 
 
-Step: TypeAlias = KernelStep | CallStep | ControlStep | CheckStep
+Step: TypeAlias = KernelStep | ProductStep | CallStep | ControlStep | CheckStep
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,18 +83,25 @@ class Rendered:
     """The functions that are wanted where addresses are not aligned."""
 
 
-def render(program: Program, tf32: bool = False) -> Rendered:
-    """Render a program that prepares nothing. With `tf32`, products may round factors in single precision to 11 bits."""
+def render(program: Program, tf32: bool = False, cublas: bool = False) -> Rendered:
+    """Render a program that prepares nothing. With `tf32`, products may round factors in single precision to 11 bits. With
+    `cublas`, it computes those products that are better left to it."""
     known: dict[Hashable, tuple[Launch, str, list[Place]]] = {}
     functions: dict[str, str] = {}
     unaligned: dict[str, str] = {}
     steps: list[Step] = []
-    for kernel in program.kernels:
+    for original in program.kernels:
+        kernel: Kernel | None = original
+        if cublas and isinstance(original, Gemm) and (found := by_cublas(original, tf32)) is not None:
+            product, kernel = found
+            steps.append(ProductStep(product))
         match kernel:
+            case None:
+                pass
             case Call():
                 steps.append(CallStep(kernel))
             case Control():
-                programs = {name: render(inner, tf32) for name, inner in kernel.programs.items()}
+                programs = {name: render(inner, tf32, cublas) for name, inner in kernel.programs.items()}
                 for inner in programs.values():
                     functions.update(inner.functions)
                     unaligned.update(inner.unaligned)
@@ -107,7 +122,7 @@ def render(program: Program, tf32: bool = False) -> Rendered:
                 if launch.blocks != 0:
                     steps.append(KernelStep(launch, tuple(place.buffer for place in places), shifts, other))
         if program.checks:
-            written = writes(kernel)
+            written = writes(original)
             steps += [CheckStep(check) for check in program.checks if check.buffer in written]
     return Rendered(program, tuple(steps), functions, unaligned)
 

@@ -13,7 +13,8 @@ import numpy as np
 import graphc.ops as ops
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.launch import ALIGNMENT
-from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, Rendered, Step
+from graphc.backends.cuda.products import Product
+from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, ProductStep, Rendered, Step
 from graphc.errors import DimError
 from graphc.expression import Buffer
 from graphc.kernel import Block, Call
@@ -23,6 +24,7 @@ _MOST_RECORDED = 8
 """Recordings that a runner keeps: each holds for certain addresses of inputs, outputs and temporaries, which repeat as the
 memory pool gives out the same memory again."""
 _SEEN = object()
+_WORKSPACE_ALIGNMENT = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +36,8 @@ class _Launch:
     sizes: tuple[int, ...]
 
 
-_Part: TypeAlias = "tuple[list[_Launch], Step | None]"
-"""Kernels that are launched one after another, and what the host does after them."""
+_Part: TypeAlias = "tuple[list[_Launch | Product], Step | None]"
+"""Kernels and products of cuBLAS that are launched one after another, and what the host does after them."""
 
 
 class Runner:
@@ -86,7 +88,10 @@ class SizedRunner:
         self._driver = runner.driver
         program = self._program = runner.program
         self._parts = _parts(runner.rendered.steps, sizes)
-        self._arena = evaluate(program.arena, sizes)
+        self._sizes = dict(sizes)
+        self._temporaries = -(-evaluate(program.arena, sizes) // _WORKSPACE_ALIGNMENT) * _WORKSPACE_ALIGNMENT
+        multiplies = any(isinstance(launch, Product) for launches, _ in self._parts for launch in launches)
+        self._arena = self._temporaries + (self._driver.workspace if multiplies else 0)
         self._offsets = {buffer: evaluate(buffer.offset, sizes) for buffer in program.temporaries}
         self._lock = threading.Lock()
         self._recordings: dict[Any, Any] = {}
@@ -119,19 +124,19 @@ class SizedRunner:
                     _Control(self._driver, step, places, self._runner.inner).run()
 
     def _launch(
-        self, part: int, launches: Sequence[_Launch], places: Mapping[Buffer, int], given: tuple[int, ...]
+        self, part: int, launches: Sequence[_Launch | Product], places: Mapping[Buffer, int], given: tuple[int, ...]
     ) -> None:
         """Launch kernels: those that ran with the same addresses before, as one."""
         if len(launches) < 2 or self._runner.is_inner:
-            self._launch_each(launches, places)
+            self._launch_each(launches, places, given[0])
             return
         known = self._known(part, given)
         if known is None:
-            self._launch_each(launches, places)
+            self._launch_each(launches, places, given[0])
             known = _SEEN
         else:
             if known is _SEEN:
-                known = self._driver.record(lambda: self._launch_each(launches, places))
+                known = self._driver.record(lambda: self._launch_each(launches, places, given[0]))
             known()
         with self._lock:
             self._recordings[part, given] = known
@@ -146,8 +151,12 @@ class SizedRunner:
                 self._recordings[part, given] = known
             return known
 
-    def _launch_each(self, launches: Sequence[_Launch], places: Mapping[Buffer, int]) -> None:
+    def _launch_each(self, launches: Sequence[_Launch | Product], places: Mapping[Buffer, int], arena: int) -> None:
         for launch in launches:
+            if isinstance(launch, Product):
+                left, right, out = (places[matrix.buffer] for matrix in (launch.left, launch.right, launch.out))
+                self._driver.multiply(launch, self._sizes, (left, right, out), arena + self._temporaries)
+                continue
             step = launch.step
             self._runner.launch(launch, [places[buffer] + shift for buffer, shift in zip(step.buffers, step.shifts)])
 
@@ -168,8 +177,13 @@ class SizedRunner:
 
 def _parts(steps: Sequence[Step], sizes: Mapping[str, int]) -> list[_Part]:
     parts: list[_Part] = []
-    launches: list[_Launch] = []
+    launches: list[_Launch | Product] = []
     for step in steps:
+        if isinstance(step, ProductStep):
+            product = step.product
+            if evaluate(product.batch, sizes) and evaluate(product.m, sizes) and evaluate(product.n, sizes):
+                launches.append(product)
+            continue
         if isinstance(step, KernelStep):
             blocks = evaluate(step.launch.blocks, sizes)
             if blocks > 0:

@@ -1,0 +1,32 @@
+"""NVIDIA's libraries: of its own packages for Python, or of the system."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+
+@cache
+def load(name: str) -> ctypes.CDLL | None:
+    """A library, such as "nvrtc"; None where there is none that can be loaded."""
+    for path in _candidates(name):
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            continue
+    return None
+
+
+def _candidates(name: str) -> Iterator[Path | str]:
+    package = find_spec("nvidia")
+    pattern = f"{name}64_*.dll" if sys.platform == "win32" else f"lib{name}.so*"
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        yield from sorted(Path(folder).glob(f"**/{pattern}"), reverse=True)
+    system = ctypes.util.find_library(name)
+    if system:
+        yield system
