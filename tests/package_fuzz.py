@@ -36,7 +36,7 @@ from graphc.package.archive import write_archive
 from graphc.package.manifest import MANIFEST, WEIGHTS, checksum
 from graphc.runtime import Function, Program
 
-SECONDS, MEGABYTES = 5, 500
+SECONDS, MEGABYTES = 1, 200
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[%@]?[\w.]+|\s+|->|.', re.DOTALL)
 _WORDS = (
     "-1", "0", "1", "2", "3", "64", "2147483648", "4294967296", "9223372036854775807", "18446744073709551616", "1e400", "nan",
