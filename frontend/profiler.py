@@ -16,7 +16,8 @@
 True
 
 Of what runs eagerly, the operations of the thread that the profile was begun on are recorded, and nodes of its backward passes.
-Of what runs compiled, each kernel is, on all threads, those of the thread pool too; this costs nothing while nobody profiles.
+Of what runs compiled on the CPU, each kernel is, on all threads, those of the thread pool too, and in loops at each step; this
+costs nothing while nobody profiles.
 """
 
 from __future__ import annotations
@@ -289,9 +290,10 @@ def _of_seen(seen: Seen) -> FunctionEvent:
 def _of_kernel(run: KernelRun) -> FunctionEvent:
     kernel = run.kernel
     detail = {"program": kernel.program, "kernel": kernel.name, "kind": kernel.kind, "ops": list(kernel.ops)}
-    flops, traffic = (size if isinstance(size, int) else None for size in (kernel.flops, kernel.bytes))
+    counted = not run.part and kernel.kind != "control"  # what that runs is recorded by itself
+    flops, traffic = (size if counted and isinstance(size, int) else None for size in (kernel.flops, kernel.bytes))
     return FunctionEvent(kernel.title, "part" if run.part else "kernel", run.start, run.stop, run.thread, kernel.locations, (),
-                         None if run.part else flops, 0 if run.part else traffic or 0, detail)
+                         flops, traffic or 0, detail)
 
 
 def _nested(events: list[FunctionEvent]) -> list[FunctionEvent]:

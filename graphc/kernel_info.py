@@ -22,7 +22,7 @@ from typing import Any
 from graphc.errors import Location
 from graphc.flops import node_flops
 from graphc.ir import Graph, Node
-from graphc.kernel import Kernel
+from graphc.kernel import Control, Kernel
 from graphc.program import Program, print_kernel
 from graphc.types import Size
 
@@ -98,6 +98,16 @@ def describe(program: Program) -> list[KernelInfo]:
 def describe_preparation(program: Program) -> list[KernelInfo]:
     """The kernels that compute what a program computes once."""
     return [_info(program, kernel) for kernel in program.preparation]
+
+
+def inner_kernels(program: Program) -> list[KernelInfo]:
+    """The kernels of the programs that kernels of a program run, such as the steps of a loop, each program before those inside
+    of it."""
+    found: list[KernelInfo] = []
+    for kernel in (*program.preparation, *program.kernels):
+        for inner in kernel.programs.values() if isinstance(kernel, Control) else ():
+            found += [*describe(inner), *inner_kernels(inner)]
+    return found
 
 
 def packing(program: Program) -> KernelInfo:

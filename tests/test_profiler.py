@@ -16,6 +16,7 @@ import graphc
 from graphc import nn
 from graphc.backend import RecordsKernels, get_backend
 from graphc.errors import ProfilerError
+from graphc.frontend.profiler import _trace_event
 from graphc.frontend.tracer import _state as trace_state
 from graphc.kernel_info import describe
 from graphc.nn import functional as F
@@ -213,6 +214,43 @@ def test_loops_host_ops_and_symbolic_sizes() -> None:
     kinds = {event.detail["kind"] for event in prof.events() if event.kind == "kernel"}
     assert {"control", "call"} <= kinds
     assert json.dumps([event.detail for event in prof.events() if event.kind == "kernel"])
+
+
+def test_kernels_inside_loops_and_branches() -> None:
+    """At each step, inside of the kernel that is the loop; programs inside of others too."""
+    def turn(i: graphc.Tensor, y: graphc.Tensor, w: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
+        z = graphc.cond(y.sum() > 1e9, lambda: y.exp(), lambda: (y @ w).tanh())
+        return i + 1, graphc.scan(lambda c, row: (c * row.sum(), c), z, w[:3])[0], w
+
+    def function(x: graphc.Tensor, w: graphc.Tensor, long: bool) -> graphc.Tensor:
+        first = (x @ w).relu()
+        y = graphc.while_loop(lambda i, y, w: i < 4, turn, (graphc.tensor(0), first, w))[1]
+        if long:  # a program of so many kernels that it calls them by tables
+            for k in range(40):
+                y = graphc.while_loop(lambda i, y: i < 1, lambda i, y: (i + 1, y.softmax(1)), (graphc.tensor(0), y + k))[1]
+        return y
+
+    w, x = graphc.randn(30, 30) * 0.1, graphc.randn(20, 30)
+    for long in (False, True):
+        compiled = graphc.compile(function)
+        expected = function(x, w, long)
+        for _ in range(3):
+            compiled(x, w, long)
+        with profile() as prof:
+            result = compiled(x, w, long)
+        assert graphc.allclose(result, expected, atol=1e-5)
+        kernels = [event for event in prof.events() if event.kind == "kernel"]
+        loops = [event for event in kernels if event.name == "while_loop"]
+        assert len(loops) == (41 if long else 1) and all(event.flops is None for event in loops)
+        inside = [e for e in kernels if loops[0].start <= e.start and e.stop <= loops[0].stop and e is not loops[0]]
+        assert sum("contract" in event.name for event in inside) == 4 and not any("exp" in event.name for event in inside)
+        scans = [event for event in inside if event.name == "scan"]
+        assert sum(s.start <= event.start and event.stop <= s.stop for s in scans for event in inside) >= 4 * (1 + 3)
+        assert all("test_profiler.py" in str(event.locations) for event in inside if event.name == "sum")
+        assert len(scans) == 4
+        calls = [event for event in prof.events() if event.kind == "compiled"]
+        assert sum(event.self_time for event in kernels) <= sum(event.time for event in calls)
+        assert broken_rules(document({"p": list(map(_trace_event, prof.events()))}, {})) == []
 
 
 def test_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

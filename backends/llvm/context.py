@@ -9,9 +9,9 @@ which has done all of the kernel's work when it returns. What the function wants
 
     void body(ptr %context, i64 %chunk)
 
-for each chunk. The context is a table of addresses: of the scratch memory, of what `host` finds ops by, of the table of
-sizes, and of the kernel's own buffers, in the order of `kernel_key`. So one function serves all kernels that are equal but
-for their buffers: the program fills the table before each call.
+for each chunk. The context is a table of addresses: of what `host` finds ops by, of the table of sizes, of the clock, if the
+kernel runs programs, of the scratch memory, and of the kernel's own buffers, in the order of `kernel_key`. So one function
+serves all kernels that are equal but for their buffers: the program fills the table before each call.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.target import Target
 from graphc.dims import Dim
 from graphc.expression import Buffer
+from graphc.kernel import Control
 from graphc.program import Program
 from graphc.sizes import ceil_div, greatest
 from graphc.types import Size
@@ -39,7 +40,7 @@ _FIELD_BITS = 3
 _WORD = 8
 """Bytes of a word of the table of sizes."""
 # Where in a kernel's table the addresses are. From the scratch memory on they are the kernel's own.
-HOST_SLOT, _SIZES, _SCRATCH, _BUFFERS = range(4)
+HOST_SLOT, _SIZES, _CLOCK, _SCRATCH, _BUFFERS = range(5)
 assert _SIZES == sizes.SLOT
 
 
@@ -58,6 +59,7 @@ class Context:
         self.hosted = hosted
         pointer = target.pointer_bytes
         self._constants = len(program.constants)
+        self._clocked = hosted and any(isinstance(kernel, Control) for kernel in (*program.preparation, *program.kernels))
         self._places: dict[Buffer, tuple[int, Size]] = {}
         for field, buffers in ((_INPUTS, program.inputs), (_OUTPUTS, program.outputs), (_CONSTANTS, program.constants)):
             for number, buffer in enumerate(buffers):
@@ -103,6 +105,9 @@ class Context:
             f.do(f"store ptr {f.value(f'load ptr, ptr {_place(f, inputs, self._inputs)}')}, ptr {_place(f, table, _SIZES)}")
         host = f.value(f"load ptr, ptr {_place(f, constants, self._constants)}")
         f.do(f"store ptr {host}, ptr {_place(f, table, HOST_SLOT)}")
+        if self._clocked:
+            clock = f.value(f"load ptr, ptr {_place(f, constants, self._constants + 1)}")
+            f.do(f"store ptr {clock}, ptr {_place(f, table, _CLOCK)}")
         return table
 
     def put(self, f: Function, table: str, scratch: Size, buffers: Sequence[Buffer], shifts: Sequence[int]) -> None:
@@ -173,6 +178,10 @@ class Context:
     def host_key(self, f: Function) -> str:
         """What `host` finds the ops by that it runs."""
         return _slot(f, HOST_SLOT, "host")
+
+    def clock(self, f: Function) -> str | None:
+        """The address of the program's clock (see `kernel_clock`), or null, for a kernel that runs programs."""
+        return _slot(f, _CLOCK, "clock") if self.hosted else None
 
     def parallel_for(self, f: Function, body: str, chunks: str, context: str = "%context") -> None:
         """Call `body`, the symbol of a `void (ptr context, i64 chunk)`, for each chunk below the i64 operand `chunks`."""

@@ -75,11 +75,13 @@ class _Call:
         f, program = writer.f, self._inner.program
         self.inputs, self.outputs, self._constants = (
             f.slot(f"[{max(1, count)} x ptr]")
-            for count in (len(program.inputs), len(program.outputs), len(program.constants) + 1)
+            for count in (len(program.inputs), len(program.outputs), len(program.constants) + 2)
         )
         for number, buffer in enumerate(program.constants):
             writer.put(self._constants, number, writer.pointer(buffer))
         writer.put(self._constants, len(program.constants), writer.host)
+        if writer.clock is not None:
+            writer.put(self._constants, len(program.constants) + 1, writer.clock)
 
     def run(self, stop: Callable[[], None] | None = None) -> None:
         """Call it. Where it fails, so does the kernel, after `stop`."""
@@ -146,6 +148,7 @@ class _Writer:
         self.hosted = context.hosted
         self.pointer = context.pointers(f, kernel.accesses)
         self.host = context.host_key(f)
+        self.clock = context.clock(f)
         self.scratch = context.scratch(f)
         self.operands = [self._address(block) for block in kernel.operands]
         self.results = [self._address(block) for block in kernel.results]

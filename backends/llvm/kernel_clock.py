@@ -27,7 +27,7 @@ from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.runtime import set_clock
 from graphc.backends.llvm.target import Target
 from graphc.errors import ProfilerError
-from graphc.kernel_info import KernelInfo, KernelRun, describe, describe_preparation, packing
+from graphc.kernel_info import KernelInfo, KernelRun, describe, describe_preparation, inner_kernels, packing
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.backend import LLVMExecutable
@@ -218,7 +218,7 @@ def _runs(records: np.ndarray, programs: Mapping[int, LLVMExecutable]) -> list[K
             continue
         if key not in known:
             program = programs[key].program
-            known[key] = describe(program), describe_preparation(program), packing(program)
+            known[key] = [*describe(program), *inner_kernels(program)], describe_preparation(program), packing(program)
         always, once, packed = known[key]
         if number < 0:
             kernel = once[-1 - number] if -1 - number < len(once) else packed

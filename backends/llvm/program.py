@@ -109,6 +109,8 @@ class _Programs:
         self._calls = 0
         """How many ops have been left to Python so far."""
         self._inner = 0
+        self._timed = 0
+        """How many kernels a clock numbers so far: those of the program, then those of programs inside (`inner_kernels`)."""
         self.symbols: list[str] = []
         """The functions of the kernels of the program that is not inside another."""
 
@@ -116,6 +118,8 @@ class _Programs:
         """Add a program to the module as a function of this name; returns how many bytes its arena must have."""
         context = Context(self._module, self._target, program, self._hosted)
         prefix = "" if symbol == ENTRY else f"{symbol}."
+        first = self._timed
+        self._timed += len(program.kernels)
         functions: dict[Hashable, _Code] = {}
         if program.prepared:
             once = self._kernels(context, program, program.preparation, f"{PRECOMPUTE}.", functions)
@@ -128,14 +132,15 @@ class _Programs:
             once += _packing(program, functions)
             behind = [context.behind] * len(once)
             ends |= {context.behind + step.scratch for step in once}
-            self._function(context, program, PRECOMPUTE, once, behind, f"{PRECOMPUTE}.")
-        self._function(context, program, symbol, steps, scratch, prefix)
+            self._function(context, program, PRECOMPUTE, once, behind, f"{PRECOMPUTE}.", 0)
+        self._function(context, program, symbol, steps, scratch, prefix, first)
         return functools.reduce(greatest, sorted(ends, key=str), context.behind)
 
     def _function(
-        self, context: Context, program: Program, symbol: str, steps: Sequence[_Step], scratch: Sequence[Size], prefix: str
+        self, context: Context, program: Program, symbol: str, steps: Sequence[_Step], scratch: Sequence[Size], prefix: str,
+        first: int,
     ) -> None:
-        """A function that takes the steps, with their scratch memory at these offsets."""
+        """A function that takes the steps, with their scratch memory at these offsets. A clock numbers them from `first` on."""
         linkage = "" if symbol in (ENTRY, PRECOMPUTE) else "internal"
         f = self._module.function(symbol, [("ptr", name) for name in FIELDS], "i32", linkage=linkage)
         if program.symbols:
@@ -145,57 +150,66 @@ class _Programs:
         for number, name in enumerate(FIELDS):
             f.do(f"store ptr %{name}, ptr {f.value(f'getelementptr ptr, ptr {fields}, i64 {number}')}")
         table = context.table(f, fields, max((len(step.buffers) for step in steps), default=0))
-        if linkage and len(steps) <= _MOST_DIRECT:
-            for step, offset in zip(steps, scratch, strict=True):
-                context.put(f, table, offset, step.buffers, step.shifts)
-                status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
-                if step.fails:
-                    _stop_if_not_zero(f, status)
-                _check(f, step)
-        else:
-            clock = self._clock(f, program, symbol)
-            self._call_all(f, context, steps, scratch, fields, table, prefix, clock)
-        f.do("ret i32 0")
+        direct = linkage and len(steps) <= _MOST_DIRECT
+        if not direct:
+            _write_tables(context, steps, scratch, prefix)
+            fill = context.fill()
 
-    def _call_all(
-        self, f: Function, context: Context, steps: Sequence[_Step], scratch: Sequence[Size], fields: str, table: str,
-        prefix: str, clock: str | None,
-    ) -> None:
-        _write_tables(context, steps, scratch, prefix)
-        fill = context.fill()
+        def call_all(clock: str | None) -> None:
+            if direct:
+                self._call_directly(f, context, steps, scratch, table, first, clock)
+            else:
+                self._calls_of(f, steps, fill, fields, table, prefix, first, clock)
+            f.do("ret i32 0")
+
+        clock = self._clock(f, program)
         if clock is not None:
             profiled, plain = f.label("profiled"), f.label("plain")
             f.branch(f.value(f"icmp ne ptr {clock}, null"), profiled, plain)
             f.enter(profiled)
-            self._calls_of(f, steps, fill, fields, table, prefix, clock)
-            f.do("ret i32 0")
+            call_all(clock)
             f.enter(plain)
-        self._calls_of(f, steps, fill, fields, table, prefix, None)
+        call_all(None)
+
+    def _call_directly(
+        self, f: Function, context: Context, steps: Sequence[_Step], scratch: Sequence[Size], table: str, first: int,
+        clock: str | None,
+    ) -> None:
+        """Call one kernel after another without tables, each recorded by the clock, if there is one."""
+        for number, (step, offset) in enumerate(zip(steps, scratch, strict=True), first):
+            context.put(f, table, offset, step.buffers, step.shifts)
+            with timed(f, clock, str(number)):
+                status = f.call("i32" if step.fails else "void", f"@{step.symbol}", ("ptr", table))
+            if step.fails:
+                _stop_if_not_zero(f, status)
+            _check(f, step)
 
     def _calls_of(
-        self, f: Function, steps: Sequence[_Step], fill: str, fields: str, table: str, prefix: str, clock: str | None
+        self, f: Function, steps: Sequence[_Step], fill: str, fields: str, table: str, prefix: str, base: int, clock: str | None
     ) -> None:
-        """Call one kernel after another, each recorded by the clock, if there is one."""
+        """The same by tables."""
         once = prefix == f"{PRECOMPUTE}."
         first = 0
         for last, step in enumerate(steps, 1):
             if last < len(steps) and not (step.fails or step.checks or steps[last].fails):
                 continue
             if step.fails:
-                with timed(f, clock, str(-1 - first if once else first)):
+                with timed(f, clock, str(-1 - first if once else base + first)):
                     status = _call(f, "i32", fill, fields, table, str(first), prefix)
                 _stop_if_not_zero(f, status)
             else:
                 with f.loop(str(first), str(last), hint="kernel") as number:
-                    counted = f.value(f"xor i64 {number}, -1") if once and clock is not None else number
+                    counted = number
+                    if clock is not None and (once or base):
+                        counted = f.value(f"xor i64 {number}, -1" if once else f"add i64 {number}, {base}")
                     with timed(f, clock, counted):
                         _call(f, "void", fill, fields, table, number, prefix)
             first = last
             _check(f, step)
 
-    def _clock(self, f: Function, program: Program, symbol: str) -> str | None:
+    def _clock(self, f: Function, program: Program) -> str | None:
         """The address of a program's clock (see `kernel_clock`), behind the key of its ops."""
-        if not self._hosted or symbol not in (ENTRY, PRECOMPUTE):
+        if not self._hosted:
             return None
         return f.value(f"load ptr, ptr {f.value(f'getelementptr ptr, ptr %constants, i64 {len(program.constants) + 1}')}")
 

@@ -170,7 +170,7 @@ def reduce_along(
         if size is not None:
             return _split_reduction(name, outer, inner, axes, accumulate, after, machine, temporary, size)
         return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
-    if axes == [*inner, *outer] and len(axes) == 2 and isinstance(outer[0].extent, int):
+    if axes == [*inner, *outer] and len(inner) == len(outer) == 1 and isinstance(outer[0].extent, int):
         flat, _, (whole,) = merge_axes(list(axes), [accumulate])
         folded = fold_columns(name, outer[0].extent, flat[0], whole, machine, temporary) if len(flat) == 1 else None
         if folded is not None:
