@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from graphc.backend import Entry, EntrySpec, Executable, RecordedSpec, ResultLeaf, ValueCheck, get_backend
+from graphc.backend import Entry, EntrySpec, Executable, RecordedSpec, ResultLeaf, TensorCheck, ValueCheck, get_backend
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, DimError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
@@ -39,6 +39,9 @@ OFTEN = 40
 """Calls with arguments of the same types that make up for making code, however small the tensors."""
 _MOST = 256
 """Combinations of types that one function has code for. With more, sizes seem to change from call to call."""
+
+_MOST_COUNTED = 1 << 12
+"""Combinations of types and values that calls are counted for at a time."""
 
 _ENTRIES = 6
 """How many of them can be called natively at a time: those made, or called often by Python, last."""
@@ -104,15 +107,16 @@ class _Form:
         """A native way in for arguments such as these, the last ones by keywords, of which no gradient is wanted."""
         places = [k for k, argument in enumerate(arguments) if isinstance(argument, Tensor)]
         inputs = {places[i]: number for number, i in enumerate(self.arguments)}
-        checks = tuple(
+        checks = [
             tensor_check(argument, k, inputs.get(k), held=False) if isinstance(argument, Tensor) else ValueCheck(k, argument)
             for k, argument in enumerate(arguments)
-        )
+        ]
         thread = [*self.state]
-        if any(arguments[k].requires_grad for k in places):
+        if any(arguments[k].requires_grad for k in places):  # where no gradients are on, it does not matter who wants one
             thread.append((mode, "grad", False))
+            checks = [replace(check, requires_grad=None) if isinstance(check, TensorCheck) else check for check in checks]
         return self.function.executable([arguments[places[i]]._data for i in self.arguments]).entry(EntrySpec(
-            tensors=TENSORS, thread=tuple(thread), arguments=checks, held=(), numbers=(),
+            tensors=TENSORS, thread=tuple(thread), arguments=tuple(checks), held=(), numbers=(),
             guards=(), identities=identities(arguments), updates=(), grads=(), no_grads=(),
             leaves=tuple(ResultLeaf("output", j) for j in range(self.results or 1)), result="tuple" if self.results else "one",
             keywords=keywords,
@@ -293,6 +297,9 @@ def _consider(
     """Count a call, and make code if that pays."""
     if not config.fuse_eager:
         return None
+    if calls is None and len(forms) > _MOST_COUNTED:  # values that never come again must not fill memory
+        for other in [key for key, form in forms.items() if type(form) is int]:
+            del forms[other]
     calls = (calls or 0) + 1
     large = any(tensor._data.size >= LARGE for tensor in tensors)
     forms[signature] = calls

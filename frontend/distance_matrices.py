@@ -8,6 +8,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.indexing import index_select
 from graphc.frontend.linalg_norms import vector_norm
 from graphc.frontend.matrices import matmul
@@ -62,8 +63,14 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
         by_product = any(isinstance(count, int) and count > _FEW for count in rows)  # a symbol is not asked
     if p == 2 and by_product:
         return named(_euclidean(x, y), "Cdist")
-    out = vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1)
-    return named(out, "Cdist") if p else without_slope(out, (x1, x2), "Cdist")
+    if p == 0:
+        return without_slope(vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1), (x1, x2), "Cdist")
+    return _distances(x, y, p)
+
+
+@composite(large=False)
+def _distances(x: Tensor, y: Tensor, p: float) -> Tensor:
+    return named(vector_norm(unsqueeze(x, -2) - unsqueeze(y, -3), p, -1), "Cdist")
 
 
 def _euclidean(x: Tensor, y: Tensor) -> Tensor:

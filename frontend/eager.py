@@ -31,7 +31,7 @@ EXACT = (
     ops.add, ops.sub, ops.mul, ops.div, ops.neg, ops.abs, ops.sqrt, ops.relu, ops.maximum, ops.minimum,
     ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge,
 )  # fmt: skip
-OWN = (*EXACT, ops.sigmoid)
+OWN = (*EXACT, ops.sigmoid, ops.rsqrt, ops.erf, ops.atan2)
 """What has loops of its own. NumPy takes several passes for those that are not exact: last bits may differ."""
 OFTEN = 2_000
 """Calls after which code for the ops pays, if the back end is there already; each saves about a microsecond."""
@@ -52,6 +52,7 @@ engine: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 """What runs nodes of the tape natively, once code is made: see `Backend.engine`."""
 _waited = False
 _making = threading.Lock()
+_SUBSCRIPT = "__getitem__"
 _subscripts: list[Subscripts] = []
 _in_place: list[tuple[str, OpDef, Callable[..., Any]]] = []
 _methods: dict[OpDef, list[tuple[str, Callable[..., Any]]]] = {}
@@ -112,7 +113,7 @@ def attach_in_place(name: str, record: OpDef, by_python: Callable[..., Any]) -> 
 
 def attach_subscript(subscripts: Subscripts) -> None:
     """Give tensors `tensor[index]`."""
-    Tensor.__getitem__ = subscripts.by_python  # type: ignore[attr-defined]
+    setattr(Tensor, _SUBSCRIPT, subscripts.by_python)
     _subscripts.append(subscripts)
 
 
@@ -145,7 +146,7 @@ def begin() -> None:
     for view in views:
         view.make = native_view(view.record, view.name, view.make)
     for subscripts in _subscripts:
-        Tensor.__getitem__ = _native_subscript(subscripts)  # type: ignore[attr-defined]
+        setattr(Tensor, _SUBSCRIPT, _native_subscript(subscripts))
 
 
 def _first(record: OpDef, *args: Any) -> Any:

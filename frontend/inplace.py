@@ -201,13 +201,16 @@ def elementwise(function: Callable[..., Tensor], record: OpDef, name: str) -> Ca
     """`in_place` for an elementwise op of one or two operands, which needs no memory besides where no gradient is wanted."""
     general = in_place(function, name)
     operands = len(record.operands)
+    counts = record in (ops.add, ops.sub, ops.mul)
 
     @functools.wraps(general)
     def method(self: Tensor, *others: Any, **kwargs: Any) -> Tensor:
         if trace_state.watcher is not None:
             return trace_state.watcher.run(method, method, self, *others, **kwargs)
         own = self._data
-        in_full = type(own) is np.ndarray and own.dtype.kind == "f" and own.itemsize > 2
+        in_full = type(own) is np.ndarray and (
+            (own.dtype.kind == "f" and own.itemsize > 2) or (own.dtype.kind in "iu" and counts and all(map(_fits_all, others)))
+        )
         if in_full and not kwargs and len(others) == operands - 1 and active() is None and own.flags.writeable:
             arrays = [own, *[other._data if isinstance(other, Tensor) else other for other in others]]
             plain = not mode.grad or (unwatched(self) and not any(isinstance(x, Tensor) and x.requires_grad for x in others))
@@ -240,6 +243,11 @@ def _may_run_over(self: Tensor, others: tuple[Any, ...]) -> bool:
         if isinstance(x, Tensor) else type(x) in (int, float)
         for x in others
     )  # fmt: skip
+
+
+def _fits_all(operand: Any) -> bool:
+    """Whether an operand is an int that all integer dtypes have."""
+    return type(operand) is int and 0 <= operand < 128
 
 
 def _is_beside(operand: Any, own: np.ndarray) -> bool:

@@ -120,6 +120,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return named(reshape(_product(input, reshape(vec, (-1, 1))), input._data.shape[:1]), "Mv")
 
 
+@composite(large=False)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The sum of the products of two vectors' elements.
 

@@ -122,14 +122,25 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     if running_mean is not None and running_var is not None:
         count = math.prod(shape[:1] + shape[2:])
         with no_grad():
-            _track(running_mean, mean.detach(), momentum)
-            _track(running_var, variance.detach() * (count / (count - 1)), momentum)
+            _track(running_mean, running_var, mean, variance, momentum, count / (count - 1))
     return _normalized(input, mean, variance, weight, bias, eps)
 
 
-def _track(running: Tensor, seen: Tensor, momentum: float | Tensor) -> None:
-    """Move a running statistic towards what a batch has shown."""
-    assign(running, running * (1 - momentum) + seen * momentum)
+def _track(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, momentum: float | Tensor, unbiased: float
+) -> None:
+    """Move the running statistics towards what a batch has shown, whose variance is not unbiased."""
+    new_mean, new_var = _moved(running_mean, running_var, mean, variance, momentum, unbiased)
+    assign(running_mean, new_mean)
+    assign(running_var, new_var)
+
+
+@composite(large=False)
+def _moved(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, momentum: float | Tensor, unbiased: float
+) -> tuple[Tensor, Tensor]:
+    kept = 1 - momentum
+    return running_mean * kept + mean * momentum, running_var * kept + variance * unbiased * momentum
 
 
 def _not_last(last: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
@@ -216,8 +227,8 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     if running_mean is not None and running_var is not None:
         with no_grad():
             flat = (shape[0], shape[1])
-            _track(running_mean, reshape(mean.detach(), flat).mean(0), momentum)
-            _track(running_var, (reshape(variance.detach(), flat) * (count / (count - 1))).mean(0), momentum)
+            seen_mean, seen_var = (reshape(each, flat).mean(0) for each in (mean, variance))
+            _track(running_mean, running_var, seen_mean, seen_var, momentum, count / (count - 1))
     weight, bias = (None if given is None else _along(given, len(shape)) for given in (weight, bias))
     return _affine((x - mean) * rsqrt(variance + eps), weight, bias, input, "NativeBatchNorm")
 
@@ -248,6 +259,11 @@ def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, o
     >>> F.normalize(graphc.tensor([[3.0, 4.0]]))
     tensor([[0.6000, 0.8000]])
     """
+    return _divided_by_norm(input, p, dim, eps)
+
+
+@composite
+def _divided_by_norm(input: Tensor, p: float, dim: Any, eps: float) -> Tensor:
     length = norm(input, p, dim, keepdim=True)
     return input / length.clamp_min(eps).expand_as(input)
 

@@ -96,7 +96,7 @@ def gaussian(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) 
         return emit(ops.complex, (real, imaginary), {})
     wide = float64 if dtype is float64 else float32
     pair = unit((2, *shape), wide, generator)
-    radius, angle = (reshape(part(pair, 0, i, i + 1), shape) for i in (0, 1))
+    radius, angle = pair[0], pair[1]
     return cast(sqrt(-2.0 * log(1.0 - radius)) * cos(angle * (2 * math.pi)), dtype)
 
 

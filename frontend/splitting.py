@@ -6,14 +6,17 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, integer
+from graphc.frontend.modes import mode
 from graphc.frontend.movement import part, select
 from graphc.frontend.node import Node, edge_to, node_class
 from graphc.frontend.tape import named
-from graphc.frontend.tensor import Tensor
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import TensorType
 
@@ -88,11 +91,29 @@ class PiecesNode(Node):
 
     def apply(self, cotangents: list[Any]) -> Sequence[Any]:
         like = next(ct for ct in cotangents if ct is not None)
+        if not mode.grad and active() is None and all(ct is None or type(ct._data) is np.ndarray for ct in cotangents):
+            return [wrap(self._joined([None if ct is None else ct._data for ct in cotangents]))]
         parts = [ops.full(type_, 0, like=like) if ct is None else ct for ct, type_ in zip(cotangents, self.types)]
         if self.drops:
             shape = like._data.shape
             parts = [ops.reshape(ct, shape=(*shape[: self.axis], 1, *shape[self.axis :])) for ct in parts]
         return [parts[0] if len(parts) == 1 else ops.concat(*parts, axis=self.axis)]
+
+
+    def _joined(self, arrays: list[np.ndarray | None]) -> np.ndarray:
+        """The arrays one after the other, with zeros for those that are missing."""
+        first, at = self.types[0], self.axis
+        shape = list(first.shape)
+        lengths = [1] * len(arrays) if self.drops else [int(type_.shape[at]) for type_ in self.types]
+        shape[at : at if self.drops else at + 1] = [sum(lengths)]
+        made = np.zeros if any(array is None for array in arrays) else np.empty
+        whole = made(shape, first.dtype.numpy)
+        start, before = 0, (slice(None),) * at
+        for array, length in zip(arrays, lengths):
+            if array is not None:
+                whole[(*before, start if self.drops else slice(start, start + length))] = array
+            start += length
+        return whole
 
 
 def _of_one_node(pieces: list[Tensor], tensor: Tensor, at: int, name: str) -> tuple[Tensor, ...]:

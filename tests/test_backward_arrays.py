@@ -248,3 +248,24 @@ def test_no_reference_is_lost() -> None:
     after = [sys.getrefcount(thing) for thing in things]
     assert all(abs(b - a) < 100 for a, b in zip(before, after))
     assert sys.getallocatedblocks() - blocks < 500
+
+
+@pytest.mark.parametrize("dtype", [graphc.float32, graphc.float64, graphc.bfloat16, graphc.complex64])
+@pytest.mark.parametrize("cut", [
+    lambda x: x.split(2), lambda x: x.split([1, 0, 3], 0), lambda x: x.chunk(3, 1), lambda x: x.unbind(), lambda x: x.unbind(1),
+    lambda x: x.split([5], 1),
+])  # fmt: skip
+def test_pieces(cut: Callable[[Tensor], Any], dtype: Any) -> None:
+    x = leaf(4, 5, dtype=dtype)
+    count = len(cut(x))
+    for used in ([0], [count - 1], list(range(count))):
+        for create_graph in (False, True):
+            pieces = cut(x)
+            total = sum((pieces[k] * (k + 1)).sum() for k in used)
+            (found,) = graphc.autograd.grad(total, x, graphc.ones_like(total), create_graph=create_graph)
+            weights = cut(graphc.zeros(4, 5))
+            for k in used:
+                weights[k].fill_(k + 1.0)
+            base = weights[0]._base
+            assert base is not None and found.dtype is dtype and found.shape == x.shape
+            assert found.detach().tolist() == base.to(dtype).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -275,3 +276,17 @@ def test_what_is_not_exact_is_close() -> None:
     native(leaf).sum().backward()
     s = 1 / (1 + np.exp(-np.array([-2.0, 0.0, 3.0])))
     np.testing.assert_allclose(leaf.grad, s * (1 - s), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [graphc.int8, graphc.uint8, graphc.int32, graphc.int64])
+@pytest.mark.parametrize("name", ["add", "sub", "mul"])
+def test_integers_in_place(name: str, dtype: Any) -> None:
+    for value, shape in itertools.product((0, 1, 127, 3), ((), (3,), (0,))):
+        x = graphc.full(shape, 100, dtype=dtype)
+        expected, version = getattr(x, name)(value), x._version
+        assert getattr(x, f"{name}_")(value) is x and x._version == version + 1
+        assert x.dtype is dtype and graphc.equal(x, expected)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        graphc.zeros(1, dtype=dtype).expand(3).add_(1)
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        graphc.zeros(1, dtype=dtype).add_(1.5)

@@ -343,3 +343,34 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_without_gradients_it_does_not_matter_who_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = made()["two"]
+    x, y = leaf(4), leaf(4, seed=1)
+    z = x * 1.0
+    with graphc.no_grad():
+        expected = [function(z, y).tolist() for _ in range(3)]
+        monkeypatch.setattr(composites._Form, "__call__", None)
+        for a in (z, x, x.detach()):
+            found = function(a, y)
+            assert not found.requires_grad and [found.tolist()] * 3 == expected
+
+
+def test_values_that_never_come_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composites, "OFTEN", 3)
+    monkeypatch.setattr(composites, "_MOST_COUNTED", 8)
+    kept: list[dict[Any, Any]] = []
+    consider = composites._consider
+
+    def noted(forms: dict[Any, Any], *rest: Any) -> Any:
+        kept.append(forms)
+        return consider(forms, *rest)
+
+    monkeypatch.setattr(composites, "_consider", noted)
+    function, x = made()["one"], leaf(4)
+    for _ in range(4):
+        function(x)
+    for k in range(100):
+        np.testing.assert_allclose(function(x, float(k)).detach().numpy(), np.tanh(np.exp(x.detach().numpy()) * k), rtol=1e-5)
+    assert len(kept[-1]) <= 10 and any(isinstance(form, composites._Form) for form in kept[-1].values())

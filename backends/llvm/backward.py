@@ -27,11 +27,13 @@ from graphc.kernel import Store
 from graphc.op import OpDef, Vjp, vjp_rule
 from graphc.types import DType, float32, float64, int64
 
-_EXACT = frozenset((
+_PARTS = frozenset((
     "load", "constant", "axis", "cast", "add", "sub", "mul", "div", "neg", "abs", "sqrt", "sign", "relu", "maximum", "minimum",
     "where", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not",
+    "exp", "log", "sin", "cos", "rsqrt",
 ))  # fmt: skip
-"""What a rule may be made of, so that its loop computes what its ops compute one by one, to the bit."""
+"""What a rule may be made of, so that its loop computes what its ops compute one by one: all of it to the bit, but for the
+functions in the last line."""
 
 _MOVED = {
     ops.reshape: Kind.RESHAPE, ops.permute: Kind.PERMUTE, ops.slice: Kind.SLICE,
@@ -128,7 +130,7 @@ def _step(spec: RuleSpec, operand: int, target: Target) -> list[int] | None:
     if expression is values["ct"]:
         words[Step.KIND] = Kind.PASS
         return words
-    if expression is None or any(part.op not in _EXACT for part in walk([expression])):
+    if expression is None or any(part.op not in _PARTS for part in walk([expression])):
         return None
     words[Step.KIND] = Kind.LOOP
     for place, source in zip((Step.FIRST, Step.SECOND), sources, strict=False):

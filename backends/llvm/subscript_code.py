@@ -73,7 +73,8 @@ class Region(IntEnum):
 def subscript_table(spec: SubscriptSpec, entries: Any, alive: list[Any]) -> list[int]:
     """The words of a table but for the end of its list of instructions. `entries` is the module that has the code; `alive` is
     what the table points to, the spec first of all."""
-    makers = [make.__self__ for make in (spec.lazy, spec.cut, spec.selected, spec.dropped, spec.alias)]
+    natives: tuple[Any, ...] = (spec.lazy, spec.cut, spec.selected, spec.dropped, spec.alias)
+    makers = [make.__self__ for make in natives]
     alive += makers
     grad = entries.thread_attribute(*spec.grad, alive)
     return [*map(id, makers), id(spec.partial), id(spec.steps), *grad, *entries.thread_check(spec.thread, alive)]
