@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +39,7 @@ LARGE = 1 << 14
 OFTEN = 40
 """Calls with arguments of the same types that make up for making code, however small the tensors."""
 _MOST = 256
-"""Combinations of types that one function has code for. With more, sizes seem to change from call to call."""
+"""Combinations of types and values that one function has code for. With more, sizes seem to change from call to call."""
 
 _MOST_COUNTED = 1 << 12
 """Combinations of types and values that calls are counted for at a time."""
@@ -181,7 +182,8 @@ def composite(function: Any = None, /, *, weight: str | None = None, large: bool
 
 
 def _composite(function: F, weight: str | None, large: bool) -> F:
-    forms: dict[Any, _Form | int | None] = {}  # the number of calls so far; None for what is left alone
+    forms: dict[Any, _Form | None] = {}  # None for what is left alone
+    calls: dict[Any, int] = {}  # so far, of what is in no form yet
     entries: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
     weights = None if weight is None else Weights()
     weight_place = None if weight is None else list(inspect.signature(function).parameters).index(weight)
@@ -207,7 +209,7 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
                             meta is not None and (meta.requires_grad or (meta.view is not None and arg.requires_grad)))))
                 tensors.append(arg)
             elif type(arg) in _PLAIN:
-                key += (type(arg), arg)
+                key.append(_value_key(arg))
             else:
                 return function(*args, **kwargs)
         array = None  # whether others have a weight's array is told by the references to it
@@ -223,8 +225,8 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
             return function(*args, **kwargs)
         if form is None and signature in forms:
             return function(*args, **kwargs)
-        if not isinstance(form, _Form):
-            form = _consider(forms, signature, form, tensors, function, args, kwargs, given_weight(args, kwargs), large)
+        if form is None:
+            form = _consider(forms, calls, signature, tensors, function, args, kwargs, given_weight(args, kwargs), large)
             if form is None:
                 return function(*args, **kwargs)
         if form.weight is None and not form.is_settled:
@@ -264,6 +266,7 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
     def forget() -> None:
         nonlocal native
         forms.clear()
+        calls.clear()
         entries.clear()
         if weights is not None:
             weights.clear()
@@ -290,26 +293,30 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
     return call  # type: ignore[return-value]
 
 
+def _value_key(value: Any) -> Any:
+    """What a value that is no tensor is found by: 0.0 == -0.0, nan != nan, and (2,) == (2.0,)."""
+    kind = type(value)
+    if kind is float:
+        return (kind, math.copysign(1, value), value if value == value else "nan")
+    return (kind, *map(_value_key, value)) if kind is tuple else (kind, value)
+
+
 def _consider(
-    forms: dict[Any, Any], signature: Any, calls: int | None, tensors: list[Tensor], function: Callable[..., Any],
+    forms: dict[Any, _Form | None], calls: dict[Any, int], signature: Any, tensors: list[Tensor], function: Callable[..., Any],
     args: tuple[Any, ...], kwargs: dict[str, Any], weight: Any, for_large: bool,
 ) -> _Form | None:
     """Count a call, and make code if that pays."""
-    if not config.fuse_eager:
-        return None
-    if calls is None and len(forms) > _MOST_COUNTED:  # values that never come again must not fill memory
-        for other in [key for key, form in forms.items() if type(form) is int]:
-            del forms[other]
-    calls = (calls or 0) + 1
     large = any(tensor._data.size >= LARGE for tensor in tensors)
-    forms[signature] = calls
-    if not large and calls < OFTEN:
+    if not config.fuse_eager or (large and not for_large) or len(forms) >= _MOST:
         return None
+    if not large:
+        count = calls.pop(signature, 0) + 1
+        if count < OFTEN:
+            if len(calls) >= _MOST_COUNTED:  # values that never come again must not fill memory
+                calls.clear()
+            calls[signature] = count
+            return None
     forms[signature] = None
-    if large and not for_large:
-        return None
-    if len(forms) > _MOST:
-        return None
     from graphc.frontend.compiled import trace_once  # it stands above the functions that are composites
 
     try:

@@ -278,3 +278,42 @@ def test_what_is_cheap_to_compute_again_is_not_kept(monkeypatch: pytest.MonkeyPa
     F.layer_norm(x, (96,), w, b).sum().backward()
     # the result, and two numbers a row
     assert [tuple(v.shape) for v in made[0].function._graph.outputs] == [(8, 96), (8,), (8,)]
+
+
+@pytest.mark.parametrize("size", [4, 1 << 15])
+def test_a_negative_zero_is_not_taken_for_zero(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OFTEN", 2)
+    x = graphc.ones(size)
+    for value in (0.0, 0.0, 0.0, -0.0):
+        found_all = (graphc.where(x > 2, x, value), x.masked_fill(x < 2, value), F.pad(x, (1, 0), value=value))
+        for found in (*found_all, -F.leaky_relu(-x, value)):
+            assert np.signbit(found.numpy()[0]) == np.signbit(value)
+
+
+def test_tuples_of_other_types_have_code_of_their_own() -> None:
+    @composite
+    def scaled(input: Any, factors: tuple[Any, ...]) -> Any:
+        return input * factors[0]
+
+    x = graphc.ones(3, dtype=graphc.int64)
+    for _ in range(2):
+        assert scaled(x, (2, 1)).dtype is graphc.int64 and scaled(x, (2.0, 1)).dtype is graphc.float32
+
+
+def test_others_get_code_after_values_that_always_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 1 << 14)
+    forms: list[Any] = []
+    start = module._Form.__init__
+    monkeypatch.setattr(module._Form, "__init__", lambda self, *args: (start(self, *args), forms.append(self))[0])
+
+    @composite
+    def scaled(input: Any, factor: float) -> Any:
+        return input * factor + factor
+
+    x = graphc.ones(3)
+    for k in range(3 * module._MOST):
+        scaled(x, k + 0.5)
+    assert not forms
+    for _ in range(module.OFTEN + 1):
+        scaled(x, 0.25)
+    assert len(forms) == 1

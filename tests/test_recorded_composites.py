@@ -360,12 +360,12 @@ def test_without_gradients_it_does_not_matter_who_wants_one(monkeypatch: pytest.
 def test_values_that_never_come_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composites, "OFTEN", 3)
     monkeypatch.setattr(composites, "_MOST_COUNTED", 8)
-    kept: list[dict[Any, Any]] = []
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
     consider = composites._consider
 
-    def noted(forms: dict[Any, Any], *rest: Any) -> Any:
-        kept.append(forms)
-        return consider(forms, *rest)
+    def noted(forms: dict[Any, Any], calls: dict[Any, Any], *rest: Any) -> Any:
+        kept.append((forms, calls))
+        return consider(forms, calls, *rest)
 
     monkeypatch.setattr(composites, "_consider", noted)
     function, x = made()["one"], leaf(4)
@@ -373,4 +373,5 @@ def test_values_that_never_come_again_are_forgotten(monkeypatch: pytest.MonkeyPa
         function(x)
     for k in range(100):
         np.testing.assert_allclose(function(x, float(k)).detach().numpy(), np.tanh(np.exp(x.detach().numpy()) * k), rtol=1e-5)
-    assert len(kept[-1]) <= 10 and any(isinstance(form, composites._Form) for form in kept[-1].values())
+    forms, calls = kept[-1]
+    assert len(calls) <= 8 and [type(form) for form in forms.values()] == [composites._Form]
