@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     >>> graphc.cat([graphc.tensor([[1, 2]]), graphc.tensor([[3, 4]])], dim=1)
     tensor([[1, 2, 3, 4]])
     """
+    if _are_alike(tensors) and -tensors[0].ndim <= dim < tensors[0].ndim:
+        return _joined(dim % tensors[0].ndim, tensors[0].dtype, *tensors)
     given = _sequence(tensors, "cat")
     dtype = promoted(*given)
     # a vector without elements fits everywhere, as in PyTorch
@@ -61,6 +64,23 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
                                  f"for tensor number {i} in the list.")
     return _joined(at, dtype, *used)
+
+
+def _are_alike(tensors: Any) -> bool:
+    """Whether these are tensors with arrays of one dtype and one shape, none of a vector without elements."""
+    if type(tensors) not in (list, tuple) or not tensors or not isinstance(tensors[0], Tensor):
+        return False
+    first = tensors[0]._data
+    if type(first) is not np.ndarray or first.shape == (0,):
+        return False
+    shape, dtype = first.shape, first.dtype
+    for x in tensors:
+        if not isinstance(x, Tensor):
+            return False
+        array = x._data
+        if type(array) is not np.ndarray or array.shape != shape or array.dtype is not dtype:
+            return False
+    return True
 
 
 @composite(large=False)

@@ -228,7 +228,8 @@ def _checked_classes(input: Tensor, target: Tensor, weight: Tensor | None, ignor
         raise GraphcError(f"weight tensor should be defined either for all {classes} classes or no classes but got weight "
                           f"tensor of shape: {list(weight.shape)}")
     array = target._known()
-    if array is not None and isinstance(classes, int):
+    # as numbers without signs, negative ones are large
+    if array is not None and isinstance(classes, int) and not (array.view(f"u{array.itemsize}") < classes).all():
         wrong = (array != ignore_index) & ((array < 0) | (array >= classes))
         if wrong.any():
             raise DimError(f"Target {array[wrong].reshape(-1)[0]} is out of bounds.", expected=f"0 <= target < {classes}")

@@ -543,6 +543,9 @@ def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor:
     """`input[..., start:stop:step, ...]` along one dimension, by numbers that are known to fit."""
     shape = input._data.shape
+    if type(input._data) is np.ndarray and (start != 0 or stop != shape[at] or step != 1):
+        chosen: Tensor = input[(*(slice(None),) * at, slice(start, stop, step))]
+        return chosen
     before, after = (0,) * at, (0,) * (len(shape) - at - 1)
     ones = (1,) * len(shape)
     return _sliced(input, {"starts": (*before, start, *after), "stops": (*shape[:at], stop, *shape[at + 1 :]),
@@ -563,6 +566,9 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     if not -shape[at] <= place < shape[at]:
         raise DimError(f"select(): index {place} out of range for tensor of size {list(shape)} at dimension {at}")
     place = place + shape[at] if place < 0 else place
+    if type(input._data) is np.ndarray:
+        chosen: Tensor = input[(*(slice(None),) * at, place)]
+        return chosen
     row = part(input, at, place, place + 1)
     return _selected(row, {"shape": (*shape[:at], *shape[at + 1 :])})
 

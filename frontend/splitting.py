@@ -15,6 +15,7 @@ from graphc.frontend.arguments import axis, integer
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import part, select
 from graphc.frontend.node import Node, edge_to, node_class
+from graphc.frontend.subscript import plain_view
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
@@ -53,9 +54,18 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     pieces: list[Tensor] = []
     start = 0
     for length in lengths:
-        pieces.append(part(tensor, at, start, start + length))
+        pieces.append(_piece(tensor, at, slice(start, start + length)))
         start += length
     return _of_one_node(pieces, tensor, at, "Split")
+
+
+def _piece(tensor: Tensor, at: int, where: slice | int) -> Tensor:
+    """A view of a part along a dimension. Where it is to be an output of a node of several, it has none of its own."""
+    if type(tensor._data) is np.ndarray and active() is None and not mode.inference:
+        found = plain_view(tensor, (*(slice(None),) * at, where))
+        assert found is not None
+        return found
+    return select(tensor, at, where) if isinstance(where, int) else part(tensor, at, where.start, where.stop)
 
 
 def _lengths(size: int, step: int) -> list[int]:
@@ -124,7 +134,7 @@ def _of_one_node(pieces: list[Tensor], tensor: Tensor, at: int, name: str) -> tu
             piece._meta.view.refusal = (
                 f"Output {index} of {name}Backward0 is a view and is being modified inplace: it comes from a function that "
                 "returns several, through which gradients cannot follow. Use an operation that is not in place.")
-    if pieces and pieces[0]._node is not None:
+    if pieces and (pieces[0]._node is not None or (mode.grad and edge_to(tensor) is not None)):
         if active() is None:
             node = node_class(f"{name}Backward0", PiecesNode)(pieces, tensor, at)
             for index, piece in enumerate(pieces):
@@ -185,7 +195,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     at = axis(dim, len(input._data.shape))
     if not input._data.shape:
         raise DimError("Dimension specified as 0 but tensor has no dimensions")
-    return _of_one_node([select(input, at, i) for i in range(input._data.shape[at])], input, at, "Unbind")
+    return _of_one_node([_piece(input, at, i) for i in range(input._data.shape[at])], input, at, "Unbind")
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:

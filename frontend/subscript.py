@@ -185,7 +185,7 @@ class Basic:
 def getitem(self: Tensor, index: Any) -> Tensor:
     """`self[index]`: a view for integers, slices, None and Ellipsis; a copy for masks, lists and index tensors."""
     if _is_plain(self):
-        found = _plain_view(self, index) if _is_basic(index) else _plain_copy(self, index)
+        found = plain_view(self, index) if _is_basic(index) else _plain_copy(self, index)
         if found is not None:
             return found
     elif type(self._data) is np.ndarray:
@@ -255,7 +255,9 @@ def _is_basic(index: Any) -> bool:
     return kind is tuple and all(type(item) is not tuple and _is_basic(item) for item in index)
 
 
-def _plain_view(self: Tensor, index: Any) -> Tensor | None:
+def plain_view(self: Tensor, index: Any) -> Tensor | None:
+    """The view that numbers, slices, None and Ellipsis choose of a tensor with an array, outside traces, with no history of its
+    own; None where there is none."""
     data = self._data
     try:
         # with an Ellipsis it is a view in any case, and not a number
