@@ -307,6 +307,13 @@ class CompiledFunction:
         return f"<compiled {self._name}: {self._count()} graphs>"
 
 
+_ITS_OWN = frozenset((
+    "_original", "_compiled", "__class__", "__dict__", "__reduce__", "__reduce_ex__", "__call__", "forward", "explain",
+    "source",
+))  # fmt: skip
+"""What a compiled module has that is not its module's."""
+
+
 class CompiledModule(Module):
     """What `compile` makes of a module: it shares the module's parameters, buffers and modes, and is called like it."""
 
@@ -322,9 +329,12 @@ class CompiledModule(Module):
 
     def __getattribute__(self, name: str) -> Any:
         own = object.__getattribute__(self, "__dict__")
-        if name in ("_original", "_compiled", "__class__", "__dict__", "__call__", "forward", "explain", "source"):
+        if name in _ITS_OWN:
             return own[name] if name in own else object.__getattribute__(self, name)
         return getattr(own["_original"], name) if "_original" in own else object.__getattribute__(self, name)
+
+    def __reduce__(self) -> Any:
+        return CompiledModule, (self._original, self._compiled.options)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_original" in self.__dict__:

@@ -189,11 +189,11 @@ class profile:
         global _running  # noqa: PLW0603
         if self._stack is not None or self._events is not None:
             raise ProfilerError("start: a profile is begun once", hint="make another one")
+        backend = get_backend(config.backend)
         with _lock:
             if _running is not None:
                 raise ProfilerError("start: another profile is running", hint="end it first: one sees everything")
             _running = self
-        backend = get_backend(config.backend)
         if isinstance(backend, RecordsKernels):
             backend.start_recording()
             self._backend = backend

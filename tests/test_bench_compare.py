@@ -341,6 +341,11 @@ def test_the_command(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     (("gelu", "--threads", "1000"), "at most"),
     (("gelu", "--scale"), "one thing at a time"),
     (("gelu", "--json", "/no/such/folder/a.json"), "No such file"),
+    (("train.py:step", "--profile", "/no/such/folder/a.json"), "No such file"),
+    (("gelu", "--seconds", "nan"), "--seconds"),
+    (("gelu", "--seconds", "-1"), "a positive number"),
+    (("gelu", "--svg", "a.svg"), "--svg with --scale"),
+    (("--list", "--html", "a.html"), "--html is not for --list"),
 ])  # fmt: skip
 def test_wrong_use_is_said_before_anything_runs(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]

@@ -152,6 +152,10 @@ def test_the_command(tmp_path: Path) -> None:
     (("--scale", "--memory"), "--scale"),
     (("--scale", "--only", "sorting"), "no computation 'sorting'"),
     (("--scale", "--threads", "two"), "positive integers"),
+    (("--scale", "--largest", "nan"), "--largest"),
+    (("--scale", "--csv", "a.csv"), "--csv with targets"),
+    (("--scale", "--svg", "/no/such/folder/a.svg"), "No such file"),
+    (("--memory", "--json", "/no/such/folder/a.json"), "No such file"),
 ])  # fmt: skip
 def test_wrong_use(arguments: tuple[str, ...], message: str) -> None:
     found = bench(*arguments)

@@ -212,3 +212,15 @@ def doubled(x: Any) -> Any:
 
 def test_compiled_functions_are_pickled_by_their_names() -> None:
     assert pickle.loads(pickle.dumps(doubled)) is doubled
+
+
+def test_compiled_modules_are_copied_with_their_options() -> None:
+    net = graphc.compile(graphc.nn.Linear(2, 3), numerics="fast")
+    x = graphc.ones(1, 2)
+    expected = net(x)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert type(other) is type(net) and other._compiled.options == net._compiled.options
+        assert other(x).tolist() == expected.tolist() and other.weight is not net.weight
+        with graphc.no_grad():
+            other.weight.zero_()
+        assert net(x).tolist() == expected.tolist()

@@ -15,7 +15,8 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.backend import RecordsKernels, get_backend
-from graphc.errors import ProfilerError
+from graphc.config import override
+from graphc.errors import BackendError, ProfilerError
 from graphc.frontend.profiler import _trace_event
 from graphc.frontend.tracer import _state as trace_state
 from graphc.kernel_info import describe
@@ -301,6 +302,14 @@ def test_averages_and_their_table() -> None:
     assert len(prof.key_averages().table().splitlines()) == len(averages) + 4
     with pytest.raises(ValueError, match=r"cannot sort by 'speed'(.|\n)*self_cpu_time_total"):
         averages.table(sort_by="speed")
+
+
+def test_a_profile_that_cannot_begin_is_in_nobodys_way() -> None:
+    with override(backend="nosuch"), pytest.raises(BackendError, match="no back end 'nosuch'"):
+        profile().start()
+    with profile() as prof:
+        graphc.ones(3) + 1
+    assert prof.events()
 
 
 def test_misuse() -> None:

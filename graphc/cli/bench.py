@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
 from graphc.errors import ArgumentError
+
+_OPTIONS = {
+    "targets": (
+        "--sides", "--sizes", "--by-size", "--threads", "--python", "--html", "--json", "--csv", "--markdown", "--profile",
+    ),
+    "--scale": ("--only", "--threads", "--largest", "--json", "--svg"),
+    "--memory": ("--only", "--json"),
+    "--list": (),
+}  # fmt: skip
+"""Which options what is measured takes; those with defaults that are numbers are for all."""
 
 
 def bench(
@@ -48,6 +59,18 @@ def bench(
     if scale + memory + listed + bool(targets) > 1:
         raise ArgumentError("graphc bench: measures one thing at a time",
                             expected="targets, or one of --scale, --memory and --list")
+    mode = "--scale" if scale else "--memory" if memory else "--list" if listed else "targets"
+    given = {
+        "--sides": sides, "--sizes": sizes, "--by-size": by_size or None, "--threads": threads, "--python": python,
+        "--html": html_file, "--json": json_file, "--csv": csv_file, "--markdown": markdown_file, "--profile": profile_file,
+        "--svg": svg_file, "--only": only, "--largest": largest,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value is not None and option not in _OPTIONS[mode]:
+            modes = [each for each, options in _OPTIONS.items() if option in options]
+            raise ArgumentError(f"graphc bench: {option} is not for {mode}", expected=f"{option} with {' or '.join(modes)}")
+    if not 0 < seconds < math.inf:
+        raise ArgumentError("--seconds", expected="a positive number", got=str(seconds))
     if listed:
         from graphc.cli.bench_compare import show_workloads
 
@@ -62,9 +85,11 @@ def bench(
         show_growth(only, threads, largest, seconds, json_file, svg_file)
     else:
         from graphc.cli.bench_compare import Files, compare
+        from graphc.cli.files import check_writable
         from graphc.cli.profile import only_target, write_trace
 
         profiled = None if profile_file is None else only_target(targets or [])
+        check_writable(profile_file)
         compare(
             targets or ["functions", "models"], sides=sides, sizes=sizes, by_size=by_size, rounds=rounds, seconds=seconds,
             threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file, markdown_file),

@@ -19,6 +19,7 @@ from graphc.benchmark.markdown import as_markdown
 from graphc.benchmark.quantities import bytes_text, interval_text, ratio_text, time_text
 from graphc.benchmark.results import Case, Comparison, Outcome, as_csv, as_json
 from graphc.benchmark.sides import SIDES, Side, absent, chosen, interpreters
+from graphc.cli.files import check_writable
 from graphc.errors import ArgumentError
 from graphc.script import Target
 
@@ -38,13 +39,6 @@ class Files:
     json: str | None = None
     csv: str | None = None
     markdown: str | None = None
-
-    def check(self) -> None:
-        """Fail now where one could not be written later."""
-        for path in (self.html, self.json, self.csv, self.markdown):
-            if path is not None:
-                with open(path, "ab"):
-                    pass
 
     def write(self, comparison: Comparison) -> None:
         writers: tuple[tuple[str | None, Callable[[Comparison], str]], ...] = (
@@ -70,7 +64,7 @@ def compare(
     cpus = allowed_cpus()
     count = _count(threads, cpus)
     tasks = _tasks(targets, _sizes(sizes), by_size, taking_part)
-    files.check()
+    check_writable(files.html, files.json, files.csv, files.markdown)
     missing = absent(taking_part, interpreter_of)
     if all(side.name in missing for side in taking_part):
         raise ArgumentError("graphc bench: none of the sides can take part", got="; ".join(sorted(set(missing.values()))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.benchmark.quantities import time_text
+from graphc.cli.files import check_writable
 from graphc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,8 +35,9 @@ def show_growth(
     from graphc.benchmark.growth import cliffs, measure, sizes
     from graphc.benchmark.machine import describe, measure_limits
 
-    families = _chosen(FAMILIES, only)
+    families, most = _chosen(FAMILIES, only), _whole(largest)
     counts = _thread_counts(threads)
+    check_writable(json_file, svg_file)
     console = Console(width=None if sys.stdout.isatty() else 1_000_000, highlight=False, markup=False)
     machine = describe()
     for key, text in machine.items():
@@ -47,10 +50,10 @@ def show_growth(
     points: list[Point] = []
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with progress:
-        task = progress.add_task("", total=sum(len(sizes(f, _whole(largest))) for f in families) * len(counts))
+        task = progress.add_task("", total=sum(len(sizes(f, most)) for f in families) * len(counts))
         for family in families:
             progress.update(task, description=family.name)
-            found = list(measure([family], limits, largest=_whole(largest), seconds=seconds,
+            found = list(measure([family], limits, largest=most, seconds=seconds,
                                  progress=lambda point: progress.advance(task)))
             points += found
             console.print()
@@ -70,7 +73,9 @@ def show_memory(only: str | None, json_file: str | None) -> None:
 
     from graphc.benchmark.footprint import TRAININGS, measure
 
-    found = list(measure(_named(list(TRAININGS), only)))
+    names = _named(list(TRAININGS), only)
+    check_writable(json_file)
+    found = list(measure(names))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("training step", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -86,6 +91,8 @@ def show_memory(only: str | None, json_file: str | None) -> None:
 
 
 def _whole(number: float | None) -> int | None:
+    if number is not None and not 1 <= number < math.inf:
+        raise ArgumentError("--largest", expected="a number of elements, as in 1e6", got=str(number))
     return None if number is None else int(number)
 
 

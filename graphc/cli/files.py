@@ -1,4 +1,4 @@
-"""Reading what the commands are given."""
+"""The files of the commands: reading what they are given, and making sure that results can be written."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def is_package(path: str) -> bool:
         return False
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
+
+
+def check_writable(*paths: str | None) -> None:
+    """Fail now where a result could not be written later; None is a file that nobody wants."""
+    for path in paths:
+        if path is not None:
+            with open(path, "ab"):
+                pass
 
 
 def read_graphs(path: str) -> list[tuple[str, Graph]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphc.cli.files import check_writable
 from graphc.errors import ArgumentError
 from graphc.script import Target
 
@@ -28,7 +29,9 @@ def profile(
     """
     from graphc.benchmark import both_modes
 
-    found = both_modes.profile(Target.parse(what), calls)
+    target = Target.parse(what)
+    check_writable(output)
+    found = both_modes.profile(target, calls)
     for name, made in (("eager", found.eager), ("compiled", found.compiled)):
         typer.echo(f"{name}, {calls} calls:\n{made.key_averages().table(row_limit=rows)}\n")
     if output is not None:
