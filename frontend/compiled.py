@@ -42,8 +42,7 @@ class Compiled:
             recording = Recording(function, name, args, kwargs, backend, shapes)
         self.capture, self.graph = recording.capture, recording.graph
         self.is_passing, self.asks_the_world = recording.is_passing, recording.asks_the_world
-        names = recording.before.read if recording.changed is None else frozenset()
-        self.snapshot = Snapshot(function, recording.objects, recording.numbers(), names=names)
+        self.snapshot = Snapshot(function, recording.objects, recording.numbers())
         self.pinned = recording.pinned(self.snapshot)
         """Arguments that the function also finds by itself: the graph cannot tell which of the two it was that was used."""
         self.capture.forget_arguments()

@@ -7,7 +7,7 @@ objects by the attributes that some scanned code names (see graphc.frontend.surv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
 from operator import attrgetter, is_
@@ -38,21 +38,19 @@ class Snapshot:
 
     def __init__(
         self, function: Any, arguments: Sequence[Any] = (), exempt: set[tuple[int, str]] | None = None,
-        writes: bool = False, names: Set[str] = frozenset(),
+        writes: bool = False,
     ) -> None:
         """`arguments` are what the function is called with besides tensors; `exempt` are (id of a dict, key) of what is read
-        anew at each call; with `writes`, what code writes without reading it belongs to the state. `names` are known to be in
-        the code that is found: the walk over it need not come upon them first."""
-        names = set(names)
+        anew at each call; with `writes`, what code writes without reading it belongs to the state."""
+        names: set[str] = set()
         while True:
             # code that is found late may name attributes of objects that were seen early
-            before = len(names)
             survey = Survey(names, exempt or set(), writes)
             survey.settings()
             survey.visit(function, "the module" if isinstance(function, Module) else "the function")
             for number, argument in enumerate(arguments):
                 survey.visit(argument, f"argument {number}")
-            if len(names) == before:
+            if survey.is_whole:
                 break
         self.guards = survey.guards
         self._names = survey.names
@@ -61,8 +59,6 @@ class Snapshot:
         """The ids of the tensors that were found."""
         self.made = survey.made
         """Those that a trace has made, which have no numbers."""
-        self.read = survey.read
-        """The names that code reads."""
         self.remembers = survey.remembers
         """Whether results of functions are kept that are called no more, by functools.cache."""
         self.reached = survey.reached

@@ -153,8 +153,8 @@ class Survey:
         self.tensors: set[int] = set()
         self.made: list[Tensor] = []
         """Those that a trace has made: they have no numbers."""
-        self.read: set[str] = set()
-        """Those of the names that code reads."""
+        self._passed_over: set[str] = {ANY_NAME} - names
+        """Names under which there was something that no code had mentioned by then."""
         self.codes: list[CodeType] = []
         """The code of the functions that were found."""
         self.suspects: set[str] = set()
@@ -186,6 +186,9 @@ class Survey:
                     self._tensor_hooks(value, name)
                     if value.__dict__.keys() - MARKS:
                         self._dict(value.__dict__, name, ".", lambda key: key not in MARKS)
+            elif type(value) is dict and id(value) not in self._seen:  # there are many of them
+                self._seen[id(value)] = value
+                self._dict(value, name, "[", None)
             elif not isinstance(value, _LEAVES) and id(value) not in self._seen:
                 self._seen[id(value)] = value
                 traits = self._traits_of(value)
@@ -200,11 +203,13 @@ class Survey:
 
     def _traits_of(self, value: Any) -> _Traits:
         cls = type(value)
-        if value.__class__ is not cls:  # a stand-in for an object of another class, which each may have one of its own for
-            return _Traits(value, self._mentioned)
-        traits = self._traits.get(cls)
+        is_itself = value.__class__ is cls  # not a stand-in for an object of another class, which the next may not be
+        traits = self._traits.get(cls) if is_itself else None
         if traits is None:
-            traits = self._traits[cls] = _Traits(value, self._mentioned)
+            traits = _Traits(value, self._mentioned)
+            self._pass_over({attribute for attribute, _ in traits.slots} | world.names_that_ask(cls))
+            if is_itself:
+                self._traits[cls] = traits
         return traits
 
     def settings(self) -> None:
@@ -220,6 +225,8 @@ class Survey:
             self.asks.add(f"{text(name)}, an iterator")
         elif traits.asks and world.may_ask(value, self._mentioned):
             self.suspects.add(text(name))
+        elif isinstance(value, type):
+            self._pass_over(world.names_that_ask(value))
         if traits.logs:
             self._logger(value, name)
         read = world.state_of(value) if traits.has_state else None
@@ -259,6 +266,14 @@ class Survey:
     def reached(self) -> dict[int, Any]:
         """All else that was found, by its id."""
         return self._seen
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was passed over that is mentioned by code that was found later."""
+        return not self._passed_over & self._mentioned
+
+    def _pass_over(self, names: Set[str]) -> None:
+        self._passed_over |= names - self._mentioned
 
     @property
     def _dynamic(self) -> bool:
@@ -341,6 +356,8 @@ class Survey:
                 wanted = _is_read
             elif traits.takes_all or (self._dynamic and of_users):
                 wanted = None
+            else:
+                self._pass_over(attributes.keys())
             self._guard("namespace", (name, ".", "__dict__"), value, None, attributes)
             self._dict(attributes, name, ".", wanted)
         for attribute, descriptor in traits.slots:
@@ -380,6 +397,8 @@ class Survey:
         all_names = self._dynamic or len(own) + 1 < len(cls.__mro__)
         found: dict[str, Any] = {}
         for holder in own:
+            if not all_names:
+                self._pass_over(vars(holder).keys())
             for attribute, value in list(vars(holder).items()):
                 special = attribute.startswith("__") and attribute.endswith("__")
                 if isinstance(value, FunctionType) if special else all_names or attribute in self._mentioned:
@@ -393,6 +412,7 @@ class Survey:
         if module.__name__.partition(".")[0] in KNOWN:
             self._known_module(module, namespace, name)
             return
+        self._pass_over(namespace.keys())
         for attribute in sorted(self._mentioned & namespace.keys()):
             self._guard("item", (name, ".", attribute), namespace, attribute, namespace[attribute])
             self._later(namespace[attribute], (name, ".", attribute))
@@ -405,7 +425,9 @@ class Survey:
         self._known_modules.add(module)
         if top == "graphc":
             self.suspects |= _GRAPHC_ASKS & self._mentioned
+            self._pass_over(_GRAPHC_ASKS)
             return
+        self._pass_over(namespace.keys())
         for attribute in sorted(self._mentioned & namespace.keys()):
             value = namespace[attribute]
             if isinstance(value, ModuleType):
@@ -431,13 +453,13 @@ class Survey:
         for part in parts[1:]:
             self._later(part, (function.__name__, "a default of", None))
         self._guard("namespace", (function.__name__, ".", "__dict__"), function, None, function.__dict__)
+        self._pass_over(function.__dict__.keys())
         self._dict(function.__dict__, function.__name__, ".", self._mentioned.__contains__)
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self._cell(cell, ("the closure variable", cell_name))
         reads = reads_of(function.__code__)
         self.codes.append(function.__code__)
         self.compares |= reads.compares
-        self.read |= reads.attributes
         self._mentioned |= reads.attributes
         written: tuple[str, ...] = ()
         if self._writes:

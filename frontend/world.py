@@ -85,6 +85,12 @@ def may_ask(value: Any, mentioned: Set[str]) -> bool:
     return asks(module, cls.__name__) and not (isinstance(value, type) and issubclass(value, BaseException))
 
 
+def names_that_ask(cls: type) -> Set[str]:
+    """The attributes of a class and its objects that ask something of the world, where others do not."""
+    parts = (name.partition(".") for name in _SOME.get(str(cls.__module__), ()))
+    return {attribute for owner, _, attribute in parts if owner == cls.__name__}
+
+
 # Things whose state shows whether they were used
 
 
