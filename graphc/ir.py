@@ -420,11 +420,18 @@ def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
 
 def inline(graph: Graph, values: Sequence[Any], like: Any) -> list[Any]:
     """Apply the ops of a graph to values of any kind, in the place of its inputs: on values of a graph its nodes are appended
-    to that, and tensors are computed with. `like` is any value of that kind. Returns what the outputs have become."""
+    to that, with their locations, and tensors are computed with. `like` is any value of that kind. Returns what the outputs have
+    become."""
     known = dict(zip(graph.inputs, values, strict=True))
+    builder = like.builder if isinstance(like, Value) else None
+    around = None if builder is None else builder.location
     for node in graph.nodes:
+        if builder is not None:
+            builder.location = node.location or around
         results = node.op(*(known[v] for v in node.operands), like=like, **node.attrs)
         known.update(zip(node.results, results if isinstance(results, tuple) else (results,)))
+    if builder is not None:
+        builder.location = around
     return [known[v] for v in graph.outputs]
 
 
