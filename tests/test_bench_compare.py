@@ -220,6 +220,16 @@ def test_what_returns_nothing_is_timed_unchecked(script: str) -> None:
     assert case.outcomes[EAGER.name].unchecked and case.outcomes[EAGER.name].status == "timed"
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not say how much memory was used")
+def test_memory_is_that_of_calls(tmp_path: Path) -> None:
+    path = tmp_path / "large.py"
+    path.write_text("import numpy, torch\nlarge = float(numpy.ones(40_000_000).sum())\n"
+                    "def f(x):\n    return x + large\ndef g(x):\n    return torch.ones(40_000_000).sum() + x\n"
+                    "def inputs():\n    return torch.ones(4)\n")  # fmt: skip
+    small, large = race([Task("f", str(path)), Task("g", str(path))], [EAGER]).cases
+    assert (small.outcomes["graphc-eager"].over_base or 0) < 100e6 < 150e6 < (large.outcomes["graphc-eager"].over_base or 0)
+
+
 def test_a_wrong_result_is_not_timed(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "compare", lambda one, other: "is off by 1")
     [case] = race([Task("predict", script)], [EAGER, EAGER_TOO]).cases

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_PEAK = "5"
 
 
 def resident() -> int | None:
@@ -13,8 +16,14 @@ def resident() -> int | None:
 
 
 def peak() -> int | None:
-    """The most that it has had."""
+    """The most that it has had, since it last forgot."""
     return _bytes("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let the peak be what the process has now (proc(5)). Where the system does not allow it, the peak stays as it is."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text(_PEAK)
 
 
 def _bytes(key: str) -> int | None:

@@ -46,6 +46,7 @@ class Outcome:
     base: int | None = None
     """Bytes of memory of the process with the library alone."""
     peak: int | None = None
+    """The most that it had from the first call on."""
     peak_compiling: int | None = None
     """That of the process that compiled."""
     compiles: bool = False
