@@ -420,8 +420,8 @@ def copy_node(builder: Builder, node: Node, operands: Sequence[Value]) -> Node:
 
 def inline(graph: Graph, values: Sequence[Any], like: Any) -> list[Any]:
     """Apply the ops of a graph to values of any kind, in the place of its inputs: on values of a graph its nodes are appended
-    to that, with their locations, and tensors are computed with. `like` is any value of that kind. Returns what the outputs have
-    become."""
+    to that, with their locations, and tensors are computed with. `like` is any value of that kind. Returns what the outputs
+    have become."""
     known = dict(zip(graph.inputs, values, strict=True))
     builder = like.builder if isinstance(like, Value) else None
     around = None if builder is None else builder.location

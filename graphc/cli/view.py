@@ -36,7 +36,7 @@ def view(
     page = _of_script(what, code) if is_script else _of_file(what, entry, _sizes(sizes), code)
     path = Path(output or f"{stem}.html")
     path.write_text(page.html, encoding="utf-8")
-    typer.echo(f"{path}: {page.nodes} nodes, {len(page.stages) - 1} passes that change something, {page.kernels} kernels")
+    typer.echo(f"{path}: {page.nodes} nodes, {page.kernels} kernels; passes that change something: {len(page.stages) - 1}")
     if show:
         import webbrowser
 

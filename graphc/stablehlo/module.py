@@ -85,7 +85,8 @@ def _bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
                      for name in size.symbols()})
     if missing := [name for name in needed if name not in sizes]:
         raise ShapeError(f"{graph.name}: StableHLO is written for numbers, and {', '.join(missing)} is none",
-                         expected=f"a number for each of {', '.join(needed)}", hint="--sizes N=64, or sizes= in Python")
+                         expected=f"a number for each of {', '.join(needed)}",
+                         hint=f"--sizes {','.join(f'{name}=64' for name in needed)}, or sizes= in Python")
     return bind_graph(graph, {name: sizes[name] for name in needed})
 
 
