@@ -48,9 +48,11 @@ class Buffer:
         "input" and "output": given at each call; "constant": `data`, given once; "temporary": a place in the program's
         arena, at `offset` bytes, alive between kernels; "prepared": a place in memory that outlives calls, at `offset` bytes;
         "local": on the stack of one grid step of one kernel.
+    host
+        The output in whose memory a temporary has its place instead, before that is written.
     """
 
-    __slots__ = ("data", "dtype", "name", "offset", "role", "size")
+    __slots__ = ("data", "dtype", "host", "name", "offset", "role", "size")
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Buffer:
         self.role = role
         self.data = data
         self.offset: Size = 0
+        self.host: Buffer | None = None
 
     @property
     def nbytes(self) -> Size:

@@ -1,18 +1,24 @@
-"""Where temporaries stand: one arena, in which buffers that are not alive at the same time share memory."""
+"""Where temporaries stand: one arena, in which buffers that are not alive at the same time share memory; and the memory of
+outputs that are not written yet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from graphc.dims import Dim
 from graphc.expression import Buffer
 from graphc.kernel import Kernel
+from graphc.program import Program
 from graphc.sizes import ceil_div, estimate, greatest, is_static
 from graphc.types import Size
 
 ALIGNMENT = 64
+_WORTHWHILE = 16 << 20
+"""Bytes of an arena from which on temporaries go to outputs; what a smaller one has is soon near again."""
+_LARGE = 1 << 18
+"""Bytes of the temporaries that do."""
 
 
 def live_ranges(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> dict[Buffer, tuple[int, int]]:
@@ -33,6 +39,39 @@ def place_temporaries(kernels: Sequence[Kernel], buffers: Sequence[Buffer]) -> S
     return _place_numbers(ranges) if is_static(*(b.size for b in ranges)) else _place_symbols(ranges)
 
 
+def share_outputs(program: Program, donated: Collection[int]) -> None:
+    """Give large temporaries of a program that needs much memory places in that of its outputs, as long as these are not
+    written: but for the `donated` ones, by their numbers, all are in memory that holds nothing else.
+
+    Of the gradients of a training step most are written when little is left of what the forward pass has kept.
+    """
+    if not isinstance(program.arena, int) or program.arena < _WORTHWHILE:
+        return
+    if not is_static(*(buffer.size for buffer in (*program.temporaries, *program.outputs))):
+        return
+    before = {buffer for kernel in program.preparation for buffer in kernel.accesses}  # when there are no outputs
+    checked = {check.buffer for check in program.checks}
+    buffers = [buffer for buffer in program.temporaries if buffer not in before]
+    fresh = [output for number, output in enumerate(program.outputs) if number not in donated]
+    ranges = live_ranges(program.kernels, [*buffers, *fresh])
+    written = {output: ranges.pop(output)[0] for output in fresh if output in ranges}
+    places = {output: _Places(len(ranges)) for output in written}
+    large = [buffer for buffer in ranges if buffer.nbytes >= _LARGE and buffer not in checked]
+    for buffer in sorted(large, key=lambda b: (-b.nbytes, ranges[b], b.name)):
+        first, last = ranges[buffer]
+        # that which is written soonest afterwards: others have room for what lives longer
+        for output in sorted(written, key=written.__getitem__):
+            if written[output] <= last or output.dtype.itemsize < buffer.dtype.itemsize:
+                continue
+            offset = places[output].gap(first, last, buffer.nbytes)
+            if offset + buffer.nbytes <= output.nbytes:
+                buffer.host, buffer.offset = output, offset
+                places[output].add(first, last, offset, buffer.nbytes)
+                break
+    ends = (b.offset + _aligned(b.nbytes) for b in before if b.role == "temporary")
+    program.arena = max((_place_numbers({b: alive for b, alive in ranges.items() if b.host is None}), *ends))
+
+
 def _place_numbers(ranges: dict[Buffer, tuple[int, int]]) -> int:
     """Where all sizes are numbers.
 
@@ -50,7 +89,7 @@ def _place_numbers(ranges: dict[Buffer, tuple[int, int]]) -> int:
 def place_scratch(kernels: Sequence[Kernel], buffers: Sequence[Buffer], sizes: Sequence[int]) -> list[int]:
     """Offsets of the memory that each kernel needs while it runs, of so many bytes: beside the temporaries that are alive then,
     whose places are numbers."""
-    ranges = live_ranges(kernels, buffers)
+    ranges = live_ranges(kernels, [buffer for buffer in buffers if buffer.host is None])
     places = _Places(len(ranges))
     for buffer, (first, last) in ranges.items():
         places.add(first, last, buffer.offset, buffer.nbytes)

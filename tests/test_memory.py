@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphc import memory
 from graphc.expression import Axis, Buffer, constant, load
 from graphc.index import ZERO
 from graphc.kernel import Loops, Store
-from graphc.memory import ALIGNMENT, live_ranges, place_scratch, place_temporaries
+from graphc.memory import ALIGNMENT, live_ranges, place_scratch, place_temporaries, share_outputs
+from graphc.program import Check, Program
 from graphc.types import DType, float32, float64, uint8
 
 
@@ -83,3 +86,62 @@ def test_the_smallest_gap_that_fits_is_taken() -> None:
 def test_nothing_needs_no_arena() -> None:
     assert place_temporaries([], []) == 0
     assert place_temporaries([kernel([Buffer("x", float32, 4, "output")])], [Buffer("unused", float32, 8)]) == 0
+
+
+def program(kernels: list[Loops], outputs: list[Buffer], temporaries: list[Buffer]) -> Program:
+    arena = place_temporaries(kernels, temporaries)
+    return Program("p", (), tuple(outputs), (), tuple(temporaries), tuple(kernels), arena)
+
+
+@given(st.lists(buffers, max_size=12), st.lists(st.tuples(ranges, st.integers(0, 900), st.booleans()), max_size=4))
+def test_temporaries_stand_in_outputs_that_are_not_written(
+    drawn: list[tuple[tuple[int, int], int, DType]], results: list[tuple[tuple[int, int], int, bool]]
+) -> None:
+    made = {Buffer(f"b{n}", dtype, size): alive for n, (alive, size, dtype) in enumerate(drawn)}
+    outputs = {Buffer(f"o{n}", float32, size, "output"): alive for n, (alive, size, _) in enumerate(results)}
+    donated = [n for n, (*_, is_donated) in enumerate(results) if is_donated]
+    kernels = []
+    for number in range(10):
+        touched = [b for b, alive in (made | outputs).items() if number in alive]
+        kernels.append(kernel(touched or [Buffer("none", float32, 1)]))
+    before = program(kernels, list(outputs), list(made))
+    old = before.arena
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_WORTHWHILE", 0)
+        patch.setattr(memory, "_LARGE", 1)
+        share_outputs(before, donated)
+    assert before.arena <= old
+    for buffer, (_, last) in made.items():
+        end = before.arena if buffer.host is None else buffer.host.nbytes
+        assert buffer.offset % ALIGNMENT == 0 and buffer.offset + buffer.nbytes <= end
+        if buffer.host is not None:
+            assert last < outputs[buffer.host][0] and before.outputs.index(buffer.host) not in donated
+            assert buffer.dtype.itemsize <= buffer.host.dtype.itemsize
+    for a, b in itertools.combinations(made, 2):
+        if a.host is b.host and made[a][0] <= made[b][1] and made[b][0] <= made[a][1] and a.nbytes and b.nbytes:
+            assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+    scratch = place_scratch(kernels, list(made), [100] * len(kernels))
+    for number, (buffer, (first, last)) in itertools.product(range(len(kernels)), made.items()):
+        if first <= number <= last and buffer.nbytes and buffer.host is None:
+            assert scratch[number] + 100 <= buffer.offset or buffer.offset + buffer.nbytes <= scratch[number]
+
+
+def test_what_is_checked_stays_in_the_arena() -> None:
+    found, result = Buffer("found", uint8, 640), Buffer("result", uint8, 640, "output")
+    made = program([kernel([found]), kernel([result])], [result], [found])
+    made.checks = (Check(found, "bad", "good", None),)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_WORTHWHILE", 0)
+        patch.setattr(memory, "_LARGE", 1)
+        share_outputs(made, ())
+        assert found.host is None and made.arena == 640
+        made.checks = ()
+        share_outputs(made, ())
+    assert found.host is result and made.arena == 0
+
+
+def test_small_programs_keep_to_themselves() -> None:
+    own, result = Buffer("own", uint8, 1 << 20), Buffer("result", uint8, 1 << 20, "output")
+    made = program([kernel([own]), kernel([result])], [result], [own])
+    share_outputs(made, ())
+    assert own.host is None and made.arena == 1 << 20

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import Tensor, compiler, nn
+from graphc import Tensor, compiler, memory, nn
 from graphc.backend import Layout
+from graphc.backends.llvm import backend as llvm_backend
+from graphc.config import override
 from graphc.frontend import device_ops
 from graphc.ir import Graph
 from graphc.nn import functional as F
@@ -131,3 +133,45 @@ def test_inputs_that_are_exchanged() -> None:
 
     swap()
     assert a.sum() == SIZE * SIZE and b.sum() == 0
+
+
+def test_a_step_works_in_the_memory_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_WORTHWHILE", 0)
+    monkeypatch.setattr(memory, "_LARGE", 1 << 10)
+    arenas: list[tuple[int, int]] = []
+    real = memory.share_outputs
+
+    def share(program: Any, donated: Any) -> None:
+        before = program.arena
+        real(program, donated)
+        arenas.append((before, program.arena))
+
+    monkeypatch.setattr(llvm_backend, "share_outputs", share)
+
+    def gradients(call: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[np.ndarray]:
+        graphc.manual_seed(0)
+        layers = [layer for _ in range(4) for layer in (nn.Linear(131, 131), nn.GELU())]
+        model = nn.Sequential(*layers, nn.Linear(131, 131))
+        x, y = graphc.randn(64, 131), graphc.randint(0, 131, (64,))
+        optimizer = graphc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step() -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = call(step)
+        for _ in range(3):
+            run()
+        return [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+
+    expected = gradients(lambda step: step)
+    arenas.clear()
+    with override(cache_dir=None, verify=False, debug=0):
+        found = gradients(graphc.compile)
+    before, after = max(arenas)
+    assert after < 0.8 * before
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -30,7 +30,7 @@ from graphc.errors import DimError
 from graphc.ir import Graph
 from graphc.kernel import Call
 from graphc.kernel_info import KernelCode, KernelRun
-from graphc.memory import ALIGNMENT
+from graphc.memory import ALIGNMENT, share_outputs
 from graphc.passes.pipeline import DEFAULT
 from graphc.passes.pipeline import run as run_passes
 from graphc.program import Program
@@ -335,6 +335,7 @@ def _program(graph: Graph, layout: Layout, passes: Sequence[str], target: Target
     program = lower(graph, target.scheduled(layout.numerics), strides=layout.strides, donated=dict(layout.donated),
                     steady=layout.steady)
     program = keep_panels(program, target)
+    share_outputs(program, dict(layout.donated))
     note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
     note(3, program)
     return program

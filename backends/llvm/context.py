@@ -65,7 +65,7 @@ class Context:
             for number, buffer in enumerate(buffers):
                 self._places[buffer] = field, pointer * number
         for buffer in program.temporaries:
-            self._places[buffer] = _ARENA, buffer.offset
+            self._places[buffer] = (_ARENA, buffer.offset) if buffer.host is None else self._places[buffer.host]
         self._prepared = _INPUTS, pointer * len(program.inputs)
         self._inputs = input_words(program) - 1 if program.symbols else None
         self.behind: Size = ceil_div(program.arena, ALIGNMENT) * ALIGNMENT

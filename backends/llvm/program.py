@@ -289,8 +289,9 @@ def _shifts(places: Sequence[Place], first: Sequence[Place]) -> list[int]:
 
 
 def _offset(buffer: Buffer) -> int:
-    """Where a prepared buffer begins in the memory of all of them; others are found by their own addresses."""
-    return buffer.offset if buffer.role == "prepared" else 0
+    """Where a prepared buffer begins in the memory of all of them, or a temporary in that of an output; others are found by
+    their own addresses."""
+    return buffer.offset if buffer.role == "prepared" or buffer.host is not None else 0
 
 
 def _check(f: Function, step: _Step) -> None:
