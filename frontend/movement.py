@@ -21,6 +21,7 @@ from graphc.frontend.memory_layout import is_row_major
 from graphc.frontend.modes import mode
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
 from graphc.frontend.viewing import Viewing
 from graphc.types import DType, int64
@@ -413,7 +414,12 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
         return wrap(data.copy(order="K"))
     if is_on_device(data) and active() is None and not (mode.grad and input.requires_grad):
         return wrap(device_arrays.duplicate(data) if 0 not in data.strides else device_ops.copied(data))
+    if type(data) is np.ndarray and data.dtype.kind == "f" and trace_state.tracer is None and not mode.inference:
+        return _duplicated.make(input, data.copy(order="K"), {"dtype": input.dtype})
     return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
+
+
+_duplicated = Viewing(ops.cast, "Clone")
 
 
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:

@@ -6,15 +6,20 @@ import builtins
 import math
 from typing import Any
 
+import numpy as np
+
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import as_operand, emit, promoted
 from graphc.frontend.composite import composite
 from graphc.frontend.limits import finfo
+from graphc.frontend.modes import mode
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, TensorType, bool_, complex128, float64, get_default_dtype, uint8
+from graphc.frontend.tracer import _state as trace_state
+from graphc.frontend.viewing import Viewing
+from graphc.types import DType, TensorType, bool_, complex128, convert, float64, get_default_dtype, uint8
 
 FUNCTIONS = """
     abs add addcdiv addcmul atan2 can_cast ceil clamp clamp_max clamp_min copysign cos div erf exp expm1 float_power floor
@@ -46,7 +51,18 @@ def cast(input: Tensor, dtype: DType) -> Tensor:
     """The tensor in another dtype; the tensor itself if it has that dtype already."""
     if input.dtype is dtype:
         return input
+    data = input._data
+    if type(data) is np.ndarray and dtype.numpy.kind == "f" and data.dtype.kind in "biuf" and _is_ordinary():
+        return _converted.make(input, convert(data, dtype), {"dtype": dtype})
     return named(emit(ops.cast, (input,), {"dtype": dtype}), "ToCopy")
+
+
+_converted = Viewing(ops.cast, "ToCopy")
+
+
+def _is_ordinary() -> bool:
+    """Whether nothing is traced or watched, and tensors are not those of inference."""
+    return trace_state.tracer is None and not mode.inference
 
 
 def as_floating(input: Any) -> Any:

@@ -269,3 +269,21 @@ def test_pieces(cut: Callable[[Tensor], Any], dtype: Any) -> None:
             base = weights[0]._base
             assert base is not None and found.dtype is dtype and found.shape == x.shape
             assert found.detach().tolist() == base.to(dtype).tolist()
+
+
+@pytest.mark.parametrize("source", [graphc.float16, graphc.bfloat16, graphc.float32, graphc.float64, graphc.complex64])
+def test_conversions_and_copies_are_recorded(source: Any) -> None:
+    for target in (graphc.float16, graphc.float32, graphc.float64, graphc.complex64):
+        x = graphc.ones(2, 3, dtype=source).requires_grad_()
+        copy = x.clone()
+        assert copy.dtype is source and copy.grad_fn.name() == "CloneBackward0" and not copy._is_view()
+        if target is source or (source.is_complex and not target.is_complex):
+            continue
+        made = x.to(target)
+        assert made.dtype is target and made.grad_fn.name() == "ToCopyBackward0" and not made._is_view()
+        (made * 2 + copy.to(target)).backward(graphc.ones(2, 3, dtype=target))
+        assert x.grad.dtype is source and (x.grad == 3).all()
+    with graphc.inference_mode():
+        assert graphc.ones(2).double().is_inference() and graphc.ones(2).clone().is_inference()
+    with graphc.no_grad():
+        assert not graphc.ones(2, requires_grad=True).double().requires_grad
