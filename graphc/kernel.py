@@ -300,7 +300,7 @@ class _OfAttention(_Kernel):
 class Attention(_OfAttention):
     """out = softmax(scores) v, and lse[*batch, queries], the logarithm of the sum of the scores' exponentials. A query that may
     look at no key gets NaN, and -inf as lse; with `zeros`, zeros and inf. The queries of the mask stand side by side, or are
-    one for all."""
+    one for all, but for machines of many threads."""
 
     zeros: bool
     out: Block
@@ -319,7 +319,8 @@ class Attention(_OfAttention):
 class AttentionBackward(_OfAttention):
     """With the weights p = exp(scores - lse), and s = scale * p o (ct v^T - inner), which is 0 where scores are -inf:
     dq = s k, dk = s^T q and dv = p^T ct. `ct` is [*batch, queries, columns], lse and inner are [*batch, queries]; `o`
-    multiplies element by element. The keys of the mask stand side by side, or are one for all."""
+    multiplies element by element. The keys of the mask stand side by side, or are one for all, but for machines of many
+    threads."""
 
     ct: Block
     lse: Block

@@ -56,6 +56,8 @@ static inline float widen(bfloat_t x) { return from_bits((unsigned)x.bits << 16)
 half_t to_half(float x);
 bfloat_t to_bfloat(float x);
 unsigned to_tf32(float x);
+static inline unsigned pack(float low, float high, half_t) { return to_half(low).bits | (unsigned)to_half(high).bits << 16; }
+static inline unsigned pack(float low, float high, bfloat_t) { return to_bfloat(low).bits | (unsigned)to_bfloat(high).bits << 16; }
 
 void multiply_tiles(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], half_t);
 void multiply_tiles(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], bfloat_t);

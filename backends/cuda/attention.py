@@ -11,14 +11,14 @@ over the keys; the others have a few keys, and sum up over the queries. So nothi
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from graphc.backends.cuda.code import Code
-from graphc.backends.cuda.elementwise import C_TYPE, cast, literal
+from graphc.backends.cuda.attention_code import AttentionCode
+from graphc.backends.cuda.elementwise import cast, literal
 from graphc.backends.cuda.launch import Launch, Sizes
+from graphc.backends.cuda.tensor_attention import TensorAttention, multiplies
 from graphc.expression import Buffer
 from graphc.kernel import Attention, AttentionBackward, Block
 
@@ -29,52 +29,30 @@ _TILES = ((32, 32), (16, 32), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (1, 4),
 
 
 def render_attention(
-    kernel: Attention | AttentionBackward, name: str, buffers: Sequence[Buffer]
+    kernel: Attention | AttentionBackward, name: str, buffers: Sequence[Buffer], aligned: bool = True, tf32: bool = False
 ) -> tuple[str, Launch]:
-    """The kernel as a function of its buffers, and how it is launched."""
-    writer = _Forward(kernel, name, buffers) if isinstance(kernel, Attention) else _Backward(kernel, name, buffers)
+    """The kernel as a function of its buffers, and how it is launched; `aligned` as `render_loops` has it. With `tf32`, factors
+    in single precision may be rounded to 11 bits."""
+    writer: TensorAttention | _Forward | _Backward
+    if isinstance(kernel, AttentionBackward):
+        writer = _Backward(kernel, name, buffers)
+    elif multiplies(kernel, tf32):
+        writer = TensorAttention(kernel, name, buffers, aligned)
+    else:
+        writer = _Forward(kernel, name, buffers)
     return writer.render(), writer.launch
 
 
-class _Writer(ABC):
-    """What both have in common: matrices, tiles of them, and the scores of a tile."""
+class _Tiles(AttentionCode, ABC):
+    """Tiles of matrices in shared memory, whose numbers are multiplied one by one."""
 
     def __init__(self, kernel: Attention | AttentionBackward, buffers: Sequence[Buffer]) -> None:
-        self.shape = kernel
-        self.code = Code()
-        self.buffers = buffers
-        self.dtype = kernel.q.buffer.dtype.computes_in
-        self.type = C_TYPE[self.dtype.name]
-        self.zero, self.lowest = literal(0.0, self.dtype), literal(float("-inf"), self.dtype)
-        self.batch = math.prod(kernel.batch)
+        super().__init__(kernel, buffers)
         self.rows, self.keys = next(t for t in _TILES if self.numbers(*t) * self.dtype.itemsize <= _SHARED_BYTES or t == (1, 1))
-        self._names = {buffer: f"b{i}" for i, buffer in enumerate(buffers)}
-        self._starts: dict[int, str] = {}
 
     @abstractmethod
     def numbers(self, rows: int, keys: int) -> int:
         """How many numbers stand in shared memory, for such tiles."""
-
-    def bind_batch(self, place: str) -> None:
-        """Where each matrix of a place in the batch begins."""
-        code, kernel = self.code, self.shape
-        index: list[str] = []
-        for size in reversed(kernel.batch):
-            index.append(code.value("int", f"{place} % {size}", "i"))
-            place = code.value("int", f"{place} / {size}", "i")
-        index.reverse()
-        for block in (*kernel.operands, *kernel.results):
-            terms = [f"{i} * {stride}LL" for i, stride in zip(index, block.strides) if stride]
-            self._starts[id(block)] = code.value("long long", " + ".join([f"{block.offset}LL", *terms]), "start")
-
-    def at(self, block: Block, *place: str) -> str:
-        """A number of this batch's matrix, or vector, as it stands in memory."""
-        terms = [f"{i} * {stride}LL" for i, stride in zip(place, block.strides[len(self.shape.batch) :], strict=True)]
-        return f"{self._names[block.buffer]}[{' + '.join((self._starts[id(block)], *terms))}]"
-
-    def store(self, block: Block, value: str, *place: str) -> None:
-        """Write a number to memory."""
-        self.code.line(f"{self.at(block, *place)} = {cast(value, self.dtype, block.buffer.dtype)};")
 
     @contextmanager
     def over(self, count: int) -> Iterator[None]:
@@ -96,16 +74,6 @@ class _Writer(ABC):
         self.code.line(f"{self.type} {name} = {self.zero};")
         with self.code.block(f"for (int c = 0; c < {width}; ++c)", unroll=8):
             self.code.line(f"{name} = fma({left}[c], {right}[c], {name});")
-
-    def seen(self) -> str:
-        """Whether `query` looks at `key`."""
-        kernel = self.shape
-        conditions = [f"key < {kernel.keys}", f"query < {kernel.queries}"]
-        if kernel.causal:
-            conditions.append("key <= query")
-        if kernel.mask is not None:
-            conditions.append(f"{self.at(kernel.mask, 'query', 'key')} != 0")
-        return " && ".join(conditions)
 
     def sync(self) -> None:
         """Wait for all threads of the block."""
@@ -129,7 +97,7 @@ class _Writer(ABC):
         self.code.line(f"{self.type} {name}[{self.share(rows, columns)}] = {{}};")
 
 
-class _Forward(_Writer):
+class _Forward(_Tiles):
     def __init__(self, kernel: Attention, name: str, buffers: Sequence[Buffer]) -> None:
         super().__init__(kernel, buffers)
         self.kernel = kernel
@@ -195,7 +163,7 @@ class _Forward(_Writer):
             code.line("scale[i] = kept; total[i] = sum; greatest[i] = most;")
 
 
-class _Backward(_Writer):
+class _Backward(_Tiles):
     def __init__(self, kernel: AttentionBackward, name: str, buffers: Sequence[Buffer]) -> None:
         super().__init__(kernel, buffers)
         self.kernel = kernel

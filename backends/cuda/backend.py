@@ -19,8 +19,9 @@ MACHINE = Machine(vector_bytes=512, threads=True, local_bytes=40 << 10)
 """Lanes are threads: of a warp, or of a few."""
 
 
-PASSES = tuple(name for name in pipeline.DEFAULT if name != "layout")
-"""Operands go through shared memory, in which it does not matter in which blocks they stand."""
+_OTHER = {"attention": "attention_of_halves"}
+PASSES = tuple(_OTHER.get(name, name) for name in pipeline.DEFAULT if name != "layout")
+"""Operands go through shared memory, in which it does not matter in which blocks they stand; tensor cores multiply halves."""
 
 
 class CUDAExecutable:

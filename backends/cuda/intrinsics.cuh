@@ -23,6 +23,19 @@ __device__ inline bfloat_t to_bfloat(float x) {
   return half;
 }
 
+// Two numbers as halves side by side, the first of them low.
+__device__ inline unsigned pack(float low, float high, half_t) {
+  unsigned both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+
+__device__ inline unsigned pack(float low, float high, bfloat_t) {
+  unsigned both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+
 __device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
 __device__ inline unsigned long long bits_of(double x) { return __double_as_longlong(x); }
 __device__ inline float from_bits(unsigned x) { return __uint_as_float(x); }

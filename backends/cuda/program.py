@@ -133,7 +133,7 @@ def _function(kernel: Kernel, buffers: list[Buffer], aligned: bool, tf32: bool) 
         case Gemm():
             text, launch = render_gemm(kernel, _NAME, buffers, aligned, tf32)
         case Attention() | AttentionBackward():
-            text, launch = render_attention(kernel, _NAME, buffers)
+            text, launch = render_attention(kernel, _NAME, buffers, aligned, tf32)
         case _:
             text, launch = render_loops(kernel, _NAME, buffers, aligned)  # type: ignore[arg-type]
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]

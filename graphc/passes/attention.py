@@ -9,19 +9,29 @@ import numpy as np
 import graphc.ops as ops
 from graphc.fuel import allowed
 from graphc.ir import Builder, Graph, Node, Value, rebuild
-from graphc.passes.attention_pattern import Backward, Forward, Users, find_backward, find_forward
+from graphc.passes.attention_pattern import Backward, Forward, Users, find_backward, find_forward, unrounded
 from graphc.passes.prune import prune
 from graphc.rewrite import scalar_constant
+from graphc.types import float32
 
 
 def attention(graph: Graph) -> Graph:
     """Replace softmax(scale * q k^T) v by one op, and its derivative by another, where nothing else uses the weights and there
     is a kernel for it: then they are never in memory as a whole. Keys that are left out have scores of -inf. The sums of the
     softmax, and the products with `scale`, are taken in another order; so the last bits may differ."""
+    return _replaced(graph, halves=False)
+
+
+def attention_of_halves(graph: Graph) -> Graph:
+    """The same for kernels that read half precision and compute in single precision: scores are not rounded on the way."""
+    return _replaced(graph, halves=True)
+
+
+def _replaced(graph: Graph, halves: bool) -> Graph:
     users = Users(graph)
     found: dict[Node, _Replacement] = {}
     for node in graph.nodes:
-        forward = find_forward(node) if node.op is ops.matmul else None
+        forward = find_forward(node, halves) if node.op is ops.matmul else None
         if forward is None:
             continue
         backward = None
@@ -51,11 +61,14 @@ class _Replacement:
         self.backward = backward
         self.q = forward.q
         self.scale = 1.0 if forward.scale is None else float(scalar_constant(forward.scale) or 0.0)
-        made = self.q.node
+        self.dtype = forward.product.result.dtype
+        made = (unrounded(self.q)[0] if self.dtype is not float32 else self.q).node
         if backward is None and made is not None and made.op is ops.mul and len(users[self.q]) == 1:
             factor = scalar_constant(made.operands[1])
             if factor is not None:
                 self.scale, self.q = self.scale * factor, made.operands[0]
+                if self.dtype is not float32:
+                    self.q = unrounded(self.q)[0]
         self._operands: tuple[Value, ...] = ()
         self._results: tuple[Value, ...] = ()
         self._gradients: tuple[Value, ...] = ()
@@ -64,11 +77,13 @@ class _Replacement:
         """What takes the place of a node's result; `new` has what takes the place of its operands, and of those before."""
         forward, backward = self.forward, self.backward
         if node is forward.product:
-            q, k, v = new[self.q], ops.transpose_last(new[forward.keys]), new[forward.v]
+            found = new[self.q], ops.transpose_last(new[forward.keys]), new[forward.v]
+            q, k, v = (value if value.dtype is float32 else ops.cast(value, dtype=float32) for value in found)
             self._operands = (q, k, v, self._mask(q, new))
             zeros = forward.some is not None
             self._results = ops.attention(*self._operands, scale=self.scale, causal=forward.causal, zeros=zeros)
-            return self._results[0]
+            out = self._results[0]
+            return out if self.dtype is float32 else ops.cast(out, dtype=self.dtype)
         assert backward is not None
         if not self._gradients:
             ct, (out, lse) = new[backward.ct], self._results

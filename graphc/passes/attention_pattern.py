@@ -11,6 +11,10 @@ from graphc.ir import Graph, Node, Value
 from graphc.op import OpDef
 from graphc.ops.attention_scores import has_kernel
 from graphc.rewrite import scalar_constant
+from graphc.types import bfloat16, float16, float32
+
+_HALVES = {float16, bfloat16}
+_FLOATS = {*_HALVES, float32}
 
 
 class Users:
@@ -82,9 +86,17 @@ class Backward:
         return tuple(node for node in (self.dq, self.dkeys, self.dv) if node is not None)
 
 
-def find_forward(product: Node) -> Forward | None:
-    """Attention whose last product is this node, if there is a kernel for it."""
+def find_forward(product: Node, halves: bool = False) -> Forward | None:
+    """Attention whose last product is this node, if there is a kernel for it: one that multiplies `halves`, too, and rounds
+    nothing else to half precision."""
     inside: set[Node] = set()
+
+    def precise(value: Value) -> Value:
+        """What has been rounded to half precision, or widened from it."""
+        if halves:
+            value, rounding = unrounded(value)
+            inside.update(rounding)
+        return value
 
     def made(value: Value, op: OpDef) -> tuple[Value, ...] | None:
         """The operands of the op that makes a value, if it is that."""
@@ -99,32 +111,32 @@ def find_forward(product: Node) -> Forward | None:
         return found[0] if found else None
 
     weights, v = product.operands
-    quotient, some = weights, None
-    if weights.node is not None and weights.node.op is ops.where and scalar_constant(weights.node.operands[2]) == 0:
-        inside.add(weights.node)
-        some, quotient, _ = weights.node.operands
+    quotient, some = precise(weights), None
+    if quotient.node is not None and quotient.node.op is ops.where and scalar_constant(quotient.node.operands[2]) == 0:
+        inside.add(quotient.node)
+        some, quotient = quotient.node.operands[0], precise(quotient.node.operands[1])
     parts = made(quotient, ops.div)
     difference = made(parts[0], ops.exp) if parts else None
     sides = made(difference[0], ops.sub) if difference else None
     if not parts or not sides or reduced(parts[1], ops.sum) is not parts[0] or reduced(sides[1], ops.amax) is not sides[0]:
         return None
     powers, total = parts
-    scores = sides[0]
+    scores = precise(sides[0])
     if some is not None:
         chosen = made(scores, ops.where)
         if not chosen or chosen[0] is not some or scalar_constant(chosen[2]) != 0:
             return None
-        scores = chosen[1]
+        scores = precise(chosen[1])
     masks: list[tuple[Value, bool]] = []
     while chosen := made(scores, ops.where):
         inverted = scalar_constant(chosen[1]) == -math.inf
         if not inverted and scalar_constant(chosen[2]) != -math.inf:
             return None
         masks.append((chosen[0], inverted))
-        scores = chosen[2 if inverted else 1]
+        scores = precise(chosen[2 if inverted else 1])
     scale = None
     if scaled := made(scores, ops.mul):
-        scores, scale = scaled
+        scores, scale = precise(scaled[0]), scaled[1]
         if scalar_constant(scale) is None:
             return None
     factors = made(scores, ops.matmul)
@@ -140,7 +152,19 @@ def find_forward(product: Node) -> Forward | None:
         if own is None or found.mask is None or own[0] is not found.mask[0] or found.mask[1]:
             return None
     transposed = keys.type.with_shape((*keys.shape[:-2], keys.shape[-1], keys.shape[-2]))
+    if halves and q.dtype in _HALVES and q.dtype is keys.dtype is v.dtype:
+        types = [t.with_dtype(float32) for t in (q.type, transposed, v.type)]
+        return found if has_kernel(*types) else None
     return found if has_kernel(q.type, transposed, v.type) else None
+
+
+def unrounded(value: Value) -> tuple[Value, list[Node]]:
+    """What a value is but for being rounded to half precision, or widened; and the nodes that do that."""
+    nodes: list[Node] = []
+    while value.node is not None and value.node.op is ops.cast and {value.dtype, value.node.operands[0].dtype} <= _FLOATS:
+        nodes.append(value.node)
+        value = value.node.operands[0]
+    return value, nodes
 
 
 def find_backward(forward: Forward, users: Users) -> Backward | None:

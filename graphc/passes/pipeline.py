@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from graphc.config import config, note
 from graphc.fuel import current, limited
 from graphc.ir import Graph, map_graphs
-from graphc.passes.attention import attention
+from graphc.passes.attention import attention, attention_of_halves
 from graphc.passes.control import control
 from graphc.passes.cse import cse
 from graphc.passes.decompose import decompose
@@ -30,6 +30,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "cse": cse,
     "guard": guard,
     "attention": attention,
+    "attention_of_halves": attention_of_halves,
     "decompose": decompose,
     "transpose": transpose,
     "reshape": reshape,

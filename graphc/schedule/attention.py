@@ -13,7 +13,7 @@ from graphc.rewrite import scalar_constant
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.loops import map_kernel
 from graphc.schedule.machine import Machine
-from graphc.types import Size
+from graphc.types import Size, bfloat16, float16, float32
 
 _MASK = 3
 """The operand that is one."""
@@ -30,8 +30,9 @@ def attention_kernels(
 
     def read(i: int) -> Block:
         value = node.operands[i]
-        block = _block(value, memory)
-        if block is None or (i == _MASK and block.strides[together] != 1 and value.shape[together] != 1):
+        block = _block(value, memory, widened=machine.threads)
+        turned = block is not None and block.strides[together] != 1 and value.shape[together] != 1
+        if block is None or (i == _MASK and turned and not machine.threads):
             place = temporary(value)
             if i == _MASK and forward:
                 place = _by_columns(place, value)
@@ -58,10 +59,13 @@ def _at(place: Stored, value: Value) -> Block:
     return Block(place.buffer, value.shape, _numbers(place.strides), int(place.offset))
 
 
-def _block(value: Value, memory: Mapping[Value, Stored]) -> Block | None:
-    """Where a value stands, as it is or as a view of something; None if it is computed, or not regularly spaced."""
+def _block(value: Value, memory: Mapping[Value, Stored], widened: bool) -> Block | None:
+    """Where a value stands, as it is or as a view of something; None if it is computed, or not regularly spaced. Of what is
+    `widened`, where it stands in half precision."""
     axes = [Axis(f"i{k}", size) for k, size in enumerate(value.shape)]
     element = Elements(memory).at(value, tuple(axis.value if axis.extent != 1 else ix.ZERO for axis in axes))
+    if widened and element.op == "cast" and element.dtype is float32 and element.args[0].dtype in (float16, bfloat16):
+        element = element.args[0]
     if element.op != "load" or len(element.args) > 1:
         return None
     offset = element.args[0]

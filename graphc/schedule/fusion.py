@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphc.ir import Graph, Node, Value
 from graphc.schedule.preparation import kept_values
 from graphc.sizes import estimate
-from graphc.types import Shape
+from graphc.types import Shape, float32
 
 _LARGEST = 240
 """How many operations one element may take before a part of them goes through memory."""
@@ -142,7 +142,7 @@ def _needs_memory(
     if any(user.op.name == "pad" and user.result in images for user in users):
         return True
     if feeds:
-        return not (_is_half_of_input(node) or _is_widened_input(node))
+        return not (_is_half_of_input(node) or _is_widened_input(node) or _is_widened_for_attention(node, users))
     copied = _COPIES * estimate(value.type.size)
     for user in users:
         if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
@@ -237,6 +237,13 @@ def _is_widened_input(node: Node) -> bool:
     if node.op.name != "cast" or node.result.ndim != 2:
         return False
     return node.operands[0].node is None and node.operands[0].dtype.itemsize < node.result.dtype.itemsize
+
+
+def _is_widened_for_attention(node: Node, users: list[Node]) -> bool:
+    """Whether a node widens halves for attention, whose kernels read them as they are, or else have them widened themselves."""
+    if node.op.name != "cast" or node.result.dtype is not float32 or node.operands[0].dtype.computes_in is not float32:
+        return False
+    return node.operands[0].dtype.itemsize == 2 and all(user.op.kernel == "attention" for user in users)
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
