@@ -41,7 +41,7 @@ def set_float32_matmul_precision(precision: str) -> None:
     'medium'
     >>> graphc.set_float32_matmul_precision("highest")
     """
-    if precision not in _PRECISIONS:
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
         raise ArgumentError("set_float32_matmul_precision: no such precision",
                             expected=f"one of {', '.join(map(repr, _PRECISIONS))}", got=repr(precision))
     config.numerics = _PRECISIONS[precision]

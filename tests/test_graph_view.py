@@ -172,7 +172,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0 and data_of(Path("out.html").read_text(encoding="utf-8"))["title"] == "f"
     for wrong, message in ((["model.gcz", "--entry", "other"], "has no entry 'other'"),
                            (["model.gcz", "--sizes", "n=3"], "has no size 'n'"),
-                           (["model.gcz", "--sizes", "batch"], "names and numbers")):  # fmt: skip
+                           (["model.gcz", "--sizes", "batch"], "names and numbers"),
+                           (["script.py:f", "--sizes", "n=3"], "--sizes is for files")):  # fmt: skip
         assert message in str(run(app, ["view", *wrong]).exception)
 
 

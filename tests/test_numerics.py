@@ -79,8 +79,9 @@ def test_unknown_numerics_are_refused_wherever_they_are_given() -> None:
             pass
     with pytest.raises(ArgumentError, match="'strict', 'high', 'fast'"):
         graphc.compile(product, numerics="fats")
-    with pytest.raises(RuntimeError, match="'highest', 'high', 'medium'"):
-        graphc.set_float32_matmul_precision("fast")
+    for unknown in ("fast", ["high"], None):
+        with pytest.raises(RuntimeError, match="'highest', 'high', 'medium'"):
+            graphc.set_float32_matmul_precision(unknown)
     assert config.numerics == "strict"
     with pytest.raises(ArgumentError, match="verify"):
         graphc.compile(product, numerics="fast", verify=True)

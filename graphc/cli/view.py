@@ -32,6 +32,10 @@ def view(
 ) -> None:
     """Write a page of a graph before and after each pass, with the kernels that it becomes, and their code."""
     is_script = Target.is_one(what) and (what.endswith(".py") or not Path(what).is_file())
+    if is_script and (entry is not None or sizes is not None):
+        option = "--entry" if entry is not None else "--sizes"
+        raise ArgumentError(f"graphc view: {option} is for files",
+                            hint="a function is compiled for what the script's inputs function returns")
     stem = Path(what.rpartition(":")[0] if is_script else what).stem
     page = _of_script(what, code) if is_script else _of_file(what, entry, _sizes(sizes), code)
     path = Path(output or f"{stem}.html")
