@@ -132,3 +132,8 @@ def test_what_depends_on_the_column_is_not_taken_side_by_side() -> None:
     np.testing.assert_allclose(compiled(lambda x: x.sum(0), 2, broadcast), 30011 * w.astype(np.float64), rtol=1e-4)
     turned = np.asfortranarray(x)
     np.testing.assert_allclose(compiled(lambda x: x.sum(0), 2, turned), x.astype(np.float64).sum(0), rtol=1e-4, atol=1e-2)
+
+
+def test_a_sum_of_everything_along_two_axes() -> None:
+    x = numbers(64, 20000)[:, ::3]
+    np.testing.assert_allclose(compiled(lambda x: x.sum(), 2, x), x.astype(np.float64).sum(), rtol=1e-3, atol=1e-1)
