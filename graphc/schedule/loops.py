@@ -176,7 +176,8 @@ def reduce_along(
         if folded is not None:
             (row, wide, sums, store), (side, column, again) = folded
             kernels = reduce_along(f"{name}.rows", [row, wide], {row}, sums, [store], machine, temporary)
-            after = list(substitute_statements(after, {outer[0].value: column.value}))
+            moved = substitute_statements(after, {outer[0].value: column.value})
+            after = [statement for statement in moved if isinstance(statement, Store)]
             return [*kernels, _reduction_nest(name, [column], [side], [side, column], again, after, machine)]
     pieces = cut_columns(name, outer, inner, axes, accumulate, machine, temporary)
     if pieces is not None:
