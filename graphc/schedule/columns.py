@@ -124,17 +124,17 @@ def cut_columns(
 
 
 def fold_columns(
-    name: str, columns: int, flat: Axis, accumulate: Accumulate, machine: Machine,
+    name: str, column: Axis, flat: Axis, accumulate: Accumulate, machine: Machine,
     temporary: Callable[[str, DType, int], Buffer],
-) -> tuple[tuple[Axis, Axis, Accumulate, Store], tuple[Axis, Axis, Accumulate]] | None:
+) -> tuple[tuple[Axis, Axis, Accumulate, Store], tuple[Axis, Accumulate]] | None:
     """Sums of very few columns, whose elements stand one after another along `flat`, by way of sums of more: the axes of rows
-    and of columns, what is summed along the first, and where it is stored; then the axes of sides and of columns, and what is
-    summed along the first to what all of the columns are. None where it is better done otherwise."""
-    accumulator, elements = accumulate.accumulator, flat.extent
-    if not isinstance(elements, int) or elements < _FEWEST_FOLDED or not _is_along(accumulate.value, flat):
+    and of columns, what is summed along the first, and where it is stored; then the axis of sides, and what is summed along it
+    to what all of the columns are. None where it is better done otherwise."""
+    accumulator, elements, columns = accumulate.accumulator, flat.extent, column.extent
+    if not isinstance(elements, int) or not isinstance(columns, int) or elements < _FEWEST_FOLDED:
         return None
     lanes = machine.lanes(accumulator.dtype)
-    if columns >= 2 * lanes or columns % lanes == 0:
+    if columns >= 2 * lanes or columns % lanes == 0 or not _is_along(accumulate.value, flat):
         return None
     sides = lanes // math.gcd(columns, lanes)
     width = sides * columns
@@ -144,7 +144,7 @@ def fold_columns(
     value = ix.substitute(accumulate.value, {flat.value: ix.plus(ix.times(row.value, width), wide.value)})
     first = row, wide, Accumulate(accumulator, value), Store(partial, wide.value, accumulator.value)
 
-    side, column = Axis("side", sides), Axis(flat.name, columns)
+    side = Axis("side", sides)
     place = ix.plus(ix.times(side.value, columns), column.value)
     again = ex.load(partial, place)
     if rest:  # a part of one more row
@@ -152,7 +152,7 @@ def fold_columns(
         last = masked(ix.substitute(accumulate.value, {flat.value: ix.plus(place, rows * width)}), inside)
         last = Expr("where", (inside, last, ex.constant(accumulator.initial, accumulator.dtype)), accumulator.dtype)
         again = Expr(_COMBINED[accumulator.reduction], (again, last), accumulator.dtype)
-    return first, (side, column, Accumulate(accumulator, again))
+    return first, (side, Accumulate(accumulator, again))
 
 
 def _is_along(value: Expr, axis: Axis) -> bool:

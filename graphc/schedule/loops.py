@@ -172,13 +172,11 @@ def reduce_along(
         return [_reduction_nest(name, outer, inner, axes, accumulate, after, machine)]
     if axes == [*inner, *outer] and len(inner) == len(outer) == 1 and isinstance(outer[0].extent, int):
         flat, _, (whole,) = merge_axes(list(axes), [accumulate])
-        folded = fold_columns(name, outer[0].extent, flat[0], whole, machine, temporary) if len(flat) == 1 else None
+        folded = fold_columns(name, outer[0], flat[0], whole, machine, temporary) if len(flat) == 1 else None
         if folded is not None:
-            (row, wide, sums, store), (side, column, again) = folded
+            (row, wide, sums, store), (side, again) = folded
             kernels = reduce_along(f"{name}.rows", [row, wide], {row}, sums, [store], machine, temporary)
-            moved = substitute_statements(after, {outer[0].value: column.value})
-            after = [statement for statement in moved if isinstance(statement, Store)]
-            return [*kernels, _reduction_nest(name, [column], [side], [side, column], again, after, machine)]
+            return [*kernels, _reduction_nest(name, outer, [side], [side, *outer], again, after, machine)]
     pieces = cut_columns(name, outer, inner, axes, accumulate, machine, temporary)
     if pieces is not None:
         first, axis, again = pieces
