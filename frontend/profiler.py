@@ -162,7 +162,8 @@ class profile:
     on_trace_ready
         Called with the profile when it is over.
 
-    A ProfilerError where another profile is running.
+    Ops are seen on the thread that begins it, which has to end it too; kernels on all threads. A ProfilerError where another
+    profile is running, and where another thread ends this one.
     """
 
     def __init__(
@@ -177,6 +178,8 @@ class profile:
         self._watch = Watch()
         self._stack: ExitStack | None = None
         self._backend: RecordsKernels | None = None
+        self._begun: Location | None = None
+        self._thread: int | None = None
         self._spans: list[FunctionEvent] = []
         self._runs: Sequence[KernelRun] = ()
         self._events: list[FunctionEvent] | None = None
@@ -192,8 +195,10 @@ class profile:
         backend = get_backend(config.backend)
         with _lock:
             if _running is not None:
-                raise ProfilerError("start: another profile is running", hint="end it first: one sees everything")
+                where = f", begun at {_running._begun}" if _running._begun is not None else ""
+                raise ProfilerError(f"start: another profile is running{where}", hint="end it first: one sees everything")
             _running = self
+            self._begun, self._thread = user_location(), threading.get_ident()
         if isinstance(backend, RecordsKernels):
             backend.start_recording()
             self._backend = backend
@@ -205,6 +210,8 @@ class profile:
         global _running  # noqa: PLW0603
         if self._stack is None:
             raise ProfilerError("stop: the profile has not begun")
+        if self._thread != threading.get_ident():
+            raise ProfilerError("stop: the profile was begun on another thread", hint="end it there: it sees that thread")
         self._stack.close()
         self._stack = None
         if self._backend is not None:

@@ -312,6 +312,26 @@ def test_a_profile_that_cannot_begin_is_in_nobodys_way() -> None:
     assert prof.events()
 
 
+def test_a_profile_ends_on_its_thread() -> None:
+    prof = profile()
+    prof.start()
+    errors: list[Exception] = []
+
+    def stop() -> None:
+        try:
+            prof.stop()
+        except ProfilerError as error:
+            errors.append(error)
+
+    other = threading.Thread(target=stop)
+    other.start()
+    other.join()
+    assert "another thread" in str(errors[0])
+    graphc.ones(3) + 1
+    prof.stop()
+    assert prof.events()
+
+
 def test_misuse() -> None:
     prof = profile()
     with pytest.raises(ProfilerError, match="has not begun"):
@@ -319,7 +339,7 @@ def test_misuse() -> None:
     with pytest.raises(ProfilerError, match="not over"):
         prof.events()
     with prof:
-        with pytest.raises(ProfilerError, match="another profile is running"):
+        with pytest.raises(ProfilerError, match=r"another profile is running, begun at test_profiler\.py:\d+ in test_misuse"):
             profile().start()
         with pytest.raises(ProfilerError, match="begun once"):
             prof.start()
