@@ -309,7 +309,8 @@ def test_the_table_on_a_narrow_terminal(script: str) -> None:
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     command = [sys.executable, "-m", "graphc", "bench", f"{script}:predict", "--sides", "graphc", "--rounds", "2",
                "--seconds", "0.002"]  # fmt: skip
-    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env={**os.environ, "TERM": "xterm"})
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}  # that of pytest's
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env={**environment, "TERM": "xterm"})
     os.close(its)
     written = b""
     with contextlib.suppress(OSError):  # the other end has been closed
