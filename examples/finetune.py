@@ -83,11 +83,14 @@ def train(run, dataset, options, epochs, compiled, on_step):
         step = graphc.compile(step)
     loader = DataLoader(dataset, options.batch_size, shuffle=True, drop_last=True,
                         generator=graphc.Generator().manual_seed(options.seed))
+    # small steps at the end: what the network has learnt then depends little on the last batches
+    schedule = graphc.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
     for _ in range(epochs):
         for x, y in loader:
             began = time.perf_counter()
             run.losses.append(step(x, y).item())
             run.seconds.append(time.perf_counter() - began)
+            schedule.step()
             on_step(run.losses[-1])
 
 
