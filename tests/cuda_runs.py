@@ -12,6 +12,7 @@ from cuda_emulator import COMPILER, EmulatedDriver
 from op_cases import assert_agree
 
 import graphc
+from graphc import nn
 from graphc.backend import Layout
 from graphc.backends.cuda import nvrtc
 from graphc.backends.cuda.backend import CUDABackend
@@ -56,3 +57,22 @@ def check(driver: EmulatedDriver, function: Callable[..., Any], *tensors: graphc
             np.testing.assert_allclose(g.astype(np.float64), e.astype(np.float64), rtol=2e-2, atol=2e-2)
         else:
             assert_agree([g], [e])
+
+
+def trained(device: str, features: tuple[int, int, int], rows: int) -> list[Any]:
+    """The losses of five compiled steps of a small perceptron on a device, and some of what it is afterwards."""
+    graphc.manual_seed(0)
+    first, hidden, last = features
+    model = nn.Sequential(nn.Linear(first, hidden), nn.ReLU(), nn.Linear(hidden, last)).to(device)
+    stepper = graphc.optim.SGD(model.parameters(), lr=0.1)
+    x, y = graphc.randn(rows, first).to(device), (graphc.arange(rows) % last).to(device)
+
+    @graphc.compile
+    def step(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+        stepper.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        stepper.step()
+        return loss
+
+    return [*[step(x, y).item() for _ in range(5)], *model[2].bias.tolist(), *model(x)[0].tolist()]

@@ -10,7 +10,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDriver
-from cuda_runs import check, needs_compiler
+from cuda_runs import check, needs_compiler, trained
 
 import graphc
 from graphc import nn
@@ -128,20 +128,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_training(gpus: Any) -> None:
     def run(device: str) -> list[Any]:
-        graphc.manual_seed(0)
-        model = nn.Sequential(nn.Linear(33, 40), nn.ReLU(), nn.Linear(40, 36)).to(device)
-        stepper = graphc.optim.SGD(model.parameters(), lr=0.1)
-        x, y = graphc.randn(34, 33).to(device), (graphc.arange(34) % 36).to(device)
-
-        @graphc.compile
-        def step(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
-            stepper.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            stepper.step()
-            return loss
-
-        return [*[step(x, y).item() for _ in range(5)], *model[2].bias.tolist(), *model(x)[0].tolist()]
+        return trained(device, features=(33, 40, 36), rows=34)
 
     there = run("cuda")
     np.testing.assert_allclose(there, run("cpu"), rtol=1e-4, atol=1e-5)

@@ -8,12 +8,11 @@ from typing import Any
 import cupy_stand_in
 import numpy as np
 import pytest
+from cuda_runs import trained
 
 import graphc
-from graphc import nn
 from graphc.errors import DimError
 
-F = nn.functional
 pytestmark = pytest.mark.skipif(cupy_stand_in.cuda_emulator.COMPILER is None, reason="the emulator needs g++")
 
 
@@ -49,20 +48,7 @@ def test_an_index_out_of_bounds_is_an_error() -> None:
 
 def test_a_training_step_is_replayed() -> None:
     def run(device: str) -> list[Any]:
-        graphc.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).to(device)
-        stepper = graphc.optim.SGD(model.parameters(), lr=0.1)
-        x, y = graphc.randn(6, 4).to(device), (graphc.arange(6) % 3).to(device)
-
-        @graphc.compile
-        def step(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
-            stepper.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            stepper.step()
-            return loss
-
-        return [*[step(x, y).item() for _ in range(5)], *model[2].bias.tolist()]
+        return trained(device, features=(4, 8, 3), rows=6)
 
     with graphc.cuda.stream(graphc.cuda.Stream()):
         there = run("cuda")

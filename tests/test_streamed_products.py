@@ -20,7 +20,7 @@ from graphc.types import DType, float32, float64, int32
 SHAPES = [(60, 130, 64), (97, 101, 89), (50, 160, 130), (45, 64, 33), (200, 160, 100), (57, 300, 500)]
 
 
-def plan_for(p: Product, cores: int) -> Plan:
+def plan_for(p: Product, cores: int = 2) -> Plan:
     return plan_gemm(p.kernel, dataclasses.replace(Target.host(), cores=cores))
 
 
@@ -69,23 +69,27 @@ def test_batches(left: str, right: str, tasks_everywhere: None) -> None:  # noqa
     check(*streamed(product(left, right, "bmn", {"b": 3, "m": 70, "n": 160, "k": 60}, finish=bias_and_relu)))
 
 
+def check_bits(p: Product, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The results are the same bits for any number of cores and threads; the plans for the cores."""
+    before, host, results, plans = get_num_threads(), Target.host(), set(), []
+    try:
+        for cores, threads in ((1, 1), (2, 2), (2, 1), (16, 3)):
+            monkeypatch.setattr(Target, "host", staticmethod(lambda cores=cores: dataclasses.replace(host, cores=cores)))
+            plans.append(plan_gemm(p.kernel, Target.host()))
+            set_num_threads(threads)
+            results.add(run_native([p.kernel], p.memory)[p.out].tobytes())
+    finally:
+        set_num_threads(before)
+    assert len({plan.grid for plan in plans}) > 1 and len(results) == 1
+    return plans
+
+
 def test_same_bits_for_any_number_of_cores_and_threads(monkeypatch: pytest.MonkeyPatch, tasks_everywhere: None) -> None:  # noqa: F811
     m, n, k = 130, 200, 1700
     p = product("mk", "kn", "mn", {"m": m, "n": n, "k": k}, finish=bias_and_relu)
     x, y, *_ = p.memory
     p.memory[x], p.memory[y] = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
-    before, host, results, grids = get_num_threads(), Target.host(), set(), set()
-    try:
-        for cores, threads in ((1, 1), (2, 2), (2, 1), (16, 3)):
-            monkeypatch.setattr(Target, "host", staticmethod(lambda cores=cores: dataclasses.replace(host, cores=cores)))
-            plan = plan_gemm(p.kernel, Target.host())
-            assert plan.streams and plan.k_blocks > 1
-            grids.add(plan.grid)
-            set_num_threads(threads)
-            results.add(run_native([p.kernel], p.memory)[p.out].tobytes())
-    finally:
-        set_num_threads(before)
-    assert len(grids) > 1 and len(results) == 1
+    assert all(plan.streams and plan.k_blocks > 1 for plan in check_bits(p, monkeypatch))
 
 
 def test_large_products_stream_and_small_ones_do_not() -> None:

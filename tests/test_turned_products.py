@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -20,12 +19,10 @@ from test_llvm_gemm import (  # noqa: F401
     rng,
     tasks_everywhere,
 )
+from test_streamed_products import check_bits, plan_for
 
 from graphc.backends.llvm import gemm_plan
-from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.planned_gemm import Access, Plan
-from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
-from graphc.backends.llvm.target import Target
 from graphc.expression import Axis, Buffer, Expr, load
 from graphc.kernel import Store
 from graphc.types import DType, float32, float64, int32
@@ -41,10 +38,6 @@ def turned_everywhere(monkeypatch: pytest.MonkeyPatch, tasks_everywhere: None) -
     monkeypatch.setattr(Plan, "cycles", property(lambda plan: 0.0 if plan.turned else cycles(plan)))
 
 
-def plan_of(p: Product, cores: int = 2) -> Plan:
-    return plan_gemm(p.kernel, dataclasses.replace(Target.host(), cores=cores))
-
-
 def linear(left: str, sizes: tuple[int, int, int], dtype: DType = float32, finish: Finish | None = None) -> Product:
     """A product with the right operand of a linear layer."""
     return product(left, "nk", "mn", dict(zip("mnk", sizes, strict=True)), dtype, finish)
@@ -54,7 +47,7 @@ def linear(left: str, sizes: tuple[int, int, int], dtype: DType = float32, finis
 def test_shapes(cpu: str, left: str, turned_everywhere: None) -> None:  # noqa: F811
     finishes = itertools.cycle((None, bias_and_relu, half_as_double))
     products = [linear(left, sizes, finish=finish) for sizes, finish in zip(SHAPES, finishes)]
-    assert all(plan_of(p).turned for p in products)
+    assert all(plan_for(p).turned for p in products)
     check(*products)
 
 
@@ -63,7 +56,7 @@ def test_blocks_of_steps(steps: int, monkeypatch: pytest.MonkeyPatch, turned_eve
     """Sums are collected in scratch memory, of which squares reach beyond the last row and column."""
     monkeypatch.setattr(gemm_plan, "_k_block", lambda *_: steps)
     products = [linear("mk", (m, n, 4 * steps + 17), finish=bias_and_relu) for m, n in ((64, 255), (33, 161), (160, 90))]
-    plans = [plan_of(p) for p in products]
+    plans = [plan_for(p) for p in products]
     assert all(plan.turned and plan.k_blocks > 1 for plan in plans) and any(plan.streams for plan in plans)
     check(*products)
 
@@ -76,7 +69,7 @@ def test_dtypes(dtype: DType, turned_everywhere: None) -> None:
 @pytest.mark.parametrize(("left", "right"), [("bmk", "bnk"), ("bmk", "nk"), ("mk", "bnk"), ("bkm", "bnk")])
 def test_batches(left: str, right: str, turned_everywhere: None) -> None:
     p = product(left, right, "bmn", {"b": 3, "m": 20, "n": 170, "k": 60}, finish=bias_and_relu)
-    assert plan_of(p).turned
+    assert plan_for(p).turned
     check(p)
 
 
@@ -90,7 +83,7 @@ def test_stores_that_are_no_plain_matrix(turned_everywhere: None) -> None:
     total: Expr = p.kernel.accumulator.value
     p.kernel.epilogue = (Store(p.out, at(axes, "mn"), total * 2.0), Store(other, at(axes, "nm"), total))
     p.memory[other] = np.zeros((230, 40), np.float32)
-    assert plan_of(p).turned
+    assert plan_for(p).turned
     results = run_native([p.kernel], p.memory)
     np.testing.assert_array_equal(results[p.out].reshape(40, 230), p.want * 2)
     np.testing.assert_array_equal(results[other].reshape(230, 40), p.want.T)
@@ -121,23 +114,12 @@ def test_same_bits_for_any_number_of_cores_and_threads(monkeypatch: pytest.Monke
     p = linear("mk", (m, n, k), finish=bias_and_relu)
     x, y, *_ = p.memory
     p.memory[x], p.memory[y] = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (n, k)))
-    before, host, results, grids = get_num_threads(), Target.host(), set(), set()
-    try:
-        for cores, threads in ((1, 1), (2, 2), (2, 1), (16, 3)):
-            monkeypatch.setattr(Target, "host", staticmethod(lambda cores=cores: dataclasses.replace(host, cores=cores)))
-            plan = plan_of(p, cores)
-            assert plan.turned and plan.streams and plan.k_blocks > 1
-            grids.add(plan.grid)
-            set_num_threads(threads)
-            results.add(run_native([p.kernel], p.memory)[p.out].tobytes())
-    finally:
-        set_num_threads(before)
-    assert len(grids) > 1 and len(results) == 1
+    assert all(plan.turned and plan.streams and plan.k_blocks > 1 for plan in check_bits(p, monkeypatch))
 
 
 def test_which_products_are_turned() -> None:
     def plan(right: str, m: int, n: int, k: int, cores: int = 2) -> Plan:
-        return plan_of(product("mk", right, "mn", {"m": m, "n": n, "k": k}), cores)
+        return plan_for(product("mk", right, "mn", {"m": m, "n": n, "k": k}), cores)
 
     few = plan("nk", 128, 3072, 768)
     assert few.turned and (few.lhs_access, few.rhs_access) == (Access.STREAMED, Access.PRIVATE) and few.m == 3072

@@ -137,6 +137,17 @@ class TensorAttention(AttentionCode):
             at = f"{tile}[{row} + lane / 4 + c % 2 * 8][{along} + lane % 4 + c / 2 * 4]"
             self.code.line(f"{into}[c] = to_tf32({at});")
 
+    def _load_columns(self, load: str, squares: str, number: str) -> None:
+        """What a thread brings of 16 columns, two squares, that are multiplied from the right: of halves by a function that
+        loads `squares`, otherwise each `number`, of which there are four."""
+        code = self.code
+        code.line("unsigned y[2][2];")
+        if self.halves:
+            code.line(f"{load}(y[0][0], y[0][1], y[1][0], y[1][1], &{squares});")
+            return
+        with code.block("for (int c = 0; c < 4; ++c)", unroll=True):
+            code.line(f"y[c / 2][c % 2] = to_tf32({number});")
+
     def _multiply(self, into: str, left: str) -> None:
         kind = C_TYPE[self.held.name] if self.halves else "tf32_t"
         self.code.line(f"multiply_tiles({into}, {left}, y[0], {kind}());")
@@ -150,14 +161,10 @@ class TensorAttention(AttentionCode):
             code.line("unsigned x[4];")
             self._load_rows("x", "q_tile", "row0", "along")
             with code.block(f"for (int j = 0; j < {squares}; j += 2)", unroll=True):
-                code.line("unsigned y[2][2];")
-                if self.halves:
-                    at = "k_tile[j * 8 + lane / 16 * 8 + lane % 8][along + lane / 8 % 2 * 8]"
-                    code.line(f"load_squares(y[0][0], y[0][1], y[1][0], y[1][1], &{at});")
-                else:
-                    with code.block("for (int c = 0; c < 4; ++c)", unroll=True):
-                        at = "k_tile[(j + c / 2) * 8 + lane / 4][along + lane % 4 + c % 2 * 4]"
-                        code.line(f"y[c / 2][c % 2] = to_tf32({at});")
+                self._load_columns(
+                    "load_squares", "k_tile[j * 8 + lane / 16 * 8 + lane % 8][along + lane / 8 % 2 * 8]",
+                    "k_tile[(j + c / 2) * 8 + lane / 4][along + lane % 4 + c % 2 * 4]",
+                )  # fmt: skip
                 self._multiply("scores[j]", "x")
 
     def _weigh(self) -> None:
@@ -204,14 +211,10 @@ class TensorAttention(AttentionCode):
                 packed = [f"to_tf32(scores[s][{c}])" for c in (0, 2, 1, 3)]
             code.line(f"const unsigned x[4] = {{{', '.join(packed)}}};")
             with code.block(f"for (int j = 0; j < {self.columns // 8}; j += 2)", unroll=True):
-                code.line("unsigned y[2][2];")
-                if self.halves:
-                    at = "v_tile[s * 8 + lane / 8 % 2 * 8 + lane % 8][j * 8 + lane / 16 * 8]"
-                    code.line(f"load_squares_turned(y[0][0], y[0][1], y[1][0], y[1][1], &{at});")
-                else:
-                    with code.block("for (int c = 0; c < 4; ++c)", unroll=True):
-                        at = "v_tile[s * 8 + lane % 4 * 2 + c % 2][(j + c / 2) * 8 + lane / 4]"
-                        code.line(f"y[c / 2][c % 2] = to_tf32({at});")
+                self._load_columns(
+                    "load_squares_turned", "v_tile[s * 8 + lane / 8 % 2 * 8 + lane % 8][j * 8 + lane / 16 * 8]",
+                    "v_tile[s * 8 + lane % 4 * 2 + c % 2][(j + c / 2) * 8 + lane / 4]",
+                )  # fmt: skip
                 self._multiply("sums[j]", "x")
 
     def _finish(self) -> None:

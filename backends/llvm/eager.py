@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from graphc.backend import EagerSpec, SubscriptSpec, ViewSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops, render_ufunc
-from graphc.backends.llvm.entry import END, entry_module
+from graphc.backends.llvm.entry import END, EntryModule, entry_module
 from graphc.backends.llvm.jit import NativeModule, compile_module
 from graphc.backends.llvm.subscript_code import subscript_table
 from graphc.backends.llvm.tape_code import plan_words
@@ -22,6 +22,8 @@ from graphc.backends.llvm.view_code import view_table
 from graphc.config import note
 from graphc.op import OpDef
 from graphc.types import DType, TensorType
+
+_Spec = TypeVar("_Spec", bound=ViewSpec | SubscriptSpec)
 
 MOST = 1 << 14
 """Elements of the largest result: one thread is at it, and the interpreter's lock is held."""
@@ -77,15 +79,11 @@ def _loops(record: OpDef, dtype: DType, result: DType, ufunc: np.ufunc | None, t
 
 def make_view(spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
     """See `Backend.view`."""
-    alive: list[Any] = [spec]
-    try:
-        entries = entry_module(spec.tensors)
-        table = view_table(spec, entries, alive)
-    except objects.Unsupported as reason:
-        note(1, f"graphc: no native views: {reason}")
+    made = _entries_and_table(spec, view_table, "views")
+    if made is None:
         return None
-    words = np.array([*table, *END], np.int64)
-    return lambda fallback: entries.new((words, (alive, entries), fallback), "view")
+    entries, table, kept = made
+    return lambda fallback: entries.new((table, kept, fallback), "view")
 
 
 def make_subscript(spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
@@ -93,12 +91,22 @@ def make_subscript(spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callab
     makers = (spec.lazy, spec.cut, spec.selected, spec.dropped, spec.alias)
     if not all(isinstance(make, BuiltinFunctionType) for make in makers):
         return None
+    made = _entries_and_table(spec, subscript_table, "subscripts")
+    if made is None:
+        return None
+    entries, table, kept = made
+    return lambda fallback: entries.new_documented((table, kept, fallback), "subscript", fallback)
+
+
+def _entries_and_table(
+    spec: _Spec, table_of: Callable[[_Spec, EntryModule, list[Any]], Sequence[int]], name: str
+) -> tuple[EntryModule, np.ndarray, Any] | None:
+    """The module with native entries, the table of one of them, and what the table's addresses keep alive."""
     alive: list[Any] = [spec]
     try:
         entries = entry_module(spec.tensors)
-        table = subscript_table(spec, entries, alive)
+        table = table_of(spec, entries, alive)
     except objects.Unsupported as reason:
-        note(1, f"graphc: no native subscripts: {reason}")
+        note(1, f"graphc: no native {name}: {reason}")
         return None
-    words = np.array([*table, *END], np.int64)
-    return lambda fallback: entries.new_documented((words, (alive, entries), fallback), "subscript", fallback)
+    return entries, np.array([*table, *END], np.int64), (alive, entries)
