@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -372,19 +373,35 @@ def _fold_ref(x: np.ndarray, axis: int, length: int, step: int, dilation: int) -
 
 
 def _fold_lower(read: Any, index: Index, types: Types, axis: int, length: int, step: int, dilation: int) -> Expr:
-    """The sum over the places of the window; there are few, so it is written out."""
+    """The sum over the places of the window that can be here; there are few, so it is written out."""
     count, size = types[0].shape[axis], types[0].shape[-1]
     out: Expr | None = None
-    for k in range(size):
-        # the windows whose k-th element is here: t with t * step + k * dilation == index
-        shift = -(k * dilation) % step
-        t = ix.plus(ix.quotient(ix.plus(index[axis], shift), step), -(k * dilation + shift) // step)
-        meets = ix.both(ix.equals(ix.modulo(ix.plus(index[axis], shift), step), 0), ix.at_least(t, 0), ix.less(t, count))
-        x = read(0, (*index[:axis], t, *index[axis + 1 :], ix.number(k)), meets)
+    for t, k, meets in _meetings(index[axis], size, step, dilation):
+        meets = ix.both(meets, ix.at_least(t, 0), ix.less(t, count))
+        x = read(0, (*index[:axis], t, *index[axis + 1 :], k), meets)
         x = x if meets is None else where(meets, x, ex.constant(0, x.dtype))
         out = x if out is None else out + x
     assert out is not None  # size >= 1
     return out
+
+
+def _meetings(place: Expr, size: int, step: int, dilation: int) -> Iterator[tuple[Expr, Expr, Expr | None]]:
+    """The windows and their elements with t * step + k * dilation == place, each with its condition, in the order of k."""
+    if dilation == 1 < size:  # every step-th element
+        first, last = ix.modulo(place, step), ix.quotient(place, step)
+        for j in range(_fold_taps(size, step, dilation)):
+            k = ix.plus(first, j * step)
+            yield ix.plus(last, -j), k, ix.less(k, size) if (j + 1) * step > size else None
+        return
+    for each in range(size):
+        shift = -(each * dilation) % step
+        moved = ix.plus(place, shift)
+        t = ix.plus(ix.quotient(moved, step), -(each * dilation + shift) // step)
+        yield t, ix.number(each), ix.equals(ix.modulo(moved, step), 0)
+
+
+def _fold_taps(size: int, step: int, dilation: int) -> int:
+    return -(-size // step) if dilation == 1 else size
 
 
 def _fold_vjp(ct: Any, x_type: TensorType, axis: int, step: int, dilation: int) -> Any:
@@ -397,7 +414,10 @@ def _fold_vjp(ct: Any, x_type: TensorType, axis: int, step: int, dilation: int) 
 
 
 fold = op("fold", "x", "axis length step dilation", infer=_fold_infer, ref=_fold_ref,
-          lower=_fold_lower, taps=lambda x, **_: x.shape[-1],
+          lower=_fold_lower, taps=lambda x, step, dilation, **_: _fold_taps(x.shape[-1], step, dilation),
           vjp=_fold_vjp,
           samples=(Sample((TensorType(float32, (3, 2, 2)),), {"axis": 1, "length": 5, "step": 2, "dilation": 1}),
-                   Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 8, "step": 1, "dilation": 1})))
+                   Sample((TensorType(float64, (4, 3)),), {"axis": 0, "length": 8, "step": 1, "dilation": 1}),
+                   Sample((TensorType(float32, (2, 7, 5)),), {"axis": 1, "length": 24, "step": 3, "dilation": 1}),
+                   Sample((TensorType(float64, (4, 17, 2)),), {"axis": 0, "length": 12, "step": 3, "dilation": 1}),
+                   Sample((TensorType(float32, (5, 3)),), {"axis": 0, "length": 13, "step": 2, "dilation": 2})))
