@@ -31,7 +31,7 @@ from graphc.frontend.generator import (
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import contiguous, narrow, part, reshape
-from graphc.frontend.pointwise import cast, cos, log, log1p, sqrt
+from graphc.frontend.pointwise import cast, log1p, sqrt, where
 from graphc.frontend.sorting import argsort, searchsorted
 from graphc.frontend.tape import without_slope
 from graphc.frontend.tensor import Tensor, wrap
@@ -95,9 +95,35 @@ def gaussian(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) 
         real, imaginary = (gaussian(shape, dtype.to_real(), generator) * math.sqrt(0.5) for _ in range(2))
         return emit(ops.complex, (real, imaginary), {})
     wide = float64 if dtype is float64 else float32
-    pair = unit((2, *shape), wide, generator)
-    radius, angle = pair[0], pair[1]
-    return cast(sqrt(-2.0 * log(1.0 - radius)) * cos(angle * (2 * math.pi)), dtype)
+    return cast(_box_muller(unit((2, *shape), wide, generator)), dtype)
+
+
+@composite
+def _box_muller(pair: Tensor) -> Tensor:
+    """sqrt(-2 log(1 - u)) cos(2 pi v) of `pair`, u above v. Logarithms and cosines have other last bits from one library to
+    the next; additions, products, quotients and square roots do not. So a seed gives the same numbers wherever they are
+    drawn: eagerly or compiled, by NumPy, a CPU or a GPU."""
+    few = pair.dtype is float32
+    left, turn = 1.0 - pair[0], pair[1]  # left is from 2**-53, or 2**-24, up to 1
+    exponent: Any = 0.0  # of 1 / left
+    for shift in (16, 8, 4, 2, 1) if few else (32, 16, 8, 4, 2, 1):  # until it is from sqrt(1/2) to sqrt(2)
+        is_small = left < math.sqrt(0.5) * 2.0 ** (1 - shift)
+        left = where(is_small, left * 2.0**shift, left)
+        exponent = cast(is_small, pair.dtype) * float(shift) + exponent
+    # log x = 2 artanh((x - 1) / (x + 1)), and cos(2 pi v) = sin(pi (|2v - 1| - 1/2)), whose argument is exact but for pi
+    ratio = (left - 1.0) / (left + 1.0)
+    log_left = ratio * _polynomial(ratio * ratio, [2.0 / (2 * k + 1) for k in range(6 if few else 11)])
+    angle = (abs(2.0 * turn - 1.0) - 0.5) * math.pi
+    sine = angle * _polynomial(angle * angle, [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(7 if few else 11)])
+    return sqrt(2.0 * (exponent * math.log(2) - log_left)) * sine
+
+
+def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
+    """The sum of coefficients[k] * x ** k, by Horner's rule."""
+    total = x * coefficients[-1]
+    for coefficient in coefficients[-2:0:-1]:
+        total = (total + coefficient) * x
+    return total + coefficients[0]
 
 
 def integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator | None) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.config import override
 
 WEIGHTS = graphc.tensor([1.0, 2.0, 0.5, 4.0])
 
@@ -74,6 +75,32 @@ def test_normal_numbers(dtype: graphc.DType) -> None:
     expected = np.array([(1 + math.erf(v / math.sqrt(2))) / 2 for v in x])
     distance = np.abs(expected - np.arange(1, len(x) + 1) / len(x)).max()
     assert distance * math.sqrt(len(x)) < 2.0  # Kolmogorov and Smirnov: exceeded once in 1,500
+
+
+@pytest.mark.parametrize("dtype", [graphc.float16, graphc.float32, graphc.float64])
+@pytest.mark.parametrize("shape", [(3,), (40_000,)])
+def test_a_seed_gives_the_same_bits_by_numpy_by_native_code_and_compiled(dtype: graphc.DType, shape: tuple[int, ...]) -> None:
+    def draw() -> np.ndarray:
+        return graphc.randn(shape, dtype=dtype, generator=graphc.Generator().manual_seed(5)).numpy()
+
+    with override(fuse_eager=False):
+        expected = draw()
+    for _ in range(50):  # small ones become native code in between
+        np.testing.assert_array_equal(draw(), expected)
+    for backend in ("llvm", "reference"):
+        generator = graphc.Generator()
+        compiled = graphc.compile(lambda g=generator: graphc.randn(shape, dtype=dtype, generator=g), backend=backend)
+        generator.manual_seed(5)
+        np.testing.assert_array_equal(compiled().numpy(), expected)
+
+
+def test_normal_numbers_are_those_of_box_and_muller_to_rounding() -> None:
+    u, v = graphc.rand(2, 40_000, dtype=graphc.float64, generator=graphc.Generator().manual_seed(5)).numpy()
+    x = graphc.randn(40_000, dtype=graphc.float64, generator=graphc.Generator().manual_seed(5)).numpy()
+    np.testing.assert_allclose(x, np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v), rtol=0, atol=1e-14)
+    u, v = graphc.rand(2, 40_000, generator=graphc.Generator().manual_seed(5)).numpy().astype(np.float64)
+    x = graphc.randn(40_000, generator=graphc.Generator().manual_seed(5)).numpy()
+    np.testing.assert_allclose(x, np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v), rtol=0, atol=2e-6)
 
 
 def test_uniform_numbers_in_float64_have_53_bits() -> None:
