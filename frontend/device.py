@@ -51,6 +51,8 @@ class device:
             raise GraphcError(f"Invalid device string: '{name}'", expected="'cpu', 'cuda' or 'cuda:<index>'")
         if colon and index is not None:
             raise GraphcError(f"type (string) must not include an index because index was passed explicitly: {name}")
+        if index is not None and not hasattr(index, "__index__"):
+            raise ArgumentTypeError("device(): argument 'index' (position 2) must be int", got=repr(index))
         if index is not None and index < 0:
             raise GraphcError("Device index must not be negative", got=str(index))
         self.type = kind

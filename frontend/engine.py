@@ -270,7 +270,9 @@ class Run:
             old.add_(ct)
         if meta.post_hooks:
             for hook in list(meta.post_hooks.values()):
-                hook(leaf)
+                if hook(leaf) is not None:
+                    raise AutogradError("Tensor post accumulate grad hooks should return None.",
+                                        hint="change the gradient in place, as in leaf.grad.mul_(2)")
         if accumulator is not None:
             for hook in list(accumulator.hooks.values()):
                 hook((), (ct,))

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from types import FrameType
+from typing import Literal
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _INTERNAL = tuple(
@@ -27,8 +29,10 @@ _INTERNAL = tuple(
         os.path.join(os.path.dirname(_PACKAGE), "backends"),
     )
 )
-_own: dict[str, bool] = {}
-"""Whether files are the package's or Python's: asked for each op of each trace, of each frame."""
+_COMMANDS = os.path.join(_PACKAGE, "cli") + os.sep
+_Owner = Literal["user", "package", "command"]
+_owners: dict[str, _Owner] = {}
+"""Whose files are: asked for each op of each trace, of each frame. Python's own import machinery counts as the package's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,36 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """Where the user's code called into graphc: the innermost frame outside the package."""
+    """Where the user's code called into graphc: the innermost frame outside the package. None where a command of graphc's is
+    what calls."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        own = _own.get(file)
-        if own is None:
-            own = _own[file] = file.startswith((*_INTERNAL, "<frozen"))
-        if not own:
+        owner = _owners.get(file)
+        if owner is None:
+            owner = _owners[file] = _owner(file)
+        if owner == "user":
             return Location(file, frame.f_lineno, frame.f_code.co_name)
+        if owner == "command":
+            return None
         frame = frame.f_back
     return None
+
+
+def _owner(file: str) -> _Owner:
+    if file.startswith(_COMMANDS):
+        return "command"
+    return "package" if file.startswith((*_INTERNAL, "<frozen")) else "user"
+
+
+def user_traceback(error: BaseException) -> str:
+    """A traceback without graphc's own frames, of the errors that led to this one too; empty if there are no other frames."""
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    each: traceback.TracebackException | None = shown
+    while each is not None:
+        each.stack = traceback.StackSummary.from_list([frame for frame in each.stack if _owner(frame.filename) == "user"])
+        each = each.__cause__ or each.__context__
+    return "".join(shown.format()).rstrip() if shown.stack else ""
 
 
 class GraphcError(RuntimeError):

@@ -14,13 +14,14 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from graphc.errors import ScriptError
+from graphc.errors import ScriptError, user_traceback
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
@@ -121,6 +122,20 @@ def inputs(module: ModuleType, name: str, size: int | None = None) -> Inputs:
     if isinstance(made, dict):
         return (), made
     return (tuple(made) if isinstance(made, (tuple, list)) else (made,)), {}
+
+
+@contextmanager
+def running(target: Target) -> Iterator[None]:
+    """ScriptError, with the script's own frames, where what is run inside the block is the function and fails."""
+    try:
+        yield
+    except ScriptError:
+        raise
+    except (Exception, SystemExit) as error:
+        shown = user_traceback(error)
+        if not shown:  # nothing of the script's has failed
+            raise
+        raise ScriptError(f"{target} has failed\n{shown}") from error
 
 
 def describe(error: BaseException, path: str) -> str:

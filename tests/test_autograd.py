@@ -339,6 +339,9 @@ def test_hooks_after_accumulation_see_the_gradient() -> None:
     (x * 3).backward()
     (x * 3).backward()
     assert seen == [3, 6]
+    x.register_post_accumulate_grad_hook(lambda t: t.grad * 2)
+    with pytest.raises(RuntimeError, match="should return None"):
+        (x * 3).backward()
 
 
 def test_node_hooks() -> None:

@@ -46,6 +46,7 @@ def test_a_profile_of_both_modes(library: str, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     eager, compiled = made.stdout.split("compiled, 2 calls:")
     assert "eager, 2 calls:" in eager and "script.py" in eager and " op " in eager and "compiled step" not in eager
+    assert "main.py" not in compiled  # a line of the command's own
     assert "compiled step" in compiled and " kernel " in compiled and " op " not in compiled
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {"eager", "compiled"}

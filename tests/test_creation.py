@@ -184,6 +184,8 @@ def test_devices() -> None:
             graphc.device(wrong)
     with pytest.raises(RuntimeError, match="must not be negative"):
         graphc.device("cuda", -1)
+    with pytest.raises(TypeError, match=r"'index' .* must be int"):
+        graphc.device("cuda", "1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="invalid combination"):
         graphc.device(None)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="CUDA"):

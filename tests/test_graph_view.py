@@ -175,6 +175,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                            (["model.gcz", "--sizes", "batch"], "names and numbers"),
                            (["script.py:f", "--sizes", "n=3"], "--sizes is for files")):  # fmt: skip
         assert message in str(run(app, ["view", *wrong]).exception)
+    Path("script.html").write_text("notes of mine")
+    assert "script.html is there" in str(run(app, ["view", "script.py:f"]).exception)
+    assert run(app, ["view", "script.py:f", "-o", "script.html"]).exit_code == 0
+    assert run(app, ["view", "script.py:f"]).exit_code == 0  # a page takes the place of an older one
 
 
 # In a browser

@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
+import graphc
 from graphc.errors import ScriptError
-from graphc.script import Target, function, inputs, load
+from graphc.script import Target, function, inputs, load, running
 
 Write = Callable[[str], ModuleType]
 
@@ -126,6 +127,34 @@ def test_what_is_missing_is_said(script: Write) -> None:
 def test_a_script_that_cannot_be_imported(script: Write, text: str, message: str) -> None:
     with pytest.raises(ScriptError, match=message):
         script(text)
+
+
+def test_what_fails_comes_with_the_scripts_frames_alone(script: Write) -> None:
+    module = script("""
+import graphc
+
+def inner(x):
+    raise KeyError("nothing")
+
+def f(x):
+    try:
+        return inner(x)
+    except KeyError as error:
+        raise ValueError("no") from error
+
+def g(x):
+    return x @ x
+""")
+    target = Target("train.py", "f")
+    with pytest.raises(ScriptError) as raised, running(target):
+        module.f(1)
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "train.py:f has failed" and "ValueError: no" in lines and "KeyError: 'nothing'" in lines
+    frames = [line.split(", ", 1)[1] for line in lines if 'train.py"' in line]
+    assert frames == ["line 9, in f", "line 5, in inner", "line 11, in f"]
+    with pytest.raises(ScriptError) as raised, running(target):
+        module.g(graphc.ones(2, 3))
+    assert "return x @ x" in str(raised.value) and "frontend" not in str(raised.value)
 
 
 def test_it_is_imported_as_from_its_own_folder(script: Write, tmp_path: Path) -> None:

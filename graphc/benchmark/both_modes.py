@@ -25,8 +25,11 @@ class BothModes:
 
 
 def profile(target: script.Target, calls: int = 3, size: int | None = None) -> BothModes:
-    """Call a function of a script a few times in each way, with the inputs that the script gives it. `import torch` in it gives
-    graphc. What the function changes, it goes on changing."""
+    """Call a function of a script a few times in each way, with the inputs that the script gives it.
+
+    For a process of its own: `import torch` gives graphc from then on, and what the script asks to be compiled meanwhile is
+    not, on any thread. What the function changes, it goes on changing. ScriptError where it fails.
+    """
     public: Any = importlib.import_module("graphc")
     importlib.import_module("graphc.as_torch").install()
     compile_ = public.compile
@@ -37,15 +40,16 @@ def profile(target: script.Target, calls: int = 3, size: int | None = None) -> B
     try:
         module = script.load(target.path)
         function = script.function(module, target.name)
-        args, keywords = script.inputs(module, target.name, size)
         profiles = []
-        for called in (function, compile_(function)):
-            for _ in range(_WARM_UP):
-                called(*args, **keywords)
-            with public.profiler.profile() as made:
-                for _ in range(calls):
+        with script.running(target):
+            args, keywords = script.inputs(module, target.name, size)
+            for called in (function, compile_(function)):
+                for _ in range(_WARM_UP):
                     called(*args, **keywords)
-            profiles.append(made)
+                with public.profiler.profile() as made:
+                    for _ in range(calls):
+                        called(*args, **keywords)
+                profiles.append(made)
     finally:
         public.compile = stand_in.compile = compile_
     return BothModes(*profiles)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from graphc.benchmark.families import Family
 from graphc.benchmark.machine import Limits
 from graphc.benchmark.process import growth_worker
+from graphc.benchmark.quantities import amount
 from graphc.benchmark.timing import Timing
 
 STEEP = 1.3
@@ -56,7 +57,7 @@ class Cliff:
         slow, plain = self.slow, self.plain
         threads = f"{slow.threads} thread{'s' if slow.threads > 1 else ''}"
         machine = f", {self.machine:.2f}x of it the machine's" if self.machine > 1.05 else ""
-        return (f"{slow.family.name}, {threads}: {slow.size:,} {slow.family.unit} take {self.ratio:.2f}x as long for each "
+        return (f"{slow.family.name}, {threads}: {amount(slow.size, slow.family.unit)} take {self.ratio:.2f}x as long for each "
                 f"element as {plain.size:,}{machine}")
 
 

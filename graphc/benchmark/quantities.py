@@ -1,4 +1,4 @@
-"""Seconds, bytes and ratios, as people read them."""
+"""Seconds, bytes, ratios and numbers of things, as people read them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def interval_text(low: float, high: float) -> str:
     if first.split()[1] == last.split()[1]:
         first = first.split()[0]
     return f"{first} - {last}"
+
+
+def amount(number: int, unit: str) -> str:
+    """
+    >>> amount(1, "images"), amount(4096, "rows"), amount(8, "")
+    ('1 image', '4,096 rows', '8')
+    """
+    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}".rstrip()
 
 
 def bytes_text(nbytes: float) -> str:

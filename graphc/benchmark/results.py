@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from graphc.benchmark.machine import Limits
+from graphc.benchmark.quantities import amount
 from graphc.benchmark.timing import Timing, ratio
 
 Status = Literal["waiting", "ready", "timed", "wrong", "failed", "absent"]
@@ -92,8 +93,7 @@ class Case:
     def label(self) -> str:
         if self.size is None:
             return self.name
-        unit = self.unit.removesuffix("s") if self.size == 1 else self.unit
-        return f"{self.name}, {self.size:,} {unit}".rstrip()
+        return f"{self.name}, {amount(self.size, self.unit)}"
 
     @property
     def reference(self) -> Outcome | None:

@@ -16,7 +16,7 @@ from graphc.benchmark.comparison import Plan, allowed_cpus, run
 from graphc.benchmark.libraries import Task
 from graphc.benchmark.machine import describe, measure_limits
 from graphc.benchmark.markdown import as_markdown
-from graphc.benchmark.quantities import bytes_text, interval_text, ratio_text, time_text
+from graphc.benchmark.quantities import amount, bytes_text, interval_text, ratio_text, time_text
 from graphc.benchmark.results import Case, Comparison, Outcome, as_csv, as_json
 from graphc.benchmark.sides import SIDES, Side, absent, chosen, interpreters
 from graphc.cli.files import check_writable
@@ -92,7 +92,7 @@ def show_workloads() -> None:
     for group, names in workloads.GROUPS.items():
         table.add_row(f"[bold]{group}[/bold]")
         for workload in (workloads.WORKLOADS[name] for name in names):
-            table.add_row(f"  {workload.name}", workload.summary, f"{workload.size:,} {workload.unit}")
+            table.add_row(f"  {workload.name}", workload.summary, amount(workload.size, workload.unit))
     _console(markup=True).print(table)
 
 

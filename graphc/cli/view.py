@@ -10,7 +10,7 @@ import typer
 
 from graphc.cli.files import EntryName, read_graphs
 from graphc.errors import ArgumentError
-from graphc.script import Target, function, inputs, load
+from graphc.script import Target, function, inputs, load, running
 
 if TYPE_CHECKING:
     from graphc.graph_view import Page
@@ -37,23 +37,39 @@ def view(
         raise ArgumentError(f"graphc view: {option} is for files",
                             hint="a function is compiled for what the script's inputs function returns")
     stem = Path(what.rpartition(":")[0] if is_script else what).stem
+    if output is None:
+        _check_replaceable(Path(f"{stem}.html"))
     page = _of_script(what, code) if is_script else _of_file(what, entry, _sizes(sizes), code)
     path = Path(output or f"{stem}.html")
     path.write_text(page.html, encoding="utf-8")
-    typer.echo(f"{path}: {page.nodes} nodes, {page.kernels} kernels; passes that change something: {len(page.stages) - 1}")
+    typer.echo(f"{path}: {_count(page.nodes, 'node')}, {_count(page.kernels, 'kernel')}; passes that change something: "
+               f"{len(page.stages) - 1}")
     if show:
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
 
 
+def _check_replaceable(path: Path) -> None:
+    """Nobody has named the page, so it takes the place of nothing but an older one."""
+    from graphc.graph_view.page import GENERATOR
+
+    if path.exists() and GENERATOR not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise ArgumentError(f"{path} is there, and graphc view has not written it", hint=f"-o {path} writes over it")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def _of_script(text: str, code: bool) -> Page:
     target = Target.parse(text)
     module = load(target.path)
     called = function(module, target.name)
-    args, keywords = inputs(module, target.name)
     public = importlib.import_module("graphc")  # functions are the front end's, which the script has imported
-    made: Page = public.view_graph(called, *args, code=code, **keywords)
+    with running(target):
+        args, keywords = inputs(module, target.name)
+        made: Page = public.view_graph(called, *args, code=code, **keywords)
     return made
 
 

@@ -20,6 +20,8 @@ from graphc.ir import Graph, Node, Value
 from graphc.kernel_info import KernelCode, nodes_of_graph
 from graphc.text import print_attribute, value_names
 
+GENERATOR = '<meta name="generator" content="graphc view">'
+"""What stands at the beginning of a page, and of no other file."""
 _LONGEST = 4000
 """Characters of an attribute that are shown."""
 _LONGEST_CODE = 400_000

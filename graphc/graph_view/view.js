@@ -417,7 +417,7 @@ function nodeDetails(body) {
 }
 function kernelList(body) {
   const kernels = state.data.kernels;
-  body.append(element("h3", `${kernels.length} kernels, in the order in which they run`));
+  body.append(element("h3", kernels.length === 1 ? "1 kernel" : `${kernels.length} kernels, in the order in which they run`));
   const list = element("table", null, { class: "kernels" });
   kernels.forEach((kernel, number) => {
     const row = element("tr"), first = element("td"), swatch = element("span", "", { class: "swatch" });
