@@ -271,7 +271,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """clamp whose gradient is zero at the ends."""
-    return where((x > low) & (x < high), x, where(x >= high, high, where(x != x, x, low)))
+    return where((x > low) & (x < high), x, where(x >= high, high, where(x <= low, low, math.nan)))
 
 
 @composite

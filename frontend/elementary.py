@@ -7,7 +7,7 @@ import math
 from graphc import ops
 from graphc.errors import GraphcError
 from graphc.frontend.arguments import emit
-from graphc.frontend.pointwise import as_floating, cast, clamp, log, sin, where
+from graphc.frontend.pointwise import as_floating, cast, clamp, log, log1p, sin, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 
@@ -186,7 +186,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     if eps is not None:
         return named(log((kept := clamp(x, eps, 1 - eps)) / (1 - kept)), "Logit")
     x = x * cast(where((x < 0) | (x > 1), math.nan, 1.0), x.dtype)  # neither a value nor a slope
-    return named(log(x / (1 - x)), "Logit")
+    return named(log(x) - log1p(-x), "Logit")
 
 
 # The error function's and the gamma function's relatives, Bessel's

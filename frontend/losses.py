@@ -113,7 +113,9 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
         return l1_loss(input, target, reduction=reduction)
     x, y = _pair(input, target, "smooth_l1_loss")
     distance = abs(x - y)
-    return reduced(where(distance < beta, distance * distance * (0.5 / beta), distance - 0.5 * beta), reduction, "SmoothL1Loss")
+    far = distance >= beta
+    near = where(far, 0.0, distance)  # the square of what is infinite would make nan of a slope of 0
+    return reduced(where(far, distance - 0.5 * beta, near * near * (0.5 / beta)), reduction, "SmoothL1Loss")
 
 
 @full_precision
@@ -129,7 +131,9 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
         raise GraphcError("huber_loss does not support non-positive values for delta.")
     x, y = _pair(input, target, "huber_loss")
     distance = abs(x - y)
-    loss = where(distance < delta, distance * distance * 0.5, delta * (distance - 0.5 * delta))
+    far = distance >= delta
+    near = where(far, 0.0, distance)  # the square of what is infinite would make nan of a slope of 0
+    loss = where(far, delta * (distance - 0.5 * delta), near * near * 0.5)
     return reduced(loss, reduction, "HuberLoss") if weight is None else _weighted(loss, weight, reduction)
 
 

@@ -157,7 +157,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         raise GraphcError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
                           f"{rounding_mode!r}")
     if promoted(input, other).is_floating_point:
-        return named(trunc(emit(ops.div, (input, other), {})), "Div")
+        return without_slope(trunc(emit(ops.div, (input, other), {})).detach(), (input, other), "Div")
     # what is left of whole multiples towards zero has the sign of input
     return floor_divide(input - emit(ops.fmod, (input, other), {}), other)
 
@@ -679,7 +679,7 @@ def fmax(input: Tensor, other: Tensor) -> Tensor:
     >>> graphc.fmax(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
     tensor([3., 5.])
     """
-    return named(where((input != input) | (input < other), other, input), "Fmax")
+    return named(where((input < other) | ((input != input) & (other == other)), other, input), "Fmax")
 
 
 def fmin(input: Tensor, other: Tensor) -> Tensor:
@@ -688,7 +688,7 @@ def fmin(input: Tensor, other: Tensor) -> Tensor:
     >>> graphc.fmin(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
     tensor([1., 5.])
     """
-    return named(where((input != input) | (input > other), other, input), "Fmin")
+    return named(where((input > other) | ((input != input) & (other == other)), other, input), "Fmin")
 
 
 @composite(large=False)
@@ -706,7 +706,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
 @composite(large=False)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """No less than `min` and no more than `max`, numbers or tensors. The gradient passes where nothing was cut off, the ends
-    included.
+    included, and not where there is nan; that of a tensor `min` or `max` has what was cut off there.
 
     >>> graphc.clamp(graphc.tensor([-2.0, 0.5, 3.0]), min=0.0, max=1.0)
     tensor([0.0000, 0.5000, 1.0000])
@@ -715,17 +715,35 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         raise GraphcError("clamp: At least one of 'min' or 'max' must not be None")
     dtype = promoted(input, *(end for end in (min, max) if end is not None))
     input = cast(input, dtype)
-    out = input
+    if not (_is_number(min) and _is_number(max)):
+        return named(_clamp_to_tensors(input, min, max), "Clamp")
+    out = where(input == input, input, math.nan) if dtype.is_floating_point else input
     if min is not None:
-        out = where(input < min, min, out) if _is_number(min) else where((out >= min) | (out != out), out, min)
+        out = where(out < min, min, out)
     if max is not None:
-        out = where(out > max, max, out) if _is_number(max) else where((out <= max) | (out != out), out, max)
+        out = where(out > max, max, out)
     return named(out, "Clamp")
 
 
-def _is_number(end: Operand) -> bool:
+def _is_number(end: Operand | None) -> bool:
     """Whether an end is known not to be nan, which everything is clamped to."""
     return not isinstance(end, Tensor) and end == end
+
+
+def _clamp_to_tensors(x: Tensor, low: Operand | None, high: Operand | None) -> Tensor:
+    """`clamp` to ends that have gradients, or may be nan: each element's gradient goes to what the result was taken from, and
+    nowhere where one of the three is nan, or where both ends are one and lie above it."""
+    out = x.detach()
+    if low is not None:
+        out = maximum(out, low.detach() if isinstance(low, Tensor) else low)
+    if high is not None:
+        out = minimum(out, high.detach() if isinstance(high, Tensor) else high)
+    if high is None:
+        return where(x >= low, x, where(x < low, low, out))
+    if low is None:
+        return where(x <= high, x, where(x > high, high, out))
+    ends = where((x < low) & (low < high), low, where(((x > high) | (high < low)) & (out == out), high, out))
+    return where((x >= low) & (x <= high), x, ends)
 
 
 def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:

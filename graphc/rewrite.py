@@ -89,7 +89,8 @@ def _match(pattern: Any, value: Value, bound: dict[str, Value]) -> bool:
         return bound.setdefault(pattern.name, value) is value
     if isinstance(pattern, Pattern):
         return _match_node(pattern, value.node, bound)
-    return scalar_constant(value) == pattern
+    number = scalar_constant(value)
+    return number == pattern or (pattern != pattern and number is not None and number != number)
 
 
 def scalar_constant(value: Value) -> bool | int | float | None:

@@ -279,6 +279,8 @@ def _float_power(v: Registers, x: str, y: str) -> str:
     exponent = v.constants[1] if v.constants else None
     if exponent in (2.0, 3.0, 4.0):  # two roundings at most, which is as near as `pow` comes
         return _product_power(v, x, int(exponent))
+    if exponent == 0.5:  # as NumPy has it, for -inf too
+        return v.intrinsic("llvm.sqrt", x)
     return math.emit(v.f, "pow", v.scalar, v.width, x, y)
 
 

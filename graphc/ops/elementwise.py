@@ -149,7 +149,7 @@ floor_divide = op("floor_divide", "x y", infer=only("floor_divide", "a numeric d
                   vjp=not_differentiable, samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 remainder = op("remainder", "x y", infer=only("remainder", "a numeric dtype", "int", "uint", "float"),
                ref=_no_integer_by_zero(np.remainder), elementwise=True, nanoseconds=20,
-               vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor(x / y)),
+               vjp=(lambda ct: ct, lambda ct, x, y: -ct * floor_divide(x, y)),
                samples=(Sample((_f, _f), low=0.5), Sample((_i, _i), low=1, high=9)))
 fmod = op("fmod", "x y", infer=only("fmod", "a numeric dtype", "int", "uint", "float"), ref=_no_integer_by_zero(np.fmod),
           elementwise=True, nanoseconds=20, vjp=(lambda ct: ct, lambda ct, x, y: -ct * trunc(x / y)),
@@ -169,7 +169,7 @@ sqrt = op("sqrt", "x", infer=same, ref=_quiet(np.sqrt), elementwise=True, nanose
           vjp=lambda ct, out: ct * 0.5 / conjugate(out), samples=(Sample((_f,), low=0.5), Sample((_z,), low=0.5)))
 rsqrt = op("rsqrt", "x", infer=same, ref=_quiet(lambda x: np.reciprocal(np.sqrt(x))),
            elementwise=True, nanoseconds=2.3, floating=True,
-           vjp=lambda ct, x, out: ct * conjugate(-0.5 * out / x), samples=(Sample((_f,), low=0.5), Sample((_z,), low=0.5)),
+           vjp=lambda ct, out: ct * conjugate(-0.5 * out * out * out), samples=(Sample((_f,), low=0.5), Sample((_z,), low=0.5)),
            scalar=lambda x: 1.0 / sqrt(x))
 sin = op("sin", "x", infer=same, ref=_quiet(np.sin), elementwise=True, nanoseconds=6.3, floating=True,
          vjp=lambda ct, x: ct * conjugate(cos(x)), samples=(Sample((_f,)), Sample((_z,))))
@@ -201,7 +201,8 @@ _zero = functools.lru_cache(functools.partial(np.zeros, ()))
 """Nothing, in a dtype: NumPy takes an array sooner than a number."""
 relu = op("relu", "x", infer=only("relu", "a numeric dtype that is not complex", "int", "uint", "float"),
           ref=lambda x: np.maximum(x, _zero(x.dtype)), elementwise=True,
-          vjp=lambda ct, out: where(out > 0, ct, 0.0), samples=(Sample((_f,)), Sample((_i,))),
+          vjp=lambda ct, out: where(out <= 0, 0.0, ct),  # nan lets it pass
+          samples=(Sample((_f,)), Sample((_i,))),
           scalar=lambda x: maximum(x, 0))
 
 # Rounding: their derivative is zero wherever they have one
@@ -220,12 +221,12 @@ round = _rounding("round", lambda x: x.copy() if x.dtype.kind in "iu" else np.ri
 # Choosing
 
 maximum = op("maximum", "x y", infer=only_real("maximum"), ref=np.maximum, elementwise=True,
-             vjp=(lambda ct, x, y: where(x > y, ct, where(eq(x, y), ct * 0.5, 0.0)),
-                  lambda ct, x, y: where(y > x, ct, where(eq(x, y), ct * 0.5, 0.0))),
+             vjp=(lambda ct, x, y: where(x < y, 0.0, where(eq(x, y), ct * 0.5, ct)),  # where one is nan, both have it
+                  lambda ct, x, y: where(y < x, 0.0, where(eq(x, y), ct * 0.5, ct))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
 minimum = op("minimum", "x y", infer=only_real("minimum"), ref=np.minimum, elementwise=True,
-             vjp=(lambda ct, x, y: where(x < y, ct, where(eq(x, y), ct * 0.5, 0.0)),
-                  lambda ct, x, y: where(y < x, ct, where(eq(x, y), ct * 0.5, 0.0))),
+             vjp=(lambda ct, x, y: where(x > y, 0.0, where(eq(x, y), ct * 0.5, ct)),
+                  lambda ct, x, y: where(y > x, 0.0, where(eq(x, y), ct * 0.5, ct))),
              samples=(Sample((_f, _f)), Sample((_i, _i)), Sample((_b, _b))))
 
 

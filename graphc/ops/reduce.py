@@ -117,8 +117,8 @@ def _extreme_infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
 
 
 def _extreme_vjp(ct: Any, x: Any, out: Any, axes: tuple[int, ...]) -> Any:
-    """Shared evenly among the places where the extreme stands."""
-    chosen = cast(eq(x, expand(out, x.shape, axes)), ct.dtype)
+    """Shared evenly among the places where the extreme stands; nan, where there is one, is it."""
+    chosen = cast(bitwise_or(eq(x, expand(out, x.shape, axes)), ne(x, x)), ct.dtype)
     return chosen * expand(ct / sum(chosen, axes), x.shape, axes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import graphc.ops as ops
 from graphc.ir import Graph, Node, Value
 from graphc.rewrite import Rule, Var, rewrite, scalar_constant
@@ -78,6 +80,7 @@ RULES = [
     Rule("double_negation", ops.neg(ops.neg(x)), lambda x: x),
     Rule("double_not", ops.bitwise_not(ops.bitwise_not(x)), lambda x: x),
     Rule("where_same", ops.where(c, x, x), lambda x: x),
+    Rule("nan_for_nan", ops.where(ops.eq(x, x), x, math.nan), _not_complex),  # it was put there for the derivative's sake
     Rule("maximum_same", ops.maximum(x, x), lambda x: x),
     Rule("minimum_same", ops.minimum(x, x), lambda x: x),
     Rule("relu_of_relu", ops.relu(ops.relu(x)), lambda x: ops.relu(x)),
