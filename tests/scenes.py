@@ -15,9 +15,14 @@ from graphc.frontend.pytree import flatten
 CALLS = 5
 
 
+def full(value: float) -> Any:
+    """Two elements of that value."""
+    return graphc.full((2,), value)
+
+
 def ones_times(k: int) -> tuple[Any, ...]:
     """The arguments of call number k, unless a scene says otherwise."""
-    return (graphc.full((2,), float(k + 1)),)
+    return (full(float(k + 1)),)
 
 
 @dataclass
@@ -30,6 +35,14 @@ class Scene:
     """Called before call number k: where state is changed from outside."""
     state: Callable[[], Any] = lambda: None
     """What the function may have changed."""
+
+
+class Scenes(dict[str, Callable[..., Scene]]):
+    """What makes scenes, by name. As a decorator it takes in what it decorates."""
+
+    def __call__(self, make: Callable[..., Scene]) -> Callable[..., Scene]:
+        self[make.__name__] = make
+        return make
 
 
 @dataclass

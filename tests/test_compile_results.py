@@ -9,21 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import Scene, agree
+from scenes import Scene, Scenes, agree, full
 
 import graphc
 
-SCENES: dict[str, Callable[[], Scene]] = {}
+scene = Scenes()
 Pair = namedtuple("Pair", "a b")
-
-
-def scene(make: Callable[[], Scene]) -> Callable[[], Scene]:
-    SCENES[make.__name__] = make
-    return make
-
-
-def full(value: float) -> Any:
-    return graphc.full((2,), value)
 
 
 @dataclass(frozen=True)
@@ -140,9 +131,9 @@ def test_results_of_functions(name: str) -> None:
     agree(lambda: Scene(FUNCTIONS[name], lambda k: (graphc.arange(4.0)[::2] + 0 if k % 2 else graphc.arange(6.0)[1:3],)))
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", scene)
 def test_results(name: str) -> None:
-    agree(SCENES[name])
+    agree(scene[name])
 
 
 def test_gradients_flow_through_views() -> None:

@@ -19,20 +19,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import Scene, agree
+from scenes import Scene, Scenes, agree, full
 
 import graphc
 from graphc import nn
 from graphc.errors import TraceError
 
-SCENES: dict[str, Callable[[], Scene]] = {}
+scene = Scenes()
 COUNT = 0
 KEPT: list[Any] = []
-
-
-def scene(make: Callable[[], Scene]) -> Callable[[], Scene]:
-    SCENES[make.__name__] = make
-    return make
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +35,6 @@ def modes() -> Iterator[None]:
     yield
     graphc.set_grad_enabled(True)
     graphc.set_default_dtype(graphc.float32)
-
-
-def full(value: float) -> Any:
-    return graphc.full((2,), value)
 
 
 # Counters
@@ -870,9 +861,9 @@ def exception_after_changes() -> Scene:
     return Scene(f, lambda k: (full(1), k % 3), state=lambda: (w, seen))
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", scene)
 def test_state_is_that_of_eager_code(name: str) -> None:
-    agree(SCENES[name])
+    agree(scene[name])
 
 
 # What is said about it

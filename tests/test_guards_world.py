@@ -26,17 +26,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import Scene, agree, ones_times
+from scenes import Scene, Scenes, agree, ones_times
 
 import graphc
 from graphc.errors import TraceError
 
-SCENES: dict[str, Callable[..., Scene]] = {}
-
-
-def scene(make: Callable[..., Scene]) -> Callable[..., Scene]:
-    SCENES[make.__name__] = make
-    return make
+scene = Scenes()
 
 
 @pytest.fixture(autouse=True)
@@ -429,9 +424,9 @@ def a_compiled_function_within_that_asks() -> Scene:
     return Scene(lambda x: noise.function(x) if x is None else noise(x) + 1)
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", scene)
 def test_the_world_is_asked_at_each_call(name: str, tmp_path: Path) -> None:
-    make = SCENES[name]
+    make = scene[name]
     folders = (tmp_path / str(k) for k in range(2))
 
     def with_folder() -> Scene:
