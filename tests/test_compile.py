@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marked_lines import line_of
 
 import graphc
 from graphc import nn
@@ -23,10 +24,6 @@ THIS = Path(__file__)
 
 def near(a: Any, b: Any, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=tolerance, atol=tolerance)
-
-
-def line_of(marker: str) -> int:
-    return next(n for n, line in enumerate(THIS.read_text().splitlines(), 1) if line.endswith(f"# <{marker}>"))
 
 
 def network() -> nn.Module:
@@ -262,7 +259,7 @@ def test_a_leaked_tracer_names_the_line_that_made_it() -> None:
     f(graphc.ones(2))
     leaked = kept.get()
     for use in (lambda t: t + 1, lambda t: t.tolist(), repr, lambda t: t.sum().backward()):
-        with pytest.raises(TraceError, match=rf"{THIS.name}:{line_of('leak')}"):
+        with pytest.raises(TraceError, match=rf"{THIS.name}:{line_of(THIS, 'leak')}"):
             use(leaked)
 
 
@@ -272,7 +269,7 @@ def test_a_branch_on_data_names_the_line() -> None:
             return x
         return -x
 
-    with pytest.raises(TraceError, match=rf"(?s)data-dependent.*where.*{THIS.name}:{line_of('branch')}"):
+    with pytest.raises(TraceError, match=rf"(?s)data-dependent.*where.*{THIS.name}:{line_of(THIS, 'branch')}"):
         graphc.compile(f, fullgraph=True)(graphc.ones(2))
 
 

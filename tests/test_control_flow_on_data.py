@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from marked_lines import line_of
+from ways import INPUTS, Made, agree, close, pure, way
 
 import graphc
 from graphc import nn
-from graphc.errors import AutogradError, GraphcError, TraceError
-from graphc.frontend import branching, follower, recording
-from graphc.frontend.pytree import flatten
+from graphc.errors import GraphcError, TraceError
+from graphc.frontend import branching
 
 THIS = Path(__file__)
-Made = tuple[Callable[..., Any], Callable[[], Sequence[Any]]]
-"""A function, and the state that it changes."""
-
-INPUTS = [[1.0, 2.0], [-1.0, -2.0], [5.0, 0.0], [0.25, -0.5]]
-
-
-def line_of(marker: str) -> int:
-    return next(i for i, line in enumerate(THIS.read_text().splitlines(), 1) if line.endswith(f"# <{marker}>"))
-
-
-def plain(leaf: Any) -> Any:
-    return leaf.tolist() if isinstance(leaf, graphc.Tensor) else leaf
-
-
-def history(made: Made, inputs: Sequence[Any], calls: int, compiled: bool) -> tuple[list[Any], str]:
-    """Results, the state after each call, and what was printed."""
-    function, state = made
-    run = graphc.compile(function) if compiled else function
-    happened = []
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for _ in range(calls):
-            for x in inputs:
-                try:
-                    result = run(graphc.tensor(x))
-                except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                    result = repr(error)
-                leaves, structure = flatten(result)
-                happened.append((structure, list(map(plain, leaves)), [type(x) for x in leaves],
-                                 [plain(x) for x in flatten(list(state()))[0]]))
-    return happened, printed.getvalue()
-
-
-def close(left: Any, right: Any) -> bool:
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(close, left, right))
-    if isinstance(left, float) and isinstance(right, float):
-        return math.isclose(left, right, rel_tol=1e-4, abs_tol=1e-6) or (math.isnan(left) and math.isnan(right))
-    return type(left) is type(right) and left == right
-
-
-def agree(make: Callable[[], Made], inputs: Sequence[Any] = tuple(INPUTS), calls: int = 5) -> None:
-    """The same results, state and output as eagerly, call by call."""
-    graphc.manual_seed(3)
-    eager, eager_text = history(make(), inputs, calls, compiled=False)
-    graphc.manual_seed(3)
-    compiled, text = history(make(), inputs, calls, compiled=True)
-    for k, (want, got) in enumerate(zip(eager, compiled, strict=True)):
-        assert close(want, got), f"call {k}: {want} eagerly, {got} compiled"
-    assert text == eager_text
-
-
-@pytest.fixture
-def python_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the functions that Python has run, a call each."""
-    runs: list[str] = []
-    record = recording.Recording.__init__
-
-    def noted(self: Any, function: Any, name: str, *args: Any, **options: Any) -> None:
-        runs.append(name)
-        record(self, function, name, *args, **options)
-
-    monkeypatch.setattr(recording.Recording, "__init__", noted)
-    yield runs
-
-
-@pytest.fixture(autouse=True)
-def recorded_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python runs again is recorded, which these small tensors are not worth."""
-    monkeypatch.setattr(branching, "_WORTH_RECORDING", 0)
-
-
-def pure(function: Callable[..., Any]) -> Made:
-    return function, lambda: ()
+pytestmark = pytest.mark.usefixtures("recorded_however_small")
 
 
 # What Python may want to know
@@ -305,8 +230,8 @@ def test_explain_shows_questions_answers_and_lines() -> None:
 
     f(graphc.ones(2)), f(-graphc.ones(2))
     text = f.explain()
-    assert f"bool() of bool[] at {THIS.name}:{line_of('question')}" in text
-    assert f"float() of float64[] at {THIS.name}:{line_of('open')}" in text and "Python goes on" in text
+    assert f"bool() of bool[] at {THIS.name}:{line_of(THIS, 'question')}" in text
+    assert f"float() of float64[] at {THIS.name}:{line_of(THIS, 'open')}" in text and "Python goes on" in text
     assert "True: 1, False: 2" in text
 
 
@@ -323,101 +248,8 @@ def test_fullgraph_refuses_and_names_the_line() -> None:
     def f(x: Any) -> Any:
         return x if x.sum() > 0 else -x  # <refused>
 
-    with pytest.raises(TraceError, match=rf"(?s)data-dependent.*{THIS.name}:{line_of('refused')}"):
+    with pytest.raises(TraceError, match=rf"(?s)data-dependent.*{THIS.name}:{line_of(THIS, 'refused')}"):
         f(graphc.ones(2))
-
-
-# Numbers that stay in the graph
-
-
-def test_item_stays_in_the_graph(python_runs: list[str]) -> None:
-    @graphc.compile(fullgraph=True)
-    def f(x: Any) -> Any:
-        s = x.sum().item()
-        return x * s, s * 2 + 1, (1 - s) / 4, -s, abs(s)
-
-    for k in range(5):
-        scaled, *numbers = f(graphc.tensor([1.0, k]))
-        s = 1.0 + k
-        assert scaled.tolist() == [s, k * s] and numbers == [2 * s + 1, (1 - s) / 4, -s, s]
-        assert all(type(x) is float for x in numbers)
-    assert len(python_runs) == 1
-
-
-ITEMS: dict[str, Callable[[Any], Any]] = {
-    "returned": lambda x: x.sum().item(),
-    "nested": lambda x: {"a": [x[0].item(), x], "b": (x[1].long().item(),)},
-    "integer arithmetic": lambda x: (x[0].long().item() * 3 + 2, x[0].long().item() - 1, 7 - x.argmax().item()),
-    "true division": lambda x: (x[0].long().item() / 4, 3 / (x.abs().sum().long().item() + 1)),
-    "division by zero": lambda x: 1 / x[1].item(),
-    "integer division by zero": lambda x: x[0].item() / x[1].long().item(),
-    "floor division": lambda x: (x[0].item() // 2, x[0].long().item() // 2, x[0].item() % 2, divmod(x[1].item(), 2)),
-    "power": lambda x: (x[0].item() ** 2, 2 ** x[0].item()),
-    "bits": lambda x: (x[0].long().item() & 3, 1 << abs(x[0].long().item()), ~x[0].long().item()),
-    "mixed": lambda x: x[0].item() + x[0].long().item() * 0.5 + True,
-    "bool": lambda x: (x.any().item(), (x > 0).all().item()),
-    "compared": lambda x: x * 2 if x.sum().item() > 0.5 else x,
-    "truth": lambda x: x * 2 if x[1].item() else x,
-    "equal": lambda x: (x[0].item() == 1.0, x[0].item() != 1, x[0].long().item() == 5, x[0].item() == "a"),
-    "index": lambda x: [1.0, 10.0][x.argmax().item()] * x,
-    "range": lambda x: [x * k for k in range(x.abs().sum().long().item())],
-    "key": lambda x: {0: "a", 1: "b"}[x.argmax().item()],
-    "math": lambda x: math.sqrt(abs(x[0].item())) + math.floor(x[1].item()) + math.exp(x[1].item()),
-    "rounding": lambda x: (round(x[0].item(), 1), round(x[1].item()), int(x[0].item()), math.trunc(x[0].item())),
-    "format": lambda x: f"{x.sum().item():.3f} {x[0].item()} {x[0].long().item():d}",
-    "isinstance": lambda x: (isinstance(x[0].item(), float), isinstance(x.argmax().item(), int)),
-    "float": lambda x: (float(x[0].item()), int(x.argmax().item())),
-    "methods": lambda x: (x[0].item().is_integer(), x[0].long().item().bit_length()),
-    "sum": lambda x: sum([x[0].item(), x[1].item()]),
-    "max": lambda x: max(x[0].item(), x[1].item()),
-    "json": lambda x: json.dumps({"loss": x.sum().item()}),
-    "numpy": lambda x: float(np.float64(2.0) * x[0].item()),
-    "tensor": lambda x: graphc.tensor([x[0].item(), 1.0]) + graphc.full((2,), x[1].item()),
-    "clamp": lambda x: x.clamp(max=x[0].item()),
-    "alpha": lambda x: graphc.add(x, x, alpha=x[0].item()),
-    "scalar tensor": lambda x: x[0] * x[1].item() + graphc.where(x > x[0].item(), x, x[1].item()),
-    "integers and floats": lambda x: x.long() * x[0].item() + x.long() * x[0].long().item(),
-    "in place": lambda x: x.clone().mul_(x[0].item()).add_(x[1].item()),
-    "large": lambda x: x[0].long().item() + (1 << 70),
-    "pow of a tensor": lambda x: x.abs() ** x[0].long().abs().item(),
-    "half": lambda x: x.half() * x[0].item(),
-}
-
-
-@pytest.mark.parametrize("name", ITEMS)
-def test_numbers_of_item_are_like_pythons(name: str) -> None:
-    agree(lambda: pure(ITEMS[name]))
-
-
-def test_numbers_put_outside_are_plain() -> None:
-    def make() -> Made:
-        losses: list[float] = []
-        last: dict[str, Any] = {}
-
-        class Meter:
-            total = 0.0
-            seen: tuple[Any, ...] = ()
-
-        meter = Meter()
-
-        def f(x: Any) -> Any:
-            losses.append(x.sum().item())
-            last["loss"] = x[0].item()
-            meter.total += x[1].item()
-            return x * 2
-
-        return f, lambda: [losses, last, meter.total, [type(v) is float for v in (*losses, meter.total)]]
-
-    agree(make)
-
-
-def test_gradients_through_numbers_stop() -> None:
-    x = graphc.tensor([1.0, 2.0], requires_grad=True)
-    f = graphc.compile(lambda x: (x * x.sum().item()).sum())
-    for _ in range(4):
-        x.grad = None
-        f(x).backward()
-        assert x.grad is not None and x.grad.tolist() == [3, 3]
 
 
 # State
@@ -535,207 +367,6 @@ def test_a_tensor_left_behind_has_its_history() -> None:
     assert close(gradients[:3], gradients[3:])
 
 
-# Modules, training, derivatives
-
-
-class Gate(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(2, 2)
-        self.register_buffer("steps", graphc.zeros(()))
-
-    def forward(self, x: Any) -> Any:
-        h = self.fc(x)
-        self.steps += 1
-        if h.mean() > 0:
-            return h
-        return h * 0 - self.steps
-
-
-def test_branches_in_a_module() -> None:
-    def make() -> Made:
-        gate = Gate()
-        return gate, lambda: [gate.steps]
-
-    agree(make)
-
-
-def test_nested_compiled_functions() -> None:
-    inner = graphc.compile(lambda x: x * 2 if x.sum() > 0 else x * 3)
-    agree(lambda: pure(lambda x: inner(x) + inner(-x)))
-
-
-def test_transforms_inside() -> None:
-    def f(x: Any) -> Any:
-        slope = graphc.func.grad(lambda v: (v**2).sum() if v.sum() > 0 else (v**3).sum())(x)
-        return graphc.func.vmap(lambda v: v * 2)(slope)
-
-    agree(lambda: pure(f))
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-def test_whole_training_steps(optimizer: str, python_runs: list[str]) -> None:
-    def make() -> Made:
-        graphc.manual_seed(1)
-        model = nn.Sequential(nn.Linear(2, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
-        options = {"momentum": 0.9} if optimizer == "SGD" else {}
-        opt = getattr(graphc.optim, optimizer)(model.parameters(), lr=1e-2, **options)
-
-        def step(x: Any) -> Any:
-            opt.zero_grad()
-            loss = (model(x) ** 2).mean()
-            if loss > 0.5:
-                loss = loss * 0.5
-            loss.backward()
-            norm = graphc.stack([p.grad.norm() for p in model.parameters()]).norm()
-            if norm > 0.3:
-                for p in model.parameters():
-                    p.grad.mul_(0.3 / norm)
-            if not loss.isfinite():
-                return "overflow"
-            opt.step()
-            return loss.item()
-
-        def state() -> list[Any]:
-            tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
-            return [*tensors, *flatten(list(opt.state_dict()["state"].values()))[0]]
-
-        return step, state
-
-    graphc.manual_seed(5)
-    inputs = [graphc.randn(6, 2).tolist() for _ in range(4)]
-    agree(make, inputs, calls=8)
-    assert 0 < python_runs.count("step") < 12  # what else is there are functions of several ops, which run eagerly too
-
-
-def test_a_schedulers_learning_rate_makes_no_new_ways(python_runs: list[str]) -> None:
-    weight = nn.Parameter(graphc.ones(2))
-    opt = graphc.optim.SGD([weight], lr=1.0)
-
-    @graphc.compile
-    def step(x: Any) -> Any:
-        opt.zero_grad()
-        (weight * x).sum().backward()
-        if weight.grad.norm() > 0.1:
-            opt.step()
-        return weight.detach() * 1
-
-    for k in range(10):
-        opt.param_groups[0]["lr"] = 2.0**-k
-        before = weight.tolist()
-        assert step(graphc.ones(2)).tolist() == pytest.approx([before[0] - 2.0**-k] * 2)
-    assert len(python_runs) <= 2
-
-
-def test_hooks_that_look_at_values() -> None:
-    def make() -> Made:
-        weight = nn.Parameter(graphc.ones(2))
-        weight.register_hook(lambda grad: grad / grad.norm() if grad.norm() > 2 else grad)
-
-        def f(x: Any) -> Any:
-            weight.grad = None
-            ((weight * x) ** 2).sum().backward()
-            return weight.grad.clone()
-
-        return f, lambda: [weight.grad]
-
-    agree(make)
-
-
-def way(x: Any) -> Any:
-    h = (x * 2).sin()
-    if h.sum() > 0:
-        return (h * h).cos() * x
-    while h.sum() < -0.5:
-        h = h * 0.7
-    return h.exp() * x
-
-
-def test_gradients_outside_on_every_way(python_runs: list[str]) -> None:
-    compiled = graphc.compile(way)
-    for _ in range(4):
-        for start in INPUTS:
-            got, want = (graphc.tensor(start, requires_grad=True) for _ in range(2))
-            for x, f in ((got, compiled), (want, way)):
-                f(x * 1.5).sum().backward()
-            assert got.grad is not None and want.grad is not None
-            assert close(got.grad.tolist(), want.grad.tolist())
-    assert len(python_runs) <= len(INPUTS)
-
-
-def test_second_derivatives_outside() -> None:
-    compiled = graphc.compile(way)
-    for start in INPUTS * 2:
-        found = []
-        for f in (compiled, way):
-            x = graphc.tensor(start, requires_grad=True)
-            (slope,) = graphc.autograd.grad(f(x).sum(), x, create_graph=True)
-            found.append(graphc.autograd.grad(slope.sum(), x)[0].tolist())
-        assert close(*found)
-
-
-def test_a_gradient_that_is_wanted_from_now_on() -> None:
-    compiled = graphc.compile(way)
-    x = graphc.tensor([1.0, 2.0])
-    assert close(compiled(x).tolist(), way(x).tolist())
-    x.requires_grad_()
-    assert compiled(x).requires_grad
-    with graphc.no_grad():
-        assert not compiled(x).requires_grad
-
-
-def test_backward_is_freed_as_eagerly() -> None:
-    x = graphc.ones(2, requires_grad=True)
-    out = graphc.compile(way)(x).sum()
-    out.backward()
-    with pytest.raises(AutogradError, match="second time"):
-        out.backward()
-
-
-def test_hooks_of_the_backward_pass_outside_that_look_at_values() -> None:
-    seen = []
-
-    def hook(grad: Any) -> Any:
-        seen.append(grad.sum().item())
-        return grad * 2 if grad.sum() > 0 else grad
-
-    def f(x: Any) -> Any:
-        y = x * 3
-        y.register_hook(hook)
-        return y.sum()
-
-    compiled = graphc.compile(f)
-    for _ in range(3):
-        x = graphc.ones(2, requires_grad=True)
-        compiled(x).backward()
-        assert x.grad is not None and x.grad.tolist() == [6, 6]
-    assert seen == [2.0] * 3
-
-
-def test_detached_or_not_is_told_apart() -> None:
-    """The same nodes, and another tape."""
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls = 0
-
-        def forward(self, x: Any) -> Any:
-            self.calls += 1
-            h = x.detach() if self.calls % 2 else x
-            return (h * x).sum() if x.sum() > 0 else x.sum()
-
-    gradients: list[list[Any]] = [[], []]
-    for found, wrap in zip(gradients, (lambda f: f, graphc.compile)):
-        net = wrap(Net())
-        for _ in range(6):
-            x = graphc.tensor([1.0, 2.0], requires_grad=True)
-            net(x).backward()
-            assert x.grad is not None
-            found.append(x.grad.tolist())
-    assert gradients[0] == gradients[1]
-
-
 # Results
 
 
@@ -790,65 +421,6 @@ def test_python_can_be_made_to_run_each_time(python_runs: list[str]) -> None:
     assert isinstance(graph, branching.Branching)
 
 
-def test_a_number_that_is_returned_and_kept_is_a_plain_one() -> None:
-    log: list[float] = []
-
-    @graphc.compile
-    def f(x: graphc.Tensor) -> dict[str, Any]:
-        y = x * 1.25 if x.sum() > 0.5 else x + 0.5
-        number = x.sum().item()
-        log.append(number)
-        return {"y": y, "number": number}
-
-    for k in range(5):
-        assert type(f(graphc.ones(2) * k)["number"]) is float
-        assert log == [2.0 * i for i in range(k + 1)]
-        assert all(type(number) is float for number in log)
-
-
-def test_values_that_take_long_are_computed_by_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those of the first step of a large model, which makes the optimizer's state."""
-
-    def losses(wrap: Callable[..., Any]) -> list[float]:
-        graphc.manual_seed(2)
-        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
-        opt = graphc.optim.Adam(model.parameters(), lr=0.1)
-
-        def step(x: graphc.Tensor) -> float:
-            opt.zero_grad()
-            loss = (model(x) ** 2).mean()
-            if loss > 0.01:
-                loss = loss * 2
-            loss.backward()
-            opt.step()
-            return loss.item()
-
-        step = wrap(step)
-        return [step(graphc.full((4, 3), float(k))) for k in range(4)]
-
-    expected = losses(lambda step: step)
-    monkeypatch.setattr(follower, "_COMPILING", 0.0)
-    assert losses(graphc.compile) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("dynamic", [None, True, False])
-@pytest.mark.parametrize("returned", [False, True])
-def test_numbers_that_are_kept_are_plain_ones_for_any_sizes(dynamic: bool | None, returned: bool) -> None:
-    log: list[float] = []
-
-    @graphc.compile(dynamic=dynamic)
-    def f(x: graphc.Tensor) -> tuple[graphc.Tensor, float | None]:
-        number = x.sum().item()
-        log.append(number)
-        return x * 2, number if returned else None
-
-    for k, n in enumerate((2, 2, 5, 3, 2)):
-        _, number = f(graphc.full((n,), float(k)))
-        assert [type(number) for number in log] == [float] * (k + 1)
-        assert log[-1] == n * k
-        assert number == (log[-1] if returned else None)
-
-
 def test_state_that_comes_and_goes_is_changed_at_each_call_with_symbolic_sizes() -> None:
     log: list[float] = []
 
@@ -863,24 +435,3 @@ def test_state_that_comes_and_goes_is_changed_at_each_call_with_symbolic_sizes()
     for k, n in enumerate((2, 2, 5, 3, 2, 2)):
         f(graphc.full((n,), float(k)))
         assert log == ([] if k % 2 else [n * k] * 2)
-
-
-def test_a_gradient_that_asks_which_element_was_the_largest() -> None:
-    """The first call computes op by op, its backward pass by code, whose tanh may be another in the last bit."""
-
-    def f(x: graphc.Tensor) -> graphc.Tensor:
-        y = x.tanh()
-        if x.sum() > 100:
-            y = y * 2
-        return y.amax(0)
-
-    compiled = graphc.compile(f)
-    for k in range(20):
-        values = np.random.default_rng(k).normal(size=(5, 3))
-        slopes = []
-        for function in (f, compiled):
-            x = graphc.tensor(values, requires_grad=True)
-            function(x).sum().backward()
-            slopes.append(x.grad.numpy())
-        np.testing.assert_allclose(slopes[1], slopes[0], 1e-9)
-        compiled = graphc.compile(f) if k % 2 else compiled

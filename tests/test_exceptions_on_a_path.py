@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import graphc
-from graphc.frontend import recording
 
 log: list[Any] = []
 kept: dict[str, Any] = {}
@@ -19,20 +18,6 @@ def nothing_kept() -> Iterator[None]:
     log.clear()
     kept.clear()
     yield
-
-
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The functions whose calls were recorded, one after another."""
-    found: list[str] = []
-    make = recording.Recording.__init__
-
-    def init(self: Any, function: Any, name: str, *args: Any, **options: Any) -> None:
-        found.append(name)
-        make(self, function, name, *args, **options)
-
-    monkeypatch.setattr(recording.Recording, "__init__", init)
-    return found
 
 
 def refuses_large_ones(x: graphc.Tensor) -> graphc.Tensor:
@@ -88,24 +73,24 @@ def test_all_is_left_as_eagerly(function: Callable[[graphc.Tensor], Any], dynami
     assert [what_is_seen(compiled, *call) for call in calls] == expected
 
 
-def test_a_way_to_an_exception_is_recorded_once(recordings: list[str]) -> None:
+def test_a_way_to_an_exception_is_recorded_once(python_runs: list[str]) -> None:
     compiled = graphc.compile(refuses_large_ones)
     for _ in range(5):
         with pytest.raises(ValueError, match="too much"):
             compiled(graphc.ones(3))
-    assert recordings == ["refuses_large_ones"]
+    assert python_runs == ["refuses_large_ones"]
     assert "an exception, which Python raises" in compiled.explain()
     for _ in range(5):
         compiled(-graphc.ones(3))
-    assert len(recordings) == 2
+    assert len(python_runs) == 2
 
 
-def test_what_always_raises_is_recorded_once(recordings: list[str]) -> None:
+def test_what_always_raises_is_recorded_once(python_runs: list[str]) -> None:
     compiled = graphc.compile(always)
     for _ in range(5):
         with pytest.raises(KeyError):
             compiled(graphc.ones(3))
-    assert len(recordings) == 1
+    assert len(python_runs) == 1
 
 
 def test_the_exception_names_the_line() -> None:
