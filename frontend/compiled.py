@@ -214,10 +214,13 @@ def _spare_gradient(owner: Tensor, type_: TensorType) -> np.ndarray | None:
     return array if (references, of_array - 1) == _NOBODY_ELSE else None  # one is the variable's
 
 
-def trace_once(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:
-    """The graph of a call that returns new tensors and looks at nothing but its arguments; None for any other."""
+def trace_once(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Mapping[int, Shape] | None = None
+) -> Traced | None:
+    """The graph of a call that returns new tensors and looks at nothing but its arguments; None for any other. `shapes` are
+    those that arguments are said to have, by their numbers."""
     leaves, _ = flatten((args, kwargs))
-    traced = Compiled(function, function.__name__, args, kwargs, None)
+    traced = Compiled(function, function.__name__, args, kwargs, None, shapes)
     capture = traced.capture
     sources = [lifted.source for lifted in capture.inputs]
     single_level = capture.structure.kind == "tuple" and all(child.kind == "leaf" for child in capture.structure.children)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type, s
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import Device, finished, given_size, kept_dtype
 from graphc.frontend.cumulative import cumsum
+from graphc.frontend.draws import draw
 from graphc.frontend.generator import (
     Generator,
     advance,
@@ -59,10 +61,20 @@ def unit(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) -> T
     if dtype.is_complex:
         real, imaginary = (unit(shape, dtype.to_real(), generator) for _ in range(2))
         return emit(ops.complex, (real, imaginary), {})
-    words = (2, *shape) if dtype is float64 else shape
+    return _drawn(_uniform, shape, _words_of(shape, dtype), generator, dtype)
+
+
+def _words_of(shape: tuple[Any, ...], dtype: DType) -> tuple[Any, ...]:
+    """The shape of the words that uniform numbers are made of."""
+    return (2, *shape) if dtype is float64 else shape
+
+
+def _drawn(rule: Callable[..., Tensor], shape: tuple[Any, ...], words: tuple[Any, ...], generator: Generator | None,
+           *values: Any, numbers: tuple[float, ...] = ()) -> Tensor:
+    """What a rule draws from a generator, which moves on by so many words."""
     state = state_for(words, generator)
     with no_grad():
-        found = _uniform(state, shape, dtype)
+        found = draw(rule, state, shape, *values, numbers=numbers)
         advance(state, words)
     return found
 
@@ -94,28 +106,29 @@ def gaussian(shape: tuple[Any, ...], dtype: DType, generator: Generator | None) 
     if dtype.is_complex:
         real, imaginary = (gaussian(shape, dtype.to_real(), generator) * math.sqrt(0.5) for _ in range(2))
         return emit(ops.complex, (real, imaginary), {})
-    wide = float64 if dtype is float64 else float32
-    return cast(_box_muller(unit((2, *shape), wide, generator)), dtype)
+    return _drawn(_normal, shape, _words_of((2, *shape), dtype), generator, dtype)
 
 
 @composite
-def _box_muller(pair: Tensor) -> Tensor:
-    """sqrt(-2 log(1 - u)) cos(2 pi v) of `pair`, u above v. Logarithms and cosines have other last bits from one library to
-    the next; additions, products, quotients and square roots do not. So a seed gives the same numbers wherever they are
-    drawn: eagerly or compiled, by NumPy, a CPU or a GPU."""
-    few = pair.dtype is float32
+def _normal(state: Tensor, shape: tuple[Any, ...], dtype: DType) -> Tensor:
+    """What `gaussian` draws from a generator in this state: sqrt(-2 log(1 - u)) cos(2 pi v). Logarithms and cosines have other
+    last bits from one library to the next; sums, products, quotients and square roots do not. So a seed gives the same numbers
+    wherever they are drawn: eagerly or compiled, by NumPy, a CPU or a GPU."""
+    few = dtype is not float64
+    wide = float32 if few else float64
+    pair = _uniform(state, (2, *shape), wide)
     left, turn = 1.0 - pair[0], pair[1]  # left is from 2**-53, or 2**-24, up to 1
     exponent: Any = 0.0  # of 1 / left
     for shift in (16, 8, 4, 2, 1) if few else (32, 16, 8, 4, 2, 1):  # until it is from sqrt(1/2) to sqrt(2)
         is_small = left < math.sqrt(0.5) * 2.0 ** (1 - shift)
         left = where(is_small, left * 2.0**shift, left)
-        exponent = cast(is_small, pair.dtype) * float(shift) + exponent
+        exponent = cast(is_small, wide) * float(shift) + exponent
     # log x = 2 artanh((x - 1) / (x + 1)), and cos(2 pi v) = sin(pi (|2v - 1| - 1/2)), whose argument is exact but for pi
     ratio = (left - 1.0) / (left + 1.0)
     log_left = ratio * _polynomial(ratio * ratio, [2.0 / (2 * k + 1) for k in range(6 if few else 11)])
     angle = (abs(2.0 * turn - 1.0) - 0.5) * math.pi
     sine = angle * _polynomial(angle * angle, [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(7 if few else 11)])
-    return sqrt(2.0 * (exponent * math.log(2) - log_left)) * sine
+    return cast(sqrt(2.0 * (exponent * math.log(2) - log_left)) * sine, dtype)
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
@@ -132,12 +145,16 @@ def integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator |
         raise GraphcError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     span = high - low
     if span <= 1 << 48:
-        fraction = unit(shape, float64, generator)
-        return cast(emit(ops.floor, (fraction * float(span),), {}), int64) + low
+        return _drawn(_integers, shape, _words_of(shape, float64), generator, numbers=(float(span), low))
     word = _words(shape, generator)
     if span < 1 << 64:
         word = emit(ops.remainder, (word, span), {})
     return cast(word, int64) + low
+
+
+def _integers(state: Tensor, shape: tuple[Any, ...], span: float, low: int) -> Tensor:
+    """What `integers` draws from a generator in this state."""
+    return cast(emit(ops.floor, (_uniform(state, shape, float64) * span,), {}), int64) + low
 
 
 def _words(shape: tuple[Any, ...], generator: Generator | None) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
 import graphc
 from graphc.config import override
+from graphc.frontend import draws
 
 WEIGHTS = graphc.tensor([1.0, 2.0, 0.5, 4.0])
 
@@ -77,21 +79,44 @@ def test_normal_numbers(dtype: graphc.DType) -> None:
     assert distance * math.sqrt(len(x)) < 2.0  # Kolmogorov and Smirnov: exceeded once in 1,500
 
 
-@pytest.mark.parametrize("dtype", [graphc.float16, graphc.float32, graphc.float64])
-@pytest.mark.parametrize("shape", [(3,), (40_000,)])
-def test_a_seed_gives_the_same_bits_by_numpy_by_native_code_and_compiled(dtype: graphc.DType, shape: tuple[int, ...]) -> None:
-    def draw() -> np.ndarray:
-        return graphc.randn(shape, dtype=dtype, generator=graphc.Generator().manual_seed(5)).numpy()
+DRAWS = {
+    "randn": lambda shape, g: graphc.randn(shape, generator=g),
+    "randn of float16": lambda shape, g: graphc.randn(shape, dtype=graphc.float16, generator=g),
+    "randn of float64": lambda shape, g: graphc.randn(shape, dtype=graphc.float64, generator=g),
+    "randn of complex64": lambda shape, g: graphc.randn(shape, dtype=graphc.complex64, generator=g),
+    "rand": lambda shape, g: graphc.rand(shape, generator=g),
+    "rand of bfloat16": lambda shape, g: graphc.rand(shape, dtype=graphc.bfloat16, generator=g),
+    "rand of float64": lambda shape, g: graphc.rand(shape, dtype=graphc.float64, generator=g),
+    "randint": lambda shape, g: graphc.randint(-7, 1 << 40, shape, generator=g),
+    "uniform_": lambda shape, g: graphc.empty(shape).uniform_(-2, 3, generator=g),
+    "normal_": lambda shape, g: graphc.empty(shape).normal_(1, 3, generator=g),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("shape", [(3,), (0, 5000), (64, 64), (3, 5, 1021)])
+def test_a_seed_gives_the_same_bits_by_numpy_by_native_code_and_compiled(name: str, shape: tuple[int, ...]) -> None:
+    def draw(generator: Any, function: Any = DRAWS[name]) -> list[np.ndarray]:
+        generator.manual_seed(5)
+        return [function(shape, generator).numpy() for _ in range(2)]  # the second from where the first has left off
 
     with override(fuse_eager=False):
-        expected = draw()
-    for _ in range(50):  # small ones become native code in between
-        np.testing.assert_array_equal(draw(), expected)
+        expected = draw(graphc.Generator())
+    assert shape == (0, 5000) or (expected[0] != expected[1]).any()
+    for _ in range(25):  # small ones become native code in between
+        np.testing.assert_array_equal(draw(graphc.Generator()), expected)
     for backend in ("llvm", "reference"):
-        generator = graphc.Generator()
-        compiled = graphc.compile(lambda g=generator: graphc.randn(shape, dtype=dtype, generator=g), backend=backend)
-        generator.manual_seed(5)
-        np.testing.assert_array_equal(compiled().numpy(), expected)
+        compiled = graphc.compile(DRAWS[name], backend=backend)
+        np.testing.assert_array_equal(draw(graphc.Generator(), compiled), expected)
+
+
+def test_tensors_of_all_sizes_are_drawn_by_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[Any, Any] = {}
+    monkeypatch.setattr(draws, "_made", made)
+    for k in range(5):
+        graphc.empty(draws.LARGE + k, k + 1).uniform_(-k, k)
+        graphc.randint(k, 100 + k, (draws.LARGE + k,))
+    assert len(made) == 2
 
 
 def test_normal_numbers_are_those_of_box_and_muller_to_rounding() -> None:
