@@ -18,7 +18,7 @@ from graphc.errors import TraceError
 from graphc.frontend import device_arrays, engine
 from graphc.frontend.aliases import Again, Alias, alias_of, completed, shared_bases
 from graphc.frontend.call_key import is_used_up
-from graphc.frontend.device_arrays import index_of, is_array, known_on_host, may_overlap
+from graphc.frontend.device_arrays import byte_bounds, index_of, is_array, known_on_host
 from graphc.frontend.device_ops import copied, gpu_of_backend, moved
 from graphc.frontend.entry import Constant, Given, Item, Output, Plan, Same
 from graphc.frontend.graph_call import FREED, ArrayFunction, CompiledBackward, Differentiable, SecondOrder, is_freed, is_plain
@@ -313,11 +313,14 @@ class Capture:
         """Whether an argument shares memory with another input, and one of them is written to."""
         written = {i for _, i in self.updates}
         arrays = {i: given_as(x.source, leaves)._data for i, x in enumerate(self.inputs) if not isinstance(x.source, Number)}
-        arguments = [i for i in arrays if isinstance(self.inputs[i].source, Argument)]
-        return any(
-            may_overlap(arrays[i], arrays[j])
-            for i in arguments for j in arrays if i != j and (i in written or j in written)
-        )
+        places = {i: (index_of(array), *byte_bounds(array)) for i, array in arrays.items()}
+        for i in arrays:
+            if isinstance(self.inputs[i].source, Argument):
+                device, low, high = places[i]
+                for j, (other, start, stop) in places.items():
+                    if low < stop and start < high and device == other and i != j and (i in written or j in written):
+                        return True
+        return False
 
     def tensors(self, leaves: Sequence[Any]) -> list[Tensor]:
         """What the inputs are at a call with these arguments."""

@@ -107,7 +107,10 @@ class Compiled:
         capture = self.capture
         strides = [layout if place >= 0 else None for layout, place in zip(capture.layouts, capture.input_places)]
         graph, sizes = (self.graph, None) if self._sized is None else self._sized
-        code = code_on(self.gpu, graph, strides, capture.updates, self.backend)
+        over = dict(capture.updates)
+        on_cpu = [i for i, place in enumerate(capture.input_places) if place < 0]
+        to_cpu = [j for j in range(len(graph.outputs)) if (over[j] in on_cpu if j in over else not capture.goes_to_gpu(j))]
+        code = code_on(self.gpu, graph, strides, capture.updates, self.backend, on_cpu, to_cpu)
         return code if sizes is None else code.at(sizes)
 
     def __call__(self, leaves: Sequence[Any]) -> Any:

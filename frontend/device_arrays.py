@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import OutOfMemoryError
-from graphc.gpu import import_cupy
+from graphc.gpu import import_cupy, look
 
 kinds: tuple[type, ...] = ()
 """The classes of arrays on GPUs: none before the first of them is made."""
@@ -146,11 +146,12 @@ def duplicate(array: Any) -> Any:
 
 
 def _copy(target: int, source: int, nbytes: int, kind: int) -> None:
-    """Copy after the kernels before, and wait until that is done."""
+    """Copy after the kernels before, wait until that is done, and hear what they have found wrong."""
     library = cupy()
     stream = library.cuda.get_current_stream()
     library.cuda.runtime.memcpyAsync(target, source, nbytes, kind, stream.ptr)
     stream.synchronize()
+    look()
 
 
 def clear(array: Any) -> None:
@@ -202,6 +203,8 @@ def _nothing(nbytes: int) -> Any:
 def byte_bounds(array: Any) -> tuple[int, int]:
     """The addresses of the first byte of an array, and of the one after the last."""
     start: int = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
     if not array.size:
         return start, start
     reach = [(n - 1) * step for n, step in zip(array.shape, array.strides)]

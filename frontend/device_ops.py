@@ -8,7 +8,7 @@ user gives have to lie on one GPU, but for those without dimensions.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any
 
@@ -22,6 +22,7 @@ from graphc.errors import _INTERNAL, GraphcError
 from graphc.frontend import device_arrays
 from graphc.frontend.device import gpu_of
 from graphc.frontend.device_arrays import index_of, is_array, is_on_device
+from graphc.frontend.device_code import DeviceCode
 from graphc.frontend.native import strides_of
 from graphc.frontend.tensor import Tensor, as_dtype
 from graphc.ir import Builder, Graph, attribute_key
@@ -33,62 +34,6 @@ _MOST = 1 << 14
 _NUMBERS = (bool, int, float, complex)
 _codes: dict[Any, DeviceCode] = {}
 _constants: dict[Any, Any] = {}
-
-
-class DeviceCode:
-    """An executable on one GPU, whose inputs and outputs may also be arrays of the CPU."""
-
-    def __init__(self, code: Executable, device: int) -> None:
-        self.code = code
-        self.device = device
-        self.inputs = code.inputs
-        self.outputs = code.outputs
-
-    @property
-    def preparation(self) -> None:
-        """None: everything is computed at each run."""
-
-    def at(self, sizes: Mapping[str, int]) -> DeviceCode:
-        """The same where symbolic sizes are these numbers."""
-        return DeviceCode(self.code.at(sizes), self.device)
-
-    def entry(self, spec: Any) -> None:
-        """None: calls go by way of Python."""
-        del spec
-
-    def empty_outputs(self) -> list[Any]:
-        """Memory for all outputs."""
-        return [device_arrays.empty(t.shape, t.dtype.numpy, self.device) for t in self.outputs]
-
-    def on_new(self, *inputs: Any) -> tuple[Any, ...]:
-        """The outputs, in new memory."""
-        outputs = self.empty_outputs()
-        self.run(inputs, outputs)
-        return tuple(outputs)
-
-    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Compute into `outputs`. Kernels are under way when this returns, unless an output is on the CPU."""
-        written = {id(output) for output in outputs}
-        given = [self._here(array, id(array) in written) for array in inputs]
-        places = [self._place(output, inputs, given) for output in outputs]
-        with device_arrays.on(self.device):
-            self.code.run(given, places)
-        for output, place in zip(outputs, places):
-            if place is not output:
-                np.copyto(output, device_arrays.download(place))
-
-    def _here(self, array: Any, written: bool) -> Any:
-        if not isinstance(array, np.ndarray):
-            return array
-        return device_arrays.upload(array, self.device) if array.ndim or written else constant(array, self.device)
-
-    def _place(self, output: Any, inputs: Sequence[Any], given: Sequence[Any]) -> Any:
-        if not isinstance(output, np.ndarray):
-            return output
-        for array, here in zip(inputs, given):
-            if array is output:  # what is written over it
-                return here
-        return device_arrays.empty(output.shape, output.dtype, self.device)
 
 
 def backend_of(device: int, wanted: str | None = None) -> str:
@@ -113,17 +58,21 @@ def code_for(
         device = device_of(arrays, backend)
     if device < 0:
         return executable(graph, Layout(tuple(map(strides_of, arrays)), donated, steady), backend=backend)
-    return code_on(device, graph, [strides_of(a) if is_on_device(a) else None for a in arrays], donated, backend)
+    there = [is_on_device(array) for array in arrays]
+    strides = [strides_of(array) if on_gpu else None for array, on_gpu in zip(arrays, there)]
+    return code_on(device, graph, strides, donated, backend, [i for i, on_gpu in enumerate(there) if not on_gpu])
 
 
 def code_on(
     device: int, graph: Graph, strides: Sequence[tuple[int, ...] | None], donated: Sequence[tuple[int, int]],
-    backend: str | None = None,
+    backend: str | None = None, on_cpu: Collection[int] = (), to_cpu: Collection[int] | None = None,
 ) -> DeviceCode:
-    """A graph compiled for a GPU; inputs that are on the CPU have None as their strides."""
-    layout = Layout(tuple(strides), tuple(donated))
+    """A graph compiled for a GPU. The inputs `on_cpu` are not there, and have None as their strides; neither are the outputs
+    `to_cpu`: if nothing is said, those that are written over such inputs."""
+    results = {j for j, i in donated if i in on_cpu} if to_cpu is None else to_cpu
     with device_arrays.on(device):
-        return DeviceCode(executable(graph, layout, backend=backend_of(device, backend)), device)
+        return DeviceCode.make(graph, device, Layout(tuple(strides), tuple(donated)), on_cpu, results,
+                               backend_of(device, backend))
 
 
 def device_of(arrays: Iterable[Any], backend: str | None = None) -> int:

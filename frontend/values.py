@@ -176,3 +176,14 @@ class Values:
     def __dlpack_device__(self) -> tuple[int, int]:
         array = self._data if is_array(self._data) else self._array("__dlpack_device__()")
         return array.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The memory of a tensor on a GPU for CuPy, Numba and others; AttributeError for one on the CPU."""
+        if not is_on_device(self._data):
+            raise AttributeError("__cuda_array_interface__ is there for tensors on a GPU alone: x.cuda()")
+        if self.requires_grad:
+            raise GraphcError("can't get __cuda_array_interface__ of a tensor that requires gradient", hint="x.detach()")
+        self._version_counter().expose()
+        interface: dict[str, Any] = self._data.__cuda_array_interface__
+        return interface

@@ -1,8 +1,13 @@
-"""CuPy, which graphc has GPUs by: found when it is first needed, with an error that says how to get what is missing."""
+"""CuPy, which graphc has GPUs by: found when it is first needed, with an error that says how to get what is missing. And what
+kernels have to say that nobody waits for."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
 
 from graphc.errors import BackendError
 
@@ -32,3 +37,35 @@ def device_count() -> int:
         return import_cupy().cuda.runtime.getDeviceCount()
     except BackendError:
         return 0
+
+
+class Moment(Protocol):
+    """A place in the order of a GPU's work, such as CuPy's events."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the work before it is done."""
+        ...
+
+
+_reports: deque[tuple[Moment, np.ndarray, Callable[[np.ndarray], None]]] = deque()
+
+
+def report(moment: Moment, numbers: np.ndarray, then: Callable[[np.ndarray], None]) -> None:
+    """Have `then` called with numbers that are there from a moment on: by the first `look` after it."""
+    _reports.append((moment, numbers, then))
+
+
+def look() -> None:
+    """Take note of what kernels have reported that are done, and raise what is wrong. Who has waited for a GPU looks, and who
+    launches more."""
+    while _reports:
+        try:
+            reported = _reports.popleft()
+        except IndexError:  # another thread has looked
+            return
+        moment, numbers, then = reported
+        if not moment.done:
+            _reports.appendleft(reported)
+            return
+        then(numbers)

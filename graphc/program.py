@@ -29,9 +29,11 @@ from graphc.types import Size, int64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """A boolean that one kernel stores. Where it is true the run ends after that kernel, with this `problem`."""
+    """A boolean that one kernel stores: whether some index is not below `size`. Where it is true the run ends after that
+    kernel, with this `problem`."""
 
     buffer: Buffer
+    size: Size
     problem: str
     expected: str
     at: Location | None

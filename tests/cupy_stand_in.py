@@ -12,10 +12,11 @@ import functools
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import cuda_emulator
 import numpy as np
@@ -23,6 +24,7 @@ import pytest
 
 import graphc.backend
 import graphc.compiler
+from graphc import gpu
 from graphc.backend import Layout
 from graphc.backends.cuda import backend, cupy_driver
 from graphc.backends.cuda.cublas import Cublas
@@ -37,13 +39,24 @@ class CUDARuntimeError(RuntimeError):
     """What the runtime raises."""
 
 
+class _Here(threading.local):
+    device = 0
+
+    def __init__(self) -> None:
+        self.streams: list[Any] = []
+
+
+here = _Here()
+"""The current GPU and the streams of each thread."""
+
+
 class _State:
-    current = 0
     devices = 2
     memory = 1 << 40
     used: dict[int, int]
     free: dict[tuple[int, int], np.ndarray]
     peers = 0
+    downloads = waits = captures = 0
 
 
 state = _State()
@@ -127,6 +140,11 @@ class ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
                         "explicitly.")
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"data": (self.data.ptr, False), "shape": self.shape, "strides": self.strides, "typestr": self.dtype.str,
+                "version": 3}
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.data.device_id
 
@@ -149,7 +167,7 @@ class Device:
     """A GPU, current within its block."""
 
     def __init__(self, device: Any = None) -> None:
-        self.id = state.current if device is None else int(device)
+        self.id = here.device if device is None else int(device)
         self._before: list[int] = []
 
     compute_capability = "90"
@@ -159,7 +177,7 @@ class Device:
         return 1 << 30, 1 << 31
 
     def use(self) -> None:
-        state.current = self.id
+        here.device = self.id
 
     def synchronize(self) -> None:
         pass
@@ -167,19 +185,18 @@ class Device:
     def __enter__(self) -> Device:
         if not 0 <= self.id < state.devices:
             raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-        self._before.append(state.current)
-        state.current = self.id
+        self._before.append(here.device)
+        here.device = self.id
         return self
 
     def __exit__(self, *error: object) -> None:
-        state.current = self._before.pop()
+        here.device = self._before.pop()
 
 
 class Stream:
     """A queue, whose work is done at once."""
 
     null: Any = None
-    _current: ClassVar[list[Any]] = []
 
     def __init__(
         self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
@@ -190,6 +207,7 @@ class Stream:
 
     def synchronize(self) -> None:
         assert self.capturing is None
+        state.waits += 1
 
     def record(self, event: Any = None) -> Any:
         event = Event() if event is None else event
@@ -201,6 +219,7 @@ class Stream:
 
     def begin_capture(self) -> None:
         self.capturing = []
+        state.captures += 1
 
     def end_capture(self) -> Any:
         launches, self.capturing = self.capturing, None
@@ -214,11 +233,11 @@ class Stream:
         return Recorded()
 
     def __enter__(self) -> Stream:
-        Stream._current.append(self)
+        here.streams.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        Stream._current.pop()
+        here.streams.pop()
 
 
 Stream.null = Stream(null=True)
@@ -226,7 +245,7 @@ Stream.null = Stream(null=True)
 
 def get_current_stream(device_id: int = -1) -> Any:
     """The innermost stream that was entered."""
-    return Stream._current[-1] if Stream._current else Stream.null
+    return here.streams[-1] if here.streams else Stream.null
 
 
 class Event:
@@ -248,19 +267,24 @@ def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     return 1e3 * (end_event.time - start_event.time)
 
 
+def alloc_pinned_memory(size: int) -> Any:
+    """Page-locked memory, in which nothing is zero by chance."""
+    return bytearray(b"\xa5" * size)
+
+
 def alloc(size: int) -> MemoryPointer:
     """Memory on the current GPU."""
-    return MemoryPointer(Memory(size, state.current), 0)
+    return MemoryPointer(Memory(size, here.device), 0)
 
 
 class Pool:
     """The statistics of the memory of the current GPU."""
 
     def used_bytes(self) -> int:
-        return state.used.get(state.current, 0)
+        return state.used.get(here.device, 0)
 
     def total_bytes(self) -> int:
-        return state.used.get(state.current, 0) + 512
+        return state.used.get(here.device, 0) + 512
 
     def free_bytes(self) -> int:
         return 512
@@ -336,6 +360,7 @@ def _runtime() -> ModuleType:
 
     def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
         assert kind in (1, 2, 3)
+        state.downloads += kind == 2
         ctypes.memmove(dst, src, size)
 
     def memcpy_peer(dst: int, dst_device: int, src: int, src_device: int, size: int) -> None:
@@ -346,7 +371,7 @@ def _runtime() -> ModuleType:
     runtime.memcpyAsync, runtime.memcpyPeer = memcpy_async, memcpy_peer  # type: ignore[attr-defined]
     runtime.memsetAsync = lambda ptr, value, size, stream: ctypes.memset(ptr, value, size)  # type: ignore[attr-defined]
     runtime.getDeviceCount = lambda: state.devices  # type: ignore[attr-defined]
-    runtime.getDevice = lambda: state.current  # type: ignore[attr-defined]
+    runtime.getDevice = lambda: here.device  # type: ignore[attr-defined]
     runtime.getDeviceProperties = lambda device: {  # type: ignore[attr-defined]
         "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 31, "multiProcessorCount": 4, "warpSize": 32,
     }  # fmt: skip
@@ -362,7 +387,8 @@ def module() -> ModuleType:
     cupy.get_default_memory_pool = Pool  # type: ignore[attr-defined]
     cupy.from_dlpack = lambda array, *, device=None, copy=None: array.__dlpack__()  # type: ignore[attr-defined]
     cupy.cuda = ModuleType("cupy.cuda")  # type: ignore[attr-defined]
-    for name in ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time", "alloc", "MemoryPointer"):
+    for name in ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time", "alloc", "alloc_pinned_memory",
+                 "MemoryPointer"):
         setattr(cupy.cuda, name, globals()[name])
     cupy.cuda.runtime = _runtime()
     cupy.cuda.memory = ModuleType("cupy.cuda.memory")
@@ -414,7 +440,7 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
     """Have graphc find two GPUs, whose kernels the emulator runs, or whose graphs are run by the ops' definitions; and cuBLAS,
     or not."""
     patch = pytest.MonkeyPatch()
-    state.current, state.devices, state.used, state.free, state.peers, state.memory = 0, devices, {}, {}, 0, 1 << 40
+    here.device, state.devices, state.used, state.free, state.peers, state.memory = 0, devices, {}, {}, 0, 1 << 40
     library = module()
     patch.setitem(sys.modules, "cupy", library)
     patch.setattr(device_arrays, "_cupy", None)
@@ -434,7 +460,7 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
 
 
 def _forget() -> None:
-    for cache in (device_ops._codes, device_ops._constants, generator._on_gpus, device_arrays._peaks):
+    for cache in (device_ops._codes, device_ops._constants, generator._on_gpus, device_arrays._peaks, gpu._reports):
         cache.clear()
     for name in [name for name in graphc.backend._loaded if name.startswith("cuda")]:
         del graphc.backend._loaded[name]

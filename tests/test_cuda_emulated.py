@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from cuda_runs import trained
 
 import graphc
+from graphc import nn
 from graphc.errors import DimError
+
+F = nn.functional
 
 pytestmark = pytest.mark.skipif(cupy_stand_in.cuda_emulator.COMPILER is None, reason="the emulator needs g++")
 
@@ -41,9 +45,37 @@ def test_eager_ops_are_kernels() -> None:
 def test_an_index_out_of_bounds_is_an_error() -> None:
     table = graphc.randn(5, 2, device="cuda")
     assert table[graphc.tensor([4, -5], device="cuda")].tolist() == table.cpu()[[4, 0]].tolist()
+    wrong = table.gather(0, graphc.tensor([[7, 0]], device="cuda"))  # which nobody waits for
     with pytest.raises(DimError, match="out of bounds"):
-        table.gather(0, graphc.tensor([[7, 0]], device="cuda"))
+        wrong.tolist()
+    assert wrong.tolist() == [[table[4, 0].item(), table[0, 1].item()]]  # the nearest place was read
     assert (table + 1).is_cuda  # the process goes on
+    nothing = graphc.empty(0, 2, device="cuda")
+    with pytest.raises(DimError, match="out of bounds"):  # there is no place to go on with
+        nothing.gather(0, graphc.tensor([[0, 0]], device="cuda"))
+
+
+@pytest.mark.parametrize("wait", ["call", "synchronize", "event", "stream"])
+def test_a_wrong_index_in_a_compiled_function_is_heard_of(wait: str) -> None:
+    """One launch has it all, without a look at the indices in between; and who waits hears of it."""
+    f = graphc.compile(lambda t, i: (t[i] * 2).sum(0) + t.exp()[0])
+    table, index = graphc.randn(5, 2), graphc.tensor([4, 0, 3])
+    there, places = table.cuda(), index.cuda()
+    for _ in range(4):
+        np.testing.assert_allclose(f(there, places).tolist(), f(table, index).tolist(), rtol=1e-5)
+    downloads = cupy_stand_in.state.downloads
+    for _ in range(4):
+        f(there, places)
+    assert cupy_stand_in.state.downloads == downloads + 4  # of what is reported, which nobody waits for
+    event = graphc.cuda.Event()
+    wrong = graphc.tensor([4, 5, 3]).cuda()
+    f(there, wrong)
+    event.record()
+    looks = {"call": lambda: f(there, places), "synchronize": graphc.cuda.synchronize, "event": event.synchronize,
+             "stream": graphc.cuda.current_stream().synchronize}
+    with pytest.raises(DimError, match="out of bounds"):
+        looks[wait]()
+    np.testing.assert_allclose(f(there, places).tolist(), f(table, index).tolist(), rtol=1e-5)
 
 
 def test_a_training_step_is_replayed() -> None:
@@ -54,3 +86,100 @@ def test_a_training_step_is_replayed() -> None:
         there = run("cuda")
     np.testing.assert_allclose(there, run("cpu"), rtol=1e-4, atol=1e-6)
     assert cupy_stand_in.Module.emulator.launches > 10
+
+
+@pytest.mark.parametrize("kind", [graphc.optim.AdamW, graphc.optim.SGD])
+def test_a_training_step_waits_for_nothing(kind: Any) -> None:
+    """What an optimizer counts on the CPU is computed there; and a rate that a schedule changes makes no new recording."""
+
+    def run(device: str) -> tuple[list[float], Any]:
+        graphc.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).to(device)
+        optimizer = kind(model.parameters(), lr=0.1)
+        schedule = graphc.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
+        x, y = graphc.randn(6, 4).to(device), (graphc.arange(6) % 3).to(device)
+
+        @graphc.compile
+        def step(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        losses = []
+        for k in range(16):
+            if k == 8:
+                before = cupy_stand_in.state.waits, cupy_stand_in.state.captures
+            losses.append(step(x, y))
+            schedule.step()
+        assert before == (cupy_stand_in.state.waits, cupy_stand_in.state.captures)
+        counts = [state["step"] for state in optimizer.state.values() if "step" in state]
+        assert all(not count.is_cuda and count.item() == 16 for count in counts)
+        return [loss.item() for loss in losses], len(counts)
+
+    there, here = run("cuda"), run("cpu")
+    np.testing.assert_allclose(there[0], here[0], rtol=1e-4, atol=1e-6)
+    assert there[1] == here[1]
+
+
+def test_what_is_on_the_cpu_beside_a_gpu() -> None:
+    """Small and large inputs, in any order of memory, those that are written over, and what is computed of them alone."""
+    small, large, turned = graphc.arange(4.0), graphc.randn(2000), graphc.randn(3, 4).t()
+    count, there = graphc.zeros(2, dtype=graphc.int64), graphc.randn(4, 3).cuda()
+
+    @graphc.compile
+    def f(small: Any, large: Any, turned: Any, count: Any, there: Any) -> Any:
+        count.add_(1)
+        turned.mul_(2.0)
+        sum_ = (turned.cuda() + there).sum() + large.cuda().mean() + small.cuda().sum() * count.cuda()[0]
+        return sum_, turned.sum() + small.sum(), small * 2, sum_.cpu()
+
+    for k in range(1, 5):
+        small += 1
+        double = turned.clone() * 2
+        found = f(small, large, turned, count, there)
+        expected = (double + there.cpu()).sum() + large.mean() + small.sum() * k
+        assert [x.is_cuda for x in found] == [True, False, False, False]
+        np.testing.assert_allclose([found[0].item(), found[3].item()], expected.item(), rtol=1e-5)
+        np.testing.assert_allclose(found[1].item(), (double.sum() + small.sum()).item(), rtol=1e-5)
+        assert found[2].tolist() == (small * 2).tolist() and turned.tolist() == double.tolist()
+        assert count.tolist() == [k, k]
+
+
+def test_what_is_on_the_cpu_beside_sizes_that_change() -> None:
+    count = graphc.zeros(())
+
+    @graphc.compile(dynamic=True)
+    def f(x: Any, count: Any) -> Any:
+        count.add_(1)
+        return (x * count).sum(0)
+
+    for rows in (3, 5, 4):
+        x = graphc.randn(rows, 2)
+        there = x.cuda()
+        f(there, count)
+        waits = cupy_stand_in.state.waits
+        found = f(there, count)
+        assert cupy_stand_in.state.waits == waits
+        np.testing.assert_allclose(found.tolist(), (x * count).sum(0).tolist(), rtol=1e-5)
+    assert count.item() == 6
+
+
+def test_small_inputs_of_several_streams_and_threads() -> None:
+    f = graphc.compile(lambda x, scale: x * scale.cuda() + scale.cuda().sum())
+    x = graphc.arange(5.0).cuda()
+    f(x, graphc.ones(5))
+    wrong: list[Any] = []
+
+    def call(first: int) -> None:
+        with graphc.cuda.stream(graphc.cuda.Stream()):
+            wrong.extend(k for k in range(first, first + 20)
+                         if f(x, graphc.full((5,), float(k))).tolist() != [k * i + 5.0 * k for i in range(5)])
+
+    threads = [threading.Thread(target=call, args=(100 * n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -13,7 +13,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.errors import BackendError, OutOfMemoryError
+from graphc.errors import BackendError, GraphcError, OutOfMemoryError
 from graphc.frontend import device_arrays, eager
 from graphc.types import DTYPES
 
@@ -288,6 +288,15 @@ def test_without_a_gpu_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -
 
 
 # Sharing and saving
+
+
+def test_the_interface_of_cuda_arrays() -> None:
+    x = graphc.arange(6.0).reshape(2, 3).cuda().t()
+    interface = x.__cuda_array_interface__
+    assert interface["data"] == (x.data_ptr(), False) and interface["strides"] == (4, 12) and interface["shape"] == (3, 2)
+    assert not hasattr(x.cpu(), "__cuda_array_interface__")
+    with pytest.raises(GraphcError, match="requires gradient"):
+        x.clone().requires_grad_().__cuda_array_interface__  # noqa: B018
 
 
 def test_dlpack_shares_memory(gpus: Any) -> None:

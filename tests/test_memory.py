@@ -129,7 +129,7 @@ def test_temporaries_stand_in_outputs_that_are_not_written(
 def test_what_is_checked_stays_in_the_arena() -> None:
     found, result = Buffer("found", uint8, 640), Buffer("result", uint8, 640, "output")
     made = program([kernel([found]), kernel([result])], [result], [found])
-    made.checks = (Check(found, "bad", "good", None),)
+    made.checks = (Check(found, 1, "bad", "good", None),)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "_WORTHWHILE", 0)
         patch.setattr(memory, "_LARGE", 1)

@@ -51,6 +51,10 @@ class Driver(Protocol):
         """Copy bytes from the GPU to a contiguous array, after the kernels before have run."""
         ...
 
+    def report(self, address: int, count: int, then: Callable[[np.ndarray], None]) -> None:
+        """Have `then` called with so many bytes of the GPU's memory by `graphc.gpu.look`, when the kernels before have run."""
+        ...
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes from one place of the GPU's memory to another."""
         ...

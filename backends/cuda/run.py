@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, ProductStep, Rendered, Step
 from graphc.errors import DimError
 from graphc.expression import Buffer
+from graphc.gpu import look
 from graphc.kernel import Block, Call
+from graphc.program import Check
 from graphc.sizes import evaluate
 
 _MOST_RECORDED = 8
@@ -87,12 +90,18 @@ class SizedRunner:
         self._runner = runner
         self._driver = runner.driver
         program = self._program = runner.program
-        self._parts = _parts(runner.rendered.steps, sizes)
+        steps = runner.rendered.steps
+        self._late = () if runner.is_inner else tuple(
+            step.check for step in steps if isinstance(step, CheckStep) and evaluate(step.check.size, sizes))
+        """What is looked at when the run is over: wrong indices have been replaced by right ones, if there are any."""
+        self._parts = _parts([s for s in steps if not (isinstance(s, CheckStep) and s.check in self._late)], sizes)
         self._sizes = dict(sizes)
-        self._temporaries = -(-evaluate(program.arena, sizes) // _WORKSPACE_ALIGNMENT) * _WORKSPACE_ALIGNMENT
+        found = evaluate(program.arena, sizes)
+        self._temporaries = -(-(found + len(self._late)) // _WORKSPACE_ALIGNMENT) * _WORKSPACE_ALIGNMENT
         multiplies = any(isinstance(launch, Product) for launches, _ in self._parts for launch in launches)
         self._arena = self._temporaries + (self._driver.workspace if multiplies else 0)
         self._offsets = {buffer: evaluate(buffer.offset, sizes) for buffer in program.temporaries}
+        self._offsets.update((check.buffer, found + k) for k, check in enumerate(self._late))
         self._lock = threading.Lock()
         self._recordings: dict[Any, Any] = {}
 
@@ -101,12 +110,14 @@ class SizedRunner:
         self.run_at([self._driver.address(a) for a in inputs], [self._driver.address(a) for a in outputs])
 
     def run_at(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """The same by addresses."""
+        """The same by addresses. Raises what runs before this one have found wrong, if that is known by now."""
+        look()
         arena = self._driver.allocate(self._arena) if self._arena else None
         start = 0 if arena is None else self._driver.address(arena)
         given = (start, *inputs, *outputs)
         if len(self._parts) == 1 and self._parts[0][1] is None and (replay := self._known(0, given)) not in (None, _SEEN):
             replay()
+            self._report(start)
             return
         places = dict(self._runner.fixed)
         places.update((buffer, start + offset) for buffer, offset in self._offsets.items())
@@ -119,9 +130,16 @@ class SizedRunner:
                     self._call(step.kernel, places)
                 case CheckStep():
                     if _truth(self._driver, places[step.check.buffer]):
-                        raise DimError(step.check.problem, expected=step.check.expected, at=step.check.at)
+                        raise _problem(step.check)
                 case ControlStep():
                     _Control(self._driver, step, places, self._runner.inner).run()
+        self._report(start)
+
+    def _report(self, start: int) -> None:
+        """Have the checks looked at once the run is over."""
+        if self._late:
+            first = self._offsets[self._late[0].buffer]
+            self._driver.report(start + first, len(self._late), functools.partial(_look_at, self._late))
 
     def _launch(
         self, part: int, launches: Sequence[_Launch | Product], places: Mapping[Buffer, int], given: tuple[int, ...]
@@ -173,6 +191,16 @@ class SizedRunner:
         for buffer in dict.fromkeys(block.buffer for block in kernel.results):
             if on_host[buffer].nbytes:
                 self._driver.upload(places[buffer], on_host[buffer])
+
+
+def _look_at(checks: Sequence[Check], found: np.ndarray) -> None:
+    for check, wrong in zip(checks, found, strict=True):
+        if wrong:
+            raise _problem(check, "kernels run on beside Python: it may have been a call before this one")
+
+
+def _problem(check: Check, hint: str | None = None) -> DimError:
+    return DimError(check.problem, expected=check.expected, at=check.at, hint=hint)
 
 
 def _parts(steps: Sequence[Step], sizes: Mapping[str, int]) -> list[_Part]:

@@ -125,6 +125,7 @@ def synchronize(device: Any = None) -> None:
     ...     graphc.cuda.synchronize()
     """
     device_arrays.cupy().cuda.Device(number(device)).synchronize()
+    gpu.look()
 
 
 @dataclass(frozen=True)

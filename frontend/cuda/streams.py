@@ -8,6 +8,7 @@ from graphc.errors import GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend import device_arrays
 from graphc.frontend.cuda.devices import number
+from graphc.gpu import look
 
 
 class Event:
@@ -36,6 +37,7 @@ class Event:
     def synchronize(self) -> None:
         """Wait for it."""
         self._event.synchronize()
+        look()
 
     def query(self) -> bool:
         """Whether it has been reached."""
@@ -89,6 +91,7 @@ class Stream:
     def synchronize(self) -> None:
         """Wait until all that is queued is done."""
         self._stream.synchronize()
+        look()
 
     def query(self) -> bool:
         """Whether all that is queued is done."""

@@ -65,7 +65,7 @@ def _lower(
 ) -> tuple[Program, set[int]]:
     """`wished` are further donations, which are made where nothing has to be copied for it; returns those outputs, too."""
     _check(graph, strides, {**donated, **wished})
-    graph, checked = with_checks(graph)
+    graph, checked = with_checks(graph, bounded=machine.threads)
     indirect: set[int] = set()
     granted = dict(wished)
     while True:
@@ -142,7 +142,7 @@ class _Lowering:
     def _check_of(self, node: Node, name: str) -> Check:
         size, axis = node.attrs["size"], node.attrs["axis"]
         problem = f"{node.attrs['name']}: an index is out of bounds"
-        return Check(self.scratch(name, bool_, 1), problem, f"0 <= index < {size} along dimension {axis}", node.location)
+        return Check(self.scratch(name, bool_, 1), size, problem, f"0 <= index < {size} along dimension {axis}", node.location)
 
     def _layout(self, output: int, strides: Sequence[tuple[Size, ...] | None]) -> tuple[Size, ...] | None:
         """A donated output has the strides of its input."""
