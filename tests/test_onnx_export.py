@@ -158,6 +158,68 @@ def test_patterns(function: Callable[..., Any], shape: tuple[int, ...], expected
     assert sorted(operators(agrees(function, (graphc.randn(*shape),)))) == expected
 
 
+ACTIVATIONS: list[tuple[nn.Module, str]] = [
+    (nn.GELU(), "Gelu"), (nn.GELU(approximate="tanh"), "Gelu"), (nn.Mish(), "Mish"), (nn.Softplus(), "Softplus"),
+    (nn.Softsign(), "Softsign"), (nn.ELU(), "Elu"), (nn.ELU(0.5), "Elu"), (nn.CELU(), "Elu"), (nn.CELU(0.3), "Celu"),
+    (nn.SELU(), "Selu"), (nn.LeakyReLU(0.2), "LeakyRelu"), (nn.Hardswish(), "HardSwish"), (nn.Hardsigmoid(), "HardSigmoid"),
+    (nn.Hardtanh(-0.5, 2.0), "Clip"), (nn.ReLU6(), "Clip"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer, operator", ACTIVATIONS, ids=[str(layer) for layer, _ in ACTIVATIONS])
+def test_activations(layer: nn.Module, operator: str) -> None:
+    x = graphc.cat([graphc.linspace(-30, 30, 61), graphc.tensor([-0.0, 1e-6, -1e-6])])
+    model = agrees(layer, (x,), opset=20)
+    assert operators(model) == [operator]
+    back = read_onnx(model.SerializeToString())
+    np.testing.assert_allclose(back(x.numpy())[0], layer(x).numpy(), rtol=2e-4, atol=2e-5)
+    assert operator not in operators(agrees(layer, (x.double(),), opset=20)) or operator == "Clip"
+
+
+def test_activations_by_other_numbers_are_others() -> None:
+    x = graphc.linspace(-3, 3, 13)
+    others = [lambda x: x * 0.5 * (1.0 + (x * 0.7).erf()), lambda x: graphc.where(x <= 0, x * 0.1, x * 2.0),
+              lambda x: nn.functional.softplus(x, threshold=1.0), nn.Softplus(2.0), lambda x: x / (x.abs() + 2.0),
+              lambda x: 0.5 * x * (1 + (0.7978845608 * (x + 0.05 * x * x * x)).tanh())]  # fmt: skip
+    for function in others:
+        assert len(operators(agrees(function, (x,), opset=20))) > 1
+    gelu = agrees(nn.GELU(), (x,), opset=19)
+    assert "Gelu" not in operators(gelu)  # it came with 20
+
+
+@pytest.mark.parametrize("layer, shape, opset, expected", [
+    (nn.PReLU(), (4, 6), 18, ["PRelu", "Reshape"]),
+    (nn.PReLU(3), (2, 3, 4), 18, ["PRelu", "Reshape"]),
+    (nn.LayerNorm(6, bias=False), (4, 6), 18, ["LayerNormalization"]),
+    (nn.LayerNorm((3, 6), elementwise_affine=False), (4, 3, 6), 18, ["LayerNormalization"]),
+    (nn.InstanceNorm2d(3, affine=True), (2, 3, 5, 4), 18, ["InstanceNormalization"]),
+    (nn.InstanceNorm1d(3), (2, 3, 5), 18, ["InstanceNormalization"]),
+    (nn.GroupNorm(2, 6), (3, 6, 4, 5), 21, ["GroupNormalization"]),
+    (nn.GroupNorm(2, 6), (3, 6, 4, 5), 20,
+     ["Add", "InstanceNormalization", "Mul", "Reshape", "Reshape", "Reshape", "Reshape"]),
+    (nn.RMSNorm(6, eps=1e-5), (4, 6), 23, ["RMSNormalization"]),
+    (nn.ConvTranspose2d(3, 4, 3, 2, 1, 1), (2, 3, 5, 5), 18, ["ConvTranspose"]),
+    (nn.ConvTranspose1d(4, 6, 3, 2, groups=2), (2, 4, 5), 18, ["ConvTranspose"]),
+], ids=str)  # fmt: skip
+def test_layers(layer: nn.Module, shape: tuple[int, ...], opset: int, expected: list[str]) -> None:
+    for parameter in layer.parameters():
+        with graphc.no_grad():
+            parameter.add_(graphc.rand_like(parameter))
+    x = graphc.randn(*shape)
+    model = agrees(layer.eval(), (x,), opset=opset)
+    assert sorted(operators(model)) == expected
+    back = read_onnx(model.SerializeToString())
+    np.testing.assert_allclose(back(x.numpy())[0], layer(x).detach().numpy(), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("places", [graphc.tensor(3), graphc.tensor([1, 0]), graphc.tensor([[1, 4], [0, 1], [2, 2]])], ids=str)
+def test_embeddings(places: graphc.Tensor) -> None:
+    assert operators(agrees(nn.Embedding(5, 3), (places,))).count("Gather") == 1
+    if places.ndim == 2:
+        model = agrees(nn.Embedding(5, 3), (places,), (places[:1],), dynamic={"input": {0: BATCH}})
+        assert operators(model) == ["Gather"]
+
+
 @pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
 def test_opsets(opset: int) -> None:
     model = agrees(Everything().eval(), (graphc.randn(2, 1, 8, 8),), opset=opset)

@@ -18,7 +18,7 @@ from graphc.types import Size, is_one
 def write_nodes(w: Writer, graph: Graph, names: Sequence[str]) -> list[str]:
     """Append the nodes of a graph whose inputs are known by these names; the names of its outputs."""
     known: dict[Value, str] = dict(zip(graph.inputs, names, strict=True))
-    for node, found in _planned(graph):
+    for node, found in _planned(graph, w.opset):
         step = Step(node.op, found.operands, tuple(known[v] for v in found.operands), node.attrs,
                     tuple(r.type for r in node.results), node.location)
         results = _written(w, step) if found.write is None else found.write(w, step)
@@ -26,13 +26,13 @@ def write_nodes(w: Writer, graph: Graph, names: Sequence[str]) -> list[str]:
     return [known[v] for v in graph.outputs]
 
 
-def _planned(graph: Graph) -> list[tuple[Node, Match]]:
+def _planned(graph: Graph, opset: int) -> list[tuple[Node, Match]]:
     """The nodes to write, in order, and what each reads: nodes that become part of another one are left out."""
     needed = set(graph.outputs)
     planned = []
     for node in reversed(graph.nodes):
         if any(result in needed for result in node.results):
-            found = match(node) or Match(_without_broadcasts(node))
+            found = match(node, opset) or Match(_without_broadcasts(node))
             needed.update(found.operands)
             planned.append((node, found))
     return planned[::-1]

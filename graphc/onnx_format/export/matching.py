@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from graphc.ir import Node, Value
 from graphc.onnx_format.export.writer import Names, Step, Writer
-from graphc.types import TensorType
+from graphc.types import Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class Match:
 
     operands: tuple[Value, ...]
     write: Callable[[Writer, Step], Names] | None = None
+    opset: int = 0
+    """The version of the operators that the one which is written came with."""
+
+
+def operator(op_type: str, **attributes: Any) -> Callable[[Writer, Step], str]:
+    """Writes one operator of the step's operands."""
+    return lambda w, step: str(w.emit(op_type, *step.names, **attributes))
 
 
 def made_by(value: Value, *ops: str) -> Node | None:
@@ -51,3 +59,38 @@ def is_kept(value: Value, reduced: TensorType, axes: tuple[int, ...]) -> bool:
     rest = iter(reduced.shape)
     wanted = [1 if i in axes else next(rest) for i in range(reduced.ndim + len(axes))]
     return list(map(str, value.shape)) == list(map(str, wanted))
+
+
+def mean_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """What a value is the mean of, and along which dimensions: a sum over as many elements as it is divided by."""
+    quotient = made_by(value, "div")
+    total = None if quotient is None else made_by(_reduced(quotient.operands[0]), "sum")
+    if quotient is None or total is None:
+        return None, ()
+    x, axes = total.operands[0], total.attrs["axes"]
+    if total.result is not quotient.operands[0] and not is_kept(value, total.result.type, axes):
+        return None, ()
+    count = math.prod(x.shape[i] for i in axes)
+    size = made_by(stretched(quotient.operands[1]), "size")
+    same = str(size.attrs["value"]) == str(count) if size is not None else number(quotient.operands[1]) == count
+    return (x, axes) if axes and isinstance(same, bool) and same else (None, ())
+
+
+def _reduced(value: Value) -> Value:
+    node = made_by(value, "reshape")
+    return value if node is None else node.operands[0]
+
+
+def of_channels(value: Value, ndim: int) -> Value | None:
+    """The vector that is stretched along all dimensions of an image but that of its channels."""
+    shaped = stretched(value)
+    node = made_by(shaped, "reshape")
+    if node is None or node.operands[0].ndim != 1 or ndim < 3:
+        return None
+    return node.operands[0] if is_by_channel(shaped, node.operands[0].shape[0], ndim) else None
+
+
+def is_by_channel(value: Value, channels: Size, ndim: int) -> bool:
+    """Whether a value is stretched along all dimensions of an image but that of its channels."""
+    shape = tuple(stretched(value).shape)
+    return shape in ((channels, *(1 for _ in range(ndim - 2))), (1, channels, *(1 for _ in range(ndim - 2))))

@@ -1,32 +1,35 @@
-"""Several nodes that ONNX has one operator for: convolutions with a bias, softmax, norms, pooling, means."""
+"""Several nodes that ONNX has one operator for: convolutions with a bias, softmax, pooling, means."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from graphc.ir import Node, Value
-from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, number, stretched
-from graphc.onnx_format.export.products import as_index, write_conv
+from graphc.onnx_format.export.activations import match_activation
+from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, mean_of, number, of_channels, operator, stretched
+from graphc.onnx_format.export.norms import match_norm
+from graphc.onnx_format.export.products import as_index, reaches_all, write_conv, write_conv_transpose
 from graphc.onnx_format.export.reductions import reduce
 from graphc.onnx_format.export.writer import Names, Step, Writer
-from graphc.types import Size
 
 
-def match(node: Node) -> Match | None:
-    """What a node is the end of."""
+def match(node: Node, opset: int) -> Match | None:
+    """What a node is the end of, and these operators can say."""
+    return next((found for found in _matches(node) if found.opset <= opset), None)
+
+
+def _matches(node: Node) -> Iterator[Match]:
+    if (activation := match_activation(node)) is not None:
+        yield activation
+    if node.op.name in ("add", "mul"):
+        yield from match_norm(node)
     for pattern in _PATTERNS.get(node.op.name, ()):
         found = pattern(node)
         if found is not None:
-            return found
-    return None
-
-
-def _operator(op_type: str, **attributes: Any) -> Callable[[Writer, Step], str]:
-    return lambda w, step: str(w.emit(op_type, *step.names, **attributes))
+            yield found
 
 
 # Softmax
@@ -40,7 +43,7 @@ def _softmax(node: Node) -> Match | None:
     x, axes = _less_its_maximum(powers.operands[0])
     if x is None or axes != total.attrs["axes"]:
         return None
-    return Match((x,), _operator("Softmax", axis=axes[0]))
+    return Match((x,), operator("Softmax", axis=axes[0]))
 
 
 def _log_softmax(node: Node) -> Match | None:
@@ -55,7 +58,7 @@ def _log_softmax(node: Node) -> Match | None:
         return None
     if powers.operands[0] is not node.operands[0] or total.attrs["axes"] != axes:
         return None
-    return Match((x,), _operator("LogSoftmax", axis=axes[0]))
+    return Match((x,), operator("LogSoftmax", axis=axes[0]))
 
 
 def _less_its_maximum(value: Value) -> tuple[Value | None, tuple[int, ...]]:
@@ -79,120 +82,30 @@ def _gemm(node: Node) -> Match | None:
         x, weight = matmul.operands
         turned = made_by(weight, "permute")
         if turned is not None and turned.attrs["order"] == (1, 0):
-            return Match((x, turned.operands[0], added), _operator("Gemm", transB=1))
-        return Match((x, weight, added), _operator("Gemm"))
+            return Match((x, turned.operands[0], added), operator("Gemm", transB=1))
+        return Match((x, weight, added), operator("Gemm"))
     return None
 
 
 def _conv_with_bias(node: Node) -> Match | None:
-    conv, bias = made_by(node.operands[0], "conv"), _of_channels(node.operands[1], node.results[0].ndim)
+    conv, bias = made_by(node.operands[0], "conv", "conv_input_grad"), of_channels(node.operands[1], node.results[0].ndim)
     if conv is None or bias is None or not bias.dtype.is_floating_point:
         return None
+    write_op = write_conv
+    if conv.op.name == "conv_input_grad":
+        if not reaches_all(conv):
+            return None
+        write_op = write_conv_transpose
 
     def write(w: Writer, step: Step) -> Names:
-        written = write_conv(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
+        written = write_op(w, Step(conv.op, step.operands, step.names, conv.attrs, step.types, step.location))
         assert written is not None  # as for all floats
         return written
 
     return Match((*conv.operands, bias), write)
 
 
-def _of_channels(value: Value, ndim: int) -> Value | None:
-    """The vector that is stretched along all dimensions of an image but that of its channels."""
-    shaped = stretched(value)
-    node = made_by(shaped, "reshape")
-    if node is None or node.operands[0].ndim != 1 or ndim < 3:
-        return None
-    return node.operands[0] if _is_by_channel(shaped, node.operands[0].shape[0], ndim) else None
-
-
-# Norms
-
-
-def _batch_norm(node: Node) -> Match | None:
-    """(x - mean) * (rsqrt(variance + epsilon) * weight) + bias, by numbers for each channel"""
-    ndim = node.results[0].ndim
-    scaled, bias = made_by(node.operands[0], "mul"), _of_channels(node.operands[1], ndim)
-    if scaled is None or bias is None:
-        return None
-    centered, factor = made_by(scaled.operands[0], "sub"), made_by(_peeled(scaled.operands[1]), "mul")
-    mean = None if centered is None else _of_channels(centered.operands[1], ndim)
-    if centered is None or factor is None or mean is None:
-        return None
-    variance, epsilon = _inverse_deviation(_peeled(factor.operands[0]))
-    if variance is None or epsilon is None:
-        return None
-    vectors = (_peeled(factor.operands[1]), bias, mean, _peeled(variance))
-    if any(v.type != bias.type for v in vectors) or not _is_by_channel(scaled.operands[1], bias.shape[0], ndim):
-        return None
-    return Match((centered.operands[0], *vectors), _operator("BatchNormalization", epsilon=epsilon))
-
-
-def _peeled(value: Value) -> Value:
-    """What was given other dimensions of size 1, and stretched."""
-    while (node := made_by(value, "broadcast_to", "reshape")) is not None:
-        value = node.operands[0]
-    return value
-
-
-def _is_by_channel(value: Value, channels: Size, ndim: int) -> bool:
-    """Whether a value is stretched along all dimensions of an image but that of its channels."""
-    shape = tuple(stretched(value).shape)
-    return shape in ((channels, *(1 for _ in range(ndim - 2))), (1, channels, *(1 for _ in range(ndim - 2))))
-
-
-def _inverse_deviation(value: Value) -> tuple[Value | None, float | None]:
-    """The variance and the number of rsqrt(variance + number)."""
-    root = made_by(value, "rsqrt")
-    total = None if root is None else made_by(root.operands[0], "add")
-    return (None, None) if total is None else (total.operands[0], number(total.operands[1]))
-
-
-def _layer_norm(node: Node) -> Match | None:
-    """(x - mean) * rsqrt(mean of squares + epsilon) * weight + bias, over the last dimensions"""
-    scaled, bias = made_by(node.operands[0], "mul"), stretched(node.operands[1])
-    norm = None if scaled is None else made_by(scaled.operands[0], "mul")
-    if scaled is None or norm is None:
-        return None
-    weight = stretched(scaled.operands[1])
-    centered = made_by(norm.operands[0], "sub")
-    variance, epsilon = _inverse_deviation(stretched(norm.operands[1]))
-    if centered is None or variance is None or epsilon is None:
-        return None
-    squares, axes = mean_of(kept(variance))
-    x, same_axes = mean_of(kept(centered.operands[1]))
-    squared = None if squares is None else made_by(squares, "mul")
-    shape = tuple(node.results[0].shape)
-    if x is not centered.operands[0] or squared is None or any(v is not norm.operands[0] for v in squared.operands):
-        return None
-    if not axes or axes != same_axes or axes != tuple(range(axes[0], len(shape))):
-        return None
-    if not tuple(weight.shape) == tuple(bias.shape) == shape[axes[0] :]:
-        return None
-    return Match((x, weight, bias), _operator("LayerNormalization", axis=axes[0], epsilon=epsilon))
-
-
 # Reductions
-
-
-def mean_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
-    """What a value is the mean of, and along which dimensions: a sum over as many elements as it is divided by."""
-    quotient = made_by(value, "div")
-    total = None if quotient is None else made_by(_reduced(quotient.operands[0]), "sum")
-    if quotient is None or total is None:
-        return None, ()
-    x, axes = total.operands[0], total.attrs["axes"]
-    if total.result is not quotient.operands[0] and not is_kept(value, total.result.type, axes):
-        return None, ()
-    count = math.prod(x.shape[i] for i in axes)
-    size = made_by(stretched(quotient.operands[1]), "size")
-    same = str(size.attrs["value"]) == str(count) if size is not None else number(quotient.operands[1]) == count
-    return (x, axes) if axes and isinstance(same, bool) and same else (None, ())
-
-
-def _reduced(value: Value) -> Value:
-    node = made_by(value, "reshape")
-    return value if node is None else node.operands[0]
 
 
 def _write_mean(axes: tuple[int, ...], keepdims: bool) -> Callable[[Writer, Step], str]:
@@ -282,7 +195,7 @@ def _max_pool(value: Value, count: int) -> Match | None:
     kernel = attributes["kernel_shape"]
     if any(2 * n > size for n, size in zip(pads, kernel * 2)):
         x, pads = source, [0] * len(pads)
-    return Match((x,), _operator("MaxPool", pads=pads, **attributes))
+    return Match((x,), operator("MaxPool", pads=pads, **attributes))
 
 
 def _average_pool(node: Node) -> Match | None:
@@ -301,7 +214,7 @@ def _average_pool(node: Node) -> Match | None:
     x, pads = _padding(source, 0.0)
     if any(2 * n > size for n, size in zip(pads, kernel * 2)):
         x, pads = source, [0] * len(pads)
-    return Match((x,), _operator("AveragePool", pads=pads, count_include_pad=1, **attributes))
+    return Match((x,), operator("AveragePool", pads=pads, count_include_pad=1, **attributes))
 
 
 # Bounds
@@ -352,12 +265,26 @@ def _rows(node: Node) -> Match | None:
     return Match((x, line), write)
 
 
+def _embedding(node: Node) -> Match | None:
+    """Whole rows at places in several dimensions."""
+    taken = made_by(node.operands[0], "gather")
+    rows = None if taken is None else _rows(taken)
+    if taken is None or rows is None or taken.attrs["axis"] != 0:
+        return None
+    x, line = rows.operands
+    index = made_by(line, "reshape")
+    if index is None or list(map(str, node.results[0].shape)) != list(map(str, (*index.operands[0].shape, *x.shape[1:]))):
+        return None
+    return Match((x, index.operands[0]), lambda w, step: str(
+        w.emit("Gather", step.names[0], as_index(w, step.names[1], step.operands[1].type), axis=0)))
+
+
 _PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
-    "add": (_gemm, _conv_with_bias, _batch_norm, _layer_norm),
+    "add": (_gemm, _conv_with_bias),
     "amax": (_pool_of_maxima,),
     "div": (_softmax, _average_pool, _mean),
     "gather": (_rows,),
-    "reshape": (_keeping_dimensions,),
+    "reshape": (_keeping_dimensions, _embedding),
     "sub": (_log_softmax,),
     "sum": (_maximum,),
     "where": (_clip,),

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import graphc.ops as ops
+from graphc.ir import Node
 from graphc.onnx_format.export.table import MISSING, expands, writes
 from graphc.onnx_format.export.writer import Step, Writer, widened
-from graphc.types import TensorType, int32, int64
+from graphc.types import Size, TensorType, int32, int64
 
 
 @writes("matmul")
@@ -42,16 +43,27 @@ def write_conv(w: Writer, step: Step) -> str | None:
     return str(w.emit("Conv", *step.names, kernel_shape=list(step.operands[1].shape[2:]), **_conv_attributes(step)))
 
 
+def _more(node: Node | Step) -> list[Size]:
+    """By how much a result is longer than what a transposed convolution comes to."""
+    spatial = zip(node.attrs["size"], node.operands[0].shape[2:], node.operands[1].shape[2:], node.attrs["stride"],
+                  node.attrs["padding"], node.attrs["dilation"])
+    return [size - ((g - 1) * s + d * (k - 1) + 1 - sum(p)) for size, g, k, s, p, d in spatial]
+
+
+def reaches_all(node: Node) -> bool:
+    """Whether a transposed convolution reaches every number of its result, so that a bias can be added by it."""
+    return all(isinstance(n, int) and 0 <= n < s for n, s in zip(_more(node), node.attrs["stride"]))
+
+
 @writes("conv_input_grad")
-def _conv_transpose(w: Writer, step: Step) -> str | None:
-    """None where a transposed convolution does not come to the size; then the op is decomposed."""
+def write_conv_transpose(w: Writer, step: Step) -> str | None:
+    """Two operands, or three: with a bias. None where a transposed convolution does not come to the size; then the op is
+    decomposed."""
     if not step.dtype.is_floating_point:
         return None
     attributes = _conv_attributes(step)
-    spatial = zip(step.attrs["size"], step.operands[0].shape[2:], step.operands[1].shape[2:], step.attrs["stride"],
-                  step.attrs["padding"], step.attrs["dilation"])
-    more = [size - ((g - 1) * s + d * (k - 1) + 1 - sum(p)) for size, g, k, s, p, d in spatial]
-    if not all(isinstance(n, int) and n >= 0 for n in more):
+    more = [n for n in _more(step) if isinstance(n, int) and n >= 0]
+    if len(more) < len(step.attrs["size"]):
         return None
     beyond = [max(0, n - s + 1) for n, s in zip(more, step.attrs["stride"])]
     attributes["output_padding"] = [n - b for n, b in zip(more, beyond)]
