@@ -243,11 +243,57 @@ def test_gpt_on_any_batch_and_length() -> None:
            dynamic=({0: BATCH, 1: TIME},))
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), nn.GRU(3, 4, batch_first=True),
-                                   nn.RNN(3, 4, batch_first=True)], ids=["lstm", "gru", "rnn"])
-def test_recurrent_layers_on_any_batch_and_length(layer: Any) -> None:
-    model = agrees(layer.eval(), (graphc.randn(2, 5, 3),), (graphc.randn(1, 9, 3),), dynamic=({0: BATCH, 1: TIME},))
-    assert "Scan" in operators(model)
+@pytest.mark.parametrize("layer, count", [
+    (nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), 4), (nn.GRU(3, 4, batch_first=True), 1),
+    (nn.RNN(3, 4, batch_first=True), 1), (nn.RNN(3, 4, 2, nonlinearity="relu", bias=False, batch_first=True), 2),
+    (nn.GRU(3, 4, 1, bias=False, bidirectional=True, batch_first=True), 2), (nn.LSTM(3, 4, bias=False, batch_first=True), 1),
+], ids=str)
+def test_recurrent_layers_on_any_batch_and_length(layer: Any, count: int) -> None:
+    x = graphc.randn(2, 5, 3)
+    model = agrees(layer.eval(), (x,), (graphc.randn(1, 9, 3),), dynamic=({0: BATCH, 1: TIME},))
+    assert operators(model).count(layer.mode.partition("_")[0]) == count and "Scan" not in operators(model)
+    back = read_onnx(model.SerializeToString())(x.numpy())
+    np.testing.assert_allclose(back[0], layer(x)[0].detach().numpy(), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("layer, states", [(nn.LSTM(3, 4), 2), (nn.GRU(3, 4), 1), (nn.RNN(3, 4), 1)], ids=str)
+def test_recurrent_layers_that_go_on(layer: Any, states: int) -> None:
+    given = [graphc.randn(1, 2, 4) for _ in range(states)]
+
+    def function(x: graphc.Tensor, *state: graphc.Tensor) -> Any:
+        y, last = layer(x, state if states == 2 else state[0])
+        return y, *(last if states == 2 else (last,))
+
+    model = agrees(function, (graphc.randn(5, 2, 3), *given))
+    assert layer.mode.partition("_")[0] in operators(model)
+
+
+def test_other_recurrences_are_scans() -> None:
+    """A projection, doubles, and cells whose gates stand in another order, or end otherwise."""
+    x = graphc.randn(5, 2, 3)
+    for layer, sequence in ((nn.LSTM(3, 4, proj_size=2), x), (nn.GRU(3, 4).double(), x.double())):
+        assert "Scan" in operators(agrees(layer.eval(), (sequence,)))
+    w, r = graphc.randn(16, 3), graphc.randn(16, 4)
+
+    def layer_of(order: tuple[int, ...], end: Callable[[graphc.Tensor], graphc.Tensor]) -> Callable[..., Any]:
+        def step(carry: Any, row: graphc.Tensor) -> Any:
+            hidden, state = carry
+            gates = (row + hidden @ r.t()).chunk(4, 1)
+            into, forget, cell, out = (gates[i] for i in order)
+            state = forget.sigmoid() * state + into.sigmoid() * cell.tanh()
+            hidden = out.sigmoid() * end(state)
+            return (hidden, state), hidden
+
+        def function(x: graphc.Tensor) -> Any:
+            zero = graphc.zeros(2, 4)
+            rows = (x.reshape(10, 3) @ w.t()).reshape(5, 2, 16)
+            return graphc.scan(step, (zero, zero), rows)[1]
+
+        return function
+
+    for order, end, expected in (((0, 1, 2, 3), graphc.tanh, "LSTM"), ((3, 1, 2, 0), graphc.tanh, "Scan"),
+                                 ((0, 1, 2, 3), graphc.relu, "Scan")):  # fmt: skip
+        assert expected in operators(agrees(layer_of(order, end), (x,)))
 
 
 def test_digits() -> None:

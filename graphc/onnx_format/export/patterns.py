@@ -12,6 +12,7 @@ from graphc.onnx_format.export.activations import match_activation
 from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, mean_of, number, of_channels, operator, stretched
 from graphc.onnx_format.export.norms import match_norm
 from graphc.onnx_format.export.products import as_index, reaches_all, write_conv, write_conv_transpose
+from graphc.onnx_format.export.recurrent import match_recurrent
 from graphc.onnx_format.export.reductions import reduce
 from graphc.onnx_format.export.writer import Names, Step, Writer
 
@@ -284,6 +285,7 @@ _PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
     "amax": (_pool_of_maxima,),
     "div": (_softmax, _average_pool, _mean),
     "gather": (_rows,),
+    "scan": (match_recurrent,),
     "reshape": (_keeping_dimensions, _embedding),
     "sub": (_log_softmax,),
     "sum": (_maximum,),
