@@ -1,23 +1,18 @@
-"""The tape: gradients, accumulation, hooks, versions, modes, changes in place and custom functions."""
+"""The tape: gradients, accumulation, versions, changes in place."""
 
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import graphc
 from graphc.autograd import Function, grad
 from graphc.errors import AutogradError
-
-
-def leaf(*values: float) -> graphc.Tensor:
-    return graphc.tensor(list(values), dtype=graphc.float64, requires_grad=True)
 
 
 def differences(f: Callable[[graphc.Tensor], graphc.Tensor], x: np.ndarray) -> np.ndarray:
@@ -309,148 +304,6 @@ def test_in_place_keeps_shape_and_kind() -> None:
     assert x.dtype is graphc.float16 and x.tolist() == [2, 2]
 
 
-# Hooks and modes
-
-
-def test_hooks_see_sums_and_may_replace_them() -> None:
-    x = leaf(1)
-    h = x * 1
-    seen: list[float] = []
-    handle = h.register_hook(lambda g: seen.append(g.item()))
-    h.register_hook(lambda g: g * 10)
-    h.retain_grad()
-    (h * 3 + h * 4).backward(retain_graph=True)
-    assert seen == [7] and x.grad.item() == 70 and h.grad.item() == 70
-    handle.remove()
-    (h * 3).backward()
-    assert seen == [7]
-
-
-def test_hooks_that_change_the_shape_are_refused() -> None:
-    h = leaf(1, 2) * 1
-    h.register_hook(lambda g: g[:1])
-    with pytest.raises(AutogradError, match="size"):
-        h.sum().backward()
-
-
-def test_hooks_after_accumulation_see_the_gradient() -> None:
-    x, seen = leaf(2), []
-    x.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.item()))
-    (x * 3).backward()
-    (x * 3).backward()
-    assert seen == [3, 6]
-    x.register_post_accumulate_grad_hook(lambda t: t.grad * 2)
-    with pytest.raises(RuntimeError, match="should return None"):
-        (x * 3).backward()
-
-
-def test_node_hooks() -> None:
-    x = leaf(2)
-    y = x * 3
-    y.grad_fn.register_prehook(lambda gs: (gs[0] * 2,))
-    y.grad_fn.register_hook(lambda gin, gout: (gin[0] + 1, None))
-    y.backward()
-    assert x.grad.item() == 7
-
-
-def test_modes_are_those_of_the_thread() -> None:
-    found = []
-    with graphc.no_grad():
-        thread = threading.Thread(target=lambda: found.append(graphc.is_grad_enabled()))
-        thread.start()
-        thread.join()
-        assert not graphc.is_grad_enabled()
-    assert found == [True]
-
-
-def test_modes_decorate_with_and_without_parentheses() -> None:
-    @graphc.no_grad
-    def plain() -> bool:
-        return graphc.is_grad_enabled()
-
-    @graphc.no_grad()
-    def called() -> bool:
-        return graphc.is_grad_enabled()
-
-    @graphc.set_grad_enabled(False)
-    def switched() -> bool:
-        return graphc.is_grad_enabled()
-
-    @graphc.inference_mode
-    def inference() -> bool:
-        return graphc.is_inference_mode_enabled()
-
-    assert not plain() and not called() and not switched() and inference()
-    assert graphc.is_grad_enabled() and not graphc.is_inference_mode_enabled()
-
-
-def test_modes_take_their_flag_by_name() -> None:
-    with graphc.set_grad_enabled(mode=False):
-        assert not graphc.is_grad_enabled()
-    with graphc.inference_mode(mode=False):
-        assert not graphc.is_inference_mode_enabled()
-
-
-def test_modes_go_with_the_steps_of_a_generator() -> None:
-    @graphc.no_grad()
-    def steps() -> Any:
-        log.append(graphc.is_grad_enabled())
-        sent = yield 1
-        log.append(graphc.is_grad_enabled())
-        try:
-            yield sent
-        except KeyError:
-            log.append("caught")
-        return "end"
-
-    def outer() -> Any:
-        log.append((yield from made))
-
-    log: list[Any] = []
-    made = steps()
-    assert next(made) == 1
-    assert graphc.is_grad_enabled()
-    assert made.send(2) == 2
-    assert graphc.is_grad_enabled()
-    with pytest.raises(StopIteration) as end:
-        made.throw(KeyError())
-    assert end.value.value == "end"
-    made = steps()
-    list(outer())
-    assert log == [False, False, "caught", False, False, "end"]
-    closed = steps()
-    next(closed)
-    closed.close()
-    with pytest.raises(StopIteration):
-        next(closed)
-
-
-def test_modes_do_not_like_classes() -> None:
-    with pytest.warns(FutureWarning, match="Decorating classes is deprecated"):
-        made = graphc.no_grad()(type("Thing", (), {"__init__": lambda self: seen.append(graphc.is_grad_enabled())}))
-    seen: list[bool] = []
-    made()
-    assert seen == [False]
-
-
-def test_one_mode_object_nests() -> None:
-    off = graphc.no_grad()
-    with off, graphc.enable_grad():
-        with off:
-            assert not graphc.is_grad_enabled()
-        assert graphc.is_grad_enabled()
-    assert graphc.is_grad_enabled()
-
-
-def test_errors_in_backward_restore_the_mode() -> None:
-    x = leaf(1)
-    y = x * 2
-    y.register_hook(lambda g: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        y.backward()
-    assert graphc.is_grad_enabled()
-
-
 # backward and grad
 
 
@@ -513,87 +366,6 @@ def test_backward_inside_backward() -> None:
     x = leaf(3)
     Inner.apply(x).backward()
     assert x.grad.item() == 6
-
-
-# Functions of one's own
-
-
-def test_functions_with_setup_context_and_several_outputs() -> None:
-    class Split(Function):
-        @staticmethod
-        def forward(x):
-            return x * 2, x.argmax(), x + 1
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.save_for_backward(inputs[0], output[0])
-            ctx.mark_non_differentiable(output[1])
-
-        @staticmethod
-        def backward(ctx, a, index, b):
-            x, doubled = ctx.saved_tensors
-            assert index is None and doubled.tolist() == [2, 4]
-            return a * 2 + b * x
-
-    x = leaf(1, 2)
-    a, index, b = Split.apply(x)
-    assert not index.requires_grad and a.grad_fn is b.grad_fn and b.output_nr == 2
-    b.sum().backward()  # a takes no part: its gradient comes as zeros
-    assert x.grad.tolist() == [1, 2]
-
-
-def test_missing_gradients_can_come_as_none() -> None:
-    seen = []
-
-    class Two(Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.set_materialize_grads(False)
-            return x * 1, x * 2
-
-        @staticmethod
-        def backward(ctx, a, b):
-            seen.append((a, b))
-            return b
-
-    Two.apply(leaf(1))[1].backward()
-    assert seen[0][0] is None and seen[0][1].tolist() == [1]
-
-
-def test_once_differentiable_says_so() -> None:
-    class Square(Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        @graphc.autograd.once_differentiable
-        def backward(ctx, g):
-            return g * 2 * ctx.saved_tensors[0]
-
-    x = leaf(3)
-    (g,) = grad(Square.apply(x), x, create_graph=True)
-    assert g.item() == 6
-    with pytest.raises(AutogradError, match="once_differentiable"):
-        g.backward()
-
-
-def test_a_function_may_return_its_input() -> None:
-    class Same(Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x
-
-        @staticmethod
-        def backward(ctx, g):
-            return g * 5
-
-    x = leaf(1)
-    y = Same.apply(x)
-    assert y is not x and y.data_ptr() == x.data_ptr()
-    y.backward()
-    assert x.grad.item() == 5 and x.is_leaf
 
 
 def test_gradients_lie_in_memory_as_their_leaves_do() -> None:

@@ -8,15 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from leaves import leaf
 
 import graphc
 from graphc.autograd import grad, graph
 from graphc.autograd.graph import GradientEdge, Node, get_gradient_edge, register_multi_grad_hook, saved_tensors_hooks
-
-
-def leaf(*numbers: float) -> graphc.Tensor:
-    return graphc.tensor(numbers, dtype=graphc.float64, requires_grad=True)
-
 
 # Edges and nodes
 

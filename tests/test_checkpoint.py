@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from leaves import leaf
 
 import graphc
 from graphc import nn
@@ -16,10 +17,6 @@ from graphc.utils.checkpoint import (
     checkpoint_sequential,
     set_checkpoint_early_stop,
 )
-
-
-def leaf(*numbers: float) -> graphc.Tensor:
-    return graphc.tensor(numbers, dtype=graphc.float64, requires_grad=True)
 
 
 class Part:

@@ -7,13 +7,11 @@ import weakref
 from typing import Any
 
 import pytest
+from leaves import leaf
 
 import graphc
-from graphc.autograd import Function
-
-
-def leaf(*numbers: float) -> graphc.Tensor:
-    return graphc.tensor(numbers, dtype=graphc.float64, requires_grad=True)
+from graphc.autograd import Function, grad
+from graphc.errors import AutogradError
 
 
 class Change(Function):
@@ -256,3 +254,81 @@ def test_saved_tensors_are_guarded_and_freed() -> None:
         assert watched() is None  # without the help of the collector
     finally:
         gc.enable()
+
+
+def test_functions_with_setup_context_and_several_outputs() -> None:
+    class Split(Function):
+        @staticmethod
+        def forward(x):
+            return x * 2, x.argmax(), x + 1
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(inputs[0], output[0])
+            ctx.mark_non_differentiable(output[1])
+
+        @staticmethod
+        def backward(ctx, a, index, b):
+            x, doubled = ctx.saved_tensors
+            assert index is None and doubled.tolist() == [2, 4]
+            return a * 2 + b * x
+
+    x = leaf(1, 2)
+    a, index, b = Split.apply(x)
+    assert not index.requires_grad and a.grad_fn is b.grad_fn and b.output_nr == 2
+    b.sum().backward()  # a takes no part: its gradient comes as zeros
+    assert x.grad.tolist() == [1, 2]
+
+
+def test_missing_gradients_can_come_as_none() -> None:
+    seen = []
+
+    class Two(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.set_materialize_grads(False)
+            return x * 1, x * 2
+
+        @staticmethod
+        def backward(ctx, a, b):
+            seen.append((a, b))
+            return b
+
+    Two.apply(leaf(1))[1].backward()
+    assert seen[0][0] is None and seen[0][1].tolist() == [1]
+
+
+def test_once_differentiable_says_so() -> None:
+    class Square(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        @graphc.autograd.once_differentiable
+        def backward(ctx, g):
+            return g * 2 * ctx.saved_tensors[0]
+
+    x = leaf(3)
+    (g,) = grad(Square.apply(x), x, create_graph=True)
+    assert g.item() == 6
+    with pytest.raises(AutogradError, match="once_differentiable"):
+        g.backward()
+
+
+def test_a_function_may_return_its_input() -> None:
+    class Same(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 5
+
+    x = leaf(1)
+    y = Same.apply(x)
+    assert y is not x and y.data_ptr() == x.data_ptr()
+    y.backward()
+    assert x.grad.item() == 5 and x.is_leaf
