@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from kernel_interpreter import run_program
@@ -91,6 +93,32 @@ def test_a_large_softmax_is_one_kernel_and_needs_no_arena(monkeypatch: pytest.Mo
     assert len(check(graph, arrays)) == 1
     program = lower(pipeline.run(graph), MACHINE)
     assert program.arena == 0 and not program.temporaries
+
+
+def test_rows_are_centered_again_rather_than_kept() -> None:
+    """However long they are: their means are computed once a row, so that little is left to do for an element."""
+    b, (x,), arrays = build((6, 5000))
+    centered = x - ops.expand(ops.sum(x, (1,)) / 5000.0, (6, 5000), (1,))
+    variance = ops.sum(centered * centered, (1,)) / 5000.0
+    graph = b.finish([centered * ops.expand(ops.rsqrt(variance + 1e-5), (6, 5000), (1,))])
+    check(graph, arrays, 1e-4)
+    program = lower(pipeline.run(graph), MACHINE)
+    assert len(program.kernels) == 1 and program.arena == 0
+
+
+def test_what_is_computed_of_each_column_is_not_computed_for_all_rows() -> None:
+    b, (x, variance), arrays = build((500, 9), (9,))
+    arrays[1] = np.abs(arrays[1])
+    deviation = ops.reshape(ops.rsqrt(variance + 1e-5), (1, 9))
+    first, second = check(b.finish([x * ops.broadcast_to(deviation, (500, 9))]), arrays)
+    assert "sqrt" in str(first) and "sqrt" not in str(second)
+
+
+@pytest.mark.parametrize(("beside", "kernels"), [(None, 1), (lambda sums: sums, 2), (ops.exp, 1), (ops.tanh, 1)])
+def test_an_output_that_is_reshaped_is_not_copied(beside: Callable[[Value], Value] | None, kernels: int) -> None:
+    b, (x,), arrays = build((8, 6, 5))
+    sums = ops.sum(x, (2,))
+    assert len(check(b.finish([ops.reshape(sums, (48,)), *([beside(sums)] if beside else [])]), arrays)) == kernels
 
 
 def test_a_kernel_takes_little_of_the_stack() -> None:

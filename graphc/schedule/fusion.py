@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphc.ir import Graph, Node, Value
 from graphc.schedule.preparation import kept_values
 from graphc.sizes import estimate
-from graphc.types import Shape, float32
+from graphc.types import Shape, float32, is_one
 
 _LARGEST = 240
 """How many operations one element may take before a part of them goes through memory."""
@@ -115,7 +115,7 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
                     feeds.add(value)
             if (
                 value in written
-                or _needs_memory(value, node, users[value], into, weight, value in feeds, feeds)
+                or _needs_memory(value, node, users, into, weight, value in feeds, feeds)
                 or (len(into) > 1 and _stands_for_several(value, users, roots.keys() - written))
             ):
                 roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
@@ -129,7 +129,8 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
 
 
 def _needs_memory(
-    value: Value, node: Node, users: list[Node], into: set[Value], weight: dict[Value, int], feeds: bool, images: set[Value]
+    value: Value, node: Node, users: dict[Value, list[Node]], into: set[Value], weight: dict[Value, int], feeds: bool,
+    images: set[Value],
 ) -> bool:
     """Whether a value that is no anchor is better written than computed where it is used. What is padded to be one of the
     `images` that products read is written into their midst."""
@@ -139,15 +140,23 @@ def _needs_memory(
         return True
     if node.op.only_moves and (not node.op.pointwise or weight[value] == 0):
         return False  # it can be read where its operand stands
-    if any(user.op.name == "pad" and user.result in images for user in users):
+    if any(user.op.name == "pad" and user.result in images for user in users[value]):
         return True
     if feeds:
-        return not (_is_half_of_input(node) or _is_widened_input(node) or _is_widened_for_attention(node, users))
-    copied = _COPIES * estimate(value.type.size)
-    for user in users:
-        if not user.op.pointwise and not user.op.is_anchor and estimate(user.result.type.size) >= copied:
-            return True
+        return not (_is_half_of_input(node) or _is_widened_input(node) or _is_widened_for_attention(node, users[value]))
+    if _is_stretched(value, users, _COPIES * estimate(value.type.size)):
+        return True
     return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
+
+
+def _is_stretched(value: Value, users: dict[Value, list[Node]], size: int) -> bool:
+    """Whether a value is moved to where it has so many elements."""
+    for user in users[value]:
+        if not user.op.pointwise and not user.op.is_anchor and (
+            estimate(user.result.type.size) >= size or (user.op.name == "reshape" and _is_stretched(user.result, users, size))
+        ):
+            return True
+    return False
 
 
 def _stands_for_several(value: Value, users: dict[Value, list[Node]], roots: Collection[Value]) -> bool:
@@ -256,12 +265,20 @@ def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
         else:
             own = math.ceil(node.op.nanoseconds / _FUNCTION) if node.operands else 0
             times = node.op.taps(*(v.type for v in node.operands), **node.attrs) if node.op.taps else 1
-            total = own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
+            total = 0 if _fills_rows(node) else own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
         if total > _LARGEST and node.operands:
             written.update(node.results)
             total = 0
         weight.update(dict.fromkeys(node.results, total))
     return weight, written
+
+
+def _fills_rows(node: Node) -> bool:
+    """Whether a node stretches numbers over rows: they are computed once for a row."""
+    if node.op.name != "broadcast_to" or not node.result.ndim:
+        return False
+    (operand,), row = node.operands, node.result.shape[-1]
+    return estimate(row) >= _FEW and (not operand.ndim or is_one(operand.shape[-1]))
 
 
 def _elementwise_between(value: Value, root: Value, users: dict[Value, list[Node]]) -> bool:

@@ -20,7 +20,7 @@ from graphc.schedule.attention import attention_kernels
 from graphc.schedule.checks import with_checks
 from graphc.schedule.control import control_kernel, is_control, must_be_plain
 from graphc.schedule.elements import Stored, stored
-from graphc.schedule.fusion import Group, is_closed, is_in_memory, plan, runs_on_host
+from graphc.schedule.fusion import Group, Root, is_closed, is_in_memory, plan, runs_on_host
 from graphc.schedule.layout import Order, choose_orders, orders_of_attention, strides_in, within_margins
 from graphc.schedule.loops import map_kernel, margin_kernels, reduction_kernels
 from graphc.schedule.machine import Machine
@@ -171,12 +171,17 @@ class _Lowering:
         for j, value in enumerate(self.graph.outputs):
             if j not in self.indirect and value not in orders:
                 direct.setdefault(value, j)
+        whole = self._reshaped(roots, direct, orders)
+        placed = set(whole.values())
         targets: dict[Value, Stored] = {}
         for root in roots:
             value = root.value
             if value in direct and is_control(root.anchor) and self._layout(direct[value], self.strides) is not None:
                 del direct[value]  # programs write what is row-major
-            targets[value] = self._output(direct[value]) if value in direct else self.temporary(value, orders.get(value))
+            if value in whole:
+                targets[value] = stored(value, self.outputs[direct[whole[value]]])
+            else:
+                targets[value] = self._output(direct[value]) if value in direct else self.temporary(value, orders.get(value))
         self.origins = _origins(self.graph, groups)
         within = within_margins(groups, orders, set(self.graph.outputs))
         for value, padded in within.items():
@@ -184,7 +189,9 @@ class _Lowering:
             targets[value] = _inside(targets[padded], padded)
         for number, group in enumerate(groups):
             value = group.roots[0].value
-            if value.node is not None and within.get(value.node.operands[0] if value.node.operands else value) is value:
+            if value in placed and len(group.roots) == 1:
+                pass  # its numbers are in their place
+            elif value.node is not None and within.get(value.node.operands[0] if value.node.operands else value) is value:
                 self.kernels += margin_kernels(f"k{number}", value, targets[value], self.machine)
             else:
                 self.kernels += self._kernels(f"k{number}", group, targets)
@@ -201,6 +208,21 @@ class _Lowering:
             if j in held:
                 self.memory[value] = held[j]
                 self._copy(f"update{j}", value, self._output(j))
+
+    def _reshaped(
+        self, roots: Sequence[Root], direct: Mapping[Value, int], orders: Mapping[Value, Order]
+    ) -> dict[Value, Value]:
+        """Values whose numbers stand as those of an output that is made of them by reshaping: they can be computed there."""
+        anchors = {root.value for root in roots if root.anchor is not None}
+        found: dict[Value, Value] = {}
+        for output, j in direct.items():
+            value = output
+            while value.node is not None and value.node.op is ops.reshape and value not in anchors:
+                value = value.node.operands[0]
+            free = value in anchors and value not in direct and value not in orders and value not in self.steady_values
+            if value is not output and free and j not in self.donated:
+                found.setdefault(value, output)
+        return found
 
     def program(self) -> Program:
         """The finished program: kernels merged, memory planned."""

@@ -26,6 +26,10 @@ _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
 _LARGE = 4096
 """Numbers of a matrix from which on it matters in which order they are read."""
+_FEW_TAPS = 128
+"""Places of a window that are few enough for what it reads to stay in a cache."""
+_SHORT_ROW = 8
+"""Columns below which a row leaves most lanes empty."""
 _ROWS = 4
 """Rows that a small product computes at a time."""
 
@@ -74,8 +78,9 @@ def product_kernels(
     elif is_windows(y):
         n, k = as_read(rhs, n), as_read(rhs, k)
     work = math.prod(sizes.values())
-    in_order = () if is_windows(x) or is_windows(y) else _by_vector(batch, m, n, k, lhs, rhs)
-    small = bool(in_order) or work <= _SMALL or not (m or batch) or not n or not k
+    by_channel = not machine.threads and not m and _are_few_taps(rhs, (*batch, *n), k)
+    in_order = () if by_channel or is_windows(x) or is_windows(y) else _by_vector(batch, m, n, k, lhs, rhs)
+    small = by_channel or bool(in_order) or work <= _SMALL or not (m or batch) or not n or not k
     # a matrix product sees to its precision itself
     accumulator = Accumulator("acc", "sum", summed_in(node.result.dtype) if small else node.result.dtype)
     result = cast(accumulator.value, node.result.dtype)
@@ -101,6 +106,15 @@ def _by_vector(
     if estimate(math.prod(axis.extent for axis in (*m, *n, *k))) < _LARGE:
         return ()
     return (*batch, *as_read(rhs if n else lhs, (*m, *n, *k)))
+
+
+def _are_few_taps(rhs: Expr, axes: tuple[Axis, ...], k: tuple[Axis, ...]) -> bool:
+    """Whether each sum takes a few numbers of which its neighbours take most as well, as where a channel is convolved by
+    itself: they are in a cache, so that what counts is how many sums go on at once."""
+    if not k or not axes or not is_static(*(axis.extent for axis in (*axes, *k))) or math.prod(a.extent for a in k) > _FEW_TAPS:
+        return False
+    read = math.prod(axis.extent for axis in (*axes, *k))
+    return rhs.op == "load" and axes[-1].extent >= _SHORT_ROW and read > 2 * rhs.attr.size
 
 
 def _small(
