@@ -77,6 +77,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
+@composite(large=False)
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x, cut off at both ends: from min_val to max_val.
 
@@ -256,10 +257,12 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return _threshold(input, threshold, value, inplace)
 
 
+@composite(large=False)
 def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> Tensor:
     return written(input, inplace, lambda x: named(where(x <= threshold, value, x), "Threshold"))
 
 
+@composite(large=False)
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6.
 
@@ -290,6 +293,7 @@ def _hardswish(x: Tensor) -> Tensor:
     return where(low, 0.0, where(high, x, middle * (middle + 3) / 6))
 
 
+@composite(large=False)
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0.
 
@@ -299,6 +303,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return _computed(input, "hardshrink_cpu", "Hardshrink", lambda x: where((x >= -lambd) & (x <= lambd), 0.0, x))
 
 
+@composite(large=False)
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd; 0 where it is nearer than that.
 
@@ -311,6 +316,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
         x > lambd, x - lambd, where(x < -lambd, x + lambd, where(x != x, x, 0.0))))
 
 
+@composite(large=False)
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x).
 

@@ -10,6 +10,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.indexing import gather, index_select
 from graphc.frontend.movement import expand, movedim, reshape, squeeze, unflatten, unsqueeze
 from graphc.frontend.pointwise import cast, floor, where
@@ -55,6 +56,7 @@ class _Spans:
         return unflatten(index_select(x, at, places(table)), at, (self.count, self.longest))
 
 
+@composite
 def _adaptive_avg_pool(input: Tensor, output_size: Any, dims: int) -> Tensor:
     x, alone = batched(input, dims, f"adaptive_avg_pool{dims}d")
     wanted = _output_size(f"adaptive_avg_pool{dims}d", output_size, x, dims)

@@ -38,6 +38,11 @@ LARGE = 1 << 14
 """Elements of a tensor for which code is made at the first call: so many take NumPy longer than its calls do."""
 OFTEN = 40
 """Calls with arguments of the same types that make up for making code, however small the tensors."""
+HUGE = 1 << 17
+"""Elements of a tensor from which on code is made for what NumPy does well, too: it runs on several threads, and goes over
+memory once."""
+SEVERAL = 4
+"""Calls with arguments of the same types after which it is: by then nothing suggests that sizes change from call to call."""
 _MOST = 256
 """Combinations of types and values that one function has code for. With more, sizes seem to change from call to call."""
 
@@ -174,7 +179,8 @@ def composite(*, weight: str | None = None, large: bool = True) -> Callable[[F],
 def composite(function: Any = None, /, *, weight: str | None = None, large: bool = True) -> Any:
     """Make a function a composite: a pure one that takes its tensors as arguments, not in lists, and returns a tensor or a
     tuple of tensors. Where its `weight`, an argument, is the same at many calls, what its code computes of that alone is kept.
-    Unless `large`, it has code for small tensors alone, as pays for what NumPy is good at, the calls apart.
+    Unless `large`, it has code for tensors alone that are small, or huge and met several times: for what NumPy is good at, the
+    calls apart.
     """
     if function is not None:
         return _composite(function, None, True)
@@ -301,17 +307,24 @@ def _value_key(value: Any) -> Any:
     return (kind, *map(_value_key, value)) if kind is tuple else (kind, value)
 
 
+def _pays(traced: Traced, size: int) -> bool:
+    """Whether code is quicker than the ops one by one, of which those that call back into Python are not."""
+    steps = traced.graph.nodes
+    back = sum(node.op.kernel == "host" for node in steps)
+    return not back or (size < LARGE and (traced.differentiable is not None or back < len(steps)))
+
+
 def _consider(
     forms: dict[Any, _Form | None], calls: dict[Any, int], signature: Any, tensors: list[Tensor], function: Callable[..., Any],
     args: tuple[Any, ...], kwargs: dict[str, Any], weight: Any, for_large: bool,
 ) -> _Form | None:
     """Count a call, and make code if that pays."""
-    large = any(tensor._data.size >= LARGE for tensor in tensors)
-    if not config.fuse_eager or (large and not for_large) or len(forms) >= _MOST:
+    size = max(tensor._data.size for tensor in tensors) if tensors else 0
+    if not config.fuse_eager or (not for_large and LARGE <= size < HUGE) or len(forms) >= _MOST:
         return None
-    if not large:
+    if size < LARGE or not for_large:
         count = calls.pop(signature, 0) + 1
-        if count < OFTEN:
+        if count < (OFTEN if size < LARGE else SEVERAL):
             if len(calls) >= _MOST_COUNTED:  # values that never come again must not fill memory
                 calls.clear()
             calls[signature] = count
@@ -323,7 +336,7 @@ def _consider(
         traced = trace_once(function, args, kwargs)
     except GraphcError:
         return None  # the function itself, which is called now, says what is wrong
-    if traced is None or (not for_large and any(node.op.kernel == "host" for node in traced.graph.nodes)):
+    if traced is None or (not for_large and not _pays(traced, size)):
         return None
     form = forms[signature] = _Form(traced, tensors, weight)
     return form

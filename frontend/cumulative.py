@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import logical_xor
@@ -39,6 +40,7 @@ def _summable(input: Tensor, dtype: DType | None) -> Tensor:
     return cast(input, dtype or (input.dtype if input.dtype.is_differentiable else int64))
 
 
+@composite(large=False)
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The sum of all elements up to each place along a dimension. Integers and bools are summed as int64.
 
@@ -48,6 +50,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     return named(_scanned(ops.cumsum, _summable(input, dtype), dim), "Cumsum")
 
 
+@composite(large=False)
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The product of all elements up to each place along a dimension. Integers and bools are multiplied as int64.
 
@@ -57,6 +60,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     return named(_scanned(ops.cumprod, _summable(input, dtype), dim), "Cumprod")
 
 
+@composite(large=False)
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))) along a dimension, without overflow.
 
@@ -78,7 +82,7 @@ def cummax(input: Tensor, dim: int) -> Any:
     values=tensor([1, 3, 3]),
     indices=tensor([0, 1, 1]))
     """
-    return return_types.cummax(*_extreme(ops.argcummax, "Cummax", input, dim))
+    return return_types.cummax(*_running_extreme(input, dim, True))
 
 
 def cummin(input: Tensor, dim: int) -> Any:
@@ -90,18 +94,20 @@ def cummin(input: Tensor, dim: int) -> Any:
     values=tensor([3, 1, 1]),
     indices=tensor([0, 1, 1]))
     """
-    return return_types.cummin(*_extreme(ops.argcummin, "Cummin", input, dim))
+    return return_types.cummin(*_running_extreme(input, dim, False))
 
 
-def _extreme(record: Any, name: str, input: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+@composite(large=False)
+def _running_extreme(input: Tensor, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
     at = axis(dim, input.ndim)
-    index = _scanned(record, input, at)
-    return named(picked(input, index, at), name), index
+    index = _scanned(ops.argcummax if largest else ops.argcummin, input, at)
+    return named(picked(input, index, at), "Cummax" if largest else "Cummin"), index
 
 
 # Differences and areas
 
 
+@composite(large=False)
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
     """The differences of neighbours along a dimension, taken `n` times; of bools, whether they differ.
 

@@ -7,6 +7,7 @@ import math
 from graphc import ops
 from graphc.errors import GraphcError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.pointwise import as_floating, cast, clamp, log, log1p, sin, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
@@ -192,6 +193,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 # The error function's and the gamma function's relatives, Bessel's
 
 
+@composite(large=False)
 def erfc(input: Tensor) -> Tensor:
     """1 - erf(input), exact for large input too.
 

@@ -231,6 +231,7 @@ def check_flat_index(function: str, input: Tensor, index: Tensor) -> Tensor:
     return choose(index < 0, index + count, index)
 
 
+@composite(large=False)
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flattened tensor at the places of an index tensor, in its shape.
 
@@ -255,6 +256,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return named(picked if shape else reshape(picked, (-1,)), "MaskedSelect")
 
 
+@composite(large=False)
 def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
     """Every element (along `dim`, or of the flattened tensor) `repeats` times in a row, or as often as a vector says.
 

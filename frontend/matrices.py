@@ -72,6 +72,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return named(_product(x, y), "Bmm" if len(batch) == 1 else "UnsafeView")
 
 
+@composite
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices, [N, K] and [K, M]: [N, M]. ShapeError for anything else.
 
@@ -106,6 +107,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return named(_product(input, mat2), "Bmm")
 
 
+@composite(large=False)
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix [N, K] and a vector [K]: [N].
 
@@ -289,6 +291,7 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
 
 
 @full_precision
+@composite(large=False)
 def trace(input: Tensor) -> Tensor:
     """The sum of the elements on the diagonal of a matrix.
 

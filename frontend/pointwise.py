@@ -344,6 +344,7 @@ def frexp(input: Tensor) -> Any:
     return return_types.frexp(named(ldexp(input, -exponent), "Frexp"), exponent)
 
 
+@composite(large=False)
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input ** 2 + other ** 2), without overflow on the way.
 
@@ -483,6 +484,7 @@ def sigmoid(input: Tensor) -> Tensor:
     return emit(ops.sigmoid, (input,), {})
 
 
+@composite(large=False)
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(input) + exp(other)), without overflow.
 
@@ -528,6 +530,7 @@ def abs(input: Tensor) -> Tensor:
     return emit(ops.abs, (input,), {})
 
 
+@composite(large=False)
 def sign(input: Tensor) -> Tensor:
     """The sign of each element: 1, 0 or -1. Of complex numbers, see `sgn`.
 
@@ -623,6 +626,7 @@ def trunc(input: Tensor) -> Tensor:
     return emit(ops.trunc, (input,), {})
 
 
+@composite(large=False)
 def frac(input: Tensor) -> Tensor:
     """What `trunc` takes away, with the sign of the element.
 
@@ -673,6 +677,7 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
     return emit(ops.minimum, (input, other), {})
 
 
+@composite(large=False)
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of each two elements; the number if one is nan.
 
@@ -682,6 +687,7 @@ def fmax(input: Tensor, other: Tensor) -> Tensor:
     return named(where((input < other) | ((input != input) & (other == other)), other, input), "Fmax")
 
 
+@composite(large=False)
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of each two elements; the number if one is nan.
 
@@ -773,6 +779,7 @@ def clamp_max(input: Tensor, max: Operand) -> Tensor:
     return clamp(input, max=max)
 
 
+@composite(large=False)
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """Numbers in the place of nan and the infinities: by default 0 and the largest and least of the dtype.
 

@@ -33,6 +33,7 @@ _SMOOTH = -0.75
 """The slope of the cubic kernel at 1; -0.5 with antialiasing, as in Pillow."""
 
 
+@composite
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
                 antialias: bool = False) -> Tensor:

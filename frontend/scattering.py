@@ -71,6 +71,7 @@ def _number(value: Any, dtype: DType) -> Any:
     return value
 
 
+@composite(large=False)
 @flat_scalars
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
     """input with src[i][j] at [index[i][j]][j] along dimension 0, and so on. Of several numbers for one place the last one
@@ -201,6 +202,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return named(emit(ops.scatter_add, (input, index, added), {"axis": at}), "IndexAdd")
 
 
+@composite(large=False)
 @flat_scalars
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """input with the rows of source at the rows (along `dim`) that index lists.
@@ -231,6 +233,7 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
     return named(_reduced(input, at, index, source, reduce, include_self), "IndexReduce")
 
 
+@composite(large=False)
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """input with one number in the rows (along `dim`) that index lists; negative places count from the end.
 

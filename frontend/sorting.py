@@ -11,6 +11,7 @@ from graphc import ops
 from graphc.errors import DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer, promoted
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor, zeros
 from graphc.frontend.movement import movedim, narrow, reshape, select
 from graphc.frontend.pointwise import Number, cast
@@ -50,9 +51,13 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
     >>> values, indices
     (tensor([1, 2, 3]), tensor([1, 2, 0]))
     """
-    at = axis(dim, input.ndim)
+    return return_types.sort(*_sorted(input, axis(dim, input.ndim), descending))
+
+
+@composite(large=False)
+def _sorted(input: Tensor, at: int, descending: bool) -> tuple[Tensor, Tensor]:
     index = order(input, at, descending)
-    return return_types.sort(named(picked(input, index, at), "Sort"), index)
+    return named(picked(input, index, at), "Sort"), index
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
@@ -86,12 +91,17 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     size = input._data.shape[at] if input._data.shape else 1
     if count < 0 or count > size:
         raise GraphcError("selected index k out of range", expected=f"0 <= k <= {size}", got=str(count))
+    if not input._data.shape and count == 0:
+        return return_types.topk(reshape(input, (1,))[:0], reshape(order(input, at), (1,))[:0])
+    return return_types.topk(*_top(input, count, at, largest))
+
+
+@composite(large=False)
+def _top(input: Tensor, count: int, at: int, largest: bool) -> tuple[Tensor, Tensor]:
     index = order(input, at, largest)
     if input._data.shape:
         index = narrow(index, at, 0, count)
-    elif count == 0:
-        return return_types.topk(reshape(input, (1,))[:0], reshape(index, (1,))[:0])
-    return return_types.topk(named(picked(input, index, at), "Topk"), index)
+    return named(picked(input, index, at), "Topk"), index
 
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
@@ -110,10 +120,15 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     if count < 1 or count > size:
         raise GraphcError(f"kthvalue(): selected number k out of range for dimension {at}",
                           expected=f"1 <= k <= {size}", got=str(count))
+    return return_types.kthvalue(*_kth(input, count, at, keepdim))
+
+
+@composite(large=False)
+def _kth(input: Tensor, count: int, at: int, keepdim: bool) -> tuple[Tensor, Tensor]:
     index = order(input, at)
     if input._data.shape:
         index = narrow(index, at, count - 1, 1)
-    return return_types.kthvalue(*reduced_by(input, index, at, keepdim, "Kthvalue"))
+    return reduced_by(input, index, at, keepdim, "Kthvalue")
 
 
 def reduced_by(input: Tensor, index: Tensor, at: int, keepdim: bool, name: str) -> tuple[Tensor, Tensor]:

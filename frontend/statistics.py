@@ -15,6 +15,7 @@ from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, 
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer
 from graphc.frontend.autocast import full_precision
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor, full, full_like, zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
@@ -62,12 +63,22 @@ def _median(input: Tensor, dim: int | None, keepdim: bool, name: str, ignore: bo
         flat = reshape(input, (-1,))
         if flat._data.shape[0] == 0:
             return full((), math.nan if input.dtype.is_floating_point else 0, dtype=input.dtype, device=input.device)
-        return named(_shared(flat, picked(flat, _middle(flat, 0, ignore), 0)), name)
+        return _middle_of_all(flat, ignore)
     at = axis(dim, input.ndim)
     if input._data.shape and input._data.shape[at] == 0:
         raise DimError(f"{name.lower()}(): Expected reduction dim {at} to have non-zero size.")
     found = return_types.nanmedian if ignore else return_types.median
-    return found(*reduced_by(input, _middle(input, at, ignore), at, keepdim, name))
+    return found(*_middle_along(input, at, keepdim, ignore))
+
+
+@composite(large=False)
+def _middle_of_all(flat: Tensor, ignore: bool) -> Tensor:
+    return named(_shared(flat, picked(flat, _middle(flat, 0, ignore), 0)), "Nanmedian" if ignore else "Median")
+
+
+@composite(large=False)
+def _middle_along(input: Tensor, at: int, keepdim: bool, ignore: bool) -> tuple[Tensor, Tensor]:
+    return reduced_by(input, _middle(input, at, ignore), at, keepdim, "Nanmedian" if ignore else "Median")
 
 
 def _middle(input: Tensor, at: int, ignore: bool) -> Tensor:

@@ -13,6 +13,7 @@ from test_compile_workloads import GPT, Block, step_of
 import graphc
 from graphc import compiler, nn
 from graphc.compiler import compile_graph
+from graphc.frontend.composite import SEVERAL
 from graphc.nn import functional as F
 from graphc.op import OPS, OpDef
 
@@ -99,7 +100,7 @@ def test_a_function_and_its_gradients(name: str, compiled: bool) -> None:
         return [out, *graphc.autograd.grad((out * out).sum(), inputs)]
 
     run = graphc.compile(with_gradients) if compiled else with_gradients
-    for _ in range(2):  # eager code comes to run natively
+    for _ in range(SEVERAL):  # eager code comes to run natively
         run(*inputs)
     same_for_all_counts(lambda: [t.detach().numpy().tobytes() for t in run(*inputs)])
 

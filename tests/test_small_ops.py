@@ -57,6 +57,25 @@ CASES: dict[str, Callable[..., Any]] = {
     "x[i, j]": lambda x: x[PLACES, PLACES], "x[:, i]": lambda x: x[:, PLACES], "x[i, None]": lambda x: x[PLACES, None],
     "x[i] of two dimensions": lambda x: x[TABLE], "x[i, ..., j]": lambda x: x[PLACES, ..., PLACES],
     "x[-i]": lambda x: x[-PLACES], "x[i, 0]": lambda x: x[PLACES, 0],
+    "erfc": lambda x: x.erfc(), "sign": lambda x: x.sign(), "frac": lambda x: x.frac(), "nan_to_num": lambda x: x.nan_to_num(),
+    "fmax": lambda x: graphc.fmax(x, x.T), "fmin": lambda x: graphc.fmin(x, x.T), "hypot": lambda x: graphc.hypot(x, x.T),
+    "logaddexp": lambda x: graphc.logaddexp(x, x.T), "clamp to tensors": lambda x: x.clamp(x.T, x.T + 0.5),
+    "hardtanh": lambda x: F.hardtanh(x), "hardsigmoid": lambda x: F.hardsigmoid(x), "relu6": lambda x: F.relu6(x * 5),
+    "hardshrink": lambda x: F.hardshrink(x), "softshrink": lambda x: F.softshrink(x),
+    "threshold": lambda x: F.threshold(x, 0, 1),
+    "tanhshrink": lambda x: F.tanhshrink(x), "take": lambda x: x.take(PLACES), "take, from the end": lambda x: x.take(-TABLE),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 0), "trace": lambda x: x.trace(), "mv": lambda x: x.mv(x[0]),
+    "mm": lambda x: x.mm(x), "diff": lambda x: x.diff(dim=1), "cumsum": lambda x: x.cumsum(1),
+    "cumprod": lambda x: x.cumprod(0),
+    "logcumsumexp": lambda x: x.logcumsumexp(1), "cummax": lambda x: x.cummax(1), "cummin": lambda x: x.cummin(0),
+    "sort": lambda x: x.sort(1), "sort, falling": lambda x: x.sort(0, descending=True), "topk": lambda x: x.topk(2, 1),
+    "least ones": lambda x: x.topk(3, 0, largest=False), "kthvalue": lambda x: x.kthvalue(2, 1, keepdim=True),
+    "median": lambda x: x.median(), "median of rows": lambda x: x.median(1), "nanmedian": lambda x: x.nanmedian(0),
+    "scatter": lambda x: x.scatter(1, TABLE, x.T), "scatter a number": lambda x: x.scatter(1, TABLE[:, :1], 2.0),
+    "index_fill": lambda x: x.index_fill(0, PLACES, 1.0), "index_copy": lambda x: x.index_copy(1, PLACES[:2], x[:, :2]),
+    "interpolate": lambda x: F.interpolate(x[None, None], scale_factor=2),
+    "interpolate, smooth": lambda x: F.interpolate(x[None, None], size=(3, 7), mode="bilinear"),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x[None], (1, 3)),
 }  # fmt: skip
 
 
@@ -97,7 +116,8 @@ def test_other_layouts_and_dtypes(name: str) -> None:
 WRONG: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "gather": lambda x, i: x.gather(0, i[:, None]), "index_select": lambda x, i: x.index_select(0, i),
     "embedding": lambda x, i: F.embedding(i, x), "x[i]": lambda x, i: x[i], "x[i, i]": lambda x, i: x[i, i],
-    "scatter_add": lambda x, i: x.scatter_add(0, i[:, None], x),
+    "scatter_add": lambda x, i: x.scatter_add(0, i[:, None], x), "take": lambda x, i: x[0, :4].take(i),
+    "scatter": lambda x, i: x.scatter(0, i[:, None], x), "index_fill": lambda x, i: x.index_fill(0, i, 1.0),
 }  # fmt: skip
 
 
@@ -127,6 +147,28 @@ def test_large_tensors_run_op_by_op(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError):
         for _ in range(3):
             x[:2].flip(0)
+
+
+@pytest.mark.parametrize("name", ["clamp", "hardtanh", "cube", "gather", "max of rows", "prod"])
+def test_huge_tensors_get_code_when_met_several_times(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composites, "LARGE", 9)
+    monkeypatch.setattr(composites, "HUGE", 16)
+    composites.forget_forms()
+    calls = 0
+
+    def trace_once(*args: Any, original: Callable[..., Any] = compiled.trace_once) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*args)
+
+    monkeypatch.setattr(compiled, "trace_once", trace_once)
+    x = numbers(4, 4, seed=7)
+    for _ in range(composites.SEVERAL - 1):
+        CASES[name](x)
+    assert calls == 0
+    CASES[name](x)
+    assert calls == 1
+    check(name, x)
 
 
 @pytest.mark.parametrize("draw", [

@@ -48,14 +48,14 @@ class HostCalls:
 
     def __init__(self, kernels: Sequence[Call]) -> None:
         self.kernels = kernels
+        self.arrays = [[_array(block) for block in (*kernel.operands, *kernel.results)] for kernel in kernels]
         self.key = _number()
         _calls[self.key] = self
 
     def run(self, number: int, addresses: Sequence[int]) -> None:
         """Run the op of that number on the blocks at the addresses: its operands, then its results."""
         kernel = self.kernels[number]
-        blocks = (*kernel.operands, *kernel.results)
-        arrays = [_array(block, address) for block, address in zip(blocks, addresses, strict=True)]
+        arrays = [make(address) for make, address in zip(self.arrays[number], addresses, strict=True)]
         kernel.run(arrays[: len(kernel.operands)], arrays[len(kernel.operands) :])
 
 
@@ -172,24 +172,14 @@ def _poll(words: Any) -> None:
         _raised.error = error
 
 
-class _Memory:
-    """What NumPy makes an array of."""
-
-    def __init__(self, interface: dict[str, object]) -> None:
-        self.__array_interface__ = interface
-
-
-def _array(block: Block, address: int) -> np.ndarray:
-    """A block as an array over its memory."""
-    dtype = block.buffer.dtype.numpy
-    if 0 in block.shape:
-        return np.empty(block.shape, dtype)
-    plain = dtype if dtype.kind != "V" else np.dtype(f"u{dtype.itemsize}")  # bfloat16 has no name in the interface
-    interface = {
-        "version": 3,
-        "shape": block.shape,
-        "typestr": plain.str,
-        "data": (address + block.offset * dtype.itemsize, False),
-        "strides": tuple(stride * dtype.itemsize for stride in block.strides),
-    }
-    return np.asarray(_Memory(interface)).view(dtype)
+def _array(block: Block) -> Callable[[int], np.ndarray]:
+    """What makes of an address the array over the memory of a block."""
+    dtype, shape = block.buffer.dtype.numpy, block.shape
+    if 0 in shape:
+        return lambda address: np.empty(shape, dtype)
+    strides = tuple(stride * dtype.itemsize for stride in block.strides)
+    reach = [(size - 1) * stride for size, stride in zip(shape, strides)]
+    before, behind = -sum(min(0, n) for n in reach), sum(max(0, n) for n in reach) + dtype.itemsize
+    memory = ctypes.c_char * (before + behind)
+    start = block.offset * dtype.itemsize - before
+    return lambda address: np.ndarray(shape, dtype, memory.from_address(address + start), before, strides)
