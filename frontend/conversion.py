@@ -11,10 +11,10 @@ from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend import device_ops
 from graphc.frontend.arguments import emit, given_dtype
+from graphc.frontend.copying import clone, contiguous
 from graphc.frontend.creation import empty, set_default_dtype, tensor
 from graphc.frontend.formats import preserve_format
 from graphc.frontend.modes import mode
-from graphc.frontend.movement import clone, contiguous
 from graphc.frontend.node import Node, edge_to, node_class
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named

@@ -10,10 +10,11 @@ from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, 
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit
 from graphc.frontend.composite import composite
+from graphc.frontend.copying import clone
 from graphc.frontend.creation import zeros
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import logical_xor
-from graphc.frontend.movement import check_distinct, clone, narrow, reshape, select
+from graphc.frontend.movement import check_distinct, narrow, reshape, select
 from graphc.frontend.pointwise import Number, cast
 from graphc.frontend.reductions import sum
 from graphc.frontend.sorting import picked

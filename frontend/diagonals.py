@@ -7,9 +7,10 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, integer
+from graphc.frontend.copying import clone
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.inplace import assign, refuse
-from graphc.frontend.movement import as_strided, clone, reshape, unsqueeze
+from graphc.frontend.movement import as_strided, reshape, unsqueeze
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

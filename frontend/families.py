@@ -18,6 +18,7 @@ from graphc.frontend import (
     complex_numbers,
     conversion,
     convolution,
+    copying,
     creation,
     cumulative,
     diagonals,
@@ -61,7 +62,7 @@ from graphc.frontend import (
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
-    pointwise, elementary, logic, complex_numbers, reductions, movement, joining, indexing, matrices, activations,
+    pointwise, elementary, logic, complex_numbers, reductions, movement, copying, joining, indexing, matrices, activations,
     creation, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
     convolution, pooling, adaptive_pooling, dropout, normalization, namesakes, padding, grid_sampling, patches, windows,

@@ -11,7 +11,8 @@ from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.composite import composite
-from graphc.frontend.movement import clone, part, reshape, unsqueeze
+from graphc.frontend.copying import clone
+from graphc.frontend.movement import part, reshape, unsqueeze
 from graphc.frontend.pointwise import cast
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

@@ -11,6 +11,7 @@ from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, need_tensor, scalar_type
 from graphc.frontend.autocast import lowered
+from graphc.frontend.copying import clone
 from graphc.frontend.creation import ones
 from graphc.frontend.cumulative import cumprod
 from graphc.frontend.joining import cat, roll
@@ -18,7 +19,7 @@ from graphc.frontend.linalg_checks import need_numbers, need_square, one_dtype, 
 from graphc.frontend.linalg_solvers import inv
 from graphc.frontend.matrices import matmul
 from graphc.frontend.modes import mode
-from graphc.frontend.movement import clone, expand, reshape, unsqueeze
+from graphc.frontend.movement import expand, reshape, unsqueeze
 from graphc.frontend.pointwise import log, mul, where
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named, without_slope

@@ -1,4 +1,4 @@
-"""Functions that put the same numbers into other places. Those that PyTorch calls views share memory here too."""
+"""Functions that find the same numbers in other places. Those that PyTorch calls views share memory here too."""
 
 from __future__ import annotations
 
@@ -10,31 +10,24 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
-from graphc.frontend import device_arrays, device_ops
+from graphc.errors import DimError, GraphcError, ShapeError
+from graphc.frontend import device_arrays
 from graphc.frontend.arguments import axis, emit, integer, sizes
-from graphc.frontend.composite import composite
 from graphc.frontend.device_arrays import is_on_device
-from graphc.frontend.dispatch import finish
-from graphc.frontend.formats import channels_last_order
-from graphc.frontend.memory_layout import is_row_major
-from graphc.frontend.modes import mode
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Size, Tensor, wrap
-from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
 from graphc.frontend.viewing import Viewing
 from graphc.types import DType, int64
 from graphc.types import broadcast_shapes as common_shape
 
 FUNCTIONS = """
-    adjoint as_strided broadcast_shapes broadcast_tensors broadcast_to clone flatten flip fliplr flipud movedim narrow
-    narrow_copy permute ravel reshape rot90 select squeeze swapaxes t tile transpose unflatten unsqueeze
+    adjoint as_strided broadcast_shapes broadcast_tensors broadcast_to flatten movedim narrow permute ravel reshape
+    select squeeze swapaxes t transpose unflatten unsqueeze
 """
 METHODS = """
-    adjoint as_strided broadcast_to clone contiguous expand expand_as flatten flip fliplr flipud movedim narrow
-    narrow_copy permute ravel repeat reshape reshape_as rot90 select squeeze swapaxes t tile transpose
-    unflatten unfold unsqueeze view view_as
+    adjoint as_strided broadcast_to expand expand_as flatten movedim narrow permute ravel reshape reshape_as select
+    squeeze swapaxes t transpose unflatten unfold unsqueeze view view_as
 """
 ALIASES = {"moveaxis": "movedim", "swapdims": "swapaxes"}
 
@@ -88,7 +81,8 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     return _viewed(input, {"shape": _filled(input, sizes(args if shape is None else (shape,)))})
 
 
-def _reshape(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
+def reshaped(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
+    """`reshape` to a shape that is known to fit."""
     return emit(ops.reshape, (input,), {"shape": shape})
 
 
@@ -208,7 +202,7 @@ def ravel(input: Tensor) -> Tensor:
     return reshape(input, (-1,))
 
 
-def _listed(given: tuple[Any, ...], named_: Any) -> Any:
+def listed(given: tuple[Any, ...], named_: Any) -> Any:
     """Dimensions that were written as `f(0, 1)`, `f((0, 1))` or `f(dims=(0, 1))`."""
     if named_ is not None:
         return (named_,) if isinstance(named_, int) else named_
@@ -221,7 +215,7 @@ def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     >>> graphc.permute(graphc.zeros(2, 3, 4), (2, 0, 1)).shape
     graphc.Size([4, 2, 3])
     """
-    return _permuted(input, _order(len(input._data.shape), *_listed(args, dims)))
+    return _permuted(input, _order(len(input._data.shape), *listed(args, dims)))
 
 
 @functools.lru_cache(maxsize=1 << 10, typed=True)
@@ -349,7 +343,7 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
                 f"Target sizes: {list(wanted)}.  Tensor sizes: {list(shape)}")
         out.append(s)
     if not extra and all(type(s) is type(own) and s == own for s, own in zip(out, shape)):
-        return named(_reshape(input, tuple(out)), "Expand")
+        return named(reshaped(input, tuple(out)), "Expand")
     return _stretched(input, {"shape": tuple(out)})
 
 
@@ -399,118 +393,6 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     return tuple(expand(x, shape) for x in given)
 
 
-def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
-    """A copy that the gradient flows through.
-
-    >>> x = graphc.tensor([1.0, 2.0])
-    >>> y = graphc.clone(x).zero_()
-    >>> x
-    tensor([1., 2.])
-    """
-    if memory_format is not None and not input.is_contiguous(memory_format):
-        return contiguous(input, memory_format)
-    data = input._data
-    if type(data) is np.ndarray and active() is None and not (mode.grad and input.requires_grad):
-        return wrap(data.copy(order="K"))
-    if is_on_device(data) and active() is None and not (mode.grad and input.requires_grad):
-        return wrap(device_arrays.duplicate(data) if 0 not in data.strides else device_ops.copied(data))
-    if type(data) is np.ndarray and data.dtype.kind == "f" and trace_state.tracer is None and not mode.inference:
-        return _duplicated.make(input, data.copy(order="K"), {"dtype": input.dtype})
-    return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
-
-
-_duplicated = Viewing(ops.cast, "Clone")
-
-
-def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
-    """The tensor itself if it lies in row-major order without gaps, or in that of a memory format, else a copy that does.
-
-    >>> graphc.zeros(2, 3).t().contiguous().is_contiguous()
-    True
-    """
-    data = input._data
-    if memory_format is None and (type(data) is np.ndarray or is_on_device(data)) and data.flags.c_contiguous:
-        return input
-    order = channels_last_order(memory_format, input.ndim)
-    if input.is_contiguous(None if order is None else memory_format) and (order is not None or is_row_major(input)):
-        return input
-    if order is not None:
-        return permute(contiguous(permute(input, order)), tuple(order.index(d) for d in range(len(order))))
-    if active() is not None:
-        return clone(input)
-    array = np.ascontiguousarray(input._data) if type(data) is np.ndarray else device_ops.copied(input._data)
-    return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_differentiable), "Clone")
-
-
-def _copied(input: Tensor) -> Tensor:
-    """A copy in row-major order in any case."""
-    copy = contiguous(input)
-    return clone(input) if copy is input else copy
-
-
-@composite(large=False)
-def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """A copy in reversed order along the dimensions.
-
-    >>> graphc.flip(graphc.tensor([[1, 2], [3, 4]]), (0, 1))
-    tensor([[4, 3],
-            [2, 1]])
-    """
-    chosen = _listed(args, dims)
-    found = tuple(axis(d, len(input._data.shape)) for d in chosen)
-    check_distinct(found)
-    if not input._data.shape:
-        return clone(input)
-    return named(_copied(emit(ops.flip, (input,), {"axes": found})), "Flip")
-
-
-def fliplr(input: Tensor) -> Tensor:
-    """Flipped left to right, along dimension 1.
-
-    >>> graphc.fliplr(graphc.tensor([[1, 2], [3, 4]]))
-    tensor([[2, 1],
-            [4, 3]])
-    """
-    if len(input._data.shape) < 2:
-        raise GraphcError("Input must be >= 2-d.")
-    return flip(input, 1)
-
-
-def flipud(input: Tensor) -> Tensor:
-    """Flipped upside down, along dimension 0.
-
-    >>> graphc.flipud(graphc.tensor([[1, 2], [3, 4]]))
-    tensor([[3, 4],
-            [1, 2]])
-    """
-    if not input._data.shape:
-        raise GraphcError("Input must be >= 1-d.")
-    return flip(input, 0)
-
-
-def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """A copy turned by k times 90 degrees, from the first towards the second of two dimensions.
-
-    >>> graphc.rot90(graphc.tensor([[1, 2], [3, 4]]))
-    tensor([[2, 4],
-            [1, 3]])
-    """
-    ndim = len(input._data.shape)
-    if len(dims) != 2:
-        raise GraphcError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
-    if ndim < 2:
-        raise GraphcError(f"expected total dims >= 2, but got total dims = {ndim}")
-    first, second = axis(dims[0], ndim), axis(dims[1], ndim)
-    if first == second:
-        raise GraphcError(f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
-    turns = k % 4
-    if turns == 0:
-        return clone(input)
-    if turns == 2:
-        return flip(input, (first, second))
-    return contiguous(transpose(flip(input, second if turns == 1 else first), first, second))
-
-
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     """The `length` elements from `start` along a dimension, as a view; in a trace, from a `start` that is a tensor, a copy.
 
@@ -535,15 +417,6 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     if first + length > shape[at]:
         raise GraphcError(f"start ({first}) + length ({length}) exceeds dimension size ({shape[at]}).")
     return named(part(input, at, first, first + length), "Slice")
-
-
-def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A copy of the `length` elements from `start` along a dimension.
-
-    >>> graphc.narrow_copy(graphc.arange(6), 0, 2, 3)
-    tensor([2, 3, 4])
-    """
-    return clone(narrow(input, dim, start, length))
 
 
 def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor:
@@ -594,39 +467,6 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     if size > shape[at]:
         raise GraphcError(f"maximum size for tensor at dimension {at} is {shape[at]} but size is {size}")
     return named(emit(ops.window, (input,), {"axis": at, "size": size, "step": step, "dilation": 1}), "Unfold")
-
-
-@composite(large=False)
-def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
-    """The tensor set side by side, so many times along each dimension.
-
-    >>> graphc.tensor([1, 2]).repeat(2, 2)
-    tensor([[1, 2, 1, 2],
-            [1, 2, 1, 2]])
-    """
-    if not args and repeats is None:
-        raise ArgumentTypeError('repeat() missing 1 required positional arguments: "repeats"')
-    times = sizes(args if repeats is None else (repeats,), "repeats")
-    shape = (1,) * (len(times) - len(input._data.shape)) + tuple(input._data.shape)
-    if len(times) < len(shape):
-        raise GraphcError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-    if any(t < 0 for t in times):
-        raise ArgumentError("repeat: a negative number of times", got=str(list(times)))
-    if all(t == 1 for t in times):
-        return named(clone(_reshape(input, shape)), "Repeat")
-    spread = _reshape(input, tuple(x for s in shape for x in (1, s)))
-    stretched = expand(spread, tuple(x for r, s in zip(times, shape) for x in (r, s)))
-    return named(_copied(reshape(stretched, tuple(r * s for r, s in zip(times, shape)))), "Repeat")
-
-
-def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """`repeat`, where missing times count as 1 in front.
-
-    >>> graphc.tile(graphc.tensor([1, 2]), (2,))
-    tensor([1, 2, 1, 2])
-    """
-    times = sizes(args if dims is None else (dims,), "dims")
-    return repeat(input, (1,) * (len(input._data.shape) - len(times)) + times)
 
 
 def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:

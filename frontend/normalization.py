@@ -13,10 +13,11 @@ from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError, Unsu
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
+from graphc.frontend.copying import clone
 from graphc.frontend.inplace import assign
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad
-from graphc.frontend.movement import clone, reshape
+from graphc.frontend.movement import reshape
 from graphc.frontend.pointwise import cast, div, rsqrt
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend import linalg_products
+from graphc.frontend.copying import flip
 from graphc.frontend.creation import ones
-from graphc.frontend.movement import flip, reshape
+from graphc.frontend.movement import reshape
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import int64

@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type, sizes
 from graphc.frontend.composite import composite
+from graphc.frontend.copying import contiguous
 from graphc.frontend.creation import Device, finished, given_size, kept_dtype
 from graphc.frontend.cumulative import cumsum
 from graphc.frontend.draws import draw
@@ -32,7 +33,7 @@ from graphc.frontend.generator import (
 )
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import no_grad
-from graphc.frontend.movement import contiguous, narrow, part, reshape
+from graphc.frontend.movement import narrow, part, reshape
 from graphc.frontend.pointwise import cast, log1p, sqrt, where
 from graphc.frontend.sorting import argsort, searchsorted
 from graphc.frontend.tape import without_slope

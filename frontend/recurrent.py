@@ -15,10 +15,11 @@ from graphc.dims import Dim
 from graphc.errors import GraphcError
 from graphc.frontend.composite import composite
 from graphc.frontend.control_flow import in_graph, scan
+from graphc.frontend.copying import flip
 from graphc.frontend.dropout import dropout
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.matrices import linear
-from graphc.frontend.movement import flip, part, transpose
+from graphc.frontend.movement import part, transpose
 from graphc.frontend.pointwise import relu, sigmoid, tanh
 from graphc.frontend.splitting import chunk, split, unbind
 from graphc.frontend.tensor import Tensor

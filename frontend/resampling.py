@@ -15,8 +15,9 @@ from graphc.errors import ArgumentError, ShapeError, UnsupportedError
 from graphc.frontend.adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.composite import composite
+from graphc.frontend.copying import clone
 from graphc.frontend.indexing import index_select
-from graphc.frontend.movement import clone, expand, part, reshape, unflatten, unsqueeze
+from graphc.frontend.movement import expand, part, reshape, unflatten, unsqueeze
 from graphc.frontend.pointwise import cast, clamp, round
 from graphc.frontend.spatial import constant, places
 from graphc.frontend.symbolic_resampling import is_symbolic, linear, nearest

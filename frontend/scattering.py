@@ -12,11 +12,12 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.composite import composite
+from graphc.frontend.copying import clone
 from graphc.frontend.creation import full, full_like, ones_like, zeros_like
 from graphc.frontend.indexing import along, check_bounds, check_flat_index, check_index, flat_scalars
 from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.modes import mode
-from graphc.frontend.movement import clone, expand, reshape
+from graphc.frontend.movement import expand, reshape
 from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.subscript import Basic, broadcast_indices
