@@ -136,14 +136,17 @@ def _copy(graph: Graph, name: str) -> tuple[Builder, list[Value], list[Value]]:
     return builder, [new[v] for v in graph.inputs], [new[v] for v in graph.outputs]
 
 
-def split_vjp(graph: Graph, wanted: Sequence[int], seeded: Sequence[int]) -> tuple[Graph, Graph, list[int], list[int]]:
-    """Forward and backward graphs of `vjp_graph` that share what the forward has computed already: see `partition`."""
+def split_vjp(
+    graph: Graph, wanted: Sequence[int], seeded: Sequence[int], steady: Collection[int] = ()
+) -> tuple[Graph, Graph, list[int], list[int]]:
+    """Forward and backward graphs of `vjp_graph` that share what the forward has computed already: see `partition`. Inputs with
+    numbers in `steady` are the same each time that the graph is run, and what it keeps is kept each time."""
     builder, inputs, outputs = _copy(graph, graph.name)
     forward = len(builder.nodes)
     cotangents = [builder.input(None, graph.outputs[j].type) for j in seeded]
     found = pullback(builder, [outputs[j] for j in seeded], cotangents, [inputs[i] for i in wanted])
     results = [ops.zeros_like(inputs[i]) if ct is None else ct for i, ct in zip(wanted, found)]
-    return partition(builder, forward, inputs, outputs, cotangents, results, len(outputs))
+    return partition(builder, forward, inputs, outputs, cotangents, results, len(outputs), steady=steady)
 
 
 def partition(
@@ -155,6 +158,7 @@ def partition(
     results: Sequence[Value],
     lasting: int,
     changed: Collection[int] = (),
+    steady: Collection[int] = (),
 ) -> tuple[Graph, Graph, list[int], list[int]]:
     """Cut what has been built into two graphs: the first `forward` nodes, and the rest.
 
@@ -165,7 +169,7 @@ def partition(
     """
     ahead, behind = builder.nodes[:forward], builder.nodes[forward:]
     returned, backward_graph, kept, taken = divide(
-        builder.name, Joint(ahead, behind, inputs, outputs, cotangents, results), lasting, changed
+        builder.name, Joint(ahead, behind, inputs, outputs, cotangents, results), lasting, changed, steady=steady
     )
     builder.abandon()
     return extract(builder.name, inputs, ahead, returned), backward_graph, kept, taken
@@ -202,14 +206,14 @@ def with_attention(name: str, joint: Joint) -> Joint | None:
 
 
 def divide(
-    name: str, joint: Joint, lasting: int, changed: Collection[int] = (), again: bool = True
+    name: str, joint: Joint, lasting: int, changed: Collection[int] = (), again: bool = True, steady: Collection[int] = ()
 ) -> tuple[list[Value], Graph, list[int], list[int]]:
     """`partition`, but for the forward graph: the values that it is to return come in its place. Unless `again`, what the
     forward makes of its inputs is carried over, all that the backward takes."""
     ahead, behind, inputs, outputs, cotangents, results = joint
     known = {value: j for j, value in reversed(list(enumerate(outputs[:lasting])))}
     lost = {inputs[i] for i in changed}
-    remade = _remade(ahead, [value for value in inputs if again and value not in lost], set(known))
+    remade = _remade(ahead, [v for v in inputs if again and v not in lost], set(known), {inputs[i] for i in steady})
     made_again = {r for node in remade for r in node.results}
     live = set(results)
     for node in reversed([*remade, *behind]):
@@ -238,29 +242,33 @@ def _ordered(nodes: Sequence[Node], chosen: Collection[Node]) -> list[Node]:
     return [node for node in nodes if node in wanted]
 
 
-def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value]) -> list[Node]:
+def _remade(nodes: Sequence[Node], inputs: Sequence[Value], kept: set[Value], steady: set[Value]) -> list[Node]:
     """The nodes that a backward pass computes again rather than have their results carried over: constants, counters, and
     what is made element by element, in little time, of the inputs and of what is much smaller, such as sums over rows. It
     takes more time to write and read memory."""
     nanoseconds = dict.fromkeys(inputs, 0.0)
     remade = []
     for node in nodes:
+        if node.operands and steady.issuperset(node.operands):
+            steady.update(node.results)
         easy = node.op.pointwise or node.op.only_moves or not node.operands
         if easy and not any(r in kept for r in node.results) and all(v in nanoseconds for v in node.operands):
             total = sum(nanoseconds[v] for v in dict.fromkeys(node.operands)) + node.op.nanoseconds
             if total <= _MOST_AGAIN:
                 remade.append(node)
                 nanoseconds |= dict.fromkeys(node.results, total)
-        elif _shrinks(node):
+        elif _shrinks(node, steady):
             nanoseconds |= dict.fromkeys(node.results, 0.0)
     return remade
 
 
-def _shrinks(node: Node) -> bool:
-    """Whether results are so small beside the operands that it costs nothing to keep them."""
-    if not all(v.type.is_static for v in (*node.operands, *node.results)):
+def _shrinks(node: Node, steady: set[Value]) -> bool:
+    """Whether results are so small beside the operands that it costs nothing to keep them. A part of something is not: what is
+    made of it is as large."""
+    if node.op.only_moves or not all(v.type.is_static for v in (*node.operands, *node.results)):
         return False
-    return _SMALLER * max(r.type.size for r in node.results) <= max((v.type.size for v in node.operands), default=0)
+    largest = max((v.type.size for v in node.operands if v not in steady), default=0)
+    return _SMALLER * max(r.type.size for r in node.results) <= largest
 
 
 def extract(name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:

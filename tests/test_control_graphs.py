@@ -16,6 +16,7 @@ from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.kernel import Control
 from graphc.ops.control import saving_branches
+from graphc.ops.control_scan import saving
 from graphc.parse import parse_graph
 from graphc.passes import pipeline
 from graphc.text import print_graph
@@ -143,6 +144,19 @@ def test_weights_of_all_steps_get_one_product() -> None:
     arrays = [np.random.default_rng(i).standard_normal((4, 4)).astype(np.float32) for i in range(3)]
     for a, b in zip(compile_graph(backward)(*arrays), interpret(backward, arrays)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loop_keeps_what_is_made_of_a_product_with_large_weights_and_not_the_product() -> None:
+    """The weights are there once, and what is kept each time: the gates, of which half are read, and the last factor."""
+    state, row, weights = (TensorType(float32, shape) for shape in ((2, 8), (2, 32), (8, 32)))
+
+    def cell(h: Any, x: Any, w: Any) -> list[Any]:
+        gates = ops.sigmoid(x + ops.matmul(h, w))
+        first, second = (ops.slice(gates, (0, k), (2, k + 8), (1, 1)) for k in (0, 8))
+        return [first * ops.tanh(second)]
+
+    kept = saving(step(cell, state, row, weights), 1, 1).outputs[1:]
+    assert {value.node.op.name if value.node else "input" for value in kept} == {"sigmoid", "slice", "tanh", "input"}
 
 
 def test_a_branch_does_not_run_again_for_its_derivative() -> None:

@@ -96,7 +96,8 @@ def _scan_backward(
     around = tuple(i for i in active if i < carries)
     xs = tuple(i for i in active if carries <= i < carries + scanned)
     same = tuple(i for i in active if i >= carries + scanned)
-    forward, backward, kept, taken = autodiff().split_vjp(body, active, (*around, *seeded))
+    forward, backward, kept, taken = autodiff().split_vjp(
+        body, active, (*around, *seeded), steady=range(carries + scanned, len(body.inputs)))
     outputs = list(forward.outputs)
     stacked: list[int] = []  # outputs, of those that the step takes first
     for value in (*(forward.outputs[j] for j in kept), *(forward.inputs[i] for i in taken if i < carries)):
