@@ -17,6 +17,7 @@ from graphc.bind import bind_graph
 from graphc.compiler import executable
 from graphc.frontend import device_arrays
 from graphc.frontend.composite import Traced
+from graphc.frontend.device_entry import DeviceEntry
 from graphc.frontend.device_ops import code_on, gpu_of_backend
 from graphc.frontend.entry import Output, entry_spec
 from graphc.frontend.guards import Snapshot
@@ -164,13 +165,16 @@ class Compiled:
         """Have a native way in, for calls with positional arguments like these, if there can be one."""
         self._count()
         self.entry, self._counted = None, 0
-        if self.gpu >= 0:
-            return
         if self.snapshot.compares and self.snapshot.tensors:
             return  # it might ask if an argument is one of its own tensors
         if any(isinstance(argument, Tensor) and len(argument.__dict__) for argument in arguments):
             return  # it may read what was written to these
         plan = self.capture.plan(self.snapshot, self.pinned)
+        if self.gpu >= 0:
+            self.entry = None if plan is None else DeviceEntry.make(self.capture, plan, self.compiled(), arguments)
+            if self.entry is not None and self.mismatch(arguments) is not None:
+                self.entry = None
+            return
         spec = None if plan is None else entry_spec(plan, arguments)
         if spec is not None:
             code = self.compiled()

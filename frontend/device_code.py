@@ -117,12 +117,13 @@ class DeviceCode:
         part, apart = self._on_gpu, self._on_cpu
         with device_arrays.on(self.device), self._lock if self._small else contextlib.nullcontext():
             here = self._sent(inputs) if self._small else {}
-            given = [here[i] if i in here else self._brought(inputs[i]) for i in part.inputs]
+            given = [here[i] if i in here else inputs[i] for i in part.inputs] if here else [inputs[i] for i in part.inputs]
+            given = [device_arrays.upload(a, self.device) if type(a) is np.ndarray else a for a in given]
             places = [self._place(outputs[j], part, inputs, given) for j in part.outputs]
             part.code.run(given, places)
         if apart is not None:
             found = [np.empty(self.outputs[j].shape, self.outputs[j].dtype.numpy) for j in apart.outputs]
-            apart.code.run([np.ascontiguousarray(inputs[i]) for i in apart.inputs], found)
+            apart.code.run([np.asarray(device_arrays.known_on_host(inputs[i]), order="C") for i in apart.inputs], found)
             for j, new in zip(apart.outputs, found):
                 _keep(outputs[j], new)
         for j, place in zip(part.outputs, places):
@@ -137,10 +138,9 @@ class DeviceCode:
             if len(self._letters) == _MOST_STREAMS:
                 del self._letters[next(iter(self._letters))]
             letters = self._letters[stream] = _Letters([self.inputs[i] for i in self._small], self.device)
-        return dict(zip(self._small, letters.sent([inputs[i] for i in self._small]), strict=True))
-
-    def _brought(self, array: Any) -> Any:
-        return device_arrays.upload(array, self.device) if isinstance(array, np.ndarray) else array
+        arrays = [inputs[i] for i in self._small]
+        there = letters.sent(arrays)
+        return {i: place for i, array, place in zip(self._small, arrays, there) if type(array) is np.ndarray}
 
     def _place(self, output: Any, part: _Part, inputs: Sequence[Any], given: Sequence[Any]) -> Any:
         """Where an output is computed."""
@@ -177,7 +177,8 @@ class _Letters:
         self._slots.append(slot)
         copied.synchronize()
         for part, array in zip(parts, arrays):
-            part[...] = array
+            if type(array) is np.ndarray:  # another caller may have it on the GPU
+                part[...] = array
         cuda = device_arrays.cupy().cuda
         stream = cuda.get_current_stream()
         cuda.runtime.memcpyAsync(self._memory.data.ptr, memory.ctypes.data, memory.nbytes, cuda.runtime.memcpyHostToDevice,

@@ -97,7 +97,7 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
             inputs[source.index] = i
         elif isinstance(source, Captured):
             held.append(tensor_check(source.tensor, None, i, held=True))
-        elif isinstance(source, Number) and _is_dict(source.mapping):
+        elif isinstance(source, Number) and is_dict(source.mapping):
             numbers.append(NumberInput(source.mapping, source.key, i))
         else:
             return None
@@ -133,7 +133,8 @@ def entry_spec(plan: Plan, arguments: Sequence[Any]) -> EntrySpec | None:
     )
 
 
-def _is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
+def is_dict(mapping: Any) -> TypeGuard[dict[Any, Any]]:
+    """Whether what it has under a key is what a dict has."""
     return isinstance(mapping, dict) and type(mapping).__getitem__ is dict.__getitem__
 
 

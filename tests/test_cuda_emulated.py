@@ -183,3 +183,95 @@ def test_small_inputs_of_several_streams_and_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class Net(nn.Module):
+    """With something of all kinds that a call rests on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.scale = 2.0
+
+    def forward(self, x: graphc.Tensor, flip: bool = False) -> graphc.Tensor:
+        y = self.linear(x) * self.scale
+        y = F.relu(y) if self.training else y
+        return -y if flip else y
+
+
+def _other_weights(net: Net) -> None:
+    net.linear.weight = nn.Parameter(graphc.ones(2, 3).cuda())
+
+
+def _data_of_weights(net: Net) -> None:
+    net.linear.weight.data = graphc.ones(2, 3).cuda()
+
+
+CHANGES: dict[str, Any] = {
+    "weights": _other_weights,
+    "memory of weights": _data_of_weights,
+    "numbers of weights": lambda net: net.linear.weight.data.fill_(3.0),
+    "mode": lambda net: net.eval(),
+    "attribute": lambda net: setattr(net, "scale", -3.0),
+    "gradients": lambda net: net.linear.bias.requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_short_way_into_a_graph_is_left_when_the_world_changes(change: str) -> None:
+    net = Net().cuda()
+    with graphc.no_grad():
+        f = graphc.compile(lambda x: net(x))
+        x = graphc.randn(4, 3).cuda()
+        for _ in range(4):
+            f(x)
+        served = [graph.entry.calls for graphs in f._graphs.values() for graph in graphs if graph.entry is not None]
+        assert len(served) == 1 and served[0] >= 1
+        CHANGES[change](net)
+        for _ in range(4):
+            np.testing.assert_allclose(f(x).tolist(), net(x).tolist(), rtol=1e-5)
+
+
+def test_arguments_of_other_kinds_do_not_come_the_short_way() -> None:
+    net = Net().cuda()
+    f = graphc.compile(net)
+    x = graphc.randn(4, 3).cuda()
+    with graphc.no_grad():
+        rows = graphc.randn(8, 3).cuda()
+        others = [x.double().float(), graphc.randn(5, 3).cuda(), graphc.randn(3, 4).cuda().t(), x[1:3], rows[2:6]]
+        for other in (x, *others, x):
+            for _ in range(4):
+                np.testing.assert_allclose(f(other).tolist(), net(other).tolist(), rtol=1e-5)
+        for flip in (True, False, True):
+            for _ in range(4):
+                np.testing.assert_allclose(f(x, flip).tolist(), net(x, flip).tolist(), rtol=1e-5)
+                np.testing.assert_allclose(f(x, flip=flip).tolist(), net(x, flip).tolist(), rtol=1e-5)
+    y = x.clone().requires_grad_()
+    f(y).sum().backward()
+    assert y.grad is not None and y.grad.is_cuda
+    with pytest.raises(RuntimeError, match="same device"):
+        f(x.cpu())
+
+
+def test_a_tensor_that_shares_memory_with_what_is_written() -> None:
+    state = graphc.zeros(6).cuda()
+
+    @graphc.compile
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        state.add_(1.0)
+        return state + x
+
+    x = graphc.arange(6.0).cuda()
+    for k in range(1, 6):
+        assert f(x).tolist() == [k + i for i in range(6)]
+    assert f(state).tolist() == [12.0] * 6 and f(state[:]).tolist() == [14.0] * 6
+    assert f(x).tolist() == [8.0 + i for i in range(6)]
+
+
+def test_a_gradient_that_comes_from_either_device() -> None:
+    x = graphc.arange(3.0).cuda().requires_grad_()
+    f = graphc.compile(lambda x: (x * x).sum())
+    for seed in (graphc.tensor(2.0).cuda(), graphc.tensor(3.0).cuda()):
+        x.grad = None
+        f(x).backward(seed)
+        assert x.grad.tolist() == [0.0, 2 * seed.item(), 4 * seed.item()]

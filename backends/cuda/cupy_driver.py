@@ -27,6 +27,7 @@ class CupyDriver:
 
     def __init__(self) -> None:
         self._cupy = import_cupy()
+        self._pointer = self._cupy.cuda.MemoryPointer
         self._functions: dict[tuple[int, str], Any] = {}
         self._lock = threading.Lock()
         library = libraries.load("cublas")
@@ -81,7 +82,7 @@ class CupyDriver:
 
     def address(self, memory: Any) -> int:
         """Where memory of the pool, or an array, begins."""
-        return memory.data.ptr if isinstance(memory, self._cupy.ndarray) else memory.ptr
+        return memory.ptr if type(memory) is self._pointer else memory.data.ptr
 
     def upload(self, address: int, array: np.ndarray) -> None:
         """Copy from the host, after the kernels before."""
