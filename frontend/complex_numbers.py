@@ -8,9 +8,10 @@ import math
 from graphc import ops
 from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.arguments import emit, need_tensor, scalar_type
+from graphc.frontend.arithmetic import atan2
 from graphc.frontend.logic import isnan
 from graphc.frontend.movement import transpose
-from graphc.frontend.pointwise import atan2, cast, cos, sin, where
+from graphc.frontend.pointwise import cast, cos, sin, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import TensorType, bool_, float16, float32, float64, get_default_dtype

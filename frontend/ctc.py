@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend import engine
 from graphc.frontend.arguments import emit
+from graphc.frontend.arithmetic import add
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.control_flow import in_graph, scan
@@ -22,7 +23,7 @@ from graphc.frontend.joining import cat, stack
 from graphc.frontend.modes import enable_grad, mode, no_grad
 from graphc.frontend.movement import expand, part, reshape, select, squeeze, unsqueeze
 from graphc.frontend.node import Node, edge_to, history, node_class
-from graphc.frontend.pointwise import add, cast, clamp, clamp_min, exp, log, maximum, where
+from graphc.frontend.pointwise import cast, clamp, clamp_min, exp, log, maximum, where
 from graphc.frontend.reductions import mean, sum
 from graphc.frontend.spatial import constant, places
 from graphc.frontend.tape import Saved, freed_error, named

@@ -10,12 +10,12 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, scalar_type
+from graphc.frontend.arithmetic import mul
 from graphc.frontend.autocast import lowered
 from graphc.frontend.composite import composite
 from graphc.frontend.diagonals import diagonal
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import permute, reshape
-from graphc.frontend.pointwise import mul
 from graphc.frontend.reductions import sum
 from graphc.frontend.tensor import Tensor
 from graphc.types import bool_

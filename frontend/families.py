@@ -15,6 +15,7 @@ from types import ModuleType
 from graphc.frontend import (
     activations,
     adaptive_pooling,
+    arithmetic,
     complex_numbers,
     conversion,
     convolution,
@@ -62,8 +63,8 @@ from graphc.frontend import (
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
-    pointwise, elementary, logic, complex_numbers, reductions, movement, copying, joining, indexing, matrices, activations,
-    creation, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
+    pointwise, arithmetic, elementary, logic, complex_numbers, reductions, movement, copying, joining, indexing, matrices,
+    activations, creation, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
     convolution, pooling, adaptive_pooling, dropout, normalization, namesakes, padding, grid_sampling, patches, windows,
     einsum, linalg_norms, linalg_toplevel, spectral,

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from graphc.frontend.arithmetic import remainder
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.indexing import gather
 from graphc.frontend.joining import stack
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, reshape, select, transpose, unsqueeze
-from graphc.frontend.pointwise import abs, cast, clamp, floor, remainder, round, where
+from graphc.frontend.pointwise import abs, cast, clamp, floor, round, where
 from graphc.frontend.resampling import cubic
 from graphc.frontend.spatial import constant
 from graphc.frontend.tape import named

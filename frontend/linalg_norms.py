@@ -9,6 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axes, axis, emit, need_tensor, scalar_type
+from graphc.frontend.arithmetic import pow, square
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
@@ -17,7 +18,7 @@ from graphc.frontend.linalg_factors import eigvalsh, svdvals
 from graphc.frontend.linalg_solvers import inv_ex, tolerances
 from graphc.frontend.logic import ne
 from graphc.frontend.movement import movedim, reshape, unsqueeze
-from graphc.frontend.pointwise import abs, cast, maximum, pow, sqrt, square, where
+from graphc.frontend.pointwise import abs, cast, maximum, sqrt, where
 from graphc.frontend.reductions import amax, amin, sum
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor

@@ -10,6 +10,7 @@ from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, need_tensor, scalar_type
+from graphc.frontend.arithmetic import mul
 from graphc.frontend.autocast import lowered
 from graphc.frontend.copying import clone
 from graphc.frontend.creation import ones
@@ -20,7 +21,7 @@ from graphc.frontend.linalg_solvers import inv
 from graphc.frontend.matrices import matmul
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape, unsqueeze
-from graphc.frontend.pointwise import log, mul, where
+from graphc.frontend.pointwise import log, where
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named, without_slope
 from graphc.frontend.tensor import Tensor

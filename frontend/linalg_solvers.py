@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, need_tensor
+from graphc.frontend.arithmetic import square
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.creation import full, zeros
 from graphc.frontend.linalg_checks import (
@@ -27,7 +28,7 @@ from graphc.frontend.linalg_checks import (
 )
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, cast, square, where
+from graphc.frontend.pointwise import abs, cast, where
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor

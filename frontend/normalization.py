@@ -11,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, GraphcError, ShapeError, UnsupportedError
 from graphc.frontend.arguments import emit
+from graphc.frontend.arithmetic import div
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.copying import clone
@@ -18,7 +19,7 @@ from graphc.frontend.inplace import assign
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import reshape
-from graphc.frontend.pointwise import cast, div, rsqrt
+from graphc.frontend.pointwise import cast, rsqrt
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32

@@ -9,11 +9,12 @@ from typing import Any
 from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit
+from graphc.frontend.arithmetic import div
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import reshape, unsqueeze
-from graphc.frontend.pointwise import abs, cast, div, maximum, where
+from graphc.frontend.pointwise import abs, cast, maximum, where
 from graphc.frontend.scattering import scatter, scatter_add
 from graphc.frontend.spatial import Ints, batched, constant, places, spread, unbatched
 from graphc.frontend.tape import named

@@ -13,8 +13,9 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
 from graphc.frontend.arguments import integer
+from graphc.frontend.arithmetic import pow
 from graphc.frontend.creation import Device, finished, given_dtype
-from graphc.frontend.pointwise import cast, pow, trunc, where
+from graphc.frontend.pointwise import cast, trunc, where
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import DType, complex128, float64, get_default_dtype, int64

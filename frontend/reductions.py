@@ -11,12 +11,13 @@ from graphc.errors import ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axes, emit, sizes
 from graphc.frontend.arguments import axis as one_axis
+from graphc.frontend.arithmetic import square
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import full
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.movement import reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, sqrt, square, where
+from graphc.frontend.pointwise import abs, cast, exp, log, maximum, minimum, sqrt, where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bool_, float32, int64, uint8

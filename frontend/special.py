@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphc import ops
-from graphc.frontend import activations, elementary, pointwise, reductions
+from graphc.frontend import activations, arithmetic, elementary, pointwise, reductions
 from graphc.frontend.arguments import emit
 from graphc.frontend.logic import isinf
 from graphc.frontend.movement import expand
@@ -31,8 +31,8 @@ erfinv = public(elementary.erfinv, "erfinv")
 exp2 = public(elementary.exp2, "exp2")
 expit = public(pointwise.sigmoid, "expit")
 expm1 = public(pointwise.expm1, "expm1")
-gammainc = public(pointwise.igamma, "igamma")
-gammaincc = public(pointwise.igammac, "igammac")
+gammainc = public(arithmetic.igamma, "igamma")
+gammaincc = public(arithmetic.igammac, "igammac")
 gammaln = public(elementary.lgamma, "gammaln")
 i0 = modified_bessel_i0 = public(elementary.i0, "i0")
 log1p = public(pointwise.log1p, "log1p")
@@ -42,7 +42,7 @@ multigammaln = public(elementary.mvlgamma, "multigammaln")
 polygamma = public(elementary.polygamma, "polygamma")
 round = public(pointwise.round, "round")
 sinc = public(elementary.sinc, "sinc")
-xlogy = public(pointwise.xlogy, "xlogy")
+xlogy = public(arithmetic.xlogy, "xlogy")
 
 
 F = TypeVar("F", bound=Callable[..., Any])

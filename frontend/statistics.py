@@ -14,6 +14,7 @@ from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer
+from graphc.frontend.arithmetic import lerp
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.creation import as_tensor, full, full_like, zeros
@@ -21,7 +22,7 @@ from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.matrices import matmul
 from graphc.frontend.movement import expand, movedim, narrow, reshape, squeeze, unsqueeze
-from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, lerp, round, sqrt, where
+from graphc.frontend.pointwise import Number, cast, ceil, clamp, floor, round, sqrt, where
 from graphc.frontend.ranges import linspace
 from graphc.frontend.reductions import any as any_of
 from graphc.frontend.reductions import argmax, max, min, sum

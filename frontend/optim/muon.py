@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError
+from graphc.frontend.arithmetic import lerp
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.matrices import addmm
 from graphc.frontend.optim.optimizer import Optimizer, hyperparameter
-from graphc.frontend.pointwise import cast, clamp, lerp
+from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32
 

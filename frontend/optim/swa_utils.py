@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from graphc.errors import ArgumentError
+from graphc.frontend.arithmetic import lerp
 from graphc.frontend.creation import tensor
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.normalization import _BatchNorm
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.optim.schedule import LRScheduler, for_each
-from graphc.frontend.pointwise import lerp, where
+from graphc.frontend.pointwise import where
 from graphc.frontend.tensor import Tensor
 from graphc.types import int64
 
