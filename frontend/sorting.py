@@ -35,6 +35,15 @@ def order(input: Tensor, dim: int, descending: bool = False) -> Tensor:
     return emit(ops.argsort, (input,), {"axis": dim, "descending": descending})
 
 
+def _first(input: Tensor, dim: int, count: int, descending: bool = False) -> Tensor:
+    """The first `count` of these places; of a 0-d tensor the only one."""
+    if not input._data.shape:
+        return order(input, 0)
+    if count == input._data.shape[dim] or input.dtype.is_complex:
+        return order(input, dim, descending)
+    return emit(ops.argtopk, (input,), {"axis": dim, "count": count, "descending": descending})
+
+
 def picked(input: Tensor, index: Tensor, dim: int) -> Tensor:
     """The elements at the places along a dimension. A 0-d tensor has one place."""
     if not input._data.shape:
@@ -98,9 +107,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 @composite(large=False)
 def _top(input: Tensor, count: int, at: int, largest: bool) -> tuple[Tensor, Tensor]:
-    index = order(input, at, largest)
-    if input._data.shape:
-        index = narrow(index, at, 0, count)
+    index = _first(input, at, count, largest)
     return named(picked(input, index, at), "Topk"), index
 
 
@@ -125,7 +132,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 
 @composite(large=False)
 def _kth(input: Tensor, count: int, at: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    index = order(input, at)
+    index = _first(input, at, count)
     if input._data.shape:
         index = narrow(index, at, count - 1, 1)
     return reduced_by(input, index, at, keepdim, "Kthvalue")
@@ -233,8 +240,11 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     (tensor([1, 3]), tensor([1, 2]))
     """
     rows = _rows(input, "unique", dim)
-    by_last_column = np.lexsort(rows.T[::-1]) if rows.shape[1] else np.arange(len(rows))
-    return _distinct(input, rows, by_last_column, dim, return_inverse, return_counts)
+    if rows.shape[1] == 1:
+        in_order = ops.argsort.ref(rows[:, 0], axis=0, descending=False)
+    else:
+        in_order = np.lexsort(rows.T[::-1]) if rows.shape[1] else np.arange(len(rows))
+    return _distinct(input, rows, in_order, dim, return_inverse, return_counts)
 
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,

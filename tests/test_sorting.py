@@ -31,6 +31,53 @@ def test_sort_is_stable_both_ways(a: np.ndarray, data: st.DataObject) -> None:
     np.testing.assert_array_equal(x.argsort(dim, descending=True).numpy(), np.argsort(-a, dim, kind="stable"))
 
 
+MANY = {
+    "float32": np.array([0.0, -0.0, 1.5, -1.5, NAN, -NAN, INF, -INF, 1e-45, -1e-45, 3e38], np.float32),
+    "float16": np.array([0.0, -0.0, 1.5, NAN, INF, -INF, 6e-8], np.float16),
+    "float64": np.array([0.0, -0.0, 1.5, NAN, INF, -INF, 5e-324]),
+    "int64": np.array([-(2**63), 2**63 - 1, 0, -1, 1]),
+    "small int64": np.arange(-3, 4),
+    "uint64": np.array([0, 2**64 - 1, 2**63, 1], np.uint64),
+    "uint8": np.arange(250, 256, dtype=np.uint8),
+    "int8": np.array([-128, 127, 0, 5], np.int8),
+    "bool": np.array([True, False]),
+}
+
+
+@pytest.mark.parametrize("kind", [*MANY, "distinct float64", "distinct int64"])
+@pytest.mark.parametrize("shape", [(1500,), (30, 41), (2, 700, 3), (600, 1), (600, 2)])
+def test_many_elements_are_in_stable_order(kind: str, shape: tuple[int, ...]) -> None:
+    """They are packed with their places, or looked at for equals; NumPy's own stable sort says what is right."""
+    rng = np.random.default_rng(0)
+    if kind in MANY:
+        a = rng.choice(MANY[kind], shape)
+    else:
+        a = rng.permutation(int(np.prod(shape))).reshape(shape).astype(kind.split()[1]) * 3**35
+        a[a == 0] = np.nan if kind == "distinct float64" else -7
+    x = graphc.from_numpy(a)
+    for dim in range(a.ndim):
+        expected = np.argsort(a, dim, kind="stable")
+        backwards = a.shape[dim] - 1 - np.flip(np.argsort(np.flip(a, dim), dim, kind="stable"), dim)
+        np.testing.assert_array_equal(x.argsort(dim).numpy(), expected)
+        np.testing.assert_array_equal(x.argsort(dim, descending=True).numpy(), backwards)
+        for k in (0, 1, a.shape[dim] // 2, a.shape[dim]):
+            np.testing.assert_array_equal(x.topk(k, dim, largest=False).indices.numpy(), np.take(expected, range(k), dim))
+            np.testing.assert_array_equal(x.topk(k, dim).indices.numpy(), np.take(backwards, range(k), dim))
+
+
+def test_topk_compiled_is_that_of_eager_code_and_has_a_gradient() -> None:
+    def f(x: Any) -> Any:
+        values, indices = x.topk(2, 1)
+        return values.sum() * indices.sum()
+
+    x = graphc.tensor([[3.0, 1.0, 2.0], [5.0, 9.0, 7.0]], requires_grad=True)
+    compiled = graphc.compile(f)
+    assert compiled(x).item() == f(x).item() == 21 * 5
+    assert graphc.autograd.grad(compiled(x), x)[0].tolist() == [[5, 0, 5], [0, 5, 5]]
+    with pytest.raises(RuntimeError, match="out of range"):
+        x.topk(4, 1)
+
+
 def test_nan_is_the_largest_number() -> None:
     x = graphc.tensor([NAN, 1.0, INF, NAN, -INF])
     assert x.argsort().tolist() == [4, 1, 2, 0, 3]

@@ -111,7 +111,7 @@ from graphc.ops.movement import (
 )
 from graphc.ops.random import random_bits
 from graphc.ops.reduce import amax, amin, argmax, argmin, expand, keepdims, prod, sum
-from graphc.ops.sort import argsort, searchsorted
+from graphc.ops.sort import argsort, argtopk, searchsorted
 from graphc.ops.special import (
     airy_ai,
     digamma,

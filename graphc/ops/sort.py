@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from graphc.dims import surely_less
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.movement import check_axis, reshape, stack_operand
@@ -28,13 +29,78 @@ def _argsort_infer(x: TensorType, axis: int, descending: bool) -> TensorType:
     return x.with_dtype(int64)
 
 
-def _argsort_ref(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
-    x = comparable(x)
+def _order(x: np.ndarray, descending: bool) -> np.ndarray:
+    """The places of the elements in sorted order along the last dimension, by definition."""
     if not descending:
-        return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
+        return np.argsort(x, -1, kind="stable")
     # an ascending sort of the reversed sequence, read backwards, keeps the order of equals and puts nan first
-    order = np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
-    return (x.shape[axis] - 1 - order).astype(np.int64, copy=False)
+    return x.shape[-1] - 1 - np.flip(np.argsort(np.flip(x, -1), -1, kind="stable"), -1)
+
+
+_FEW = 512
+"""So many elements are sorted sooner than turned into other numbers."""
+
+
+def _packed(x: np.ndarray, descending: bool) -> tuple[np.ndarray, int] | None:
+    """Numbers that are in order as the elements are along the last dimension, each above its place in so many bits: no two are
+    equal, so that they can be sorted in any way. NumPy sorts int64 by vector instructions, and nothing in a stable way. None
+    where elements and places have more than 63 bits."""
+    bits = max(x.shape[-1] - 1, 0).bit_length()
+    if x.dtype.kind == "f":
+        wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
+        if wide.dtype.itemsize > 4 or bits > 31:
+            return None
+        keys = (wide + np.float32(0)).view(np.int32)  # -0.0 is as large as 0.0
+        keys ^= (keys >> 31) & np.int32(0x7FFFFFFF)  # the larger a negative number's bits, the less it is
+        keys[np.isnan(wide)] = 0x7FFFFFFF
+        keys = keys.astype(np.int64)
+    else:
+        low, high = int(x.min()), int(x.max())
+        if (high - low).bit_length() + bits > 63:
+            return None
+        keys = (x - x.dtype.type(low)).astype(np.int64) if x.dtype.kind == "u" else x.astype(np.int64) - low
+    return ((~keys if descending else keys) << bits) | np.arange(x.shape[-1]), bits
+
+
+def _unpacked_order(x: np.ndarray) -> np.ndarray:
+    """`_order`, ascending: an order that is not stable, in which equals, known to stand side by side, are put in order."""
+    order = np.argsort(x, -1)
+    ranked = np.take_along_axis(x, order, -1)
+    starts = ranked[..., 1:] != ranked[..., :-1]
+    if x.dtype.kind == "f":
+        starts &= ranked[..., :-1] == ranked[..., :-1]  # nan stands at the end
+    if starts.all():
+        return order
+    runs = np.cumsum(starts, -1)
+    bits = (x.shape[-1] - 1).bit_length()
+    order[..., 1:] |= runs << bits
+    order.sort(-1)
+    return order & ((1 << bits) - 1)
+
+
+def _places(x: np.ndarray, descending: bool, count: int) -> np.ndarray:
+    """The places of the first `count` elements in sorted order along the last dimension."""
+    if x.size <= _FEW:
+        return _order(x, descending)[..., :count]
+    packed = _packed(x, descending)
+    if packed is None:
+        if descending:
+            return (x.shape[-1] - 1 - np.flip(_unpacked_order(np.flip(x, -1)), -1))[..., :count]
+        return _unpacked_order(x)[..., :count]
+    numbers, bits = packed
+    if 0 < count < numbers.shape[-1]:
+        numbers = np.partition(numbers, count - 1, -1)[..., :count]
+    numbers.sort(-1)
+    return numbers[..., :count] & ((1 << bits) - 1)
+
+
+def _along(x: np.ndarray, axis: int, descending: bool, count: int) -> np.ndarray:
+    found = np.moveaxis(_places(np.moveaxis(comparable(x), axis, -1), descending, count), -1, axis)
+    return found.astype(np.int64, copy=False)
+
+
+def _argsort_ref(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
+    return _along(x, axis, descending, x.shape[axis])
 
 
 argsort = op("argsort", "x", "axis descending", infer=_argsort_infer, ref=_argsort_ref, kernel="host", nanoseconds=50,
@@ -42,6 +108,25 @@ argsort = op("argsort", "x", "axis descending", infer=_argsort_infer, ref=_argso
              samples=(Sample((_f,), {"axis": 1, "descending": False}), Sample((_i,), {"axis": 1, "descending": True}),
                       Sample((TensorType(bool_, (7,)),), {"axis": 0, "descending": True})))
 """The places of the elements in sorted order. Equals keep their order; nan counts as the largest number."""
+
+
+def _argtopk_ref(x: np.ndarray, axis: int, count: int, descending: bool) -> np.ndarray:
+    return _along(x, axis, descending, count)
+
+
+def _argtopk_infer(x: TensorType, axis: int, count: int, descending: bool) -> TensorType:
+    order = _argsort_infer(x, axis, descending)
+    if count < 0 or surely_less(x.shape[axis], count):
+        raise ShapeError(f"argtopk: {count} places of {x.shape[axis]}", expected=f"from 0 to {x.shape[axis]}", got=str(count))
+    return order.with_shape((*x.shape[:axis], count, *x.shape[axis + 1 :]))
+
+
+argtopk = op("argtopk", "x", "axis count descending", infer=_argtopk_infer, ref=_argtopk_ref, kernel="host", nanoseconds=10,
+             vjp=not_differentiable,
+             samples=(Sample((_f,), {"axis": 1, "count": 2, "descending": True}),
+                      Sample((_i,), {"axis": 1, "count": 3, "descending": False}),
+                      Sample((_f,), {"axis": 0, "count": 0, "descending": True})))
+"""The first of the places that `argsort` gives: those of the least elements in order, or of the largest."""
 
 
 def _search_infer(sequence: TensorType, values: TensorType, right: bool) -> TensorType:

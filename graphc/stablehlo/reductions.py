@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from graphc.stablehlo.table import writes
+from graphc import ops
+from graphc.stablehlo.table import EXPANSIONS, writes
 from graphc.stablehlo.writer import Operand, Step, Writer, integers
 from graphc.types import DType, TensorType, bool_, float32, int64
 
@@ -79,3 +82,12 @@ def _argsort(w: Writer, step: Step) -> Operand:
     comparator = w.region([scalar, scalar, place, place], before)
     return w.emit_many("sort", [x, w.iota(x.type.shape, axis)], [x.type, step.type], [comparator],
                        dimension=f"{axis} : i64", is_stable="true")[1]
+
+
+def _argtopk(x: Any, axis: int, count: int, descending: bool) -> Any:
+    places = ops.argsort(x, axis, descending)
+    ends = (*places.shape[:axis], count, *places.shape[axis + 1 :])
+    return ops.slice(places, (0,) * places.ndim, ends, (1,) * places.ndim)
+
+
+EXPANSIONS["argtopk"] = _argtopk

@@ -50,11 +50,11 @@ def _cumsum(w: Writer, step: Step) -> str:
     return w.cast(total, step.dtype) if narrow else str(total)
 
 
-@writes("argsort")
+@writes("argsort", "argtopk")
 def _argsort(w: Writer, step: Step) -> str:
     axis = step.attrs["axis"]
     x = step.names[0] if step.dtype.name not in _NARROW else w.cast(step.names[0], int32)
-    size = w.size(step.operands[0].shape[axis])
+    size = w.size(step.type.shape[axis])
     _, order = w.emit("TopK", x, size, outputs=2, axis=axis, largest=int(step.attrs["descending"]), sorted=1)
     return str(order)
 
