@@ -10,7 +10,7 @@ from typing import Any
 from graphc import gpu
 from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend.autocast import autocast, custom_bwd, custom_fwd, is_autocast_available
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.logic import isfinite
 from graphc.frontend.modes import no_grad
 from graphc.frontend.optim.optimizer import Optimizer

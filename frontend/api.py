@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.frontend import conversion, creation, exchange, joining, matrices, queries, ranges, triangles
+from graphc.frontend import (
+    conversion,
+    creation,
+    creation_like,
+    exchange,
+    from_data,
+    joining,
+    matrices,
+    queries,
+    ranges,
+    triangles,
+)
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend import windows as _windows
@@ -85,7 +96,7 @@ half, float, double = float16, float32, float64
 chalf, cfloat, cdouble = complex32, complex64, complex128
 bool = bool_
 
-_OUT_ELSEWHERE = {creation, exchange, queries, ranges, triangles, _random, _windows}
+_OUT_ELSEWHERE = {creation, creation_like, from_data, exchange, queries, ranges, triangles, _random, _windows}
 """Whose functions have an out= argument of their own, or none."""
 _WITHOUT_TENSOR = {
     "block_diag", "broadcast_shapes", "broadcast_tensors", "can_cast", "cartesian_prod", "chain_matmul", "einsum", "meshgrid",
@@ -176,7 +187,7 @@ def hint(name: str) -> str:
 
 
 _NOT_PUBLIC = {
-    "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "exchange", "hint", "joining", "math", "matrices",
-    "names", "public", "queries", "ranges", "triangles", "with_out",
+    "ALIASES", "Any", "FAMILIES", "annotations", "conversion", "creation", "creation_like", "exchange", "from_data", "hint",
+    "joining", "math", "matrices", "names", "public", "queries", "ranges", "triangles", "with_out",
 }
 __all__ = sorted(name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC)

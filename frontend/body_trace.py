@@ -15,7 +15,7 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.errors import Location, TraceError
-from graphc.frontend import creation
+from graphc.frontend import from_data
 from graphc.frontend.device import CPU, device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import Structure, flatten, unflatten
@@ -270,7 +270,7 @@ def as_tensors(leaves: Sequence[Any], function: Callable[..., Any]) -> list[Tens
         if not isinstance(leaf, (Tensor, bool, int, float, complex)):
             raise TraceError(f"{described(function)} returns a {type(leaf).__name__}",
                              expected="tensors and numbers, perhaps nested")
-    return [leaf if isinstance(leaf, Tensor) else creation.tensor(leaf) for leaf in leaves]
+    return [leaf if isinstance(leaf, Tensor) else from_data.tensor(leaf) for leaf in leaves]
 
 
 def described(function: Callable[..., Any]) -> str:

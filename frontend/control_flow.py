@@ -13,7 +13,7 @@ import graphc.ops as ops
 from graphc.errors import ArgumentError, ArgumentTypeError, ShapeError, TraceError
 from graphc.frontend import inplace
 from graphc.frontend.body_trace import Body, as_tensors, described, trace_body, type_of
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.joining import stack
 from graphc.frontend.level import Inner, Level
 from graphc.frontend.modes import mode, no_grad

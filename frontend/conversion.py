@@ -12,8 +12,9 @@ from graphc.frontend import device as devices
 from graphc.frontend import device_ops
 from graphc.frontend.arguments import emit, given_dtype
 from graphc.frontend.copying import clone, contiguous
-from graphc.frontend.creation import empty, set_default_dtype, tensor
+from graphc.frontend.creation import empty, set_default_dtype
 from graphc.frontend.formats import preserve_format
+from graphc.frontend.from_data import tensor
 from graphc.frontend.modes import mode
 from graphc.frontend.node import Node, edge_to, node_class
 from graphc.frontend.pointwise import cast

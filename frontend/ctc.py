@@ -16,8 +16,8 @@ from graphc.frontend.arithmetic import add
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
 from graphc.frontend.control_flow import in_graph, scan
-from graphc.frontend.creation import as_tensor
 from graphc.frontend.cumulative import cumsum
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.indexing import gather
 from graphc.frontend.joining import cat, stack
 from graphc.frontend.modes import enable_grad, mode, no_grad

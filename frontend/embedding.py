@@ -10,7 +10,8 @@ from graphc import ops
 from graphc.errors import ArgumentError, DimError, DTypeError, GraphcError
 from graphc.frontend.arguments import emit
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import ones_like, zeros
+from graphc.frontend.creation import zeros
+from graphc.frontend.creation_like import ones_like
 from graphc.frontend.inplace import assign
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad

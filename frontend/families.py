@@ -21,6 +21,7 @@ from graphc.frontend import (
     convolution,
     copying,
     creation,
+    creation_like,
     cumulative,
     diagonals,
     distance_matrices,
@@ -30,6 +31,7 @@ from graphc.frontend import (
     elementary,
     exchange,
     filling,
+    from_data,
     grid_sampling,
     grids,
     indexing,
@@ -64,7 +66,7 @@ from graphc.frontend import (
 
 FAMILIES: tuple[ModuleType, ...] = (
     pointwise, arithmetic, elementary, logic, complex_numbers, reductions, movement, copying, joining, indexing, matrices,
-    activations, creation, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
+    activations, creation, creation_like, from_data, ranges, triangles, exchange, random, filling, conversion, queries, inplace,
     sorting, cumulative, recurrent, statistics, splitting, diagonals, scattering, grids, distances, products, distance_matrices,
     convolution, pooling, adaptive_pooling, dropout, normalization, namesakes, padding, grid_sampling, patches, windows,
     einsum, linalg_norms, linalg_toplevel, spectral,

@@ -13,7 +13,6 @@ from graphc import ops
 from graphc.errors import DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import axis as one_axis
 from graphc.frontend.arguments import emit, integer, need_tensor, scalar_type
-from graphc.frontend.creation import get_default_dtype
 from graphc.frontend.joining import roll
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import narrow
@@ -22,7 +21,7 @@ from graphc.frontend.public import with_out
 from graphc.frontend.ranges import arange
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.types import DType, float32
+from graphc.types import DType, float32, get_default_dtype
 
 Sizes = Sequence[int] | None
 Dims = int | Sequence[int] | None

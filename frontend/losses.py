@@ -13,7 +13,7 @@ from graphc.frontend.activations import log1p_exp_of_negative, log_softmax
 from graphc.frontend.arguments import emit
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import full_like
+from graphc.frontend.creation_like import full_like
 from graphc.frontend.distances import held_above
 from graphc.frontend.logic import ne
 from graphc.frontend.matrices import linear

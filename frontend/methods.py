@@ -13,9 +13,9 @@ from graphc.dims import Dim
 from graphc.frontend import (
     complex_numbers,
     conversion,
-    creation,
     eager,
     elementary,
+    from_data,
     inplace,
     movement,
     pointwise,
@@ -69,7 +69,7 @@ def _direct(record: OpDef) -> Callable[..., Any]:
 def _between_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     def operate(self: Tensor, other: Any) -> Any:
         if isinstance(other, np.ndarray):
-            other = creation.as_tensor(other)
+            other = from_data.as_tensor(other)
         return function(self, other) if isinstance(other, Tensor) else NotImplemented
 
     return operate

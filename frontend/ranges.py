@@ -12,9 +12,9 @@ from graphc import ops
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError, UnsupportedDTypeError
-from graphc.frontend.arguments import integer
+from graphc.frontend.arguments import given_dtype, integer
 from graphc.frontend.arithmetic import pow
-from graphc.frontend.creation import Device, finished, given_dtype
+from graphc.frontend.creation import Device, finished
 from graphc.frontend.pointwise import cast, trunc, where
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active

@@ -13,7 +13,8 @@ from graphc.errors import ArgumentTypeError, DimError, DTypeError, GraphcError, 
 from graphc.frontend.arguments import axis, emit, promoted
 from graphc.frontend.composite import composite
 from graphc.frontend.copying import clone
-from graphc.frontend.creation import full, full_like, ones_like, zeros_like
+from graphc.frontend.creation import full
+from graphc.frontend.creation_like import full_like, ones_like, zeros_like
 from graphc.frontend.indexing import along, check_bounds, check_flat_index, check_index, flat_scalars
 from graphc.frontend.inplace import assign, refuse
 from graphc.frontend.modes import mode

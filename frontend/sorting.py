@@ -12,7 +12,8 @@ from graphc.errors import DimError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import return_types
 from graphc.frontend.arguments import axis, emit, integer, promoted
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import as_tensor, zeros
+from graphc.frontend.creation import zeros
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.movement import movedim, narrow, reshape, select
 from graphc.frontend.pointwise import Number, cast
 from graphc.frontend.tape import named

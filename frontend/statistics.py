@@ -17,7 +17,9 @@ from graphc.frontend.arguments import axis, emit, integer
 from graphc.frontend.arithmetic import lerp
 from graphc.frontend.autocast import full_precision
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import as_tensor, full, full_like, zeros
+from graphc.frontend.creation import full, zeros
+from graphc.frontend.creation_like import full_like
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.joining import cat
 from graphc.frontend.logic import isnan, ne
 from graphc.frontend.matrices import matmul

@@ -15,10 +15,10 @@ from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import as_tensor
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import quiet
 from graphc.frontend.eager import Subscripts
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.inplace import assign, bump, refuse, unwatched
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, ArgumentTypeError
-from graphc.frontend.creation import as_tensor
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.logic import isclose
 from graphc.frontend.modes import no_grad
 from graphc.frontend.tensor import Tensor

@@ -9,9 +9,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import GraphcError, UnsupportedDTypeError
-from graphc.frontend.arguments import emit, integer
+from graphc.frontend.arguments import emit, given_dtype, integer
 from graphc.frontend.composite import composite
-from graphc.frontend.creation import Device, finished, given_dtype
+from graphc.frontend.creation import Device, finished
 from graphc.frontend.pointwise import where
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentTypeError, GraphcError
-from graphc.frontend.creation import as_tensor, tensor
+from graphc.frontend.from_data import as_tensor, tensor
 from graphc.frontend.joining import stack
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import float64

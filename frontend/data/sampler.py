@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
 from graphc.errors import ArgumentError, ArgumentTypeError
-from graphc.frontend.creation import as_tensor
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.random import Generator, default_generator, multinomial, randint, randperm
 from graphc.frontend.tensor import Tensor
 from graphc.types import float64

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import full_like
+from graphc.frontend.creation_like import full_like
 from graphc.frontend.distributions.distribution import NOT_NEGATIVE, POSITIVE, REAL, Constraint, Distribution, together
 from graphc.frontend.random import rand, randn
 from graphc.frontend.tensor import Tensor

@@ -7,9 +7,10 @@ from typing import ClassVar, Self
 
 from graphc.errors import ArgumentError
 from graphc.frontend.activations import log_softmax, softmax
-from graphc.frontend.creation import full, ones, tensor
+from graphc.frontend.creation import full, ones
 from graphc.frontend.distributions.distribution import BOOLEAN, REAL, UNIT, Constraint, Distribution, together
 from graphc.frontend.embedding import one_hot
+from graphc.frontend.from_data import tensor
 from graphc.frontend.losses import binary_cross_entropy_with_logits
 from graphc.frontend.modes import no_grad
 from graphc.frontend.pointwise import sigmoid

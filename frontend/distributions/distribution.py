@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import as_tensor
+from graphc.frontend.from_data import as_tensor
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import broadcast_tensors
 from graphc.frontend.tensor import Size, Tensor

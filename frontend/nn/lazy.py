@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from graphc.errors import ArgumentError, GraphcError, ShapeError
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from graphc.frontend.nn.linear import Linear

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend import device as devices
-from graphc.frontend.creation import empty_like
+from graphc.frontend.creation_like import empty_like
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nn.hooks import ModuleHooks
 from graphc.frontend.nn.parameter import Buffer, Parameter

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import empty, ones, tensor, zeros
+from graphc.frontend.creation import empty, ones, zeros
+from graphc.frontend.from_data import tensor
 from graphc.frontend.joining import cat
 from graphc.frontend.nn import functional as F
 from graphc.frontend.nn import init

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.optim.optimizer import Optimizer, check_betas, check_positive, hyperparameter
 from graphc.frontend.pointwise import maximum
 from graphc.frontend.tensor import Tensor

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import full_like, tensor, zeros
+from graphc.frontend.creation import zeros
+from graphc.frontend.creation_like import full_like
+from graphc.frontend.from_data import tensor
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.optim.optimizer import Optimizer, check_betas, check_positive, hyperparameter
 from graphc.frontend.pointwise import abs, clamp, maximum, rsqrt, sign, sqrt, where

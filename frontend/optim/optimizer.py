@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
-from graphc.frontend.creation import zeros_like
+from graphc.frontend.creation_like import zeros_like
 from graphc.frontend.hooks import Hooks, RemovableHandle
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.nn.module import clear_grad, clock

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.optim.optimizer import Optimizer, check_betas, hyperparameter
 from graphc.frontend.pointwise import where
 from graphc.frontend.tensor import Tensor

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from graphc.errors import ArgumentError
 from graphc.frontend.arithmetic import lerp
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.modes import no_grad
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.normalization import _BatchNorm

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 
 from graphc.errors import GraphcError
-from graphc.frontend.creation import tensor
+from graphc.frontend.from_data import tensor
 from graphc.frontend.joining import stack
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.logic import isfinite

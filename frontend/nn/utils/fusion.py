@@ -6,7 +6,7 @@ import copy
 from typing import Any, TypeVar
 
 from graphc.errors import GraphcError
-from graphc.frontend.creation import ones_like, zeros_like
+from graphc.frontend.creation_like import ones_like, zeros_like
 from graphc.frontend.movement import reshape
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.parameter import Parameter

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 from graphc.errors import ArgumentError, ArgumentTypeError
-from graphc.frontend.creation import full_like, ones_like
+from graphc.frontend.creation_like import full_like, ones_like
 from graphc.frontend.joining import cat
 from graphc.frontend.linalg_norms import norm
 from graphc.frontend.modes import no_grad

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
-from graphc.frontend.creation import full, tensor
+from graphc.frontend.creation import full
+from graphc.frontend.from_data import tensor
 from graphc.frontend.indexing import index_select
 from graphc.frontend.joining import cat
 from graphc.frontend.movement import expand, part, reshape, transpose
