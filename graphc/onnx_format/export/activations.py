@@ -12,7 +12,9 @@ from graphc.onnx_format.export.matching import Match, number, operator, stretche
 from graphc.rewrite import Pattern, Var, match
 from graphc.types import float32
 
-_x, _low, _high, _alpha, _gamma, _factor, _third = map(Var, ("x", "low", "high", "alpha", "gamma", "factor", "third"))
+_x, _low, _high, _nan, _alpha, _gamma, _factor, _third = map(
+    Var, ("x", "low", "high", "nan", "alpha", "gamma", "factor", "third")
+)
 Found = Mapping[str, Value]
 
 
@@ -99,15 +101,24 @@ def _leaky(found: Found) -> Match | None:
 
 def _between(x: Any, low: Any, high: Any) -> Any:
     """x inside of the open interval, else the bound, or NaN."""
-    outside = ops.where(ops.ge(x, high), high, ops.where(ops.ne(x, x), x, low))
+    outside = ops.where(ops.ge(x, high), high, ops.where(ops.le(x, low), low, _nan))
     return ops.where(ops.bitwise_and(ops.gt(x, low), ops.lt(x, high)), x, outside)
+
+
+def _has_nan(found: Found) -> bool:
+    other = number(found["nan"])
+    return other is not None and math.isnan(other)
 
 
 def _clip(found: Found) -> Match | None:
     low, high = found["low"], found["high"]
-    if number(low) is None or number(high) is None:
+    if number(low) is None or number(high) is None or not _has_nan(found):
         return None
     return Match((found["x"], stretched(low), stretched(high)), operator("Clip"))
+
+
+def _hard_sigmoid(found: Found) -> Match | None:
+    return Match((found["x"],), operator("HardSigmoid", alpha=1 / 6, beta=0.5)) if _has_nan(found) else None
 
 
 _INSIDE = ops.where(ops.bitwise_or(ops.le(_x, -3.0), ops.ge(_x, 3.0)), 0.0, _x)
@@ -127,7 +138,7 @@ _RULES: tuple[tuple[Pattern, Callable[[Found], Match | None]], ...] = (
     (_elu(ops.mul(ops.expm1(_BELOW), _alpha), ops.mul(_x, _gamma)), _selu),
     (ops.where(ops.gt(_x, 0.0), _x, ops.mul(_x, _alpha)), _leaky),
     (_HARD_SWISH, _plain("HardSwish")),
-    (ops.div(_between(ops.add(_x, 3.0), 0.0, 6.0), 6.0), _plain("HardSigmoid", alpha=1 / 6, beta=0.5)),
+    (ops.div(_between(ops.add(_x, 3.0), 0.0, 6.0), 6.0), _hard_sigmoid),
     (_between(_x, _low, _high), _clip),
 )
 _BY_ROOT: dict[str, list[tuple[Pattern, Callable[[Found], Match | None]]]] = {}
