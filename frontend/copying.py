@@ -11,7 +11,7 @@ from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import axis, emit, sizes
-from graphc.frontend.composite import composite
+from graphc.frontend.composite import HUGE, composite
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import finish
 from graphc.frontend.formats import channels_last_order
@@ -64,7 +64,20 @@ def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
         return permute(contiguous(permute(input, order)), tuple(order.index(d) for d in range(len(order))))
     if active() is not None:
         return clone(input)
-    array = np.ascontiguousarray(input._data) if type(data) is np.ndarray else device_ops.copied(input._data)
+    if type(data) is np.ndarray and data.size >= HUGE and input.dtype.has_code:
+        return _copied_row_major(input)
+    return _row_major(input)
+
+
+@composite(large=False)
+def _copied_row_major(input: Tensor) -> Tensor:
+    """`_row_major`, by code that turns tiles in registers once that is made."""
+    return named(emit(ops.copy, (input,), {}), "Clone") if active() is not None else _row_major(input)
+
+
+def _row_major(input: Tensor) -> Tensor:
+    data = input._data
+    array = np.ascontiguousarray(data) if type(data) is np.ndarray else device_ops.copied(data)
     return named(finish(ops.cast, (input,), {"dtype": input.dtype}, array, input.dtype.is_differentiable), "Clone")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend.arguments import emit
+from graphc.frontend.composite import composite
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.pointwise import Operand, abs, as_floating
 from graphc.frontend.tensor import Tensor
@@ -180,7 +181,12 @@ def equal(input: Tensor, other: Tensor) -> bool:
     >>> graphc.equal(graphc.tensor([1, 2]), graphc.tensor([1, 2]))
     True
     """
-    return input.shape == other.shape and bool((input == other).all())
+    return input.shape == other.shape and bool(_all_equal(input, other))
+
+
+@composite(large=False)
+def _all_equal(input: Tensor, other: Tensor) -> Tensor:
+    return (input == other).all()
 
 
 def _truth(input: Operand) -> Any:

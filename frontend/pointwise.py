@@ -11,7 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import DTypeError, GraphcError
 from graphc.frontend.arguments import as_operand, emit, promoted
-from graphc.frontend.composite import composite
+from graphc.frontend.composite import HUGE, composite
 from graphc.frontend.limits import finfo
 from graphc.frontend.modes import mode
 from graphc.frontend.tape import named
@@ -46,11 +46,18 @@ def cast(input: Tensor, dtype: DType) -> Tensor:
         return input
     data = input._data
     if type(data) is np.ndarray and dtype.numpy.kind == "f" and data.dtype.kind in "biuf" and _is_ordinary():
+        if data.size >= HUGE and data.flags.c_contiguous:
+            return _cast_huge(input, dtype)
         return _converted.make(input, convert(data, dtype), {"dtype": dtype})
     return named(emit(ops.cast, (input,), {"dtype": dtype}), "ToCopy")
 
 
 _converted = Viewing(ops.cast, "ToCopy")
+
+
+@composite(large=False)
+def _cast_huge(input: Tensor, dtype: DType) -> Tensor:
+    return named(emit(ops.cast, (input,), {"dtype": dtype}), "ToCopy")
 
 
 def _is_ordinary() -> bool:

@@ -147,20 +147,21 @@ def integers(low: int, high: int, shape: tuple[Any, ...], generator: Generator |
     span = high - low
     if span <= 1 << 48:
         return _drawn(_integers, shape, _words_of(shape, float64), generator, numbers=(float(span), low))
-    word = _words(shape, generator)
+    word = _drawn(_words, shape, (2, *shape), generator)
     if span < 1 << 64:
         word = emit(ops.remainder, (word, span), {})
     return cast(word, int64) + low
 
 
+@composite(large=False)
 def _integers(state: Tensor, shape: tuple[Any, ...], span: float, low: int) -> Tensor:
     """What `integers` draws from a generator in this state."""
     return cast(emit(ops.floor, (_uniform(state, shape, float64) * span,), {}), int64) + low
 
 
-def _words(shape: tuple[Any, ...], generator: Generator | None) -> Tensor:
-    """Random words, uint64."""
-    words = cast(bits((2, *shape), generator), uint64)
+def _words(state: Tensor, shape: tuple[Any, ...]) -> Tensor:
+    """Words, uint64, that are drawn from a generator in this state."""
+    words = cast(emit(ops.random_bits, (state,), {"shape": (2, *shape)}), uint64)
     above, below = (reshape(part(words, 0, i, i + 1), shape) for i in (0, 1))
     return emit(ops.bitwise_or, (emit(ops.shift_left, (above, 32), {}), below), {})
 
@@ -330,8 +331,14 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     if chosen.is_complex or chosen.kind == "bool":
         raise UnsupportedDTypeError(f'"randperm" not implemented for \'{scalar_type(chosen)}\'')
     check_count(count, chosen)
-    order = argsort(_words((count,), drawn_from(generator, _place(out, device))), stable=True)
+    order = _drawn(_order, (count,), (2, count), drawn_from(generator, _place(out, device)))
     return finished(cast(order, chosen), out, requires_grad, device)
+
+
+@composite(large=False)
+def _order(state: Tensor, shape: tuple[int]) -> Tensor:
+    """The order of random words."""
+    return argsort(_words(state, shape), stable=True)
 
 
 def check_count(count: int, dtype: DType) -> None:

@@ -509,7 +509,8 @@ class Advanced:
 
 def nonzero_places(input: Tensor) -> tuple[Tensor, ...]:
     """The places of the elements that are not zero, a vector a dimension."""
-    found = np.nonzero(input._array("nonzero()").reshape(input._data.shape or (1,)))
+    array = input._array("nonzero()").reshape(input._data.shape or (1,))
+    found = np.unravel_index(np.flatnonzero(array), array.shape)  # np.nonzero is slow where there are several dimensions
     places = tuple(wrap(part.astype(np.int64, copy=False)) for part in found)
     return tuple(place.to(input.device) for place in places) if is_on_device(input._data) else places
 

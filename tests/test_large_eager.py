@@ -11,6 +11,7 @@ import pytest
 import graphc
 from graphc.config import override
 from graphc.frontend import dispatch, eager
+from graphc.frontend.composite import HUGE, SEVERAL
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.standard_normal((6, 10)).astype(np.float32)
@@ -141,3 +142,24 @@ def test_relu_in_place_with_a_gradient() -> None:
         graphc.nn.functional.relu(graphc.tensor([True]), inplace=True)
     with pytest.raises(RuntimeError, match="single memory location"):
         graphc.zeros(3).expand(4, 3).relu_()
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x.t().contiguous(), lambda x: x.half(), lambda x: x.double(), lambda x: x.to(graphc.bfloat16),
+    lambda x: x[:, ::2].expand(2, 367, 184).contiguous(),
+], ids=["turned", "half", "double", "bfloat16", "stretched"])  # fmt: skip
+def test_copies_and_conversions_of_huge_tensors(function: Any) -> None:
+    numbers = np.random.default_rng(0).standard_normal((367, 367)).astype(np.float32)
+    x = graphc.tensor(numbers, requires_grad=True)
+    assert x.numel() >= HUGE
+    with override(fuse_eager=False):
+        expected = function(x)
+        expected.sum().backward()
+    gradient, x.grad = x.grad, None
+    for _ in range(SEVERAL + 1):
+        out = function(x)
+        assert out.dtype is expected.dtype and out.is_contiguous() and out.grad_fn.name() == expected.grad_fn.name()
+        assert out.tolist() == expected.tolist()
+        out.sum().backward()
+        np.testing.assert_allclose(x.grad.numpy(), gradient.numpy(), rtol=1e-3)
+        x.grad = None

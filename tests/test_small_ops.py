@@ -174,7 +174,8 @@ def test_huge_tensors_get_code_when_met_several_times(name: str, monkeypatch: py
 @pytest.mark.parametrize("draw", [
     lambda: graphc.rand(3, 5), lambda: graphc.rand(3, dtype=graphc.float64), lambda: graphc.randn(7),
     lambda: graphc.randint(0, 9, (4,)), lambda: F.dropout(graphc.ones(16), 0.5), lambda: graphc.rand(4, dtype=graphc.float16),
-    lambda: graphc.rand(()), lambda: graphc.rand(0),
+    lambda: graphc.rand(()), lambda: graphc.rand(0), lambda: graphc.randperm(7), lambda: graphc.randint(0, 1 << 50, (5,)),
+    lambda: graphc.randint(-3, 9, (2, 3), dtype=graphc.float32),
 ])  # fmt: skip
 def test_streams_of_numbers_stay_what_they_are(draw: Callable[[], Tensor]) -> None:
     graphc.manual_seed(3)
