@@ -21,7 +21,7 @@ from graphc.frontend.native import strides_of
 from graphc.frontend.pytree import LEAF
 from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
-from graphc.frontend.trace import Lifted
+from graphc.frontend.trace_inputs import Lifted
 from graphc.ir import Value
 from graphc.recompute import budgeted
 

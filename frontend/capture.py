@@ -30,7 +30,8 @@ from graphc.frontend.node import Node, edge_to
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Size, Tensor, wrap
-from graphc.frontend.trace import Argument, Captured, Gradient, Number, OnlyEagerly, Source, Trace
+from graphc.frontend.trace import OnlyEagerly, Trace
+from graphc.frontend.trace_inputs import Argument, Captured, Gradient, Number, Source
 from graphc.ir import Graph, Value
 from graphc.types import TensorType
 

@@ -25,7 +25,7 @@ from graphc.frontend.pytree import flatten
 from graphc.frontend.recording import Recording, pinned_differently
 from graphc.frontend.steady import SteadyInputs
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument
+from graphc.frontend.trace_inputs import Argument
 from graphc.ir import Graph
 from graphc.types import Shape, TensorType
 

@@ -34,7 +34,7 @@ from graphc.frontend.definition import Definition, GraphBuilder
 from graphc.frontend.device import HOST, placement, spelled
 from graphc.frontend.static_gradients import backward_nodes
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Captured
+from graphc.frontend.trace_inputs import Captured
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Value
 from graphc.parse import parse_graph

@@ -25,7 +25,8 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import flatten
 from graphc.frontend.static_gradients import CustomCall, run_function
 from graphc.frontend.tensor import Tensor, as_dtype, wrap
-from graphc.frontend.trace import Captured, Lifted, Trace, stopped
+from graphc.frontend.trace import Trace, stopped
+from graphc.frontend.trace_inputs import Captured, Lifted
 from graphc.frontend.tracer import active
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.op import OPS, OpDef

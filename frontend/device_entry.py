@@ -19,7 +19,7 @@ from graphc.frontend.entry import Plan, is_dict
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS, identities
 from graphc.frontend.tensor import Meta, Tensor
-from graphc.frontend.trace import Argument, Captured, Number
+from graphc.frontend.trace_inputs import Argument, Captured, Number
 from graphc.ir import Builder
 
 if TYPE_CHECKING:

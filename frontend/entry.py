@@ -17,7 +17,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS, identities, tensor_check
 from graphc.frontend.pytree import Structure, unflatten
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import Argument, Captured, Lifted, Number
+from graphc.frontend.trace_inputs import Argument, Captured, Lifted, Number
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from graphc.frontend.dynamic_shapes import Dim, NamedSizes
 from graphc.frontend.exported_state import Names, Rebinding, paths
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument, Captured, Lifted, Trace, graph_name, parameter_names
+from graphc.frontend.trace import Trace, graph_name, parameter_names
+from graphc.frontend.trace_inputs import Argument, Captured, Lifted
 from graphc.frontend.tracer import activated
 from graphc.ir import Builder, Graph, Value, copy_node
 from graphc.package import Entry

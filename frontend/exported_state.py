@@ -20,7 +20,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.pytree import Structure
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import Captured, Gradient, Number, Source
+from graphc.frontend.trace_inputs import Captured, Gradient, Number, Source
 
 
 def paths(structure: Structure) -> list[tuple[str, ...]]:

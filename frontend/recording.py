@@ -26,7 +26,8 @@ from graphc.frontend.segments import Tree
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tape import AliasNode
 from graphc.frontend.tensor import Size, Tensor, wrap
-from graphc.frontend.trace import Number, NumbersNeeded, OnlyEagerly, Trace, parameter_names
+from graphc.frontend.trace import NumbersNeeded, OnlyEagerly, Trace, parameter_names
+from graphc.frontend.trace_inputs import Number
 from graphc.frontend.tracer import activated
 from graphc.ir import Graph
 from graphc.recompute import current_budget, recompute

@@ -19,7 +19,7 @@ from graphc.frontend.capture import Capture, differs, given_as, gradient_differs
 from graphc.frontend.device_arrays import index_of
 from graphc.frontend.graph_call import ArrayFunction
 from graphc.frontend.native import strides_of
-from graphc.frontend.trace import Argument, Captured, Gradient, Lifted, Number, Source
+from graphc.frontend.trace_inputs import Argument, Captured, Gradient, Lifted, Number, Source
 from graphc.ir import Builder, Graph, Node, Value, attribute_key, copy_node
 
 MOST_BRANCHES = 32

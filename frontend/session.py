@@ -22,7 +22,7 @@ from graphc.frontend.placement import Part, PlacedGraph, devices_of, on_host
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.subgraph import Subgraph, cut, shape_text
 from graphc.frontend.tensor import Tensor, as_dtype
-from graphc.frontend.trace import Captured, Gradient, Lifted, Number
+from graphc.frontend.trace_inputs import Captured, Gradient, Lifted, Number
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Value
 from graphc.types import DType, TensorType, bool_, convert

@@ -20,7 +20,7 @@ from graphc.frontend.capture import Capture
 from graphc.frontend.meta import Meta, Version
 from graphc.frontend.ownership import is_exclusive, is_owned, state_of
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.trace import Captured
+from graphc.frontend.trace_inputs import Captured
 
 _USEFUL = 4
 """Calls that make up for computing it."""

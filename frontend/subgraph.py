@@ -12,7 +12,7 @@ from graphc.dims import Dim
 from graphc.errors import TraceError
 from graphc.frontend.define import Graph
 from graphc.frontend.definition import Effect
-from graphc.frontend.trace import Lifted
+from graphc.frontend.trace_inputs import Lifted
 from graphc.ir import Builder, Node, Value, copy_node
 
 

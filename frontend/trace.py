@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,75 +25,10 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.node import Edge
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
+from graphc.frontend.trace_inputs import Argument, Captured, Gradient, GradState, Lifted, Number, Source
 from graphc.ir import Builder, Value
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import Shape, TensorType, bool_, complex32, complex64, convert, float64, int64, scalar_dtype
-
-
-@dataclass(frozen=True, eq=False)
-class Argument:
-    """An input that is tensor number `index` among the leaves of the call's arguments."""
-
-    index: int
-
-
-@dataclass(frozen=True, eq=False)
-class Captured:
-    """An input that is a tensor which the function found by itself."""
-
-    tensor: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Gradient:
-    """An input that is the `.grad` which a tensor has when the call begins."""
-
-    owner: Argument | Captured
-
-
-@dataclass(frozen=True, eq=False)
-class Number:
-    """An input that is a Python number, read from a mapping at each call."""
-
-    mapping: Mapping[str, Any]
-    key: str
-
-
-Source = Argument | Captured | Gradient | Number
-
-
-@dataclass(eq=False)
-class Lifted:
-    """One input of the graph: the tensor that it stood for in the trace (None for a number), and where it comes from."""
-
-    source: Source
-    value: Value
-    tensor: Tensor | None = None
-    node: Any = None
-    """The tensor's history before the trace."""
-    needs_grad: bool = False
-    """Whether it required grad then."""
-    version: int = 0
-    """How often it had been changed in place."""
-    array: Any = None
-    """The number; or those of an argument whose sizes are symbols: its tensor holds the graph's value."""
-
-    @property
-    def data(self) -> Any:
-        """The array that the tensor held before the trace."""
-        return self.tensor._data if self.array is None and self.tensor is not None else self.array
-
-
-@dataclass(eq=False)
-class GradState:
-    """What became of one tensor's `.grad`."""
-
-    tensor: Tensor
-    initial: Tensor | None
-    """What it was before the trace."""
-    current: Tensor | None
-    read: bool
-    """Whether the code depends on what it was before."""
 
 
 class OnlyEagerly(TraceError):

@@ -16,7 +16,8 @@ from graphc.config import config
 from graphc.errors import GraphcError
 from graphc.frontend.native import strides_of
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.trace import Argument, Number, Trace
+from graphc.frontend.trace import Trace
+from graphc.frontend.trace_inputs import Argument, Number
 from graphc.frontend.tracer import activated, active
 
 if TYPE_CHECKING:
