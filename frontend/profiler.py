@@ -34,6 +34,7 @@ from typing import Any
 from graphc.backend import RecordsKernels, get_backend
 from graphc.config import config
 from graphc.errors import ArgumentError, Location, ProfilerError, user_location
+from graphc.frontend import device_arrays
 from graphc.frontend.tracer import watched
 from graphc.frontend.watch import Seen, Watch
 from graphc.kernel_info import KernelRun
@@ -44,9 +45,10 @@ __all__ = ["EventList", "FunctionEvent", "FunctionEventAvg", "ProfilerActivity",
 
 
 class ProfilerActivity(Enum):
-    """What is profiled: the CPU, and nothing else so far."""
+    """What is profiled. Both are, whichever is named: kernels on a GPU, if one is used by then, are timed by its own clock."""
 
     CPU = 0
+    CUDA = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +174,13 @@ class profile:
     ) -> None:
         del record_shapes, with_stack, with_flops, profile_memory
         for activity in activities or ():
-            if activity is not ProfilerActivity.CPU:
-                raise ArgumentError(f"profile: cannot profile {activity}", expected="ProfilerActivity.CPU")
+            if not isinstance(activity, ProfilerActivity):
+                raise ArgumentError(f"profile: cannot profile {activity}",
+                                    expected="ProfilerActivity.CPU or ProfilerActivity.CUDA")
         self._on_trace_ready = on_trace_ready
         self._watch = Watch()
         self._stack: ExitStack | None = None
-        self._backend: RecordsKernels | None = None
+        self._backends: list[RecordsKernels] = []
         self._begun: Location | None = None
         self._thread: int | None = None
         self._spans: list[FunctionEvent] = []
@@ -192,16 +195,18 @@ class profile:
         global _running  # noqa: PLW0603
         if self._stack is not None or self._events is not None:
             raise ProfilerError("start: a profile is begun once", hint="make another one")
-        backend = get_backend(config.backend)
+        on_gpu = device_arrays.kinds and not config.backend.startswith("cuda")
+        backends = [get_backend(name) for name in (config.backend, *(["cuda"] if on_gpu else []))]
         with _lock:
             if _running is not None:
                 where = f", begun at {_running._begun}" if _running._begun is not None else ""
                 raise ProfilerError(f"start: another profile is running{where}", hint="end it first: one sees everything")
             _running = self
             self._begun, self._thread = user_location(), threading.get_ident()
-        if isinstance(backend, RecordsKernels):
-            backend.start_recording()
-            self._backend = backend
+        for backend in backends:
+            if isinstance(backend, RecordsKernels):
+                backend.start_recording()
+                self._backends.append(backend)
         self._stack = ExitStack()
         self._stack.enter_context(watched(self._watch))
 
@@ -214,9 +219,12 @@ class profile:
             raise ProfilerError("stop: the profile was begun on another thread", hint="end it there: it sees that thread")
         self._stack.close()
         self._stack = None
-        if self._backend is not None:
-            self._runs, self.lost = self._backend.stop_recording()
+        for backend in self._backends:
+            runs, lost = backend.stop_recording()
+            self._runs = [*self._runs, *runs]
+            self.lost += lost
         self._threads = {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+        self._threads |= {run.thread: f"GPU {-1 - run.thread}" for run in self._runs if run.thread < 0}
         _running = None
         self._events = _nested([*map(_of_seen, self._watch.seen), *map(_of_kernel, self._runs), *self._spans])
         if self._on_trace_ready is not None:

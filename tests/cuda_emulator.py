@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,14 @@ class EmulatedDriver:
         numbers = np.empty(count, np.uint8)
         self.download(address, numbers)
         report(_DONE, numbers, then)
+
+    def moment(self) -> float:
+        """Now."""
+        return time.perf_counter()
+
+    def seconds(self, start: float, stop: float) -> float:
+        """The time in between."""
+        return stop - start
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy memory."""

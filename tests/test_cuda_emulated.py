@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -275,3 +276,25 @@ def test_a_gradient_that_comes_from_either_device() -> None:
         x.grad = None
         f(x).backward(seed)
         assert x.grad.tolist() == [0.0, 2 * seed.item(), 4 * seed.item()]
+
+
+def test_a_profile_has_the_kernels_of_a_gpu() -> None:
+    f = graphc.compile(lambda x, y: ((x @ y).softmax(1), x.sum()))
+    x, y = graphc.randn(34, 40).cuda(), graphc.randn(40, 36).cuda()
+    for _ in range(4):
+        f(x, y)
+    captures = cupy_stand_in.state.captures
+    with graphc.profiler.profile(activities=[graphc.profiler.ProfilerActivity.CUDA]) as prof:
+        for _ in range(3):
+            f(x, y)
+    kernels = [event for event in prof.events() if event.kind == "kernel"]
+    assert {event.thread for event in kernels} == {-1} and prof._threads[-1] == "GPU 0"
+    products = [event for event in kernels if event.detail["kind"] == "gemm"]
+    assert len(products) == 3, [event.name for event in kernels]
+    assert all(event.flops == 2 * 34 * 40 * 36 and event.time > 0 for event in products)
+    assert all(before.stop <= after.start for before, after in itertools.pairwise(kernels))
+    assert cupy_stand_in.state.captures == captures
+    np.testing.assert_allclose(f(x, y)[1].item(), x.sum().item(), rtol=1e-5)
+    with graphc.profiler.profile() as prof:  # eager ops are kernels, too
+        (x * 2).exp()
+    assert [event.name for event in prof.events() if event.kind == "kernel"] == ["mul", "exp"]

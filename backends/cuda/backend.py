@@ -7,10 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
+from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
 from graphc.ir import Graph
+from graphc.kernel_info import KernelRun
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
 from graphc.types import TensorType
@@ -106,6 +108,14 @@ class CUDABackend:
     def recorded(self, spec: RecordedSpec) -> None:
         """None: Python records."""
         del spec
+
+    def start_recording(self) -> None:
+        """Record when kernels run, on all GPUs; see `graphc.backend.RecordsKernels`."""
+        kernel_clock.start()
+
+    def stop_recording(self) -> tuple[list[KernelRun], int]:
+        """Record no more."""
+        return kernel_clock.stop()
 
     def set_num_threads(self, threads: int) -> None:
         """The GPU has its own."""

@@ -101,6 +101,17 @@ class CupyDriver:
         moment.record()
         report(moment, numbers, then)
 
+    def moment(self) -> Any:
+        """An event on the current stream."""
+        moment = self._cupy.cuda.Event()
+        moment.record()
+        return moment
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """Between two events."""
+        stop.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy on the GPU."""
         runtime = self._cupy.cuda.runtime

@@ -55,6 +55,14 @@ class Driver(Protocol):
         """Have `then` called with so many bytes of the GPU's memory by `graphc.gpu.look`, when the kernels before have run."""
         ...
 
+    def moment(self) -> Any:
+        """A place in the order of the GPU's work."""
+        ...
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """The time between two moments, once the second is over."""
+        ...
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes from one place of the GPU's memory to another."""
         ...

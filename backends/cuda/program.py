@@ -33,6 +33,8 @@ _NAME = "KERNEL"
 class KernelStep:
     """Launch a function on buffers, each moved by some bytes."""
 
+    number: int
+    """Which kernel of the program it is."""
     launch: Launch
     buffers: tuple[Buffer, ...]
     shifts: tuple[int, ...]
@@ -44,6 +46,7 @@ class KernelStep:
 class ProductStep:
     """Leave a product to cuBLAS."""
 
+    number: int
     product: Product
 
 
@@ -90,11 +93,11 @@ def render(program: Program, tf32: bool = False, cublas: bool = False) -> Render
     functions: dict[str, str] = {}
     unaligned: dict[str, str] = {}
     steps: list[Step] = []
-    for original in program.kernels:
+    for number, original in enumerate(program.kernels):
         kernel: Kernel | None = original
         if cublas and isinstance(original, Gemm) and (found := by_cublas(original, tf32)) is not None:
             product, kernel = found
-            steps.append(ProductStep(product))
+            steps.append(ProductStep(number, product))
         match kernel:
             case None:
                 pass
@@ -120,7 +123,7 @@ def render(program: Program, tf32: bool = False, cublas: bool = False) -> Render
                 launch, other, first = known[key]
                 shifts = tuple((p.origin - q.origin) * p.buffer.dtype.itemsize for p, q in zip(places, first, strict=True))
                 if launch.blocks != 0:
-                    steps.append(KernelStep(launch, tuple(place.buffer for place in places), shifts, other))
+                    steps.append(KernelStep(number, launch, tuple(place.buffer for place in places), shifts, other))
         if program.checks:
             written = writes(original)
             steps += [CheckStep(check) for check in program.checks if check.buffer in written]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import graphc.ops as ops
+from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.launch import ALIGNMENT
-from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, ProductStep, Rendered, Step
 from graphc.errors import DimError
 from graphc.expression import Buffer
@@ -39,7 +41,7 @@ class _Launch:
     sizes: tuple[int, ...]
 
 
-_Part: TypeAlias = "tuple[list[_Launch | Product], Step | None]"
+_Part: TypeAlias = "tuple[list[_Launch | ProductStep], Step | None]"
 """Kernels and products of cuBLAS that are launched one after another, and what the host does after them."""
 
 
@@ -98,7 +100,7 @@ class SizedRunner:
         self._sizes = dict(sizes)
         found = evaluate(program.arena, sizes)
         self._temporaries = -(-(found + len(self._late)) // _WORKSPACE_ALIGNMENT) * _WORKSPACE_ALIGNMENT
-        multiplies = any(isinstance(launch, Product) for launches, _ in self._parts for launch in launches)
+        multiplies = any(isinstance(launch, ProductStep) for launches, _ in self._parts for launch in launches)
         self._arena = self._temporaries + (self._driver.workspace if multiplies else 0)
         self._offsets = {buffer: evaluate(buffer.offset, sizes) for buffer in program.temporaries}
         self._offsets.update((check.buffer, found + k) for k, check in enumerate(self._late))
@@ -115,7 +117,8 @@ class SizedRunner:
         arena = self._driver.allocate(self._arena) if self._arena else None
         start = 0 if arena is None else self._driver.address(arena)
         given = (start, *inputs, *outputs)
-        if len(self._parts) == 1 and self._parts[0][1] is None and (replay := self._known(0, given)) not in (None, _SEEN):
+        alone = len(self._parts) == 1 and self._parts[0][1] is None and kernel_clock.current is None
+        if alone and (replay := self._known(0, given)) not in (None, _SEEN):
             replay()
             self._report(start)
             return
@@ -142,10 +145,10 @@ class SizedRunner:
             self._driver.report(start + first, len(self._late), functools.partial(_look_at, self._late))
 
     def _launch(
-        self, part: int, launches: Sequence[_Launch | Product], places: Mapping[Buffer, int], given: tuple[int, ...]
+        self, part: int, launches: Sequence[_Launch | ProductStep], places: Mapping[Buffer, int], given: tuple[int, ...]
     ) -> None:
         """Launch kernels: those that ran with the same addresses before, as one."""
-        if len(launches) < 2 or self._runner.is_inner:
+        if len(launches) < 2 or self._runner.is_inner or kernel_clock.current is not None:
             self._launch_each(launches, places, given[0])
             return
         known = self._known(part, given)
@@ -169,12 +172,19 @@ class SizedRunner:
                 self._recordings[part, given] = known
             return known
 
-    def _launch_each(self, launches: Sequence[_Launch | Product], places: Mapping[Buffer, int], arena: int) -> None:
-        for launch in launches:
-            if isinstance(launch, Product):
-                left, right, out = (places[matrix.buffer] for matrix in (launch.left, launch.right, launch.out))
-                self._driver.multiply(launch, self._sizes, (left, right, out), arena + self._temporaries)
-                continue
+    def _launch_each(self, launches: Sequence[_Launch | ProductStep], places: Mapping[Buffer, int], arena: int) -> None:
+        recording = kernel_clock.current
+        for number, of_kernel in itertools.groupby(launches, _number):
+            with contextlib.nullcontext() if recording is None else recording.kernel(self._driver, self._program, number):
+                for launch in of_kernel:
+                    self._launch_one(launch, places, arena)
+
+    def _launch_one(self, launch: _Launch | ProductStep, places: Mapping[Buffer, int], arena: int) -> None:
+        if isinstance(launch, ProductStep):
+            product = launch.product
+            left, right, out = (places[matrix.buffer] for matrix in (product.left, product.right, product.out))
+            self._driver.multiply(product, self._sizes, (left, right, out), arena + self._temporaries)
+        else:
             step = launch.step
             self._runner.launch(launch, [places[buffer] + shift for buffer, shift in zip(step.buffers, step.shifts)])
 
@@ -193,6 +203,11 @@ class SizedRunner:
                 self._driver.upload(places[buffer], on_host[buffer])
 
 
+def _number(launch: _Launch | ProductStep) -> int:
+    """Which kernel of the program it is, or a part of."""
+    return launch.number if isinstance(launch, ProductStep) else launch.step.number
+
+
 def _look_at(checks: Sequence[Check], found: np.ndarray) -> None:
     for check, wrong in zip(checks, found, strict=True):
         if wrong:
@@ -205,12 +220,12 @@ def _problem(check: Check, hint: str | None = None) -> DimError:
 
 def _parts(steps: Sequence[Step], sizes: Mapping[str, int]) -> list[_Part]:
     parts: list[_Part] = []
-    launches: list[_Launch | Product] = []
+    launches: list[_Launch | ProductStep] = []
     for step in steps:
         if isinstance(step, ProductStep):
             product = step.product
             if evaluate(product.batch, sizes) and evaluate(product.m, sizes) and evaluate(product.n, sizes):
-                launches.append(product)
+                launches.append(step)
             continue
         if isinstance(step, KernelStep):
             blocks = evaluate(step.launch.blocks, sizes)
