@@ -46,6 +46,7 @@ def _packed(x: np.ndarray, descending: bool) -> tuple[np.ndarray, int] | None:
     equal, so that they can be sorted in any way. NumPy sorts int64 by vector instructions, and nothing in a stable way. None
     where elements and places have more than 63 bits."""
     bits = max(x.shape[-1] - 1, 0).bit_length()
+    keys: np.ndarray
     if x.dtype.kind == "f":
         wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
         if wide.dtype.itemsize > 4 or bits > 31:
