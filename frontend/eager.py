@@ -22,7 +22,8 @@ from graphc.frontend import tracer
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import mode
 from graphc.frontend.native import TENSORS
-from graphc.frontend.tape import Native, named, node_plan, record_op, wants_only
+from graphc.frontend.tape import named, node_plan, record_op, wants_only
+from graphc.frontend.tape_plan import Native
 from graphc.frontend.tensor import Tensor
 from graphc.op import OPS, OpDef
 from graphc.types import TensorType, float32, float64

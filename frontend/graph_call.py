@@ -26,7 +26,6 @@ from graphc.frontend.tape import (
     AliasNode,
     CompiledNode,
     CopySlices,
-    Native,
     OpNode,
     Saved,
     ZeroNode,
@@ -35,6 +34,7 @@ from graphc.frontend.tape import (
     modified_error,
     unkeep,
 )
+from graphc.frontend.tape_plan import Native
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline

@@ -10,7 +10,8 @@ import numpy as np
 from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorCheck, TensorClass
 from graphc.frontend.modes import anomaly
 from graphc.frontend.node import Node, sequence
-from graphc.frontend.tape import CompiledNode, Native, OpNode, Saved, own_code
+from graphc.frontend.tape import CompiledNode, OpNode, Saved, own_code
+from graphc.frontend.tape_plan import Native
 from graphc.frontend.tensor import Meta, Tensor, Version, View
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import NodePlan, RuleSpec, get_backend
-from graphc.config import config
+from graphc.backend import NodePlan
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import anomaly, mode, no_grad
 from graphc.frontend.node import Edge, Node, edge_to, next_sequence, node_class
+from graphc.frontend.tape_plan import Native, Plan, plan_for, planned
 from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
 from graphc.frontend.tracer import active
-from graphc.op import OpDef, apply_joint, vjp_rule
+from graphc.op import OpDef, apply_joint
 from graphc.types import TensorType, scalar_dtype
 
 FREED = (
@@ -34,83 +34,10 @@ def freed_error(name: str) -> FreedGraphError:
     return FreedGraphError(FREED, hint=RETAIN, got=f"{name}, which has run already")
 
 
-class Native:
-    """What nodes have in common that native code may run."""
-
-    __slots__ = ("native",)
-
-    def __init__(self) -> None:
-        self.native: Any = 0
-        """How native code runs the nodes; before it is known, how many Python has run, and None where it does not."""
-
-    def make_native(self) -> Any:
-        """How native code runs the nodes, as the back end says."""
-        raise NotImplementedError
-
-
-class Plan(Native):
-    """What the tape does for one op when certain operands require grad: worked out once."""
-
-    __slots__ = ("cls", "record", "rules", "saves", "saves_out", "steps")
-
-    def __init__(self, record: OpDef, wanted: tuple[int, ...], base: type[OpNode]) -> None:
-        super().__init__()
-        self.record = record
-        name = "".join(part.capitalize() for part in record.name.rpartition(".")[2].split("_"))
-        self.cls = node_class(f"{name}Backward0", base)
-        self.rules: dict[int, tuple[Any, tuple[tuple[str, Any], ...]]] = {}
-        saves: set[int] = set()
-        for i in wanted:
-            rule = vjp_rule(record, i)
-            if rule is None:
-                continue
-            sources = tuple(_source(record, need) for need in rule.needs)
-            self.rules[i] = rule.rule, sources
-            saves.update(k for kind, k in sources if kind == "operand")
-        self.saves = tuple(sorted(saves))
-        """The operands that are kept."""
-        self.steps = tuple((i, rule, *self._short(sources)) for i, (rule, sources) in self.rules.items())
-        """For each wanted operand the rule, and of most rules what they are given: "ct", then nothing, the result, or what is
-        kept in a place."""
-        self.saves_out = any(kind == "out" for _, sources in self.rules.values() for kind, _ in sources)
-
-    def _short(self, sources: tuple[tuple[str, Any], ...]) -> tuple[str, int]:
-        match sources:
-            case (("ct", _),):
-                return "ct", 0
-            case (("ct", _), ("out", _)):
-                return "out", 0
-            case (("ct", _), ("operand", k)):
-                return "operand", self.saves.index(k)
-        return "other", 0
-
-    def make_native(self) -> Any:
-        return get_backend(config.backend).rules(RuleSpec(self.record, tuple(self.rules), self.saves))
-
-    def template(self) -> OpNode:
-        """A node of this plan that keeps nothing: what native code copies."""
-        node = object.__new__(self.cls)
-        for name, content in (("plan", self), ("attrs", {}), ("edges", ()), ("sequence", 0), ("_last", 0), ("watched", False)):
-            setattr(node, name, content)
-        node.types = node.saved = node.out = node._code = None
-        return node
-
-
-def _source(record: OpDef, need: str) -> tuple[str, Any]:
-    """Where the argument called `need` of a VJP rule comes from."""
-    if need in ("ct", "out", "attrs", "types", "index", "operands", "wanted"):
-        return need, None
-    if need in record.operands:
-        return "operand", record.operands.index(need)
-    if need.endswith("_type") and need[:-5] in record.operands:
-        return "type", record.operands.index(need[:-5])
-    return "attribute", need
-
-
 def node_plan(record: OpDef, wanted: tuple[int, ...], name: str | None = None) -> NodePlan | None:
     """What native code records of an op when gradients go to the `wanted` operands, as `name` if given; None where there are
     none to record."""
-    plan = _planned(record, wanted, OpNode)
+    plan = planned(record, wanted, OpNode)
     if not plan.rules:
         return None
     template = plan.template()
@@ -121,33 +48,8 @@ def node_plan(record: OpDef, wanted: tuple[int, ...], name: str | None = None) -
 
 def wants_only(record: OpDef, wanted: tuple[int, ...], kinds: tuple[str, ...]) -> bool:
     """Whether the rules of the wanted operands ask for nothing but what is of these kinds."""
-    rules = _planned(record, wanted, OpNode).rules.values()
+    rules = planned(record, wanted, OpNode).rules.values()
     return all(kind in kinds for _, sources in rules for kind, _ in sources)
-
-
-_plans: dict[tuple[OpDef, int], Plan] = {}
-
-
-def _plan(record: OpDef, edges: Sequence[Edge], base: type[OpNode]) -> Plan:
-    """What is done for operands of which those with edges are wanted."""
-    wanted = 0
-    bit = 1
-    for edge in edges:
-        if edge is not None:
-            wanted |= bit
-        bit <<= 1
-    found = _plans.get((record, wanted))
-    if found is None:
-        found = _planned(record, tuple(i for i, edge in enumerate(edges) if edge is not None), base)
-    return found
-
-
-def _planned(record: OpDef, numbers: tuple[int, ...], base: type[OpNode]) -> Plan:
-    wanted = sum(1 << i for i in numbers)
-    found = _plans.get((record, wanted))
-    if found is None:
-        found = _plans[record, wanted] = Plan(record, numbers, base)
-    return found
 
 
 def keep(operand: Any) -> Any:
@@ -551,7 +453,7 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
     edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
     for edge in edges:
         if edge is not None:
-            plan = _plan(record, edges, OpNode)
+            plan = plan_for(record, edges, OpNode)
             if plan.rules:
                 out._node = plan.cls(plan, edges, args, attrs, out, alike)
             return
@@ -560,7 +462,7 @@ def record_op(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], ou
 def record_several(record: OpDef, args: tuple[Any, ...], attrs: Mapping[str, Any], outs: tuple[Tensor, ...]) -> None:
     """`record_op` for an op with several results."""
     edges = tuple([edge_to(arg) if isinstance(arg, Tensor) else None for arg in args])
-    plan = _plan(record, edges, SeveralNode if record.joint_vjp is None else JointNode)
+    plan = plan_for(record, edges, SeveralNode if record.joint_vjp is None else JointNode)
     if not plan.rules or not any(out.dtype.is_differentiable for out in outs):
         return
     node = plan.cls(plan, edges, args, attrs, outs)
