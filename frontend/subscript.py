@@ -26,6 +26,7 @@ from graphc.frontend.pointwise import cast, clamp
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
+from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.tracer import active
 from graphc.frontend.viewing import Viewing, indexed
 from graphc.op import OpDef
@@ -192,6 +193,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
         chosen = _plain_part(self, index if type(index) is tuple else (index,))
         if chosen is not None:
             return chosen
+        if isinstance(index, Tensor) and trace_state.tracer is None and _is_whole_mask(index, self):
+            places = wrap(np.flatnonzero(index._data))
+            return named(emit(ops.gather, (reshape(self, (-1,)), places), {"axis": 0}), "Index")
     together = index if type(index) is tuple else (index,)
     if 0 < len(together) <= len(self._data.shape) and all(map(_lists_places, together)):
         return _picked(self, tuple(range(len(together))), *together)
@@ -202,6 +206,12 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if all(_lists_places(item) for _, item in basic.places):
         return _picked(part, tuple(at for at, _ in basic.places), *(item for _, item in basic.places))
     return named(Advanced(part, basic.places).get(), "Index")
+
+
+def _is_whole_mask(index: Tensor, of: Tensor) -> bool:
+    """Whether an index is a mask, whose numbers are known, of all elements of a tensor of one dimension or more."""
+    mask = index._data
+    return type(mask) is np.ndarray and mask.dtype.kind == "b" and mask.ndim > 0 and mask.shape == of._data.shape
 
 
 def _lists_places(item: Any) -> bool:

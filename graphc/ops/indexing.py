@@ -56,9 +56,8 @@ in_range = op("in_range", "index", "size axis name", infer=_in_range_infer, ref=
 
 def _places(index: np.ndarray, size: int, axis: int, name: str) -> tuple[np.ndarray, ...]:
     _in_range(index, size, axis, name)
-    places = list(np.ogrid[tuple(map(builtins.slice, index.shape))])
-    places[axis] = index
-    return tuple(places)
+    last = index.ndim - 1
+    return tuple([index if k == axis else np.arange(n).reshape(n, *(1,) * (last - k)) for k, n in enumerate(index.shape)])
 
 
 def _gather_infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
