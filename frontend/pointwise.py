@@ -430,9 +430,9 @@ def _clamp_to_tensors(x: Tensor, low: Operand | None, high: Operand | None) -> T
     nowhere where one of the three is nan, or where both ends are one and lie above it."""
     out = x.detach()
     if low is not None:
-        out = maximum(out, low.detach() if isinstance(low, Tensor) else low)
+        out = emit(ops.maximum, (out, low.detach() if isinstance(low, Tensor) else low), {})
     if high is not None:
-        out = minimum(out, high.detach() if isinstance(high, Tensor) else high)
+        out = emit(ops.minimum, (out, high.detach() if isinstance(high, Tensor) else high), {})
     if high is None:
         return where(x >= low, x, where(x < low, low, out))
     if low is None:

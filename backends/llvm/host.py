@@ -180,6 +180,6 @@ def _array(block: Block) -> Callable[[int], np.ndarray]:
     strides = tuple(stride * dtype.itemsize for stride in block.strides)
     reach = [(size - 1) * stride for size, stride in zip(shape, strides)]
     before, behind = -sum(min(0, n) for n in reach), sum(max(0, n) for n in reach) + dtype.itemsize
-    memory = ctypes.c_char * (before + behind)
+    memory: Any = ctypes.c_char * (before + behind)
     start = block.offset * dtype.itemsize - before
     return lambda address: np.ndarray(shape, dtype, memory.from_address(address + start), before, strides)
