@@ -50,6 +50,8 @@ def _computed(input: Tensor, kernel: str, name: str, compute: Callable[[Tensor],
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x); the gradient at 0 is 0. With `inplace` written over the input.
 
+    GraphcError for bools.
+
     >>> F.relu(graphc.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
@@ -81,6 +83,8 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x, cut off at both ends: from min_val to max_val.
 
+    ArgumentError where min_val is greater than max_val.
+
     >>> F.hardtanh(graphc.tensor([-2.0, 0.5, 3.0]))
     tensor([-1.0000,  0.5000,  1.0000])
     """
@@ -94,6 +98,8 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 @composite
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel.
+
+    GraphcError for another approximation.
 
     >>> F.gelu(graphc.tensor([-1.0, 0.0, 1.0]))
     tensor([-0.1587,  0.0000,  0.8413])
@@ -225,6 +231,8 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x, with a weight a channel or one for all.
 
+    DTypeError where the dtypes differ, GraphcError for weights of several dimensions.
+
     >>> F.prelu(graphc.tensor([[-1.0, -1.0]]), graphc.tensor([0.1, 0.5]))
     tensor([[-0.1000, -0.5000]])
     """
@@ -307,6 +315,8 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd; 0 where it is nearer than that.
 
+    GraphcError for a negative lambd.
+
     >>> F.softshrink(graphc.tensor([-1.0, 0.25]))
     tensor([-0.5000,  0.0000])
     """
@@ -346,6 +356,8 @@ def log1p_exp_of_negative(input: Tensor) -> Tensor:
 @composite
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half times the sigmoid of the second half, along a dimension of even size.
+
+    GraphcError along a dimension of odd size.
 
     >>> F.glu(graphc.tensor([1.0, 2.0, 0.0, 0.0]))
     tensor([0.5000, 1.0000])

@@ -91,6 +91,8 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     """input / other, element by element; with `rounding_mode` "trunc" or "floor" rounded towards zero or down. Integers
     divide to float32, or to integers with a rounding mode.
 
+    GraphcError for another rounding mode.
+
     >>> graphc.div(graphc.tensor([7, -7]), 2)
     tensor([ 3.5000, -3.5000])
     >>> graphc.div(graphc.tensor([7, -7]), 2, rounding_mode="floor")
@@ -231,6 +233,8 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 / tensor2.
 
+    GraphcError for integers, which would have to be divided.
+
     >>> graphc.addcdiv(graphc.tensor([1.0, 1.0]), graphc.tensor([6.0, 8.0]), graphc.tensor([2.0, 4.0]), value=10)
     tensor([31., 21.])
     """
@@ -245,6 +249,8 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 @composite(large=False)
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     """input + weight * (end - input), computed from the nearer of the two.
+
+    DTypeError for integers, and where the dtypes differ.
 
     >>> graphc.lerp(graphc.tensor([0.0, 10.0]), graphc.tensor([1.0, 20.0]), 0.25)
     tensor([ 0.2500, 12.5000])

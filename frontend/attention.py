@@ -33,6 +33,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     query that may look at no key gets zeros. `is_causal` lets query i look at the keys up to i. With `enable_gqa` there
     may be fewer heads (dimension -3) of keys and values than of queries, each of which then serves several of them.
 
+    GraphcError for a mask beside `is_causal`, DTypeError for one of another dtype.
+
     >>> q = graphc.randn(2, 4, 5, 8)
     >>> F.scaled_dot_product_attention(q, q, q, is_causal=True).shape
     graphc.Size([2, 4, 5, 8])

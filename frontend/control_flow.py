@@ -132,6 +132,8 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
     Gradients go backwards through all steps, however many there are: what is carried is kept for each of them. Under vmap
     each element goes on until its own condition fails.
 
+    ArgumentTypeError where what is carried is no tuple, TraceError where the condition is not one bool.
+
     >>> import graphc
     >>> @graphc.compile
     ... def newton(x):  # the square root of x
@@ -201,6 +203,8 @@ def scan(
         Tensors, numbers (of `init`), or nested containers of them. `xs` may be None, for `length` steps without inputs.
     reverse
         Go from the last element to the first; the results stand where the inputs did.
+
+    TraceError where the function does not return a pair.
 
     >>> import graphc
     >>> graphc.scan(lambda total, x: (total + x, total * x), graphc.tensor(0.0), graphc.tensor([1.0, 2.0, 3.0]))

@@ -133,6 +133,8 @@ def flipud(input: Tensor) -> Tensor:
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """A copy turned by k times 90 degrees, from the first towards the second of two dimensions.
 
+    GraphcError for dimensions that are not two different ones.
+
     >>> graphc.rot90(graphc.tensor([[1, 2], [3, 4]]))
     tensor([[2, 4],
             [1, 3]])
@@ -165,6 +167,8 @@ def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 @composite(large=False)
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """The tensor set side by side, so many times along each dimension.
+
+    GraphcError for fewer repeats than dimensions.
 
     >>> graphc.tensor([1, 2]).repeat(2, 2)
     tensor([[1, 2, 1, 2],

@@ -30,6 +30,8 @@ Device = str | int | devices.device | None
 def set_default_dtype(dtype: DType) -> None:
     """Change the dtype of floating-point tensors made from Python numbers: float32, float64, float16 or bfloat16.
 
+    ArgumentTypeError for a dtype that is not of floating-point numbers.
+
     >>> graphc.set_default_dtype(graphc.float64)
     >>> graphc.tensor(1.5).dtype
     graphc.float64
@@ -199,6 +201,8 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = Non
 def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor with one number everywhere; the number decides the dtype unless one is given.
+
+    ArgumentTypeError for a size that is not of ints, and for what is not a number to fill it with.
 
     >>> graphc.full((2,), 7)
     tensor([7, 7])

@@ -65,6 +65,8 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))) along a dimension, without overflow.
 
+    DTypeError for integers.
+
     >>> graphc.logcumsumexp(graphc.tensor([0.0, 0.0]), dim=0)
     tensor([0.0000, 0.6931])
     """
@@ -113,6 +115,8 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None
     """The differences of neighbours along a dimension, taken `n` times; of bools, whether they differ.
 
     What is given as `prepend` and `append` is set before and behind the input first.
+
+    GraphcError for a single number, and for a negative n.
 
     >>> graphc.diff(graphc.tensor([1, 4, 9]))
     tensor([3, 5])

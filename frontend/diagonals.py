@@ -29,6 +29,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     offset
         Which diagonal: 0 is the main one, positive ones lie above it and negative ones below.
 
+    GraphcError where the two dimensions are the same one.
+
     >>> graphc.diagonal(graphc.tensor([[1, 2], [3, 4]]))
     tensor([1, 4])
     """
@@ -50,6 +52,8 @@ def diagonal_copy(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A matrix with the vector on a diagonal; or, of a matrix, a diagonal as a vector.
+
+    ShapeError for more than two dimensions.
 
     >>> graphc.diag(graphc.tensor([1, 2]))
     tensor([[1, 0],
@@ -77,6 +81,8 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the vectors along the last dimension on a diagonal, and zeros elsewhere. They stand along the dimensions
     `dim1` and `dim2` of the result.
+
+    GraphcError where the two dimensions are the same one.
 
     >>> graphc.diag_embed(graphc.tensor([[1, 2]]))
     tensor([[[1, 0],

@@ -36,6 +36,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
     Euclidean distances of many vectors are taken from |x|^2 + |y|^2 - 2 x.y, as `compute_mode` says; that is faster, and
     less exact where the distance is small.
 
+    ShapeError where the numbers of columns differ, GraphcError for a negative p.
+
     >>> graphc.cdist(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[5., 1.]])
     """

@@ -34,6 +34,8 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along a dimension; their lengths count as `eps` at least.
 
+    DTypeError for integers.
+
     >>> F.cosine_similarity(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]))
     tensor([0.7071])
     """

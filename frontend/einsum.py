@@ -36,6 +36,8 @@ def einsum(*args: Any) -> Tensor:
     after the dimensions of "...". Operands can also come each with a list of numbers in place of names, and the result's
     list last: `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
 
+    GraphcError where the equation names more or fewer operands than there are.
+
     >>> import graphc
     >>> graphc.einsum("ij,j->i", graphc.ones(2, 3), graphc.tensor([1.0, 2.0, 3.0]))
     tensor([6., 6.])

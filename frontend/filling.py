@@ -47,6 +47,8 @@ def _given(function: str, args: tuple[Any, ...], named: dict[str, Any], defaults
 def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **ends: float) -> Tensor:
     """Overwrite with numbers uniform on [from, to): `uniform_(from=0, to=1)`.
 
+    GraphcError where `from` is greater than `to`.
+
     >>> x = graphc.empty(3).uniform_(2, 3)
     >>> bool(((x >= 2) & (x < 3)).all())
     True
@@ -89,6 +91,8 @@ def _open(self: Tensor, generator: Generator | None) -> Tensor:
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with exponentially distributed numbers of rate lambd: -log(u) / lambd.
+
+    GraphcError for a lambd that is not positive.
 
     >>> bool((graphc.empty(3).exponential_() >= 0).all())
     True

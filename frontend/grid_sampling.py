@@ -37,6 +37,8 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     outermost elements, or, with `align_corners`, at their centres. What lies outside is read as zero, at the border, or
     reflected.
 
+    ArgumentError for another mode or padding.
+
     >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
     >>> F.grid_sample(image, graphc.zeros(1, 1, 1, 2), align_corners=True)
     tensor([[[[1.5000]]]])

@@ -29,6 +29,8 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     indexing
         "ij": dimension i goes along vector i. "xy": the first two dimensions change places.
 
+    GraphcError for no tensors and for another indexing, ShapeError for tensors of more than one dimension.
+
     >>> rows, columns = graphc.meshgrid(graphc.arange(2), graphc.arange(3))
     >>> rows, columns
     (tensor([[0, 0, 0],
@@ -61,6 +63,8 @@ def _listed(tensors: tuple[Any, ...]) -> list[Tensor]:
 
 def cartesian_prod(*tensors: Any) -> Tensor:
     """All combinations of one element of each vector, one a row; of a single vector, the vector itself.
+
+    ShapeError for what is not a vector.
 
     >>> graphc.cartesian_prod(graphc.tensor([1, 2]), graphc.tensor([3, 4]))
     tensor([[1, 3],
@@ -98,6 +102,8 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 def block_diag(*tensors: Any) -> Tensor:
     """A matrix with the matrices one after the other on its diagonal, and zeros beside them; vectors are rows.
+
+    ShapeError for a tensor of more than two dimensions.
 
     >>> graphc.block_diag(graphc.ones(1, 2), graphc.ones(1, 1))
     tensor([[1., 1., 0.],

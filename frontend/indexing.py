@@ -176,6 +176,8 @@ def _lifted(value: Any) -> Any:
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] along dimension 0, and so on; the result has the shape of `index`.
 
+    ShapeError where the index has another number of dimensions, or reaches beyond the input in one that is not `dim`.
+
     >>> graphc.gather(graphc.tensor([[1, 2], [3, 4]]), 1, graphc.tensor([[1], [0]]))
     tensor([[2],
             [3]])
@@ -262,6 +264,8 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
 
     Given a vector of counts alone: the place of each count, that often. A vector can be traced where `output_size` says
     how many elements there will be.
+
+    GraphcError for negative repeats, ShapeError where there are not as many as elements.
 
     >>> graphc.repeat_interleave(graphc.tensor([1, 2]), 2)
     tensor([1, 1, 2, 2])

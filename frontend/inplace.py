@@ -293,6 +293,8 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite the tensor with another one's elements, or a number, stretched to its shape and converted to its dtype.
 
+    ArgumentTypeError where `src` is neither a tensor nor a number.
+
     >>> graphc.zeros(2, 2).copy_(graphc.tensor([1, 2]))
     tensor([[1., 2.],
             [1., 2.]])
@@ -426,6 +428,8 @@ def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> T
 
 def resize_(self: Tensor, *sizes: Any, memory_format: object = None) -> Tensor:
     """Give the tensor another shape: its elements in their order, cut off or followed by ones that mean nothing.
+
+    AutogradError for a tensor that needs a gradient.
 
     >>> graphc.tensor([1, 2, 3, 4]).resize_(2, 1)
     tensor([[1],

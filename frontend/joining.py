@@ -92,6 +92,8 @@ def _joined(at: int, dtype: DType, *tensors: Tensor) -> Tensor:
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension.
 
+    ShapeError where the shapes differ.
+
     >>> graphc.stack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
     tensor([[1, 2],
             [3, 4]])
@@ -200,6 +202,8 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 @composite(large=False)
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along the dimensions; what leaves at the end comes in at the start.
+
+    GraphcError where there are not as many shifts as dimensions.
 
     >>> graphc.roll(graphc.arange(5), 2)
     tensor([3, 4, 0, 1, 2])

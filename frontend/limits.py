@@ -13,6 +13,8 @@ from graphc.types import DType, bfloat16, get_default_dtype
 class finfo:
     """The limits of a floating-point dtype, or of the parts of a complex one.
 
+    ArgumentTypeError for a dtype of integers.
+
     >>> import graphc
     >>> graphc.finfo(graphc.float32).eps
     1.1920928955078125e-07
@@ -52,6 +54,8 @@ class finfo:
 
 class iinfo:
     """The limits of an integer dtype.
+
+    ArgumentTypeError for a dtype of floating-point numbers, and for bool.
 
     >>> import graphc
     >>> graphc.iinfo(graphc.int8).max

@@ -159,6 +159,8 @@ def qr(A: Tensor, mode: str = "reduced") -> Any:
 
     Q has min(m, n) columns, or m in the mode "complete"; in the mode "r" it is empty.
 
+    GraphcError for another mode.
+
     >>> Q, R = graphc.linalg.qr(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
     >>> graphc.allclose(Q @ R, graphc.tensor([[3.0, 1.0], [4.0, 2.0]])), graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
     (True, True)

@@ -111,6 +111,8 @@ def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -
     "fro": the root of the sum of squares. "nuc": the sum of the singular values; 2 and -2: the largest and the least one.
     1 and -1: the largest and the least sum of absolute values of a column; inf and -inf: of a row.
 
+    GraphcError for another order.
+
     >>> graphc.linalg.matrix_norm(graphc.tensor([[3.0, 0.0], [0.0, 4.0]]))
     tensor(5.)
     """
@@ -176,6 +178,8 @@ def linalg_norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, kee
 
     Without `ord` the root of the sum of squares, over all dimensions if none is named; with `ord` but no `dim` the tensor
     is a vector or a matrix itself.
+
+    GraphcError for more than two dimensions.
 
     >>> graphc.linalg.norm(graphc.tensor([3.0, 4.0]))
     tensor(5.)

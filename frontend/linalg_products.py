@@ -68,6 +68,8 @@ def logdet(A: Tensor) -> Tensor:
 def matrix_power(A: Tensor, n: int) -> Tensor:
     """A multiplied by itself, n factors in all; for a negative n the power of the inverse.
 
+    ArgumentTypeError where n is no int.
+
     >>> graphc.linalg.matrix_power(graphc.tensor([[1.0, 1.0], [0.0, 1.0]]), 3)
     tensor([[1., 3.],
             [0., 1.]])
@@ -132,6 +134,8 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     """The product of matrices, in the order of multiplications that takes the fewest; the first and the last one may be
     vectors.
+
+    GraphcError for less than two tensors, ShapeError for those that are no matrices.
 
     >>> graphc.linalg.multi_dot([graphc.ones(10, 2), graphc.ones(2, 10), graphc.ones(10)]).shape
     graphc.Size([10])

@@ -238,6 +238,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     with the drivers "gelsd" and "gelss", the rank with all but "gels", which takes full rank for granted. What is not
     there is an empty tensor. Singular values up to rcond times the largest one count as zero.
 
+    ShapeError where the shapes do not fit, GraphcError where the dtypes differ.
+
     >>> solution = graphc.linalg.lstsq(graphc.tensor([[1.0], [1.0]]), graphc.tensor([[1.0], [3.0]])).solution
     >>> graphc.allclose(solution, graphc.tensor([[2.0]]))
     True

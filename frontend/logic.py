@@ -151,6 +151,8 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     """Whether |input - other| <= atol + rtol * |other|, for each element; infinities are close to themselves, nan where
     `equal_nan`.
 
+    GraphcError where the dtypes differ, and for a negative tolerance.
+
     >>> graphc.isclose(graphc.tensor([1.0, 2.0]), graphc.tensor([1.000001, 2.1]))
     tensor([ True, False])
     """

@@ -103,6 +103,8 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
                    beta: float = 1.0) -> Tensor:
     """Quadratic where |input - target| < beta, linear beyond.
 
+    GraphcError for a negative beta.
+
     >>> F.smooth_l1_loss(graphc.tensor([0.5, 3.0]), graphc.tensor([0.0, 0.0]), reduction="none")
     tensor([0.1250, 2.5000])
     """
@@ -124,6 +126,8 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
                weight: Tensor | None = None) -> Tensor:
     """Half the square where |input - target| < delta, linear beyond.
 
+    GraphcError for a delta that is not positive.
+
     >>> F.huber_loss(graphc.tensor([0.5, 3.0]), graphc.tensor([0.0, 0.0]), reduction="none")
     tensor([0.1250, 2.5000])
     """
@@ -141,6 +145,8 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100, and their slopes no more than 1e12.
+
+    ArgumentError where the shapes differ, GraphcError for an input outside of 0 to 1.
 
     >>> F.binary_cross_entropy(graphc.tensor([0.5, 0.9]), graphc.tensor([1.0, 1.0]))
     tensor(0.3993)
@@ -180,6 +186,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
                                      reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
     """binary_cross_entropy of sigmoid(input), without overflow.
+
+    ArgumentError where the shapes differ.
 
     >>> F.binary_cross_entropy_with_logits(graphc.tensor([0.0, 1000.0]), graphc.tensor([1.0, 1.0]), reduction="none")
     tensor([0.6931, 0.0000])
@@ -264,6 +272,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
                   label_smoothing: float = 0.0) -> Tensor:
     """nll_loss of log_softmax(input), for class indices [N, ...]; or, for targets of the input's shape, the cross entropy
     with those probabilities. Smoothing moves that share of the target's probability to all classes alike.
+
+    GraphcError for a label smoothing outside of 0 to 1, and for probabilities with an `ignore_index`.
 
     >>> F.cross_entropy(graphc.tensor([[0.0, 0.0], [10.0, 0.0]]), graphc.tensor([1, 0]), reduction="none")
     tensor([6.9315e-01, 4.5418e-05])

@@ -39,6 +39,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
     A vector on the left is a row, one on the right a column; its dimension is dropped from the result.
 
+    GraphcError for a single number, ShapeError where the inner sizes differ.
+
     >>> graphc.matmul(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), graphc.tensor([1.0, 1.0]))
     tensor([3., 7.])
     >>> graphc.matmul(graphc.ones(5, 2, 3), graphc.ones(3, 4)).shape
@@ -92,6 +94,8 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two equally long stacks of matrices, [B, N, K] and [B, K, M]: [B, N, M].
 
+    GraphcError for operands that are not of three dimensions, ShapeError where batches or inner sizes differ.
+
     >>> graphc.bmm(graphc.ones(2, 1, 3), graphc.ones(2, 3, 4)).shape
     graphc.Size([2, 1, 4])
     """
@@ -111,6 +115,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix [N, K] and a vector [K]: [N].
 
+    GraphcError for operands that are not a matrix and a vector, ShapeError where their sizes differ.
+
     >>> graphc.mv(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), graphc.tensor([1.0, 1.0]))
     tensor([3., 7.])
     """
@@ -125,6 +131,8 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 @composite(large=False)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The sum of the products of two vectors' elements.
+
+    GraphcError for operands that are not vectors, ShapeError where their sizes differ, DTypeError where their dtypes do.
 
     >>> graphc.dot(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
     tensor(11.)
@@ -167,6 +175,8 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """The products summed over the last dimensions of both.
 
+    ShapeError where the last sizes differ.
+
     >>> graphc.inner(graphc.tensor([1.0, 2.0]), graphc.tensor([[3.0, 4.0], [5.0, 6.0]]))
     tensor([11., 17.])
     """
@@ -180,6 +190,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists.
+
+    GraphcError where there are not as many dimensions on both sides, DTypeError where the dtypes differ.
 
     >>> graphc.tensordot(graphc.ones(2, 3, 4), graphc.ones(4, 3), dims=([1, 2], [1, 0]))
     tensor([12., 12.])
@@ -294,6 +306,8 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
 @composite(large=False)
 def trace(input: Tensor) -> Tensor:
     """The sum of the elements on the diagonal of a matrix.
+
+    GraphcError for what is not a matrix.
 
     >>> graphc.trace(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
     tensor(5.)

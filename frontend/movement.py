@@ -157,6 +157,8 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The dimensions from `start_dim` to `end_dim` as one.
 
+    GraphcError where the first dimension comes after the last.
+
     >>> graphc.flatten(graphc.zeros(2, 3, 4), start_dim=1).shape
     graphc.Size([2, 12])
     """
@@ -173,6 +175,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One dimension as several; one of the sizes may be -1.
+
+    GraphcError where the sizes do not multiply to that of the dimension.
 
     >>> graphc.unflatten(graphc.zeros(2, 12), 1, (3, -1)).shape
     graphc.Size([2, 3, 4])
@@ -267,6 +271,8 @@ def t(input: Tensor) -> Tensor:
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to other places; the rest keep their order.
 
+    GraphcError where there are not as many destinations as sources, and for a dimension that is named twice.
+
     >>> graphc.movedim(graphc.zeros(2, 3, 4), 0, -1).shape
     graphc.Size([3, 4, 2])
     """
@@ -318,6 +324,8 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """Dimensions of size 1 stretched without a copy; -1 keeps a size, new dimensions come in front.
+
+    ShapeError where a size is neither 1 nor the one that is wanted.
 
     >>> graphc.tensor([[1], [2]]).expand(-1, 3)
     tensor([[1, 1, 1],
@@ -396,6 +404,8 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     """The `length` elements from `start` along a dimension, as a view; in a trace, from a `start` that is a tensor, a copy.
 
+    GraphcError for a single number and a negative length, DimError for a start out of range.
+
     >>> graphc.narrow(graphc.arange(6), 0, 2, 3)
     tensor([2, 3, 4])
     """
@@ -434,6 +444,8 @@ def part(input: Tensor, at: int, start: int, stop: Any, step: int = 1) -> Tensor
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """The element at `index` along a dimension, which is dropped; a view.
 
+    DimError for a single number, and for an index out of range.
+
     >>> graphc.select(graphc.tensor([[1, 2], [3, 4]]), 0, 1)
     tensor([3, 4])
     """
@@ -455,6 +467,8 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """All windows of `size` elements, `step` apart, along a dimension; the window's own dimension comes last.
 
+    GraphcError for a size greater than that of the dimension.
+
     >>> graphc.arange(5).unfold(0, 3, 1)
     tensor([[0, 1, 2],
             [1, 2, 3],
@@ -474,6 +488,8 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     memory, and that of the tensor unless given.
 
     Tensors that are not contiguous are views themselves: the memory is then that of the tensor they were taken from.
+
+    GraphcError where there are not as many strides as sizes, and for a tensor whose memory has no order of its own.
 
     >>> graphc.as_strided(graphc.arange(6), (2, 2), (3, 1), 1)
     tensor([[1, 2],

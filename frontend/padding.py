@@ -24,6 +24,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     Negative numbers cut off. `mode` "reflect", "replicate" or "circular" takes them from the input.
 
+    GraphcError for another mode, ArgumentError for a value where the mode takes none.
+
     >>> F.pad(graphc.tensor([[1.0, 2.0]]), (1, 2))
     tensor([[0., 1., 2., 0., 0.]])
     >>> F.pad(graphc.tensor([[1.0, 2.0, 3.0]]), (2, 0), mode="reflect")

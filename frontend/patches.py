@@ -111,6 +111,8 @@ def _split_sizes(input: Tensor, factor: int, function: str, name: str) -> tuple[
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """[*, C * r * r, H, W] as [*, C, H * r, W * r] (Shi et al. 2016).
 
+    ShapeError where the channels cannot be divided by the factor's square.
+
     >>> F.pixel_shuffle(graphc.arange(4.0).view(1, 4, 1, 1), 2)
     tensor([[[[0., 1.],
               [2., 3.]]]])
@@ -129,6 +131,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """[*, C, H * r, W * r] as [*, C * r * r, H, W]: the way back from pixel_shuffle.
 
+    ShapeError where height and width cannot be divided by the factor.
+
     >>> F.pixel_unshuffle(graphc.zeros(1, 1, 4, 4), 2).shape
     graphc.Size([1, 4, 2, 2])
     """
@@ -146,6 +150,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """The channels of [N, C, *], dealt out: the first of each group, then the second ones (Zhang et al. 2018).
+
+    ShapeError where channels cannot be divided into the groups.
 
     >>> F.channel_shuffle(graphc.arange(4.0).view(1, 4, 1), 2).flatten()
     tensor([0., 2., 1., 3.])

@@ -319,6 +319,8 @@ def trunc(input: Tensor) -> Tensor:
 def frac(input: Tensor) -> Tensor:
     """What `trunc` takes away, with the sign of the element.
 
+    DTypeError for integers.
+
     >>> graphc.frac(graphc.tensor([1.5, -1.25]))
     tensor([ 0.5000, -0.2500])
     """
@@ -402,6 +404,8 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """No less than `min` and no more than `max`, numbers or tensors. The gradient passes where nothing was cut off, the ends
     included, and not where there is nan; that of a tensor `min` or `max` has what was cut off there.
+
+    GraphcError where both bounds are None.
 
     >>> graphc.clamp(graphc.tensor([-2.0, 0.5, 3.0]), min=0.0, max=1.0)
     tensor([0.0000, 0.5000, 1.0000])

@@ -32,6 +32,8 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The vector product of vectors of three elements along a dimension: the first of size 3 unless given.
 
+    GraphcError where no dimension has the size 3.
+
     >>> graphc.cross(graphc.tensor([1.0, 0.0, 0.0]), graphc.tensor([0.0, 1.0, 0.0]))
     tensor([0., 0., 1.])
     """

@@ -275,6 +275,8 @@ def randint(*args: Any, low: int | None = None, high: int | None = None, size: A
     """Integers from `low` (0 unless given) up to but not including `high`, each equally likely: randint(high, size) or
     randint(low, high, size). They are int64 unless a dtype is given.
 
+    ArgumentTypeError for a size that is not of ints.
+
     >>> bool((graphc.randint(3, 5, (100,)) >= 3).all())
     True
     """
@@ -395,6 +397,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
            pin_memory: bool = False) -> Tensor:
     """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element.
 
+    GraphcError for a negative or complex standard deviation.
+
     >>> graphc.normal(0.0, 1.0, (2, 3)).shape
     graphc.Size([2, 3])
     >>> graphc.normal(graphc.tensor([1.0, 2.0]), 0.0)
@@ -431,6 +435,8 @@ def check_std(function: str, std: Any) -> None:
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,
                 out: Tensor | None = None) -> Tensor:
     """Indices drawn with the weights that each row gives, with or without putting them back, as int64.
+
+    GraphcError for what is not one row of weights or several, for integers, and for more draws than there are elements.
 
     >>> graphc.multinomial(graphc.tensor([0.0, 1.0, 0.0]), 3, replacement=True)
     tensor([1, 1, 1])
@@ -471,6 +477,8 @@ def _library(generator: Generator | None, what: str) -> np.random.Generator:
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Poisson-distributed numbers with the rates that the elements give, in the input's dtype.
+
+    GraphcError for a negative rate, UnsupportedDTypeError for integers.
 
     >>> graphc.poisson(graphc.tensor([0.0, 0.0]))
     tensor([0., 0.])

@@ -42,6 +42,8 @@ def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | N
     """The numbers from `start` (0 unless given) up to but not including `end`, `step` apart; int64 if all three are ints,
     else of the default dtype.
 
+    GraphcError for a step of 0, and for one that leads away from the end.
+
     >>> graphc.arange(5), graphc.arange(1, 2, 0.25)
     (tensor([0, 1, 2, 3, 4]), tensor([1.0000, 1.2500, 1.5000, 1.7500]))
     """

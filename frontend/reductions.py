@@ -116,6 +116,8 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean of what is not nan.
 
+    DTypeError for integers.
+
     >>> graphc.nanmean(graphc.tensor([1.0, float("nan"), 2.0]))
     tensor(1.5000)
     """
@@ -252,6 +254,8 @@ def _extreme(record: Any, name: str, input: Tensor, dims: tuple[int, ...], keepd
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The least and the largest element, of all or along `dim`.
+
+    DimError along a dimension of size 0.
 
     >>> low, high = graphc.aminmax(graphc.tensor([3.0, 1.0, 2.0]))
     >>> low, high

@@ -84,6 +84,8 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     reduce
         "add" or "multiply": combine the numbers with what is there.
 
+    GraphcError for another reduction.
+
     >>> graphc.scatter(graphc.zeros(3), 0, graphc.tensor([2, 0]), graphc.tensor([5.0, 6.0]))
     tensor([6., 0., 5.])
     """
@@ -120,6 +122,8 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
         "sum", "prod", "mean", "amax" or "amin".
     include_self
         Whether the input's own number is among those that are reduced. Places that nothing goes to keep theirs.
+
+    GraphcError for another reduction.
 
     >>> graphc.scatter_reduce(graphc.ones(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]), "amax")
     tensor([1., 1., 6.])
@@ -239,6 +243,8 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """input with one number in the rows (along `dim`) that index lists; negative places count from the end.
 
+    ShapeError for a value of several numbers.
+
     >>> graphc.index_fill(graphc.zeros(3), 0, graphc.tensor([0, 2]), 7)
     tensor([7., 0., 7.])
     """
@@ -314,6 +320,8 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """input with `value` where the mask is True.
 
+    DTypeError for a mask that is not of bools, ShapeError for a value of several numbers.
+
     >>> graphc.masked_fill(graphc.tensor([1.0, 2.0]), graphc.tensor([True, False]), 0)
     tensor([0., 2.])
     """
@@ -331,6 +339,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """input with the elements of source, one after the other, where the mask is True.
+
+    DTypeError for a mask that is not of bools, and where the dtypes differ.
 
     >>> graphc.masked_scatter(graphc.zeros(3), graphc.tensor([True, False, True]), graphc.tensor([5.0, 6.0]))
     tensor([5., 0., 6.])

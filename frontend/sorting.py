@@ -92,6 +92,8 @@ def msort(input: Tensor) -> Tensor:
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or least) elements along a dimension in order, and their places; of equals the first ones.
 
+    GraphcError where there are less than k elements.
+
     >>> values, indices = graphc.topk(graphc.tensor([3, 1, 2]), 2)
     >>> values, indices
     (tensor([3, 2]), tensor([0, 2]))
@@ -114,6 +116,8 @@ def _top(input: Tensor, count: int, at: int, largest: bool) -> tuple[Tensor, Ten
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th least element along a dimension, counted from 1, and its place.
+
+    GraphcError where there are less than k elements, DimError along a dimension of size 0.
 
     >>> graphc.kthvalue(graphc.tensor([3, 1, 2]), 2)
     graphc.return_types.kthvalue(
@@ -158,6 +162,8 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
     A sequence of several dimensions has a row for each row of the input. `sorter` is the order of a sequence that is not
     sorted itself, as `argsort` gives it.
 
+    GraphcError for another side, ShapeError where the shapes do not fit.
+
     >>> graphc.searchsorted(graphc.tensor([1, 3, 5]), graphc.tensor([0, 3, 9]))
     tensor([0, 1, 3])
     """
@@ -180,6 +186,8 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
 def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """The number of the bucket that each element falls into: how many of the sorted boundaries lie below it, or, with
     `right=True`, do not lie above it.
+
+    ShapeError for boundaries that are not a vector.
 
     >>> graphc.bucketize(graphc.tensor([0, 3, 9]), graphc.tensor([1, 3, 5]))
     tensor([0, 1, 3])

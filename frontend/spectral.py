@@ -48,6 +48,8 @@ def stft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: i
     a last dimension. With `center` window t has its middle at t * hop_length, the signal being padded at both ends;
     `normalized` divides by sqrt(n_fft); `onesided`, which real signals are by default, gives frequencies up to n_fft / 2.
 
+    GraphcError for what is not one signal or several, and for a window that does not fit.
+
     >>> graphc.stft(graphc.ones(100), n_fft=16, window=graphc.hann_window(16), return_complex=True).shape
     graphc.Size([9, 26])
     """

@@ -31,6 +31,8 @@ METHODS = FUNCTIONS
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
 
+    GraphcError for a negative size, and for sizes that do not add up to that of the dimension.
+
     >>> graphc.split(graphc.arange(5), 2)
     (tensor([0, 1]), tensor([2, 3]), tensor([4]))
     >>> graphc.split(graphc.arange(5), [1, 4])
@@ -148,6 +150,8 @@ def _of_one_node(pieces: list[Tensor], tensor: Tensor, at: int, name: str) -> tu
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of `chunks` pieces of about equal size.
 
+    GraphcError for less than one chunk.
+
     >>> graphc.chunk(graphc.arange(5), 2)
     (tensor([0, 1, 2]), tensor([3, 4]))
     """
@@ -162,6 +166,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of pieces: a number of them, the first ones larger by one where it does not go up, or cut at the indices.
+
+    GraphcError for less than one section.
 
     >>> graphc.tensor_split(graphc.arange(5), 2)
     (tensor([0, 1, 2]), tensor([3, 4]))
@@ -188,6 +194,8 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of all elements along a dimension, which is dropped.
+
+    DimError for a single number.
 
     >>> graphc.unbind(graphc.tensor([[1, 2], [3, 4]]))
     (tensor([1, 2]), tensor([3, 4]))

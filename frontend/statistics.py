@@ -251,6 +251,8 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     """How many elements fall into each of `bins` intervals of equal width from `min` to `max`, or, where both are equal,
     over the range of the data. What lies outside is not counted.
 
+    GraphcError where max is less than min.
+
     >>> graphc.histc(graphc.tensor([1.0, 2.0, 2.0]), bins=2, min=1, max=3)
     tensor([1., 2.])
     """
@@ -404,6 +406,8 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     fweights, aweights
         How often each observation was made (integers), and how much it counts.
 
+    ShapeError for more than two dimensions, DTypeError for bools.
+
     >>> graphc.cov(graphc.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
     tensor([[ 1., -1.],
             [-1.,  1.]])
@@ -465,6 +469,8 @@ def _conjugate(x: Tensor) -> Tensor:
 
 def corrcoef(input: Tensor) -> Tensor:
     """The correlation coefficients of variables, which are the rows; their observations are the columns.
+
+    ShapeError for more than two dimensions.
 
     >>> graphc.corrcoef(graphc.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
     tensor([[ 1., -1.],

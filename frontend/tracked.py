@@ -175,6 +175,8 @@ class Tracked:
     def retain_grad(self) -> None:
         """Keep the gradient of this result in `.grad` when backward() comes by.
 
+        AutogradError for a tensor that needs no gradient.
+
         >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
         >>> y = x * 2
         >>> y.retain_grad()
@@ -190,6 +192,8 @@ class Tracked:
 
     def register_hook(self, hook: Any) -> RemovableHandle:
         """Call `hook(grad)` when the gradient of this tensor is there; what it returns takes the gradient's place.
+
+        AutogradError for a tensor that needs no gradient.
 
         >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
         >>> handle = x.register_hook(lambda grad: grad * 10)
@@ -210,6 +214,8 @@ class Tracked:
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> RemovableHandle:
         """Call `hook(tensor)` after backward() has added to this leaf's `.grad`.
+
+        AutogradError for a tensor that is no leaf or needs no gradient, and later for a hook that returns something.
 
         >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
         >>> handle = x.register_post_accumulate_grad_hook(lambda leaf: print(leaf.grad))

@@ -27,6 +27,8 @@ def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: DType
         requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix, zeros elsewhere.
 
+    GraphcError for a negative size.
+
     >>> graphc.eye(2, 3)
     tensor([[1., 0., 0.],
             [0., 1., 0.]])

@@ -261,6 +261,8 @@ def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest dtype that both convert to, as PyTorch defines it: floats win over integers whatever their width, and
     complex numbers over all, with parts as precise as those of both.
 
+    DTypeError for uint64 and a signed integer, which no integer dtype holds both.
+
     >>> graphc.promote_types(graphc.int64, graphc.float32)
     graphc.float32
     """

@@ -40,6 +40,8 @@ def backward(
     inputs
         Add to the gradients of these tensors only.
 
+    AutogradError where `inputs` is empty.
+
     >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
     >>> graphc.autograd.backward((x * x).sum())
     >>> x.grad

@@ -58,6 +58,8 @@ class IterableDataset(Dataset[T_co], Iterable[T_co]):
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Row i of each of several tensors of equal length, as a tuple.
 
+    AssertionError where the lengths differ.
+
     >>> graphc.data.TensorDataset(graphc.tensor([1, 2]), graphc.tensor([3, 4]))[1]
     (tensor(2), tensor(4))
     """
@@ -227,6 +229,8 @@ def random_split(
     """Split a dataset at random into parts of given lengths, or of given fractions that sum to 1.
 
     Fractions are rounded down, and what remains goes to the parts one by one from the first on.
+
+    ArgumentError for lengths that do not add up to that of the dataset.
 
     >>> [len(part) for part in graphc.data.random_split(range(10), [0.8, 0.2])]
     [8, 2]

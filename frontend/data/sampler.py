@@ -154,6 +154,8 @@ class WeightedRandomSampler(Sampler[int]):
 class BatchSampler(Sampler[list[Any]]):
     """The indices of another sampler in lists of `batch_size`; the last may be shorter, or is left out with `drop_last`.
 
+    ArgumentError for a batch size that is not a positive int.
+
     >>> list(graphc.data.BatchSampler(graphc.data.SequentialSampler(range(5)), batch_size=2, drop_last=False))
     [[0, 1], [2, 3], [4]]
     """

@@ -292,6 +292,8 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Normalises over groups of channels.
 
+    ArgumentError where the channels cannot be divided into the groups.
+
     >>> nn.GroupNorm(2, 4)(graphc.tensor([[1.0, 3.0, 5.0, 9.0]])).detach()
     tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
     """

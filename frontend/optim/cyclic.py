@@ -102,6 +102,8 @@ def _set_momentum(group: dict[str, Any], momentum: float) -> None:
 class OneCycleLR(LRScheduler):
     """Up to `max_lr` and down to a small fraction of it over all steps, the momentum the other way (Smith and Topin 2019).
 
+    ArgumentError for a `pct_start` outside of 0 to 1, and for another strategy.
+
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=0.1)
     >>> scheduler = graphc.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=4, cycle_momentum=False)
     >>> rates = []

@@ -154,6 +154,8 @@ class MultiStepLR(LRScheduler):
 class ConstantLR(LRScheduler):
     """The rate times `factor` for the first `total_iters` epochs.
 
+    ArgumentError for a factor outside of 0 to 1.
+
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)
     >>> scheduler = graphc.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2)
     >>> rates = []
@@ -184,6 +186,8 @@ class ConstantLR(LRScheduler):
 
 class LinearLR(LRScheduler):
     """The rate times a factor that goes in a line from `start_factor` to `end_factor` over `total_iters` epochs.
+
+    ArgumentError for factors outside of 0 to 1.
 
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)
     >>> scheduler = graphc.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3)
@@ -312,6 +316,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     """Half cosines from the initial rate to `eta_min`, the first over `T_0` epochs, each `T_mult` times as long as the one
     before (Loshchilov and Hutter 2017).
 
+    ArgumentError for a T_0 or a T_mult that is not a positive int.
+
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)
     >>> scheduler = graphc.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2)
     >>> rates = []
@@ -360,6 +366,8 @@ def _foreign(chain: str, scheduler: LRScheduler, index: int) -> ArgumentError:
 
 class SequentialLR(LRScheduler):
     """Schedules one after the other: the next one begins at each of the milestones.
+
+    ArgumentError for no schedulers, and where there is not one milestone less than schedulers.
 
     >>> from graphc.optim import lr_scheduler
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)

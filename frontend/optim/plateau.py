@@ -13,6 +13,8 @@ from graphc.frontend.optim.schedule import LRScheduler, for_each
 class ReduceLROnPlateau(LRScheduler):
     """Times `factor` when a metric has not improved for more than `patience` epochs.
 
+    ArgumentError for a factor of 1 or more, and for another mode.
+
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)
     >>> scheduler = graphc.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
     >>> for loss in (1.0, 0.5, 0.5, 0.5):

@@ -15,6 +15,8 @@ class SGD(Optimizer):
 
     `weight_decay` adds that multiple of the parameter to its gradient.
 
+    ArgumentError for Nesterov's momentum without momentum, or with dampening.
+
     >>> weight = graphc.tensor([1.0], requires_grad=True)
     >>> optimizer = graphc.optim.SGD([weight], lr=0.1, momentum=0.9)
     >>> (weight * 3).sum().backward()

@@ -83,6 +83,8 @@ def gaussian(M: int, *, std: float = 1.0, sym: bool = True, dtype: DType | None 
              device: Device = None, requires_grad: bool = False) -> Tensor:
     """exp(-(n - middle)^2 / (2 std^2)).
 
+    ArgumentError for a deviation that is not positive.
+
     >>> graphc.signal.windows.gaussian(5)
     tensor([0.1353, 0.6065, 1.0000, 0.6065, 0.1353])
     """
@@ -152,6 +154,8 @@ def hann(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object
 def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, dtype: DType | None = None, layout: object = None,
            device: Device = None, requires_grad: bool = False) -> Tensor:
     """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1.
+
+    ArgumentError for a negative beta.
 
     >>> graphc.signal.windows.kaiser(5, beta=8.0)
     tensor([0.0023, 0.3690, 1.0000, 0.3690, 0.0023])

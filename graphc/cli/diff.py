@@ -33,7 +33,7 @@ def diff(
 def _differences(first: str, second: str) -> Iterator[str]:
     before, after = dict(read_graphs(first)), dict(read_graphs(second))
     yield from _names("entry", before, after)
-    for name in before.keys() & after.keys():
+    for name in filter(after.__contains__, before):
         old, new = str(before[name]).split("\n"), str(after[name]).split("\n")
         yield from difflib.unified_diff(old, new, f"{first}:{name}", f"{second}:{name}", lineterm="")
     if is_package(first) and is_package(second):
@@ -42,7 +42,7 @@ def _differences(first: str, second: str) -> Iterator[str]:
         old_package, new_package = read_package(first), read_package(second)
         yield from _metadata(old_package.metadata, new_package.metadata)
         yield from _weights(old_package.weights, new_package.weights)
-        for name in before.keys() & after.keys():
+        for name in filter(after.__contains__, before):
             old_entry, new_entry = old_package.entries[name], new_package.entries[name]
             if (old_entry.inputs, old_entry.outputs) != (new_entry.inputs, new_entry.outputs):
                 yield f"entry {name}: the arguments or the results are nested in another way"
@@ -66,7 +66,7 @@ def _weights(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) 
     from graphc.types import TensorType, dtype_of
 
     yield from _names("weight", before, after)
-    for name in before.keys() & after.keys():
+    for name in filter(after.__contains__, before):
         old, new = before[name], after[name]
         types = [TensorType(dtype_of(array.dtype), array.shape) for array in (old, new)]
         if types[0] != types[1]:
