@@ -14,8 +14,9 @@ import numpy as np
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.frontend.described import as_dtype
 from graphc.frontend.dispatch import lower
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.ops import normalize_axis
 from graphc.types import DType, Scalar, TensorType, bool_, complex128, dtype_of, float64, int64, result_type
 

@@ -16,10 +16,11 @@ import numpy as np
 import graphc.ops as ops
 from graphc.errors import Location, TraceError
 from graphc.frontend import from_data
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device import CPU, device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import Structure, flatten, unflatten
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Builder, Graph, Value, with_inputs
 from graphc.op import OpDef

@@ -17,6 +17,7 @@ from graphc.assumptions import Assumptions, Relation
 from graphc.bind import substitute
 from graphc.dims import Dim, Quotient, decided
 from graphc.errors import Location, ShapeError, TraceError, user_location
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device import HOST, device, placement
 from graphc.frontend.generator import default_generator
 from graphc.frontend.modes import mode
@@ -24,7 +25,7 @@ from graphc.frontend.nn.hooks import register_module_forward_hook, register_modu
 from graphc.frontend.nn.module import Module
 from graphc.frontend.pytree import flatten
 from graphc.frontend.static_gradients import CustomCall, run_function
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace, stopped
 from graphc.frontend.trace_inputs import Captured, Lifted
 from graphc.frontend.tracer import active

@@ -20,11 +20,12 @@ from graphc.compiler import VERIFIED, executable
 from graphc.config import config
 from graphc.errors import _INTERNAL, GraphcError
 from graphc.frontend import device_arrays
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device import gpu_of
 from graphc.frontend.device_arrays import index_of, is_array, is_on_device
 from graphc.frontend.device_code import DeviceCode
 from graphc.frontend.native import strides_of
-from graphc.frontend.tensor import Tensor, as_dtype
+from graphc.frontend.tensor import Tensor
 from graphc.ir import Builder, Graph, attribute_key
 from graphc.numerics import divided
 from graphc.op import OpDef, common_dtype, working_dtype

@@ -17,12 +17,13 @@ from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
 from graphc.frontend import device_arrays, device_ops, eager
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.memory_layout import can_share
 from graphc.frontend.modes import mode
 from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.viewing import Viewing, lies_in, tie
 from graphc.ir import Builder, Graph

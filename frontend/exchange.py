@@ -10,7 +10,8 @@ import numpy as np
 
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError
 from graphc.frontend import device_arrays
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.described import as_dtype
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import DType
 
 FUNCTIONS = "from_dlpack from_numpy frombuffer to_dlpack"

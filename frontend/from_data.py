@@ -12,9 +12,10 @@ from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError
 from graphc.frontend import device as devices
 from graphc.frontend.arguments import check_fits, given_dtype
 from graphc.frontend.creation import Device, finished, on_device
+from graphc.frontend.described import as_dtype
 from graphc.frontend.exchange import from_numpy
 from graphc.frontend.symbolic_number import SymbolicNumber
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import DType, bool_, convert, get_default_dtype, promote_types, scalar_dtype
 

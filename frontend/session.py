@@ -17,11 +17,12 @@ from graphc.dims import Dim, answering
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError, GraphcError, ShapeError, TraceError, VerifyError
 from graphc.frontend.define import Graph
 from graphc.frontend.definition import Definition
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device import spelled
 from graphc.frontend.placement import Part, PlacedGraph, devices_of, on_host
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.subgraph import Subgraph, cut, shape_text
-from graphc.frontend.tensor import Tensor, as_dtype
+from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace_inputs import Captured, Gradient, Lifted, Number
 from graphc.frontend.tracer import activated, active
 from graphc.ir import Value

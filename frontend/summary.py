@@ -10,6 +10,7 @@ from typing import Any
 from graphc.errors import ArgumentTypeError
 from graphc.flops import node_flops
 from graphc.frontend.compile import CompiledModule
+from graphc.frontend.described import as_dtype
 from graphc.frontend.exported_state import Rebinding
 from graphc.frontend.follower import Follower
 from graphc.frontend.guards import Snapshot
@@ -18,7 +19,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.uninitialized import is_lazy
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace, graph_name, parameter_names
 from graphc.frontend.tracer import activated
 from graphc.types import TensorType

@@ -13,11 +13,12 @@ import numpy as np
 from graphc import ops
 from graphc.backend import NodePlan
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
+from graphc.frontend.described import as_dtype
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.modes import anomaly, mode, no_grad
 from graphc.frontend.node import Edge, Node, edge_to, next_sequence, node_class
 from graphc.frontend.tape_plan import Native, Plan, plan_for, planned
-from graphc.frontend.tensor import Tensor, Version, View, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, Version, View, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef, apply_joint
 from graphc.types import TensorType, scalar_dtype

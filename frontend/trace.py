@@ -17,6 +17,7 @@ import numpy as np
 
 import graphc.ops as ops
 from graphc.errors import TraceError
+from graphc.frontend.described import as_dtype
 from graphc.frontend.device import CPU, device
 from graphc.frontend.device_arrays import byte_bounds, is_array, is_on_device
 from graphc.frontend.device_ops import several_devices
@@ -24,7 +25,7 @@ from graphc.frontend.modes import mode
 from graphc.frontend.nn.module import Module
 from graphc.frontend.node import Edge
 from graphc.frontend.symbolic_number import SymbolicNumber
-from graphc.frontend.tensor import Tensor, View, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, View, wrap
 from graphc.frontend.trace_inputs import Argument, Captured, Gradient, GradState, Lifted, Number, Source
 from graphc.ir import Builder, Value
 from graphc.op import OpDef, common_dtype, working_dtype

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend import eager
+from graphc.frontend.described import as_dtype
 from graphc.frontend.meta import Meta, Steps, View
 from graphc.frontend.modes import mode
 from graphc.frontend.tape import named, record_op
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef
 from graphc.types import TensorType

@@ -14,10 +14,11 @@ import numpy as np
 from graphc.errors import GraphcError, Location, user_location
 from graphc.flops import node_flops
 from graphc.frontend.compile import CompiledFunction
+from graphc.frontend.described import as_dtype
 from graphc.frontend.node import Node
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tape import OpNode
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace
 from graphc.frontend.tracer import activated, watched
 from graphc.op import OpDef

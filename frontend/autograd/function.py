@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError, ShapeError
+from graphc.frontend.described import as_dtype
 from graphc.frontend.hooks import saved_hooks
 from graphc.frontend.level import Level
 from graphc.frontend.modes import mode, no_grad
 from graphc.frontend.node import Edge, Node, edge_to, node_class
 from graphc.frontend.tape import CopySlices, Saved, freed_error, match, modified_error
-from graphc.frontend.tensor import Tensor, as_dtype, wrap
+from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import TensorType
 

@@ -7,8 +7,9 @@ from typing import Any, TypeGuard
 
 from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend.creation import empty
+from graphc.frontend.described import as_dtype
 from graphc.frontend.nn.parameter import Buffer, Parameter
-from graphc.frontend.tensor import Size, Tensor, as_dtype
+from graphc.frontend.tensor import Size, Tensor
 from graphc.types import DType
 
 _slot: Any = Tensor._data
