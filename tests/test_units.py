@@ -18,7 +18,7 @@ from graphc.backends.llvm import jit
 from graphc.backends.llvm.jit import compile_module, compile_units
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.units import Unit, Units, divide
+from graphc.backends.llvm.units import Unit, Units, divide, joined
 from graphc.compiler import clear_cache
 from graphc.config import override
 from graphc.disk_cache import DiskCache
@@ -240,3 +240,65 @@ def test_native_code_of_ops_stays_apart() -> None:
             assert graphc.compile(lambda x, f=constant: f(x))(graphc.zeros(1)).item() == number
     finally:
         del OPS["unit_tests.constant"]
+
+
+def numbered(number: int, helper: str = "define internal i64 @one() { ret i64 1 }") -> Unit:
+    """A unit whose function returns its number and one."""
+    name = f"number{number}"
+    function = f"define i64 @{name}() {{\n  %one = call i64 @one()\n  %sum = add i64 {number}, %one\n  ret i64 %sum\n}}"
+    return Unit(f"; {name}\n{helper}\n{function}\n", (name,), (helper, function))
+
+
+def total(units: list[Unit]) -> Units:
+    """A program whose main function adds up what units return."""
+    names = [unit.exports[0] for unit in units]
+    lines = [f"declare i64 @{name}()" for name in names]
+    calls = [f"  %r{k} = call i64 @{name}()\n  %s{k + 1} = add i64 %s{k}, %r{k}" for k, name in enumerate(names)]
+    body = "\n".join(["  %s0 = add i64 0, 0", *calls, f"  ret i64 %s{len(names)}"])
+    return Units("\n".join(["; total", *lines, f"define i64 @total() {{\n{body}\n}}"]) + "\n", tuple(units))
+
+
+def sum_of(units: list[Unit], cache: DiskCache) -> int:
+    module = compile_units(total(units), Target.host(), cache=cache, name="total")
+    return module.function("total", ctypes.c_int64)()
+
+
+def test_joined_units_have_each_thing_once() -> None:
+    text = joined([numbered(1), numbered(2), Unit("", (), ("declare i64 @number1()",))])
+    assert text is not None and text.count("@one() {") == 1 and "declare" not in text
+    assert joined([numbered(1), numbered(2, "define internal i64 @one() { ret i64 2 }")]) is None
+
+
+def test_many_units_are_compiled_several_at_a_time(
+    compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "available_cpus", lambda: 1)
+    cache = DiskCache(tmp_path, 1 << 24)
+    units = [numbered(number) for number in range(40)]
+    assert sum_of(units, cache) == sum(range(1, 41))
+    assert len(compiled) <= 10
+    compiled.clear()
+    gc.collect()
+    assert sum_of(units, cache) == sum(range(1, 41)) and not compiled, "all of them are on disk"
+    assert sum_of(units[:3], cache) == 6 and len(compiled) == 1, "and so are some of them"
+
+
+def test_what_was_compiled_twice_with_others_is_loaded_once(
+    compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two processes do it at the same time."""
+    monkeypatch.setattr(jit, "available_cpus", lambda: 1)
+    monkeypatch.setattr(jit, "_MOST_JOINED", 2)
+    cache, other = DiskCache(tmp_path / "one", 1 << 24), DiskCache(tmp_path / "other", 1 << 24)
+    units = [numbered(number) for number in range(8)]
+    assert sum_of(units[:5], cache) == 15 and sum_of(units[::2] + units[1:2], other) == 18
+    gc.collect()
+    for path in (tmp_path / "other").rglob("*"):
+        if path.is_file():
+            target = tmp_path / "one" / path.relative_to(tmp_path / "other")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    assert sum_of(units, cache) == sum(range(1, 9))
+    kept = compile_units(total(units[1:3]), Target.host(), cache=cache, name="total")
+    assert sum_of(units, cache) == sum(range(1, 9)), "with some of them in this process already"
+    assert kept.function("total", ctypes.c_int64)() == 5

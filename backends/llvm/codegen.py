@@ -31,7 +31,7 @@ _PASSES = (
     "global_dead_code_eliminate",
     "strip_dead_prototype",
 )
-GENERATOR = f"3 {llvmlite.__version__} {llvm.llvm_version_info} {_PASSES}"
+GENERATOR = f"4 {llvmlite.__version__} {llvm.llvm_version_info} {_PASSES}"
 """What the object code depends on besides text and target."""
 
 _LENGTHS = struct.Struct("<II")

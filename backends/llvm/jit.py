@@ -29,13 +29,17 @@ import llvmlite.binding as llvm
 from graphc.backends.llvm.codegen import GENERATOR, Code, Refusal, assembly, generate, generate_all, generate_joined
 from graphc.backends.llvm.cpus import available_cpus
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.units import Units
+from graphc.backends.llvm.units import Unit, Units, joined
 from graphc.config import config
 from graphc.disk_cache import DiskCache, cache_key
 from graphc.errors import CompileError
 
 # What the code generator calls where the CPU has no instruction for it, and no library brings: conversions.ll.
 CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
+_ELSEWHERE = b"compiled with others: "
+"""How the entry of a unit on disk begins that has the key of its code; code begins with two small numbers."""
+_MOST_JOINED = 8
+"""Units that are compiled at a time."""
 _Result = TypeVar("_Result")
 
 # LLVM is used under this lock only, by the thread that holds it and by helpers that this one waits for. A fork waits for
@@ -138,10 +142,10 @@ def compile_units(
             print(text, file=sys.stderr)
     cache = DiskCache.configured() if cache is None else cache
     keys = unit_keys(units, target)
-    texts = {_key(text, target): text for text in (units.main, *(unit.text for unit in units.parts))}
+    by_key = {_key(unit.text, target): unit for unit in (Unit(units.main, ()), *units.parts)}
 
     def generated(missing: Sequence[str]) -> dict[str, Code]:
-        return _generated({key: texts[key] for key in missing}, target, name, cache)
+        return _generated_units({key: by_key[key] for key in missing}, target, name, cache)
 
     module = _undisturbed(lambda: _join(keys, generated, imports or {}, target, cache, name), name)
     assert module is not None
@@ -193,6 +197,8 @@ def _key(text: str, target: Target) -> str:
 def _kept(cache: DiskCache, key: str) -> Code | None:
     """What is on disk."""
     entry = cache.get(key)
+    if entry is not None and entry.startswith(_ELSEWHERE):
+        entry = cache.get(entry.removeprefix(_ELSEWHERE).decode())
     return None if entry is None else Code.from_bytes(entry)
 
 
@@ -210,14 +216,69 @@ def _join(
         else:
             used.append(module)
             addresses |= {symbol: module.address(symbol) for symbol in exports}
-    codes = {key: code for key in wanted if (code := _kept(cache, key)) is not None}
-    missing = generated([key for key in wanted if key not in codes]) if len(codes) < len(wanted) else {}
+    codes = _Codes()
+    absent = [key for key in wanted if not codes.has(keys.parts.get(key, ())) and not codes.add(_kept(cache, key))]
+    missing = generated(absent) if absent else {}
     if missing is None:
         return None
-    codes |= missing
-    made = _link(name, [codes[key] for key in wanted], addresses, target, used)
+    for code in missing.values():
+        codes.add(code)
+    here = codes.exports
+    addresses = {symbol: address for symbol, address in addresses.items() if symbol not in here}
+    made = _link(name, codes.all, addresses, target, used)
     _loaded.update((key, made) for key in wanted if key != keys.main)
     return made
+
+
+class _Codes:
+    """Code that can be loaded as one module: each symbol is defined once. Units that were compiled together come together, and
+    one that was compiled with others twice may come with either."""
+
+    def __init__(self) -> None:
+        self.all: list[Code] = []
+        self.exports: set[str] = set()
+
+    def has(self, symbols: Collection[str]) -> bool:
+        """Whether all of these symbols, and there are some, are defined."""
+        return bool(symbols) and self.exports.issuperset(symbols)
+
+    def add(self, code: Code | None) -> bool:
+        """Add code, if there is any; tells whether it is among the rest now."""
+        if code is None:
+            return False
+        if code in self.all:
+            return True
+        if not self.exports.isdisjoint(code.exports):
+            return False
+        self.all.append(code)
+        self.exports.update(code.exports)
+        return True
+
+
+def _generated_units(units: Mapping[str, Unit], target: Target, name: str, cache: DiskCache) -> dict[str, Code]:
+    """The code of units by their keys, which is kept on disk from now on. Where there are many, several are compiled at a time:
+    to begin with each takes LLVM as long as the code of a small kernel."""
+    together = max(1, min(_MOST_JOINED, len(units) // (_MOST_JOINED * available_cpus())))
+    ordered = sorted(units, key=lambda key: -len(units[key].text))
+    count = -(-len(ordered) // together)
+    texts: dict[str, str] = {}
+    batches: dict[str, list[str]] = {}
+    for batch in (ordered[first::count] for first in range(count)):
+        alone = [key for key in batch if not units[key].pieces]
+        others = [key for key in batch if units[key].pieces]
+        text = joined([units[key] for key in others]) if len(others) > 1 else None
+        if text is None:
+            alone = batch
+        else:
+            batches[_key(text, target)] = others
+            texts[_key(text, target)] = text
+        texts |= {key: units[key].text for key in alone}
+    codes = _generated(texts, target, name, cache)
+    for key, members in batches.items():
+        for member in members:
+            cache.put(member, _ELSEWHERE + key.encode())
+            codes[member] = codes[key]
+    return {key: codes[key] for key in units}
 
 
 def _generated(texts: Mapping[str, str], target: Target, name: str, cache: DiskCache) -> dict[str, Code]:

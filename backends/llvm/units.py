@@ -34,6 +34,8 @@ class Unit:
 
     text: str
     exports: tuple[str, ...]
+    pieces: tuple[str, ...] = ()
+    """What the text is made of: variables, functions and declarations, each by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,21 @@ def divide(module: Module) -> Units:
     return Units(text, (*divider.shared_units(), *parts))
 
 
+def joined(units: Sequence[Unit]) -> str | None:
+    """One text that does what the units do; None where they have different things of one name."""
+    named: dict[str, str] = {}
+    for unit in units:
+        for piece in unit.pieces:
+            found = _REFERENCE.search(piece)
+            assert found is not None
+            known = named.setdefault(found[1], piece)
+            if known.startswith("declare "):
+                named[found[1]] = piece
+            elif piece != known and not piece.startswith("declare "):
+                return None
+    return "\n".join(["; kernels", *named.values()]) + "\n"
+
+
 def texts(module: Module, symbols: Collection[str]) -> dict[str, str]:
     """For functions of kernels, by their symbols: LLVM IR of each with all that it refers to."""
     pieces = {function.name: _Piece(function.name, str(function)) for function in module.functions}
@@ -73,6 +90,14 @@ def texts(module: Module, symbols: Collection[str]) -> dict[str, str]:
         names = sorted(own, key=lambda name: (name != symbol, len(name)))
         found[symbol] = divider.text(symbol, [pieces[name] for name in names], exported=(symbol,))
     return found
+
+
+def _unit(title: str, lines: Sequence[str], exports: Sequence[str]) -> Unit:
+    return Unit(_text(title, lines), tuple(exports), tuple(lines))
+
+
+def _text(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"; {title}", *lines]) + "\n"
 
 
 class _Piece:
@@ -123,7 +148,8 @@ class _Divider:
         first = names[0]
         exports = [name for name in names if name in wanted]
         pieces = [self._pieces[name] for name in names]
-        text = self.text(_OWN, pieces, exported=exports).replace(f"@{first}", f"@{_OWN}")
+        lines = [line.replace(f"@{first}", f"@{_OWN}") for line in self.lines(pieces, exported=exports)]
+        text = _text(_OWN, lines)
         digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
         symbol = f"{_OWN}.{digest}"
         for name in exports:
@@ -131,7 +157,7 @@ class _Divider:
         if digest in self._digests:
             return None
         self._digests.add(digest)
-        return Unit(text.replace(f"@{_OWN}", f"@{symbol}"), tuple(renamed[name] for name in exports))
+        return _unit(_OWN, [line.replace(f"@{_OWN}", f"@{symbol}") for line in lines], [renamed[name] for name in exports])
 
     def shared_units(self) -> Iterator[Unit]:
         """The functions that units share, each by itself."""
@@ -139,13 +165,19 @@ class _Divider:
         while len(done) < len(self._shared):
             for name in [name for name in self._shared if name not in done]:
                 done.add(name)
-                yield Unit(self.text(name, [self._pieces[name]], exported=(name,)), (name,))
+                yield _unit(name, self.lines([self._pieces[name]], exported=(name,)), [name])
 
     def text(
         self, title: str, pieces: Sequence[_Piece], *, exported: Sequence[str] = (), renamed: Mapping[str, str] | None = None
     ) -> str:
-        """Functions as a module with all that they refer to, inlined functions as such and others declared. The `exported` ones
-        can be called from outside of it; those of other units may have been renamed."""
+        """Functions as a module with all that they refer to."""
+        return _text(title, self.lines(pieces, exported=exported, renamed=renamed))
+
+    def lines(
+        self, pieces: Sequence[_Piece], *, exported: Sequence[str] = (), renamed: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The same in pieces: inlined functions as such and others declared. The `exported` ones can be called from outside of
+        it; those of other units may have been renamed."""
         renamed = renamed or {}
         here: dict[str, str] = {}
         variables: dict[str, str] = {}
@@ -173,10 +205,10 @@ class _Divider:
         for name in [name for name in here if self._is_called(name, here)]:
             here[name] = here[name].replace(" alwaysinline ", " noinline ", 1)
         declared = [text for name, text in declarations.items() if name not in here]
-        lines = [f"; {title}", *variables.values(), *here.values(), *declared]
+        lines = [*variables.values(), *here.values(), *declared]
         if renamed:
             lines = [_REFERENCE.sub(lambda match: f"@{renamed.get(match[1], match[1])}", line) for line in lines]
-        return "\n".join(dict.fromkeys(lines)) + "\n"
+        return list(dict.fromkeys(lines))
 
     def _is_called(self, name: str, here: Mapping[str, str]) -> bool:
         """Whether an inlined function of numbers is used so often that it had better be called: the optimizers' updates of all
