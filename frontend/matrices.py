@@ -14,11 +14,10 @@ from graphc.frontend.autocast import full_precision, lowered
 from graphc.frontend.composite import composite
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape, unsqueeze
-from graphc.frontend.pointwise import cast, where
+from graphc.frontend.pointwise import cast
 from graphc.frontend.reductions import sum
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.triangles import eye
 from graphc.types import bool_, broadcast_shapes, float32, int64
 
 FUNCTIONS = "addbmm addmm addmv addr baddbmm bmm dot inner matmul mm mv outer tensordot vdot"
@@ -314,8 +313,7 @@ def trace(input: Tensor) -> Tensor:
     """
     if len(input._data.shape) != 2:
         raise GraphcError(f"trace: expected a matrix, but got tensor with dim {input.dim()}")
-    rows, columns = input._data.shape
-    return named(sum(where(eye(rows, columns, dtype=bool_), input, False if input.dtype is bool_ else 0)), "Trace")
+    return named(sum(emit(ops.diagonal, (input,), {"offset": 0, "row": 0, "column": 1})), "Trace")
 
 
 @composite

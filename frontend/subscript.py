@@ -519,10 +519,25 @@ class Advanced:
 
 def nonzero_places(input: Tensor) -> tuple[Tensor, ...]:
     """The places of the elements that are not zero, a vector a dimension."""
-    array = input._array("nonzero()").reshape(input._data.shape or (1,))
-    found = np.unravel_index(np.flatnonzero(array), array.shape)  # np.nonzero is slow where there are several dimensions
-    places = tuple(wrap(part.astype(np.int64, copy=False)) for part in found)
+    places = tuple(map(wrap, _nonzero(input._array("nonzero()").reshape(input._data.shape or (1,)))))
     return tuple(place.to(input.device) for place in places) if is_on_device(input._data) else places
+
+
+_MANY = 1 << 12
+"""From how many elements on places are found sooner in one dimension, of booleans, than as np.nonzero does it."""
+
+
+def _nonzero(array: np.ndarray) -> list[np.ndarray]:
+    if array.size < _MANY:
+        return [part.astype(np.int64, copy=False) for part in np.nonzero(array)]
+    left = np.flatnonzero(array if array.dtype.kind == "b" else array != 0).astype(np.int64, copy=False)
+    found = []
+    for size in reversed(array.shape[1:]):
+        above = left // size
+        left -= above * size
+        found.append(left)
+        left = above
+    return [left, *reversed(found)]
 
 
 def broadcast_indices(shapes: Sequence[Any]) -> tuple[Any, ...]:

@@ -240,3 +240,16 @@ def test_names_are_no_indices() -> None:
     with pytest.raises(TypeError, match="no element"):
         x["a"] = 1
     assert x[:True].tolist() == [[0]] and x[False::True].tolist() == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("shape", [(5000,), (70, 90), (7, 11, 13, 5), (0, 9000), (1, 1, 5000)])
+def test_nonzero_of_many_elements(shape: tuple[int, ...]) -> None:
+    numbers = np.random.default_rng(0).integers(-1, 2, shape)
+    for array in (numbers, numbers.astype(np.float32), numbers > 0, numbers.T):
+        assert graphc.tensor(array).nonzero().tolist() == np.argwhere(array).tolist()
+    x = graphc.tensor(numbers.astype(np.float32), requires_grad=True)
+    chosen = x[x > 0]
+    chosen.backward(graphc.arange(chosen.numel(), dtype=graphc.float32))
+    expected = np.zeros(shape, np.float32)
+    expected[numbers > 0] = np.arange(chosen.numel())
+    assert chosen.grad_fn.name() == "IndexBackward0" and x.grad.tolist() == expected.tolist()

@@ -337,8 +337,11 @@ def _window_infer(x: TensorType, axis: int, size: int, step: int, dilation: int)
 
 
 def _window_ref(x: np.ndarray, axis: int, size: int, step: int, dilation: int) -> np.ndarray:
-    windows = np.lib.stride_tricks.sliding_window_view(x, dilation * (size - 1) + 1, axis)
-    return np.moveaxis(np.moveaxis(windows, axis, 0)[::step], 0, axis)[..., ::dilation]
+    count = (x.shape[axis] - dilation * (size - 1) - 1) // step + 1
+    shape, strides = (*x.shape[:axis], count, *x.shape[axis + 1 :], size), list(x.strides)
+    strides.append(dilation * strides[axis])
+    strides[axis] *= step
+    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
 def _window_lower(read: Any, index: Index, types: Types, axis: int, size: int, step: int, dilation: int) -> Expr:
