@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -166,6 +167,9 @@ def test_large_products_alone_are_worth_it() -> None:
 def test_source_shows_the_kernels_without_cublas() -> None:
     source = graphc.compile(lambda x: x @ x, backend="cuda").source(graphc.empty(4096, 4096))
     assert source.count("__global__") == 1
+    name = re.search(r"__global__ void __launch_bounds__\([\d, ]+\) (\w+)\(", source)
+    assert name is not None and source.startswith(f"// {name[1]}: cuBLAS computes this product instead")
+    assert "cuBLAS" not in graphc.compile(lambda x: x @ x, backend="cuda").source(graphc.empty(40, 40))
 
 
 def test_what_cublas_refuses_is_an_error_that_names_the_call() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,35 @@ def test_convolutions(driver: EmulatedDriver) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "tf32"])
+@pytest.mark.parametrize("images", [(2, 16, 9, 9), (3, 5, 7, 11)])
+def test_convolutions_on_tensor_cores(
+    driver: EmulatedDriver, dtype: str, images: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward, and the gradients of both operands, are products of tiles, whose factors are gathered on the way."""
+    monkeypatch.setattr(gemm, "_ENOUGH", 1)
+    kind = graphc.float32 if dtype == "tf32" else getattr(graphc, dtype)
+    x, w = graphc.randn(images).to(kind), graphc.randn(24, images[1], 3, 3).to(kind)
+
+    def loss(x: graphc.Tensor, w: graphc.Tensor) -> graphc.Tensor:
+        return (F.conv2d(x, w, padding=1, stride=2) * 0.1).float().square().sum()
+
+    functions: tuple[Callable[..., Any], ...] = (lambda x, w: F.conv2d(x, w, padding=1), graphc.func.grad(loss, (0, 1)))
+    for function, products in zip(functions, (1, 3)):
+        graph = graphc.trace(function, (x, w)).ir
+        made = kernels(graph, tf32=dtype == "tf32")
+        assert sum("multiply_tiles(" in text for text in made.functions.values()) == products
+        arrays = [x.numpy(), w.numpy()] if dtype != "bfloat16" else [t._data for t in (x, w)]
+        results = [np.empty(v.shape, v.dtype.numpy) for v in graph.outputs]
+        Runner(made, driver).at({}).run(arrays, results)
+        exact = [np.asarray(t, np.float64) for t in arrays]
+        wide = graphc.trace(function, tuple(graphc.tensor(a) for a in exact)).ir
+        for result, expected in zip(results, interpret(wide, exact), strict=True):
+            error = np.abs(result.astype(np.float64) - expected).max()
+            assert error <= {"float16": 4e-3, "bfloat16": 3e-2, "tf32": 3e-3}[dtype] * np.abs(expected).max()
+
+
+@needs_compiler
 @pytest.mark.parametrize("shift", [0, 1])
 def test_arrays_that_are_not_aligned(driver: EmulatedDriver, shift: int) -> None:
     graph = graphc.trace(lambda x, y: x @ y, (graphc.ones(40, 64), graphc.ones(64, 80))).ir
@@ -109,3 +139,21 @@ def test_registers(order: str, architecture: str) -> None:
         assert "copy_vector<" in source
         for used in nvrtc.resources(source, architecture).values():
             assert used.spilled == 0 and used.registers <= 128
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_registers_of_convolutions(architecture: str) -> None:
+    x, w = graphc.ones(8, 64, 56, 56), graphc.ones(128, 64, 3, 3)
+
+    def loss(x: graphc.Tensor, w: graphc.Tensor) -> graphc.Tensor:
+        return F.conv2d(x, w, padding=1, stride=2).float().square().sum()
+
+    for tensors, tf32 in (((x.half(), w.half()), False), ((x, w), True)):
+        functions = kernels(graphc.trace(graphc.func.grad(loss, (0, 1)), tensors).ir, tf32).functions
+        source = translation_unit({name: text for name, text in functions.items() if "multiply_tiles(" in text})
+        found = nvrtc.resources(source, architecture)
+        assert len(found) == 3, found
+        # the gradient of images, whose factors are gathered and results spread, keeps some numbers that places are made of
+        assert sorted(used.spilled > 0 for used in found.values()) <= [False, False, True], found
+        assert max(used.spilled for used in found.values()) <= 400, found

@@ -9,7 +9,7 @@ from typing import Any
 from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
-from graphc.backends.cuda.program import Rendered, render, translation_unit
+from graphc.backends.cuda.program import KernelStep, ProductStep, Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
 from graphc.ir import Graph
 from graphc.kernel_info import KernelRun
@@ -83,8 +83,13 @@ class CUDABackend:
 
     def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The CUDA C++ of a graph's kernels, with all that they call: those as well that cuBLAS takes the place of where it is
-        installed. That takes neither a GPU nor CuPy."""
-        return translation_unit(rendered(graph, layout).functions)
+        installed, which a comment says. That takes neither a GPU nor CuPy."""
+        made = rendered(graph, layout)
+        kernels = {step.number: step.launch.symbol for step in made.steps if isinstance(step, KernelStep)}
+        beside = rendered(graph, layout, cublas=True).steps
+        left = dict.fromkeys(kernels[step.number] for step in beside if isinstance(step, ProductStep))
+        said = [f"// {symbol}: cuBLAS computes this product instead where it is installed\n" for symbol in left]
+        return "".join(said) + translation_unit(made.functions)
 
     def eager(self, spec: EagerSpec) -> None:
         """Eager ops are kernels of their own."""

@@ -80,13 +80,13 @@ class Group:
         return anchor is None or (anchor.op.kernel not in ("scatter", "attention") and not is_closed(anchor))
 
 
-def plan(graph: Graph, steady: Collection[Value] = ()) -> list[Group]:
+def plan(graph: Graph, steady: Collection[Value] = (), halves: bool = False) -> list[Group]:
     """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone. Kernels that compute
-    `steady` values compute no others."""
-    return _group(_recomputed(graph, _with_small_epilogues(_roots(graph, steady)), steady), steady)
+    `steady` values compute no others. With `halves`, products read operands in half precision that are widened for them."""
+    return _group(_recomputed(graph, _with_small_epilogues(_roots(graph, steady, halves)), steady), steady)
 
 
-def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
+def _roots(graph: Graph, steady: Collection[Value], halves: bool) -> dict[Value, Root]:
     """The values that get buffers, by going through the graph backwards."""
     users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
     for node in graph.nodes:
@@ -100,6 +100,7 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
     for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
     written.update(v for node in graph.nodes if node.op.kernel == "attention" for v in node.results)
+    widened = {node for node in graph.nodes if halves and _is_widened_for_products(node, users)}
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
     reach: dict[Value, set[Value]] = {}  # for a value that is no root: the roots that it is computed in
@@ -111,11 +112,12 @@ def _roots(graph: Graph, steady: Collection[Value]) -> dict[Value, Root]:
                     into |= {result} if result in roots else reach.get(result, set())
             reach[value] = into
             for user in users[value]:
-                if user.op.kernel or (user.op.only_moves and user.result in feeds and user.result not in roots):
+                passes_on = user.op.only_moves or user in widened
+                if user.op.kernel or (passes_on and user.result in feeds and user.result not in roots):
                     feeds.add(value)
             if (
                 value in written
-                or _needs_memory(value, node, users, into, weight, value in feeds, feeds)
+                or (node not in widened and _needs_memory(value, node, users, into, weight, value in feeds, feeds))
                 or (len(into) > 1 and _stands_for_several(value, users, roots.keys() - written))
             ):
                 roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
@@ -253,6 +255,32 @@ def _is_widened_for_attention(node: Node, users: list[Node]) -> bool:
     if node.op.name != "cast" or node.result.dtype is not float32 or node.operands[0].dtype.computes_in is not float32:
         return False
     return node.operands[0].dtype.itemsize == 2 and all(user.op.kernel == "attention" for user in users)
+
+
+def _is_widened_for_products(node: Node, users: dict[Value, list[Node]]) -> bool:
+    """Whether a node widens halves for products alone, all of whose operands are such: they are read, and multiplied, as they
+    are."""
+    if not _widens_halves(node):
+        return False
+    pending = [node.result]
+    while pending:
+        for user in users[pending.pop()]:
+            if user.op.only_moves and user.op.name != "cast":
+                pending.append(user.result)
+            elif user.op.kernel != "contract" or not all(map(_is_widened_half, user.operands)):
+                return False
+    return True
+
+
+def _widens_halves(node: Node) -> bool:
+    source = node.operands[0].dtype if node.op.name == "cast" else float32
+    return source.itemsize == 2 and source.computes_in is node.result.dtype is float32
+
+
+def _is_widened_half(value: Value) -> bool:
+    while (made := value.node) is not None and made.op.only_moves and made.op.name != "cast":
+        value = made.operands[0]
+    return made is not None and _widens_halves(made)
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:

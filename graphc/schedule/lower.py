@@ -162,7 +162,7 @@ class _Lowering:
                 self.constants.append(buffer)
                 self.memory[node.result] = stored(node.result, buffer)
         self.steady_values = steady_values(self.graph, self.steady)
-        groups = self._late_updates(plan(self.graph, self.steady_values))
+        groups = self._late_updates(plan(self.graph, self.steady_values, self.machine.threads))
         roots = [root for group in groups for root in group.roots]
         closed = {root.value for root in roots if root.anchor is not None and is_closed(root.anchor)}
         orders = {**choose_orders(groups, closed, set(self.graph.outputs)), **orders_of_attention(self.graph)}

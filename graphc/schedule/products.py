@@ -88,12 +88,23 @@ def product_kernels(
     stores = tuple(Store(targets[v].buffer, targets[v].place(index(out)), final.at(v, index(out))) for v in values)
     if machine.rounds_factors and not small and lhs.dtype is rhs.dtype is float32:
         lhs, rhs = cast(lhs, bfloat16), cast(rhs, bfloat16)
+    if machine.threads and not small:
+        lhs, rhs = _as_halves(lhs, rhs)
     if small:
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
         if in_order:
             return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
         return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
     return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)]
+
+
+def _as_halves(lhs: Expr, rhs: Expr) -> tuple[Expr, Expr]:
+    """Operands in half precision that have been widened, as they were: what is made of them is the same."""
+    if all(side.op == "cast" and side.dtype is float32 for side in (lhs, rhs)):
+        narrow = lhs.args[0].dtype
+        if narrow is rhs.args[0].dtype and narrow.itemsize == 2 and narrow.computes_in is float32:
+            return lhs.args[0], rhs.args[0]
+    return lhs, rhs
 
 
 def _by_vector(
