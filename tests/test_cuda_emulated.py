@@ -13,7 +13,7 @@ import pytest
 from cuda_runs import trained
 
 import graphc
-from graphc import nn
+from graphc import gpu, nn
 from graphc.errors import DimError
 
 F = nn.functional
@@ -298,3 +298,24 @@ def test_a_profile_has_the_kernels_of_a_gpu() -> None:
     with graphc.profiler.profile() as prof:  # eager ops are kernels, too
         (x * 2).exp()
     assert [event.name for event in prof.events() if event.kind == "kernel"] == ["mul", "exp"]
+
+
+def test_reports_are_heard_in_their_order_when_they_are_there() -> None:
+    class Moment:
+        done = False
+
+    first, second = Moment(), Moment()
+    heard: list[int] = []
+
+    def hear(numbers: np.ndarray) -> None:
+        heard.append(int(numbers[0]))
+
+    for moment, number in ((first, 1), (second, 2)):
+        gpu.report(moment, np.array([number]), hear)
+    second.done = True
+    gpu.look()
+    assert heard == []
+    first.done = True
+    gpu.look()
+    gpu.look()
+    assert heard == [1, 2]
