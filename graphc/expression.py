@@ -81,6 +81,18 @@ class Buffer:
 Reduction: TypeAlias = Literal["sum", "max", "min"]
 
 
+def identity(reduction: Reduction, dtype: DType) -> Real:
+    """The number that a reduction starts from: taking it in changes nothing."""
+    if reduction == "sum":
+        return 0
+    if dtype is bool_:
+        return reduction == "min"
+    if dtype.is_floating_point:
+        return -np.inf if reduction == "max" else np.inf
+    bounds = np.iinfo(dtype.numpy)
+    return int(bounds.min if reduction == "max" else bounds.max)
+
+
 class Accumulator:
     """A running reduction, in a register. max and min propagate NaN. Compared by identity."""
 
@@ -95,14 +107,7 @@ class Accumulator:
     @property
     def initial(self) -> Real:
         """The number that changes nothing."""
-        if self.reduction == "sum":
-            return 0
-        if self.dtype is bool_:
-            return self.reduction == "min"
-        if self.dtype.is_floating_point:
-            return -np.inf if self.reduction == "max" else np.inf
-        bounds = np.iinfo(self.dtype.numpy)
-        return int(bounds.min if self.reduction == "max" else bounds.max)
+        return identity(self.reduction, self.dtype)
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.reduction} {self.dtype.name}"

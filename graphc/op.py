@@ -68,7 +68,7 @@ class OpDef:
     scalar: Callable[..., Any] | None
     lower: Callable[..., Any] | None
     reduction: Literal["sum", "max", "min"] | None
-    kernel: Literal["contract", "scatter", "attention", "host", "control"] | None
+    kernel: Literal["contract", "scatter", "running", "attention", "host", "control"] | None
     decompose: Callable[..., Any] | None
     view: Callable[..., Any] | None
     elementwise: bool
@@ -156,7 +156,7 @@ def op(
     scalar: Callable[..., Any] | None = None,
     lower: Callable[..., Any] | None = None,
     reduction: Literal["sum", "max", "min"] | None = None,
-    kernel: Literal["contract", "scatter", "attention", "host", "control"] | None = None,
+    kernel: Literal["contract", "scatter", "running", "attention", "host", "control"] | None = None,
     decompose: Callable[..., Any] | None = None,
     view: Callable[..., Any] | None = None,
     elementwise: bool = False,

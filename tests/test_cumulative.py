@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import graphc
 from graphc.autograd import gradcheck, gradgradcheck
+from graphc.config import override
 
 NAN, INF = float("nan"), float("inf")
 SHAPE = (3, 4, 2)
@@ -47,6 +48,56 @@ def test_dtypes_of_sums() -> None:
 def test_half_precision_is_added_up_in_single() -> None:
     x = graphc.full((4000,), 1.0, dtype=graphc.bfloat16)
     assert x.cumsum(0)[-1].item() == 4000.0
+
+
+RUNNING = {
+    "cumsum": lambda x, dim: x.cumsum(dim),
+    "cummax": lambda x, dim: tuple(x.cummax(dim)),
+    "cummin": lambda x, dim: tuple(x.cummin(dim)),
+    "fused": lambda x, dim: (x.exp() if x.is_floating_point() else x + 1).cumsum(dim).float() * 2 - x,
+    "twice": lambda x, dim: x.cumsum(dim).cumsum(0),
+    "transposed": lambda x, dim: x.t().cumsum(dim).t() if x.ndim == 2 else x.cumsum(dim),
+}
+
+
+def close(found: Any, expected: Any, dtype: Any) -> None:
+    for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected)), strict=True):
+        assert a.dtype is b.dtype
+        tolerance = 2e-2 if dtype in (graphc.bfloat16, graphc.float16) else 1e-4
+        np.testing.assert_allclose(a.double().numpy(), b.double().numpy(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("dtype", [graphc.float32, graphc.bfloat16, graphc.int64])
+def test_running_kernels_give_what_numpy_gives(name: str, dtype: Any) -> None:
+    graphc.manual_seed(0)
+    for shape in [(7,), (0, 3), (33, 65), (2, 3, 17)]:
+        x = (graphc.randn(shape) * 3).to(dtype) if dtype.is_floating_point else graphc.randint(0, 9, shape).to(dtype)
+        if dtype.is_floating_point and x.numel() > 20:
+            x[..., x.shape[-1] // 2] = NAN
+        for dim in range(len(shape)):
+            with override(backend="reference"):
+                expected = graphc.compile(RUNNING[name])(x, dim)
+            close(graphc.compile(RUNNING[name])(x, dim), expected, dtype)
+
+
+def test_running_kernels_serve_sizes_that_change() -> None:
+    f = graphc.compile(lambda x: x.cumsum(0) + x.cummax(1)[0], dynamic=True)
+    for shape in [(3, 5), (70, 33), (1, 1), (129, 2)]:
+        x = graphc.randn(shape)
+        expected = np.cumsum(x.numpy(), 0) + np.maximum.accumulate(x.numpy(), 1)
+        np.testing.assert_allclose(f(x).numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert f.explain().count("traced because of") <= 2
+
+
+def test_a_running_sum_may_be_written_over_what_it_is_made_of() -> None:
+    def step(x: Any) -> None:
+        x.cumsum_(1)
+
+    x = graphc.randn(40, 70)
+    expected = np.cumsum(x.numpy().copy(), 1)
+    graphc.compile(step)(x)
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_logcumsumexp_is_stable() -> None:

@@ -24,7 +24,7 @@ from graphc.types import TensorType, complex32, float32
 CASES = {f"{record.name}-{n}": (record, sample) for record in OPS.values() for n, sample in enumerate(record.samples)}
 
 LEFT_OUT = """
-airy_ai airy_ai_prime argcummax argcummin bessel_j0 bessel_j1 bessel_k0 bessel_k0e bessel_k1 bessel_k1e bessel_y0 bessel_y1
+airy_ai airy_ai_prime bessel_j0 bessel_j1 bessel_k0 bessel_k0e bessel_k1 bessel_k1e bessel_y0 bessel_y1
 cholesky cholesky_solve cofactor det eig eigh eigvals eigvalsh erfcx exponent gcd geqrf i0 i0e i1 igamma igammac inv
 ldl_factor ldl_solve linear_recurrence log_ndtr logcumsumexp lstsq lu_factor matrix_exp ndtri permutation pinv polynomial qr
 searchsorted sgn slogdet solve svd svdvals while_loop_vjp

@@ -9,7 +9,7 @@ from graphc.ops.control_scan import scan
 from graphc.ops.control_while import while_loop, while_loop_vjp
 from graphc.ops.conv import conv, conv_input_grad, conv_weight_grad
 from graphc.ops.creation import constant, full, iota, size, zeros_like
-from graphc.ops.cumulative import argcummax, argcummin, cumprod, cumsum, linear_recurrence, logcumsumexp
+from graphc.ops.cumulative import argcummax, argcummin, cummax, cummin, cumprod, cumsum, linear_recurrence, logcumsumexp
 from graphc.ops.eigen import eig, eigh, eigvals, eigvalsh, svd, svdvals
 from graphc.ops.elementary import (
     acos,

@@ -12,23 +12,29 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
-from graphc.ops.creation import full
-from graphc.ops.elementwise import eq, exp, where
+from graphc.ops.creation import full, iota
+from graphc.ops.elementwise import bitwise_or, eq, exp, ge, le, ne, where
 from graphc.ops.movement import check_axis, flip, pad, slice
 from graphc.ops.sort import comparable
-from graphc.types import TensorType, bool_, complex128, float32, int64
+from graphc.types import DType, TensorType, bool_, complex128, float32, float64, int64
 
 _f = TensorType(float32, (3, 5))
 _t = TensorType(float32, (2, 4, 3))
 _i = TensorType(int64, (3, 5))
 _z = TensorType(complex128, (4, 2))
 
-_WIDER = {"bfloat16": np.float32, "float16": np.float32, "float32": np.float64, "complex64": np.complex128}
+_WIDER = {"bfloat16": float32, "float16": float32, "float32": float64, "complex64": complex128}
+
+
+def accumulated_in(dtype: DType) -> DType:
+    """The dtype in which many numbers of `dtype` are added up or multiplied."""
+    return _WIDER.get(dtype.name, dtype)
 
 
 def wider(dtype: np.dtype) -> Any:
-    """The dtype in which many numbers of `dtype` are added up or multiplied."""
-    return _WIDER.get(dtype.name, dtype)
+    """The same for NumPy's."""
+    found = _WIDER.get(dtype.name)
+    return dtype if found is None else found.numpy
 
 
 def _infer(name: str) -> Any:
@@ -56,7 +62,7 @@ def _shifted(x: Any, axis: int, value: float) -> Any:
     return slice(pad(x, low, zeros, value), zeros, tuple(x.shape), (1,) * len(low))
 
 
-cumsum = op("cumsum", "x", "axis", infer=_infer("cumsum"), ref=_accumulated(np.add), kernel="host",
+cumsum = op("cumsum", "x", "axis", infer=_infer("cumsum"), ref=_accumulated(np.add), kernel="running", nanoseconds=2,
             vjp=lambda ct, axis: flip(cumsum(flip(ct, (axis,)), axis), (axis,)),
             samples=(Sample((_f,), {"axis": 1}), Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}),
                       Sample((_z,), {"axis": 0})))
@@ -159,10 +165,39 @@ def _argcum(ufunc: np.ufunc, reaches: np.ufunc) -> Any:
     return ref
 
 
-argcummax = op("argcummax", "x", "axis", infer=_argcum_infer, ref=_argcum(np.maximum, np.greater_equal), kernel="host",
-               nanoseconds=5, vjp=not_differentiable,
+def _extreme_infer(x: TensorType, axis: int) -> TensorType:
+    _argcum_infer(x, axis)
+    return x
+
+
+def _extreme_ref(ufunc: np.ufunc) -> Any:
+    def ref(x: np.ndarray, axis: int) -> np.ndarray:
+        return ufunc.accumulate(comparable(x), axis).astype(x.dtype, copy=False)
+
+    return ref
+
+
+cummax = op("cummax", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.maximum), kernel="running", nanoseconds=2,
+            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
+cummin = op("cummin", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.minimum), kernel="running", nanoseconds=2,
+            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
+"""The extreme so far; nan from the first one on. Programs find its places by it."""
+
+
+def _argcum_decompose(extreme: Any, reaches: Any) -> Any:
+    def decompose(x: Any, axis: int) -> Any:
+        shape = tuple(x.shape)
+        place = iota(shape=shape, axis=axis, dtype=int64, like=x)
+        chosen = bitwise_or(reaches(x, extreme(x, axis)), ne(x, x))
+        return cummax(where(chosen, place, full(TensorType(int64, shape), 0, x)), axis)
+
+    return decompose
+
+
+argcummax = op("argcummax", "x", "axis", infer=_argcum_infer, ref=_argcum(np.maximum, np.greater_equal),
+               decompose=_argcum_decompose(cummax, ge), vjp=not_differentiable,
                samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
-argcummin = op("argcummin", "x", "axis", infer=_argcum_infer, ref=_argcum(np.minimum, np.less_equal), kernel="host",
-               nanoseconds=5, vjp=not_differentiable,
+argcummin = op("argcummin", "x", "axis", infer=_argcum_infer, ref=_argcum(np.minimum, np.less_equal),
+               decompose=_argcum_decompose(cummin, le), vjp=not_differentiable,
                samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
 """The place of the extreme so far, the last one of equals."""

@@ -112,8 +112,9 @@ def _roots(graph: Graph, steady: Collection[Value], halves: bool) -> dict[Value,
                     into |= {result} if result in roots else reach.get(result, set())
             reach[value] = into
             for user in users[value]:
+                reads_memory = user.op.kernel is not None and user.op.kernel != "running"
                 passes_on = user.op.only_moves or user in widened
-                if user.op.kernel or (passes_on and user.result in feeds and user.result not in roots):
+                if reads_memory or (passes_on and user.result in feeds and user.result not in roots):
                     feeds.add(value)
             if (
                 value in written

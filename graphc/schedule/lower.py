@@ -27,6 +27,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.merge import merge_kernels
 from graphc.schedule.preparation import divide, keep, steady_values
 from graphc.schedule.products import product_kernels
+from graphc.schedule.running import running_kernel
 from graphc.schedule.scatter import scatter_kernel
 from graphc.sizes import NumberNeeded, current_facts, greatest
 from graphc.types import DType, Size, bool_
@@ -298,6 +299,8 @@ class _Lowering:
             return product_kernels(name, node, values, self.memory, targets, self.machine, self.scratch, self.steady_values)
         if node.op.kernel == "attention":
             return attention_kernels(name, node, self.memory, targets, self.machine, self.temporary)
+        if node.op.kernel == "running":
+            return [running_kernel(name, node, values, self.memory, targets, self.machine)]
         if node.op.kernel == "scatter":
             base, result = node.operands[0], node.result
             own = targets[result] if root.value is result else self.temporary(result)

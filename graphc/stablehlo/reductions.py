@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.expression import Reduction, identity
 from graphc.stablehlo.table import EXPANSIONS, writes
 from graphc.stablehlo.writer import Operand, Step, Writer, integers
-from graphc.types import DType, TensorType, bool_, float32, int64
+from graphc.types import TensorType, float32, int64
 
 _HALVES = ("float16", "bfloat16")
 
@@ -27,17 +28,7 @@ def _sum(w: Writer, step: Step) -> Operand:
 def _extreme(w: Writer, step: Step) -> Operand:
     largest = step.node.op.name == "amax"
     return _reduce(w, "maximum" if largest else "minimum", step.operands[0], step.attrs["axes"],
-                   _bound(step.type.dtype, lowest=largest))
-
-
-def _bound(dtype: DType, *, lowest: bool) -> float | int:
-    """The number that every other one is at least, or at most."""
-    if dtype is bool_:
-        return int(not lowest)
-    if dtype.is_floating_point:
-        return -np.inf if lowest else np.inf
-    info = np.iinfo(dtype.numpy)
-    return int(info.min if lowest else info.max)
+                   identity("max" if largest else "min", step.type.dtype))
 
 
 def _reduce(w: Writer, op: str, x: Operand, axes: tuple[int, ...], initial: float) -> Operand:
@@ -47,12 +38,18 @@ def _reduce(w: Writer, op: str, x: Operand, axes: tuple[int, ...], initial: floa
                        dimensions=integers(sorted(axes)))[0]
 
 
-@writes("cumsum", "cumprod")
+_RUNNING: dict[str, tuple[str, Reduction | None]] = {
+    "cumsum": ("add", "sum"), "cumprod": ("multiply", None), "cummax": ("maximum", "max"), "cummin": ("minimum", "min"),
+}
+
+
+@writes(*_RUNNING)
 def _cumulative(w: Writer, step: Step) -> Operand:
     (x,), axis = step.operands, step.attrs["axis"]
     if 0 in x.type.shape:
         return x
-    op, initial = ("add", 0) if step.node.op.name == "cumsum" else ("multiply", 1)
+    op, reduction = _RUNNING[step.node.op.name]
+    initial = 1 if reduction is None else identity(reduction, x.type.dtype)
     length = x.type.shape[axis]
     sizes = [length if k == axis else 1 for k in range(x.type.ndim)]
     low = ", ".join(f"[{length - 1 if k == axis else 0}, 0]" for k in range(x.type.ndim))

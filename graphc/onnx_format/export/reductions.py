@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import graphc.ops as ops
+from graphc.expression import identity
 from graphc.ir import Builder, Graph
 from graphc.onnx_format.export.table import expands, writes
 from graphc.onnx_format.export.writer import Step, Writer
@@ -82,6 +83,16 @@ def _body(step: Any, carry: TensorType, rows: list[TensorType]) -> Graph:
 @expands("cumprod")
 def _cumprod(x: Any, axis: int) -> Any:
     return running(lambda state, x: state * x, 1, x, axis=axis)
+
+
+@expands("cummax")
+def _cummax(x: Any, axis: int) -> Any:
+    return running(ops.maximum, identity("max", x.dtype), x, axis=axis)
+
+
+@expands("cummin")
+def _cummin(x: Any, axis: int) -> Any:
+    return running(ops.minimum, identity("min", x.dtype), x, axis=axis)
 
 
 @expands("linear_recurrence")

@@ -1,0 +1,49 @@
+"""Kernels for sums and extremes of all elements up to each place along a dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import graphc.expression as ex
+import graphc.index as ix
+from graphc.expression import Accumulator, Axis, Reduction
+from graphc.ir import Node, Value
+from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
+from graphc.ops.cumulative import accumulated_in
+from graphc.schedule.costs import choose_lanes, cost
+from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.layout import memory_order
+from graphc.schedule.machine import Machine
+from graphc.schedule.statements import cut_loop
+from graphc.sizes import estimate
+
+_REDUCTIONS: dict[str, Reduction] = {"cumsum": "sum", "cummax": "max", "cummin": "min"}
+_VECTORS = 4
+"""How many vectors of each row are gone along at a time."""
+
+
+def running_kernel(
+    name: str, node: Node, values: Sequence[Value], memory: Mapping[Value, Stored], targets: Mapping[Value, Stored],
+    machine: Machine,
+) -> Loops:
+    """Go along the dimension one by one, and store what there is so far, or `values` that are computed of it element by
+    element: for one row, or for neighbouring columns in lanes."""
+    (source,), result = node.operands, node.result
+    axes = [Axis(f"i{k}", size) for k, size in enumerate(result.shape)]
+    along = axes[node.attrs["axis"]]
+    at = tuple(ix.ZERO if a.extent == 1 else a.value for a in axes)
+    dtype = accumulated_in(result.dtype) if node.op.name == "cumsum" else result.dtype.computes_in
+    accumulator = Accumulator("acc", _REDUCTIONS[node.op.name], dtype)
+    value = ex.cast(Elements(memory).at(source, at), dtype)
+    so_far = ex.cast(accumulator.value, result.dtype)
+    elements = Elements(memory, {result: lambda _: so_far})
+    stores = [Store(targets[v].buffer, targets[v].place(at), elements.at(v, at)) for v in values]
+    body: tuple[Statement, ...] = (Reset(accumulator), Loop(along, (Accumulate(accumulator, value), *stores)))
+    grid = [axes[k] for k in memory_order(targets[values[0]].strides) if axes[k] is not along]
+    computed = [value, *(store.value for store in stores)]
+    nanoseconds = estimate(along.extent) * (1 + cost(computed))
+    if not grid or machine.threads or ix.stride(stores[0].offset, grid[-1]) != 1:
+        return Loops(name, tuple(grid), body, cost=nanoseconds, work=along.extent)
+    lanes = choose_lanes(computed, grid[-1], machine, _VECTORS)
+    step, columns = cut_loop(grid[-1], max(lanes, 1), body, lanes)
+    return Loops(name, (*grid[:-1], step), (columns,), cost=nanoseconds * _VECTORS, work=along.extent)
