@@ -183,6 +183,8 @@ def run(data: bytes) -> None:
     if not child:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         resource.setrlimit(resource.RLIMIT_CPU, (20, 30))
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))  # compiling takes more than reading may
         for function in Program(*_contents(data)).functions.values():
             with contextlib.suppress(Exception):
                 _call(function)
@@ -213,7 +215,7 @@ def limited() -> Iterator[Callable[[], None]]:
 
     with open("/proc/self/statm") as file:
         room = int(file.read().split()[0]) * resource.getpagesize() + MEGABYTES * 1000**2
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_AS, (room, resource.getrlimit(resource.RLIMIT_AS)[1]))
     signal.signal(signal.SIGVTALRM, too_long)
     try:
         yield lambda: signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS) and None

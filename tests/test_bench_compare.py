@@ -420,6 +420,7 @@ def test_files_hold_what_failed_too() -> None:
     outcomes = {"a": Outcome("a", "timed", rounds=[[1.0], [1.1]], first_cold=[5.0, 1.0, 1.0], compiles=True, base=1, peak=3),
                 "b": Outcome("b", "wrong", 'is "off", by 1')}  # fmt: skip
     comparison = Comparison({"CPU": "x"}, 1, [], 2, 0.1, {"a": "1.0"}, {}, cases=[Case("f", "", None, "", outcomes)])
+    assert "its 50% interval" in comparison.method  # two rounds are no more than that
     [good, bad] = json.loads(as_json(comparison))["cases"][0]["sides"]
     assert good["compile_cold"] == pytest.approx(7.0 - 3 * 1.05) and good["over_base"] == 2 and bad["seconds"] is None
     assert [row["problem"] for row in csv.DictReader(io.StringIO(as_csv(comparison)))] == ["", 'is "off", by 1']

@@ -10,6 +10,7 @@ from graphc.benchmark.plots import Bar, Line, bars, lines
 from graphc.benchmark.quantities import bytes_text, interval_text, ratio_text, time_text
 from graphc.benchmark.results import Case, Comparison, Outcome
 from graphc.benchmark.sides import SIDES
+from graphc.benchmark.timing import coverage
 
 _TITLES = {side.name: side.title for side in SIDES}
 _FEWEST_SIZES = 3
@@ -105,8 +106,9 @@ def _speed(comparison: Comparison) -> Iterator[str]:
 
     yield "<h2>Speed</h2>"
     several = " Of each workload the largest size is drawn." if len(shown) < len(comparison.cases) else ""
-    yield f"<p>How many times as fast as {reference}, with 95% intervals, on a logarithmic axis.{several}</p>"
-    heads = ("side", "time", "95% interval", "speed-up", "outliers")
+    intervals = f"{coverage(comparison.rounds)}% intervals"
+    yield f"<p>How many times as fast as {reference}, with {intervals}, on a logarithmic axis.{several}</p>"
+    heads = ("side", "time", "interval", "speed-up", "outliers")
     yield _pair(plot, _table("Times of a call", heads, comparison.cases, cells))
 
 

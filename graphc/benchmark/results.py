@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from graphc.benchmark.machine import Limits
 from graphc.benchmark.quantities import amount
-from graphc.benchmark.timing import Timing, ratio
+from graphc.benchmark.timing import Timing, coverage, ratio
 
 Status = Literal["waiting", "ready", "timed", "wrong", "failed", "absent"]
 
@@ -135,8 +135,9 @@ class Comparison:
         return (
             f"Each side runs in a process of its own, {threads} {where}, on the same numbers; results of the first calls are "
             f"compared before anything is timed. The sides take turns, {rounds} of {self.seconds:g} s each, after "
-            "a call that is not counted. A time is the median of the rounds' medians, its 95% interval by order statistics; "
-            "a speed-up is the median of the ratios of rounds that stand side by side."
+            "a call that is not counted. A time is the median of the rounds' medians, beside its "
+            f"{coverage(self.rounds)}% interval by order statistics; a speed-up is the median of the ratios of rounds that "
+            "stand side by side."
         )
 
     def mean_speed_up(self, side: str) -> tuple[float, int] | None:

@@ -232,9 +232,9 @@ def _table(case: Case, absent_sides: Collection[str], width: int) -> RenderableT
     return Group("", Text(title, style="bold"), table, *notes)
 
 
-_COLUMNS = {"time": 7, "95% interval": 15, "speed-up": 8, "compile": 7, "cached": 7, "memory": 7, "outliers": 9}
+_COLUMNS = {"time": 7, "interval": 15, "speed-up": 8, "compile": 7, "cached": 7, "memory": 7, "outliers": 9}
 """With the widths that they have at least, so that nothing jumps as they fill."""
-_DISPENSABLE = ("outliers", "cached", "memory", "95% interval", "compile")
+_DISPENSABLE = ("outliers", "cached", "memory", "interval", "compile")
 """Columns that are left out, the first one first, where the table would be too wide."""
 _GAP = 2
 
@@ -257,7 +257,7 @@ def _cells(case: Case, outcome: Outcome) -> dict[str, str]:
     cold, warm, memory = outcome.compile_seconds(warm=False), outcome.compile_seconds(warm=True), outcome.over_base
     return {
         "time": time_text(timing.median),
-        "95% interval": interval_text(timing.low, timing.high),
+        "interval": interval_text(timing.low, timing.high),
         "speed-up": ratio_text(speed_up.median),
         "compile": "" if cold is None else time_text(cold),
         "cached": "" if warm is None else time_text(warm),
