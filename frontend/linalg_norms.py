@@ -78,6 +78,7 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = Fal
     return named(cast(_vector_norm(x, order, dims, keepdim), result), "LinalgVectorNorm")
 
 
+@composite(large=False)
 def _vector_norm(x: Tensor, order: float, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     def over(record: Any, values: Tensor) -> Tensor:
         out = emit(record, (values,), {"axes": dims})
