@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 import pytest
+from cpus import code_for
 
 import graphc
 import graphc.ops as ops
 from graphc.backends.llvm.half import bits_of
-from graphc.backends.llvm.target import Target
 from graphc.compiler import compile_graph
-from graphc.config import override
-from graphc.errors import BackendError
 from graphc.ir import Builder
 from graphc.schedule import Machine, lower
 from graphc.types import DType, TensorType, bfloat16, dtype_of, float16, float32, float64
@@ -25,12 +23,8 @@ HALVES = pytest.mark.parametrize("half", [float16, bfloat16], ids=lambda d: d.na
 @pytest.fixture(params=["x86-64", "haswell", "native"], autouse=True)
 def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
     """Code for CPUs without conversions, with those of float16, and for this one."""
-    with override(cpu=request.param):
-        try:
-            Target.host()
-        except BackendError as error:
-            pytest.skip(str(error))
-        yield request.param
+    with code_for(request.param) as name:
+        yield name
 
 
 def computed(function, *arrays: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from cpus import code_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import program_of, run_native
@@ -22,8 +23,6 @@ from graphc.backends.llvm.planned_gemm import Access, Plan
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
-from graphc.config import override
-from graphc.errors import BackendError
 from graphc.expression import Accumulator, Axis, Buffer, Expr, cast, constant, load
 from graphc.kernel import Gemm, Store
 from graphc.types import DTYPES, DType, bool_, float16, float32, float64, int32
@@ -106,14 +105,8 @@ def check(*products: Product) -> list[np.ndarray]:
 @pytest.fixture(params=["native", "haswell", "x86-64"])
 def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
     """Code for this machine, for AVX2 and for the least of x86-64."""
-    with override(cpu=request.param):
-        try:
-            Target.host()
-        except BackendError as error:
-            pytest.skip(str(error).splitlines()[0])
-        except ValueError:
-            pytest.skip(f"{request.param} is no CPU of this architecture")
-        yield request.param
+    with code_for(request.param) as name:
+        yield name
 
 
 @pytest.fixture

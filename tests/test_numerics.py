@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpus import code_for
 
 import graphc
 from graphc import nn, runtime
@@ -19,7 +20,7 @@ from graphc.backends.llvm.artifact_cache import artifact_key
 from graphc.backends.llvm.target import Target
 from graphc.compiler import clear_cache, compile_graph
 from graphc.config import config, override
-from graphc.errors import ArgumentError, BackendError
+from graphc.errors import ArgumentError
 from graphc.passes.pipeline import DEFAULT
 
 F = graphc.nn.functional
@@ -37,12 +38,8 @@ def strict() -> Iterator[None]:
 
 @pytest.fixture(params=["native", "znver4", "haswell", "x86-64"])
 def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
-    with override(cpu=request.param):
-        try:
-            Target.host()
-        except BackendError as error:
-            pytest.skip(str(error).splitlines()[0])
-        yield request.param
+    with code_for(request.param) as name:
+        yield name
 
 
 def matrices(m: int = 40, k: int = 60, n: int = 50) -> tuple[graphc.Tensor, graphc.Tensor]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cpus import code_for
 from native_kernels import run_native
 
 import graphc
@@ -16,8 +17,6 @@ from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.pairtile import STEPS, PairTile, choose_pair_tile
 from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.target import Target
-from graphc.config import override
-from graphc.errors import BackendError
 from graphc.expression import Accumulator, Axis, Buffer, cast, load
 from graphc.kernel import Gemm, Store
 from graphc.threads import set_num_threads
@@ -30,12 +29,8 @@ CPUS = ["native", "znver4", "haswell", "x86-64"]
 @pytest.fixture(params=CPUS)
 def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
     """Code with AMX, if this machine has it; with AVX-512's dot products; and with neither."""
-    with override(cpu=request.param):
-        try:
-            Target.host()
-        except BackendError as error:
-            pytest.skip(str(error).splitlines()[0])
-        yield request.param
+    with code_for(request.param) as name:
+        yield name
 
 
 @pytest.fixture
