@@ -29,12 +29,12 @@ def _argsort_infer(x: TensorType, axis: int, descending: bool) -> TensorType:
     return x.with_dtype(int64)
 
 
-def _order(x: np.ndarray, descending: bool) -> np.ndarray:
-    """The places of the elements in sorted order along the last dimension, by definition."""
+def _order(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
+    """The places of the elements in sorted order, by definition."""
     if not descending:
-        return np.argsort(x, -1, kind="stable")
+        return np.argsort(x, axis, kind="stable")
     # an ascending sort of the reversed sequence, read backwards, keeps the order of equals and puts nan first
-    return x.shape[-1] - 1 - np.flip(np.argsort(np.flip(x, -1), -1, kind="stable"), -1)
+    return x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
 
 
 _FEW = 512
@@ -80,9 +80,7 @@ def _unpacked_order(x: np.ndarray) -> np.ndarray:
 
 
 def _places(x: np.ndarray, descending: bool, count: int) -> np.ndarray:
-    """The places of the first `count` elements in sorted order along the last dimension."""
-    if x.size <= _FEW:
-        return _order(x, descending)[..., :count]
+    """The places of the first `count` of many elements in sorted order along the last dimension."""
     packed = _packed(x, descending)
     if packed is None:
         if descending:
@@ -96,7 +94,13 @@ def _places(x: np.ndarray, descending: bool, count: int) -> np.ndarray:
 
 
 def _along(x: np.ndarray, axis: int, descending: bool, count: int) -> np.ndarray:
-    found = np.moveaxis(_places(np.moveaxis(comparable(x), axis, -1), descending, count), -1, axis)
+    x = comparable(x)
+    if x.size > _FEW:
+        found = np.moveaxis(_places(np.moveaxis(x, axis, -1), descending, count), -1, axis)
+    else:
+        found = _order(x, axis, descending)
+        if count < x.shape[axis]:
+            found = found[(slice(None),) * axis + (slice(count),)]
     return found.astype(np.int64, copy=False)
 
 
