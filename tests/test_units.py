@@ -283,6 +283,25 @@ def test_many_units_are_compiled_several_at_a_time(
     assert sum_of(units[:3], cache) == 6 and len(compiled) == 1, "and so are some of them"
 
 
+def test_units_that_were_compiled_with_others_do_not_need_what_those_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "available_cpus", lambda: 1)
+    monkeypatch.setattr(jit, "_MOST_JOINED", 2)
+    cache = DiskCache(tmp_path, 1 << 24)
+    shared = Unit("; shared\ndefine i64 @graphc.shared() { ret i64 100 }\n", ("graphc.shared",))
+    helper = "declare i64 @graphc.shared()"
+    caller = "define i64 @number9() {\n  %r = call i64 @graphc.shared()\n  ret i64 %r\n}"
+    needy = Unit(f"; needy\n{helper}\n{caller}\n", ("number9",), (helper, caller))
+    plain = [numbered(number) for number in range(3)]
+    assert sum_of([shared, needy, *plain], cache) == 206
+    gc.collect()
+    for unit in plain:
+        assert sum_of([unit], cache) == int(unit.exports[0][-1]) + 1
+    gc.collect()
+    assert sum_of([shared, needy, *plain], cache) == 206
+
+
 def test_what_was_compiled_twice_with_others_is_loaded_once(
     compiled: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

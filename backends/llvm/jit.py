@@ -216,13 +216,13 @@ def _join(
         else:
             used.append(module)
             addresses |= {symbol: module.address(symbol) for symbol in exports}
-    codes = _Codes()
-    absent = [key for key in wanted if not codes.has(keys.parts.get(key, ())) and not codes.add(_kept(cache, key))]
+    codes = _Codes({*imports, *(symbol for exports in keys.parts.values() for symbol in exports)})
+    absent = [key for key in wanted if not codes.has(keys.parts.get(key, ())) and not codes.offer(_kept(cache, key))]
     missing = generated(absent) if absent else {}
     if missing is None:
         return None
     for code in missing.values():
-        codes.add(code)
+        codes.take(code)
     here = codes.exports
     addresses = {symbol: address for symbol, address in addresses.items() if symbol not in here}
     made = _link(name, codes.all, addresses, target, used)
@@ -231,28 +231,36 @@ def _join(
 
 
 class _Codes:
-    """Code that can be loaded as one module: each symbol is defined once. Units that were compiled together come together, and
-    one that was compiled with others twice may come with either."""
+    """Code that can be loaded as one module: each symbol is defined once, and what it refers to is there. Units that were
+    compiled together come together, and one that was compiled with others twice may come with either."""
 
-    def __init__(self) -> None:
+    def __init__(self, available: Collection[str]) -> None:
         self.all: list[Code] = []
         self.exports: set[str] = set()
+        self._available = available
+        """Symbols that there will be. What a unit was compiled with may refer to others, which were in another program."""
 
     def has(self, symbols: Collection[str]) -> bool:
         """Whether all of these symbols, and there are some, are defined."""
         return bool(symbols) and self.exports.issuperset(symbols)
 
-    def add(self, code: Code | None) -> bool:
-        """Add code, if there is any; tells whether it is among the rest now."""
+    def offer(self, code: Code | None) -> bool:
+        """Take code, if there is any and it fits in with the rest; tells whether it is among these now."""
         if code is None:
             return False
-        if code in self.all:
-            return True
-        if not self.exports.isdisjoint(code.exports):
-            return False
-        self.all.append(code)
-        self.exports.update(code.exports)
+        if code not in self.all:
+            if not self.exports.isdisjoint(code.exports) or not all(map(self._is_there, code.imports)):
+                return False
+            self.take(code)
         return True
+
+    def take(self, code: Code) -> None:
+        if code not in self.all:
+            self.all.append(code)
+            self.exports.update(code.exports)
+
+    def _is_there(self, symbol: str) -> bool:
+        return symbol in self._available or ("." not in symbol and _in_process(symbol))  # C has no names with dots
 
 
 def _generated_units(units: Mapping[str, Unit], target: Target, name: str, cache: DiskCache) -> dict[str, Code]:
