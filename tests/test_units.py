@@ -283,16 +283,22 @@ def test_many_units_are_compiled_several_at_a_time(
     assert sum_of(units[:3], cache) == 6 and len(compiled) == 1, "and so are some of them"
 
 
+SHARED = Unit("; shared\ndefine i64 @graphc.shared() { ret i64 100 }\n", ("graphc.shared",))
+
+
+def calling_shared() -> Unit:
+    helper = "declare i64 @graphc.shared()"
+    caller = "define i64 @number9() {\n  %r = call i64 @graphc.shared()\n  ret i64 %r\n}"
+    return Unit(f"; number9\n{helper}\n{caller}\n", ("number9",), (helper, caller))
+
+
 def test_units_that_were_compiled_with_others_do_not_need_what_those_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jit, "available_cpus", lambda: 1)
     monkeypatch.setattr(jit, "_MOST_JOINED", 2)
     cache = DiskCache(tmp_path, 1 << 24)
-    shared = Unit("; shared\ndefine i64 @graphc.shared() { ret i64 100 }\n", ("graphc.shared",))
-    helper = "declare i64 @graphc.shared()"
-    caller = "define i64 @number9() {\n  %r = call i64 @graphc.shared()\n  ret i64 %r\n}"
-    needy = Unit(f"; needy\n{helper}\n{caller}\n", ("number9",), (helper, caller))
+    needy, shared = calling_shared(), SHARED
     plain = [numbered(number) for number in range(3)]
     assert sum_of([shared, needy, *plain], cache) == 206
     gc.collect()
@@ -300,6 +306,20 @@ def test_units_that_were_compiled_with_others_do_not_need_what_those_need(
         assert sum_of([unit], cache) == int(unit.exports[0][-1]) + 1
     gc.collect()
     assert sum_of([shared, needy, *plain], cache) == 206
+
+
+def test_a_unit_that_comes_with_another_is_not_compiled_besides(compiled: list[str], tmp_path: Path) -> None:
+    cache, target = DiskCache(tmp_path, 1 << 24), Target.host()
+    first, second = numbered(1), numbered(2)
+    for member, batch in ((first, [first, second]), (second, [calling_shared(), second])):
+        text = joined(batch)
+        assert text is not None
+        key = jit._key(text, target)
+        jit._generated({key: text}, target, "batch", cache)
+        cache.put(jit._key(member.text, target), jit._ELSEWHERE + key.encode())
+    compiled.clear()
+    # the second one's own entry is of no use here, as it comes with what is not there, but the first one's has it
+    assert sum_of([second, first], cache) == 5 and len(compiled) == 1
 
 
 def test_what_was_compiled_twice_with_others_is_loaded_once(

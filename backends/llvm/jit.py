@@ -218,6 +218,7 @@ def _join(
             addresses |= {symbol: module.address(symbol) for symbol in exports}
     codes = _Codes({*imports, *(symbol for exports in keys.parts.values() for symbol in exports)})
     absent = [key for key in wanted if not codes.has(keys.parts.get(key, ())) and not codes.offer(_kept(cache, key))]
+    absent = [key for key in absent if not codes.has(keys.parts.get(key, ()))]  # it has come with a later one
     missing = generated(absent) if absent else {}
     if missing is None:
         return None
