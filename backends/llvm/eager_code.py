@@ -311,9 +311,7 @@ def render_eager(module: Module, slots: Slots) -> None:
 
     f.enter("failed")
     f.do("ret ptr null")
-    f.enter("miss")
-    fallback = w.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
-    f.do(f"ret ptr {w.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")
+    w.miss()
 
 
 def _run(f: Function, loop: str, result: str, left: str, right: str, count: str) -> None:

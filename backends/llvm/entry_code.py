@@ -398,6 +398,4 @@ def _render_entry(module: Module, slots: Slots) -> None:
     f.enter("differs")
     w.api("PyMem_RawFree", on_heap)
     f.jump("miss")
-    f.enter("miss")
-    fallback = w.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
-    f.do(f"ret ptr {w.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")
+    w.miss()

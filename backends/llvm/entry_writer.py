@@ -117,6 +117,12 @@ class Writer:
         self.require(self.differ("ptr", thing, "null"), otherwise)
         self.require(self.equal("ptr", self.type_of(thing), type_), otherwise)
 
+    def miss(self) -> None:
+        """The block `miss` of an entry: the third of its items, the fallback, is called with what it was called with."""
+        self.f.enter("miss")
+        fallback = self.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
+        self.f.do(f"ret ptr {self.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")
+
     def give_back(self, thing: str) -> None:
         """Drop a reference to an object that may be null."""
         with self.f.when(self.differ("ptr", thing, "null")):

@@ -374,6 +374,4 @@ def _render_subscript(module: Module, slots: Slots) -> None:
     for place in held:
         w.give_back(w.load("ptr", place))
     f.do(f"ret ptr {w.load('ptr', result)}")
-    f.enter("miss")
-    fallback = w.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
-    f.do(f"ret ptr {w.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")
+    w.miss()

@@ -165,6 +165,4 @@ def render_view(module: Module, slots: Slots) -> None:
     f.jump("failed")
     f.enter("failed")
     f.do("ret ptr null")
-    f.enter("miss")
-    fallback = w.load("ptr", "%self", objects.TUPLE_ITEMS + 16)
-    f.do(f"ret ptr {w.api('PyObject_Vectorcall', fallback, '%args', '%nargs', '%kwnames')}")
+    w.miss()
