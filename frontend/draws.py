@@ -20,7 +20,7 @@ from graphc.frontend.tracer import _state as trace_state
 from graphc.numerics import pinned
 
 LARGE = 1 << 12
-"""From how many numbers on code pays at the first draw: NumPy takes a millisecond for so many."""
+"""From how many numbers on code pays at the first draw: NumPy takes a third of a millisecond for so many normal ones."""
 
 _made: dict[Any, tuple[Executable, list[int]]] = {}
 """Code, and the numbers of the arguments that its inputs are: the state, one number for each that is wanted, and `numbers`."""

@@ -194,9 +194,9 @@ def op(
         the element at `index` (a tuple of index expressions), where `read(i, index, mask=None)` is the element of
         operand i at another index; with a mask nothing is read where that is false.
     reduction
-        For a reduction: "sum", "max" or "min" over the attribute `axes`.
+        For a reduction: "sum", "max" or "min" over the attribute `axes`; for a running one, up to each place along `axis`.
     kernel
-        For an op that takes loops of its own but is no reduction: which kind of kernel it becomes. "host" is for what is
+        For an op that takes loops of its own but is no plain reduction: which kind of kernel it becomes. "host" is for what is
         left to a library: compiled programs call `ref`. "control" is for ops that run graphs.
     decompose
         `decompose(*operands, **attrs)`: the same computation by simpler ops, for an op that has no lowering of its own;

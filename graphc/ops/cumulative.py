@@ -62,7 +62,8 @@ def _shifted(x: Any, axis: int, value: float) -> Any:
     return slice(pad(x, low, zeros, value), zeros, tuple(x.shape), (1,) * len(low))
 
 
-cumsum = op("cumsum", "x", "axis", infer=_infer("cumsum"), ref=_accumulated(np.add), kernel="running", nanoseconds=2,
+cumsum = op("cumsum", "x", "axis", infer=_infer("cumsum"), ref=_accumulated(np.add), reduction="sum", kernel="running",
+            nanoseconds=2,
             vjp=lambda ct, axis: flip(cumsum(flip(ct, (axis,)), axis), (axis,)),
             samples=(Sample((_f,), {"axis": 1}), Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}),
                       Sample((_z,), {"axis": 0})))
@@ -177,10 +178,10 @@ def _extreme_ref(ufunc: np.ufunc) -> Any:
     return ref
 
 
-cummax = op("cummax", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.maximum), kernel="running", nanoseconds=2,
-            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
-cummin = op("cummin", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.minimum), kernel="running", nanoseconds=2,
-            vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
+cummax = op("cummax", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.maximum), reduction="max", kernel="running",
+            nanoseconds=2, vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
+cummin = op("cummin", "x", "axis", infer=_extreme_infer, ref=_extreme_ref(np.minimum), reduction="min", kernel="running",
+            nanoseconds=2, vjp=not_differentiable, samples=(Sample((_t,), {"axis": 1}), Sample((_i,), {"axis": 0}, 0, 3)))
 """The extreme so far; nan from the first one on. Programs find its places by it."""
 
 

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import graphc.expression as ex
 import graphc.index as ix
-from graphc.expression import Accumulator, Axis, Reduction
+from graphc.expression import Accumulator, Axis
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
 from graphc.ops.cumulative import accumulated_in
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
+from graphc.schedule.loops import reduction_of
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import cut_loop
 from graphc.sizes import estimate
 
-_REDUCTIONS: dict[str, Reduction] = {"cumsum": "sum", "cummax": "max", "cummin": "min"}
 _VECTORS = 4
 """How many vectors of each row are gone along at a time."""
 
@@ -32,8 +32,9 @@ def running_kernel(
     axes = [Axis(f"i{k}", size) for k, size in enumerate(result.shape)]
     along = axes[node.attrs["axis"]]
     at = tuple(ix.ZERO if a.extent == 1 else a.value for a in axes)
-    dtype = accumulated_in(result.dtype) if node.op.name == "cumsum" else result.dtype.computes_in
-    accumulator = Accumulator("acc", _REDUCTIONS[node.op.name], dtype)
+    reduction = reduction_of(node)
+    dtype = accumulated_in(result.dtype) if reduction == "sum" else result.dtype.computes_in
+    accumulator = Accumulator("acc", reduction, dtype)
     value = ex.cast(Elements(memory).at(source, at), dtype)
     so_far = ex.cast(accumulator.value, result.dtype)
     elements = Elements(memory, {result: lambda _: so_far})
