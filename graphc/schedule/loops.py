@@ -21,7 +21,7 @@ from graphc.schedule.statements import cut_loop, substitute_statements
 from graphc.schedule.threads import masked
 from graphc.schedule.tiles import map_in_tiles
 from graphc.sizes import ceil_div, estimate, is_static
-from graphc.types import DType, Size, int64
+from graphc.types import DType, Size, float32, float64, int64
 
 _STEP = 8192
 """About how many elements one step of a grid computes."""
@@ -145,7 +145,7 @@ def reduction_kernels(
     kept_values, along_values = iter([a.value for a in kept]), iter([a.value for a in along])
     index = tuple(next(along_values) if k in reduced else next(kept_values) for k in range(source.ndim))
     index = tuple(ix.ZERO if size == 1 else i for i, size in zip(index, source.shape))
-    accumulator = Accumulator("acc", reduction_of(node), summed_in(node.result.dtype))
+    accumulator = Accumulator("acc", reduction_of(node), _reduced_in(node, machine))
     value = ex.cast(Elements(memory).at(source, index), accumulator.dtype)
     result_index = tuple(ix.ZERO if a.extent == 1 else a.value for a in kept)
     result = ex.cast(accumulator.value, node.result.dtype)
@@ -226,6 +226,21 @@ def reduction_of(node: Node) -> Reduction:
 def summed_in(dtype: DType) -> DType:
     """The dtype in which sums go on: half precision would lose what is small beside the sum."""
     return dtype.computes_in
+
+
+def _reduced_in(node: Node, machine: Machine) -> DType:
+    """The dtype in which a reduction goes on.
+
+    Sums of float32 over a batch, a dimension before one that stays, go on in float64. In which order they are taken depends on
+    the layout that was chosen for the whole graph; rounded to float32 once, at the end, they are the same in any order, all but
+    always, so that a batch norm computes the same wherever it is compiled. That costs nothing where memory is what a sum waits
+    for. Many a GPU has few units for float64, and sums of a GPU are sums of many short ones.
+    """
+    dtype = summed_in(node.result.dtype)
+    over_batch = any(axis < node.result.ndim for axis in node.attrs["axes"])
+    if dtype is float32 and reduction_of(node) == "sum" and over_batch and not machine.threads:
+        return float64
+    return dtype
 
 
 def _reduction_nest(
