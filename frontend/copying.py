@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
-from graphc.frontend import device_arrays, device_ops
+from graphc.frontend import device_arrays, device_ops, large_arrays
 from graphc.frontend.arguments import axis, emit, sizes
 from graphc.frontend.composite import HUGE, composite
 from graphc.frontend.device_arrays import is_on_device
@@ -40,11 +40,11 @@ def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
         return contiguous(input, memory_format)
     data = input._data
     if type(data) is np.ndarray and active() is None and not (mode.grad and input.requires_grad):
-        return wrap(data.copy(order="K"))
+        return wrap(large_arrays.duplicate(data))
     if is_on_device(data) and active() is None and not (mode.grad and input.requires_grad):
         return wrap(device_arrays.duplicate(data) if 0 not in data.strides else device_ops.copied(data))
     if type(data) is np.ndarray and data.dtype.kind == "f" and trace_state.tracer is None and not mode.inference:
-        return _duplicated.make(input, data.copy(order="K"), {"dtype": input.dtype})
+        return _duplicated.make(input, large_arrays.duplicate(data), {"dtype": input.dtype})
     return named(emit(ops.cast, (input,), {"dtype": input.dtype}), "Clone")
 
 

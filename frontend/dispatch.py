@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc import compiler, ops
-from graphc.backend import Layout
-from graphc.config import config
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
 from graphc.errors import ArgumentTypeError
-from graphc.frontend import device_arrays, device_ops, eager
+from graphc.frontend import device_arrays, device_ops, eager, large_arrays
 from graphc.frontend.described import as_dtype
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.memory_layout import can_share
 from graphc.frontend.modes import mode
-from graphc.frontend.native import array_function, strides_of
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.viewing import Viewing, lies_in, tie
-from graphc.ir import Builder, Graph
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import (
     DType,
@@ -41,9 +36,6 @@ from graphc.types import (
 
 COSTLY = 1 << 12
 """From how many elements on an op that NumPy is slow at runs compiled."""
-LARGE = 1 << 17
-"""From how many elements on any elementwise op does, when it is seen a second time: on several threads."""
-_MOST_NATIVE = 1 << 10
 
 DIFFERENTIABLE = "fcV"
 """The kinds of NumPy's dtypes that can have gradients: floating point, complex, and bfloat16."""
@@ -193,7 +185,7 @@ def _elementwise(record: OpDef, args: tuple[Any, ...]) -> Tensor:
         narrow = _promote(record, arrays)
     try:
         native = None
-        if size >= COSTLY and (record.costly or size >= LARGE or record is ops.where):  # NumPy chooses slowly
+        if size >= COSTLY and (record.costly or size >= large_arrays.LARGE or record is ops.where):  # NumPy chooses slowly
             native = _native(record, arrays)
         result = quiet.run(function, *arrays) if native is None else native
     except ValueError:
@@ -238,7 +230,7 @@ def _on_device(record: OpDef, args: tuple[Any, ...], attrs: dict[str, Any]) -> A
 def overwrite(record: OpDef, arrays: list[Any]) -> None:
     """Compute an elementwise op over its first operand, of float32 or float64. A second one is of its type, or a number."""
     own = arrays[0]
-    if own.size >= LARGE and _native(record, arrays, over=True) is not None:
+    if own.size >= large_arrays.LARGE and _native(record, arrays, over=True) is not None:
         return
     function = _functions.get(record) or _function(record)
     into = [own] if type(function) is np.ufunc else []
@@ -247,13 +239,10 @@ def overwrite(record: OpDef, arrays: list[Any]) -> None:
         np.copyto(own, computed)
 
 
-_natives: dict[Any, Callable[..., np.ndarray] | None] = {}  # None for what has been seen once
-
-
 def _native(record: OpDef, arrays: list[Any], over: bool = False) -> np.ndarray | None:
-    """The result by code of the op's own, written over the first operand if asked to; None where there is none, or not yet.
+    """The result by code for large arrays, written over the first operand if asked to; None where there is none, or not yet.
     Python numbers get the dtype of the arrays."""
-    if record.kernel is not None or not config.fuse_eager:
+    if record.kernel is not None:
         return None
     if not all(type(array) is np.ndarray for array in arrays):
         dtypes = [a.dtype for a, name in zip(arrays, record.operands) if type(a) is np.ndarray and name not in record.keeps]
@@ -261,65 +250,9 @@ def _native(record: OpDef, arrays: list[Any], over: bool = False) -> np.ndarray 
             return None
         dtype = as_dtype(dtypes[0])
         arrays = [array if type(array) is np.ndarray else number(array, dtype) for array in arrays]
-    if over and not (arrays[0].flags.c_contiguous and all(not np.may_share_memory(arrays[0], array) for array in arrays[1:])):
-        return None
-    key = (record, over, *[part for array in arrays for part in (array.dtype, array.shape, array.strides)])
-    function = _natives.get(key)
-    if function is None:
-        if len(_natives) > _MOST_NATIVE:
-            _natives.clear()
-        if key not in _natives and not record.costly:
-            _natives[key] = None
-            return None
-        if not all(as_dtype(array.dtype).has_code for array in arrays):
-            return None
-        function = _natives[key] = _made_over(record, arrays) if over else _made(record, arrays)
-    return function(*arrays)
-
-
-def _graph(record: OpDef, arrays: list[np.ndarray]) -> Graph:
-    builder = Builder(record.name, locations=False)
-    inputs = [builder.input(None, TensorType(as_dtype(array.dtype), array.shape)) for array in arrays]
-    return builder.finish([record(*inputs)])
-
-
-def _made_over(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
-    """Code for the op on arrays like these that writes over the first."""
-    layout = Layout(tuple(map(strides_of, arrays)), donated=((0, 0),))
-    code = compiler.executable(_graph(record, arrays), layout)
-
-    def run(*arrays: np.ndarray) -> np.ndarray:
-        code.run(arrays, arrays[:1])
-        return arrays[0]
-
-    return run
-
-
-def _made(record: OpDef, arrays: list[np.ndarray]) -> Callable[..., np.ndarray]:
-    """Code for the op on arrays like these. Its results lie in memory as NumPy's do."""
-    order = _order(arrays)
-
-    def turned(array: np.ndarray) -> np.ndarray:
-        if order is None or not array.ndim:
-            return array
-        return array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
-
-    like = list(map(turned, arrays))
-    code = array_function(compiler.executable(_graph(record, like), Layout(tuple(map(strides_of, like)))))
-    if order is None:
-        return lambda *arrays: code(*arrays)[0]
-    back = np.argsort(order)
-    return lambda *arrays: code(*map(turned, arrays))[0].transpose(back)
-
-
-def _order(arrays: list[np.ndarray]) -> tuple[int, ...] | None:
-    """The dimensions of NumPy's result from the outermost in memory to the innermost; None for row-major."""
-    if all(array.flags.c_contiguous for array in arrays):
-        return None
-    dtypes = [*(array.dtype for array in arrays), np.dtype(np.int8)]
-    result = np.nditer([*arrays, None], ["zerosize_ok"], op_dtypes=dtypes).operands[-1]
-    order = sorted(range(result.ndim), key=lambda axis: -abs(result.strides[axis]))
-    return None if order == sorted(order) else tuple(order)
+    if over:
+        return arrays[0] if large_arrays.computed_over(record, arrays) else None
+    return large_arrays.computed(record, arrays)
 
 
 def _promote(record: OpDef, arrays: list[Any]) -> DType | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentTypeError, AutogradError, DTypeError, GraphcError, ShapeError
-from graphc.frontend import device_arrays, device_ops, eager
+from graphc.frontend import device_arrays, device_ops, eager, large_arrays
 from graphc.frontend.arguments import check_fits, emit, scalar_type, wrapped
 from graphc.frontend.device_arrays import is_array, is_on_device
 from graphc.frontend.dispatch import overwrite, quiet
@@ -110,7 +110,8 @@ def _copied_across(target: Tensor, new: Tensor) -> Tensor:
 
 def _copy(array: np.ndarray, new: np.ndarray) -> None:
     check_writable(array)
-    np.copyto(array, new, casting="unsafe")
+    if array.size < large_arrays.LARGE or not large_arrays.copied_over(array, new):
+        np.copyto(array, new, casting="unsafe")
 
 
 def check_writable(array: np.ndarray) -> None:

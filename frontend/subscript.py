@@ -13,6 +13,7 @@ import numpy as np
 from graphc import ops
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, DTypeError, ShapeError
+from graphc.frontend import large_arrays
 from graphc.frontend.arguments import emit, integer
 from graphc.frontend.composite import composite
 from graphc.frontend.device_arrays import is_on_device
@@ -351,6 +352,14 @@ def _plain_copy(self: Tensor, index: Any) -> Tensor | None:
         return None
 
 
+def _written_at_once(data: np.ndarray, index: Any, new: Any) -> bool:
+    """Copy a large array to a part that it need not be stretched to, if there is code for that."""
+    if type(new) is not np.ndarray or new.size < large_arrays.LARGE or type(index) is np.ndarray:
+        return False
+    part = data[index]
+    return part.shape == new.shape and large_arrays.copied_over(part, new)
+
+
 def _written_plainly(self: Tensor, index: Any, value: Any) -> bool:
     """Assign, and say so; nothing has happened if not."""
     data = self._data
@@ -371,7 +380,8 @@ def _written_plainly(self: Tensor, index: Any, value: Any) -> bool:
     else:
         return False
     try:
-        quiet.run(operator.setitem, data, index, new)
+        if not _written_at_once(data, index, new):
+            quiet.run(operator.setitem, data, index, new)
     except (IndexError, ValueError, OverflowError):
         return False
     bump(self)

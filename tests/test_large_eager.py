@@ -10,7 +10,7 @@ import pytest
 
 import graphc
 from graphc.config import override
-from graphc.frontend import dispatch, eager
+from graphc.frontend import dispatch, eager, large_arrays
 from graphc.frontend.composite import HUGE, SEVERAL
 
 RNG = np.random.default_rng(0)
@@ -33,9 +33,9 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
 
 @pytest.fixture(autouse=True)
 def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "LARGE", 1)
+    monkeypatch.setattr(large_arrays, "LARGE", 1)
     monkeypatch.setattr(dispatch, "COSTLY", 1)
-    monkeypatch.setattr(dispatch, "_natives", {})
+    monkeypatch.setattr(large_arrays, "_codes", {})
     monkeypatch.setattr(eager, "functions", {})  # these serve small tensors
     for methods in eager._methods.values():
         for name, by_python in methods:
@@ -90,7 +90,7 @@ def test_code_is_made_at_the_second_sighting() -> None:
     x = graphc.tensor(FLOATS)
     for count in range(3):
         x + x
-        assert sum(function is not None for function in dispatch._natives.values()) == min(count, 1)
+        assert sum(function is not None for function in large_arrays._codes.values()) == min(count, 1)
 
 
 def test_errors_stay() -> None:
@@ -126,6 +126,63 @@ def test_in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         got = IN_PLACE[name](x, y)
         assert got.dtype is want.dtype and np.array_equal(got, want)
         assert np.array_equal(x, wanted) and x.data_ptr() == memory and x._version - version == wanted._version
+
+
+COPIES: dict[str, Callable[[Any, Any], Any]] = {
+    "same order": lambda x, y: x.copy_(y), "turned": lambda x, y: x.t().copy_(y.flatten().view(10, 6)),
+    "into a part": lambda x, y: x[1::2, ::3].copy_(y[::2, 5:9]), "stretched": lambda x, y: x.copy_(y[:1]),
+    "from one number": lambda x, y: x.copy_(y[0, 0]), "other dtype": lambda x, y: x.copy_(y.double()),
+    "what overlaps": lambda x, y: x.view(-1)[:30].copy_(x.view(-1)[7:37]),
+    "itself turned": lambda x, y: x[:, :6].copy_(x[:, :6].t()),
+    "half": lambda x, y: x.view(graphc.float16).copy_(y.view(graphc.float16)),
+    "complex": lambda x, y: x.view(graphc.complex64).copy_(y.view(graphc.complex64)),
+    "flags": lambda x, y: x.view(graphc.bool).copy_((y > 0).repeat(1, 4)), "empty": lambda x, y: x[:0].copy_(y[:0]),
+    "subscript": lambda x, y: x.__setitem__(slice(None), y),
+    "columns": lambda x, y: x.__setitem__((slice(None), slice(2, 5)), y[:, 7:]),
+    "a row": lambda x, y: x.__setitem__(3, y[2]), "stretched to a part": lambda x, y: x.__setitem__((slice(0, 4), ...), y[5]),
+    "subscript that overlaps": lambda x, y: x.__setitem__(slice(1, None), x[:-1]),
+    "clone": lambda x, y: x.copy_(y.clone()), "clone of turned": lambda x, y: x.t().copy_(y.t().clone()),
+    "clone with gaps": lambda x, y: x[:, ::2].copy_(y[:, ::2].clone()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_into_what_is_there(name: str) -> None:
+    y, wanted = graphc.tensor(FLOATS[::-1].copy()), graphc.tensor(FLOATS)
+    with override(fuse_eager=False):
+        COPIES[name](wanted, y)
+    for _ in range(3):
+        x = graphc.tensor(FLOATS)
+        version = x._version
+        COPIES[name](x, y)
+        assert x.numpy().tobytes() == wanted.numpy().tobytes() and x._version - version == wanted._version
+
+
+def test_copies_have_code_of_their_own() -> None:
+    x, y = graphc.zeros(6, 10), graphc.tensor(FLOATS)
+    copies: list[Callable[[], Any]] = [
+        lambda: x.copy_(y), lambda: x.t().copy_(y.t()), lambda: x.__setitem__(slice(None, None, 2), y[1::2]), y.clone,
+    ]  # fmt: skip
+    for function in copies:
+        large_arrays._codes.clear()
+        for count in range(3):
+            function()
+            assert sum(code is not None for code in large_arrays._codes.values()) == min(count, 1)
+
+
+def test_a_clone_lies_as_its_source_does() -> None:
+    x = graphc.tensor(FLOATS)
+    for _ in range(3):
+        assert x.t().clone().stride() == (1, 10) and x[:, ::2].clone().stride() == (5, 1)
+        assert x[0].expand(4, 10).clone().stride() == (10, 1)
+
+
+def test_what_must_not_be_written_is_refused() -> None:
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="single memory location"):
+            graphc.zeros(10).expand(6, 10).copy_(graphc.tensor(FLOATS))
+        with pytest.raises(IndexError):
+            graphc.zeros(6, 10)[7] = graphc.zeros(10)
 
 
 def test_relu_in_place_with_a_gradient() -> None:
