@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 import subprocess
@@ -160,6 +161,39 @@ def test_errors_are_codes(tmp_path: Path) -> None:
     for number, size in ((1, 10), (2, 4)):
         said = rf" \* Returns {number} if [^\n]*index is out of bounds[^\n]*0 <= index < {size}[^\n]*test_native.py"
         assert re.search(said, text)
+
+
+@needs_cc
+@pytest.mark.parametrize("name", ["m", "math", "C"])
+def test_files_are_not_called_as_those_of_the_system(name: str, tmp_path: Path) -> None:
+    """The example still finds the C library's header and library where ours are looked for first."""
+    program = graphc.export(lambda x: x.exp() + 1, (graphc.ones(3),))
+    program.save(tmp_path / f"{name}.gcz")
+    files = native.export(tmp_path / f"{name}.gcz", tmp_path / "out", shared=True)
+    assert [path.name for path in files.paths] == [
+        f"{name}_program.o", f"{name}_program.h", f"{name}_forward_example.c", f"lib{name}_program.so"]
+    program_file = tmp_path / "other.c"
+    program_file.write_text(f"""
+#include <math.h>
+#include <stdio.h>
+#include "{name}_program.h"
+int main(int argc, char **argv)
+{{
+    (void)argv;
+    float x[3] = {{0, 0, 0}}, y[3];
+    static char workspace[{name.upper()}_FORWARD_WORKSPACE + 1];
+    int code = (int){name}_forward(x, y, workspace);
+    printf("%d %g %g\\n", code, y[2], cosh(argc - 1.0));
+    return 0;
+}}
+""")
+    out = tmp_path / "out"
+    assert CC is not None
+    subprocess.run([CC, f"-I{out}", f"-L{out}", str(program_file), f"-l{name}_program", "-lm", "-o", str(tmp_path / "other")],
+                   check=True)
+    done = subprocess.run([str(tmp_path / "other")], capture_output=True, text=True, check=True,
+                          env={**os.environ, "LD_LIBRARY_PATH": str(out)})
+    assert done.stdout.split() == ["0", "2", "1"]
 
 
 @needs_cc

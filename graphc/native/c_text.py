@@ -19,6 +19,14 @@ max stdin stdout stderr
 """
 """The keywords of C and C++, and what common headers define as macros."""
 _RESERVED = frozenset(_WORDS.split())
+_SYSTEM = """
+assert complex ctype errno fenv float inttypes iso646 limits locale math memory new setjmp signal stdalign stdarg stdatomic
+stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar unistd wchar wctype
+anl asan atomic bsd c cpp crypt curses dl g gcc gcc_s gfortran gomp intl iconv m mvec ncurses nsl omp pthread python
+quadmath resolv rt socket thread_db tsan ubsan unwind util z
+"""
+"""What the headers and the libraries of C are called, without `lib`: those of programs that find ours first must be others."""
+_SYSTEM_FILES = frozenset(_SYSTEM.split())
 _TYPES = {
     "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t", "float32": "float", "float64": "double",
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -43,6 +51,11 @@ def identifier(text: str, taken: Collection[str] = ()) -> str:
         number += 1
         free = f"{name}_{number}"
     return free
+
+
+def file_stem(prefix: str) -> str:
+    """What files are called: by the prefix of functions, unless a header or a library of the system is."""
+    return f"{prefix}_program" if prefix.lower() in _SYSTEM_FILES else prefix
 
 
 def comment(text: str) -> str:

@@ -16,7 +16,7 @@ from graphc.backend import get_backend
 from graphc.errors import ArgumentError, ArgumentTypeError, BackendError
 from graphc.native.c_example import example
 from graphc.native.c_header import header
-from graphc.native.c_text import identifier
+from graphc.native.c_text import file_stem, identifier
 from graphc.native.interface import ALIGNMENT, EntryRequest, ObjectCode, ObjectRequest
 from graphc.native.signature import Shared, Signature, signature
 from graphc.package.entry import with_one_input_each
@@ -78,7 +78,8 @@ def export(
     program
         A `.gcz` file, or a program as `graphc.export`, `graphc.load` and `graphc.runtime.load` give it.
     name
-        What files and functions are called: by default the file's name.
+        What files and functions are called: by default the file's name. Where the system has a library or a header of that
+        name, such as libm.so and math.h, files are called `m_program`, `math_program`.
     target
         The machine to write for: "x86_64", "x86-64-v3", "aarch64", "riscv64", "wasm32", "macos-arm64", "windows-x86_64", any of
         these with a CPU, as in "aarch64:neoverse-v1", or a target triple of LLVM's; by default this machine.
@@ -130,7 +131,8 @@ def export(
     )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    object_file, header_file = folder / f"{prefix}.o", folder / f"{prefix}.h"
+    stem = file_stem(prefix)
+    object_file, header_file = folder / f"{stem}.o", folder / f"{stem}.h"
     object_file.write_bytes(code.data)
     header_file.write_text(header(name, code, signatures, common), encoding="ascii")
     if weights is not None and encoded is not None:
