@@ -32,7 +32,7 @@ def _planned(graph: Graph, opset: int) -> list[tuple[Node, Match]]:
     planned = []
     for node in reversed(graph.nodes):
         if any(result in needed for result in node.results):
-            found = match(node, opset) or Match(_without_broadcasts(node))
+            found = match(node, opset, needed) or Match(_without_broadcasts(node))
             needed.update(found.operands)
             planned.append((node, found))
     return planned[::-1]

@@ -22,6 +22,8 @@ class Match:
     write: Callable[[Writer, Step], Names] | None = None
     opset: int = 0
     """The version of the operators that the one which is written came with."""
+    inside: frozenset[Value] = frozenset()
+    """What would be computed a second time, and takes long: if something else needs it, the nodes stay as they are."""
 
 
 def operator(op_type: str, **attributes: Any) -> Callable[[Writer, Step], str]:
@@ -61,6 +63,14 @@ def is_kept(value: Value, reduced: TensorType, axes: tuple[int, ...]) -> bool:
     return list(map(str, value.shape)) == list(map(str, wanted))
 
 
+def is_in_place(value: Value, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether what was made of a reduction of x, element by element, is stretched along the dimensions that were reduced: of a
+    square matrix the maxima of rows can as well be taken off columns."""
+    shape, wanted = stretched(value).shape, [1 if i in axes else size for i, size in enumerate(x.shape)]
+    missing = len(wanted) - len(shape)
+    return list(map(str, wanted)) == [*["1"] * missing, *map(str, shape)]
+
+
 def mean_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
     """What a value is the mean of, and along which dimensions: a sum over as many elements as it is divided by."""
     quotient = made_by(value, "div")
@@ -79,6 +89,29 @@ def mean_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
 def _reduced(value: Value) -> Value:
     node = made_by(value, "reshape")
     return value if node is None else node.operands[0]
+
+
+def softmax_of(value: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """x and the axis of exp(x - max) / sum(exp(x - max))"""
+    quotient = made_by(value, "div")
+    powers = None if quotient is None else made_by(quotient.operands[0], "exp")
+    total = None if quotient is None else made_by(kept(quotient.operands[1]), "sum")
+    if quotient is None or powers is None or total is None or total.operands[0] is not powers.result:
+        return None, ()
+    x, axes = less_its_maximum(powers.operands[0])
+    if x is None or axes != total.attrs["axes"] or not is_in_place(quotient.operands[1], x, axes):
+        return None, ()
+    return x, axes
+
+
+def less_its_maximum(value: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """x and the one axis along which its maximum is taken off."""
+    difference = made_by(value, "sub")
+    top = None if difference is None else made_by(kept(difference.operands[1]), "amax")
+    if difference is None or top is None or top.operands[0] is not difference.operands[0] or len(top.attrs["axes"]) != 1:
+        return None, ()
+    x, axes = difference.operands[0], top.attrs["axes"]
+    return (x, axes) if is_in_place(difference.operands[1], x, axes) else (None, ())
 
 
 def of_channels(value: Value, ndim: int) -> Value | None:

@@ -7,18 +7,22 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphc.conditions import conditions, relying_on
 from graphc.errors import ArgumentError
+from graphc.ir import Builder, Value, copy_node
 from graphc.onnx_format.export import control, elementwise, movement, products, reductions
 from graphc.onnx_format.export.graphs import write_nodes
 from graphc.onnx_format.export.values import value_info
 from graphc.onnx_format.export.writer import Model, Writer
 from graphc.onnx_format.protobuf import element_type, onnx
+from graphc.op import OPS
 from graphc.package.entry import Entry, prepare
+from graphc.package.quantize import QUANTIZED
 from graphc.types import TensorType, dtype_of
 
 MIN_OPSET, OPSET, MAX_OPSET = 18, 18, 23
@@ -64,6 +68,7 @@ def write_onnx(
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ArgumentError(f"opset {opset}", expected=f"{MIN_OPSET} to {MAX_OPSET}")
     entry, constants = prepare(entry)
+    entry = _with_constants(entry, {**weights, **constants})
     called = [str(value.name) for value in entry.arguments]
     inputs = _names("input_names", input_names, called)
     outputs = _names("output_names", output_names, entry.graph.output_names or ())
@@ -85,6 +90,24 @@ def write_onnx(
             file.write(made.SerializeToString())
     onnx("onnx.checker").check_model(made if data is None else data.removesuffix(".data"), full_check=data is None)
     return made
+
+
+def _with_constants(entry: Entry, arrays: Mapping[str, np.ndarray]) -> Entry:
+    """The entry with its large constants in the graph, not beside it: some of them say which operator their readers are."""
+    builder = Builder(entry.graph.name, locations=False)
+    new: dict[Value, Value] = {}
+    held = []
+    for value in entry.graph.inputs:
+        array = arrays.get(value.info["constant"]) if "constant" in value.info and QUANTIZED not in value.info else None
+        if array is None:
+            new[value] = builder.input(value.name, value.type, **value.info)
+        else:
+            held.append((value, array))
+    for value, array in held:
+        new[value] = builder.append(OPS["constant"], (), {"value": array}, [value.type]).result
+    for node in entry.graph.nodes:
+        new.update(zip(node.results, copy_node(builder, node, [new[v] for v in node.operands]).results))
+    return replace(entry, graph=builder.finish([new[v] for v in entry.graph.outputs], entry.graph.output_names))
 
 
 def _names(what: str, given: Sequence[str] | None, own: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from graphc.ir import Node, Value
 from graphc.onnx_format.export.matching import (
     Match,
     is_by_channel,
+    is_in_place,
     kept,
     made_by,
     mean_of,
@@ -97,6 +98,8 @@ def _standard(value: Value) -> _Standard | None:
     x, same_axes = mean_of(kept(centered.operands[1]))
     if x is None or x is not centered.operands[0] or axes != same_axes or not _is_square(squares, centered.result):
         return None
+    if not is_in_place(centered.operands[1], x, axes) or not is_in_place(norm.operands[1], x, axes):
+        return None
     return _Standard(x, axes, epsilon)
 
 
@@ -179,4 +182,32 @@ def _rms_norm(node: Node) -> Match | None:
     squares, axes = mean_of(kept(power))
     if not _is_square(squares, x) or axes != tuple(range(axes[0], x.ndim)) or not _is_of_shape(x.shape[axes[0] :], weight):
         return None
+    if not is_in_place(norm.operands[1], x, axes):
+        return None
     return Match((x, weight), operator("RMSNormalization", axis=axes[0], epsilon=epsilon), opset=23)
+
+
+def match_response_norm(node: Node) -> Match | None:
+    """x / (k + alpha * mean of the squares of neighbouring channels)^beta, of images and as many channels before as behind:
+    runtimes have no other."""
+    x, root = node.operands[0], made_by(node.operands[1], "pow")
+    shifted = None if root is None else made_by(root.operands[0], "add")
+    scaled = None if shifted is None else made_by(shifted.operands[0], "mul")
+    mean = None if scaled is None else made_by(scaled.operands[0], "div")
+    total = None if mean is None else made_by(mean.operands[0], "sum")
+    windows = None if total is None else made_by(total.operands[0], "window")
+    padded = None if windows is None else made_by(windows.operands[0], "pad")
+    if root is None or shifted is None or scaled is None or mean is None or total is None or windows is None or padded is None:
+        return None
+    numbers = [number(part.operands[1]) for part in (root, shifted, scaled, mean)]
+    size, half = windows.attrs["size"], windows.attrs["size"] // 2
+    beside = (0, half, *(0 for _ in x.shape[2:]))
+    if x.ndim != 4 or x.dtype is not float32 or not size % 2 or numbers[3] != size or None in numbers:
+        return None
+    if (windows.attrs["axis"], windows.attrs["step"], windows.attrs["dilation"], total.attrs["axes"]) != (1, 1, 1, (4,)):
+        return None
+    if not _is_square(padded.operands[0], x) or padded.attrs["value"] != 0 or {padded.attrs["low"], padded.attrs["high"]} != {
+            beside}:
+        return None
+    beta, bias, alpha, _ = numbers
+    return Match((x,), operator("LRN", size=size, alpha=alpha, beta=beta, bias=bias))

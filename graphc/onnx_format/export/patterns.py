@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from graphc.ir import Node, Value
 from graphc.onnx_format.export.activations import match_activation
-from graphc.onnx_format.export.matching import Match, is_kept, kept, made_by, mean_of, number, of_channels, operator, stretched
-from graphc.onnx_format.export.norms import match_norm
+from graphc.onnx_format.export.attention import match_attention
+from graphc.onnx_format.export.matching import (
+    Match,
+    is_in_place,
+    is_kept,
+    kept,
+    less_its_maximum,
+    made_by,
+    mean_of,
+    number,
+    of_channels,
+    operator,
+    softmax_of,
+    stretched,
+)
+from graphc.onnx_format.export.norms import match_norm, match_response_norm
 from graphc.onnx_format.export.products import as_index, reaches_all, write_conv, write_conv_transpose
 from graphc.onnx_format.export.recurrent import match_recurrent
 from graphc.onnx_format.export.reductions import reduce
+from graphc.onnx_format.export.resizing import match_resize
 from graphc.onnx_format.export.writer import Names, Step, Writer
 
 
-def match(node: Node, opset: int) -> Match | None:
-    """What a node is the end of, and these operators can say."""
-    return next((found for found in _matches(node) if found.opset <= opset), None)
+def match(node: Node, opset: int, needed: Collection[Value] = ()) -> Match | None:
+    """What a node is the end of, and these operators can say, where other nodes need those values."""
+    return next((found for found in _matches(node) if found.opset <= opset and found.inside.isdisjoint(needed)), None)
 
 
 def _matches(node: Node) -> Iterator[Match]:
@@ -37,19 +52,13 @@ def _matches(node: Node) -> Iterator[Match]:
 
 
 def _softmax(node: Node) -> Match | None:
-    """exp(x - max) / sum(exp(x - max))"""
-    powers, total = made_by(node.operands[0], "exp"), made_by(kept(node.operands[1]), "sum")
-    if powers is None or total is None or total.operands[0] is not node.operands[0]:
-        return None
-    x, axes = _less_its_maximum(powers.operands[0])
-    if x is None or axes != total.attrs["axes"]:
-        return None
-    return Match((x,), operator("Softmax", axis=axes[0]))
+    x, axes = softmax_of(node.results[0])
+    return None if x is None else Match((x,), operator("Softmax", axis=axes[0]))
 
 
 def _log_softmax(node: Node) -> Match | None:
     """(x - max) - log(sum(exp(x - max)))"""
-    x, axes = _less_its_maximum(node.operands[0])
+    x, axes = less_its_maximum(node.operands[0])
     logarithm = made_by(stretched(node.operands[1]), "log", "reshape")
     if logarithm is not None and logarithm.op.name == "reshape":
         logarithm = made_by(logarithm.operands[0], "log")
@@ -57,18 +66,9 @@ def _log_softmax(node: Node) -> Match | None:
     powers = None if total is None else made_by(total.operands[0], "exp")
     if x is None or total is None or powers is None:
         return None
-    if powers.operands[0] is not node.operands[0] or total.attrs["axes"] != axes:
+    if powers.operands[0] is not node.operands[0] or total.attrs["axes"] != axes or not is_in_place(node.operands[1], x, axes):
         return None
     return Match((x,), operator("LogSoftmax", axis=axes[0]))
-
-
-def _less_its_maximum(value: Value) -> tuple[Value | None, tuple[int, ...]]:
-    """x and the one axis along which its maximum is taken off."""
-    difference = made_by(value, "sub")
-    top = None if difference is None else made_by(kept(difference.operands[1]), "amax")
-    if difference is None or top is None or top.operands[0] is not difference.operands[0] or len(top.attrs["axes"]) != 1:
-        return None, ()
-    return difference.operands[0], top.attrs["axes"]
 
 
 # Products with a bias
@@ -146,7 +146,7 @@ def _maximum(node: Node) -> Match | None:
     place = made_by(kept(where.operands[1]), "argmax")
     counter = where.operands[0].node
     if place is None or counter is None or place.operands[0] is not x or (place.attrs["axis"],) != axes != (
-            counter.attrs["axis"],):
+            counter.attrs["axis"],) or not is_in_place(where.operands[1], x, axes):
         return None
     merged = made_by(x, "reshape")
     if merged is not None and axes == (x.ndim - 1,):
@@ -283,11 +283,12 @@ def _embedding(node: Node) -> Match | None:
 _PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
     "add": (_gemm, _conv_with_bias),
     "amax": (_pool_of_maxima,),
-    "div": (_softmax, _average_pool, _mean),
-    "gather": (_rows,),
+    "div": (_softmax, match_response_norm, _average_pool, _mean),
+    "gather": (match_resize, _rows),
+    "matmul": (match_attention,),
     "scan": (match_recurrent,),
-    "reshape": (_keeping_dimensions, _embedding),
+    "reshape": (_keeping_dimensions, _embedding, match_resize),
     "sub": (_log_softmax,),
-    "sum": (_maximum,),
+    "sum": (_maximum, match_resize),
     "where": (_clip,),
 }

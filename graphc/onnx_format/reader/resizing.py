@@ -13,6 +13,7 @@ from graphc.onnx_format.reader.call import Call, line, take
 from graphc.onnx_format.reader.elementwise import converted
 from graphc.onnx_format.reader.limits import BadModel
 from graphc.onnx_format.reader.table import reads
+from graphc.onnx_format.resampling import coordinates, taps
 from graphc.types import float32
 
 
@@ -36,7 +37,10 @@ def _resize(c: Call) -> Value:
         crop = transform == "tf_crop_and_resize"
         if size == old and scale == 1 and not crop:
             continue
-        places = coordinates(old, size, scale, transform, region)
+        try:
+            places = coordinates(old, size, scale, transform, region)
+        except ValueError as error:
+            raise BadModel(str(error)) from None
         index, weights = _taps(c, places, old, scale)
         x = combined(x, axis, index, weights)
         outside = (places < 0) | (places > old - 1)
@@ -71,76 +75,15 @@ def _targets(c: Call, x: Value, axes: tuple[int, ...], scales: Any, sizes: Any) 
     return [(k, axis, size, factor) for k, (axis, size, factor) in enumerate(zip(axes, new, factors))]
 
 
-def coordinates(old: int, new: int, scale: float, transform: str, region: tuple[float, float]) -> np.ndarray:
-    """Where in the old image the pixels of the new one are."""
-    places = np.arange(new, dtype=np.float64)
-    match transform:
-        case "half_pixel":
-            return (places + 0.5) / scale - 0.5
-        case "half_pixel_symmetric":
-            adjustment = new / (scale * old)
-            center = old / 2
-            return center * (1 - adjustment) + (places + 0.5) / scale - 0.5
-        case "pytorch_half_pixel":
-            return (places + 0.5) / scale - 0.5 if new > 1 else np.zeros(new)
-        case "align_corners":
-            length = scale * old
-            return places * ((old - 1) / (length - 1)) if length != 1 else np.zeros(new)
-        case "asymmetric":
-            return places / scale
-        case "tf_half_pixel_for_nn":
-            return (places + 0.5) / scale
-        case "tf_crop_and_resize":
-            start, end = region
-            if new > 1:
-                return start * (old - 1) + places * (end - start) * (old - 1) / (new - 1)
-            return np.full(new, 0.5 * (start + end) * (old - 1))
-    raise BadModel(f"coordinate_transformation_mode {transform!r}")
-
-
-def _nearest(places: np.ndarray, mode: str) -> np.ndarray:
-    match mode:
-        case "round_prefer_floor":
-            return np.ceil(places - 0.5)
-        case "round_prefer_ceil":
-            return np.floor(places + 0.5)
-        case "floor":
-            return np.floor(places)
-        case "ceil":
-            return np.ceil(places)
-    raise BadModel(f"nearest_mode {mode!r}")
-
-
-def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys 1981: "Cubic convolution interpolation for digital image processing", equation 15."""
-    d = np.abs(distance)
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-
-
 def _taps(c: Call, places: np.ndarray, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each new pixel the old ones that it is made of, and their weights: [new, taps] of each."""
-    mode = c.text("mode", "nearest")
-    if mode == "nearest":
-        rounding = c.text("nearest_mode", "round_prefer_floor" if c.opset >= 11 else "floor")
-        index = _nearest(places, rounding).clip(0, size - 1)[:, None]
-        return index.astype(np.int64), np.ones(index.shape)
-    if mode not in ("linear", "cubic"):
-        raise BadModel(f"the mode {mode!r}", expected="nearest, linear or cubic")
-    stretch = max(1.0, 1 / scale) if c.int("antialias", 0) else 1.0
-    reach = (2 if mode == "cubic" else 1) * stretch
-    first = np.floor(places - reach).astype(np.int64) + 1
-    index = first[:, None] + np.arange(math.ceil(2 * reach) + (stretch > 1))
-    distance = (index - places[:, None]) / stretch
-    if mode == "cubic":
-        weights = _cubic(distance, c.float("cubic_coeff_a", -0.75))
-    else:
-        weights = np.maximum(0, 1 - np.abs(distance))
-    if c.int("exclude_outside", 0):
-        weights = np.where((index >= 0) & (index < size), weights, 0)
-    weights = weights / weights.sum(1, keepdims=True)
-    return index.clip(0, size - 1), weights
+    try:
+        return taps(
+            places, size, scale, c.text("mode", "nearest"), antialias=bool(c.int("antialias", 0)),
+            nearest_mode=c.text("nearest_mode", "round_prefer_floor" if c.opset >= 11 else "floor"),
+            exclude_outside=bool(c.int("exclude_outside", 0)), cubic_coeff_a=c.float("cubic_coeff_a", -0.75),
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadModel(str(error)) from None
 
 
 def combined(x: Value, axis: int, index: np.ndarray, weights: np.ndarray) -> Value:
