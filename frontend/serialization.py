@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from graphc import runtime
-from graphc.errors import ArgumentTypeError, GraphcError, PackageError
+from graphc.errors import ArgumentTypeError, PackageError
 from graphc.frontend import device as devices
 from graphc.frontend import device_arrays
 from graphc.frontend.export import Program
@@ -258,6 +258,8 @@ def _unpacked(data: bytes, name: str) -> Any:
         if content["version"] != 1:
             raise PackageError(f"{name}: written by a newer version of graphc", got=f"version {content['version']}")
         return _built(content["tree"], arrays)
+    except PackageError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PackageError(f"{name}: its description does not fit its tensors ({error})") from None
 
@@ -287,10 +289,10 @@ def _restored(reference: dict[str, Any], arrays: Mapping[str, Tensor]) -> Tensor
     tensor = arrays[reference["tensor"]]
     if "view" in reference:
         offset, shape, strides = reference["view"]
-        flat = tensor._data
+        flat = tensor._data.reshape(-1)
         if min((offset, *shape, *strides), default=0) < 0 or (
                 0 not in shape and offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= flat.size):
-            raise GraphcError("a saved view reaches beyond its memory")
+            raise ValueError("a view reaches beyond its memory")
         tensor = wrap(np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides]))
     if "parameter" in reference:
         return Parameter(tensor, requires_grad=reference.get("requires_grad", False))

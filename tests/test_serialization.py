@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 import graphc
+from graphc.errors import PackageError
 
 DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -115,8 +116,29 @@ def test_views_beyond_their_memory_are_refused() -> None:
     graphc.save([x, x[1:]], buffer)
     data = buffer.getvalue()
     assert b"[1, [5], [1]]" in data
-    with pytest.raises(RuntimeError):
+    with pytest.raises(PackageError, match="a view reaches beyond its memory"):
         graphc.load(io.BytesIO(data.replace(b"[1, [5], [1]]", b"[1, [6], [1]]")))
+
+
+def test_views_count_elements_however_their_memory_is_shaped() -> None:
+    """A file may say that the memory is a matrix: the view stays within it all the same."""
+    x = graphc.arange(12.0)
+    buffer = io.BytesIO()
+    graphc.save([x, x[1:]], buffer)
+    data = buffer.getvalue()
+    changed = data.replace(b'"shape":[12]', b'"shape":[2,6]').replace(b"}} ", b"}}", 1)
+    assert len(changed) == len(data)
+    assert graphc.load(io.BytesIO(changed))[1].tolist() == list(range(1, 12))
+
+
+def test_newer_files_are_named_as_such() -> None:
+    buffer = io.BytesIO()
+    graphc.save([1], buffer)
+    data = buffer.getvalue()
+    assert rb'\"version\": 1' in data
+    with pytest.raises(PackageError, match=r"^the stream: written by a newer version of graphc\n") as raised:
+        graphc.load(io.BytesIO(data.replace(rb'\"version\": 1', rb'\"version\": 7')))
+    assert "does not fit" not in str(raised.value)
 
 
 @pytest.mark.parametrize("where", [None, "cpu", graphc.device("cpu"), {"cuda:0": "cpu"}, lambda storage, location: storage])
