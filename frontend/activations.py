@@ -63,6 +63,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 def relu_(input: Tensor) -> Tensor:
     """max(0, x), in place: the input itself is changed, and returned.
 
+    GraphcError for bools.
+
     >>> x = graphc.tensor([-1.0, 2.0])
     >>> graphc.relu_(x) is x, x
     (True, tensor([0., 2.]))
@@ -89,7 +91,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     tensor([-1.0000,  0.5000,  1.0000])
     """
     if min_val > max_val:
-        raise ArgumentError("min_val cannot be greater than max_val")
+        raise ArgumentError("min_val cannot be greater than max_val", got=f"{min_val} and {max_val}")
     if not input.dtype.is_floating_point:
         return written(input, inplace, lambda x: clamp(x, int(min_val), int(max_val)))
     return written(input, inplace, lambda x: named(_open_clamp(x, min_val, max_val), "Hardtanh"))
@@ -99,7 +101,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; with approximate="tanh" by the formula of Hendrycks and Gimpel.
 
-    GraphcError for another approximation.
+    GraphcError for another approximation; UnsupportedError for integers and bools.
 
     >>> F.gelu(graphc.tensor([-1.0, 0.0, 1.0]))
     tensor([-0.1587,  0.0000,  0.8413])
@@ -124,6 +126,8 @@ def _tanh_gelu(x: Tensor) -> Tensor:
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x).
 
+    UnsupportedError for integers and bools.
+
     >>> F.silu(graphc.tensor([-1.0, 0.0, 1.0]))
     tensor([-0.2689,  0.0000,  0.7311])
     """
@@ -134,6 +138,8 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x)).
 
+    UnsupportedError for integers and bools.
+
     >>> F.mish(graphc.tensor([-1.0, 0.0, 1.0]))
     tensor([-0.3034,  0.0000,  0.8651])
     """
@@ -143,6 +149,8 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 @composite
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold.
+
+    UnsupportedError for integers and bools.
 
     >>> F.softplus(graphc.tensor([-1.0, 0.0, 30.0]))
     tensor([ 0.3133,  0.6931, 30.0000])
@@ -170,6 +178,8 @@ def softsign(input: Tensor) -> Tensor:
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha (exp(x) - 1).
 
+    UnsupportedError for integers and bools.
+
     >>> F.elu(graphc.tensor([-1.0, 2.0]))
     tensor([-0.6321,  2.0000])
     """
@@ -185,6 +195,8 @@ def _elu(x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x) with the constants that keep mean and variance (Klambauer et al. 2017).
 
+    UnsupportedError for integers and bools.
+
     >>> F.selu(graphc.tensor([-1.0, 1.0]))
     tensor([-1.1113,  1.0507])
     """
@@ -193,6 +205,8 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1)).
+
+    GraphcError where alpha is 0, UnsupportedError for integers and bools.
 
     >>> F.celu(graphc.tensor([-1.0, 2.0]), alpha=0.5)
     tensor([-0.4323,  2.0000])
@@ -206,6 +220,8 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x.
 
+    UnsupportedError for integers and bools.
+
     >>> F.leaky_relu(graphc.tensor([-1.0, 2.0]))
     tensor([-0.0100,  2.0000])
     """
@@ -215,6 +231,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
     """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two.
+
+    GraphcError where lower is more than upper, UnsupportedError for integers and bools.
 
     >>> F.rrelu(graphc.tensor([-1.0, 2.0]))
     tensor([-0.2292,  2.0000])
@@ -274,6 +292,8 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6.
 
+    UnsupportedError for integers and bools.
+
     >>> F.hardsigmoid(graphc.tensor([-4.0, 0.0, 1.5]))
     tensor([0.0000, 0.5000, 0.7500])
     """
@@ -288,6 +308,8 @@ def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
 @composite
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * min(max(x + 3, 0), 6) / 6.
+
+    UnsupportedError for integers and bools.
 
     >>> F.hardswish(graphc.tensor([-4.0, 1.0, 4.0]))
     tensor([0.0000, 0.6667, 4.0000])
@@ -305,6 +327,8 @@ def _hardswish(x: Tensor) -> Tensor:
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0.
 
+    UnsupportedError for integers and bools.
+
     >>> F.hardshrink(graphc.tensor([-1.0, 0.25]))
     tensor([-1.,  0.])
     """
@@ -315,7 +339,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd; 0 where it is nearer than that.
 
-    GraphcError for a negative lambd.
+    GraphcError for a negative lambd; UnsupportedError for integers and bools.
 
     >>> F.softshrink(graphc.tensor([-1.0, 0.25]))
     tensor([-0.5000,  0.0000])
@@ -339,6 +363,8 @@ def tanhshrink(input: Tensor) -> Tensor:
 @composite
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow.
+
+    UnsupportedError for integers and bools.
 
     >>> F.logsigmoid(graphc.tensor([0.0, -100.0]))
     tensor([  -0.6931, -100.0000])
@@ -400,6 +426,8 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     """exp(x) / sum(exp(x)) along a dimension, without overflow: numbers from 0 to 1 whose sum is 1. With `dtype`, converted
     to it first.
 
+    UnsupportedError for integers and bools, unless `dtype` converts them; DimError for a dimension that there is not.
+
     >>> F.softmax(graphc.tensor([[1.0, 1.0], [1000.0, 0.0]]), dim=1)
     tensor([[0.5000, 0.5000],
             [1.0000, 0.0000]])
@@ -414,6 +442,8 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 @composite
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """log(softmax(x)) along a dimension, without overflow. With `dtype`, converted to it first.
+
+    UnsupportedError for integers and bools, unless `dtype` converts them; DimError for a dimension that there is not.
 
     >>> F.log_softmax(graphc.tensor([0.0, 0.0]), dim=0)
     tensor([-0.6931, -0.6931])
@@ -436,6 +466,8 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """softmax((logits + Gumbel noise) / tau): a sample that has a gradient (Jang et al. 2017). `hard` makes it one-hot, with
     the gradient of the soft one.
+
+    UnsupportedDTypeError for integers and bools.
 
     >>> F.gumbel_softmax(graphc.tensor([[1.0, 2.0, 3.0]]), hard=True).sum()
     tensor(1.)

@@ -86,6 +86,9 @@ def _adaptive_avg_pool(input: Tensor, output_size: Any, dims: int) -> Tensor:
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """Means of as many windows as `output_size` says, of [N, C, L] or [C, L].
 
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
+
     >>> F.adaptive_avg_pool1d(graphc.tensor([[1.0, 2.0, 3.0, 4.0]]), 2)
     tensor([[1.5000, 3.5000]])
     """
@@ -94,6 +97,9 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means of as many windows as `output_size` says, of [N, C, H, W] or [C, H, W]; a size that is None stays as it is.
+
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
 
     >>> F.adaptive_avg_pool2d(graphc.ones(1, 3, 7, 5), 1).shape
     graphc.Size([1, 3, 1, 1])
@@ -104,6 +110,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 @full_precision
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means of as many windows as `output_size` says, of [N, C, D, H, W] or [C, D, H, W].
+
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
 
     >>> F.adaptive_avg_pool3d(graphc.ones(1, 3, 4, 7, 5), (2, 1, None)).shape
     graphc.Size([1, 3, 2, 1, 5])
@@ -130,6 +139,9 @@ def _adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool, di
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima of as many windows as `output_size` says; with `return_indices` their places in [L] too.
 
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
+
     >>> F.adaptive_max_pool1d(graphc.tensor([[1.0, 2.0, 3.0, 4.0]]), 2)
     tensor([[2., 4.]])
     """
@@ -139,6 +151,9 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [H, W] too.
 
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
+
     >>> F.adaptive_max_pool2d(graphc.ones(1, 3, 7, 5), (2, 2)).shape
     graphc.Size([1, 3, 2, 2])
     """
@@ -147,6 +162,9 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima of as many windows as `output_size` says; with `return_indices` their places in the flattened [D, H, W] too.
+
+    ShapeError for another number of dimensions and for sizes of 0, ArgumentTypeError where `output_size` has another number of
+    sizes, ArgumentError for negative ones.
 
     >>> F.adaptive_max_pool3d(graphc.ones(1, 3, 4, 7, 5), 2).shape
     graphc.Size([1, 3, 2, 2, 2])
@@ -224,6 +242,9 @@ def fractional_max_pool2d(input: Tensor, kernel_size: Ints, output_size: Any = N
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
     """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size.
 
+    ArgumentError without `output_size` and `output_ratio`, GraphcError for more windows than fit, ShapeError for another number
+    of dimensions and for sizes of 0.
+
     >>> F.fractional_max_pool2d(graphc.ones(1, 1, 7, 7), 2, output_size=4).shape
     graphc.Size([1, 1, 4, 4])
     """
@@ -233,6 +254,9 @@ def fractional_max_pool2d(input: Tensor, kernel_size: Ints, output_size: Any = N
 def fractional_max_pool3d(input: Tensor, kernel_size: Ints, output_size: Any = None, output_ratio: Any = None,
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
     """Maxima of pseudo-randomly placed windows, as many as `output_size`, or `output_ratio` of the input's size.
+
+    ArgumentError without `output_size` and `output_ratio`, GraphcError for more windows than fit, ShapeError for another number
+    of dimensions and for sizes of 0.
 
     >>> F.fractional_max_pool3d(graphc.ones(1, 1, 7, 7, 7), 2, output_ratio=0.5).shape
     graphc.Size([1, 1, 3, 3, 3])

@@ -33,6 +33,8 @@ class GradScaler:
     A step whose gradients are not all finite is left out, and the factor shrinks; after `growth_interval` steps without
     that it grows. Decisions by the gradients' values are made in Python: inside a compiled function use a fixed factor.
 
+    ArgumentError for a growth factor that is not over 1, or a backoff factor that is not below 1.
+
     >>> import graphc
     >>> p = graphc.nn.Parameter(graphc.ones(1))
     >>> optimizer, scaler = graphc.optim.SGD([p], lr=0.5), graphc.amp.GradScaler("cpu", init_scale=4.0)

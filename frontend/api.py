@@ -127,6 +127,8 @@ for _name in _IN_PLACE.split():  # methods that are functions too: abs_(x) is x.
 def trace(function: Any, example_inputs: Any = None) -> Any:
     """The graph of a function, traced on example inputs; or, given a matrix alone, the sum of its diagonal.
 
+    TraceError, with the line, where the function cannot become a graph.
+
     >>> print(graphc.trace(lambda x: x * 2, (graphc.ones(3),)))
     graph @lambda(%x: float32[3]) -> float32[3] {
       %0 = constant() {value = 2.0} : float32[]

@@ -33,6 +33,9 @@ ALIASES = {"arctan2": "atan2", "divide": "div", "multiply": "mul", "negative": "
 def add(input: Operand, other: Operand, *more: Operand, alpha: Number = 1) -> Tensor:
     """input + alpha * other, element by element, of shapes that broadcast and dtypes that are promoted.
 
+    ShapeError where the shapes do not broadcast; GraphcError for an alpha that is a float beside integers, or a bool beside
+    numbers.
+
     >>> graphc.add(graphc.tensor([1.0, 2.0]), graphc.tensor([[10.0], [20.0]]), alpha=2)
     tensor([[21., 22.],
             [41., 42.]])
@@ -45,7 +48,9 @@ def add(input: Operand, other: Operand, *more: Operand, alpha: Number = 1) -> Te
 
 
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
-    """input - alpha * other, element by element, of shapes that broadcast and dtypes that are promoted. Bools are an error.
+    """input - alpha * other, element by element, of shapes that broadcast and dtypes that are promoted.
+
+    ShapeError where the shapes do not broadcast; GraphcError for bools, and for an alpha that is a float beside integers.
 
     >>> graphc.sub(graphc.tensor([5, 7]), graphc.tensor([1, 2]))
     tensor([4, 5])
@@ -70,6 +75,8 @@ def _scaled(name: str, input: Any, other: Any, alpha: Number) -> Any:
 
 def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     """other - alpha * input.
+
+    GraphcError for bools, and for an alpha that is a float beside integers.
 
     >>> graphc.rsub(graphc.tensor([1.0, 2.0]), 10)
     tensor([9., 8.])
@@ -158,7 +165,7 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
 
 
 def neg(input: Tensor) -> Tensor:
-    """-input. Bools are an error.
+    """-input. GraphcError for bools.
 
     >>> graphc.neg(graphc.tensor([1.0, -2.0]))
     tensor([-1.,  2.])
@@ -171,7 +178,9 @@ def neg(input: Tensor) -> Tensor:
 
 @composite(large=False)
 def pow(input: Operand, exponent: Operand) -> Tensor:
-    """input to the power of exponent, element by element. Integers to negative integers are an error.
+    """input to the power of exponent, element by element.
+
+    ShapeError where the shapes do not broadcast; GraphcError for integers to a negative integer power.
 
     >>> graphc.pow(graphc.tensor([1.0, 2.0, 3.0]), 2)
     tensor([1., 4., 9.])
@@ -197,6 +206,8 @@ def square(input: Tensor) -> Tensor:
 
 def float_power(input: Operand, exponent: Operand) -> Tensor:
     """input ** exponent, computed in float64, or in complex128 if one of them is complex.
+
+    ShapeError where the shapes do not broadcast.
 
     >>> graphc.float_power(graphc.tensor([4, 9]), 0.5)
     tensor([2., 3.], dtype=graphc.float64)
@@ -271,6 +282,8 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other.
+
+    ShapeError where the shapes do not broadcast.
 
     >>> graphc.ldexp(graphc.tensor([1.0, 3.0]), graphc.tensor([2, -1]))
     tensor([4.0000, 1.5000])

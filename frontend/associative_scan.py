@@ -28,6 +28,9 @@ def associative_scan(
     combine_mode
         "pointwise" or "generic", as in PyTorch; the function may be any, either way.
 
+    ShapeError where the length is not known, or differs among `xs`; TraceError where the function returns other shapes or
+    dtypes than it takes; ArgumentError for another `combine_mode`.
+
     >>> import graphc
     >>> graphc.associative_scan(graphc.mul, graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor([ 1.,  2.,  6., 24.])

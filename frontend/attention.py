@@ -33,7 +33,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     query that may look at no key gets zeros. `is_causal` lets query i look at the keys up to i. With `enable_gqa` there
     may be fewer heads (dimension -3) of keys and values than of queries, each of which then serves several of them.
 
-    GraphcError for a mask beside `is_causal`, DTypeError for one of another dtype.
+    GraphcError for a mask beside `is_causal`, DTypeError for one of another dtype; ShapeError for operands of less than two
+    dimensions, and where the sizes do not fit.
 
     >>> q = graphc.randn(2, 4, 5, 8)
     >>> F.scaled_dot_product_attention(q, q, q, is_causal=True).shape
@@ -118,6 +119,9 @@ def multi_head_attention_forward(
     Returns the result [L, N, E] and, with `need_weights`, the weights [N, L, S], their mean over the heads or else
     [N, heads, L, S]. The dimension N may be left out. Masks of booleans are True where a key takes no part, others are
     added: `key_padding_mask` [N, S], `attn_mask` [L, S] or [N * heads, L, S].
+
+    ShapeError where sizes do not fit, or the heads do not divide the width; DTypeError for masks of integers; GraphcError for
+    `is_causal` without `attn_mask`, and where a projection's weight is missing.
 
     >>> attention = nn.MultiheadAttention(4, 2)
     >>> x = graphc.ones(3, 1, 4)

@@ -73,6 +73,8 @@ class autocast:
     enabled
         False switches an autocast outside off.
 
+    GraphcError for another kind of device, ArgumentTypeError for one that is no string.
+
     >>> import graphc
     >>> with graphc.autocast("cpu"):
     ...     print((graphc.ones(2, 2) @ graphc.ones(2, 2)).dtype)

@@ -410,6 +410,9 @@ def compile(
     numbers, as `print(x)`, `float(x)` and `x.numpy()`, are Python's at each call. Nothing outside changes before a call is
     over; an exception of the function's own arrives as it is, and leaves behind what it would leave eagerly.
 
+    ArgumentTypeError for what cannot be called, and for a `max_graphs` that is not 1 or more; ArgumentError for `verify` with
+    other numerics than "strict". A call raises TraceError, with the line, where the function cannot become a graph.
+
     >>> import graphc
     >>> @graphc.compile
     ... def f(x):

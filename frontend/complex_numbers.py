@@ -27,6 +27,9 @@ IN_PLACE = "conj_physical"
 def complex(real: Tensor, imag: Tensor) -> Tensor:
     """The complex numbers with these real and imaginary parts, both float32 or both float64.
 
+    GraphcError for other dtypes than float16, float32 and float64, and where the two differ; ArgumentTypeError for what is no
+    tensor.
+
     >>> graphc.complex(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
     tensor([1.+3.j, 2.+4.j])
     """
@@ -35,6 +38,9 @@ def complex(real: Tensor, imag: Tensor) -> Tensor:
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """The complex numbers abs * (cos(angle) + i sin(angle)).
+
+    GraphcError for other dtypes than float16, float32 and float64, and where the two differ; ArgumentTypeError for what is no
+    tensor.
 
     >>> graphc.polar(graphc.tensor([2.0]), graphc.tensor([0.0]))
     tensor([2.+0.j])
@@ -66,7 +72,7 @@ def real(input: Tensor) -> Tensor:
 
 
 def imag(input: Tensor) -> Tensor:
-    """The imaginary part, on the same memory. What is not complex is an error.
+    """The imaginary part, on the same memory. GraphcError for what is not complex.
 
     >>> graphc.imag(graphc.tensor([1 + 2j, 3 - 4j]))
     tensor([ 2., -4.])
@@ -97,6 +103,8 @@ def conj_physical(input: Tensor) -> Tensor:
 def resolve_conj(input: Tensor) -> Tensor:
     """The tensor itself: `conj` leaves nothing to be resolved.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.resolve_conj(graphc.tensor([1 + 2j]).conj())
     tensor([1.-2.j])
     """
@@ -106,6 +114,8 @@ def resolve_conj(input: Tensor) -> Tensor:
 def resolve_neg(input: Tensor) -> Tensor:
     """The tensor itself: `neg` leaves nothing to be resolved.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.resolve_neg(-graphc.tensor([1.0]))
     tensor([-1.])
     """
@@ -114,6 +124,8 @@ def resolve_neg(input: Tensor) -> Tensor:
 
 def angle(input: Tensor) -> Tensor:
     """The angle to the positive real axis, in radians: 0 for positive real numbers, pi for negative ones.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.angle(graphc.tensor([1j, -1 + 0j]))
     tensor([1.5708, 3.1416])
@@ -149,6 +161,8 @@ def view_as_complex(input: Tensor) -> Tensor:
 def is_complex(input: Tensor) -> builtins.bool:
     """Whether the elements are complex numbers.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.is_complex(graphc.tensor([1j])), graphc.is_complex(graphc.tensor([1.0]))
     (True, False)
     """
@@ -157,6 +171,8 @@ def is_complex(input: Tensor) -> builtins.bool:
 
 def is_conj(input: Tensor) -> builtins.bool:
     """Whether the conjugate is still to be taken: never.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.is_conj(graphc.tensor([1j]).conj())
     False
@@ -167,6 +183,8 @@ def is_conj(input: Tensor) -> builtins.bool:
 def is_neg(input: Tensor) -> builtins.bool:
     """Whether the sign is still to be turned: never.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.is_neg(-graphc.tensor([1.0]))
     False
     """
@@ -175,6 +193,8 @@ def is_neg(input: Tensor) -> builtins.bool:
 
 def is_signed(input: Tensor) -> builtins.bool:
     """Whether the elements can be negative.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.is_signed(graphc.tensor([1.0])), graphc.is_signed(graphc.tensor([1], dtype=graphc.uint8))
     (True, False)
@@ -198,6 +218,8 @@ def set_imag(self: Tensor, new: Tensor) -> None:
 def swapped_matrices(self: Tensor) -> Tensor:
     """The last two dimensions exchanged: `x.mT`.
 
+    GraphcError for less than two dimensions.
+
     >>> graphc.zeros(5, 2, 3).mT.shape
     graphc.Size([5, 3, 2])
     """
@@ -206,6 +228,8 @@ def swapped_matrices(self: Tensor) -> Tensor:
 
 def conjugated_matrices(self: Tensor) -> Tensor:
     """The last two dimensions exchanged, and the conjugate: `x.mH`.
+
+    GraphcError for less than two dimensions.
 
     >>> graphc.tensor([[[1 + 1j, 2 + 0j]]]).mH
     tensor([[[1.-1.j],
@@ -216,6 +240,8 @@ def conjugated_matrices(self: Tensor) -> Tensor:
 
 def conjugated_matrix(self: Tensor) -> Tensor:
     """Rows and columns exchanged, and the conjugate: `x.H`.
+
+    GraphcError unless there are two dimensions.
 
     >>> graphc.tensor([[1 + 1j, 2 + 0j]]).H
     tensor([[1.-1.j],

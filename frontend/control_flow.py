@@ -56,8 +56,11 @@ def cond(pred: Any, true_fn: Function, false_fn: Function, operands: Sequence[An
     operands
         A tuple of tensors, or nested containers of them. The functions may use other tensors besides.
 
-    In a graph both functions are traced, and one runs: they have to return tensors of the same shapes and dtypes, nested in
-    the same way, or TraceError shows where they differ. Under vmap, where predicates differ, both run.
+    In a graph both functions are traced, and one runs: they have to return tensors of the same shapes and dtypes, nested in the
+    same way. Under vmap, where predicates differ, both run.
+
+    ArgumentError for a predicate that is not one bool, ArgumentTypeError for operands that are no tuple, TraceError, which
+    shows where they differ, for functions that return different things.
 
     >>> import graphc
     >>> @graphc.compile
@@ -132,7 +135,8 @@ def while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Sequence[An
     Gradients go backwards through all steps, however many there are: what is carried is kept for each of them. Under vmap
     each element goes on until its own condition fails.
 
-    ArgumentTypeError where what is carried is no tuple, TraceError where the condition is not one bool.
+    ArgumentTypeError where what is carried is no tuple, TraceError where the condition is not one bool; ArgumentError where
+    nothing is carried.
 
     >>> import graphc
     >>> @graphc.compile
@@ -204,7 +208,7 @@ def scan(
     reverse
         Go from the last element to the first; the results stand where the inputs did.
 
-    TraceError where the function does not return a pair.
+    TraceError where the function does not return a pair; ArgumentTypeError for an `init` that cannot be carried.
 
     >>> import graphc
     >>> graphc.scan(lambda total, x: (total + x, total * x), graphc.tensor(0.0), graphc.tensor([1.0, 2.0, 3.0]))
@@ -295,6 +299,8 @@ def map(f: Function, xs: Any, *args: Any) -> Any:
 
     `xs` may be a nested container of tensors; so may what `f` returns. One element is computed after another: vmap computes
     all at once, where memory allows.
+
+    ArgumentTypeError for what cannot be taken apart, ShapeError where lengths differ.
 
     >>> import graphc
     >>> graphc.map(lambda x: x.sum() * 2, graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))

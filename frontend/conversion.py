@@ -67,6 +67,9 @@ def to(self: Tensor, *args: Any, dtype: DType | None = None, device: Any = None,
 
     The tensor itself if nothing has to change, unless `copy`.
 
+    ArgumentTypeError for what is neither a dtype, a device nor a tensor, BackendError for a device that is not there;
+    GraphcError for a name that no device has.
+
     >>> graphc.tensor([1, 2]).to(graphc.float32)
     tensor([1., 2.])
     """
@@ -129,6 +132,8 @@ def _moved(self: Tensor, where: Any) -> Tensor:
 def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The old name of the tensor's class, such as "graphc.FloatTensor"; or the tensor in another dtype.
 
+    ArgumentError for a name that no dtype has.
+
     >>> graphc.tensor([1.5]).type()
     'graphc.FloatTensor'
     >>> graphc.tensor([1.5]).type(graphc.int64)
@@ -174,7 +179,7 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
 
 
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: copies to a GPU need no memory of a kind of its own here. An error where there is no GPU, and for a
+    """The tensor itself: copies to a GPU need no memory of a kind of its own here. GraphcError where there is no GPU, and for a
     tensor that is on one.
 
     >>> x = graphc.ones(2)
@@ -231,6 +236,8 @@ class TypedTensor:
 
 def set_default_tensor_type(t: TypedTensor | str) -> None:
     """The old way to change the default dtype: `set_default_tensor_type(graphc.DoubleTensor)`.
+
+    ArgumentTypeError for what is no such class.
 
     >>> graphc.set_default_tensor_type(graphc.FloatTensor)
     """

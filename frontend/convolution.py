@@ -26,19 +26,19 @@ def _checked(function: str, weight: Tensor, stride: Ints, dilation: Ints, groups
     if len(weight._data.shape) != dims + 2:
         raise ShapeError(f"{function}: the weight has {weight.dim()} dimensions", expected=str(dims + 2))
     if groups < 1:
-        raise GraphcError("non-positive groups is not supported")
+        raise GraphcError("non-positive groups is not supported", expected="1 or more", got=str(groups))
     steps, gaps = spread(stride, dims, "stride"), spread(dilation, dims, "dilation")
     if any(s < 1 for s in steps):
-        raise GraphcError("non-positive stride is not supported")
+        raise GraphcError("non-positive stride is not supported", expected="1 or more", got=str(list(steps)))
     if any(g < 1 for g in gaps):
-        raise GraphcError("dilation should be greater than zero")
+        raise GraphcError("dilation should be greater than zero", expected="1 or more", got=str(list(gaps)))
     return steps, gaps
 
 
 def _padding(padding: Any, dims: int) -> tuple[int, ...]:
     found = spread(padding, dims, "padding")
     if any(p < 0 for p in found):
-        raise GraphcError("negative padding is not supported")
+        raise GraphcError("negative padding is not supported", got=str(list(found)))
     return found
 
 
@@ -64,7 +64,8 @@ def _run(record: OpDef, input: Tensor, weight: Tensor, bias: Tensor | None, attr
 
 def _same_padding(kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
     if any(s != 1 for s in stride):
-        raise GraphcError("padding='same' is not supported for strided convolutions")
+        raise GraphcError("padding='same' is not supported for strided convolutions",
+                          expected="a stride of 1", got=str(list(stride)))
     totals = [d * (k - 1) for k, d in zip(kernel, dilation)]
     return [(t // 2, t - t // 2) for t in totals]
 
@@ -98,6 +99,9 @@ def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
     """Cross-correlation of [N, C, L] with weights [O, C / groups, K], as [N, O, L'] with L' = (L + 2 padding - dilation (K -
     1) - 1) // stride + 1. `padding` may be "same" or "valid".
 
+    ShapeError where the channels do not fit or the kernel is larger than the padded input, DTypeError where the dtypes differ,
+    GraphcError for strides, dilations and groups below 1, and for negative padding.
+
     >>> F.conv1d(graphc.tensor([[[1.0, 2.0, 3.0, 4.0]]]), graphc.tensor([[[1.0, -1.0]]]))
     tensor([[[-1., -1., -1.]]])
     """
@@ -110,6 +114,9 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
     """Cross-correlation of [N, C, H, W] with weights [O, C / groups, K, K'], as [N, O, H', W']; sizes are those of `conv1d`
     along each dimension. `padding` may be "same" or "valid".
 
+    ShapeError where the channels do not fit or the kernel is larger than the padded input, DTypeError where the dtypes differ,
+    GraphcError for strides, dilations and groups below 1, and for negative padding.
+
     >>> F.conv2d(graphc.ones(1, 3, 8, 8), graphc.ones(4, 3, 3, 3), padding=1, stride=2).shape
     graphc.Size([1, 4, 4, 4])
     """
@@ -121,6 +128,9 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
            dilation: Ints = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of [N, C, D, H, W] with weights [O, C / groups, K, K', K''], as [N, O, D', H', W']; see `conv1d`.
 
+    ShapeError where the channels do not fit or the kernel is larger than the padded input, DTypeError where the dtypes differ,
+    GraphcError for strides, dilations and groups below 1, and for negative padding.
+
     >>> F.conv3d(graphc.ones(1, 2, 4, 4, 4), graphc.ones(3, 2, 2, 2, 2)).shape
     graphc.Size([1, 3, 3, 3, 3])
     """
@@ -129,6 +139,8 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
 
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """conv1d of [L, N, C] with weights [K, C, O], as [L', N, O].
+
+    ShapeError unless input and weight have three dimensions whose sizes fit.
 
     >>> F.conv_tbc(graphc.ones(5, 1, 2), graphc.ones(3, 2, 4), graphc.zeros(4)).shape
     graphc.Size([3, 1, 4])
@@ -151,7 +163,7 @@ def _conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, stride: 
     steps, gaps = _checked(function, weight, stride, dilation, groups, dims)
     edges, extra = _padding(padding, dims), spread(output_padding, dims, "output_padding")
     if any(e < 0 for e in extra):
-        raise GraphcError("negative output_padding is not supported")
+        raise GraphcError("negative output_padding is not supported", got=str(list(extra)))
     if any(e >= max(s, g) for e, s, g in zip(extra, steps, gaps)):
         raise GraphcError("output padding must be smaller than either stride or dilation", got=f"output_padding {extra}, "
                           f"stride {steps}, dilation {gaps}")
@@ -175,6 +187,9 @@ def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     """Transposed convolution of [N, C, L] with weights [C, O / groups, K], as [N, O, L'] with
     L' = (L - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1.
 
+    ShapeError where the channels do not fit or the result would be empty, DTypeError where the dtypes differ, GraphcError for
+    an `output_padding` that neither stride nor dilation exceeds.
+
     >>> F.conv_transpose1d(graphc.tensor([[[1.0, 2.0]]]), graphc.tensor([[[1.0, 10.0]]]), stride=2)
     tensor([[[ 1., 10.,  2., 20.]]])
     """
@@ -185,6 +200,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
     """Transposed convolution of [N, C, H, W] with weights [C, O / groups, K, K']; see conv_transpose1d for the sizes.
 
+    ShapeError where the channels do not fit or the result would be empty, DTypeError where the dtypes differ, GraphcError for
+    an `output_padding` that neither stride nor dilation exceeds.
+
     >>> F.conv_transpose2d(graphc.ones(1, 3, 4, 4), graphc.ones(3, 2, 2, 2), stride=2).shape
     graphc.Size([1, 2, 8, 8])
     """
@@ -194,6 +212,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0,
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
     """Transposed convolution of [N, C, D, H, W] with weights [C, O / groups, K, K', K'']; see conv_transpose1d for sizes.
+
+    ShapeError where the channels do not fit or the result would be empty, DTypeError where the dtypes differ, GraphcError for
+    an `output_padding` that neither stride nor dilation exceeds.
 
     >>> F.conv_transpose3d(graphc.ones(1, 3, 2, 2, 2), graphc.ones(3, 2, 2, 2, 2), stride=2).shape
     graphc.Size([1, 2, 4, 4, 4])

@@ -94,6 +94,8 @@ def _copied(input: Tensor) -> Tensor:
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy in reversed order along the dimensions.
 
+    DimError for a dimension that there is not, GraphcError for one that is named twice.
+
     >>> graphc.flip(graphc.tensor([[1, 2], [3, 4]]), (0, 1))
     tensor([[4, 3],
             [2, 1]])
@@ -109,17 +111,21 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 def fliplr(input: Tensor) -> Tensor:
     """Flipped left to right, along dimension 1.
 
+    GraphcError for less than two dimensions.
+
     >>> graphc.fliplr(graphc.tensor([[1, 2], [3, 4]]))
     tensor([[2, 1],
             [4, 3]])
     """
     if len(input._data.shape) < 2:
-        raise GraphcError("Input must be >= 2-d.")
+        raise GraphcError("Input must be >= 2-d.", got=str(list(input.shape)))
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """Flipped upside down, along dimension 0.
+
+    GraphcError for a tensor without dimensions.
 
     >>> graphc.flipud(graphc.tensor([[1, 2], [3, 4]]))
     tensor([[3, 4],
@@ -158,6 +164,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A copy of the `length` elements from `start` along a dimension.
 
+    DimError where it would begin outside, GraphcError where it would end there.
+
     >>> graphc.narrow_copy(graphc.arange(6), 0, 2, 3)
     tensor([2, 3, 4])
     """
@@ -168,7 +176,7 @@ def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """The tensor set side by side, so many times along each dimension.
 
-    GraphcError for fewer repeats than dimensions.
+    GraphcError for fewer repeats than dimensions; ArgumentError for negative ones, ArgumentTypeError for none.
 
     >>> graphc.tensor([1, 2]).repeat(2, 2)
     tensor([[1, 2, 1, 2],
@@ -179,7 +187,8 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     times = sizes(args if repeats is None else (repeats,), "repeats")
     shape = (1,) * (len(times) - len(input._data.shape)) + tuple(input._data.shape)
     if len(times) < len(shape):
-        raise GraphcError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+        raise GraphcError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor",
+                          got=f"{len(times)} repeats for {list(input.shape)}")
     if any(t < 0 for t in times):
         raise ArgumentError("repeat: a negative number of times", got=str(list(times)))
     if all(t == 1 for t in times):
@@ -191,6 +200,8 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
 
 def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """`repeat`, where missing times count as 1 in front.
+
+    ArgumentError for a negative number of times.
 
     >>> graphc.tile(graphc.tensor([1, 2]), (2,))
     tensor([1, 2, 1, 2])

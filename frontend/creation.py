@@ -111,6 +111,8 @@ def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of zeros, of the default dtype unless one is given. The sizes are separate numbers or one sequence.
 
+    GraphcError for a negative size, ArgumentTypeError for one that is no int, AutogradError for integers that require grad.
+
     >>> graphc.zeros(2, 3)
     tensor([[0., 0., 0.],
             [0., 0., 0.]])
@@ -122,6 +124,8 @@ def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
 def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType | None = None, device: Device = None,
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor of ones, of the default dtype unless one is given. The sizes are separate numbers or one sequence.
+
+    GraphcError for a negative size, ArgumentTypeError for one that is no int, AutogradError for integers that require grad.
 
     >>> graphc.ones((2, 2), dtype=graphc.int64)
     tensor([[1, 1],
@@ -135,6 +139,9 @@ def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
           requires_grad: bool = False, layout: object = None, pin_memory: bool = False,
           memory_format: object = None) -> Tensor:
     """A tensor of numbers that are whatever they are, of the default dtype unless one is given.
+
+    GraphcError for a negative size, BackendError for a device that is not there, OutOfMemoryError where its memory does not
+    suffice.
 
     >>> graphc.empty(2, 3).shape
     graphc.Size([2, 3])
@@ -153,6 +160,8 @@ def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: DType 
 def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                   layout: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor whose position in memory grows by `stride` elements along each dimension.
+
+    GraphcError for negative sizes and strides, and where there are not as many strides as sizes.
 
     >>> graphc.empty_strided((2, 3), (1, 2)).stride()
     (1, 2)
@@ -180,6 +189,8 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = Non
                    requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor without gaps whose dimensions lie in memory in the order `physical_layout`.
 
+    GraphcError for negative sizes, and where `physical_layout` does not name each dimension once.
+
     >>> graphc.empty_permuted((2, 3), (1, 0)).stride()
     (1, 2)
     """
@@ -190,7 +201,7 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = Non
     if any(not 0 <= d < len(shape) for d in order):
         raise GraphcError(f"Dimension out of range (expected to be between 0 and {len(shape) - 1}, but got {list(order)})")
     if len(set(order)) != len(order):
-        raise GraphcError("Duplicate dim not allowed")
+        raise GraphcError("Duplicate dim not allowed", got=str(list(order)))
     strides, step = [0] * len(shape), 1
     for d in reversed(order):
         strides[d] = step
@@ -202,7 +213,8 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
          requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor with one number everywhere; the number decides the dtype unless one is given.
 
-    ArgumentTypeError for a size that is not of ints, and for what is not a number to fill it with.
+    ArgumentTypeError for a size that is not of ints, and for what is not a number to fill it with; GraphcError for a negative
+    size.
 
     >>> graphc.full((2,), 7)
     tensor([7, 7])
@@ -235,6 +247,8 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                   layout: object = None, pin_memory: bool = False) -> Tensor:
     """A tensor without dimensions, of the default dtype.
+
+    ArgumentTypeError for what is no number.
 
     >>> graphc.scalar_tensor(3)
     tensor(3.)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentTypeError
 from graphc.frontend import device as devices
 from graphc.frontend import device_ops
-from graphc.frontend.arguments import check_fits, given_dtype
+from graphc.frontend.arguments import check_fits, given_dtype, need_tensor
 from graphc.frontend.creation import Device, constant, empty, empty_permuted, empty_strided, finished, full, ones, zeros
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.dispatch import number
@@ -26,8 +25,7 @@ METHODS = "new new_empty new_empty_strided new_full new_ones new_tensor new_zero
 def _like(input: Tensor, value: Any, dtype: DType | None, memory_format: object, requires_grad: bool, device: Device,
           function: str) -> Tensor:
     """One number everywhere in the shape of the input, its dimensions in memory in the same order."""
-    if not isinstance(input, Tensor):
-        raise ArgumentTypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+    need_tensor(input, function)
     chosen = given_dtype(dtype, function) or input.dtype
     data = input._data
     device = input.device if device is None else device
@@ -66,6 +64,8 @@ def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
                layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """Zeros of the input's shape and dtype.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.zeros_like(graphc.tensor([1, 2]))
     tensor([0, 0])
     """
@@ -75,6 +75,8 @@ def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Device = No
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
               layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """Ones of the input's shape and dtype.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.ones_like(graphc.tensor([1, 2]), dtype=graphc.float32)
     tensor([1., 1.])
@@ -87,9 +89,12 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, dev
               pin_memory: bool = False) -> Tensor:
     """One number everywhere, in the input's shape and dtype.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.full_like(graphc.tensor([1.0, 2.0]), 3)
     tensor([3., 3.])
     """
+    need_tensor(input, "full_like")
     if isinstance(fill_value, Tensor):
         made = full(tuple(input._data.shape), fill_value, dtype=dtype or input.dtype, device=device or input.device)
         return finished(made, None, requires_grad, made.device)
@@ -100,6 +105,8 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None, dev
 def empty_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                layout: object = None, memory_format: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor of the input's shape and dtype.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.empty_like(graphc.zeros(2, 3)).shape
     graphc.Size([2, 3])
@@ -156,6 +163,8 @@ def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | N
                       requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """`empty_strided` in the input's dtype.
 
+    GraphcError for negative sizes and strides, and where there are not as many strides as sizes.
+
     >>> graphc.tensor([1]).new_empty_strided((2, 3), (1, 2)).stride()
     (1, 2)
     """
@@ -165,6 +174,8 @@ def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: DType | N
 def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = None, device: Device = None,
              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """One number everywhere, in the input's dtype.
+
+    ArgumentTypeError for what is no number.
 
     >>> graphc.tensor([1]).new_full((2,), 7)
     tensor([7, 7])

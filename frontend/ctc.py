@@ -45,6 +45,10 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     The mean is over the losses divided by the target lengths. Where labels are too many for the input the loss is inf,
     or 0 with `zero_infinity`. The gradient is that for log_probs out of log_softmax, as in PyTorch.
 
+    ShapeError where sizes do not fit, UnsupportedError for other dtypes than float32 and float64, DTypeError for labels and
+    lengths that are no integers, GraphcError for lengths beyond the input's and a blank that is no label, ArgumentError for
+    another reduction.
+
     >>> log_probs = graphc.zeros(3, 1, 2).log_softmax(2)
     >>> F.ctc_loss(log_probs, graphc.tensor([[1]]), (3,), (1,))
     tensor(0.2877)

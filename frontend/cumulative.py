@@ -151,6 +151,9 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, d
 
     The points lie at `x`, a vector or one for each row of y, or `dx` apart (1 unless given).
 
+    ShapeError where there is not one place for each point, ArgumentTypeError for both of `x` and `dx`, DimError without a
+    dimension, GraphcError for bools.
+
     >>> graphc.trapezoid(graphc.tensor([0.0, 1.0, 2.0]))
     tensor(2.)
     """
@@ -167,6 +170,9 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, d
 
 def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, dim: int = -1) -> Tensor:
     """The area from the first point to each of the others; see `trapezoid`.
+
+    ShapeError where there is not one place for each point, ArgumentTypeError for both of `x` and `dx`, DimError without a
+    dimension, GraphcError for bools.
 
     >>> graphc.cumulative_trapezoid(graphc.tensor([0.0, 1.0, 2.0]))
     tensor([0.5000, 2.0000])
@@ -216,6 +222,8 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: int | Sequence[int] | N
         dimension, the places of the points. 1 unless given.
     edge_order
         1 or 2: the order of the one-sided differences at the ends.
+
+    GraphcError for another `edge_order`, for dimensions that are too short for it, and for a spacing that does not fit them.
 
     >>> graphc.gradient(graphc.tensor([1.0, 4.0, 9.0]))
     (tensor([3., 4., 5.]),)

@@ -102,6 +102,9 @@ def custom_op(
     replace
         Take the place of an op of the same name.
 
+    ArgumentError for a name without a prefix or that is taken, and where the forms given do not go together; GraphcError, at a
+    call, where the function returns something else than the type rule says; TraceError where a rule uses tensors from outside.
+
     >>> import numpy as np, graphc
     >>> @graphc.custom_op("docs.softsign", vjp=lambda ct, x: ct / (1 + abs(x)) ** 2, scalar=lambda x: x / (1 + abs(x)),
     ...                   replace=True)

@@ -409,6 +409,8 @@ def placeholder(name: str, shape: Sequence[int | str | None], dtype: DType | Non
     dtype
         The default dtype if it is not given.
 
+    TraceError outside of a graph that is being written.
+
     >>> import graphc
     >>> with graphc.Graph() as graph:
     ...     x = graphc.placeholder("x", ("batch", 3))
@@ -428,6 +430,8 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None) -> list[Tensor | None]:
         The cotangents of `ys`; ones by default.
 
     None stands for an input that `ys` do not depend on. The results can be differentiated again.
+
+    TraceError outside of a graph that is being written.
 
     >>> import graphc
     >>> with graphc.Graph() as graph:

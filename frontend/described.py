@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.dims import Dim
+from graphc.errors import DimError
 from graphc.frontend.device import CPU, device
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.formats import layout, strided
@@ -77,6 +78,8 @@ class Described:
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension.
 
+        DimError for a dimension that there is not.
+
         >>> x = graphc.zeros(2, 3)
         >>> x.size(), x.size(-1)
         (graphc.Size([2, 3]), 3)
@@ -86,7 +89,7 @@ class Described:
             return shape
         axis = normalize_axis(dim, len(shape))
         if not shape:
-            raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+            raise DimError(f"Dimension specified as {dim} but tensor has no dimensions")
         return shape[axis]
 
     def numel(self) -> int:

@@ -23,6 +23,8 @@ class device:
     As a context manager it is the device on which the functions of creation make tensors inside the block. In a graph that is
     being written, it is where the nodes of the block run.
 
+    GraphcError for a name that no device has, and a negative index; ArgumentTypeError for what is neither a name nor an index.
+
     >>> graphc.device("cpu"), graphc.device("cpu", 1).index
     (device(type='cpu'), 1)
     >>> graphc.ones(2, device="cpu").device
@@ -157,6 +159,8 @@ def get_default_device() -> device:
 
 def set_default_device(device: str | device | None) -> None:
     """Choose the device on which tensors are made where none is named.
+
+    BackendError for a device that is not there.
 
     >>> graphc.set_default_device("cpu")
     >>> graphc.ones(1).device

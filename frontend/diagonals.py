@@ -44,6 +44,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 def diagonal_copy(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A copy of the diagonals; see `diagonal`.
 
+    GraphcError where both dimensions are one.
+
     >>> graphc.diagonal_copy(graphc.tensor([[1, 2], [3, 4]]), 1)
     tensor([2])
     """
@@ -70,6 +72,8 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """A matrix with all elements on a diagonal.
+
+    ArgumentTypeError for an offset that is no int.
 
     >>> graphc.diagflat(graphc.tensor([[1], [2]]))
     tensor([[1, 0],
@@ -103,6 +107,8 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The input with `src` on its diagonals; see `diagonal`.
 
+    ShapeError where `src` has another shape than that part.
+
     >>> graphc.diagonal_scatter(graphc.zeros(2, 2), graphc.ones(2))
     tensor([[1., 0.],
             [0., 1.]])
@@ -115,6 +121,8 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """The input with `src` at one place along a dimension.
+
+    ShapeError where `src` has another shape than that part, DimError where there is no such place or dimension.
 
     >>> graphc.select_scatter(graphc.zeros(2, 2), graphc.ones(2), 0, 1)
     tensor([[0., 0.],
@@ -134,6 +142,8 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
                   step: int = 1) -> Tensor:
     """The input with `src` at the places `start:end:step` along a dimension.
+
+    ShapeError where `src` has another shape than that part, GraphcError for a step that is not positive.
 
     >>> graphc.slice_scatter(graphc.zeros(4), graphc.ones(2), 0, 1, 3)
     tensor([0., 1., 1., 0.])
@@ -169,6 +179,8 @@ def _fitting(src: Tensor, part: Tensor) -> Tensor:
 def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A copy of the input with `src` written through the view that `as_strided` makes of it.
 
+    ShapeError where `src` has another shape than that part.
+
     >>> graphc.as_strided_scatter(graphc.zeros(4), graphc.ones(2), (2,), (2,))
     tensor([1., 0., 1., 0.])
     """
@@ -182,6 +194,8 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     """Overwrite the main diagonal, of several dimensions of one size or of a matrix; with `wrap`, that of a tall matrix starts
     again below its end.
+
+    ShapeError for less than two dimensions, and for more than two of different sizes.
 
     >>> graphc.zeros(2, 2).fill_diagonal_(5)
     tensor([[5., 0.],

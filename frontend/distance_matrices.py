@@ -36,7 +36,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "us
     Euclidean distances of many vectors are taken from |x|^2 + |y|^2 - 2 x.y, as `compute_mode` says; that is faster, and
     less exact where the distance is small.
 
-    ShapeError where the numbers of columns differ, GraphcError for a negative p.
+    ShapeError where the numbers of columns differ and for vectors, DTypeError for integers and where the dtypes differ,
+    GraphcError for a negative p, ArgumentError for another `compute_mode`.
 
     >>> graphc.cdist(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[5., 1.]])
@@ -84,6 +85,8 @@ def _euclidean(x: Tensor, y: Tensor) -> Tensor:
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norms of the differences of all pairs of rows: row 0 and each later one, row 1 and each later one, ...
 
+    ShapeError for what is no matrix, DTypeError for integers, GraphcError for a negative p.
+
     >>> F.pdist(graphc.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]))
     tensor([5.0000, 1.0000, 4.2426])
     """
@@ -102,6 +105,8 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Slices along a dimension scaled down to the p-norm `maxnorm` where theirs is larger.
+
+    ShapeError for less than two dimensions, GraphcError for a p that is not positive and a negative `maxnorm`.
 
     >>> graphc.renorm(graphc.tensor([[3.0, 4.0], [0.3, 0.4]]), p=2, dim=0, maxnorm=1.0)
     tensor([[0.6000, 0.8000],

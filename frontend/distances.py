@@ -24,6 +24,8 @@ def held_above(x: Tensor, least: float) -> Tensor:
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The p-norm of x1 - x2 + eps along the last dimension.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> F.pairwise_distance(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[3.0, 4.0]]))
     tensor([5.0000])
     """

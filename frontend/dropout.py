@@ -58,6 +58,8 @@ def _channels(input: Tensor) -> tuple[int, ...]:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element zeroed with probability p, the others scaled by 1 / (1 - p); the input itself when not training.
 
+    ArgumentError for a p outside [0, 1], DTypeError for integers in training.
+
     >>> x = F.dropout(graphc.ones(1000), p=0.5)
     >>> sorted(set(x.tolist()))
     [0.0, 2.0]
@@ -72,6 +74,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Dropout for networks of selu: what is taken away becomes selu's lowest value, and mean and variance are restored.
 
+    ArgumentError for a p outside [0, 1], DTypeError for integers in training.
+
     >>> F.alpha_dropout(graphc.ones(3), training=False)
     tensor([1., 1., 1.])
     """
@@ -82,6 +86,8 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
 def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of [N, C, ...].
+
+    ArgumentError for a p outside [0, 1]; in training DTypeError for integers, GraphcError for less than two dimensions.
 
     >>> F.dropout2d(graphc.ones(1, 2, 3, 3), training=False).shape
     graphc.Size([1, 2, 3, 3])
@@ -94,6 +100,8 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplac
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Alpha dropout of whole channels of [N, C, ...].
 
+    ArgumentError for a p outside [0, 1]; in training DTypeError for integers, GraphcError for less than two dimensions.
+
     >>> F.feature_alpha_dropout(graphc.ones(1, 2, 3, 3), training=False).shape
     graphc.Size([1, 2, 3, 3])
     """
@@ -104,6 +112,8 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of [N, C, L] or [C, L].
+
+    GraphcError for another number of dimensions, ArgumentError for a p outside [0, 1], DTypeError for integers in training.
 
     >>> F.dropout1d(graphc.ones(1, 2, 3), training=False)
     tensor([[[1., 1., 1.],
@@ -132,6 +142,8 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of [N, C, D, H, W] or [C, D, H, W].
+
+    ArgumentError for a p outside [0, 1], DTypeError for integers in training.
 
     >>> F.dropout3d(graphc.ones(1, 2, 3, 3, 3), training=False).shape
     graphc.Size([1, 2, 3, 3, 3])

@@ -32,8 +32,9 @@ def mark_dynamic(tensor: Tensor, dim: int | Sequence[int], *, min: int | None = 
     """Say of a tensor that the size of a dimension, or of some, is going to change: a compiled function that the tensor is
     passed to is made for all sizes from `min` to `max` at once.
 
-    ShapeError at the call if the function's code allows the size of this tensor alone. Sizes 0 and 1 are apart: a graph
-    for others does not stand for them.
+    Sizes 0 and 1 are apart: a graph for others does not stand for them. ShapeError at the call if the function's code allows
+    the size of this tensor alone; ArgumentError for bounds that hold no size or not the tensor's own, DimError for a dimension
+    that there is not, ArgumentTypeError for what is no tensor.
 
     >>> import graphc
     >>> x = graphc.ones(5, 3)

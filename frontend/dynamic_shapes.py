@@ -33,6 +33,8 @@ class Dim:
     `Dim.AUTO` leaves it to the code whether a size can change, `Dim.DYNAMIC` demands it without giving it a name, and
     `Dim.STATIC`, as None, keeps the size of the example.
 
+    ArgumentError for a name that is no identifier, and for bounds that hold no size.
+
     >>> batch = Dim("batch", min=1, max=64)
     >>> batch, 2 * batch + 1
     (Dim('batch', min=1, max=64), 2*batch + 1)

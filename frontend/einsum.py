@@ -36,7 +36,10 @@ def einsum(*args: Any) -> Tensor:
     after the dimensions of "...". Operands can also come each with a list of numbers in place of names, and the result's
     list last: `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
 
-    GraphcError where the equation names more or fewer operands than there are.
+    GraphcError where the equation names more or fewer operands than there are. It is also for a name of the result's that no
+    operand has, and for signs that are no letters; ShapeError where dimensions of one name differ in size, or an operand has
+    another number of them; DTypeError where the dtypes differ; ArgumentError without operands, ArgumentTypeError for those that
+    are no tensors.
 
     >>> import graphc
     >>> graphc.einsum("ij,j->i", graphc.ones(2, 3), graphc.tensor([1.0, 2.0, 3.0]))
@@ -44,9 +47,11 @@ def einsum(*args: Any) -> Tensor:
     """
     terms, out, operands = _arguments(args)
     if len(operands) < len(terms):
-        raise GraphcError("einsum(): fewer operands were provided than specified in the equation")
+        raise GraphcError("einsum(): fewer operands were provided than specified in the equation",
+                          got=f"{len(operands)} for {len(terms)} terms")
     if len(operands) > len(terms):
-        raise GraphcError("einsum(): more operands were provided than specified in the equation")
+        raise GraphcError("einsum(): more operands were provided than specified in the equation",
+                          got=f"{len(operands)} for {len(terms)} terms")
     if mode.autocast is not None and len(operands) > 1:
         operands = [lowered(x, mode.autocast) for x in operands]
     for x in operands[1:]:

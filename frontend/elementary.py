@@ -254,6 +254,8 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p:
     log(pi) p (p - 1) / 4 + the sum of lgamma(x - i / 2) for i from 0 to p - 1.
 
+    GraphcError for a p below 1.
+
     >>> graphc.mvlgamma(graphc.tensor([2.0, 3.0]), p=2)
     tensor([0.4516, 1.5502])
     """

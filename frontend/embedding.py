@@ -31,6 +31,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     Rows that are used and longer than `max_norm` are scaled down in place first. `scale_grad_by_freq` divides the gradient
     of a row by how often it is used. Gradients are dense: `sparse` is accepted and changes nothing.
 
+    DTypeError for indices other than int32 and int64, DimError for those outside the table, GraphcError where the weight is no
+    matrix, ArgumentError for a `padding_idx` outside it.
+
     >>> F.embedding(graphc.tensor([1, 0]), graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
     tensor([[3., 4.],
             [1., 2.]])
@@ -57,6 +60,10 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     A bag is a row of an `input` [bags, n]; or, of an `input` [n], what lies between one of `offsets` and the next (the last
     offset is the end of the last bag with `include_last_offset`). Entries equal to `padding_idx` do not count; an empty
     bag gives zeros. `per_sample_weights` multiplies the rows before they are summed.
+
+    DTypeError for indices other than int32 and int64, DimError for those outside the table, GraphcError for offsets that do not
+    begin at 0 or end after the input, ArgumentError for another mode, for offsets with an input of two dimensions, and for none
+    with one of one.
 
     >>> F.embedding_bag(graphc.tensor([[0, 1]]), graphc.tensor([[1.0, 2.0], [3.0, 4.0]]), mode="sum")
     tensor([[4., 6.]])
@@ -257,24 +264,26 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Each integer as a vector of zeros with a one at its place, int64: [...] gives [..., num_classes]; -1 is one more than
     the largest.
 
+    DTypeError for other dtypes than int64, GraphcError for negative numbers, and for those beyond `num_classes`.
+
     >>> F.one_hot(graphc.tensor([0, 2]), num_classes=3)
     tensor([[1, 0, 0],
             [0, 0, 1]])
     """
     if tensor.dtype is not int64:
         raise DTypeError("one_hot is only applicable to index tensor of type LongTensor.", got=tensor.dtype.name)
+    array = tensor._known()
+    if array is not None and array.size and array.min() < 0:
+        raise GraphcError("Class values must be non-negative.", got=str(array.min()))
     if num_classes == -1:
         if tensor.numel() == 0:
-            raise GraphcError("Can not infer total number of classes from empty tensor.")
+            raise GraphcError("Can not infer total number of classes from empty tensor.", hint="pass num_classes")
         num_classes = int(tensor.max().item()) + 1
     if num_classes < 1 and tensor.numel() > 0:
         raise GraphcError("num_classes should be positive", got=str(num_classes))
+    if array is not None and array.size and array.max() >= num_classes:
+        raise GraphcError("Class values must be smaller than num_classes.",
+                          expected=f"0 <= class < {num_classes}", got=str(array.max()))
     shape = (*tensor._data.shape, num_classes)
-    array = tensor._known()
-    if array is not None:
-        if array.min() < 0:
-            raise GraphcError("Class values must be non-negative.")
-        if array.max() >= num_classes:
-            raise GraphcError("Class values must be smaller than num_classes.")
     place = ops.iota(shape=shape, axis=len(shape) - 1, dtype=int64, like=Tensor)
     return cast(place == unsqueeze(tensor, -1), int64)

@@ -18,7 +18,8 @@ FUNCTIONS = "from_dlpack from_numpy frombuffer to_dlpack"
 
 
 def from_numpy(ndarray: np.ndarray, /) -> Tensor:
-    """A tensor on the memory of an array: changes of one show in the other. TypeError for other objects.
+    """A tensor on the memory of an array: changes of one show in the other. ArgumentTypeError for other objects and for dtypes
+    that tensors cannot have, ArgumentError for another byte order than the machine's.
 
     >>> import numpy as np
     >>> array = np.zeros(2)
@@ -86,7 +87,8 @@ _CUDA = (2, 13)
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor on the memory, of the CPU or a GPU, of another library's tensor or array, or of a DLPack capsule in CPU memory.
 
-    A copy with copy=True; a BufferError where copy=False and the memory cannot be shared.
+    A copy with copy=True. BufferError where copy=False and the memory cannot be shared, ArgumentTypeError for an object that
+    does not follow the protocol.
 
     >>> import numpy as np
     >>> graphc.from_dlpack(np.arange(3))
@@ -122,6 +124,8 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
     """A tensor of one dimension on the memory of an object of the buffer protocol, such as bytes or an array.
 
     `count` elements (-1: all) from `offset`, in bytes, on.
+
+    ArgumentError for an empty buffer, and where it does not hold so many elements from there on.
 
     >>> graphc.frombuffer(bytearray([1, 2, 3]), dtype=graphc.uint8)
     tensor([1, 2, 3], dtype=graphc.uint8)

@@ -269,6 +269,8 @@ def export(
     The tensors that it reads, such as a module's parameters, are copied: training on does not change the program. It takes
     tensors of the example's types; what the function did not look at but Python values (flags, sizes) is fixed.
 
+    With several functions, ArgumentTypeError for example inputs that are no dict, and ArgumentError for a function without any.
+
     >>> import graphc
     >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),))
     >>> program.signature

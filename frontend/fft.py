@@ -171,6 +171,9 @@ def fft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = N
     """The transform along one dimension: out[k] = the sum of x[j] e^(-2 pi i j k / n), complex. The input is cut off or
     followed by zeros to n points. `norm` "ortho" divides by sqrt(n), "forward" by n.
 
+    GraphcError for fewer than one point and for another `norm`, DTypeError for float16 and bfloat16, DimError for a dimension
+    that there is not.
+
     >>> graphc.fft.fft(graphc.tensor([1.0, 0.0, 0.0, 0.0]))
     tensor([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
     """
@@ -181,6 +184,9 @@ def fft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = N
 def ifft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """The inverse transform along one dimension, divided by n; by sqrt(n) with `norm` "ortho", by 1 with "forward".
 
+    GraphcError for fewer than one point and for another `norm`, DTypeError for float16 and bfloat16, DimError for a dimension
+    that there is not.
+
     >>> graphc.fft.ifft(graphc.tensor([4.0, 0.0, 0.0, 0.0]))
     tensor([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
     """
@@ -190,6 +196,10 @@ def ifft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
 @with_out
 def fft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """The transform along two dimensions.
+
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
 
     >>> graphc.fft.fft2(graphc.ones(2, 2))
     tensor([[4.+0.j, 0.+0.j],
@@ -202,6 +212,10 @@ def fft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None 
 def ifft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """The inverse transform along two dimensions.
 
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
+
     >>> graphc.fft.ifft2(graphc.ones(2, 2))
     tensor([[1.+0.j, 0.+0.j],
             [0.+0.j, 0.+0.j]])
@@ -213,6 +227,10 @@ def ifft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None
 def fftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """The transform along several dimensions: all of them, or with `s` as many of the last ones as it has sizes.
 
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
+
     >>> graphc.fft.fftn(graphc.ones(2, 2, 2)).shape
     graphc.Size([2, 2, 2])
     """
@@ -222,6 +240,10 @@ def fftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = No
 @with_out
 def ifftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """The inverse transform along several dimensions.
+
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
 
     >>> graphc.fft.ifftn(graphc.ones(2, 2, 2)).shape
     graphc.Size([2, 2, 2])
@@ -237,6 +259,9 @@ def rfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
     """The half spectrum of real numbers along one dimension: n // 2 + 1 frequencies, from 0 up; the others are their
     conjugates.
 
+    DTypeError for complex numbers, float16 and bfloat16, GraphcError for fewer than one point and for another `norm`, DimError
+    for a dimension that there is not.
+
     >>> graphc.fft.rfft(graphc.tensor([1.0, 0.0, 0.0, 0.0]))
     tensor([1.+0.j, 1.+0.j, 1.+0.j])
     """
@@ -246,6 +271,9 @@ def rfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
 @with_out
 def irfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """Real numbers of a half spectrum along one dimension: n of them, by default 2 (m - 1) of m frequencies.
+
+    GraphcError for fewer than one point and for another `norm`, DTypeError for float16 and bfloat16, DimError for a dimension
+    that there is not.
 
     >>> graphc.fft.irfft(graphc.tensor([1.0, 1.0, 1.0]))
     tensor([1., 0., 0., 0.])
@@ -257,6 +285,10 @@ def irfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None =
 def rfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """The half spectrum of real numbers along two dimensions.
 
+    DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
+    GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
+    for a dimension that there is not.
+
     >>> graphc.fft.rfft2(graphc.ones(4, 6)).shape
     graphc.Size([4, 4])
     """
@@ -266,6 +298,10 @@ def rfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None
 @with_out
 def irfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """Real numbers of a half spectrum along two dimensions.
+
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
 
     >>> graphc.fft.irfft2(graphc.ones(4, 4)).shape
     graphc.Size([4, 6])
@@ -277,6 +313,10 @@ def irfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | Non
 def rfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """The half spectrum of real numbers along several dimensions.
 
+    DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
+    GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
+    for a dimension that there is not.
+
     >>> graphc.fft.rfftn(graphc.ones(2, 4, 6)).shape
     graphc.Size([2, 4, 4])
     """
@@ -286,6 +326,10 @@ def rfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = N
 @with_out
 def irfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """Real numbers of a half spectrum along several dimensions.
+
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
 
     >>> graphc.fft.irfftn(graphc.ones(2, 4, 4)).shape
     graphc.Size([2, 4, 6])
@@ -300,6 +344,9 @@ def irfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = 
 def hfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """The real spectrum of numbers that are conjugate-symmetric along one dimension, given by the first half of them.
 
+    GraphcError for fewer than one point and for another `norm`, DTypeError for float16 and bfloat16, DimError for a dimension
+    that there is not.
+
     >>> graphc.fft.hfft(graphc.tensor([1.0, 0.0, 0.0]))
     tensor([1., 1., 1., 1.])
     """
@@ -309,6 +356,9 @@ def hfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
 @with_out
 def ihfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """The first half of the conjugate-symmetric numbers that have a real spectrum.
+
+    DTypeError for complex numbers, float16 and bfloat16, GraphcError for fewer than one point and for another `norm`, DimError
+    for a dimension that there is not.
 
     >>> graphc.fft.ihfft(graphc.tensor([4.0, 0.0, 0.0, 0.0]))
     tensor([1.-0.j, 1.-0.j, 1.-0.j])
@@ -320,6 +370,10 @@ def ihfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None =
 def hfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """`hfft` along two dimensions, of which the last one is given by half.
 
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
+
     >>> graphc.fft.hfft2(graphc.ones(4, 3)).shape
     graphc.Size([4, 4])
     """
@@ -329,6 +383,10 @@ def hfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None
 @with_out
 def ihfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
     """`ihfft` along two dimensions.
+
+    DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
+    GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
+    for a dimension that there is not.
 
     >>> graphc.fft.ihfft2(graphc.ones(4, 4)).shape
     graphc.Size([4, 3])
@@ -340,6 +398,10 @@ def ihfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | Non
 def hfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """`hfft` along several dimensions, of which the last one is given by half.
 
+    ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
+    named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
+    there is not.
+
     >>> graphc.fft.hfftn(graphc.ones(2, 4, 3)).shape
     graphc.Size([2, 4, 4])
     """
@@ -349,6 +411,10 @@ def hfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = N
 @with_out
 def ihfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
     """`ihfft` along several dimensions.
+
+    DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
+    GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
+    for a dimension that there is not.
 
     >>> graphc.fft.ihfftn(graphc.ones(2, 4, 4)).shape
     graphc.Size([2, 4, 3])
@@ -395,6 +461,8 @@ def _shifted(input: Tensor, dim: Dims, halves: Any, name: str) -> Tensor:
 def fftshift(input: Tensor, dim: Dims = None) -> Tensor:
     """The frequencies in ascending order: negative ones, zero, positive ones.
 
+    DimError for a dimension that there is not.
+
     >>> graphc.fft.fftshift(graphc.fft.fftfreq(4))
     tensor([-0.5000, -0.2500,  0.0000,  0.2500])
     """
@@ -403,6 +471,8 @@ def fftshift(input: Tensor, dim: Dims = None) -> Tensor:
 
 def ifftshift(input: Tensor, dim: Dims = None) -> Tensor:
     """`fftshift` undone.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.fft.ifftshift(graphc.tensor([-2, -1, 0, 1]))
     tensor([ 0,  1, -2, -1])

@@ -47,7 +47,8 @@ def _given(function: str, args: tuple[Any, ...], named: dict[str, Any], defaults
 def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **ends: float) -> Tensor:
     """Overwrite with numbers uniform on [from, to): `uniform_(from=0, to=1)`.
 
-    GraphcError where `from` is greater than `to`.
+    GraphcError where `from` is greater than `to`. So it is where one of them is more than the dtype can hold; ArgumentTypeError
+    for other arguments.
 
     >>> x = graphc.empty(3).uniform_(2, 3)
     >>> bool(((x >= 2) & (x < 3)).all())
@@ -70,6 +71,8 @@ def uniform_(self: Tensor, *args: float, generator: Generator | None = None, **e
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with normal numbers.
+
+    UnsupportedDTypeError for integers, GraphcError for a negative deviation.
 
     >>> graphc.empty(3).normal_(mean=5.0, std=0.0)
     tensor([5., 5., 5.])
@@ -109,6 +112,8 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with numbers of a Cauchy distribution: median + sigma * tan(pi * (u - 1/2)).
 
+    GraphcError for integers, and a sigma that is not positive.
+
     >>> graphc.empty(3).cauchy_().shape
     graphc.Size([3])
     """
@@ -130,6 +135,8 @@ def _need_floating(self: Tensor, distribution: str) -> None:
 def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with numbers whose logarithm is normal with this mean and standard deviation.
 
+    UnsupportedDTypeError for integers, GraphcError for a deviation that is not positive.
+
     >>> bool((graphc.empty(3).log_normal_() > 0).all())
     True
     """
@@ -147,6 +154,8 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator:
 def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with the number of trials up to the first success, each with probability p: ceil(log(u) / log(1 - p)).
 
+    UnsupportedDTypeError for bools and complex numbers, GraphcError for a p that is not between 0 and 1.
+
     >>> graphc.empty(3).geometric_(1 - 1e-7)
     tensor([1., 1., 1.])
     """
@@ -163,6 +172,8 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with ones of probability p, a number or a tensor, and zeros.
 
+    UnsupportedDTypeError for complex numbers, GraphcError for a p outside [0, 1].
+
     >>> graphc.empty(2).bernoulli_(graphc.tensor([0.0, 1.0]))
     tensor([0., 1.])
     """
@@ -175,6 +186,9 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
 def random_(self: Tensor, *args: int | None, generator: Generator | None = None, **ends: int | None) -> Tensor:
     """Overwrite with integers: `random_(from, to)` from the first up to but not including the second, `random_(to)` from 0,
     `random_()` over all that the dtype holds exactly.
+
+    GraphcError where `from` is not less than `to`, UnsupportedDTypeError for complex numbers, ArgumentTypeError for other
+    arguments.
 
     >>> graphc.empty(3, dtype=graphc.int64).random_(5, 6)
     tensor([5, 5, 5])

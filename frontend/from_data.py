@@ -153,6 +153,9 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
     Python floats give the default dtype (float32), ints int64, bools bool, complex numbers complex64; arrays keep their
     dtype.
 
+    ArgumentError for lists of different lengths and integers that 64 bits do not hold, ArgumentTypeError for what are no
+    numbers.
+
     >>> graphc.tensor([[1, 2], [3, 4]])
     tensor([[1, 2],
             [3, 4]])
@@ -172,6 +175,9 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device = None, requ
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> Tensor:
     """The data as a tensor, sharing memory with a tensor or array of the wanted dtype, else a copy.
+
+    ArgumentError for lists of different lengths and integers that 64 bits do not hold, ArgumentTypeError for what are no
+    numbers.
 
     >>> import numpy as np
     >>> array = np.zeros(2)
@@ -196,8 +202,8 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device = None) -> T
 
 def asarray(obj: Any, *, dtype: DType | None = None, device: Device = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
-    """The object as a tensor: a copy with copy=True, on its own memory or an error with copy=False, else shared if it can
-    be.
+    """The object as a tensor: a copy with copy=True, on its own memory with copy=False, else shared if it can be. ArgumentError
+    where copy=False and it cannot, and for lists of different lengths; ArgumentTypeError for what are no numbers.
 
     >>> graphc.asarray([1.0, 2.0])
     tensor([1., 2.])

@@ -33,6 +33,8 @@ Device = str | int | devices.device | None
 class Generator:
     """A stream of random numbers of its own.
 
+    BackendError for a device that is not there.
+
     >>> generator = graphc.Generator().manual_seed(0)
     >>> first = graphc.rand(2, generator=generator)
     >>> graphc.equal(first, graphc.rand(2, generator=generator.manual_seed(0)))

@@ -37,7 +37,8 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     outermost elements, or, with `align_corners`, at their centres. What lies outside is read as zero, at the border, or
     reflected.
 
-    ArgumentError for another mode or padding.
+    ArgumentError for another mode or padding; ShapeError where the sizes do not fit, UnsupportedError for integers, DTypeError
+    where the dtypes differ.
 
     >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
     >>> F.grid_sample(image, graphc.zeros(1, 1, 1, 2), align_corners=True)
@@ -84,7 +85,7 @@ def _check_grid(input: Tensor, grid: Tensor, mode: str) -> None:
             raise ShapeError("grid_sampler(): expected input to have non-empty spatial dimensions, but input has sizes "
                              f"{list(input.shape)} with dimension {i + 2} being empty")
     if mode == "bicubic" and dims != 2:
-        raise ShapeError("grid_sampler(): bicubic interpolation only supports 4D input")
+        raise ShapeError("grid_sampler(): bicubic interpolation only supports 4D input", got=str(list(input.shape)))
     if not input.dtype.is_floating_point:
         raise UnsupportedError(f'"grid_sampler_{dims}d" not implemented for {input.dtype.name}',
                                expected="a floating-point dtype")
@@ -181,15 +182,27 @@ def _bicubic(read: _Reader, centres: Sequence[Tensor]) -> Tensor:
 def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
     """`grid_sample` with numbers for the modes: 0 bilinear, 1 nearest, 2 bicubic; 0 zeros, 1 border, 2 reflection.
 
+    ArgumentError for another number.
+
     >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
     >>> graphc.grid_sampler(image, graphc.zeros(1, 1, 1, 2), 0, 0, True)
     tensor([[[[1.5000]]]])
     """
-    return grid_sample(input, grid, _MODES[interpolation_mode], _PADDINGS[padding_mode], align_corners)
+    mode = _numbered(interpolation_mode, _MODES, "interpolation_mode")
+    return grid_sample(input, grid, mode, _numbered(padding_mode, _PADDINGS, "padding_mode"), align_corners)
+
+
+def _numbered(number: int, names: tuple[str, ...], argument: str) -> str:
+    if not 0 <= number < len(names):
+        raise ArgumentError(f"grid_sampler(): there is no {argument} of this number",
+                            expected=", ".join(f"{i} ({name})" for i, name in enumerate(names)), got=str(number))
+    return names[number]
 
 
 def grid_sampler_2d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
     """`grid_sampler` for [N, C, H, W].
+
+    ShapeError for an input that is not of four dimensions.
 
     >>> image = graphc.arange(4.0).view(1, 1, 2, 2)
     >>> graphc.grid_sampler_2d(image, graphc.zeros(1, 1, 1, 2), 0, 0, True)
@@ -202,6 +215,8 @@ def grid_sampler_2d(input: Tensor, grid: Tensor, interpolation_mode: int, paddin
 
 def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
     """`grid_sampler` for [N, C, D, H, W].
+
+    ShapeError for an input that is not of five dimensions.
 
     >>> image = graphc.arange(8.0).view(1, 1, 2, 2, 2)
     >>> graphc.grid_sampler_3d(image, graphc.zeros(1, 1, 1, 1, 3), 0, 0, True)
@@ -218,6 +233,9 @@ def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, paddin
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid that `grid_sample` needs for an affine map: theta [N, 2, 3] and size (N, C, H, W) give [N, H, W, 2],
     theta [N, 3, 4] and size (N, C, D, H, W) give [N, D, H, W, 3].
+
+    ArgumentError where theta does not fit the size or is of integers, and for sizes below 1; UnsupportedError for sizes of
+    another number of dimensions.
 
     >>> F.affine_grid(graphc.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 2, 2), align_corners=True)[0, 1]
     tensor([[-1.,  1.],
@@ -254,6 +272,8 @@ def _even(count: int, aligned: bool) -> list[float]:
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """`affine_grid`.
+
+    ArgumentError where theta does not fit the size.
 
     >>> graphc.affine_grid_generator(graphc.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 2, 2), True)[0, 1]
     tensor([[-1.,  1.],

@@ -29,7 +29,8 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     indexing
         "ij": dimension i goes along vector i. "xy": the first two dimensions change places.
 
-    GraphcError for no tensors and for another indexing, ShapeError for tensors of more than one dimension.
+    GraphcError for no tensors and for another indexing, ShapeError for tensors of more than one dimension; DTypeError where the
+    dtypes differ, ArgumentTypeError for what is no tensor.
 
     >>> rows, columns = graphc.meshgrid(graphc.arange(2), graphc.arange(3))
     >>> rows, columns
@@ -64,7 +65,7 @@ def _listed(tensors: tuple[Any, ...]) -> list[Tensor]:
 def cartesian_prod(*tensors: Any) -> Tensor:
     """All combinations of one element of each vector, one a row; of a single vector, the vector itself.
 
-    ShapeError for what is not a vector.
+    ShapeError for what is not a vector; ArgumentTypeError for what is no tensor.
 
     >>> graphc.cartesian_prod(graphc.tensor([1, 2]), graphc.tensor([3, 4]))
     tensor([[1, 3],
@@ -83,6 +84,8 @@ def cartesian_prod(*tensors: Any) -> Tensor:
 
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All ways to choose r elements of a vector, in its order, one a row; with repetitions if asked for.
+
+    ShapeError for what is not a vector, GraphcError for a negative r.
 
     >>> graphc.combinations(graphc.tensor([1, 2, 3]))
     tensor([[1, 2],
@@ -103,7 +106,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 def block_diag(*tensors: Any) -> Tensor:
     """A matrix with the matrices one after the other on its diagonal, and zeros beside them; vectors are rows.
 
-    ShapeError for a tensor of more than two dimensions.
+    ShapeError for a tensor of more than two dimensions; ArgumentTypeError for what is no tensor.
 
     >>> graphc.block_diag(graphc.ones(1, 2), graphc.ones(1, 1))
     tensor([[1., 1., 0.],
@@ -129,6 +132,8 @@ def block_diag(*tensors: Any) -> Tensor:
 
 def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, ...]:
     """The places in a tensor of a shape that places in its flattened elements are, a tensor a dimension.
+
+    ArgumentTypeError for indices that are no integers, GraphcError for negative sizes.
 
     >>> graphc.unravel_index(graphc.tensor([5]), (2, 3))
     (tensor([1]), tensor([2]))

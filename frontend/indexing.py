@@ -77,6 +77,8 @@ def argwhere(input: Tensor) -> Tensor:
 def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     """The first `size` places of elements that are not zero, one row a place; rows of `fill_value` where there are fewer.
 
+    GraphcError for a negative size.
+
     >>> graphc.nonzero_static(graphc.tensor([0, 3, 4]), size=3)
     tensor([[ 1],
             [ 2],
@@ -130,7 +132,8 @@ def along(index: Tensor, at: int, shape: Any) -> Tensor:
 
 @composite(large=False)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The rows (along `dim`) that an integer vector lists, in its order, as a copy. An index out of range is an error.
+    """The rows (along `dim`) that an integer vector lists, in its order, as a copy. DimError for an index that is out of range
+    or no vector, DTypeError for one that is not of int32 or int64, ShapeError for several of a tensor without dimensions.
 
     >>> graphc.index_select(graphc.tensor([[1, 2], [3, 4], [5, 6]]), 0, graphc.tensor([2, 0]))
     tensor([[5, 6],
@@ -199,6 +202,9 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather`, with the other dimensions stretched to each other; of the flattened tensor without `dim`.
 
+    DTypeError for indices that are not of int64, ShapeError where the numbers of dimensions differ, DimError for a place that
+    there is not.
+
     >>> x = graphc.tensor([[3, 1, 2]])
     >>> graphc.take_along_dim(x, x.argsort(1), 1)
     tensor([[1, 2, 3]])
@@ -237,6 +243,8 @@ def check_flat_index(function: str, input: Tensor, index: Tensor) -> Tensor:
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flattened tensor at the places of an index tensor, in its shape.
 
+    DimError for a place that there is not, DTypeError for an index that is not of integers.
+
     >>> graphc.take(graphc.tensor([[1, 2], [3, 4]]), graphc.tensor([0, 3]))
     tensor([1, 4])
     """
@@ -247,6 +255,8 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is True, as a vector. How many there are depends on the mask: this cannot be traced.
+
+    DTypeError for a mask that is not of bools, DimError where its shape does not go with the input's.
 
     >>> graphc.masked_select(graphc.tensor([1, 2, 3]), graphc.tensor([True, False, True]))
     tensor([1, 3])
@@ -265,7 +275,8 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     Given a vector of counts alone: the place of each count, that often. A vector can be traced where `output_size` says
     how many elements there will be.
 
-    GraphcError for negative repeats, ShapeError where there are not as many as elements.
+    GraphcError for negative repeats, ShapeError where there are not as many as elements; DTypeError for counts that are not of
+    int32 or int64.
 
     >>> graphc.repeat_interleave(graphc.tensor([1, 2]), 2)
     tensor([1, 1, 2, 2])
@@ -304,7 +315,7 @@ def _repeated_places(counts: Tensor, total: int | None) -> Tensor:
         raise ShapeError("repeat_interleave only accept 1D vector as repeat", got=str(list(counts.shape)))
     known = counts._known()
     if known is not None and (known < 0).any():
-        raise GraphcError("repeats can not be negative")
+        raise GraphcError("repeats can not be negative", got=str(known.min()))
     if total is None:
         array = counts._array("repeat_interleave()")
         return wrap(np.repeat(np.arange(array.size, dtype=np.int64), array))

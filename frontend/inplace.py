@@ -294,7 +294,7 @@ def write_out(made: Tensor, out: Tensor) -> Tensor:
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite the tensor with another one's elements, or a number, stretched to its shape and converted to its dtype.
 
-    ArgumentTypeError where `src` is neither a tensor nor a number.
+    ArgumentTypeError where `src` is neither a tensor nor a number; ShapeError where it does not stretch to this shape.
 
     >>> graphc.zeros(2, 2).copy_(graphc.tensor([1, 2]))
     tensor([[1., 2.],
@@ -310,6 +310,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Overwrite every element with one number.
+
+    GraphcError for a tensor that has dimensions.
 
     >>> graphc.zeros(2).fill_(3)
     tensor([3., 3.])
@@ -327,6 +329,8 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 
 def fill(input: Tensor, value: Any) -> Tensor:
     """One number everywhere, in the input's shape and dtype.
+
+    GraphcError for a tensor that has dimensions.
 
     >>> graphc.fill(graphc.zeros(2), 3)
     tensor([3., 3.])
@@ -359,6 +363,8 @@ def zero_(self: Tensor) -> Tensor:
 
 def detach_(self: Tensor) -> Tensor:
     """Take the tensor itself out of the graph.
+
+    AutogradError for views that autograd follows.
 
     >>> x = graphc.ones(2, requires_grad=True) * 2
     >>> x.detach_().requires_grad
@@ -393,6 +399,8 @@ def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
     """Put a Python function of each element in its place. It is called once an element: slow, and outside of all graphs.
 
+    ArgumentTypeError for a tensor that is on a GPU.
+
     >>> graphc.tensor([1.0, 2.0]).apply_(lambda v: v * 10)
     tensor([10., 20.])
     """
@@ -413,6 +421,8 @@ def _only_on_cpu(tensor: Tensor, function: str) -> None:
 
 def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
     """Put a Python function of each element and that of another tensor, stretched to the shape, in its place.
+
+    ArgumentTypeError for a tensor that is on a GPU.
 
     >>> graphc.tensor([1.0, 2.0]).map_(graphc.tensor([3.0, 4.0]), lambda a, b: a * b)
     tensor([3., 8.])

@@ -74,6 +74,9 @@ def trace(func: Callable[..., Any], example_inputs: Any = None, **options: Any) 
     Of the options, `example_kwarg_inputs` is not taken; those about checking the trace mean nothing here, where a branch on a
     tensor's value is an error rather than a path that is chosen for ever.
 
+    ArgumentTypeError for inputs that are no tensors and for options that there are not, TraceError where the function cannot
+    become a graph.
+
     >>> import graphc
     >>> double = graphc.jit.trace(lambda x: x * 2, graphc.ones(3))
     >>> double(graphc.tensor([1.0, 2.0, 3.0]))
@@ -99,6 +102,8 @@ def script(obj: Callable[..., Any], *_: Any, **__: Any) -> Any:
 
 def save(m: TracedFunction | Program, f: Any) -> None:
     """Write what was traced to a `.gcz` file, which `jit.load` and `graphc.load` read, and `graphc.runtime` too.
+
+    ArgumentTypeError for what `jit.trace` has not made.
 
     >>> import io
     >>> buffer = io.BytesIO()

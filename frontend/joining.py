@@ -40,6 +40,9 @@ def _sequence(tensors: Sequence[Tensor], function: str) -> list[Tensor]:
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along a dimension; the other sizes have to agree.
 
+    ShapeError where they do not, GraphcError for a tensor without dimensions, ArgumentError for no tensors, ArgumentTypeError
+    for what are none.
+
     >>> graphc.cat([graphc.tensor([[1, 2]]), graphc.tensor([[3, 4]])], dim=1)
     tensor([[1, 2, 3, 4]])
     """
@@ -92,7 +95,7 @@ def _joined(at: int, dtype: DType, *tensors: Tensor) -> Tensor:
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension.
 
-    ShapeError where the shapes differ.
+    ShapeError where the shapes differ; GraphcError for no tensors, ArgumentTypeError for what are none.
 
     >>> graphc.stack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
     tensor([[1, 2],
@@ -162,6 +165,8 @@ def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Side by side: along dimension 1, vectors along their only one.
 
+    ShapeError where the other sizes differ, GraphcError for no tensors, ArgumentTypeError for what are none.
+
     >>> graphc.hstack([graphc.tensor([1, 2]), graphc.tensor([3])])
     tensor([1, 2, 3])
     """
@@ -171,6 +176,8 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """One below the other; vectors become rows.
+
+    ShapeError where the other sizes differ, GraphcError for no tensors, ArgumentTypeError for what are none.
 
     >>> graphc.vstack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
     tensor([[1, 2],
@@ -182,6 +189,8 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """One behind the other, along dimension 2.
 
+    ShapeError where the other sizes differ, GraphcError for no tensors, ArgumentTypeError for what are none.
+
     >>> graphc.dstack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
     tensor([[[1, 3],
              [2, 4]]])
@@ -191,6 +200,8 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Vectors as columns, beside the columns of matrices.
+
+    ShapeError where the other sizes differ, GraphcError for no tensors, ArgumentTypeError for what are none.
 
     >>> graphc.column_stack([graphc.tensor([1, 2]), graphc.tensor([3, 4])])
     tensor([[1, 3],
@@ -203,7 +214,7 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along the dimensions; what leaves at the end comes in at the start.
 
-    GraphcError where there are not as many shifts as dimensions.
+    GraphcError where there are not as many shifts as dimensions; DimError for a dimension that there is not.
 
     >>> graphc.roll(graphc.arange(5), 2)
     tensor([3, 4, 0, 1, 2])

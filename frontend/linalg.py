@@ -27,6 +27,8 @@ def _public(function: Callable[..., Any]) -> Any:
 def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """A view of the diagonals of matrices, which lie in the dimensions `dim1` and `dim2`.
 
+    DimError for less than two dimensions.
+
     >>> graphc.linalg.diagonal(graphc.tensor([[1.0, 2.0], [3.0, 4.0]]))
     tensor([1., 4.])
     """

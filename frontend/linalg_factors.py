@@ -62,6 +62,8 @@ def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, ...]:
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero.
 
+    ShapeError for less than two dimensions, GraphcError for pivot=False, DTypeError for integers.
+
     >>> LU, pivots, info = graphc.linalg.lu_factor_ex(graphc.zeros(2, 2))
     >>> info
     tensor(1, dtype=graphc.int32)
@@ -83,6 +85,8 @@ def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
 
 def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
     """P, L and U of what `lu_factor` returns.
+
+    DTypeError for pivots that are not of int32.
 
     >>> A = graphc.tensor([[1.0, 2.0], [2.0, 8.0]])
     >>> P, L, U = graphc.lu_unpack(*graphc.linalg.lu_factor(A))
@@ -111,6 +115,8 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
 
 def lu(A: Tensor, *, pivot: bool = True) -> Any:
     """A permutation matrix P, a lower triangle L with ones on its diagonal, and an upper one U, with P L U = A.
+
+    ShapeError for less than two dimensions, GraphcError for pivot=False, DTypeError for integers.
 
     >>> P, L, U = graphc.linalg.lu(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
     >>> L, U
@@ -219,6 +225,8 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
 
     The vectors v are what A, of shape [..., m, n], has below its diagonal, with a one there; tau is of shape [..., k].
 
+    ShapeError for more columns than rows and where the sizes do not fit, DTypeError where the dtypes differ.
+
     >>> A = graphc.tensor([[3.0, 1.0], [4.0, 2.0]])
     >>> Q = graphc.linalg.householder_product(*graphc.geqrf(A))
     >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
@@ -266,6 +274,9 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
     Only the lower triangle of A is read, or the upper one (UPLO="U"). The eigenvectors' gradients are not finite where
     eigenvalues are equal, and what is differentiated must not depend on the vectors' phases.
 
+    ShapeError for what are no square matrices, LinAlgError where the iteration does not converge, ArgumentError for another
+    UPLO.
+
     >>> values, vectors = graphc.linalg.eigh(graphc.tensor([[2.0, 0.0], [0.0, 1.0]]))
     >>> values
     tensor([1., 2.])
@@ -275,6 +286,9 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of Hermitian matrices, ascending.
+
+    ShapeError for what are no square matrices, LinAlgError where the iteration does not converge, ArgumentError for another
+    UPLO.
 
     >>> graphc.linalg.eigvalsh(graphc.tensor([[2.0, 0.0], [0.0, 1.0]]))
     tensor([1., 2.])
@@ -316,6 +330,8 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     vectors' gradients are not finite where singular values are equal, and what is differentiated must not depend on the
     vectors' signs or phases.
 
+    ShapeError for less than two dimensions, LinAlgError where the iteration does not converge, GraphcError for a `driver`.
+
     >>> U, S, Vh = graphc.linalg.svd(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
     >>> S
     tensor([3., 2.])
@@ -326,6 +342,8 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
 
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     """The singular values in descending order.
+
+    ShapeError for less than two dimensions, LinAlgError where the iteration does not converge, GraphcError for a `driver`.
 
     >>> graphc.linalg.svdvals(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
     tensor([3., 2.])

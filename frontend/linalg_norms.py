@@ -61,6 +61,9 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = Fal
     """(sum of |x|^ord)^(1 / ord) over `dim`, or over all dimensions; the largest |x| for ord=inf, the least one for -inf, the
     count of nonzero elements for 0. Real, and where it has no slope, as at zero, its gradient is zero.
 
+    ArgumentTypeError for an `ord` that is no number, DTypeError for a `dtype` that is narrower than the input's or not of its
+    kind, ShapeError over nothing where the norm of nothing is not defined.
+
     >>> graphc.linalg.vector_norm(graphc.tensor([[3.0, 4.0], [6.0, 8.0]]), dim=1)
     tensor([ 5., 10.])
     """
@@ -112,7 +115,8 @@ def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -
     "fro": the root of the sum of squares. "nuc": the sum of the singular values; 2 and -2: the largest and the least one.
     1 and -1: the largest and the least sum of absolute values of a column; inf and -inf: of a row.
 
-    GraphcError for another order.
+    GraphcError for another order. It is also for a `dim` that is not two different dimensions, ArgumentTypeError for one that
+    is an int, DTypeError for a `dtype` that is narrower than the input's or not of its kind.
 
     >>> graphc.linalg.matrix_norm(graphc.tensor([[3.0, 0.0], [0.0, 4.0]]))
     tensor(5.)
@@ -161,6 +165,8 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim
     """The p-norm of the elements over `dim`, or over all: `linalg.vector_norm`, of which "fro" is the one with p = 2. For
     p = "nuc" that of matrices: `linalg.matrix_norm`.
 
+    GraphcError for another string.
+
     >>> graphc.norm(graphc.tensor([[3.0, 4.0], [6.0, 8.0]]), dim=1)
     tensor([ 5., 10.])
     """
@@ -207,6 +213,8 @@ def linalg_norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, kee
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of input - other.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.dist(graphc.tensor([0.0, 0.0]), graphc.tensor([3.0, 4.0]))
     tensor(5.)
     """
@@ -218,13 +226,15 @@ def cond(A: Tensor, p: float | str | None = None) -> Tensor:
     """The condition number: of the norm p, |A| |A^-1|; by default, or for p=2, the quotient of the largest and the least
     singular value, which matrices that are not square have too. inf of singular matrices.
 
+    ShapeError for less than two dimensions, GraphcError for another p.
+
     >>> graphc.linalg.cond(graphc.tensor([[4.0, 0.0], [0.0, 2.0]]))
     tensor(2.)
     """
     name = "linalg.cond"
     need_tensor(A, name, "A")
     if A.ndim < 2:
-        raise ShapeError("linalg.cond: The input tensor must have at least 2 dimensions.")
+        raise ShapeError("linalg.cond: The input tensor must have at least 2 dimensions.", got=str(list(A.shape)))
     if p is not None and p not in ("fro", "nuc", *_MATRIX_ORDERS):
         raise GraphcError(f"linalg.cond got an invalid norm type: {p}", expected="'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
     real = A.dtype.to_real()

@@ -110,6 +110,8 @@ def matrix_exp(A: Tensor) -> Tensor:
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """The powers x^0 ... x^(N-1) of each element, along a new last dimension; N is the last size of x if it is not given.
 
+    GraphcError for an N below 2, DTypeError for bools, float16 and bfloat16.
+
     >>> graphc.linalg.vander(graphc.tensor([2, 3]), N=3)
     tensor([[1, 2, 4],
             [1, 3, 9]])
@@ -135,7 +137,8 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     """The product of matrices, in the order of multiplications that takes the fewest; the first and the last one may be
     vectors.
 
-    GraphcError for less than two tensors, ShapeError for those that are no matrices.
+    GraphcError for less than two tensors, ShapeError for those that are no matrices; DTypeError where the dtypes differ,
+    ArgumentTypeError for what is no list of tensors.
 
     >>> graphc.linalg.multi_dot([graphc.ones(10, 2), graphc.ones(2, 10), graphc.ones(10)]).shape
     graphc.Size([10])
@@ -195,6 +198,8 @@ def _cheapest(sizes: list[Any]) -> dict[tuple[int, int], int]:
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """The sum of conj(x) * y along a dimension; the others stretch to each other.
 
+    DTypeError where the dtypes differ, ShapeError where the shapes do not broadcast.
+
     >>> graphc.linalg.vecdot(graphc.tensor([[1.0, 2.0]]), graphc.tensor([3.0, 4.0]))
     tensor([11.])
     """
@@ -210,6 +215,8 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     """The vector products of vectors of length 3, which lie along a dimension; the others stretch to each other.
+
+    ShapeError for vectors of another length and for different numbers of dimensions, DTypeError where the dtypes differ.
 
     >>> graphc.linalg.cross(graphc.tensor([1.0, 0.0, 0.0]), graphc.tensor([0.0, 1.0, 0.0]))
     tensor([0., 0., 1.])

@@ -40,6 +40,9 @@ from graphc.frontend.tensor import Tensor
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
     """`solve`, and for each matrix an error code: 0, or which pivot is zero.
 
+    ShapeError where the shapes do not fit, GraphcError for a vector B without `left`, and with `check_errors` LinAlgError for
+    singular matrices.
+
     >>> X, info = graphc.linalg.solve_ex(graphc.tensor([[2.0]]), graphc.tensor([[4.0]]))
     >>> X, info
     (tensor([[2.]]), tensor(0, dtype=graphc.int32))
@@ -112,6 +115,8 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
     The other triangle of A is not read, nor the diagonal if `unitriangular` says that it is one. A zero on the diagonal
     makes the result infinite or nan.
 
+    ShapeError where the shapes do not fit.
+
     >>> graphc.linalg.solve_triangular(graphc.tensor([[2.0, 0.0], [1.0, 4.0]]), graphc.tensor([[2.0], [9.0]]), upper=False)
     tensor([[1.],
             [2.]])
@@ -131,6 +136,8 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 @full_precision
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
     """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A.
+
+    ShapeError where the shapes do not fit, GraphcError for pivots that are not of int32.
 
     >>> LU, pivots = graphc.linalg.lu_factor(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]))
     >>> graphc.linalg.lu_solve(LU, pivots, graphc.tensor([[2.0], [2.0]]))
@@ -163,6 +170,8 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 @full_precision
 def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False) -> Tensor:
     """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone.
+
+    ShapeError where the shapes do not fit.
 
     >>> LD, pivots = graphc.linalg.ldl_factor(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
     >>> graphc.linalg.ldl_solve(LD, pivots, graphc.tensor([[8.0], [12.0]]))
@@ -213,6 +222,8 @@ def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = N
 
     The tolerances are numbers, or tensors with one for each matrix; `rcond` is an older name of rtol. `hermitian` says that
     the matrices are; then their lower triangles are read. The gradient is that for a rank that stays the same.
+
+    GraphcError for less than two dimensions, for integers, float16 and bfloat16.
 
     >>> graphc.linalg.pinv(graphc.tensor([[2.0], [0.0]]))
     tensor([[0.5000, 0.0000]])
@@ -283,6 +294,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse of A as a map from its dimensions from `ind` on to those before it.
 
+    ShapeError where the sizes before and from `ind` on have different products, GraphcError for an `ind` below 1.
+
     >>> graphc.linalg.tensorinv(graphc.eye(4).reshape(2, 2, 4), ind=2).shape
     graphc.Size([4, 2, 2])
     """
@@ -301,6 +314,8 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
 
 def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:
     """X with tensordot(A, X, X.ndim) = B. The dimensions `dims` of A are moved to its end first.
+
+    ShapeError where the sizes do not multiply to as many unknowns as equations.
 
     >>> graphc.linalg.tensorsolve(graphc.eye(4).reshape(4, 2, 2), graphc.arange(4.0))
     tensor([[0., 1.],

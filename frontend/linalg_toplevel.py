@@ -42,6 +42,8 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
 def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
     """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`.
 
+    ShapeError for less than two dimensions, and where the sizes do not fit.
+
     >>> graphc.cholesky_solve(graphc.tensor([[4.0]]), graphc.tensor([[2.0]]))
     tensor([[1.]])
     """
@@ -62,6 +64,8 @@ def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`.
 
+    ShapeError for what are no square matrices.
+
     >>> graphc.cholesky_inverse(graphc.tensor([[2.0]]))
     tensor([[0.2500]])
     """
@@ -71,6 +75,8 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
 
 def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
     """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A.
+
+    ShapeError for less than two dimensions, and where the sizes do not fit.
 
     >>> graphc.triangular_solve(graphc.tensor([[4.0]]), graphc.tensor([[2.0]])).solution
     tensor([[2.]])
@@ -100,6 +106,8 @@ def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, 
 def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
     """X with A X = input, of what `lu` has made of A.
 
+    GraphcError for pivots that are not of int32, ShapeError where the shapes do not fit.
+
     >>> LU, pivots = graphc.lu(graphc.tensor([[2.0, 0.0], [0.0, 4.0]]))
     >>> graphc.lu_solve(graphc.tensor([[2.0], [2.0]]), LU, pivots)
     tensor([[1.0000],
@@ -110,6 +118,8 @@ def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
 
 def qr(input: Tensor, some: bool = True) -> Any:
     """`linalg.qr`; with some=False in the mode "complete".
+
+    ShapeError for less than two dimensions.
 
     >>> Q, R = graphc.qr(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
     >>> graphc.allclose(Q @ R, graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
@@ -134,6 +144,8 @@ def ormqr(input: Tensor, input2: Tensor, input3: Tensor, left: bool = True, tran
 
     Q @ input3, input3 @ Q if not `left`, and with Q^H in Q's place if `transpose`.
 
+    ShapeError where the shapes do not fit.
+
     >>> a, tau = graphc.geqrf(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
     >>> Q = graphc.ormqr(a, tau, graphc.eye(2))
     >>> graphc.allclose(Q.T @ Q, graphc.eye(2), atol=1e-6)
@@ -144,6 +156,8 @@ def ormqr(input: Tensor, input2: Tensor, input3: Tensor, left: bool = True, tran
 
 def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
     """`linalg.svd` with V in place of V^H: input = U diag(S) V^H. With compute_uv=False U and V are zeros.
+
+    ShapeError for less than two dimensions.
 
     >>> U, S, V = graphc.svd(graphc.tensor([[3.0, 0.0], [0.0, -2.0]]))
     >>> S
@@ -180,6 +194,8 @@ def inverse(input: Tensor) -> Tensor:
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     """`linalg.pinv`.
 
+    GraphcError for less than two dimensions.
+
     >>> graphc.pinverse(graphc.tensor([[2.0], [0.0]]))
     tensor([[0.5000, 0.0000]])
     """
@@ -188,6 +204,8 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
 
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """`linalg.multi_dot` of matrices given one by one.
+
+    ShapeError for what is no matrix, and where the sizes do not fit.
 
     >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):

@@ -114,6 +114,8 @@ def isfinite(input: Tensor) -> Tensor:
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is positive infinity.
 
+    DTypeError for complex numbers.
+
     >>> graphc.isposinf(graphc.tensor([float("inf"), float("-inf")]))
     tensor([ True, False])
     """
@@ -122,6 +124,8 @@ def isposinf(input: Tensor) -> Tensor:
 
 def isneginf(input: Tensor) -> Tensor:
     """Whether each element is negative infinity.
+
+    DTypeError for complex numbers.
 
     >>> graphc.isneginf(graphc.tensor([float("inf"), float("-inf")]))
     tensor([False,  True])
@@ -170,6 +174,8 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether all elements are close, as `isclose` says: a bool.
+
+    GraphcError where the dtypes differ.
 
     >>> graphc.allclose(graphc.tensor([1.0, 2.0]), graphc.tensor([1.000001, 2.0]))
     True

@@ -70,6 +70,8 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
              weight: Tensor | None = None) -> Tensor:
     """(input - target)^2: its mean, its sum, or all of them, as `reduction` "mean", "sum" or "none" says.
 
+    ShapeError where the shapes do not broadcast, ArgumentError for weights of another shape and for another reduction.
+
     >>> F.mse_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(2.)
     >>> F.mse_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]), reduction="none")
@@ -87,6 +89,8 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
     """|input - target|.
+
+    ShapeError where the shapes do not broadcast, ArgumentError for weights of another shape and for another reduction.
 
     >>> F.l1_loss(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(1.)
@@ -109,7 +113,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     tensor([0.1250, 2.5000])
     """
     if beta < 0:
-        raise GraphcError("smooth_l1_loss does not support negative values for beta.")
+        raise GraphcError("smooth_l1_loss does not support negative values for beta.", got=str(beta))
     reduction = legacy(reduction, size_average, reduce)
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
@@ -126,13 +130,14 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
                weight: Tensor | None = None) -> Tensor:
     """Half the square where |input - target| < delta, linear beyond.
 
-    GraphcError for a delta that is not positive.
+    GraphcError for a delta that is not positive; ShapeError where the shapes do not broadcast, ArgumentError for weights of
+    another shape and for another reduction.
 
     >>> F.huber_loss(graphc.tensor([0.5, 3.0]), graphc.tensor([0.0, 0.0]), reduction="none")
     tensor([0.1250, 2.5000])
     """
     if delta <= 0:
-        raise GraphcError("huber_loss does not support non-positive values for delta.")
+        raise GraphcError("huber_loss does not support non-positive values for delta.", got=str(delta))
     x, y = _pair(input, target, "huber_loss")
     distance = abs(x - y)
     far = distance >= delta
@@ -146,7 +151,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log x + (1 - y) log(1 - x)), with the logarithms no less than -100, and their slopes no more than 1e12.
 
-    ArgumentError where the shapes differ, GraphcError for an input outside of 0 to 1.
+    ArgumentError where the shapes differ, GraphcError for an input outside of 0 to 1; DTypeError where the dtypes differ.
 
     >>> F.binary_cross_entropy(graphc.tensor([0.5, 0.9]), graphc.tensor([1.0, 1.0]))
     tensor(0.3993)
@@ -211,6 +216,9 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 
     The mean is weighted; targets equal to `ignore_index` do not count.
 
+    ShapeError where the target's shape does not fit and ArgumentError where the numbers of samples differ, DimError for a class
+    that there is not, GraphcError for a target that is not of int64 or uint8 and for weights of another number of classes.
+
     >>> F.nll_loss(graphc.tensor([[0.25, 0.75]]).log(), graphc.tensor([1]))
     tensor(0.2877)
     """
@@ -273,7 +281,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     """nll_loss of log_softmax(input), for class indices [N, ...]; or, for targets of the input's shape, the cross entropy
     with those probabilities. Smoothing moves that share of the target's probability to all classes alike.
 
-    GraphcError for a label smoothing outside of 0 to 1, and for probabilities with an `ignore_index`.
+    GraphcError for a label smoothing outside of 0 to 1, and for probabilities with an `ignore_index`. It is also for weights of
+    another number of classes; ShapeError and ArgumentError where the target's shape does not fit, DimError for a class that
+    there is not.
 
     >>> F.cross_entropy(graphc.tensor([[0.0, 0.0], [10.0, 0.0]]), graphc.tensor([1, 0]), reduction="none")
     tensor([6.9315e-01, 4.5418e-05])
@@ -288,7 +298,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
             raise GraphcError("Expected floating point type for target with class probabilities, got "
                               f"{target.dtype.name.capitalize()}", hint="class indices have no dimension for the classes")
         if ignore_index >= 0:
-            raise GraphcError("ignore_index is not supported for floating point target")
+            raise GraphcError("ignore_index is not supported for floating point target", got=str(ignore_index))
         classes = input._data.shape[0 if input.dim() == 1 else 1] if input.dim() else 1
         if weight is not None and tuple(weight._data.shape) != (classes,):
             raise GraphcError(f"cross_entropy: weight tensor should be defined either for all {classes} classes or no classes "
@@ -342,6 +352,8 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
     Further dimensions of the weights are those of the target: [N, ...] or, for probabilities, [N, C, ...]. `options` is
     for implementations that work in chunks to save memory, and changes no result.
 
+    ShapeError where the sizes do not fit, GraphcError for probabilities with an `ignore_index`.
+
     >>> F.linear_cross_entropy(graphc.ones(1, 2), graphc.zeros(3, 2), graphc.tensor([0]))
     tensor(1.0986)
     """
@@ -362,7 +374,7 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
     rows = linear(input, reshape(linear_weight, (math.prod(outer), features)), flat_bias)
     logits = reshape(rows, (*input._data.shape[:-1], *outer))
     if target.shape == logits.shape and ignore_index is not None:
-        raise GraphcError("ignore_index cannot be specified when target contains probabilities")
+        raise GraphcError("ignore_index cannot be specified when target contains probabilities", got=str(ignore_index))
     return cross_entropy(logits, target, weight, ignore_index=-100 if ignore_index is None else ignore_index,
                          reduction=reduction, label_smoothing=label_smoothing)
 
@@ -372,6 +384,8 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:
     """target * (log target - input), for log-probabilities; "batchmean" divides the sum by the batch size.
+
+    ShapeError where the shapes do not broadcast, ArgumentError for another reduction.
 
     >>> F.kl_div(graphc.tensor([[0.5, 0.5]]).log(), graphc.tensor([[0.25, 0.75]]), reduction="batchmean")
     tensor(0.1308)
@@ -393,6 +407,8 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
     """The rate less target * log(rate), where the input is the rate or its logarithm. `full` adds Stirling's approximation
     of log(target!) for targets above 1.
 
+    ShapeError where the shapes do not broadcast, ArgumentError for another reduction.
+
     >>> F.poisson_nll_loss(graphc.tensor([0.0]), graphc.tensor([2.0]))
     tensor(1.)
     """
@@ -408,6 +424,8 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
                       reduction: str = "mean") -> Tensor:
     """(log(var) + (input - target)^2 / var) / 2, for variances of the input's shape, without its last dimension, or with a
     size of 1 in one dimension. `full` adds log(2 pi) / 2.
+
+    ArgumentError for variances of another shape, for negative ones, and for another reduction.
 
     >>> F.gaussian_nll_loss(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
     tensor(0.5000)

@@ -28,6 +28,8 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
     """max(0, -target * (input1 - input2) + margin): the first is to be larger for a target of 1, smaller for -1.
 
+    ShapeError where the numbers of dimensions differ.
+
     >>> F.margin_ranking_loss(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]), margin=0.5)
     tensor(1.5000)
     """
@@ -43,6 +45,8 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
                          reduction: str = "mean") -> Tensor:
     """The input itself where the target is 1, max(0, margin - input) where it is -1.
 
+    ShapeError where the shapes do not broadcast, ArgumentError for another reduction.
+
     >>> F.hinge_embedding_loss(graphc.tensor([0.25, 0.25]), graphc.tensor([1.0, -1.0]), reduction="none")
     tensor([0.2500, 0.7500])
     """
@@ -56,6 +60,8 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
                      reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target * input)), for targets 1 and -1.
 
+    ShapeError where the shapes do not broadcast, ArgumentError for another reduction.
+
     >>> F.soft_margin_loss(graphc.tensor([0.0]), graphc.tensor([1.0]))
     tensor(0.6931)
     """
@@ -67,6 +73,8 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                           reduce: Any = None, reduction: str = "mean") -> Tensor:
     """1 - cos where the target is 1, max(0, cos - margin) where it is -1, for vectors [N, D] and targets [N] or [D] and [].
+
+    ShapeError where the vectors have not one dimension more than the targets, and for targets of several.
 
     >>> F.cosine_embedding_loss(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]), graphc.tensor([1.0]))
     tensor(0.2929)
@@ -100,6 +108,9 @@ def _rows(input: Tensor, function: str) -> Tensor:
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """The sum over wrong classes of max(0, margin - right score + score)^p / C, for scores [N, C] and class indices [N].
+
+    ShapeError where the sizes do not fit, DTypeError for a target that is not of int64, GraphcError for a class that there is
+    not, ArgumentError for another p and for weights that are no vector.
 
     >>> F.multi_margin_loss(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([2]))
     tensor(0.1667)
@@ -144,6 +155,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
 
     A row of the targets [N, C] lists the right classes, and ends with its first -1.
 
+    ShapeError where the shapes differ, or are not of one or two dimensions; GraphcError for a class that there is not.
+
     >>> F.multilabel_margin_loss(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([[2, -1, 0]]))
     tensor(0.1667)
     """
@@ -176,6 +189,8 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
                                 reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log sigmoid(x) + (1 - y) log sigmoid(-x)), as the mean over the classes, which are the last dimension.
 
+    ArgumentError for another reduction.
+
     >>> F.multilabel_soft_margin_loss(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[1.0, 0.0]]))
     tensor(0.6931)
     """
@@ -199,6 +214,8 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
 
     With `swap` the smaller of the negative's distances from the anchor and from the positive counts (Balntas et al. 2016).
 
+    ShapeError where the numbers of dimensions differ, ArgumentError for a margin that is not positive.
+
     >>> F.triplet_margin_loss(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
     tensor(0.)
     """
@@ -213,6 +230,8 @@ def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative
                                       distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,
                                       swap: bool = False, reduction: str = "mean") -> Tensor:
     """`triplet_margin_loss` with a distance function of one's own.
+
+    ShapeError where the numbers of dimensions differ, ArgumentError for a margin that is not positive.
 
     >>> anchor, negative = graphc.zeros(1, 2), graphc.ones(1, 2)
     >>> F.triplet_margin_with_distance_loss(anchor, anchor, negative, distance_function=F.l1_loss)

@@ -75,7 +75,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
 @composite
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The product of two matrices, [N, K] and [K, M]: [N, M]. ShapeError for anything else.
+    """The product of two matrices, [N, K] and [K, M]: [N, M]. GraphcError for what is no matrix, ShapeError where the inner
+    sizes differ.
 
     >>> graphc.mm(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0], [4.0]]))
     tensor([[11.]])
@@ -152,6 +153,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The sum of the products of one vector's conjugates with the other's elements.
 
+    GraphcError for what is not a vector, ShapeError where the sizes differ, DTypeError where the dtypes do.
+
     >>> graphc.vdot(graphc.tensor([1j]), graphc.tensor([1j]))
     tensor(1.+0.j)
     """
@@ -161,6 +164,8 @@ def vdot(input: Tensor, other: Tensor) -> Tensor:
 @composite(large=False)
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """The products of every element of one vector with every one of another.
+
+    GraphcError for what is not a vector.
 
     >>> graphc.outer(graphc.tensor([1.0, 2.0]), graphc.tensor([3.0, 4.0]))
     tensor([[3., 4.],
@@ -190,7 +195,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """The products summed over dimensions of `a` paired with dimensions of `b`: the last and first `dims`, or two lists.
 
-    GraphcError where there are not as many dimensions on both sides, DTypeError where the dtypes differ.
+    GraphcError where there are not as many dimensions on both sides, DTypeError where the dtypes differ; ShapeError where the
+    sizes differ.
 
     >>> graphc.tensordot(graphc.ones(2, 3, 4), graphc.ones(4, 3), dims=([1, 2], [1, 0]))
     tensor([12., 12.])
@@ -295,6 +301,8 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of batch1 @ batch2 over the batch.
 
+    GraphcError for operands that are not of three dimensions, ShapeError where the sizes do not fit.
+
     >>> graphc.addbmm(graphc.zeros(1, 1), graphc.ones(2, 1, 3), graphc.ones(2, 3, 1))
     tensor([[6.]])
     """
@@ -320,6 +328,8 @@ def trace(input: Tensor) -> Tensor:
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias, over the last dimension of the input: [..., I], [O, I] and [O] give [..., O].
 
+    ShapeError where the last size is not the weight's, DTypeError where the dtypes differ.
+
     >>> F.linear(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0, 4.0]]), graphc.tensor([0.5]))
     tensor([[11.5000]])
     """
@@ -336,6 +346,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input1 @ weight[k] @ input2 + bias[k] over the last dimensions, for each k of weight [K, I, J]: [..., K].
+
+    ShapeError where the sizes do not fit.
 
     >>> F.bilinear(graphc.tensor([[1.0, 2.0]]), graphc.tensor([[3.0, 4.0]]), graphc.ones(1, 2, 2))
     tensor([[21.]])

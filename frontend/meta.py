@@ -25,6 +25,8 @@ def _size(size: Any) -> Any:
 class Size(tuple[int, ...]):
     """A shape: a tuple of sizes that can count its elements.
 
+    ArgumentTypeError for a size that is no int.
+
     >>> graphc.zeros(2, 3).shape
     graphc.Size([2, 3])
     >>> graphc.Size([2, 3]).numel()

@@ -98,6 +98,9 @@ def _backward(
 ) -> None:
     """Add the gradients of this tensor to `.grad` of the leaves that it was computed from; see autograd.backward.
 
+    AutogradError for a tensor that was not computed from anything that requires grad, and for one of several elements without a
+    gradient; FreedGraphError where an earlier pass has freed what was saved.
+
     >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
     >>> x.grad

@@ -87,7 +87,8 @@ def reshaped(input: Tensor, shape: tuple[Any, ...]) -> Tensor:
 
 
 def view(input: Tensor, *args: Any, size: Any = None) -> Tensor:
-    """`reshape`, but an error where it would have to copy. Given a dtype, the memory read as that dtype.
+    """`reshape`, but never a copy. Given a dtype, the memory read as that dtype. ShapeError where it would have to copy, and
+    where the sizes do not multiply to the number of elements.
 
     >>> graphc.arange(6).view(2, 3)
     tensor([[0, 1, 2],
@@ -137,6 +138,8 @@ def _reinterpreted(input: Tensor, dtype: Any) -> Tensor:
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """`view` with the shape of `other`.
 
+    ShapeError where it does not fit.
+
     >>> graphc.arange(4).view_as(graphc.zeros(2, 2))
     tensor([[0, 1],
             [2, 3]])
@@ -176,7 +179,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One dimension as several; one of the sizes may be -1.
 
-    GraphcError where the sizes do not multiply to that of the dimension.
+    GraphcError where the sizes do not multiply to that of the dimension; ShapeError for no sizes, and for several of -1.
 
     >>> graphc.unflatten(graphc.zeros(2, 12), 1, (3, -1)).shape
     graphc.Size([2, 3, 4])
@@ -215,6 +218,8 @@ def listed(given: tuple[Any, ...], named_: Any) -> Any:
 
 def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order, as a view.
+
+    GraphcError unless each dimension is named once.
 
     >>> graphc.permute(graphc.zeros(2, 3, 4), (2, 0, 1)).shape
     graphc.Size([4, 2, 3])
@@ -255,7 +260,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def t(input: Tensor) -> Tensor:
-    """The transpose of a matrix, as a view; vectors and numbers as they are. More dimensions are an error.
+    """The transpose of a matrix, as a view; vectors and numbers as they are. GraphcError for more dimensions.
 
     >>> graphc.t(graphc.tensor([[1, 2, 3]]))
     tensor([[1],
@@ -297,6 +302,8 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None) -> Tensor:
     """Without the dimensions of size 1, or without `dim` if its size is 1; a view.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.squeeze(graphc.zeros(1, 3, 1)).shape
     graphc.Size([3])
@@ -363,6 +370,8 @@ def _stretches(size: Any, to: Any) -> bool:
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """Stretched to the shape of `other`.
 
+    ShapeError where it does not fit.
+
     >>> graphc.tensor([[1], [2]]).expand_as(graphc.zeros(2, 3))
     tensor([[1, 1, 1],
             [2, 2, 2]])
@@ -391,6 +400,8 @@ def broadcast_shapes(*shapes: Any) -> Any:
 
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     """The tensors stretched to one shape.
+
+    ShapeError where there is no such shape.
 
     >>> a, b = graphc.broadcast_tensors(graphc.zeros(2, 1), graphc.zeros(3))
     >>> a.shape, b.shape
@@ -423,7 +434,7 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
         raise DimError(f"start out of range (expected to be in range of [{-shape[at]}, {shape[at]}], but got {first})")
     first = first + shape[at] if first < 0 else first
     if length < 0:
-        raise GraphcError("narrow(): length must be non-negative.")
+        raise GraphcError("narrow(): length must be non-negative.", got=str(length))
     if first + length > shape[at]:
         raise GraphcError(f"start ({first}) + length ({length}) exceeds dimension size ({shape[at]}).")
     return named(part(input, at, first, first + length), "Slice")

@@ -110,6 +110,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
                                      pos_weight: Tensor | None = None, reduction: Reduction = 1) -> Tensor:
     """`nn.functional.binary_cross_entropy_with_logits`.
 
+    ArgumentError for a reduction that is not 0, 1 or 2.
+
     >>> graphc.binary_cross_entropy_with_logits(graphc.tensor([0.0]), graphc.tensor([1.0]))
     tensor(0.6931)
     """
@@ -119,6 +121,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 def kl_div(input: Tensor, target: Tensor, reduction: Reduction = 1, *, log_target: bool = False) -> Tensor:
     """`nn.functional.kl_div`.
 
+    ArgumentError for a reduction that is not 0, 1 or 2.
+
     >>> graphc.kl_div(graphc.tensor([0.5]).log(), graphc.tensor([0.5]))
     tensor(0.)
     """
@@ -127,6 +131,8 @@ def kl_div(input: Tensor, target: Tensor, reduction: Reduction = 1, *, log_targe
 
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool, full: bool, eps: float, reduction: Reduction) -> Tensor:
     """`nn.functional.poisson_nll_loss`.
+
+    ArgumentError for a reduction that is not 0, 1 or 2.
 
     >>> graphc.poisson_nll_loss(graphc.tensor([0.0]), graphc.tensor([1.0]), True, False, 1e-8, 1)
     tensor(1.)
@@ -138,6 +144,8 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
                           reduction: Reduction = 1) -> Tensor:
     """`nn.functional.cosine_embedding_loss`.
 
+    ArgumentError for a reduction that is not 0, 1 or 2.
+
     >>> graphc.cosine_embedding_loss(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]), graphc.tensor([1.0]))
     tensor(0.2929)
     """
@@ -146,6 +154,8 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
 
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: Reduction = 1) -> Tensor:
     """`nn.functional.hinge_embedding_loss`.
+
+    ArgumentError for a reduction that is not 0, 1 or 2.
 
     >>> graphc.hinge_embedding_loss(graphc.tensor([0.25]), graphc.tensor([-1.0]))
     tensor(0.7500)
@@ -157,6 +167,8 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
                         reduction: Reduction = 1) -> Tensor:
     """`nn.functional.margin_ranking_loss`.
 
+    ArgumentError for a reduction that is not 0, 1 or 2.
+
     >>> graphc.margin_ranking_loss(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
     tensor(1.)
     """
@@ -166,6 +178,8 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
                         eps: float = 1e-6, swap: bool = False, reduction: Reduction = 1) -> Tensor:
     """`nn.functional.triplet_margin_loss`.
+
+    ArgumentError for a reduction that is not 0, 1 or 2.
 
     >>> graphc.triplet_margin_loss(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
     tensor(0.)
@@ -177,6 +191,8 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
              target_lengths: Tensor | Sequence[int], blank: int = 0, reduction: Reduction = 1,
              zero_infinity: bool = False) -> Tensor:
     """`nn.functional.ctc_loss`.
+
+    ArgumentError for a reduction that is not 0, 1 or 2.
 
     >>> log_probs = graphc.zeros(3, 1, 2).log_softmax(2)
     >>> graphc.ctc_loss(log_probs, graphc.tensor([[1]]), (3,), (1,))

@@ -98,6 +98,9 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Training takes mean and variance from the batch, and moves the running ones towards them by `momentum`; otherwise the
     running ones are taken.
 
+    ShapeError where weights or statistics are not one for each channel, ArgumentError for one value a channel in training,
+    GraphcError without running statistics otherwise, DimError for less than two dimensions, UnsupportedError for integers.
+
     >>> F.batch_norm(graphc.tensor([[1.0], [3.0]]), None, None, training=True)
     tensor([[-1.0000],
             [ 1.0000]])
@@ -155,7 +158,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016).
 
-    GraphcError where `normalized_shape` is empty, or not the last sizes of the input.
+    ShapeError where `normalized_shape` is not the last sizes of the input, and for weights of another shape; GraphcError where
+    it is empty, UnsupportedError for integers.
 
     >>> F.layer_norm(graphc.tensor([[1.0, 3.0]]), (2,))
     tensor([[-1.0000,  1.0000]])
@@ -184,6 +188,9 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over groups of channels of [N, C, ...] (Wu and He 2018). C has to be a
     multiple of `num_groups`.
+
+    GraphcError where it is not, and for less than two dimensions; ShapeError where weights are not one for each channel,
+    ArgumentError for one value a group, UnsupportedError for integers.
 
     >>> F.group_norm(graphc.tensor([[1.0, 3.0, 5.0, 9.0]]), 2)
     tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
@@ -214,6 +221,9 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """Batch normalisation of every sample by itself (Ulyanov et al. 2016).
 
+    ArgumentError for one value a channel, and for one running statistic without the other; GraphcError for none without
+    `use_input_stats`, UnsupportedError for integers.
+
     >>> F.instance_norm(graphc.tensor([[[1.0, 3.0]]]))
     tensor([[[-1.0000,  1.0000]]])
     """
@@ -241,6 +251,9 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang and Sennrich 2019).
+
+    ShapeError where `normalized_shape` is not the last sizes of the input, and for weights of another shape, UnsupportedError
+    for integers.
 
     >>> F.rms_norm(graphc.tensor([[3.0, 4.0]]), (2,))
     tensor([[0.8485, 1.1314]])
@@ -278,6 +291,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     """x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta, for [N, C, ...]; outside are zeros.
 
     Krizhevsky et al. 2012, with the mean in place of the sum.
+
+    ArgumentError for less than three dimensions.
 
     >>> F.local_response_norm(graphc.ones(1, 2, 1), 2)
     tensor([[[1.0000],

@@ -41,6 +41,8 @@ def export(
     Ops that ONNX has no operator for are written as several that it has; where that cannot be done, UnsupportedError names the
     op and the line that it comes from.
 
+    ArgumentError for a function without arguments, and for a program with some.
+
     >>> import graphc
     >>> batch = graphc.Dim("batch")
     >>> model = graphc.onnx.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),), dynamic_shapes={"input": {0: batch}})

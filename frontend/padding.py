@@ -24,7 +24,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     Negative numbers cut off. `mode` "reflect", "replicate" or "circular" takes them from the input.
 
-    GraphcError for another mode, ArgumentError for a value where the mode takes none.
+    GraphcError for another mode, ArgumentError for a value where the mode takes none; GraphcError also for more numbers than
+    the dimensions have ends, and for more than the mode can take from the input; UnsupportedError for numbers of dimensions
+    that it has no way for, ShapeError for an empty input.
 
     >>> F.pad(graphc.tensor([[1.0, 2.0]]), (1, 2))
     tensor([[0., 1., 2., 0., 0.]])
@@ -63,6 +65,8 @@ def _extended(input: Tensor, low: Sequence[int], high: Sequence[int], mode: str)
 def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor:
     """One number put before and after: (left, right, top, bottom, ...) from the last dimension backwards.
 
+    GraphcError for an odd number of them, for more than the dimensions have ends, and where more is cut off than there is.
+
     >>> graphc.constant_pad_nd(graphc.tensor([1.0, 2.0]), (1, 1), 9.0)
     tensor([9., 1., 2., 9.])
     """
@@ -74,7 +78,7 @@ def _edges(input: Tensor, pad: Sequence[int]) -> tuple[list[int], list[int]]:
     """How much goes before and after, dimension by dimension."""
     shape = input._data.shape
     if len(pad) % 2:
-        raise GraphcError("Padding length must be divisible by 2")
+        raise GraphcError("Padding length must be divisible by 2", got=str(list(pad)))
     if len(pad) // 2 > len(shape):
         raise GraphcError("Padding length should be less than or equal to two times the input dimension but got padding "
                           f"length {len(pad)} and input of dimension {len(shape)}")
@@ -104,7 +108,8 @@ def _from_input(input: Tensor, axis: int, before: int, after: int, mode: str) ->
         raise GraphcError(f"Padding size should be less than the corresponding input dimension, but got: padding ({before}, "
                           f"{after}) at dimension {axis} of input {list(input.shape)}")
     if mode == "circular" and max(before, after) > size:
-        raise GraphcError("Padding value causes wrapping around more than once.")
+        raise GraphcError("Padding value causes wrapping around more than once.",
+                          got=f"({before}, {after}) at dimension {axis} of {list(input.shape)}")
     source = []
     for i in range(-before, size + after):
         if mode == "replicate":

@@ -42,6 +42,8 @@ class _Blocks:
 def unfold(input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1) -> Tensor:
     """The sliding blocks of [N, C, H, W] as columns: [N, C * K * K', number of blocks].
 
+    ShapeError for what is not one image or several, and where no block fits into them.
+
     >>> F.unfold(graphc.ones(1, 3, 4, 4), kernel_size=2).shape
     graphc.Size([1, 12, 9])
     """
@@ -68,6 +70,8 @@ def unfold(input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints =
 def fold(input: Tensor, output_size: Ints, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0,
          stride: Ints = 1) -> Tensor:
     """Columns [N, C * K * K', number of blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum.
+
+    ShapeError where the columns are not those of blocks of such images.
 
     >>> F.fold(graphc.ones(1, 12, 4), output_size=(4, 4), kernel_size=2, stride=2).shape
     graphc.Size([1, 3, 4, 4])
@@ -111,7 +115,7 @@ def _split_sizes(input: Tensor, factor: int, function: str, name: str) -> tuple[
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """[*, C * r * r, H, W] as [*, C, H * r, W * r] (Shi et al. 2016).
 
-    ShapeError where the channels cannot be divided by the factor's square.
+    ShapeError where the channels cannot be divided by the factor's square; GraphcError for a factor below 1.
 
     >>> F.pixel_shuffle(graphc.arange(4.0).view(1, 4, 1, 1), 2)
     tensor([[[[0., 1.],
@@ -131,7 +135,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """[*, C, H * r, W * r] as [*, C * r * r, H, W]: the way back from pixel_shuffle.
 
-    ShapeError where height and width cannot be divided by the factor.
+    ShapeError where height and width cannot be divided by the factor; GraphcError for a factor below 1.
 
     >>> F.pixel_unshuffle(graphc.zeros(1, 1, 4, 4), 2).shape
     graphc.Size([1, 4, 2, 2])
@@ -151,7 +155,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """The channels of [N, C, *], dealt out: the first of each group, then the second ones (Zhang et al. 2018).
 
-    ShapeError where channels cannot be divided into the groups.
+    ShapeError where channels cannot be divided into the groups; GraphcError for fewer than one group.
 
     >>> F.channel_shuffle(graphc.arange(4.0).view(1, 4, 1), 2).flatten()
     tensor([0., 2., 1., 3.])
@@ -169,6 +173,8 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 
 def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """`channel_shuffle`.
+
+    ShapeError where channels cannot be divided into the groups, GraphcError for fewer than one.
 
     >>> graphc.native_channel_shuffle(graphc.arange(4.0).view(1, 4, 1), 2).flatten()
     tensor([0., 2., 1., 3.])

@@ -257,7 +257,7 @@ def copysign(input: Tensor, other: Operand) -> Tensor:
 
 
 def positive(input: Tensor) -> Tensor:
-    """The input itself. Bools are an error.
+    """The input itself. GraphcError for bools.
 
     >>> graphc.positive(graphc.tensor([-1, 2]))
     tensor([-1,  2])
@@ -278,6 +278,8 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
 
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 where input is negative, 1 where it is positive, and `values` where it is zero.
+
+    DTypeError where the dtypes differ.
 
     >>> graphc.heaviside(graphc.tensor([-1.0, 0.0, 2.0]), graphc.tensor([0.5]))
     tensor([0.0000, 0.5000, 1.0000])
@@ -331,6 +333,8 @@ def frac(input: Tensor) -> Tensor:
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Each element rounded to the nearest integer, halves to the even one; or to a number of decimals.
+
+    DTypeError for integers with `decimals`, UnsupportedDTypeError for bools and complex numbers.
 
     >>> graphc.round(graphc.tensor([0.5, 1.5, -2.7]))
     tensor([ 0.,  2., -3.])
@@ -457,6 +461,8 @@ def where_method(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
 def clamp_min(input: Tensor, min: Operand) -> Tensor:
     """No less than `min`.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.clamp_min(graphc.tensor([-2.0, 0.5]), 0.0)
     tensor([0.0000, 0.5000])
     """
@@ -465,6 +471,8 @@ def clamp_min(input: Tensor, min: Operand) -> Tensor:
 
 def clamp_max(input: Tensor, max: Operand) -> Tensor:
     """No more than `max`.
+
+    ShapeError where the shapes do not broadcast.
 
     >>> graphc.clamp_max(graphc.tensor([0.5, 3.0]), 1.0)
     tensor([0.5000, 1.0000])

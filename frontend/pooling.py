@@ -47,7 +47,7 @@ class _Pool:
         if any(k < 1 for k in self.kernel):
             raise GraphcError("kernel size should be greater than zero", got=f"kernel_size={list(self.kernel)}")
         if any(s < 1 for s in self.stride):
-            raise GraphcError("stride should not be zero")
+            raise GraphcError("stride should not be zero", got=str(list(self.stride)))
         if any(d < 1 for d in self.dilation):
             raise GraphcError("dilation should be greater than zero", got=f"dilation={list(self.dilation)}")
         for k, p, d in zip(self.kernel, self.padding, self.dilation):
@@ -148,6 +148,9 @@ def max_pool1d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """The largest element of each window of [N, C, L] or [C, L]; with `return_indices` its place in [L] too.
 
+    ShapeError for another number of dimensions, for sizes of 0, and where no window fits; GraphcError for padding by more than
+    half a window.
+
     >>> F.max_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2)
     tensor([[[3., 4.]]])
     """
@@ -158,6 +161,9 @@ def max_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """The largest element of each window of [N, C, H, W] or [C, H, W]; with `return_indices` its place in the flattened [H,
     W] too.
+
+    ShapeError for another number of dimensions, for sizes of 0, and where no window fits; GraphcError for padding by more than
+    half a window.
 
     >>> F.max_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2)
     tensor([[[[ 5.,  7.],
@@ -171,6 +177,9 @@ def max_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """The largest element of each window of [N, C, D, H, W] or [C, D, H, W]; with `return_indices` its place in the
     flattened [D, H, W] too.
+
+    ShapeError for another number of dimensions, for sizes of 0, and where no window fits; GraphcError for padding by more than
+    half a window.
 
     >>> F.max_pool3d(graphc.ones(1, 1, 4, 4, 4), 2).shape
     graphc.Size([1, 1, 2, 2, 2])
@@ -263,6 +272,9 @@ def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any 
                  output_size: Sequence[int] | None = None) -> Tensor:
     """Maxima put back to the places that max_pool1d gave, zeros elsewhere.
 
+    ShapeError where the shapes differ, DTypeError for indices that are not of int64, DimError for those outside the result,
+    ArgumentError for an `output_size` that is not a step from the one that follows from the windows.
+
     >>> values, indices = F.max_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2, return_indices=True)
     >>> F.max_unpool1d(values, indices, 2)
     tensor([[[0., 3., 0., 4.]]])
@@ -273,6 +285,9 @@ def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any 
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0,
                  output_size: Sequence[int] | None = None) -> Tensor:
     """Maxima put back to the places that max_pool2d gave, zeros elsewhere.
+
+    ShapeError where the shapes differ, DTypeError for indices that are not of int64, DimError for those outside the result,
+    ArgumentError for an `output_size` that is not a step from the one that follows from the windows.
 
     >>> values, indices = F.max_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2, return_indices=True)
     >>> F.max_unpool2d(values, indices, 2)
@@ -287,6 +302,9 @@ def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any 
 def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0,
                  output_size: Sequence[int] | None = None) -> Tensor:
     """Maxima put back to the places that max_pool3d gave, zeros elsewhere.
+
+    ShapeError where the shapes differ, DTypeError for indices that are not of int64, DimError for those outside the result,
+    ArgumentError for an `output_size` that is not a step from the one that follows from the windows.
 
     >>> values, indices = F.max_pool3d(graphc.ones(1, 1, 4, 4, 4), 2, return_indices=True)
     >>> F.max_unpool3d(values, indices, 2).shape
@@ -343,6 +361,8 @@ def avg_pool1d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
     With `count_include_pad` padding counts as zeros; without, windows are divided by the number of elements that they really
     have.
 
+    ShapeError for another number of dimensions, and where no window fits; GraphcError for padding by more than half a window.
+
     >>> F.avg_pool1d(graphc.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2)
     tensor([[[2., 3.]]])
     """
@@ -352,6 +372,9 @@ def avg_pool1d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """The mean of each window of [N, C, H, W] or [C, H, W]; or the sum of each over `divisor_override`. See `avg_pool1d`.
+
+    ShapeError for another number of dimensions, and where no window fits; GraphcError for padding by more than half a window,
+    and a divisor of 0.
 
     >>> F.avg_pool2d(graphc.arange(16.0).view(1, 1, 4, 4), 2)
     tensor([[[[ 2.5000,  4.5000],
@@ -365,6 +388,9 @@ def avg_pool3d(input: Tensor, kernel_size: Ints, stride: Any = None, padding: In
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """The mean of each window of [N, C, D, H, W] or [C, D, H, W]; or the sum of each over `divisor_override`. See
     `avg_pool1d`.
+
+    ShapeError for another number of dimensions, and where no window fits; GraphcError for padding by more than half a window,
+    and a divisor of 0.
 
     >>> F.avg_pool3d(graphc.ones(1, 1, 4, 4, 4), 2).shape
     graphc.Size([1, 1, 2, 2, 2])
@@ -390,6 +416,8 @@ def _lp_pool(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any, ce
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
 
+    ShapeError for another number of dimensions, and where no window fits.
+
     >>> F.lp_pool1d(graphc.tensor([[[3.0, 4.0]]]), 2, 2)
     tensor([[[5.]]])
     """
@@ -399,6 +427,8 @@ def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = 
 def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
 
+    ShapeError for another number of dimensions, and where no window fits.
+
     >>> F.lp_pool2d(graphc.ones(1, 1, 2, 2), 2, 2)
     tensor([[[[2.]]]])
     """
@@ -407,6 +437,8 @@ def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = 
 
 def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+
+    ShapeError for another number of dimensions, and where no window fits.
 
     >>> F.lp_pool3d(graphc.ones(1, 1, 2, 2, 2), 1, 2)
     tensor([[[[[8.]]]]])

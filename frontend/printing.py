@@ -54,6 +54,8 @@ def set_printoptions(
     sci_mode
         Scientific notation always (True), never (False), or where it is needed (None).
 
+    ArgumentError for another profile.
+
     >>> graphc.set_printoptions(precision=2)
     >>> graphc.tensor([1.2345])
     tensor([1.23])

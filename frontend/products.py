@@ -47,6 +47,8 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers of the elements of a vector, a row an element: from power N - 1 down to 0, or up to it.
 
+    ShapeError for what is not a vector, GraphcError for a negative N.
+
     >>> graphc.vander(graphc.tensor([2, 3]), 3)
     tensor([[4, 2, 1],
             [9, 3, 1]])

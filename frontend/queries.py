@@ -13,6 +13,8 @@ METHODS = "is_nonzero"
 def get_device(input: Tensor) -> int:
     """The number of the GPU that a tensor lives on; -1 for the CPU.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.get_device(graphc.ones(1))
     -1
     """
@@ -21,6 +23,8 @@ def get_device(input: Tensor) -> int:
 
 def is_inference(input: Tensor) -> bool:
     """Whether a tensor was made under inference_mode.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> with graphc.inference_mode():
     ...     x = graphc.ones(1)
@@ -31,7 +35,7 @@ def is_inference(input: Tensor) -> bool:
 
 
 def is_nonzero(input: Tensor) -> bool:
-    """Whether the one element is not zero. An error for tensors of several elements, or none.
+    """Whether the one element is not zero. GraphcError for tensors of several elements, or none.
 
     >>> graphc.is_nonzero(graphc.tensor([0.0]))
     False
@@ -43,6 +47,8 @@ def is_nonzero(input: Tensor) -> bool:
 
 def is_same_size(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape.
+
+    ArgumentTypeError for what is no tensor.
 
     >>> graphc.is_same_size(graphc.zeros(2, 3), graphc.ones(2, 3))
     True

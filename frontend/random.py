@@ -222,6 +222,8 @@ def rand(*args: Any, size: Any = None, generator: Generator | None = None, out: 
          pin_memory: bool = False) -> Tensor:
     """Numbers uniform on [0, 1), of the default dtype unless one is given, from `generator` or the default one.
 
+    GraphcError for a negative size, UnsupportedDTypeError for integers.
+
     >>> generator = graphc.manual_seed(0)
     >>> x = graphc.rand(2, 3)
     >>> x.shape, bool((x >= 0).all() and (x < 1).all())
@@ -238,6 +240,8 @@ def randn(*args: Any, size: Any = None, generator: Generator | None = None, out:
           pin_memory: bool = False) -> Tensor:
     """Normal numbers with mean 0 and standard deviation 1, of the default dtype unless one is given.
 
+    GraphcError for a negative size, UnsupportedDTypeError for integers.
+
     >>> graphc.randn(2, 3).shape
     graphc.Size([2, 3])
     """
@@ -251,6 +255,8 @@ def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = Non
               generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
     """Uniform on [0, 1), in the input's shape and dtype.
 
+    UnsupportedDTypeError for integers, ArgumentTypeError for what is no tensor.
+
     >>> graphc.rand_like(graphc.zeros(2, 3)).shape
     graphc.Size([2, 3])
     """
@@ -261,6 +267,8 @@ def rand_like(input: Tensor, *, dtype: DType | None = None, device: Device = Non
 def randn_like(input: Tensor, *, dtype: DType | None = None, device: Device = None, requires_grad: bool = False,
                generator: Generator | None = None, layout: object = None, memory_format: object = None) -> Tensor:
     """Standard normal, in the input's shape and dtype.
+
+    UnsupportedDTypeError for integers, ArgumentTypeError for what is no tensor.
 
     >>> graphc.randn_like(graphc.zeros(2, 3)).shape
     graphc.Size([2, 3])
@@ -313,6 +321,8 @@ def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | 
                  layout: object = None, memory_format: object = None) -> Tensor:
     """`randint` in the input's shape and dtype.
 
+    ArgumentTypeError without an end, GraphcError where the first end is not less than the second.
+
     >>> graphc.randint_like(graphc.zeros(2, 3), 10).dtype
     graphc.float32
     """
@@ -324,6 +334,8 @@ def randint_like(input: Tensor, *args: Any, low: int | None = None, high: int | 
 def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """The numbers from 0 to n - 1 in random order: the order of n random 64-bit keys.
+
+    UnsupportedDTypeError for bools and complex numbers, GraphcError for a negative n, and for one that the dtype cannot hold.
 
     >>> graphc.randperm(4).sort().values
     tensor([0, 1, 2, 3])
@@ -379,8 +391,8 @@ def below(shape: tuple[Any, ...], p: Any, generator: Generator | None) -> Tensor
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None,
               out: Tensor | None = None) -> Tensor:
-    """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype. An error for
-    probabilities outside of [0, 1].
+    """Ones with the probabilities that the elements give (or `p` everywhere), else zeros, in the input's dtype. GraphcError for
+    probabilities outside of [0, 1], UnsupportedDTypeError for integers and complex numbers.
 
     >>> graphc.bernoulli(graphc.tensor([0.0, 1.0]))
     tensor([0., 1.])
@@ -397,7 +409,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
            pin_memory: bool = False) -> Tensor:
     """Normal with the mean and standard deviation given as numbers (then of shape `size`) or element by element.
 
-    GraphcError for a negative or complex standard deviation.
+    GraphcError for a negative or complex standard deviation; ArgumentTypeError for two numbers without a size.
 
     >>> graphc.normal(0.0, 1.0, (2, 3)).shape
     graphc.Size([2, 3])
@@ -410,7 +422,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     elif std.dtype.is_complex:
         raise GraphcError("normal expects standard deviation to be non-complex")
     elif (known := std._known()) is not None and (known < 0).any():
-        raise GraphcError("normal expects all elements of std >= 0.0")
+        raise GraphcError("normal expects all elements of std >= 0.0", got=str(known.min()))
     if size is not None:
         shape = sizes((size,), "normal(): argument 'size'")
     elif parameters:
@@ -447,9 +459,10 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if not input.dtype.is_floating_point:
         raise GraphcError("multinomial only supports floating-point dtypes for input, got: " + scalar_type(input.dtype))
     if count <= 0:
-        raise GraphcError("cannot sample n_sample <= 0 samples")
+        raise GraphcError("cannot sample n_sample <= 0 samples", got=str(count))
     if not replacement and count > input.size(-1):
-        raise GraphcError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        raise GraphcError("cannot sample n_sample > prob_dist.size(-1) samples without replacement",
+                          got=f"{count} of {input.size(-1)}")
     known = input._known()
     if known is not None:
         if (known < 0).any() or not np.isfinite(known).all():
@@ -487,13 +500,15 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
         raise UnsupportedDTypeError(f'"poisson_cpu" not implemented for \'{scalar_type(input.dtype)}\'')
     rates = input._array("poisson()").astype(np.float64)
     if (rates < 0).any():
-        raise GraphcError("invalid Poisson rate, expected rate to be non-negative")
+        raise GraphcError("invalid Poisson rate, expected rate to be non-negative", got=str(rates.min()))
     drawn = _library(generator, "poisson()").poisson(rates).astype(input.dtype.numpy)
     return without_slope(wrap(np.asarray(drawn)).to(input.device), (input,), "Poisson")
 
 
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
     """How many of `count` trials succeed that do so with probability `prob`, in the dtype of `count`.
+
+    GraphcError where the dtypes differ or are of integers, and for probabilities outside of [0, 1].
 
     >>> graphc.binomial(graphc.tensor([5.0, 5.0]), graphc.tensor([0.0, 1.0]))
     tensor([0., 5.])

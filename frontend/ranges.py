@@ -42,7 +42,8 @@ def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | N
     """The numbers from `start` (0 unless given) up to but not including `end`, `step` apart; int64 if all three are ints,
     else of the default dtype.
 
-    GraphcError for a step of 0, and for one that leads away from the end.
+    GraphcError for a step of 0, and for one that leads away from the end; UnsupportedDTypeError for bools and complex numbers,
+    ArgumentTypeError for what is no number.
 
     >>> graphc.arange(5), graphc.arange(1, 2, 0.25)
     (tensor([0, 1, 2, 3, 4]), tensor([1.0000, 1.2500, 1.5000, 1.7500]))
@@ -73,6 +74,8 @@ def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | N
 def range(start: float = 0, end: float | None = None, step: float = 1, *, out: Tensor | None = None,
           dtype: DType | None = None, device: Device = None, requires_grad: bool = False) -> Tensor:
     """The numbers from `start` to `end`, which is included: the old form of `arange`, which warns.
+
+    GraphcError for a step of 0, and for one that leads away from the end.
 
     >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):
@@ -112,6 +115,9 @@ def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dty
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """`steps` numbers at equal distances, the first `start` and the last `end`.
 
+    GraphcError for a negative number of steps, for ends that have dimensions, and complex ones in a real dtype;
+    ArgumentTypeError for what is no number.
+
     >>> graphc.linspace(0, 1, 5)
     tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
@@ -124,6 +130,9 @@ def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dty
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: DType | None = None,
              device: Device = None, requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """`steps` powers of `base` whose exponents are at equal distances.
+
+    GraphcError for a negative number of steps, for ends that have dimensions, and complex ones in a real dtype;
+    ArgumentTypeError for what is no number.
 
     >>> graphc.logspace(0, 2, 3, base=2)
     tensor([1., 2., 4.])
@@ -146,7 +155,7 @@ def _spaced_dtype(function: str, start: Any, end: Any, dtype: DType | None, out:
 def _spaced(function: str, start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
     """Numbers at equal distances, in double precision."""
     if steps < 0:
-        raise GraphcError("number of steps must be non-negative")
+        raise GraphcError("number of steps must be non-negative", got=str(steps))
     wide = complex128 if dtype.is_complex else float64
     low, high = (cast(_no_dimensions(x, function, name), wide) if isinstance(x, Tensor) else _number(x, function, name)
                  for x, name in ((start, "start"), (end, "end")))

@@ -43,6 +43,8 @@ def _reduced(record: Any, input: Tensor, dims: tuple[int, ...], keepdim: bool) -
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None, axis: Dims = None) -> Tensor:
     """The sum over all dimensions, or over `dim`, one or several. Integers and bools are summed as int64.
 
+    DimError for a dimension that there is not.
+
     >>> x = graphc.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> graphc.sum(x), graphc.sum(x, dim=0), graphc.sum(x, dim=1, keepdim=True)
     (tensor(10.), tensor([4., 6.]), tensor([[3.],
@@ -59,6 +61,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType 
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum of what is not nan.
 
+    DTypeError for complex numbers.
+
     >>> graphc.nansum(graphc.tensor([1.0, float("nan"), 2.0]))
     tensor(3.)
     """
@@ -68,8 +72,8 @@ def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DTy
 
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
-    """The sum over the dimensions along which a tensor of that size was stretched to this one. An error where it cannot have
-    been.
+    """The sum over the dimensions along which a tensor of that size was stretched to this one. ShapeError where it cannot have
+    been, ArgumentTypeError without a size.
 
     >>> graphc.ones(2, 3).sum_to_size(1, 3)
     tensor([[2., 2., 2.]])
@@ -157,6 +161,8 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     """The variance over all dimensions, or over `dim`: the sum of squared deviations from the mean over n - correction (1
     unless given).
 
+    DTypeError for integers and bools.
+
     >>> graphc.var(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor(1.6667)
     >>> graphc.var(graphc.tensor([1.0, 2.0, 3.0, 4.0]), correction=0)
@@ -169,6 +175,8 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Tensor:
     """The standard deviation, the square root of `var`.
+
+    DTypeError for integers and bools.
 
     >>> graphc.std(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor(1.2910)
@@ -186,6 +194,8 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """Variance and mean, a pair.
 
+    DTypeError for integers and bools.
+
     >>> graphc.var_mean(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     (tensor(1.6667), tensor(2.5000))
     """
@@ -195,6 +205,8 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean, a pair.
+
+    DTypeError for integers and bools.
 
     >>> graphc.std_mean(graphc.tensor([1.0, 2.0, 3.0, 4.0]))
     (tensor(1.2910), tensor(2.5000))
@@ -229,6 +241,8 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The largest element over `dim`; the gradient is shared among equals.
 
+    DimError for a dimension that there is not, and where there is nothing to choose from.
+
     >>> graphc.amax(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
     tensor([5., 7.])
     """
@@ -238,6 +252,8 @@ def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
 @composite(large=False)
 def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The least element over `dim`; the gradient is shared among equals.
+
+    DimError for a dimension that there is not, and where there is nothing to choose from.
 
     >>> graphc.amin(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
     tensor([1., 3.])
@@ -263,14 +279,15 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     """
     shape = input._data.shape
     if 0 in (shape if dim is None else shape[dim : dim + 1 or None]):
-        raise DimError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.")
+        raise DimError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.",
+                       got=str(list(shape)))
     dims: Dims = () if dim is None else dim
     return return_types.aminmax(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The largest element; along `dim`, with its index; or, given a second tensor, the larger of each two elements. nan is
-    larger than all numbers. An empty tensor has none: an error.
+    larger than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
 
     >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
     >>> graphc.max(x)
@@ -288,8 +305,8 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The least element; along `dim`, with its index; or, given a second tensor, the smaller of each two elements. nan is
-    less than all numbers. An empty tensor has none: an error.
+    """The least element; along `dim`, with its index; or, given a second tensor, the smaller of each two elements. nan is less
+    than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
 
     >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
     >>> graphc.min(x)
@@ -347,6 +364,8 @@ def _ordered(input: Tensor) -> Tensor:
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the largest element, the first of equals: in the flattened tensor, or along `dim`.
 
+    DimError for a dimension that there is not, and where there is nothing to choose from; DTypeError for bools.
+
     >>> graphc.argmax(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
     tensor([1, 0])
     """
@@ -356,6 +375,8 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 @composite(large=False)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the least element, the first of equals: in the flattened tensor, or along `dim`.
+
+    DimError for a dimension that there is not, and where there is nothing to choose from; DTypeError for bools.
 
     >>> graphc.argmin(graphc.tensor([[1.0, 5.0], [7.0, 3.0]]), dim=1)
     tensor([0, 1])
@@ -425,6 +446,8 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 @composite
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over `dim`, without overflow.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.logsumexp(graphc.tensor([1000.0, 1000.0]), dim=0)
     tensor(1000.6932)

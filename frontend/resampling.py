@@ -44,6 +44,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     dimensions. The pixels are squares, or, with `align_corners`, points whose outermost ones stay where they are.
     `antialias` makes the kernel of "bilinear", "bicubic" and "lanczos" wider when the image gets smaller.
 
+    ArgumentError unless one of `size` and `scale_factor` is given, one number or as many as dimensions, and where an option
+    does not go with the mode; UnsupportedError for a mode that is not for so many dimensions, and for other integers than
+    uint8; ShapeError for sizes of 0.
+
     >>> F.interpolate(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
     tensor([[[1., 1., 2., 2.]]])
     >>> F.interpolate(graphc.tensor([[[1.0, 2.0]]]), size=3, mode="linear", align_corners=True)
@@ -242,6 +246,8 @@ def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: st
              align_corners: bool | None = None) -> Tensor:
     """`interpolate` under its name of old, which warns.
 
+    The errors are those of `interpolate`: ArgumentError, UnsupportedError and ShapeError.
+
     >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):
     ...     F.upsample(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
@@ -254,6 +260,8 @@ def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: st
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """`interpolate` with mode="nearest": a name of old, which warns.
 
+    The errors are those of `interpolate`: ArgumentError, UnsupportedError and ShapeError.
+
     >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):
     ...     F.upsample_nearest(graphc.tensor([[[1.0, 2.0]]]), scale_factor=2)
@@ -265,6 +273,8 @@ def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) 
 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """`interpolate` with mode="bilinear" (for volumes "trilinear") and align_corners=True: a name of old, which warns.
+
+    The errors are those of `interpolate`: ArgumentError, UnsupportedError and ShapeError.
 
     >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):

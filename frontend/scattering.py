@@ -84,7 +84,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     reduce
         "add" or "multiply": combine the numbers with what is there.
 
-    GraphcError for another reduction.
+    GraphcError for another reduction. It is also for a complex number in a real tensor; DTypeError where the dtypes differ,
+    ShapeError where the index is larger than the source, or than the input beside `dim`, DimError for a place that there is
+    not.
 
     >>> graphc.scatter(graphc.zeros(3), 0, graphc.tensor([2, 0]), graphc.tensor([5.0, 6.0]))
     tensor([6., 0., 5.])
@@ -103,6 +105,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 @flat_scalars
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """input with src[i][j] added at [index[i][j]][j] along dimension 0, and so on.
+
+    DTypeError where the dtypes differ, ShapeError where the index is larger than the source, or than the input beside `dim`,
+    DimError for a place that there is not.
 
     >>> graphc.scatter_add(graphc.zeros(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]))
     tensor([ 0.,  0., 11.])
@@ -123,7 +128,8 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
     include_self
         Whether the input's own number is among those that are reduced. Places that nothing goes to keep theirs.
 
-    GraphcError for another reduction.
+    GraphcError for another reduction; DTypeError where the dtypes differ, ShapeError where the index is larger than the source,
+    or than the input beside `dim`, DimError for a place that there is not, ArgumentTypeError for a source that is no tensor.
 
     >>> graphc.scatter_reduce(graphc.ones(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]), "amax")
     tensor([1., 1., 6.])
@@ -199,6 +205,9 @@ def _rows(function: str, input: Tensor, at: int, index: Tensor, source: Tensor) 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """input with alpha times the rows of source added at the rows (along `dim`) that index lists.
 
+    DTypeError where the dtypes differ and for an index that is not of integers, DimError for a place that there is not or an
+    index that is no vector of as many, ShapeError where the other sizes differ.
+
     >>> graphc.index_add(graphc.zeros(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]))
     tensor([ 0.,  0., 11.])
     """
@@ -212,6 +221,9 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @flat_scalars
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """input with the rows of source at the rows (along `dim`) that index lists.
+
+    DTypeError where the dtypes differ and for an index that is not of integers, DimError for a place that there is not or an
+    index that is no vector of as many, ShapeError where the other sizes differ.
 
     >>> graphc.index_copy(graphc.zeros(3), 0, graphc.tensor([2, 0]), graphc.tensor([5.0, 6.0]))
     tensor([6., 0., 5.])
@@ -229,6 +241,9 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
     """input with all rows of source that go to a row (along `dim`) reduced to one; see `scatter_reduce`. There is no "sum"
     here: that is `index_add`.
 
+    GraphcError for another reduction, DTypeError where the dtypes differ and for an index that is not of int64, DimError for a
+    place that there is not or an index that is no vector of as many, ShapeError where the other sizes differ.
+
     >>> graphc.index_reduce(graphc.ones(3), 0, graphc.tensor([2, 2]), graphc.tensor([5.0, 6.0]), "prod")
     tensor([ 1.,  1., 30.])
     """
@@ -243,7 +258,8 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """input with one number in the rows (along `dim`) that index lists; negative places count from the end.
 
-    ShapeError for a value of several numbers.
+    ShapeError for a value of several numbers; DimError for a place that there is not and for an index that is not of int64,
+    GraphcError for a complex number in a real tensor.
 
     >>> graphc.index_fill(graphc.zeros(3), 0, graphc.tensor([0, 2]), 7)
     tensor([7., 0., 7.])
@@ -274,6 +290,8 @@ def _index_filled(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
     """input with `values` at the places that index tensors list, or added to what is there.
 
+    ArgumentTypeError without an index tensor, DTypeError where the dtypes differ, DimError for a place that there is not.
+
     >>> graphc.index_put(graphc.zeros(3), (graphc.tensor([0, 2]),), graphc.tensor([5.0, 6.0]))
     tensor([5., 0., 6.])
     """
@@ -296,6 +314,8 @@ def index_put_(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """input with the elements of source at places of the flattened tensor, or added to what is there.
+
+    DTypeError where the dtypes differ, DimError for a place that there is not, and where the numbers of elements differ.
 
     >>> graphc.put(graphc.zeros(2, 2), graphc.tensor([0, 3]), graphc.tensor([5.0, 6.0]))
     tensor([[5., 0.],
@@ -320,7 +340,8 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """input with `value` where the mask is True.
 
-    DTypeError for a mask that is not of bools, ShapeError for a value of several numbers.
+    DTypeError for a mask that is not of bools, ShapeError for a value of several numbers; GraphcError for a complex number in a
+    real tensor.
 
     >>> graphc.masked_fill(graphc.tensor([1.0, 2.0]), graphc.tensor([True, False]), 0)
     tensor([0., 2.])
@@ -340,7 +361,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """input with the elements of source, one after the other, where the mask is True.
 
-    DTypeError for a mask that is not of bools, and where the dtypes differ.
+    DTypeError for a mask that is not of bools, and where the dtypes differ; GraphcError where there are not enough elements.
 
     >>> graphc.masked_scatter(graphc.zeros(3), graphc.tensor([True, False, True]), graphc.tensor([5.0, 6.0]))
     tensor([5., 0., 6.])

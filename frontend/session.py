@@ -73,6 +73,8 @@ class _Program:
 class Session:
     """Runs a graph: `session.run(fetches, feed_dict)`. Code is made once for each set of fetches, feeds and sizes.
 
+    ArgumentTypeError for what is no graph.
+
     >>> import graphc
     >>> with graphc.Graph() as graph:
     ...     x = graphc.placeholder("x", (None,))

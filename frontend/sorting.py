@@ -73,6 +73,8 @@ def _sorted(input: Tensor, at: int, descending: bool) -> tuple[Tensor, Tensor]:
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
     """The places of the elements in sorted order along a dimension; see `sort`.
 
+    DimError for a dimension that there is not, DTypeError for complex numbers.
+
     >>> graphc.argsort(graphc.tensor([3, 1, 2]), descending=True)
     tensor([0, 2, 1])
     """
@@ -162,7 +164,7 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
     A sequence of several dimensions has a row for each row of the input. `sorter` is the order of a sequence that is not
     sorted itself, as `argsort` gives it.
 
-    GraphcError for another side, ShapeError where the shapes do not fit.
+    GraphcError for another side, ShapeError where the shapes do not fit; DTypeError for a sorter that is not of int64.
 
     >>> graphc.searchsorted(graphc.tensor([1, 3, 5]), graphc.tensor([0, 3, 9]))
     tensor([0, 1, 3])
@@ -245,6 +247,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     return_counts
         Also how often each one occurs.
 
+    GraphcError where, besides `dim`, a dimension has size 0.
+
     >>> graphc.unique(graphc.tensor([3, 1, 3]), return_counts=True)
     (tensor([1, 3]), tensor([1, 2]))
     """
@@ -259,6 +263,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
                        dim: int | None = None) -> Any:
     """The first of each run of equal elements; along `dim`, of each run of equal slices. The rest is as in `unique`.
+
+    GraphcError where, besides `dim`, a dimension has size 0.
 
     >>> graphc.unique_consecutive(graphc.tensor([1, 1, 2, 1]))
     tensor([1, 2, 1])

@@ -48,7 +48,8 @@ def stft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: i
     a last dimension. With `center` window t has its middle at t * hop_length, the signal being padded at both ends;
     `normalized` divides by sqrt(n_fft); `onesided`, which real signals are by default, gives frequencies up to n_fft / 2.
 
-    GraphcError for what is not one signal or several, and for a window that does not fit.
+    GraphcError for what is not one signal or several, for windows longer than the signal, and without `return_complex` for real
+    signals; ShapeError for a window of another length than `win_length`.
 
     >>> graphc.stft(graphc.ones(100), n_fft=16, window=graphc.hann_window(16), return_complex=True).shape
     graphc.Size([9, 26])
@@ -100,6 +101,9 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
 
     The windows' transforms are added up where they overlap, and divided by the sum of the windows' squares (Griffin and Lim
     1984, "Signal estimation from modified short-time Fourier transform"). Returns [..., length].
+
+    ShapeError for what is no such spectra and for a window of another length than `win_length`, DTypeError for real numbers,
+    GraphcError where the windows leave parts of the signal out.
 
     >>> window = graphc.hann_window(16)
     >>> signal = graphc.sin(graphc.arange(96.0))

@@ -31,7 +31,8 @@ METHODS = FUNCTIONS
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
 
-    GraphcError for a negative size, and for sizes that do not add up to that of the dimension.
+    GraphcError for a negative size, and for sizes that do not add up to that of the dimension; GraphcError for negative sizes,
+    and for those that do not sum to the dimension's; DimError for a dimension that there is not.
 
     >>> graphc.split(graphc.arange(5), 2)
     (tensor([0, 1]), tensor([2, 3]), tensor([4]))
@@ -209,6 +210,9 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of pieces of the given sizes along a dimension.
 
+    GraphcError for negative sizes, and for those that do not sum to the dimension's; DimError for a dimension that there is
+    not.
+
     >>> graphc.split_with_sizes(graphc.arange(5), [1, 4])
     (tensor([0]), tensor([1, 2, 3, 4]))
     """
@@ -217,6 +221,9 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
 
 def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
     """`split` into pieces of one size. (PyTorch's pieces may be changed in place where those of `split` may not.)
+
+    GraphcError for negative sizes, and for those that do not sum to the dimension's; DimError for a dimension that there is
+    not.
 
     >>> graphc.unsafe_split(graphc.arange(4), 2)
     (tensor([0, 1]), tensor([2, 3]))
@@ -227,6 +234,9 @@ def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, 
 def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """`split_with_sizes`; see `unsafe_split`.
 
+    GraphcError for negative sizes, and for those that do not sum to the dimension's; DimError for a dimension that there is
+    not.
+
     >>> graphc.unsafe_split_with_sizes(graphc.arange(4), [1, 3])
     (tensor([0]), tensor([1, 2, 3]))
     """
@@ -236,6 +246,8 @@ def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """`chunk`; see `unsafe_split`.
 
+    GraphcError for fewer than one piece.
+
     >>> graphc.unsafe_chunk(graphc.arange(4), 2)
     (tensor([0, 1]), tensor([2, 3]))
     """
@@ -244,6 +256,9 @@ def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]
 
 def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
     """Pieces side by side: along dimension 1, of a vector along its only one. See `vsplit`.
+
+    ShapeError for too few dimensions, GraphcError where the size cannot be divided into so many, ArgumentTypeError for what are
+    no indices.
 
     >>> graphc.hsplit(graphc.tensor([[1, 2], [3, 4]]), 2)
     (tensor([[1],
@@ -256,6 +271,9 @@ def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Ten
 def vsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
     """Pieces one below the other, along dimension 0: so many of one size, or cut at the indices.
 
+    ShapeError for too few dimensions, GraphcError where the size cannot be divided into so many, ArgumentTypeError for what are
+    no indices.
+
     >>> graphc.vsplit(graphc.tensor([[1, 2], [3, 4]]), 2)
     (tensor([[1, 2]]), tensor([[3, 4]]))
     """
@@ -264,6 +282,9 @@ def vsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Ten
 
 def dsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
     """Pieces along dimension 2. See `vsplit`.
+
+    ShapeError for too few dimensions, GraphcError where the size cannot be divided into so many, ArgumentTypeError for what are
+    no indices.
 
     >>> [piece.shape for piece in graphc.dsplit(graphc.zeros(1, 2, 4), [1])]
     [graphc.Size([1, 2, 1]), graphc.Size([1, 2, 3])]

@@ -46,6 +46,8 @@ METHODS = """
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median: the lower one of the two in the middle; nan if there is one. Along `dim`, with its index.
 
+    DimError for a dimension that there is not, or that is of size 0.
+
     >>> graphc.median(graphc.tensor([3.0, 1.0, 2.0, 4.0]))
     tensor(2.)
     """
@@ -54,6 +56,8 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of what is not nan; see `median`.
+
+    DimError for a dimension that there is not, or that is of size 0.
 
     >>> graphc.nanmedian(graphc.tensor([3.0, float("nan"), 2.0]))
     tensor(2.)
@@ -112,6 +116,8 @@ def _shared(flat: Tensor, chosen: Tensor) -> Tensor:
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along a dimension, the least of equally frequent ones; and the last of its places.
 
+    DimError for a dimension that there is not, or that is of size 0.
+
     >>> graphc.mode(graphc.tensor([1, 2, 2]))
     graphc.return_types.mode(
     values=tensor(2),
@@ -144,6 +150,9 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
     For a vector of several q there is a first dimension of as many results. Where q falls between two elements,
     `interpolation` says what is taken: "linear" between them, the "lower", the "higher", the "midpoint" or the "nearest".
 
+    ShapeError for an empty tensor and for a q of several dimensions, DTypeError for other dtypes than float32 and float64,
+    GraphcError for a q outside of [0, 1] and for another interpolation.
+
     >>> graphc.quantile(graphc.tensor([1.0, 2.0, 3.0, 4.0]), graphc.tensor([0.25, 0.5]))
     tensor([1.7500, 2.5000])
     """
@@ -154,6 +163,9 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
 def nanquantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
                 interpolation: str = "linear") -> Tensor:
     """The quantile of what is not nan; see `quantile`.
+
+    ShapeError for an empty tensor and for a q of several dimensions, DTypeError for other dtypes than float32 and float64,
+    GraphcError for a q outside of [0, 1] and for another interpolation.
 
     >>> graphc.nanquantile(graphc.tensor([1.0, float("nan"), 3.0]), 0.5)
     tensor(2.)
@@ -227,6 +239,9 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
     The result has `minlength` places at least. It depends on the numbers how many it has, so this cannot be traced.
 
+    DTypeError for what are no integers, GraphcError for negative ones and more than one dimension, ShapeError where there are
+    not as many weights.
+
     >>> graphc.bincount(graphc.tensor([0, 2, 2]))
     tensor([1, 0, 2])
     """
@@ -236,7 +251,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise DTypeError(f"bincount not implemented for {input.dtype.name}", expected="an integer dtype")
     array = input._array("bincount()")
     if array.ndim != 1 or (array.size and array.min() < 0):
-        raise GraphcError("bincount only supports 1-d non-negative integral inputs.")
+        raise GraphcError("bincount only supports 1-d non-negative integral inputs.",
+                          got=str(list(array.shape)) if array.ndim != 1 else str(array.min()))
     if weights is None:
         return wrap(np.bincount(array, minlength=minlength).astype(np.int64)).to(input.device)
     if weights._data.shape != input._data.shape:
@@ -251,7 +267,7 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     """How many elements fall into each of `bins` intervals of equal width from `min` to `max`, or, where both are equal,
     over the range of the data. What lies outside is not counted.
 
-    GraphcError where max is less than min.
+    GraphcError where max is less than min; DTypeError for what is not floating-point.
 
     >>> graphc.histc(graphc.tensor([1.0, 2.0, 2.0]), bins=2, min=1, max=3)
     tensor([1., 2.])
@@ -280,6 +296,9 @@ def histogram(input: Tensor, bins: int | Tensor = 100, *, range: Sequence[float]
     density
         Whether the histogram is scaled to an area of 1.
 
+    ArgumentTypeError for edges with a range, DTypeError for what is not floating-point, GraphcError for a number of bins that
+    is not positive and a range that ends before it begins, ShapeError for weights of another shape.
+
     >>> counts, edges = graphc.histogram(graphc.tensor([1.0, 2.0, 2.0]), bins=2, range=(1.0, 3.0))
     >>> counts, edges
     (tensor([1., 2.]), tensor([1., 2., 3.]))
@@ -299,6 +318,9 @@ def histogramdd(input: Tensor, bins: Any, range: Sequence[float] | None = None, 
     """The histogram of points, whose coordinates stand along the last dimension: `hist`, which has a dimension a
     coordinate, and `bin_edges`, a tuple of vectors. See `histogram` for the arguments; `bins` are given for each
     coordinate, or as one number for all, and `range` as a lower and an upper end for each.
+
+    ShapeError for less than two dimensions and where bins, range or weights do not fit them, DTypeError for what is not
+    floating-point, GraphcError for a number of bins that is not positive and a range that ends before it begins.
 
     >>> graphc.histogramdd(graphc.tensor([[0.0, 0.0], [1.0, 1.0]]), bins=[2, 2]).hist
     tensor([[1., 0.],
@@ -406,7 +428,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     fweights, aweights
         How often each observation was made (integers), and how much it counts.
 
-    ShapeError for more than two dimensions, DTypeError for bools.
+    ShapeError for more than two dimensions, DTypeError for bools; GraphcError for negative weights.
 
     >>> graphc.cov(graphc.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
     tensor([[ 1., -1.],

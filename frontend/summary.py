@@ -147,6 +147,8 @@ def summary(model: Module, *inputs: Any, depth: int | None = None, **keywords: A
     The model is traced and not run, in the mode that it is in: parameters, buffers, gradients and random numbers stay as they
     are. Where it looks at numbers of tensors, as in `if x.sum() > 0:`, what they depend on is computed.
 
+    ArgumentTypeError for what is no module, and for one that has lazy modules without a shape.
+
     >>> import graphc
     >>> from graphc import nn
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))

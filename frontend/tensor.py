@@ -49,6 +49,8 @@ class Tensor(Described, Tracked, Values):
     Make one with `graphc.tensor(data)`; called directly, `Tensor(2, 3)` is an uninitialised float32 tensor of that shape
     and `Tensor([1, 2])` a float32 tensor of those numbers, as in PyTorch.
 
+    ArgumentTypeError for a single number that is no size.
+
     >>> x = graphc.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * x).sum().backward()
     >>> x.grad
@@ -110,6 +112,8 @@ class Tensor(Described, Tracked, Values):
 
     def stride(self, dim: int | None = None) -> Any:
         """By how many elements the position in memory grows along each dimension, or along one.
+
+        DimError for a dimension that there is not.
 
         >>> x = graphc.zeros(2, 3)
         >>> x.stride(), x.t().stride(), x.stride(0)
@@ -226,6 +230,8 @@ class Tensor(Described, Tracked, Values):
     @property
     def data(self) -> Tensor:
         """The same memory, outside the graph, whose changes autograd does not notice. Prefer `detach()`.
+
+        Assigning what is no tensor is an ArgumentTypeError.
 
         >>> x = graphc.ones(2, requires_grad=True)
         >>> x.data.mul_(3)

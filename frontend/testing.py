@@ -29,6 +29,8 @@ def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, r
     together; by default they go by the dtype. `check_dtype` and `check_stride` compare these, too; `msg` is what is said
     instead, or a function of what would be said.
 
+    ArgumentError for one tolerance without the other, ArgumentTypeError for what there is no comparing.
+
     >>> import graphc
     >>> graphc.testing.assert_close(graphc.tensor([0.1, 0.2]).cumsum(0), graphc.tensor([0.1, 0.3]))
     >>> graphc.testing.assert_close([1, 2], [1, 3])

@@ -56,6 +56,8 @@ class Tracked:
     def requires_grad(self) -> bool:
         """Whether gradients are computed for this tensor.
 
+        Changing it is an AutogradError for a tensor that is no leaf, and for integers.
+
         >>> x = graphc.ones(2, requires_grad=True)
         >>> x.requires_grad, (x * 2).requires_grad, graphc.ones(2).requires_grad
         (True, True, False)
@@ -81,6 +83,8 @@ class Tracked:
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set `requires_grad`; returns the tensor itself.
+
+        AutogradError for a tensor that is no leaf and for integers, ArgumentTypeError for what is no bool.
 
         >>> graphc.ones(2).requires_grad_().requires_grad
         True
@@ -114,6 +118,8 @@ class Tracked:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that backward() has added up here; only leaves, and tensors after `retain_grad()`, have one.
+
+        Assigning one of another shape or dtype is an AutogradError, and what is no tensor an ArgumentTypeError.
 
         >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
         >>> x.grad is None

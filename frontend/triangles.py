@@ -63,6 +63,8 @@ def _grid(shape: Sequence[int], along: int) -> Tensor:
 def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
     """The elements on and below a diagonal; zeros above. `k` is NumPy's name for the diagonal.
 
+    GraphcError for less than two dimensions.
+
     >>> graphc.tril(graphc.ones(2, 3))
     tensor([[1., 0., 0.],
             [1., 1., 0.]])
@@ -73,6 +75,8 @@ def tril(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
 @composite(large=False)
 def triu(input: Tensor, diagonal: int = 0, *, k: int = 0) -> Tensor:
     """The elements on and above a diagonal; zeros below. `k` is NumPy's name for the diagonal.
+
+    GraphcError for less than two dimensions.
 
     >>> graphc.triu(graphc.ones(2, 3), diagonal=1)
     tensor([[0., 1., 1.],
@@ -91,6 +95,8 @@ def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = N
                  layout: object = None) -> Tensor:
     """Rows and columns, as int64[2, n], of the elements on and below a diagonal of a row x col matrix.
 
+    GraphcError for negative sizes, UnsupportedDTypeError for other dtypes than int32 and int64.
+
     >>> graphc.tril_indices(2, 2)
     tensor([[0, 1, 1],
             [0, 0, 1]])
@@ -101,6 +107,8 @@ def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = N
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Device = None,
                  layout: object = None) -> Tensor:
     """Rows and columns, as int64[2, n], of the elements on and above a diagonal of a row x col matrix.
+
+    GraphcError for negative sizes, UnsupportedDTypeError for other dtypes than int32 and int64.
 
     >>> graphc.triu_indices(2, 2)
     tensor([[0, 0, 1],

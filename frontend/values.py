@@ -51,8 +51,8 @@ class Values:
         return data if type(data) is np.ndarray and data.size and active() is None else None
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The array itself, which shares memory with the tensor. An error on tensors that require grad, and on those of a GPU,
-        unless `force`, which copies.
+        """The array itself, which shares memory with the tensor, or with `force` a copy. Without `force`, AutogradError for a
+        tensor that requires grad and ArgumentTypeError for one on a GPU.
 
         >>> graphc.tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
@@ -93,7 +93,7 @@ class Values:
         return self._known_to_python("tolist()").tolist()
 
     def item(self) -> Any:
-        """The one element as a Python number. An error on tensors of several elements.
+        """The one element as a Python number. GraphcError for a tensor of several elements, or none.
 
         >>> graphc.tensor([1.5]).item()
         1.5
@@ -138,7 +138,8 @@ class Values:
 
     def __index__(self) -> int:
         if self.dtype.is_differentiable or self.numel() != 1:
-            raise ArgumentTypeError("only integer tensors of a single element can be converted to an index")
+            raise ArgumentTypeError("only integer tensors of a single element can be converted to an index",
+                                    got=f"{self.dtype.name}{list(self.shape)}")
         return int(self)
 
     def __len__(self) -> int:

@@ -20,6 +20,8 @@ def view_graph(
     """A page that shows what a function or a module is compiled to for these inputs: the graph before and after each pass, and
     its kernels, with the lines that they come from and their code. Nothing is run.
 
+    ArgumentTypeError for what cannot be called.
+
     >>> import graphc
     >>> page = graphc.view_graph(lambda x: (x * 1.0).exp().sum(), graphc.ones(8), code=False)
     >>> page.stages

@@ -22,6 +22,8 @@ def bartlett_window(
 ) -> Tensor:
     """A triangle that starts at 0.
 
+    GraphcError for a negative length, DTypeError for integers.
+
     >>> graphc.bartlett_window(4)
     tensor([0.0000, 0.5000, 1.0000, 0.5000])
     """
@@ -33,6 +35,8 @@ def blackman_window(
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
     """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a.
+
+    GraphcError for a negative length, DTypeError for integers.
 
     >>> graphc.blackman_window(4)
     tensor([-1.3878e-17,  3.4000e-01,  1.0000e+00,  3.4000e-01])
@@ -46,6 +50,8 @@ def hamming_window(
     requires_grad: bool = False,
 ) -> Tensor:
     """alpha - beta cos(a) over one turn of a.
+
+    GraphcError for a negative length, DTypeError for integers.
 
     >>> graphc.hamming_window(4)
     tensor([0.0800, 0.5400, 1.0000, 0.5400])
@@ -62,6 +68,8 @@ def hann_window(
 ) -> Tensor:
     """(1 - cos(a)) / 2 over one turn of a.
 
+    GraphcError for a negative length, DTypeError for integers.
+
     >>> graphc.hann_window(4)
     tensor([0.0000, 0.5000, 1.0000, 0.5000])
     """
@@ -73,6 +81,8 @@ def kaiser_window(
     layout: object = None, device: Device = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:
     """i0(beta sqrt(1 - x^2)) / i0(beta) for x from -1 to 1.
+
+    GraphcError for a negative length, DTypeError for integers.
 
     >>> graphc.kaiser_window(4)
     tensor([5.2773e-05, 2.1567e-01, 1.0000e+00, 2.1567e-01])

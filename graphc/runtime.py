@@ -47,6 +47,9 @@ def load(
     """Load a `.gcz` file; see `graphc.package.read_package` for its errors and its options, and
     `graphc.numerics`.
 
+    PackageError for a file that is damaged, no program of ours, or newer than this version; FileNotFoundError where there is
+    none.
+
     >>> import io
     >>> import numpy as np
     >>> buffer = io.BytesIO()

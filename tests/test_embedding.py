@@ -115,6 +115,10 @@ def test_misuse(call, kind: type[Exception], message: str) -> None:
         call(table().detach())
 
 
+def test_one_hot_of_nothing() -> None:
+    assert F.one_hot(graphc.zeros(0, 2, dtype=graphc.int64), 3).shape == (0, 2, 3)
+
+
 def test_bilinear_maps() -> None:
     module = nn.Bilinear(2, 3, 4, dtype=graphc.float64)
     x, y = graphc.randn(5, 2, dtype=graphc.float64), graphc.randn(5, 3, dtype=graphc.float64)

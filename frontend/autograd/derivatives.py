@@ -40,7 +40,9 @@ def backward(
     inputs
         Add to the gradients of these tensors only.
 
-    AutogradError where `inputs` is empty.
+    AutogradError where a tensor needs a gradient and none is given, or one of another shape, where it was not computed from
+    anything that requires grad, and where `inputs` is empty; FreedGraphError where an earlier pass has freed what was saved;
+    ArgumentTypeError for what is no tensor.
 
     >>> x = graphc.tensor([1.0, 2.0], requires_grad=True)
     >>> graphc.autograd.backward((x * x).sum())
@@ -88,6 +90,10 @@ def grad(
         ... or zeros.
     is_grads_batched
         `grad_outputs` have a leading dimension, and so have the results: all of them are computed at once, as by vmap.
+
+    AutogradError where an output needs a gradient and none is given, or one of another shape, and where an input does not
+    require grad or is not used; FreedGraphError where an earlier pass has freed what was saved; ArgumentTypeError for what is
+    no tensor; ArgumentError for `materialize_grads` with allow_unused=False.
 
     >>> x = graphc.tensor(3.0, requires_grad=True)
     >>> slope, = graphc.autograd.grad(x**3, x, create_graph=True)

@@ -107,6 +107,8 @@ def gradgradcheck(
     """Whether the second derivatives of `func` are right: `gradcheck` of its gradients, as functions of the inputs and of
     `grad_outputs`, which are random unless given.
 
+    GradcheckError where they are not, unless `raise_exception` is False.
+
     >>> x = graphc.tensor([0.5, 1.5], dtype=graphc.float64, requires_grad=True)
     >>> graphc.autograd.gradgradcheck(graphc.sin, (x,))
     True

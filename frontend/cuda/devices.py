@@ -66,7 +66,7 @@ def number(device: Any = None) -> int:
 
 
 def current_device() -> int:
-    """The number of the GPU that "cuda" means in this thread: an error where there is none.
+    """The number of the GPU that "cuda" means in this thread. BackendError where there is none.
 
     >>> if graphc.cuda.is_available():
     ...     number = graphc.cuda.current_device()
@@ -76,6 +76,8 @@ def current_device() -> int:
 
 def set_device(device: Any) -> None:
     """Choose the GPU that "cuda" means in this thread; a negative number changes nothing.
+
+    BackendError where there is no GPU, ArgumentError for a device that is none.
 
     >>> if graphc.cuda.is_available():
     ...     graphc.cuda.set_device(0)
@@ -87,6 +89,8 @@ def set_device(device: Any) -> None:
 
 class device:
     """As a context manager, the GPU that "cuda" means within a block. A negative number, or None, changes nothing.
+
+    BackendError where there is no GPU, ArgumentError for a device that is none.
 
     >>> if graphc.cuda.is_available():
     ...     with graphc.cuda.device(0):
@@ -120,6 +124,8 @@ class device_of(device):
 def synchronize(device: Any = None) -> None:
     """Wait until all that was begun on a GPU is done.
 
+    BackendError where there is no GPU, ArgumentError for a device that is none.
+
     >>> if graphc.cuda.is_available():
     ...     x = graphc.ones(1000, device="cuda").exp()
     ...     graphc.cuda.synchronize()
@@ -150,6 +156,8 @@ class DeviceProperties:
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
     """What a GPU can do: its architecture's version, its memory in bytes, how many multiprocessors it has.
+
+    BackendError where there is no GPU, ArgumentError for a device that is none.
 
     >>> if graphc.cuda.is_available():
     ...     memory = graphc.cuda.get_device_properties().total_memory
@@ -191,6 +199,8 @@ def get_arch_list() -> list[str]:
 
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
     """Whether one GPU can read another one's memory.
+
+    GraphcError where both are one GPU, ArgumentError for what is none.
 
     >>> if graphc.cuda.device_count() > 1:
     ...     direct = graphc.cuda.can_device_access_peer(0, 1)

@@ -82,6 +82,8 @@ def memory_stats(device: Any = None) -> dict[str, int]:
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Bytes of a GPU's memory that are free, and all that it has, whoever uses it.
 
+    BackendError where there is no GPU, ArgumentError for a device that is none.
+
     >>> if graphc.cuda.is_available():
     ...     free, total = graphc.cuda.mem_get_info()
     """

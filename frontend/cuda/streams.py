@@ -59,6 +59,8 @@ class Event:
 class Stream:
     """A queue of work, which runs beside those of other streams; as a context manager, the current one within a block.
 
+    BackendError where there is no GPU, ArgumentError for a device that is none.
+
     >>> if graphc.cuda.is_available():
     ...     beside = graphc.cuda.Stream()
     ...     with graphc.cuda.stream(beside):
@@ -134,6 +136,8 @@ class Stream:
 def current_stream(device: Any = None) -> Stream:
     """The stream that work of this thread is queued on.
 
+    BackendError where there is no GPU, ArgumentError for a device that is none.
+
     >>> if graphc.cuda.is_available():
     ...     graphc.cuda.current_stream().synchronize()
     """
@@ -144,6 +148,8 @@ def current_stream(device: Any = None) -> Stream:
 
 def default_stream(device: Any = None) -> Stream:
     """The stream that work is queued on where none has been chosen.
+
+    BackendError where there is no GPU, ArgumentError for a device that is none.
 
     >>> if graphc.cuda.is_available():
     ...     graphc.cuda.default_stream().synchronize()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.errors import ArgumentTypeError, DimError, GraphcError
 from graphc.frontend.from_data import as_tensor, tensor
 from graphc.frontend.joining import stack
 from graphc.frontend.tensor import Tensor, wrap
@@ -27,6 +27,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
     Tensors, arrays and numbers become one tensor, strings and bytes a list; mappings, named tuples and sequences are
     batched element by element, tuples to lists. Python floats give float64.
 
+    DimError for no samples, GraphcError for sequences of different lengths, ShapeError for tensors of different shapes,
+    ArgumentTypeError for samples of another kind.
+
     >>> default_collate([(1, "a"), (2, "b")])
     [tensor([1, 2]), ('a', 'b')]
     """
@@ -35,6 +38,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Table | None = None) -> Any:
     """`default_collate` with other rules: the function to call by the type, or tuple of types, of a sample."""
+    if not batch:
+        raise DimError("there are no samples to make a batch of", expected="a list of at least one sample", got=repr(batch))
     first = batch[0]
     rule = _rule(first, collate_fn_map or {})
     if rule is not None:

@@ -61,6 +61,9 @@ class DataLoader:
     in_order
         Give the batches in the order of the sampler. Otherwise, as they are ready.
 
+    ArgumentError for options that exclude each other, such as `sampler` and `shuffle`, that need workers where there are none,
+    or that are negative.
+
     >>> from graphc.data import DataLoader, TensorDataset
     >>> dataset = TensorDataset(graphc.arange(5.0), graphc.arange(5))
     >>> for x, y in DataLoader(dataset, batch_size=2):
@@ -194,14 +197,15 @@ def _context(context: str | BaseContext, num_workers: int) -> BaseContext:
 
 def _check_workers(num_workers: int, timeout: float, prefetch_factor: int | None, persistent: bool) -> None:
     if num_workers < 0:
-        raise ArgumentError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+        raise ArgumentError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.",
+                            got=str(num_workers))
     if timeout < 0:
-        raise ArgumentError("timeout option should be non-negative")
+        raise ArgumentError("timeout option should be non-negative", got=str(timeout))
     if num_workers == 0 and prefetch_factor is not None:
         raise ArgumentError("prefetch_factor option could only be specified in multiprocessing.",
                             hint="let num_workers > 0, or set prefetch_factor to None")
     if prefetch_factor is not None and prefetch_factor < 0:
-        raise ArgumentError("prefetch_factor option should be non-negative")
+        raise ArgumentError("prefetch_factor option should be non-negative", got=str(prefetch_factor))
     if persistent and num_workers == 0:
         raise ArgumentError("persistent_workers option needs num_workers > 0")
 

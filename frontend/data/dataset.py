@@ -88,6 +88,8 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 class StackDataset(Dataset[Any]):
     """Sample i of each of several datasets of equal length: as a tuple, or by name as a dict.
 
+    ArgumentError without datasets, for some with names and some without, and for different lengths.
+
     >>> graphc.data.StackDataset(x=[1, 2], y=[3, 4])[0]
     {'x': 1, 'y': 3}
     """
@@ -191,6 +193,8 @@ class ChainDataset(IterableDataset[Any]):
 
 class Subset(Dataset[T_co]):
     """The samples of a dataset at some indices.
+
+    NotImplementedError for a subclass with a `__getitem__` of its own but no `__getitems__`.
 
     >>> list(graphc.data.Subset(["a", "b", "c"], [2, 0]))
     ['c', 'a']

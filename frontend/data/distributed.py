@@ -18,6 +18,8 @@ class DistributedSampler(Sampler[int]):
     All processes get as many: the first indices come again at the end, or, with `drop_last`, the last ones are left out.
     With `shuffle` the order is a function of `seed` and the epoch: call `set_epoch` before each.
 
+    ArgumentError for a rank that is not below `num_replicas`, GraphcError where one of them is not given.
+
     >>> list(graphc.data.DistributedSampler(range(6), num_replicas=2, rank=1, shuffle=False))
     [1, 3, 5]
     """

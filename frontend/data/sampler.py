@@ -53,6 +53,8 @@ class RandomSampler(Sampler[int]):
 
     Without a generator of its own, a sampler draws a seed from the default one at the start of each pass.
 
+    ArgumentError for a number of samples that is not positive, ArgumentTypeError for a `replacement` that is no bool.
+
     >>> sorted(graphc.data.RandomSampler(["a", "b", "c"]))
     [0, 1, 2]
     """
@@ -120,6 +122,8 @@ class SubsetRandomSampler(Sampler[int]):
 
 class WeightedRandomSampler(Sampler[int]):
     """Indices drawn with weights, which need not sum to 1; by default each draw is independent of the others.
+
+    ArgumentError for weights that are no vector, a number of samples that is not positive, and a `replacement` that is no bool.
 
     >>> list(graphc.data.WeightedRandomSampler([0.0, 1.0], num_samples=3))
     [1, 1, 1]

@@ -99,6 +99,8 @@ class Laplace(_Symmetric):
 class Uniform(Distribution):
     """Uniform from `low` up to `high`.
 
+    ArgumentError where `low` is not less than `high`.
+
     >>> graphc.distributions.Uniform(0.0, 4.0).log_prob(graphc.tensor(1.0)).exp()
     tensor(0.2500)
     """

@@ -22,7 +22,8 @@ from graphc.types import int64
 
 def _one_of(probs: object, logits: object) -> None:
     if (probs is None) == (logits is None):
-        raise ArgumentError("Either `probs` or `logits` must be specified, but not both.")
+        raise ArgumentError("Either `probs` or `logits` must be specified, but not both.",
+                            got="neither" if probs is None else "both")
 
 
 def _away_from_ends(probs: Tensor) -> Tensor:
@@ -33,6 +34,8 @@ def _away_from_ends(probs: Tensor) -> Tensor:
 
 class Bernoulli(Distribution):
     """1 with probability `probs`, or with the log odds `logits`; else 0.
+
+    ArgumentError where not just one of the two is given, and for probabilities outside [0, 1].
 
     >>> graphc.distributions.Bernoulli(probs=0.25).log_prob(graphc.tensor(1.0)).exp()
     tensor(0.2500)
@@ -109,6 +112,8 @@ class Bernoulli(Distribution):
 
 class Categorical(Distribution):
     """0 to n - 1 with the probabilities in the last dimension of `probs`, scaled to sum to 1, or with their logarithms.
+
+    ArgumentError where not just one of the two is given, and for a single number.
 
     >>> graphc.distributions.Categorical(probs=graphc.tensor([1.0, 3.0])).log_prob(graphc.tensor(1)).exp()
     tensor(0.7500)

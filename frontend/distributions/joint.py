@@ -20,6 +20,8 @@ from graphc.frontend.tensor import Tensor
 class Independent(Distribution):
     """A batch of distributions as one, of all the values together: the last dimensions of the batch become the event's.
 
+    ArgumentError where the batch has fewer dimensions.
+
     >>> graphc.distributions.Independent(graphc.distributions.Normal(graphc.zeros(3), 1.0), 1).log_prob(graphc.zeros(3)).shape
     graphc.Size([])
     """

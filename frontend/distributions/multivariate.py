@@ -23,6 +23,8 @@ class MultivariateNormal(Distribution):
     `precision_matrix`, and its Cholesky factor `scale_tril`, [..., n, n]. LinAlgError where a matrix is not positive
     definite.
 
+    ArgumentError where not just one of the three is given, and for a mean without a dimension.
+
     >>> import graphc
     >>> d = graphc.distributions.MultivariateNormal(graphc.zeros(2), 4 * graphc.eye(2))
     >>> d.log_prob(graphc.zeros(2))

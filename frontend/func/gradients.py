@@ -30,6 +30,9 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
     has_aux
         `func` returns a pair, of which the first is differentiated, and so does the new function: gradients, and the second.
 
+    A call raises AutogradError where `func` does not return one tensor without dimensions, ArgumentError where an argument to
+    be differentiated is no tensor.
+
     >>> import graphc
     >>> graphc.func.grad(lambda x: x**3)(graphc.tensor(2.0))
     tensor(12.)
@@ -45,6 +48,9 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
 
 def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """As `grad`, but the new function returns a pair: the gradients, and what `func` returned.
+
+    A call raises AutogradError where `func` does not return one tensor without dimensions, or with `has_aux` no pair;
+    ArgumentError where an argument to be differentiated is no tensor.
 
     >>> slope, value = graphc.func.grad_and_value(lambda x: x**3)(graphc.tensor(2.0))
     >>> slope, value
@@ -73,6 +79,9 @@ def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
 def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """As `grad`, but the new function returns a pair: what `func` returned, and the gradients.
 
+    A call raises AutogradError where `func` does not return one tensor without dimensions, ArgumentError where an argument to
+    be differentiated is no tensor.
+
     >>> value, slope = graphc.func.value_and_grad(lambda x: x**3)(graphc.tensor(2.0))
     >>> value, slope
     (tensor(8.), tensor(12.))
@@ -91,6 +100,8 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """The value of `func` at `primals`, and its vector-Jacobian product there: a function from cotangents of the output,
     nested as it is, to a tuple of cotangents, one for each of the primals. With `has_aux` also the second result of `func`.
 
+    ArgumentError for primals that are no tensors, AutogradError where the function returns what is none.
+
     >>> value, pullback = graphc.func.vjp(graphc.square, graphc.tensor([1.0, 2.0]))
     >>> pullback(graphc.tensor([1.0, 10.0]))
     (tensor([ 2., 40.]),)
@@ -104,6 +115,9 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 
     strict
         An output that does not depend on the primals is an error, instead of a derivative of zero.
+
+    AutogradError where the primals are no tuple of tensors, or the tangents are not nested as they are; with `strict` for an
+    output that does not depend on them.
 
     >>> graphc.func.jvp(graphc.square, (graphc.tensor([1.0, 2.0]),), (graphc.tensor([1.0, 10.0]),))
     (tensor([1., 4.]), tensor([ 2., 40.]))
@@ -126,6 +140,9 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of `func` at `primals`, and its derivative there: a function from tangents, one for each of the primals, to
     the tangent of the output. `func` runs once, however often the derivative is taken.
+
+    AutogradError, when the derivative is taken, where the tangents have another nesting or dtype than the primals, ShapeError
+    where they have another shape.
 
     >>> value, derivative = graphc.func.linearize(graphc.square, graphc.tensor([1.0, 2.0]))
     >>> derivative(graphc.tensor([1.0, 10.0]))

@@ -27,13 +27,15 @@ def jacrev(
     chunk_size
         At most so many rows at once, to save memory.
 
+    ArgumentError for a `chunk_size` below 1, AutogradError, at a call, for complex numbers.
+
     >>> import graphc
     >>> graphc.func.jacrev(lambda x: x**2)(graphc.tensor([1.0, 2.0]))
     tensor([[2., 0.],
             [0., 4.]])
     """
     if chunk_size is not None and chunk_size <= 0:
-        raise ArgumentError("jacrev: `chunk_size` should be greater than 0.")
+        raise ArgumentError("jacrev: `chunk_size` should be greater than 0.", got=str(chunk_size))
 
     @functools.wraps(func, assigned=assigned(func), updated=())
     def jacobian(*args: Any) -> Any:
@@ -62,6 +64,8 @@ def jacfwd(
 
     The result is nested as that of `jacrev`. `func` runs once, so that `randomness` is of no importance: it is there for
     code that names it.
+
+    AutogradError, at a call, for complex numbers.
 
     >>> graphc.func.jacfwd(graphc.square)(graphc.tensor([1.0, 2.0]))
     tensor([[2., 0.],

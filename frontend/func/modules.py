@@ -32,6 +32,9 @@ def functional_call(
     strict
         Names that are missing, and names that the module does not have, are errors.
 
+    ArgumentError for what is no dict or list of them, and for a name that several have; ArgumentTypeError for what is no
+    tensor; KeyError for a name that the module does not have, with `strict` GraphcError for that and for one that is missing.
+
     >>> layer = nn.Linear(2, 1)
     >>> graphc.func.functional_call(layer, {"weight": graphc.ones(1, 2), "bias": graphc.zeros(1)}, graphc.ones(1, 2))
     tensor([[2.]])
@@ -122,6 +125,8 @@ def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[s
 
     With `functional_call` and `vmap`, they run as an ensemble. Stacked parameters are leaves that require grad.
 
+    GraphcError for no modules, and for those of different classes or modes, or of which only some require grad.
+
     >>> parameters, buffers = graphc.func.stack_module_state([nn.Linear(2, 1), nn.Linear(2, 1)])
     >>> parameters["weight"].shape
     graphc.Size([2, 1, 2])
@@ -131,7 +136,8 @@ def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[s
     if len({m.training for m in models}) > 1:
         raise GraphcError("stack_module_state: Expected all models to have the same training/eval mode.")
     if len({type(m) for m in models}) > 1:
-        raise GraphcError("stack_module_state: Expected all models to be of the same class.")
+        raise GraphcError("stack_module_state: Expected all models to be of the same class.",
+                          got=", ".join(sorted({type(m).__name__ for m in models})))
     parameters = [dict(m.named_parameters()) for m in models]
     buffers = [dict(m.named_buffers()) for m in models]
     stacked = {name: _leaf([p[name] for p in parameters]) for name in parameters[0]}

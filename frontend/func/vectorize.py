@@ -32,6 +32,9 @@ def vmap(
     chunk_size
         At most so many elements at once, to save memory.
 
+    GraphcError for another `randomness`, ArgumentError for a `chunk_size` below 1, and at a call where `in_dims` or `out_dims`
+    do not fit what comes or is returned, or the batch is not of one size.
+
     >>> import graphc
     >>> graphc.vmap(graphc.dot)(graphc.ones(3, 2), graphc.ones(3, 2))
     tensor([2., 2., 2.])

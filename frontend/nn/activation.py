@@ -409,6 +409,8 @@ class Softmax(_Along):
 class Softmax2d(Module):
     """softmax over the channels of [N, C, H, W] or [C, H, W].
 
+    ArgumentError for another number of dimensions.
+
     >>> nn.Softmax2d()(graphc.zeros(1, 2, 1, 1)).flatten()
     tensor([0.5000, 0.5000])
     """

@@ -35,6 +35,9 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     The classes below `cutoffs[0]` have scores of their own. The others are clusters between the cutoffs: each has one
     score in the head, and a projection to fewer features, by another factor of `div_value`, to tell its classes apart.
 
+    ArgumentError for cutoffs that are not ascending integers from 1 to n_classes - 1; at a call ShapeError where the numbers of
+    samples differ, GraphcError where those of dimensions do not fit, and for a class that there is not.
+
     >>> head = nn.AdaptiveLogSoftmaxWithLoss(64, 100, cutoffs=[10, 50])
     >>> out = head(graphc.randn(4, 64), graphc.tensor([1, 20, 60, 99]))
     >>> out.output.shape, out.loss.shape
@@ -77,14 +80,15 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
     def forward(self, input: Tensor, target: Tensor) -> ASMOutput:
         if target.dim() > 1:
-            raise GraphcError("0D or 1D target tensor expected, multi-target not supported")
+            raise GraphcError("0D or 1D target tensor expected, multi-target not supported", got=str(list(target.shape)))
         if input.dim() != target.dim() + 1:
             raise GraphcError(f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but found inputs with "
                               f"size {list(input.shape)}")
         alone = target.dim() == 0
         x, t = (unsqueeze(input, 0), unsqueeze(target, 0)) if alone else (input, target)
         if x.size(0) != t.size(0):
-            raise ShapeError("Input and target should have the same size in the batch dimension.")
+            raise ShapeError("Input and target should have the same size in the batch dimension.",
+                             got=f"{list(input.shape)} and {list(target.shape)}")
         known = t._known()
         if known is not None and known.size and (known.min() < 0 or known.max() >= self.n_classes):
             raise GraphcError(f"Target values should be in [0, {self.n_classes - 1}], but values in range [{known.min()}, "

@@ -23,7 +23,8 @@ class MultiheadAttention(Module):
     `batch_first`, or none for the batch), it returns the result [L, N, embed_dim] and the weights [N, L, S], or None for
     them if they are not needed. Masks of booleans are True where a key takes no part; others are added to the scores.
 
-    ArgumentError where `embed_dim` cannot be divided by `num_heads`.
+    ArgumentError where `embed_dim` cannot be divided by `num_heads`. At a call ShapeError where sizes do not fit, and
+    DTypeError for masks of integers.
 
     >>> attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
     >>> x = graphc.randn(3, 5, 8)

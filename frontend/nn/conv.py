@@ -33,11 +33,11 @@ class _Conv(Module):
                  dtype: DType | None = None) -> None:
         super().__init__()
         if groups <= 0:
-            raise ArgumentError("groups must be a positive integer")
+            raise ArgumentError("groups must be a positive integer", got=str(groups))
         if in_channels % groups:
-            raise ArgumentError("in_channels must be divisible by groups")
+            raise ArgumentError("in_channels must be divisible by groups", got=f"{in_channels} channels, {groups} groups")
         if out_channels % groups:
-            raise ArgumentError("out_channels must be divisible by groups")
+            raise ArgumentError("out_channels must be divisible by groups", got=f"{out_channels} channels, {groups} groups")
         if padding_mode not in _MODES:
             raise ArgumentError(f"padding_mode must be one of {list(_MODES)}, but got padding_mode='{padding_mode}'")
         self.in_channels = in_channels
@@ -50,7 +50,8 @@ class _Conv(Module):
         self.padding_mode = padding_mode
         self.output_padding = (0,) * self._dims
         if padding == "same" and any(s != 1 for s in self.stride):
-            raise ArgumentError("padding='same' is not supported for strided convolutions")
+            raise ArgumentError("padding='same' is not supported for strided convolutions",
+                                expected="a stride of 1", got=str(list(self.stride)))
         if isinstance(padding, str) and padding not in ("same", "valid"):
             raise ArgumentError(f"Invalid padding string '{padding}', should be one of {{'valid', 'same'}}")
         self.weight = Parameter(empty(self._weight_shape(), device=device, dtype=dtype))

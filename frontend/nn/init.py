@@ -19,6 +19,8 @@ from graphc.frontend.triangles import eye as identity
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """By what the standard deviation is multiplied for a nonlinearity, so that variances stay as they are.
 
+    ArgumentError for another nonlinearity, and for a slope that is no number.
+
     >>> nn.init.calculate_gain("relu")
     1.4142135623730951
     """
@@ -41,7 +43,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     if tensor.dim() < 2:
-        raise ArgumentError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+        raise ArgumentError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions",
+                            got=str(list(tensor.shape)))
     area = math.prod(tensor.shape[2:])
     return tensor.shape[1] * area, tensor.shape[0] * area
 
@@ -124,12 +127,14 @@ def zeros_(tensor: Tensor) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix.
 
+    ArgumentError for what is no matrix.
+
     >>> nn.init.eye_(graphc.empty(2, 2))
     tensor([[1., 0.],
             [0., 1.]])
     """
     if tensor.dim() != 2:
-        raise ArgumentError("Only tensors with 2 dimensions are supported")
+        raise ArgumentError("Only tensors with 2 dimensions are supported", got=str(list(tensor.shape)))
     with no_grad():
         return tensor.copy_(identity(*tensor.shape, dtype=tensor.dtype))
 
@@ -137,14 +142,16 @@ def eye_(tensor: Tensor) -> Tensor:
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution that passes its input on.
 
+    ArgumentError unless there are 3 to 5 dimensions, and where `groups` does not divide the first.
+
     >>> x = graphc.randn(1, 2, 5, 5)
     >>> graphc.allclose(F.conv2d(x, nn.init.dirac_(graphc.empty(2, 2, 3, 3)), padding=1), x)
     True
     """
     if tensor.dim() not in (3, 4, 5):
-        raise ArgumentError("Only tensors with 3, 4, or 5 dimensions are supported")
+        raise ArgumentError("Only tensors with 3, 4, or 5 dimensions are supported", got=str(list(tensor.shape)))
     if tensor.shape[0] % groups:
-        raise ArgumentError("dim 0 must be divisible by groups")
+        raise ArgumentError("dim 0 must be divisible by groups", got=f"{tensor.shape[0]} and groups={groups}")
     each = tensor.shape[0] // groups
     middle = tuple(s // 2 for s in tensor.shape[2:])
     with no_grad():
@@ -158,6 +165,8 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform within gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
 
+    ArgumentError for less than two dimensions.
+
     >>> nn.init.xavier_uniform_(graphc.empty(3, 5), gain=nn.init.calculate_gain("relu")).shape
     graphc.Size([3, 5])
     """
@@ -168,6 +177,8 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) ->
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010).
 
+    ArgumentError for less than two dimensions.
+
     >>> nn.init.xavier_normal_(graphc.empty(3, 5)).shape
     graphc.Size([3, 5])
     """
@@ -177,6 +188,8 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Any = None) -> Tensor:
     """Uniform within gain * sqrt(3 / fan) (He et al. 2015).
+
+    ArgumentError for less than two dimensions, and for another mode than "fan_in" and "fan_out".
 
     >>> nn.init.kaiming_uniform_(graphc.empty(3, 5), nonlinearity="relu").shape
     graphc.Size([3, 5])
@@ -192,6 +205,8 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
                     generator: Any = None) -> Tensor:
     """Normal with deviation gain / sqrt(fan) (He et al. 2015).
 
+    ArgumentError for less than two dimensions, and for another mode than "fan_in" and "fan_out".
+
     >>> nn.init.kaiming_normal_(graphc.empty(3, 5), mode="fan_out", nonlinearity="relu").shape
     graphc.Size([3, 5])
     """
@@ -204,12 +219,14 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """A random orthogonal matrix times gain (Saxe et al. 2013); further dimensions count as columns.
 
+    ArgumentError for less than two dimensions.
+
     >>> w = nn.init.orthogonal_(graphc.empty(3, 3))
     >>> graphc.allclose(w @ w.T, graphc.eye(3), atol=1e-6)
     True
     """
     if tensor.dim() < 2:
-        raise ArgumentError("Only tensors with 2 or more dimensions are supported")
+        raise ArgumentError("Only tensors with 2 or more dimensions are supported", got=str(list(tensor.shape)))
     if tensor.numel() == 0:
         return tensor
     rows = tensor._data.shape[0]
@@ -224,12 +241,14 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """Normal, but for a share of zeros at random places of each column (Martens 2010).
 
+    ArgumentError for what is no matrix.
+
     >>> w = nn.init.sparse_(graphc.empty(10, 3), sparsity=0.3)
     >>> (w == 0).sum(0)
     tensor([3, 3, 3])
     """
     if tensor.dim() != 2:
-        raise ArgumentError("Only tensors with 2 dimensions are supported")
+        raise ArgumentError("Only tensors with 2 dimensions are supported", got=str(list(tensor.shape)))
     rows, columns = tensor._data.shape
     zeros = math.ceil(sparsity * rows)
     with no_grad():

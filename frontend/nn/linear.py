@@ -72,6 +72,8 @@ class Bilinear(Module):
 
     Weight and bias begin uniform within 1 / sqrt(in1_features).
 
+    ArgumentError for an `in1_features` that is not positive.
+
     >>> nn.Bilinear(3, 4, 5)(graphc.zeros(2, 3), graphc.zeros(2, 4)).shape
     graphc.Size([2, 5])
     """

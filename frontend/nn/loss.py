@@ -185,6 +185,8 @@ class KLDivLoss(_Loss):
 class LinearCrossEntropyLoss(_WeightedLoss):
     """CrossEntropyLoss of a linear layer's result. `out_features` are further dimensions of the target.
 
+    GraphcError for weights of another number of classes, and a label smoothing outside of 0 to 1.
+
     >>> head = nn.LinearCrossEntropyLoss(8, 10)
     >>> head(graphc.randn(4, 8), graphc.tensor([1, 2, 3, 4])).shape
     graphc.Size([])
@@ -313,6 +315,8 @@ class CosineEmbeddingLoss(_Loss):
 class MultiMarginLoss(_WeightedLoss):
     """The sum over wrong classes of max(0, margin - right score + score)^p / C.
 
+    ArgumentError for a p other than 1 and 2, and for weights that are no vector.
+
     >>> nn.MultiMarginLoss()(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([2]))
     tensor(0.1667)
     """
@@ -356,6 +360,8 @@ class MultiLabelSoftMarginLoss(_WeightedLoss):
 class TripletMarginLoss(_Loss):
     """max(0, margin + |anchor - positive| - |anchor - negative|).
 
+    ArgumentError for a margin that is not positive.
+
     >>> nn.TripletMarginLoss()(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))
     tensor(0.)
     """
@@ -377,6 +383,8 @@ class TripletMarginLoss(_Loss):
 
 class TripletMarginWithDistanceLoss(_Loss):
     """TripletMarginLoss with a distance function of one's own.
+
+    ArgumentError for a margin that is not positive.
 
     >>> loss = nn.TripletMarginWithDistanceLoss(distance_function=nn.PairwiseDistance(p=1))
     >>> loss(graphc.zeros(1, 2), graphc.zeros(1, 2), graphc.ones(1, 2))

@@ -31,6 +31,8 @@ class Module(ModuleHooks, ModuleState):
 
     Parameters, buffers and modules among the attributes are found by `parameters()`, `state_dict()`, `to()` and so on.
 
+    Calling one without a `forward` is a NotImplementedError.
+
     >>> class Net(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
@@ -297,7 +299,7 @@ class Module(ModuleHooks, ModuleState):
     def train(self, mode: bool = True) -> Self:
         """Switch the module and everything inside to training behaviour (dropout on, batch statistics), or off it."""
         if not isinstance(mode, bool):
-            raise ArgumentError("training mode is expected to be boolean")
+            raise ArgumentError("training mode is expected to be boolean", got=repr(mode))
         for module in self.modules():
             if module.training is not mode:
                 module.training = mode

@@ -359,6 +359,8 @@ class CrossMapLRN2d(LocalResponseNorm):
     The first channel counts in the windows of all channels from (size - 1) // 2 + 1 on, too: weights that were trained with
     PyTorch's layer rely on that.
 
+    ArgumentError, at a call, for another number of dimensions.
+
     >>> nn.CrossMapLRN2d(3)(graphc.ones(1, 2, 1, 1)).shape
     graphc.Size([1, 2, 1, 1])
     """

@@ -31,6 +31,9 @@ class RNNBase(Module):
     Weights are called weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0, weight_ih_l0_reverse, ... and begin
     uniform within 1 / sqrt(hidden_size).
 
+    ArgumentError for another mode, for sizes that are not positive, and a dropout outside [0, 1]; at a call for a sequence that
+    is not of two or three dimensions. ArgumentTypeError for a `hidden_size` that is no int.
+
     >>> layer = nn.RNNBase("GRU", 4, 8)
     >>> outputs, last = layer(graphc.zeros(5, 2, 4))
     >>> outputs.shape, last.shape
@@ -62,7 +65,8 @@ class RNNBase(Module):
         if proj_size >= hidden_size:
             raise ArgumentError("proj_size has to be smaller than hidden_size", got=f"{proj_size} >= {hidden_size}")
         if proj_size and mode != "LSTM":
-            raise ArgumentError("proj_size argument is only supported for LSTM, not RNN or GRU")
+            raise ArgumentError("proj_size argument is only supported for LSTM, not RNN or GRU",
+                                got=f"proj_size={proj_size} for {mode}")
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -202,6 +206,8 @@ def _reordered(state: Tensor, order: Tensor | None) -> Tensor:
 class RNN(RNNBase):
     """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in tanh's place, in `num_layers` layers (Elman 1990).
 
+    ArgumentError for another nonlinearity, and where RNNBase has one.
+
     >>> outputs, last = nn.RNN(4, 8)(graphc.zeros(5, 2, 4))
     >>> outputs.shape, last.shape
     (graphc.Size([5, 2, 8]), graphc.Size([1, 2, 8]))
@@ -314,6 +320,8 @@ class RNNCellBase(Module):
 
 class RNNCell(RNNCellBase):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu in tanh's place.
+
+    GraphcError, at a call, for another nonlinearity.
 
     >>> nn.RNNCell(4, 8)(graphc.zeros(2, 4)).shape
     graphc.Size([2, 8])

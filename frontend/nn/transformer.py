@@ -37,6 +37,8 @@ class TransformerEncoderLayer(Module):
     """Self-attention and two linear layers, each with a residual connection and a LayerNorm, after it or (`norm_first`)
     before it.
 
+    GraphcError for an activation that is neither a function nor "relu" or "gelu".
+
     >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
     >>> layer(graphc.zeros(3, 5, 8)).shape
     graphc.Size([3, 5, 8])
@@ -78,6 +80,8 @@ class TransformerEncoderLayer(Module):
 class TransformerDecoderLayer(Module):
     """Self-attention, attention to an encoder's output, and two linear layers, each with a residual connection and a
     LayerNorm, after it or (`norm_first`) before it.
+
+    GraphcError for an activation that is neither a function nor "relu" or "gelu".
 
     >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
     >>> layer(graphc.zeros(3, 5, 8), memory=graphc.zeros(3, 7, 8)).shape
@@ -181,6 +185,8 @@ class TransformerDecoder(Module):
 
 class Transformer(Module):
     """An encoder, and a decoder that attends to its output.
+
+    ShapeError, at a call, where the two have different numbers of sequences, or other features than `d_model`.
 
     >>> model = nn.Transformer(8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
     >>> model(graphc.zeros(7, 3, 8), graphc.zeros(5, 3, 8)).shape

@@ -15,6 +15,8 @@ from graphc.frontend.optim.schedule import LRScheduler, for_each
 class CyclicLR(LRScheduler):
     """Up and down between two rates, and the momentum the other way (Smith 2017).
 
+    ArgumentError for another mode without a `scale_fn`, and for `cycle_momentum` where the optimizer has no momentum.
+
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=0.1)
     >>> scheduler = graphc.optim.lr_scheduler.CyclicLR(optimizer, base_lr=0.0, max_lr=1.0, step_size_up=2, cycle_momentum=False)
     >>> rates = []
@@ -40,7 +42,8 @@ class CyclicLR(LRScheduler):
         self.total_size = float(step_size_up + down)
         self.step_ratio = step_size_up / self.total_size
         if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
-            raise ArgumentError("mode is invalid and scale_fn is None")
+            raise ArgumentError("mode is invalid and scale_fn is None",
+                                expected="'triangular', 'triangular2', 'exp_range', or a scale_fn", got=repr(mode))
         self.mode, self.gamma, self._scale_fn, self.scale_mode = mode, gamma, scale_fn, scale_mode
         if scale_fn is None:
             self.scale_mode = "iterations" if mode == "exp_range" else "cycle"

@@ -25,6 +25,8 @@ class LBFGS(Optimizer):
     `step` needs a closure that computes the loss and its gradients anew. `line_search_fn` is None (steps of length lr) or
     "strong_wolfe".
 
+    ArgumentError for groups of parameters, and for another line search.
+
     >>> x = graphc.tensor([3.0], requires_grad=True)
     >>> optimizer = graphc.optim.LBFGS([x], line_search_fn="strong_wolfe")
     >>> def closure():

@@ -169,7 +169,7 @@ class ConstantLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
         if factor > 1.0 or factor < 0:
-            raise ArgumentError("Constant multiplicative factor expected to be between 0 and 1.")
+            raise ArgumentError("Constant multiplicative factor expected to be between 0 and 1.", got=str(factor))
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
@@ -203,9 +203,10 @@ class LinearLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
                  last_epoch: int = -1) -> None:
         if start_factor > 1.0 or start_factor <= 0:
-            raise ArgumentError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
+            raise ArgumentError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.",
+                                got=str(start_factor))
         if end_factor > 1.0 or end_factor < 0:
-            raise ArgumentError("Ending multiplicative factor expected to be between 0 and 1.")
+            raise ArgumentError("Ending multiplicative factor expected to be between 0 and 1.", got=str(end_factor))
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer, last_epoch)
 
@@ -433,6 +434,8 @@ class SequentialLR(LRScheduler):
 
 class ChainedScheduler(LRScheduler):
     """Schedules on top of each other: each changes the rate that the one before has set.
+
+    ArgumentError for no schedules, and for those of different optimizers.
 
     >>> from graphc.optim import lr_scheduler
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)

@@ -52,6 +52,9 @@ class Optimizer:
     params
         Parameters, or groups of them: dicts with "params" and the options that differ from the defaults.
 
+    ArgumentError for no parameters and for those that are no leaves, ArgumentTypeError for a single tensor and for what is
+    none.
+
     >>> class SignSGD(graphc.optim.Optimizer):
     ...     def __init__(self, params, lr=0.1):
     ...         super().__init__(params, {"lr": lr})

@@ -13,7 +13,7 @@ from graphc.frontend.optim.schedule import LRScheduler, for_each
 class ReduceLROnPlateau(LRScheduler):
     """Times `factor` when a metric has not improved for more than `patience` epochs.
 
-    ArgumentError for a factor of 1 or more, and for another mode.
+    ArgumentError for a factor of 1 or more, and for another mode; ArgumentTypeError for what is no optimizer.
 
     >>> optimizer = graphc.optim.SGD([graphc.zeros(1, requires_grad=True)], lr=1.0)
     >>> scheduler = graphc.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
@@ -30,7 +30,7 @@ class ReduceLROnPlateau(LRScheduler):
         if not isinstance(optimizer, Optimizer):
             raise ArgumentTypeError(f"{type(optimizer).__name__} is not an Optimizer")
         if factor >= 1.0:
-            raise ArgumentError("Factor should be < 1.0.")
+            raise ArgumentError("Factor should be < 1.0.", got=str(factor))
         if mode not in ("min", "max"):
             raise ArgumentError(f"mode {mode} is unknown!")
         if threshold_mode not in ("rel", "abs"):

@@ -16,6 +16,8 @@ class LRScheduler:
     last_epoch
         The epoch that is over; -1 for a schedule that begins.
 
+    ArgumentTypeError for what is no optimizer, KeyError where a schedule that goes on finds no "initial_lr" in a group.
+
     >>> class Halving(graphc.optim.lr_scheduler.LRScheduler):
     ...     def get_lr(self):
     ...         return [rate * 0.5 ** self.last_epoch for rate in self.base_lrs]

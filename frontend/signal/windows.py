@@ -29,6 +29,8 @@ def bartlett(M: int, *, sym: bool = True, dtype: DType | None = None, layout: ob
              requires_grad: bool = False) -> Tensor:
     """A triangle from 0 to 0.
 
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
+
     >>> graphc.signal.windows.bartlett(5)
     tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
     """
@@ -42,6 +44,8 @@ def blackman(M: int, *, sym: bool = True, dtype: DType | None = None, layout: ob
              requires_grad: bool = False) -> Tensor:
     """0.42 - 0.5 cos(a) + 0.08 cos(2 a) over one turn of a.
 
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
+
     >>> graphc.signal.windows.blackman(5)
     tensor([-1.3878e-17,  3.4000e-01,  1.0000e+00,  3.4000e-01, -1.3878e-17])
     """
@@ -51,6 +55,8 @@ def blackman(M: int, *, sym: bool = True, dtype: DType | None = None, layout: ob
 def cosine(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
            requires_grad: bool = False) -> Tensor:
     """Half a period of the sine: sin(pi (n + 1/2) / M).
+
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
 
     >>> graphc.signal.windows.cosine(5)
     tensor([0.3090, 0.8090, 1.0000, 0.8090, 0.3090])
@@ -64,6 +70,9 @@ def cosine(M: int, *, sym: bool = True, dtype: DType | None = None, layout: obje
 def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: bool = True, dtype: DType | None = None,
                 layout: object = None, device: Device = None, requires_grad: bool = False) -> Tensor:
     """exp(-|n - center| / tau), where `center` is the middle unless given.
+
+    ArgumentError for a tau that is not positive, a `center` with `sym`, a negative length, and for other dtypes than float32
+    and float64.
 
     >>> graphc.signal.windows.exponential(5)
     tensor([0.1353, 0.3679, 1.0000, 0.3679, 0.1353])
@@ -102,6 +111,9 @@ def general_cosine(M: int, *, a: Iterable[float], sym: bool = True, dtype: DType
                    device: Device = None, requires_grad: bool = False) -> Tensor:
     """a[0] - a[1] cos(x) + a[2] cos(2 x) - ... over one turn of x.
 
+    ArgumentError for no coefficients, a negative length, and for other dtypes than float32 and float64; ArgumentTypeError for
+    what is no list of them.
+
     >>> graphc.signal.windows.general_cosine(5, a=[0.5, 0.5])
     tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
     """
@@ -124,6 +136,8 @@ def general_cosine(M: int, *, a: Iterable[float], sym: bool = True, dtype: DType
 def general_hamming(M: int, *, alpha: float = 0.54, sym: bool = True, dtype: DType | None = None, layout: object = None,
                     device: Device = None, requires_grad: bool = False) -> Tensor:
     """alpha - (1 - alpha) cos(a) over one turn of a.
+
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
 
     >>> graphc.signal.windows.general_hamming(5)
     tensor([0.0800, 0.5400, 1.0000, 0.5400, 0.0800])
@@ -173,6 +187,8 @@ def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, dtype: DType | None 
 def nuttall(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
             requires_grad: bool = False) -> Tensor:
     """Nuttall's minimum 4-term Blackman-Harris window (IEEE Trans. ASSP 29, 1981).
+
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
 
     >>> graphc.signal.windows.nuttall(5)
     tensor([3.6280e-04, 2.2698e-01, 1.0000e+00, 2.2698e-01, 3.6280e-04])

@@ -97,7 +97,7 @@ def export(
         are tried, until there is code for all of these.
 
     Raises CompileError, with the line, for ops that compiled programs leave to Python; ArgumentError for targets, entries and
-    sizes that there are not; BackendError where a shared library cannot be linked.
+    sizes that there are not; BackendError where a shared library cannot be linked; ArgumentTypeError for what is no program.
 
     >>> import graphc, tempfile
     >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),))

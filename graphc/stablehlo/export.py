@@ -30,7 +30,8 @@ def to_stablehlo(
     weights
         Whether weights become constants of the text, rather than parameters; state never does.
 
-    Raises CompileError, with the line, for ops that StableHLO lacks, and ShapeError where a size is not given.
+    Raises CompileError, with the line, for ops that StableHLO lacks, and ShapeError where a size is not given;
+    ArgumentTypeError for what is no program.
 
     >>> import graphc
     >>> print(to_stablehlo(graphc.export(lambda x: x * x, (graphc.ones(2),))).splitlines()[1])

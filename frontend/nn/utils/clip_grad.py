@@ -30,6 +30,8 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
                    foreach: bool | None = None) -> Tensor:
     """The norm of all elements of all tensors together, as if they were one vector.
 
+    GraphcError where it is not finite, with `error_if_nonfinite`.
+
     >>> nn.utils.get_total_norm([graphc.tensor([3.0]), graphc.tensor([4.0])])
     tensor(5.)
     """

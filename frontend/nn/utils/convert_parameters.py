@@ -13,6 +13,8 @@ from graphc.frontend.tensor import Tensor
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """The elements of all parameters, one after the other.
 
+    ArgumentError for no parameters.
+
     >>> nn.utils.parameters_to_vector([graphc.ones(2), graphc.zeros(1, 2)])
     tensor([1., 1., 0., 0.])
     """
@@ -21,6 +23,8 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Give the parameters the elements of a vector; they share its memory from then on.
+
+    ShapeError where the vector is shorter than the parameters together, ArgumentTypeError for what is no tensor.
 
     >>> weight = nn.Parameter(graphc.zeros(1, 2))
     >>> nn.utils.vector_to_parameters(graphc.tensor([1.0, 2.0]), [weight])

@@ -46,6 +46,8 @@ def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Tensor | None, bn_rm: Tensor, b
 def fuse_conv_bn_eval(conv: M, bn: Module, transpose: bool = False) -> M:
     """A copy of a convolution that also does what the batch normalisation after it does; both in eval mode.
 
+    GraphcError for layers in training, and for a normalisation without running statistics.
+
     >>> conv, norm = nn.Conv2d(3, 4, 3).eval(), nn.BatchNorm2d(4).eval()
     >>> fused = nn.utils.fuse_conv_bn_eval(conv, norm)
     >>> x = graphc.randn(1, 3, 5, 5)
@@ -77,6 +79,8 @@ def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Ten
 
 def fuse_linear_bn_eval(linear: M, bn: Module) -> M:
     """A copy of a linear layer that also does what the batch normalisation after it does; both in eval mode.
+
+    GraphcError for layers in training, for a normalisation without running statistics, or of another number of features.
 
     >>> linear, norm = nn.Linear(3, 4).eval(), nn.BatchNorm1d(4).eval()
     >>> fused = nn.utils.fuse_linear_bn_eval(linear, norm)

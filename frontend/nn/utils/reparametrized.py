@@ -57,6 +57,8 @@ def _put_back(module: M, name: str, kind: str, parts: tuple[str, ...]) -> M:
 def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     """Split a weight into its size along `dim`, `<name>_g`, and its direction, `<name>_v`.
 
+    ArgumentError where the module has no such parameter, GraphcError where it has been done already.
+
     >>> layer = nn.utils.weight_norm(nn.Linear(3, 5))
     >>> layer.weight_g.shape, layer.weight_v.shape
     (graphc.Size([5, 1]), graphc.Size([5, 3]))
@@ -80,6 +82,8 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 def remove_weight_norm(module: M, name: str = "weight") -> M:
     """Make the weight a parameter again.
 
+    ArgumentError where it has not been done.
+
     >>> layer = nn.utils.remove_weight_norm(nn.utils.weight_norm(nn.Linear(3, 5)))
     >>> sorted(name for name, _ in layer.named_parameters())
     ['bias', 'weight']
@@ -90,6 +94,8 @@ def remove_weight_norm(module: M, name: str = "weight") -> M:
 def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
                   dim: int | None = None) -> M:
     """Divide a weight, `<name>_orig`, by its largest singular value, which power iteration estimates in training.
+
+    ArgumentError where the module has no such parameter, GraphcError where it has been done already.
 
     >>> layer = nn.utils.spectral_norm(nn.Linear(3, 5))
     >>> layer(graphc.zeros(2, 3)).shape, layer.weight_orig.shape
@@ -116,6 +122,8 @@ def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1, 
 
 def remove_spectral_norm(module: M, name: str = "weight") -> M:
     """Make the weight, divided by its largest singular value, a parameter again.
+
+    ArgumentError where it has not been done.
 
     >>> layer = nn.utils.remove_spectral_norm(nn.utils.spectral_norm(nn.Linear(3, 5)))
     >>> sorted(name for name, _ in layer.named_parameters())
