@@ -167,7 +167,7 @@ def test_registers(architecture: str) -> None:
 
 
 def test_matrices_that_others_need_are_kept() -> None:
-    """Weights that are a result, too, and those of a derivative."""
+    """Weights that are a result, too, and those of a derivative for which the result is not computed."""
     q, k, v = heads((40, 64), (40, 64), (40, 64))
 
     def both(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:

@@ -15,10 +15,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from graphc.backends.cuda import tensor_attention, tensor_attention_backward
 from graphc.backends.cuda.attention_code import AttentionCode
 from graphc.backends.cuda.elementwise import cast, literal
 from graphc.backends.cuda.launch import Launch, Sizes
-from graphc.backends.cuda.tensor_attention import TensorAttention, multiplies
+from graphc.backends.cuda.tensor_attention import TensorAttention
+from graphc.backends.cuda.tensor_attention_backward import TensorAttentionBackward
 from graphc.expression import Buffer
 from graphc.kernel import Attention, AttentionBackward, Block
 
@@ -33,10 +35,13 @@ def render_attention(
 ) -> tuple[str, Launch]:
     """The kernel as a function of its buffers, and how it is launched; `aligned` as `render_loops` has it. With `tf32`, factors
     in single precision may be rounded to 11 bits."""
-    writer: TensorAttention | _Forward | _Backward
+    writer: TensorAttention | TensorAttentionBackward | _Forward | _Backward
     if isinstance(kernel, AttentionBackward):
-        writer = _Backward(kernel, name, buffers)
-    elif multiplies(kernel, tf32):
+        if tensor_attention_backward.multiplies(kernel, tf32):
+            writer = TensorAttentionBackward(kernel, name, buffers, aligned)
+        else:
+            writer = _Backward(kernel, name, buffers)
+    elif tensor_attention.multiplies(kernel, tf32):
         writer = TensorAttention(kernel, name, buffers, aligned)
     else:
         writer = _Forward(kernel, name, buffers)

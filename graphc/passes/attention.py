@@ -78,7 +78,7 @@ class _Replacement:
         forward, backward = self.forward, self.backward
         if node is forward.product:
             found = new[self.q], ops.transpose_last(new[forward.keys]), new[forward.v]
-            q, k, v = (value if value.dtype is float32 else ops.cast(value, dtype=float32) for value in found)
+            q, k, v = map(_widened, found)
             self._operands = (q, k, v, self._mask(q, new))
             zeros = forward.some is not None
             self._results = ops.attention(*self._operands, scale=self.scale, causal=forward.causal, zeros=zeros)
@@ -86,17 +86,20 @@ class _Replacement:
             return out if self.dtype is float32 else ops.cast(out, dtype=self.dtype)
         assert backward is not None
         if not self._gradients:
-            ct, (out, lse) = new[backward.ct], self._results
+            (out, lse), ct = self._results, _widened(new[backward.ct])
             inner = ops.sum(ops.mul(ct, out), (ct.ndim - 1,))
             self._gradients = ops.attention_backward(
                 *self._operands, ct, lse, inner, scale=self.scale, causal=forward.causal)
         dq, dk, dv = self._gradients
-        if node is backward.dkeys:
-            return ops.transpose_last(dk)
-        return dq if node is backward.dq else dv
+        gradient = ops.transpose_last(dk) if node is backward.dkeys else dq if node is backward.dq else dv
+        return gradient if self.dtype is float32 else ops.cast(gradient, dtype=self.dtype)
 
     def _mask(self, q: Value, new: dict[Value, Value]) -> Value:
         found = self.forward.mask
         mask = ops.constant(value=np.array(True), like=q) if found is None else new[found[0]]
         mask = ops.reshape(mask, (*[1] * (q.ndim - mask.ndim), *mask.shape))
         return ops.bitwise_not(mask) if found is not None and found[1] else mask
+
+
+def _widened(value: Value) -> Value:
+    return value if value.dtype is float32 else ops.cast(value, dtype=float32)

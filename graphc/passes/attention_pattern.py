@@ -56,6 +56,8 @@ class Forward:
     """The conditions for scores, the last one first; a second True says that a condition holds for what is left out."""
     scale: Value | None
     inside: set[Node]
+    halves: bool
+    """Whether what lies between may be rounded to half precision on the way."""
 
     @property
     def mask(self) -> tuple[Value, bool] | None:
@@ -143,7 +145,7 @@ def find_forward(product: Node, halves: bool = False) -> Forward | None:
     if not factors:
         return None
     q, keys = factors
-    found = Forward(product, q, keys, v, weights, quotient, powers, total, some, masks, scale, inside)
+    found = Forward(product, q, keys, v, weights, quotient, powers, total, some, masks, scale, inside, halves)
     others = len(masks) - found.causal
     if others > 1 or len(masks) > others + 1:
         return None
@@ -172,11 +174,28 @@ def find_backward(forward: Forward, users: Users) -> Backward | None:
     scores is (G / t + sum(-G P / t)) E, which is masked and scaled as these were."""
     inside: set[Node] = set()
 
+    def precise(value: Value) -> Value:
+        """What has been rounded to half precision, or widened from it."""
+        if forward.halves:
+            value, rounding = unrounded(value)
+            inside.update(rounding)
+        return value
+
     def made(value: Value, op: OpDef) -> tuple[Value, ...]:
         if value.node is None or value.node.op is not op:
             raise _Different
         inside.add(value.node)
         return value.node.operands
+
+    def rounded(value: Value) -> Value:
+        """The same value as its one user has it, which is rounded or widened in between."""
+        while forward.halves:
+            nodes = [node for node in users[value] if node not in forward.inside]
+            if len(nodes) != 1 or unrounded(nodes[0].result)[0] is nodes[0].result:
+                break
+            inside.add(nodes[0])
+            value = nodes[0].result
+        return value
 
     def used(value: Value, op: OpDef) -> Node:
         """The one node that uses a value, whose op is given."""
@@ -192,7 +211,7 @@ def find_backward(forward: Forward, users: Users) -> Backward | None:
 
     try:
         step = used(forward.powers, ops.mul)
-        direct, stretched = made(_other(step, forward.powers), ops.add)
+        direct, stretched = made(precise(_other(step, forward.powers)), ops.add)
         found = _reduced(stretched, ops.sum)
         need(found is not None)
         assert found is not None
@@ -202,22 +221,22 @@ def find_backward(forward: Forward, users: Users) -> Backward | None:
         need(divisor is forward.total and made(negative, ops.neg)[0] is slope)
         need(made(share, ops.div) == (forward.quotient, forward.total))
         if forward.some is not None:
-            chosen = made(slope, ops.where)
+            chosen = made(precise(slope), ops.where)
             need(chosen[0] is forward.some and scalar_constant(chosen[2]) == 0)
             slope = chosen[1]
-        ct, turned = made(slope, ops.matmul)
+        ct, turned = made(precise(slope), ops.matmul)
         need(_is_transposed(turned, forward.v))
-        scores = step.result
+        scores = rounded(step.result)
         masks = [(forward.some, False), *forward.masks] if forward.some is not None else forward.masks
         for mask, inverted in masks:
             where = used(scores, ops.where)
             condition, zeros, kept = where.operands if inverted else (where.operands[0], *where.operands[:0:-1])
             need(condition is mask and kept is scores and scalar_constant(zeros) == 0)
-            scores = where.result
+            scores = rounded(where.result)
         if forward.scale is not None:
             scaled = used(scores, ops.mul)
             need(_other(scaled, scores) is forward.scale)
-            scores = scaled.result
+            scores = rounded(scaled.result)
     except _Different:
         return None
     backward = Backward(ct, None, None, None, inside)

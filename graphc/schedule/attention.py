@@ -15,6 +15,7 @@ from graphc.schedule.loops import map_kernel
 from graphc.schedule.machine import Machine
 from graphc.types import Size, bfloat16, float16, float32
 
+_HALVES = (float16, bfloat16)
 _MASK = 3
 """The operand that is one."""
 
@@ -33,6 +34,8 @@ def attention_kernels(
         block = _block(value, memory, widened=machine.threads)
         turned = block is not None and block.strides[together] != 1 and value.shape[together] != 1
         if block is None or (i == _MASK and turned and not machine.threads):
+            if machine.threads and _is_widened(value):
+                (value,) = value.node.operands  # type: ignore[union-attr]
             place = temporary(value)
             if i == _MASK and forward:
                 place = _by_columns(place, value)
@@ -64,7 +67,7 @@ def _block(value: Value, memory: Mapping[Value, Stored], widened: bool) -> Block
     `widened`, where it stands in half precision."""
     axes = [Axis(f"i{k}", size) for k, size in enumerate(value.shape)]
     element = Elements(memory).at(value, tuple(axis.value if axis.extent != 1 else ix.ZERO for axis in axes))
-    if widened and element.op == "cast" and element.dtype is float32 and element.args[0].dtype in (float16, bfloat16):
+    if widened and element.op == "cast" and element.dtype is float32 and element.args[0].dtype in _HALVES:
         element = element.args[0]
     if element.op != "load" or len(element.args) > 1:
         return None
@@ -74,6 +77,11 @@ def _block(value: Value, memory: Mapping[Value, Stored], widened: bool) -> Block
     if start.op != "constant" or any(not isinstance(stride, int) or stride < 0 for stride in strides):
         return None
     return Block(element.attr, value.shape, _numbers(strides), start.attr)
+
+
+def _is_widened(value: Value) -> bool:
+    node = value.node
+    return node is not None and node.op is ops.cast and value.dtype is float32 and node.operands[0].dtype in _HALVES
 
 
 def _by_columns(place: Stored, value: Value) -> Stored:

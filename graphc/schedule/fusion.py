@@ -82,7 +82,8 @@ class Group:
 
 def plan(graph: Graph, steady: Collection[Value] = (), halves: bool = False) -> list[Group]:
     """The kernels to be made, in an order in which they can run. Dead nodes are expected to be gone. Kernels that compute
-    `steady` values compute no others. With `halves`, products read operands in half precision that are widened for them."""
+    `steady` values compute no others. With `halves`, products and attention read operands in half precision that are widened
+    for them."""
     return _group(_recomputed(graph, _with_small_epilogues(_roots(graph, steady, halves)), steady), steady)
 
 
@@ -100,7 +101,8 @@ def _roots(graph: Graph, steady: Collection[Value], halves: bool) -> dict[Value,
     for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
     written.update(v for node in graph.nodes if node.op.kernel == "attention" for v in node.results)
-    widened = {node for node in graph.nodes if halves and _is_widened_for_products(node, users)}
+    widened = {node for node in graph.nodes if halves and _widens_halves(node)
+               and (_is_widened_for_products(node, users) or any(u.op.kernel == "attention" for u in users[node.result]))}
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
     reach: dict[Value, set[Value]] = {}  # for a value that is no root: the roots that it is computed in
@@ -261,8 +263,6 @@ def _is_widened_for_attention(node: Node, users: list[Node]) -> bool:
 def _is_widened_for_products(node: Node, users: dict[Value, list[Node]]) -> bool:
     """Whether a node widens halves for products alone, all of whose operands are such: they are read, and multiplied, as they
     are."""
-    if not _widens_halves(node):
-        return False
     pending = [node.result]
     while pending:
         for user in users[pending.pop()]:
