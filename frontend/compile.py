@@ -292,10 +292,14 @@ class CompiledFunction:
         numerics, backend = divided(self.options.pinned)
         return get_backend(backend or config.backend).source(graph, replace(Layout.plain(graph), numerics=numerics))
 
+    def _counted(self) -> str:
+        count = self._count()
+        return f"{count} graph{'s' if count != 1 else ''}"
+
     def explain(self) -> str:
         """The graphs that there are, what each of them rests on, and why the function was traced."""
         graphs = [g for found in self._graphs.values() for g in found if not g.is_bound]
-        lines = [f"{self._name} ({self._tracings.place}): {self._count()} graphs", *self._tracings.lines()]
+        lines = [f"{self._name} ({self._tracings.place}): {self._counted()}", *self._tracings.lines()]
         lines += [f"  not for other sizes: {why}" for why in self._sizes.refusals()]
         for symbolic in self._sizes.graphs():
             lines += ["", *symbolic.made.snapshot.lines(), symbolic.explain()]
@@ -304,7 +308,7 @@ class CompiledFunction:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<compiled {self._name}: {self._count()} graphs>"
+        return f"<compiled {self._name}: {self._counted()}>"
 
 
 _ITS_OWN = frozenset((

@@ -150,7 +150,7 @@ def test_changes_are_those_of_eager_code(function: Callable[[graphc.Tensor], Any
             else:
                 assert left == right
     if function not in (saved_and_changed, asks_what_it_is) and make not in (leaf, view_of_a_leaf):
-        assert "1 graphs" in compiled.explain()
+        assert "1 graph" in compiled.explain()
 
 
 def test_a_backward_pass_that_fails_fails_where_it_is() -> None:

@@ -70,7 +70,7 @@ def test_a_whole_training_step_is_one_graph(make: Any) -> None:
         near(a, b, 1e-4)
     for a, b in zip(other.parameters(), model.parameters()):
         near(a.grad, b.grad, 1e-4)
-    assert repr(step) == "<compiled step: 1 graphs>"
+    assert repr(step) == "<compiled step: 1 graph>"
 
 
 def test_gradients_accumulate_over_calls() -> None:
@@ -102,7 +102,7 @@ def test_a_learning_rate_is_read_at_each_call() -> None:
     step()
     optimizer.param_groups[0]["lr"] = 0.25
     step()
-    assert w.tolist() == [0.25, 0.25] and repr(step) == "<compiled step: 1 graphs>"
+    assert w.tolist() == [0.25, 0.25] and repr(step) == "<compiled step: 1 graph>"
 
 
 def test_derivatives_of_any_order_go_through_a_compiled_function() -> None:
@@ -392,7 +392,7 @@ def test_a_graph_made_for_one_view_serves_another() -> None:
     bump(a[0])
     bump(b[1])
     assert a.tolist() == [[0, 1, 1], [0, 0, 0]] and b.tolist() == [[1, 1, 1], [1, 2, 2]]
-    assert repr(f) == "<compiled lambda: 1 graphs>"
+    assert repr(f) == "<compiled lambda: 1 graph>"
 
 
 def test_gradients_of_arguments_go_to_the_arguments_of_the_call() -> None:

@@ -46,7 +46,7 @@ def test_explain_of_a_module_and_of_a_callable() -> None:
     net = graphc.compile(nn.Linear(2, 2))
     net(graphc.ones(1, 2))
     assert "traced because of a first call" in net.explain() and "the module.training is True" in net.explain()
-    assert "1 graphs" in graphc_of(abs).explain()
+    assert "1 graph" in graphc_of(abs).explain()
 
 
 def graphc_of(function: Callable[..., Any]) -> Any:
@@ -189,7 +189,7 @@ def test_instances_go_with_the_graphs_of_their_methods() -> None:
         kept += [weakref.ref(scaled), weakref.ref(scaled.scale)]
         for _ in range(4):
             assert scaled.apply(graphc.ones(1)).item() == k
-        assert repr(scaled.apply) == "<compiled apply: 1 graphs>"
+        assert repr(scaled.apply) == "<compiled apply: 1 graph>"
         del scaled
     gc.collect()
     assert [x() for x in kept] == [None] * 6

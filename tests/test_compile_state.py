@@ -64,7 +64,7 @@ def test_nan_from_numpy_is_traced_once() -> None:
     f = graphc.compile(lambda x, s: x * s)
     for _ in range(CALLS):
         assert np.isnan(f(graphc.ones(1), np.float64("nan")).item())
-    assert repr(f) == "<compiled lambda: 1 graphs>"
+    assert repr(f) == "<compiled lambda: 1 graph>"
 
 
 def test_a_parameter_is_not_a_plain_tensor() -> None:

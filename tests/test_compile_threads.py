@@ -280,5 +280,5 @@ def test_methods_of_many_instances() -> None:
 
     modules = [Scaled(float(k)) for k in range(3)]
     assert all(at_once(lambda k: all(modules[k % 3](graphc.ones(2)).tolist() == [float(k % 3)] * 2 for _ in range(20))))
-    assert [repr(module.forward) for module in modules] == ["<compiled forward: 1 graphs>"] * 3
+    assert [repr(module.forward) for module in modules] == ["<compiled forward: 1 graph>"] * 3
     assert set(modules[0].state_dict()) == {"weight"}

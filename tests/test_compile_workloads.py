@@ -176,6 +176,6 @@ def test_a_workload_is_one_graph_with_the_numbers_of_eager_code(make: Callable[[
         with override(retrace=False):
             curves[-1] += [function(*args).detach().numpy().copy() for _ in range(STEPS - 2)]
         if compiled:
-            assert repr(function).endswith(": 1 graphs>") and len(function._tracings.all) <= 2
+            assert repr(function).endswith(": 1 graph>") and len(function._tracings.all) <= 2
     for eager, found in zip(*curves, strict=True):
         np.testing.assert_allclose(found, eager, rtol=1e-4, atol=1e-4)

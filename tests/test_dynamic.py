@@ -318,7 +318,7 @@ def test_a_wrong_call_does_not_end_it() -> None:
         compiled(graphc.ones(4), graphc.ones(5))
     for n in (4, 5, 6):
         assert compiled(graphc.ones(n), graphc.ones(n)).tolist() == [2] * n
-    assert ": 1 graphs" in repr(compiled) and not compiled._sizes.refusals()
+    assert ": 1 graph" in repr(compiled) and not compiled._sizes.refusals()
 
 
 def test_sizes_without_end_are_forgotten() -> None:
@@ -326,7 +326,7 @@ def test_sizes_without_end_are_forgotten() -> None:
     for n in range(2, 300):
         assert compiled(graphc.ones(n)).shape == (n,)
     assert sum(map(len, compiled._graphs.values())) == 256
-    assert compiled(graphc.ones(2)).tolist() == [2, 2] and ": 1 graphs" in repr(compiled)
+    assert compiled(graphc.ones(2)).tolist() == [2, 2] and ": 1 graph" in repr(compiled)
 
 
 def test_loops_in_the_graph_over_any_number_of_steps() -> None:
@@ -337,7 +337,7 @@ def test_loops_in_the_graph_over_any_number_of_steps() -> None:
         x = graphc.randn(n, t, 3)
         np.testing.assert_array_equal(compiled(x[0]).numpy(), compiled.function(x[0]).numpy())
         np.testing.assert_allclose(module(x).detach().numpy(), recurrent(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
-    assert ": 1 graphs" in repr(compiled) and ": 1 graphs" in repr(module)
+    assert ": 1 graph" in repr(compiled) and ": 1 graph" in repr(module)
 
 
 @pytest.mark.parametrize("dynamic", [None, True, False])

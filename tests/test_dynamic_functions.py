@@ -138,7 +138,7 @@ def test_so_do_its_derivatives(name: str) -> None:
             (gradient,) = graphc.autograd.grad((found**2).sum(), x)
             (wanted,) = graphc.autograd.grad((expected**2).sum(), x)
             np.testing.assert_allclose(gradient.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-4)
-    assert ": 1 graphs" in repr(compiled), compiled.explain()
+    assert ": 1 graph" in repr(compiled), compiled.explain()
 
 
 class Decoder(nn.Module):

@@ -45,7 +45,7 @@ def test_numbers_of_numpy_are_compared_by_value() -> None:
         compiled(x)
     settings.scale = np.float64(2.0)
     compiled(x)
-    assert "1 graphs" in compiled.explain()
+    assert "1 graph" in compiled.explain()
 
 
 def test_stand_ins_of_one_class_for_objects_of_several() -> None:

@@ -407,7 +407,7 @@ def test_fullgraph_takes_what_fills_a_cache() -> None:
     def make() -> Scene:
         return tensor_in_a_cache()
 
-    assert repr(agree(make, fullgraph=True)) == "<compiled f: 1 graphs>"
+    assert repr(agree(make, fullgraph=True)) == "<compiled f: 1 graph>"
 
 
 def test_explain_says_what_changes() -> None:

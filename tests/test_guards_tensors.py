@@ -148,7 +148,7 @@ def test_a_scheduler_causes_no_retrace() -> None:
     for _ in range(20):
         step(graphc.ones(2))
         scheduler.step()
-    assert repr(step) == "<compiled step: 1 graphs>"
+    assert repr(step) == "<compiled step: 1 graph>"
 
 
 # Values that become tensors, and tensors that become others
