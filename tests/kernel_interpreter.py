@@ -91,7 +91,8 @@ class Machine:
                 self.accumulators[s.accumulator] = s.accumulator.dtype.numpy.type(s.accumulator.initial)
             case Accumulate():
                 op = {"sum": np.add, "max": np.maximum, "min": np.minimum}[s.accumulator.reduction]
-                self.accumulators[s.accumulator] = op(self.accumulators[s.accumulator], self.evaluate(s.value))
+                with np.errstate(over="ignore"):
+                    self.accumulators[s.accumulator] = op(self.accumulators[s.accumulator], self.evaluate(s.value))
             case Loop():
                 limit = s.axis.extent if s.limit is None else int(self.evaluate(s.limit))
                 assert limit <= s.axis.extent
@@ -113,7 +114,8 @@ class Machine:
                 self.accumulators[result] = result.dtype.numpy.type(0)
                 for inner in itertools.product(*(range(a.extent) for a in kernel.k)):
                     self.axes.update(zip(kernel.k, inner))
-                    self.accumulators[result] += self.evaluate(kernel.lhs) * self.evaluate(kernel.rhs)
+                    with np.errstate(over="ignore"):  # small integers wrap around
+                        self.accumulators[result] += self.evaluate(kernel.lhs) * self.evaluate(kernel.rhs)
                 self.run(kernel.epilogue)
             return
         if isinstance(kernel, Call):

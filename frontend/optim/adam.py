@@ -57,7 +57,7 @@ class Adam(Optimizer):
             else:
                 grad = grad + parameter * group["weight_decay"]
         first.lerp_(grad, 1 - beta1)
-        second.mul_(beta2).add_(grad * grad * (1 - beta2))
+        second.mul_(beta2).add_((grad * grad).mul_(1 - beta2))
         # in double precision, as Python numbers or as 0-d tensors: the formula is the same
         count: Any = step.to(float64) if active() is not None else step.item()
         start1, start2 = 1 - beta1**count, 1 - beta2**count
@@ -67,7 +67,7 @@ class Adam(Optimizer):
             largest.copy_(maximum(largest, second))
         # a product with the reciprocal, which is one number, instead of a division for each element
         root = largest.sqrt().mul_(start2**-0.5).add_(group["eps"])
-        parameter.sub_(first * (rate / start1) / root)
+        parameter.sub_((first / root).mul_(rate / start1))
 
 
 class AdamW(Adam):
