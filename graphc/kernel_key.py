@@ -62,7 +62,7 @@ def kernel_key(kernel: Loops | Gemm | Attention | AttentionBackward) -> tuple[Ha
 def _attention_key(kernel: Attention | AttentionBackward) -> tuple[Hashable, list[Place]]:
     buffers = list(kernel.accesses)
     blocks = (*kernel.operands, *kernel.results)
-    places = tuple((buffers.index(b.buffer), b.buffer.role, b.shape, b.strides, b.offset) for b in blocks)
+    places = tuple((buffers.index(b.buffer), b.buffer.dtype.name, b.buffer.role, b.shape, b.strides, b.offset) for b in blocks)
     zeros = kernel.zeros if isinstance(kernel, Attention) else None
     key = (type(kernel).__name__, kernel.scale, kernel.causal, zeros, kernel.mask is None, places)
     return key, [Place(b, 0) for b in buffers]

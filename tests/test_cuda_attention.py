@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDriver
-from cuda_runs import driver, needs_compiler, needs_nvrtc
+from cuda_runs import driver, needs_compiler, needs_nvrtc, run
 
 import graphc
 from graphc import nn
@@ -150,6 +150,17 @@ def test_arrays_that_are_not_aligned(driver: EmulatedDriver) -> None:
     result = np.empty((40, 64), np.float16)
     executable.run([q, k, v], [result])
     np.testing.assert_allclose(result, exact(q, k, v), rtol=3e-3, atol=3e-3)
+
+
+@needs_compiler
+def test_attention_of_several_dtypes_beside_each_other(driver: EmulatedDriver) -> None:
+    """Of the same shapes: each has a function of its own."""
+    kinds = [graphc.float16, graphc.bfloat16, graphc.float32]
+    tensors = [t for dtype in kinds for t in heads((2, 20, 32), (2, 20, 32), (2, 20, 32), dtype=dtype)]
+    graph = graphc.trace(lambda *each: tuple(attend(*each[i : i + 3]) for i in (0, 3, 6)), tensors).ir
+    arrays = [t.numpy() for t in tensors]
+    for i, got in zip((0, 3, 6), run(driver, graph, arrays), strict=True):
+        np.testing.assert_allclose(got.astype(np.float64), exact(*arrays[i : i + 3]), rtol=2e-2, atol=2e-2)
 
 
 @needs_nvrtc
