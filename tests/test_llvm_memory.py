@@ -14,7 +14,7 @@ from graphc.interpret import interpret
 from graphc.ir import Builder
 from graphc.ops import pad
 from graphc.schedule import Machine, lower
-from graphc.types import DType, TensorType, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
+from graphc.types import DType, TensorType, bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 
 CPUS = ["x86-64", "haswell", "native"] if Target.host().architecture == "x86_64" else ["generic", "native"]
 
@@ -51,6 +51,21 @@ def test_nothing_is_written_beyond_a_single_last_lane_of_truncated_numbers(dtype
     code.run([numbers], [out := memory[:-beyond].view(dtype.numpy)])
     np.testing.assert_array_equal(out, (numbers * 3).astype(dtype.numpy))
     assert (memory[-beyond:] == 0xA5).all()
+
+
+@pytest.mark.parametrize("dtype", [bfloat16, float16, int16, bool_], ids=str)
+@pytest.mark.parametrize("columns", [9, 17, 65])
+def test_rows_that_end_in_a_single_lane_leave_the_next_ones_alone(dtype: DType, columns: int) -> None:
+    """The last lane of a row is stored after the first ones of the next row."""
+    builder = Builder("rounded")
+    x = builder.input("x", TensorType(float64, (3, columns)))
+    running = ops.cumsum(ops.exp(ops.log(x)), axis=0)  # functions are computed in one register at a time
+    code = executable(builder.finish([running > 0 if dtype is bool_ else ops.cast(running, dtype=dtype)]))
+    numbers = np.arange(1.0, 3 * columns + 1).reshape(3, columns)
+    code.run([numbers], [out := np.zeros((3, columns), dtype.numpy)])
+    expected = np.cumsum(numbers, 0)
+    wanted = expected > 0 if dtype is bool_ else expected.astype(dtype.numpy)
+    np.testing.assert_allclose(out.astype(float), wanted.astype(float), rtol=1e-2, atol=1)
 
 
 def test_a_draw_of_random_numbers_stays_within_its_memory() -> None:

@@ -109,7 +109,7 @@ def store_consecutive(
             f.do(f"store {scalar} {element}, ptr {address(f, dtype, place, str(lane))}, align {dtype.itemsize}")
             continue
         part_type, mask_type = vector(scalar, lanes), vector("i1", lanes)
-        if dtype.kind in ("int", "uint") and dtype.bits < 64 and not own.startswith("<"):
+        if scalar in ("i8", "i16", "i32") and not own.startswith("<"):
             own = _opaque(f, own, lanes)  # or LLVM may find out that it is such a mask
         part = value if lanes == width else _shuffle(f, type_, value, value, list(range(start, start + lanes)))
         where = place if start == 0 else address(f, dtype, place, str(start))
