@@ -310,7 +310,7 @@ def _value_key(value: Any) -> Any:
 def _pays(traced: Traced, size: int) -> bool:
     """Whether code is quicker than the ops one by one, of which those that call back into Python are not."""
     steps = traced.graph.nodes
-    back = sum(node.op.kernel == "host" for node in steps)
+    back = sum(node.op.kernel == "host" and node.op.decompose is None for node in steps)
     return not back or (size < LARGE and (traced.differentiable is not None or back < len(steps)))
 
 

@@ -119,6 +119,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     return named(emit(ops.scatter_add, (input, index, src), {"axis": at}), "ScatterAdd")
 
 
+@composite(large=False)
 @flat_scalars
 def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
     """input with all src[i][j] that go to [index[i][j]][j] along dimension 0, and so on, reduced to one number a place.
@@ -236,6 +237,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     return named(emit(ops.scatter_update, (input, index, source), {"axis": at}), "IndexCopy")
 
 
+@composite(large=False)
 @flat_scalars
 def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
     """input with all rows of source that go to a row (along `dim`) reduced to one; see `scatter_reduce`. There is no "sum"
@@ -312,6 +314,7 @@ def index_put_(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, 
     return assign(input, index_put(input, indices, values, accumulate))
 
 
+@composite(large=False)
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """input with the elements of source at places of the flattened tensor, or added to what is there.
 

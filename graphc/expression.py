@@ -94,20 +94,18 @@ def identity(reduction: Reduction, dtype: DType) -> Real:
 
 
 class Accumulator:
-    """A running reduction, in a register. max and min propagate NaN. Compared by identity."""
+    """A running reduction, in a register. max and min propagate NaN. One that is "last" is what has been taken in last, which
+    may be computed of what it was before; it starts from `initial`. Compared by identity.
+    """
 
-    __slots__ = ("dtype", "name", "reduction", "value")
+    __slots__ = ("dtype", "initial", "name", "reduction", "value")
 
-    def __init__(self, name: str, reduction: Reduction, dtype: DType) -> None:
+    def __init__(self, name: str, reduction: Reduction | Literal["last"], dtype: DType, initial: Real = 0) -> None:
         self.name = name
         self.reduction = reduction
         self.dtype = dtype
+        self.initial: Real = initial if reduction == "last" else identity(reduction, dtype)
         self.value = Expr("accumulator", (), dtype, self)
-
-    @property
-    def initial(self) -> Real:
-        """The number that changes nothing."""
-        return identity(self.reduction, self.dtype)
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.reduction} {self.dtype.name}"

@@ -47,7 +47,7 @@ class Reset:
 @dataclass(frozen=True, slots=True, eq=False)
 class Accumulate:
     """Take one more value into a reduction. Inside a `lanes` loop that began after the Reset, each lane reduces for
-    itself, and the lanes are combined in a fixed order when the loop ends."""
+    itself, and the lanes are combined in a fixed order when the loop ends: so what is "last" is not carried through lanes."""
 
     accumulator: Accumulator
     value: Expr

@@ -124,7 +124,7 @@ class _Writer:
             return self.axis(thing)
         if thing is None or isinstance(thing, str):
             return thing
-        return (self._number(thing), thing.reduction, thing.dtype.name)
+        return (self._number(thing), thing.reduction, thing.initial, thing.dtype.name)
 
     def axis(self, axis: Axis) -> tuple[int, Size]:
         return self._number(axis), axis.extent

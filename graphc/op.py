@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol
 
 from graphc.errors import ArgumentTypeError, GraphcError
-from graphc.types import DType, Scalar, TensorType, get_default_dtype, result_type
+from graphc.types import DType, Real, Scalar, TensorType, get_default_dtype, result_type
 
 
 class _NotDifferentiable:
@@ -82,6 +82,8 @@ class OpDef:
     exact_numbers: bool
     native: str | None
     batch: Callable[..., Any] | Literal["leading"] | None
+    step: Callable[..., Any] | None
+    initial: Real
     samples: tuple[Sample, ...]
 
     def __call__(self, *args: Any, like: Any = None, **attrs: Any) -> Any:
@@ -170,6 +172,8 @@ def op(
     exact_numbers: bool = False,
     native: str | None = None,
     batch: Callable[..., Any] | Literal["leading"] | None = None,
+    step: Callable[..., Any] | None = None,
+    initial: Real = 0,
     samples: tuple[Sample, ...],
 ) -> OpDef:
     """Define an op and register it.
@@ -226,6 +230,10 @@ def op(
         `batch(size, batched, *operands, **attrs)`, where `batched` says which operands have the batch, of `size`, as
         their dimension 0; so has the result. Elementwise ops and those that name dimensions by `axis` or `axes` alone
         need none. Any other op without one is applied to one element of the batch after another.
+    step, initial
+        For a running op that is no plain reduction: `step(so_far, *elements)` is what there is up to a place along `axis`, of
+        what there was in front of it, `initial` at the start, and of the operands' elements there. For a scattering one:
+        `step(there, new)` is what a place holds when an element has come to it.
     """
     if name in OPS:
         raise GraphcError(f"op {name!r} is defined twice")
@@ -237,7 +245,7 @@ def op(
     record = OpDef(
         name, tuple(operands.split()), tuple(attrs.split()), infer, ref, rules, scalar, lower, reduction, kernel, decompose,
         view, elementwise, floating, tuple(keeps.split()), pointwise or elementwise, nanoseconds, taps,
-        index_operand, costly, exact_numbers, native, batch, samples,
+        index_operand, costly, exact_numbers, native, batch, step, initial, samples,
     )
     OPS[name] = record
     return record

@@ -108,7 +108,7 @@ def print_kernel(kernel: Kernel) -> str:
                 case Reset():
                     write(depth, f"{s.accumulator.name} = {s.accumulator.initial}")
                 case Accumulate():
-                    sign = {"sum": "+=", "max": "max=", "min": "min="}[s.accumulator.reduction]
+                    sign = {"sum": "+=", "max": "max=", "min": "min=", "last": "="}[s.accumulator.reduction]
                     write(depth, f"{s.accumulator.name} {sign} {s.value}")
                 case Loop():
                     lanes = f" in lanes of {s.lanes}" if s.lanes else ""

@@ -90,9 +90,12 @@ class Machine:
             case Reset():
                 self.accumulators[s.accumulator] = s.accumulator.dtype.numpy.type(s.accumulator.initial)
             case Accumulate():
-                op = {"sum": np.add, "max": np.maximum, "min": np.minimum}[s.accumulator.reduction]
-                with np.errstate(over="ignore"):
-                    self.accumulators[s.accumulator] = op(self.accumulators[s.accumulator], self.evaluate(s.value))
+                value = self.evaluate(s.value)
+                if s.accumulator.reduction != "last":
+                    op = {"sum": np.add, "max": np.maximum, "min": np.minimum}[s.accumulator.reduction]
+                    with np.errstate(over="ignore"):
+                        value = op(self.accumulators[s.accumulator], value)
+                self.accumulators[s.accumulator] = value
             case Loop():
                 limit = s.axis.extent if s.limit is None else int(self.evaluate(s.limit))
                 assert limit <= s.axis.extent

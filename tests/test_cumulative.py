@@ -54,6 +54,9 @@ RUNNING = {
     "cumsum": lambda x, dim: x.cumsum(dim),
     "cummax": lambda x, dim: tuple(x.cummax(dim)),
     "cummin": lambda x, dim: tuple(x.cummin(dim)),
+    "cumprod": lambda x, dim: (x / 3 if x.is_floating_point() else x).cumprod(dim),
+    "logcumsumexp": lambda x, dim: x.logcumsumexp(dim) if x.is_floating_point() else x.float().logcumsumexp(dim),
+    "of functions": lambda x, dim: ((x.float() / 9).sin().cumprod(dim) + 2).log() * x.float().cos().cumsum(dim),
     "fused": lambda x, dim: (x.exp() if x.is_floating_point() else x + 1).cumsum(dim).float() * 2 - x,
     "twice": lambda x, dim: x.cumsum(dim).cumsum(0),
     "transposed": lambda x, dim: x.t().cumsum(dim).t() if x.ndim == 2 else x.cumsum(dim),
@@ -88,6 +91,41 @@ def test_running_kernels_serve_sizes_that_change() -> None:
         expected = np.cumsum(x.numpy(), 0) + np.maximum.accumulate(x.numpy(), 1)
         np.testing.assert_allclose(f(x).numpy(), expected, rtol=1e-5, atol=1e-5)
     assert f.explain().count("traced because of") <= 2
+
+
+@pytest.mark.parametrize("name", ["cumprod", "logcumsumexp"])
+@pytest.mark.parametrize("dtype", [graphc.float32, graphc.float64])
+def test_running_products_and_sums_of_exponentials_are_as_good_as_in_higher_precision(name: str, dtype: Any) -> None:
+    graphc.manual_seed(1)
+    for shape, dim in [((300, 70), 0), ((300, 70), 1), ((3, 41, 65), 1)]:
+        x = (graphc.rand(shape, dtype=dtype) + 0.5) if name == "cumprod" else graphc.randn(shape, dtype=dtype) * 200
+        wide = x.numpy().astype(np.longdouble)
+        expected = np.cumprod(wide, dim) if name == "cumprod" else np.logaddexp.accumulate(wide, dim)
+        found = graphc.compile(lambda x, dim=dim: getattr(x, name)(dim))(x)
+        eps = 1e-7 if dtype is graphc.float32 else 1e-13
+        np.testing.assert_allclose(found.numpy(), expected.astype(found.numpy().dtype), rtol=eps, atol=eps)
+
+
+@pytest.mark.parametrize("numbers", [
+    [-INF, -INF, 2.0, -INF, 3.0], [1.0, INF, 2.0, -INF], [-INF, INF, NAN, 1.0], [INF, INF, -INF], [NAN, INF, 1.0],
+    [-1000.0, 0.0, 1000.0, 999.0, -1000.0, 1001.0], [800.0, -800.0, INF, 5.0], [-INF], [0.0, -0.0],
+])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_logcumsumexp_knows_infinities(numbers: list[float], dtype: str) -> None:
+    f = graphc.compile(lambda x, dim: x.logcumsumexp(dim))
+    with np.errstate(invalid="ignore"):
+        expected = np.logaddexp.accumulate(np.array(numbers)).astype(dtype)
+    row = np.tile(np.array(numbers, dtype), (9, 1))
+    np.testing.assert_allclose(f(graphc.from_numpy(row), 1).numpy(), np.tile(expected, (9, 1)), rtol=1e-6)
+    np.testing.assert_allclose(f(graphc.from_numpy(row.T.copy()), 0).numpy(), np.tile(expected, (9, 1)).T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.cumprod(0), lambda x: x.cumprod(1), lambda x: x.logcumsumexp(1)])
+def test_compiled_running_kernels_are_differentiated(function: Any) -> None:
+    x = graphc.randn(5, 9, dtype=graphc.float64, requires_grad=True)
+    with graphc.no_grad():
+        x[2, 3] = x[2, 5] = x[4, 4] = 0
+    assert gradcheck(graphc.compile(function), (x,))
 
 
 def test_a_running_sum_may_be_written_over_what_it_is_made_of() -> None:

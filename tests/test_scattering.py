@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import graphc
 from graphc.autograd import gradcheck, gradgradcheck
+from graphc.errors import DimError
 
 RNG = np.random.default_rng(0)
 BASE, SOURCE = RNG.normal(size=(4, 5)), RNG.normal(size=(3, 4))
@@ -220,3 +221,60 @@ def test_scatters_compile_with_their_gradients() -> None:
     x, y = watched(BASE), watched(SOURCE)
     for ours, expected in zip(gradients(x, y), graphc.autograd.grad(loss(x, y), (x, y)), strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), expected.numpy())
+
+
+COMBINED: dict[str | None, Any] = {
+    None: lambda there, new: new, "sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum,
+}
+
+
+def scattered(base: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray, reduce: str | None) -> np.ndarray:
+    """By definition: one element after another."""
+    out = base.copy()
+    for place in np.ndindex(index.shape):
+        to = (*place[:dim], index[place], *place[dim + 1 :])
+        with np.errstate(invalid="ignore"):
+            out[to] = COMBINED[reduce](out[to], src[place])
+    return out
+
+
+@pytest.mark.parametrize(("dtype", "reduce"), [
+    *itertools.product(["float32", "float16", "int64", "uint8"], COMBINED), ("bool", None), ("complex64", None),
+])
+def test_compiled_scatters_give_what_one_write_after_another_does(dtype: str, reduce: str | None) -> None:
+    write = graphc.compile(lambda x, dim, index, src: x.scatter(dim, index, src) if reduce is None
+                           else x.scatter_reduce(dim, index, src, reduce))
+    rng = np.random.default_rng(5)
+    for shape, part in [((9,), (30,)), ((40, 70), (33, 70)), ((6, 37), (6, 90)), ((3, 5, 4), (2, 5, 3)), ((4, 3), (0, 3))]:
+        for dim in range(len(shape)):
+            sizes = tuple(n if k == dim else min(n, shape[k]) for k, n in enumerate(part))
+            index = rng.integers(0, shape[dim], sizes)
+            base, src = (rng.integers(0, 4, s).astype(dtype) for s in (shape, sizes))
+            if dtype == "float32" and src.size > 20:
+                src.flat[7], src.flat[11] = np.nan, -np.inf
+            x, places, new = map(graphc.from_numpy, (base, index, src))
+            found = write(x, dim - len(shape), places, new)
+            np.testing.assert_array_equal(found.numpy(), scattered(base, dim, index, src, reduce))
+
+
+def test_large_scatters_run_compiled_eagerly_and_refuse_places_that_are_not_there() -> None:
+    rng = np.random.default_rng(6)
+    x, src, index = rng.standard_normal((400, 500)), rng.standard_normal((400, 500)), rng.integers(0, 400, (400, 500))
+    tensors = [graphc.from_numpy(a) for a in (x, index, src)]
+    expected = scattered(x, 0, index, src, None)
+    for _ in range(8):
+        np.testing.assert_array_equal(tensors[0].scatter(0, *tensors[1:]).numpy(), expected)
+    tensors[1][7, 9] = 400
+    with pytest.raises(DimError, match="400 is out of bounds for dimension 0 with size 400"):
+        tensors[0].scatter(0, *tensors[1:])
+    with pytest.raises(DimError, match="an index is out of bounds"):
+        graphc.compile(lambda x, i, s: x.scatter(0, i, s))(*tensors)
+
+
+@pytest.mark.parametrize("reduce", [None, "prod", "amax", "mean"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_compiled_scatters_are_differentiated(reduce: str | None, dim: int) -> None:
+    rng = np.random.default_rng(7)
+    index = graphc.from_numpy(np.argsort(rng.random((4, 4)), dim))
+    f = graphc.compile(lambda x, y: x.scatter(dim, index, y) if reduce is None else x.scatter_reduce(dim, index, y, reduce))
+    assert gradcheck(f, tuple(graphc.from_numpy(rng.standard_normal((4, 4))).requires_grad_() for _ in range(2)))

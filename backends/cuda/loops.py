@@ -379,6 +379,9 @@ class _Nest:
                 inside.bind(loop.axis, name)
             for accumulator in shared:
                 inside.bind_accumulator(accumulator, self._variables[accumulator, True])
+            for accumulator in carried(loop.body):
+                if accumulator.reduction == "last":  # the next one may be computed of it
+                    inside.bind_accumulator(accumulator, self._variables[accumulator, self._in_lanes])
             self._body(loop.body, inside)
         self._in_lanes, self._several = before
         changed = changing(loop.body)
@@ -408,6 +411,8 @@ class _Nest:
 
 
 def _combined(accumulator: Accumulator, x: str, y: str) -> str:
+    if accumulator.reduction == "last":
+        return y
     op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
     return render(op, accumulator.dtype, (x, y), result=accumulator.dtype)
 

@@ -192,6 +192,8 @@ class _Nest:
 
     def _combine(self, accumulator: Accumulator, width: int, a: str, b: str) -> str:
         dtype = accumulator.dtype
+        if accumulator.reduction == "last":
+            return b
         if accumulator.reduction == "sum" or dtype in HALVES or not dtype.is_floating_point:
             op = {"sum": "add", "max": "maximum", "min": "minimum"}[accumulator.reduction]
             return elementwise.render(self.f, op, dtype, width, (a, b), result=dtype)

@@ -14,7 +14,7 @@ from graphc.expression import Expr
 from graphc.op import Sample, not_differentiable, op
 from graphc.ops.complex_numbers import conjugate
 from graphc.ops.creation import full, iota
-from graphc.ops.elementwise import cast, eq, where
+from graphc.ops.elementwise import cast, eq, maximum, minimum, where
 from graphc.ops.movement import broadcast_to, check_axis, slice
 from graphc.types import TensorType, float32, int64
 
@@ -145,7 +145,7 @@ def _scatter_decompose(base: Any, index: Any, src: Any, axis: int) -> Any:
 
 
 scatter_add = op("scatter_add", "base indices src", "axis", infer=_scatter_infer, ref=_scatter_ref,
-                 decompose=_scatter_decompose, kernel="scatter", index_operand=1,
+                 decompose=_scatter_decompose, kernel="scatter", step=lambda there, new: there + new, index_operand=1,
                  vjp=(lambda ct: ct, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                  samples=(Sample((_f, _index, TensorType(float32, (3, 2))), {"axis": 1}),))
 
@@ -179,8 +179,8 @@ def _update_base_vjp(ct: Any, indices: Any, src_type: TensorType, axis: int) -> 
 _unique = np.array([[4, 0], [1, 2], [2, 3]])
 _src = TensorType(float32, (3, 2))
 
-scatter_update = op("scatter_update", "base indices src", "axis", infer=_writing("scatter"), ref=_update_ref, kernel="host",
-                    nanoseconds=5,
+scatter_update = op("scatter_update", "base indices src", "axis", infer=_writing("scatter"), ref=_update_ref, kernel="scatter",
+                    step=lambda there, new: new, index_operand=1,
                     vjp=(_update_base_vjp, None, lambda ct, indices, axis: gather(ct, indices, axis)),
                     samples=(Sample((_f, _unique, _src), {"axis": 1}),
                              Sample((TensorType(int64, (3, 5)), _index, TensorType(int64, (3, 2))), {"axis": 1})))
@@ -222,7 +222,8 @@ def _mul_src_vjp(ct: Any, base: Any, indices: Any, src: Any, axis: int) -> Any:
 
 
 scatter_mul = op("scatter_mul", "base indices src", "axis", infer=_writing("scatter_reduce"),
-                 ref=_scatter_at(np.multiply, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 ref=_scatter_at(np.multiply, "scatter_reduce"), kernel="scatter",
+                 step=lambda there, new: there * new, index_operand=1,
                  vjp=(_mul_base_vjp, None, _mul_src_vjp),
                  samples=(Sample((_f, _index, _src), {"axis": 1}), Sample((_f, _index, _src), {"axis": 1}, 0.5, 2.0)))
 """The base times all of `src` that goes to each place."""
@@ -246,11 +247,11 @@ def _extreme_src_vjp(ct: Any, base: Any, indices: Any, src: Any, out: Any, axis:
 
 
 scatter_max = op("scatter_max", "base indices src", "axis", infer=_writing("scatter_reduce"),
-                 ref=_scatter_at(np.maximum, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 ref=_scatter_at(np.maximum, "scatter_reduce"), kernel="scatter", step=maximum, index_operand=1,
                  vjp=(_extreme_base_vjp, None, _extreme_src_vjp),
                  samples=(Sample((_f, _index, _src), {"axis": 1}),))
 scatter_min = op("scatter_min", "base indices src", "axis", infer=_writing("scatter_reduce"),
-                 ref=_scatter_at(np.minimum, "scatter_reduce"), kernel="host", nanoseconds=5,
+                 ref=_scatter_at(np.minimum, "scatter_reduce"), kernel="scatter", step=minimum, index_operand=1,
                  vjp=(_extreme_base_vjp, None, _extreme_src_vjp),
                  samples=(Sample((_f, _index, _src), {"axis": 1}),))
 """The extreme of the base and of all of `src` that goes to each place; the cotangent is shared evenly among equals."""

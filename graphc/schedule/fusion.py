@@ -126,7 +126,8 @@ def _roots(graph: Graph, steady: Collection[Value], halves: bool) -> dict[Value,
                 roots[value] = Root(value, node if node.op.is_anchor or node in closed else None)
             elif node.op.is_anchor:
                 (root,) = into if len(into) == 1 else (None,)
-                if root is not None and roots[root].is_map and _elementwise_between(value, root, users):
+                along_rows = _goes_along_rows(node) and root is not None and _takes_functions(root)
+                if root is not None and roots[root].is_map and not along_rows and _elementwise_between(value, root, users):
                     roots[root].anchor = node
                 else:
                     roots[value] = Root(value, node)
@@ -151,7 +152,28 @@ def _needs_memory(
         return not (_is_half_of_input(node) or _is_widened_input(node) or _is_widened_for_attention(node, users[value]))
     if _is_stretched(value, users, _COPIES * estimate(value.type.size)):
         return True
+    if any(map(_goes_along_rows, users[value])) and _takes_functions(value):
+        return True
     return len(into) > 1 and (weight[value] > 4 or node.op.nanoseconds > _CHEAP)
+
+
+def _goes_along_rows(node: Node) -> bool:
+    """Whether a node takes one element after another, and not neighbours in lanes, as functions are computed soonest."""
+    return node.op.kernel == "running" and node.attrs["axis"] == node.result.ndim - 1
+
+
+def _takes_functions(value: Value) -> bool:
+    """Whether functions, or divisions, are computed for a value, of what has loops of its own or is given."""
+    pending, seen = [value], {value}
+    while pending:
+        node = pending.pop().node
+        if node is None or node.op.is_anchor:
+            continue
+        if node.op.nanoseconds > _CHEAP:
+            return True
+        pending += (v for v in node.operands if v not in seen)
+        seen.update(node.operands)
+    return False
 
 
 def _is_stretched(value: Value, users: dict[Value, list[Node]], size: int) -> bool:
@@ -376,8 +398,11 @@ def _is_shared(v: Value, value: Value, roots: dict[Value, Root]) -> bool:
 
 
 def _fits_beside(value: Value, touched: set[Value], group: Group, roots: dict[Value, Root]) -> bool:
-    """Whether a value can be stored along with a group: not with a product that would have to read much beside, or write it."""
+    """Whether a value can be stored along with a group: not with a product that would have to read much beside, or write it;
+    nor with what takes one element after another, if functions are computed for it."""
     anchor = group.roots[0].anchor
+    if anchor is not None and _goes_along_rows(anchor):
+        return not _takes_functions(value)
     if anchor is None or anchor.op.kernel != "contract":
         return True
     written = {value, *(root.value for root in group.roots)}

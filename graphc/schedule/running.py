@@ -1,4 +1,4 @@
-"""Kernels for sums and extremes of all elements up to each place along a dimension."""
+"""Kernels for what is made of all elements up to each place along a dimension, such as their sum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import graphc.expression as ex
 import graphc.index as ix
-from graphc.expression import Accumulator, Axis
+from graphc.expression import Accumulator, Axis, Expr
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
 from graphc.ops.cumulative import accumulated_in
@@ -28,14 +28,11 @@ def running_kernel(
 ) -> Loops:
     """Go along the dimension one by one, and store what there is so far, or `values` that are computed of it element by
     element: for one row, or for neighbouring columns in lanes."""
-    (source,), result = node.operands, node.result
+    result = node.result
     axes = [Axis(f"i{k}", size) for k, size in enumerate(result.shape)]
     along = axes[node.attrs["axis"]]
     at = tuple(ix.ZERO if a.extent == 1 else a.value for a in axes)
-    reduction = reduction_of(node)
-    dtype = accumulated_in(result.dtype) if reduction == "sum" else result.dtype.computes_in
-    accumulator = Accumulator("acc", reduction, dtype)
-    value = ex.cast(Elements(memory).at(source, at), dtype)
+    accumulator, value = _taken_in(node, [Elements(memory).at(v, at) for v in node.operands])
     so_far = ex.cast(accumulator.value, result.dtype)
     elements = Elements(memory, {result: lambda _: so_far})
     stores = [Store(targets[v].buffer, targets[v].place(at), elements.at(v, at)) for v in values]
@@ -48,3 +45,14 @@ def running_kernel(
     lanes = choose_lanes(computed, grid[-1], machine, _VECTORS)
     step, columns = cut_loop(grid[-1], max(lanes, 1), body, lanes)
     return Loops(name, (*grid[:-1], step), (columns,), cost=nanoseconds * _VECTORS, work=along.extent)
+
+
+def _taken_in(node: Node, elements: Sequence[Expr]) -> tuple[Accumulator, Expr]:
+    """What goes along the dimension, and what it takes in of the operands' elements at a place."""
+    record, dtype = node.op, node.result.dtype
+    if record.step is None:
+        reduction = reduction_of(node)
+        wide = accumulated_in(dtype) if reduction == "sum" else dtype.computes_in
+        return Accumulator("acc", reduction, wide), ex.cast(elements[0], wide)
+    accumulator = Accumulator("acc", "last", accumulated_in(dtype), record.initial)
+    return accumulator, record.step(accumulator.value, *(ex.cast(e, accumulator.dtype) for e in elements))
