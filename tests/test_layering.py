@@ -46,6 +46,7 @@ FLOORS = (
     "graphc.ops",
     "graphc.text",
     "graphc.verify",
+    "graphc.syntax",
     "graphc.parse",
     "graphc.bind",
     "graphc.interpret",
