@@ -15,6 +15,7 @@ from graphc.frontend.logic import isfinite
 from graphc.frontend.modes import no_grad
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.pointwise import cast
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor
 from graphc.types import float32
 
@@ -27,7 +28,7 @@ class _Stage(enum.Enum):
     STEPPED = 2
 
 
-class GradScaler:
+class GradScaler(PrintsSettings):
     """Multiplies losses by a factor, so that small gradients are not rounded to zero, and divides it out before a step.
 
     A step whose gradients are not all finite is left out, and the factor shrinks; after `growth_interval` steps without
@@ -65,6 +66,12 @@ class GradScaler:
         self._growth_tracker = 0
         self._stages: dict[int, _Stage] = {}
         self._found_inf: dict[int, bool] = {}
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {
+            "device": self._device, "scale": self._scale, "growth_factor": self._growth_factor,
+            "backoff_factor": self._backoff_factor, "growth_interval": self._growth_interval, "enabled": self._enabled,
+        }  # fmt: skip
 
     def scale(self, outputs: Any) -> Any:
         """A loss, or several in lists and tuples, times the factor."""

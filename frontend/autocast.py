@@ -17,6 +17,7 @@ from graphc.errors import ArgumentTypeError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.modes import mode
 from graphc.frontend.pointwise import cast
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor
 from graphc.types import DType, bfloat16, float16, float32, float64
 
@@ -59,7 +60,7 @@ def _raised(value: Any) -> Any:
     return cast(value, float32) if isinstance(value, Tensor) and value.dtype in (float16, bfloat16) else value
 
 
-class autocast:
+class autocast(PrintsSettings):
     """Compute products (matmul, linear, convolution, attention, LSTM) in a smaller dtype inside, by `with` block or decorator.
 
     Operands are cast as they come, so that parameters and their gradients keep their dtype. Losses, factorisations of
@@ -98,6 +99,9 @@ class autocast:
             enabled = False
         self._enabled = enabled
         self._before: list[DType | None] = []
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"device_type": self.device, "dtype": self.fast_dtype, "enabled": self._enabled}
 
     def __enter__(self) -> autocast:
         self._before.append(mode.autocast)

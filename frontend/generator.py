@@ -23,6 +23,7 @@ from graphc.frontend import device_arrays, device_ops
 from graphc.frontend.arguments import emit
 from graphc.frontend.inplace import assign, bump
 from graphc.frontend.modes import no_grad
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active, suspended
 from graphc.ops.random import blocks
@@ -30,7 +31,7 @@ from graphc.ops.random import blocks
 Device = str | int | devices.device | None
 
 
-class Generator:
+class Generator(PrintsSettings):
     """A stream of random numbers of its own.
 
     BackendError for a device that is not there.
@@ -43,6 +44,9 @@ class Generator:
 
     def __init__(self, device: Device = "cpu") -> None:
         self._state = wrap(device_ops.moved(np.array([_DEFAULT_SEED, 0], np.int64), devices.gpu_of(device)))
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"device": str(self.device)}
 
     @property
     def device(self) -> devices.device:

@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from graphc.frontend.settings_text import PrintsSettings
+
 _ids = itertools.count()
 
 
-class RemovableHandle:
+class RemovableHandle(PrintsSettings):
     """Takes one hook off: call `remove()`, or use it as a `with` block."""
 
     def __init__(self, hooks: MutableMapping[int, Any], *more: MutableMapping[int, Any]) -> None:

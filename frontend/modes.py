@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from graphc.errors import ArgumentTypeError
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.types import DType
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +58,7 @@ def is_inference_mode_enabled() -> bool:
     return mode.inference
 
 
-class _Switch:
+class _Switch(PrintsSettings):
     """A context manager that is also a decorator; `_enter` changes the mode, leaving restores it."""
 
     _grad: bool
@@ -173,6 +174,9 @@ class set_grad_enabled(_Switch):
         self._before.append(self._outside)
         _now.grad = self._grad
 
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"mode": self._grad}
+
     def _clone(self) -> _Switch:
         return set_grad_enabled(self._grad)
 
@@ -200,6 +204,9 @@ class inference_mode(_Switch):
     def __enter__(self) -> None:
         self._grad = False if self._inference else _now.grad
         super().__enter__()
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"mode": self._inference}
 
     def _clone(self) -> _Switch:
         return inference_mode(bool(self._inference))

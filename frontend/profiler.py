@@ -35,6 +35,7 @@ from graphc.backend import RecordsKernels, get_backend
 from graphc.config import config
 from graphc.errors import ArgumentError, Location, ProfilerError, user_location
 from graphc.frontend import device_arrays
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tracer import watched
 from graphc.frontend.watch import Seen, Watch
 from graphc.kernel_info import KernelRun
@@ -269,7 +270,7 @@ _lock = threading.Lock()
 _running: profile | None = None
 
 
-class record_function:
+class record_function(PrintsSettings):
     """Give what runs in a `with` block a name in the profile."""
 
     def __init__(self, name: str) -> None:

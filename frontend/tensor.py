@@ -344,6 +344,9 @@ class Storage:
         self._array = (tensor if base is None else base)._memory("storage()")
         tensor._version_counter().expose()
 
+    def __repr__(self) -> str:
+        return f"<storage of {self.nbytes()} bytes>"
+
     def data_ptr(self) -> int:
         """The address."""
         return _address(self._array)

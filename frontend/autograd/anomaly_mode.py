@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 
 from graphc.frontend.modes import anomaly
+from graphc.frontend.settings_text import PrintsSettings
 
 
-class set_detect_anomaly:
+class set_detect_anomaly(PrintsSettings):
     """Switch anomaly mode on or off; as a `with` block, until its end. See detect_anomaly.
 
     >>> with graphc.autograd.set_detect_anomaly(True):
@@ -16,8 +17,9 @@ class set_detect_anomaly:
     """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        self.mode, self.check_nan = bool(mode), check_nan
         self._before = anomaly.enabled, anomaly.check_nan
-        anomaly.enabled, anomaly.check_nan = bool(mode), check_nan
+        anomaly.enabled, anomaly.check_nan = self.mode, check_nan
 
     def __enter__(self) -> None:
         pass
@@ -26,7 +28,7 @@ class set_detect_anomaly:
         anomaly.enabled, anomaly.check_nan = self._before
 
 
-class detect_anomaly:
+class detect_anomaly(PrintsSettings):
     """A block in which an error in backward() tells, in a warning, which line of the forward pass it belongs to.
 
     check_nan
@@ -38,13 +40,13 @@ class detect_anomaly:
     """
 
     def __init__(self, check_nan: bool = True) -> None:
-        self._wanted = True, check_nan
+        self.check_nan = check_nan
         warnings.warn("Anomaly Detection has been enabled. This mode will increase the runtime and should only be enabled for "
                       "debugging.", stacklevel=2)
 
     def __enter__(self) -> None:
         self._before = anomaly.enabled, anomaly.check_nan
-        anomaly.enabled, anomaly.check_nan = self._wanted
+        anomaly.enabled, anomaly.check_nan = True, self.check_nan
 
     def __exit__(self, *exception: object) -> None:
         anomaly.enabled, anomaly.check_nan = self._before

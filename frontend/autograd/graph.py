@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from graphc.errors import ArgumentError, AutogradError
 from graphc.frontend.hooks import RemovableHandle, saved_hooks
 from graphc.frontend.node import AccumulateGrad, Node, function_of, history
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor
 
 __all__ = [
@@ -39,7 +40,7 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     return GradientEdge(function_of(edge[0]), edge[1])
 
 
-class saved_tensors_hooks:
+class saved_tensors_hooks(PrintsSettings):
     """A block in which each tensor that is saved for the backward pass goes through `pack_hook`.
 
     What that returns is kept, and `unpack_hook` makes the tensor of it again when the backward pass needs it.
@@ -63,6 +64,9 @@ class save_on_cpu(saved_tensors_hooks):
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
         super().__init__(lambda tensor: (tensor.device, tensor.cpu()), lambda packed: packed[1].to(packed[0]))
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {}
 
 
 @contextmanager

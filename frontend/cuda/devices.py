@@ -9,6 +9,7 @@ from graphc import gpu
 from graphc.errors import ArgumentError, GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend import device_arrays
+from graphc.frontend.settings_text import PrintsSettings
 
 
 def is_available() -> bool:
@@ -87,7 +88,7 @@ def set_device(device: Any) -> None:
     device_arrays.cupy().cuda.Device(number(device)).use()
 
 
-class device:
+class device(PrintsSettings):
     """As a context manager, the GPU that "cuda" means within a block. A negative number, or None, changes nothing.
 
     BackendError where there is no GPU, ArgumentError for a device that is none.
@@ -100,6 +101,9 @@ class device:
     def __init__(self, device: Any) -> None:
         self.idx = -1 if device is None or (isinstance(device, int) and device < 0) else number(device)
         self.prev_idx = -1
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"idx": self.idx}
 
     def __enter__(self) -> None:
         if self.idx >= 0:

@@ -8,10 +8,11 @@ from graphc.errors import GraphcError
 from graphc.frontend import device as devices
 from graphc.frontend import device_arrays
 from graphc.frontend.cuda.devices import number
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.gpu import look
 
 
-class Event:
+class Event(PrintsSettings):
     """A moment in a stream: when all that was queued before it is done.
 
     >>> if graphc.cuda.is_available():
@@ -28,6 +29,9 @@ class Event:
         self._event = kind(block=blocking, disable_timing=not enable_timing, interprocess=interprocess)
         self._times = enable_timing
         self._is_recorded = False
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"enable_timing": self._times, "recorded": self._is_recorded}
 
     def record(self, stream: Stream | None = None) -> None:
         """Let it be now, at the end of a stream: of the current one if none is given."""
@@ -167,7 +171,7 @@ def set_stream(stream: Stream) -> None:
         stream._stream.use()
 
 
-class stream:
+class stream(PrintsSettings):
     """The current stream within a block; None changes nothing.
 
     >>> if graphc.cuda.is_available():

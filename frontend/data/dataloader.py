@@ -17,6 +17,7 @@ from graphc.frontend.data.dataset import IterableDataset
 from graphc.frontend.data.iterators import InProcess, InWorkers, LoaderIterator
 from graphc.frontend.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from graphc.frontend.random import Generator
+from graphc.frontend.settings_text import PrintsSettings
 
 
 class _Endless(Sampler[None]):
@@ -26,7 +27,7 @@ class _Endless(Sampler[None]):
         return itertools.repeat(None)
 
 
-class DataLoader:
+class DataLoader(PrintsSettings):
     """The batches of a dataset, as an iterable.
 
     dataset
@@ -138,6 +139,10 @@ class DataLoader:
         self.drop_last = drop_last
         self.sampler = order
         self.batch_sampler = batch_sampler
+
+    def _printed_settings(self) -> dict[str, Any]:
+        order = {"sampler": self.sampler} if self.batch_sampler is None else {"batch_sampler": self.batch_sampler}
+        return {"dataset": self.dataset, **order, "num_workers": self.num_workers}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._frozen and name in ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"):

@@ -11,12 +11,13 @@ from typing import Any, Generic, TypeVar
 
 from graphc.errors import ArgumentError
 from graphc.frontend.random import Generator, randperm
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor, wrap
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Dataset(Generic[T_co]):
+class Dataset(PrintsSettings, Generic[T_co]):
     """Samples by number: subclasses define `__getitem__`, and `__len__` where the number of samples is known.
 
     `__getitems__`, where a subclass has it, gives the samples of a list of indices at once.

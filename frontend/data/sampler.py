@@ -9,13 +9,14 @@ from typing import Any, Generic, TypeVar
 from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend.from_data import as_tensor
 from graphc.frontend.random import Generator, default_generator, multinomial, randint, randperm
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.tensor import Tensor
 from graphc.types import float64
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Sampler(Generic[T_co]):
+class Sampler(PrintsSettings, Generic[T_co]):
     """The base of samplers: subclasses define `__iter__`, which gives indices or lists of indices, and often `__len__`.
 
     >>> class Backwards(graphc.data.Sampler):

@@ -407,6 +407,9 @@ class SequentialLR(LRScheduler):
         schedulers[0].step()
         self._last_lr = schedulers[0].get_last_lr()
 
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"schedulers": self._schedulers, "milestones": self._milestones, **super()._printed_settings()}
+
     def step(self, epoch: int | None = None) -> None:
         """Go on by an epoch."""
         self.last_epoch += 1
@@ -460,6 +463,9 @@ class ChainedScheduler(LRScheduler):
                 raise _foreign("ChainedScheduler", scheduler, i)
         self._schedulers = list(schedulers)
         self._last_lr = self._rates()
+
+    def _printed_settings(self) -> dict[str, Any]:
+        return {"schedulers": self._schedulers, **super()._printed_settings()}
 
     def step(self, epoch: int | None = None) -> None:
         """Step all of them."""

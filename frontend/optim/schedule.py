@@ -8,9 +8,10 @@ from typing import Any
 
 from graphc.errors import ArgumentError, ArgumentTypeError
 from graphc.frontend.optim.optimizer import Optimizer
+from graphc.frontend.settings_text import PrintsSettings
 
 
-class LRScheduler:
+class LRScheduler(PrintsSettings):
     """The base of schedules by epoch. Subclasses say in `get_lr` what the rates become when `last_epoch` is reached.
 
     last_epoch
@@ -48,6 +49,10 @@ class LRScheduler:
 
     def _seen(self, *_: Any) -> None:
         self._steps_seen += 1
+
+    def _printed_settings(self) -> dict[str, Any]:
+        shown = super()._printed_settings()
+        return {name: shown[name] for name in shown if name not in ("optimizer", "base_lrs")} | {"lr": self.get_last_lr()}
 
     def get_lr(self) -> list[float]:
         """The rate of each group for the epoch `last_epoch`."""

@@ -19,6 +19,7 @@ from graphc.frontend.movement import flatten, movedim
 from graphc.frontend.nn.module import Module
 from graphc.frontend.nn.utils.parametrize import compute_attribute, stop_computing
 from graphc.frontend.random import rand, rand_like
+from graphc.frontend.settings_text import PrintsSettings
 from graphc.frontend.sorting import topk
 from graphc.frontend.tensor import Tensor
 
@@ -26,7 +27,7 @@ M = TypeVar("M", bound=Module)
 Amount = int | float
 
 
-class BasePruningMethod(ABC):
+class BasePruningMethod(PrintsSettings, ABC):
     """A rule that says which elements are pruned. Subclasses define `compute_mask`, and PRUNING_TYPE: what the method is
     shown of a tensor that has been pruned before, "unstructured" the elements that are left, "structured" the slices that
     have any left, "global" all.
