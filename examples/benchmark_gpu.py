@@ -7,16 +7,20 @@
 Times are those of the GPU between two events, the best of several rounds. graphc replays CUDA graphs by itself; PyTorch's
 calls, eager ones too, are captured in one and replayed; JAX has no such control, so of it the host's clock is read. Each call
 gets other inputs, more of them than the level-2 cache holds. The results of all sides are compared: a line whose results differ
-is marked, and the script ends with status 1. Percentages are of the limit: of the speed at which the GPU copies memory, as
-measured here, or of what `--peak` says of its tensor cores. The side graphc-kernels leaves no product to cuBLAS.
+is marked, and the script ends with status 1, as it does where a side fails, whose error is printed before the others go on.
+Percentages are of the limit: of the speed at which the GPU copies memory, as measured here, or of what `--peak` says of its
+tensor cores. The side graphc-kernels leaves no product to cuBLAS.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
+import os
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -212,6 +216,12 @@ class Graphc:
         end.synchronize()
         return start.elapsed_time(end) / 1e3 / count
 
+    def release(self) -> None:
+        """Leave the GPU's memory to the next side."""
+        compiler.clear_cache()
+        gc.collect()
+        graphc.cuda.empty_cache()
+
 
 class GraphcKernels(Graphc):
     """graphc.compile without cuBLAS: where that is as fast, estimates in graphc.backends.cuda.products are to be changed."""
@@ -282,6 +292,15 @@ class Torch:
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3 / count
 
+    def release(self) -> None:
+        """Leave the GPU's memory to the next side."""
+        import torch
+
+        if self.compiled:
+            torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+
 
 class TorchCompiled(Torch):
     """torch.compile."""
@@ -300,6 +319,7 @@ class Jax:
 
     def missing(self) -> str:
         """Why it cannot run; empty where it can."""
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else most of the memory is JAX's from now on
         try:
             import jax
         except ImportError:
@@ -325,6 +345,11 @@ class Jax:
     def seconds(self, call: Callable[[int], Any], count: int) -> float:
         """What a call takes, of so many with different inputs, by the host's clock."""
         return _by_clock(call, count, lambda result: result.block_until_ready())
+
+    def release(self) -> None:
+        """Leave the GPU's memory to the next side."""
+        _jax().clear_caches()
+        gc.collect()
 
 
 SIDES = {side.name: side for side in (Graphc, GraphcKernels, Torch, TorchCompiled, Jax)}
@@ -355,7 +380,8 @@ def _by_clock(call: Callable[[int], Any], count: int, wait: Callable[[Any], Any]
 
 @dataclass
 class Figure:
-    """What one side took for one workload, in seconds: a call, and the first call. How far its result is from the others'."""
+    """What one side took for one workload, in seconds: a call, and the first call; for ever where it failed. How far its result
+    is from the others'."""
 
     workload: Workload
     side: str
@@ -374,19 +400,35 @@ def measure(workload: Workload, sides: Sequence[Any], rounds: int) -> list[Figur
     figures: list[Figure] = []
     expected: np.ndarray | None = None
     for side in sides:
-        call = side.load(workload, inputs)
-        if call is None:
-            continue
-        start = time.perf_counter()
-        result = side.array(call(0))
-        first = time.perf_counter() - start
-        expected = result if expected is None else expected
-        error = float(np.abs(result - expected).max(initial=0) / max(1.0, np.abs(expected).max(initial=0)))
-        for i in range(count):
-            call(i)
-        seconds = min(side.seconds(call, count) for _ in range(rounds))
-        figures.append(Figure(workload, side.name, seconds, first, error))
+        try:
+            found = _measured(workload, side, inputs, rounds)
+        except Exception:  # of any kind: the others are to be measured all the same
+            traceback.print_exc()
+            figures.append(Figure(workload, side.name, math.inf, math.inf, math.inf))
+        else:
+            if found is None:
+                continue
+            seconds, first, result = found
+            expected = result if expected is None else expected
+            error = float(np.abs(result - expected).max(initial=0) / max(1.0, np.abs(expected).max(initial=0)))
+            figures.append(Figure(workload, side.name, seconds, first, error))
+        side.release()
     return figures
+
+
+def _measured(
+    workload: Workload, side: Any, inputs: Sequence[Sequence[np.ndarray]], rounds: int
+) -> tuple[float, float, np.ndarray] | None:
+    """What a call takes, and what the first one took, and its result; None where the side has no such workload."""
+    call = side.load(workload, inputs)
+    if call is None:
+        return None
+    start = time.perf_counter()
+    result = side.array(call(0))
+    first = time.perf_counter() - start
+    for i in range(len(inputs)):
+        call(i)
+    return min(side.seconds(call, len(inputs)) for _ in range(rounds)), first, result
 
 
 def table(figures: Sequence[Figure], sides: Sequence[str], peak: float) -> str:
@@ -397,20 +439,24 @@ def table(figures: Sequence[Figure], sides: Sequence[str], peak: float) -> str:
         of = {f.side: f for f in figures if f.workload.name == name}
         cells = [_cell(of.get(side)) for side in sides]
         mine, part = of.get("graphc"), "-"
-        if mine is not None and mine.workload.nbytes and bandwidth:
+        if mine is None or mine.seconds == math.inf:
+            pass
+        elif mine.workload.nbytes and bandwidth:
             part = f"{mine.workload.nbytes / mine.seconds / bandwidth:.0%}"
-        elif mine is not None and mine.workload.flops and peak and mine.workload.dtype == "bfloat16":
+        elif mine.workload.flops and peak and mine.workload.dtype == "bfloat16":
             part = f"{mine.workload.flops / mine.seconds / peak:.0%}"
         first = "-" if mine is None else f"{mine.first:.2f}"
         lines.append(f"{name:<42}" + "".join(f"{cell:>15}" for cell in cells) + f"{part:>14}{first:>15}")
     if any(not is_right(f) for f in figures):
-        lines.append("(!) results differ")
+        lines.append("(!) results differ, or a side has failed")
     return "\n".join(lines)
 
 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "-"
+    if figure.seconds == math.inf:
+        return "failed (!)"
     return f"{1e3 * figure.seconds:.3f}{'' if is_right(figure) else ' (!)'}"
 
 
@@ -431,7 +477,7 @@ def plot(figures: Sequence[Figure], sides: Sequence[str], path: str) -> None:
     for k, side in enumerate(sides):
         widths = []
         for name in names:
-            of = {f.side: f.seconds for f in figures if f.workload.name == name}
+            of = {f.side: f.seconds for f in figures if f.workload.name == name and f.seconds < math.inf}
             widths.append(of.get("torch", max(of.values())) / of[side] if side in of else 0)
         axes.barh(np.arange(len(names)) + k / (len(sides) + 1), widths, 1 / (len(sides) + 1), label=side)
     axes.set_yticks(np.arange(len(names)), names)
@@ -472,7 +518,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for workload in workloads(options.scale):
         if any(part in workload.name for part in options.workloads.split(",")):
             print(f"{workload.name} ...", file=sys.stderr)
-            figures += measure(workload, sides, options.rounds)
+            found = measure(workload, sides, options.rounds)
+            print("  " + ", ".join(f"{figure.side} {_cell(figure)}" for figure in found), file=sys.stderr)
+            figures += found
     names = [side.name for side in sides]
     print(table(figures, names, options.peak))
     if options.plot and figures:

@@ -277,6 +277,11 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(Memory(size, here.device), 0)
 
 
+def set_allocator(allocator: None) -> None:
+    """Take memory from no pool, which the stand-in has none of."""
+    assert allocator is None
+
+
 class Pool:
     """The statistics of the memory of the current GPU."""
 
@@ -388,7 +393,7 @@ def module() -> ModuleType:
     cupy.from_dlpack = lambda array, *, device=None, copy=None: array.__dlpack__()  # type: ignore[attr-defined]
     cupy.cuda = ModuleType("cupy.cuda")  # type: ignore[attr-defined]
     for name in ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time", "alloc", "alloc_pinned_memory",
-                 "MemoryPointer"):
+                 "MemoryPointer", "set_allocator"):
         setattr(cupy.cuda, name, globals()[name])
     cupy.cuda.runtime = _runtime()
     cupy.cuda.memory = ModuleType("cupy.cuda.memory")

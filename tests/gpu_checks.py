@@ -128,6 +128,23 @@ def check_training(device: str, compiled: bool, steps: int, batch: int) -> None:
         assert np.mean(losses[-10:]) < 0.2 * losses[0]
 
 
+def check_attention(device: str, dtype: graphc.dtype, length: int, width: int, numerics: str = "strict") -> None:
+    """Attention and its derivative are what they are in single precision on the CPU, but for the rounding of factors."""
+    graphc.manual_seed(0)
+    tensors = [graphc.randn(2, 3, length, width).to(dtype) for _ in range(4)]
+
+    def both(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor, ct: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
+        attend = F.scaled_dot_product_attention
+        out, back = graphc.func.vjp(lambda q, k, v: attend(q, k, v, is_causal=True), q, k, v)
+        return out, *back(ct)
+
+    expected = both(*(t.float() for t in tensors))
+    few = 2e-2 if dtype is graphc.bfloat16 else 4e-3
+    for got, want in zip(graphc.compile(both, numerics=numerics)(*(t.to(device) for t in tensors)), expected, strict=True):
+        limit = few * float(want.abs().max().item())
+        np.testing.assert_allclose(got.float().cpu().numpy(), want.numpy(), rtol=few, atol=limit)
+
+
 def check_no_leak(function: Callable[[], object], calls: int, used: Callable[[], int]) -> None:
     """Memory in use does not grow with calls."""
     for _ in range(20):

@@ -17,8 +17,11 @@ from graphc.backends.cuda.driver import Driver
 def main(names: Sequence[str], driver: Driver | None = None) -> int:
     """Run them; returns how many."""
     if driver is None:
+        import cupy
+
         from graphc.backends.cuda.cupy_driver import CupyDriver
 
+        cupy.cuda.set_allocator(None)  # without the pool, in which arrays stand side by side: what is next to one is found out
         driver = CupyDriver()
     chosen = {name: case for name, case in CASES.items() if name in names or not names}
     for name, case in chosen.items():

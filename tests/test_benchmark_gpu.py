@@ -93,6 +93,16 @@ class Side:
         assert [call(i).shape for i in range(count)] == [(2, 4096)] * count
         return 0.001 if self.name == "graphc" else 0.002
 
+    def release(self) -> None:
+        self.released = True
+
+
+class Broken(Side):
+    """A side that fails while it is measured."""
+
+    def seconds(self, call: Callable[[int], Any], count: int) -> float:
+        raise RuntimeError("no such kernel")
+
 
 def test_results_that_differ_are_marked(script: ModuleType) -> None:
     copy = next(w for w in script.workloads(0.00013) if w.name == "copy")
@@ -100,4 +110,21 @@ def test_results_that_differ_are_marked(script: ModuleType) -> None:
     assert [script.is_right(figure) for figure in figures] == [True, True, False]
     lines = script.table(figures, ["graphc", "torch", "jax"], 0).splitlines()
     assert lines[1].split() == ["copy", "1.000", "2.000", "2.000", "(!)", "100%", lines[1].split()[-1]]
-    assert lines[-1] == "(!) results differ"
+    assert lines[-1] == "(!) results differ, or a side has failed"
+
+
+def test_a_side_that_fails_does_not_end_the_others(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install 'graphc[examples]'")
+    copy = next(w for w in script.workloads(0.00013) if w.name == "copy")
+    sides = [Broken("torch", 0), Side("graphc", 0)]
+    figures = script.measure(copy, sides, rounds=1)
+    assert [script.is_right(figure) for figure in figures] == [False, True] and all(side.released for side in sides)
+    assert "no such kernel" in capsys.readouterr().err
+    lines = script.table(figures, ["torch", "graphc"], 0).splitlines()
+    assert lines[1].split()[:4] == ["copy", "failed", "(!)", "1.000"] and "failed" in lines[-1]
+    script.plot(figures, ["torch", "graphc"], str(tmp_path / "plot.svg"))
+    lines = script.table(script.measure(copy, [Broken("graphc", 0)], rounds=1), ["graphc"], 0).splitlines()
+    assert "failed (!)" in lines[1]
+    script.plot(figures[:1], ["torch"], str(tmp_path / "plot.svg"))

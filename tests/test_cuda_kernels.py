@@ -261,6 +261,22 @@ def test_runs_at_the_same_addresses_are_recorded_and_replayed(driver: EmulatedDr
     assert driver.recordings - before >= 1
 
 
+@needs_compiler
+def test_inputs_that_take_turns_are_replayed(driver: EmulatedDriver) -> None:
+    graph = graphc.trace(lambda x: (x @ x, x.sum(0)), (graphc.ones(40, 40),)).ir
+    assert len(rendered(graph).steps) == 2 and not rendered(graph).program.temporaries
+    executable = CUDABackend(driver).compile(graph, Layout.plain(graph))
+    inputs = [np.full((40, 40), k, np.float32) for k in range(16)]
+    results = [np.empty(t.shape, t.dtype.numpy) for t in executable.outputs]
+    recordings = []
+    for _ in range(4):
+        for k, x in enumerate(inputs):
+            executable.run([x], results)
+            assert (results[0] == 40 * k * k).all() and (results[1] == 40 * k).all()
+        recordings.append(driver.recordings)
+    assert recordings[1] - recordings[0] == 16 and recordings[1] == recordings[3]
+
+
 def test_inspect_prints_the_kernels_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "double.gir"
     path.write_text(str(graphc.trace(lambda x: x * 2, (graphc.ones(3),)).ir))

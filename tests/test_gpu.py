@@ -85,6 +85,12 @@ def test_halves_and_factors_of_11_bits_on_tensor_cores() -> None:
         assert (np.abs(result - exact) <= few * bound).all()
 
 
+@pytest.mark.parametrize("width", [32, 64, 80, 128, 256])
+@pytest.mark.parametrize(("dtype", "numerics"), [("float16", "strict"), ("bfloat16", "strict"), ("float32", "high")])
+def test_attention_on_tensor_cores(dtype: str, numerics: str, width: int) -> None:
+    gpu_checks.check_attention("cuda", getattr(graphc, dtype), 333, width, numerics)
+
+
 _SANITIZER = shutil.which("compute-sanitizer")
 
 

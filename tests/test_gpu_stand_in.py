@@ -38,6 +38,13 @@ def test_ops() -> None:
     assert gpu_kernels.main(["exp-0", "sum-0"]) == 2
 
 
+@needs_compiler
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("dtype", "numerics"), [("bfloat16", "strict"), ("float32", "high")])
+def test_attention(dtype: str, numerics: str) -> None:
+    gpu_checks.check_attention("cuda", getattr(graphc, dtype), 40, 32, numerics)
+
+
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training(compiled: bool) -> None:
