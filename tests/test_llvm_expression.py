@@ -18,7 +18,7 @@ from graphc.expression import Axis, Buffer, Expr, cast, load
 from graphc.ir import Builder
 from graphc.kernel import Loop, Loops, Store
 from graphc.op import OPS, OpDef
-from graphc.types import DTYPES, DType, TensorType, bool_, dtype_of, int32
+from graphc.types import DTYPES, DType, TensorType, bool_, dtype_of, float32, float64, int32
 
 LANES = 16
 FUNCTIONS = {
@@ -194,3 +194,29 @@ def test_division_by_one_number_is_exact(dtype: type) -> None:
         for g, w in zip(got, (want, x / dtype(3), x / dtype(4), dtype(1) / x), strict=True):
             different = (g.view(bits) != w.view(bits)) & ~(np.isnan(g) & np.isnan(w))
             assert not different.any(), (g[different][:3], w[different][:3])
+
+
+@pytest.mark.parametrize("name", ["fmod", "remainder", "floor_divide"])
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+def test_remainders_are_exact_whatever_the_quotient(name: str, dtype) -> None:
+    rng, count, plain = np.random.default_rng(0), 20_000, dtype.numpy
+    bits = rng.integers(0, 1 << 63, count, dtype=np.int64)
+    some, small = rng.standard_normal(count) * 10, rng.standard_normal(count)
+    ends = np.finfo(plain)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 2.5, ends.smallest_subnormal, ends.max])
+    with np.errstate(all="ignore"):
+        anything = bits.view(np.float64) if dtype is float64 else bits.astype(np.int32).view(np.float32)
+        anything = (anything * rng.choice([-1, 1], count)).astype(plain)
+        near = rng.permutation(anything)
+        multiple = near * rng.integers(1, 1 << 21, count).astype(plain)
+        pairs = [(anything, near), (some, small), (multiple, near), (np.nextafter(multiple, plain.type(0)), near),
+                 (np.nextafter(multiple, plain.type(np.inf)), -near), (np.round(some * 99) / 8, np.full(count, 0.125)),
+                 (np.repeat(special, len(special) * LANES), np.tile(np.repeat(special, LANES), len(special)))]
+        for x, y in ((x.astype(plain), y.astype(plain)) for x, y in pairs):
+            buffers = [Buffer(o, dtype, x.size, "input") for o in "xy"]
+            out = Buffer("lanes", dtype, x.size, "output"), Buffer("single", dtype, x.size, "output")
+            kernels = map_kernels(name, out, x.size, lambda i, b=buffers: Expr(name, tuple(load(v, i) for v in b), dtype))
+            memory = dict(zip(buffers, (x, y))) | {b: np.zeros(x.size, plain) for b in out}
+            got = run_native(kernels, memory)
+            for b in out:
+                assert_same(got[b], getattr(np, name)(x, y))

@@ -228,7 +228,7 @@ def _integer_remainder(v: Registers, x: str, y: str) -> str:
 
 def _float_remainder(v: Registers, x: str, y: str) -> str:
     """Of the divisor's sign, zeros too; NaN where y is 0."""
-    rest = v.do("frem", x, y)
+    rest = _float_fmod(v, x, y)
     zero = v.number(0.0)
     up = v.do("fadd", rest, v.select(_signs_differ(v, rest, y), y, zero))
     none = v.mask("and", v.compare("oeq", rest, zero), v.compare("one", y, zero))
@@ -244,7 +244,7 @@ def _integer_fmod(v: Registers, x: str, y: str) -> str:
 def _float_floor_divide(v: Registers, x: str, y: str) -> str:
     """By the exact remainder: floor(x / y) would be one too high where the quotient is rounded up to a whole number."""
     zero, ratio = v.number(0.0), v.do("fdiv", x, y)
-    rest = v.do("frem", x, y)
+    rest = _float_fmod(v, x, y)
     whole = v.do("fdiv", v.do("fsub", x, rest), y)  # rounded, but next to a whole number
     down = v.mask("and", v.compare("one", rest, zero), _signs_differ(v, rest, y))
     whole = v.do("fsub", whole, v.select(down, v.number(1.0), zero))
@@ -369,6 +369,40 @@ def _in_range(v: Registers, x: str, exponent: int) -> str:
     return v.compare_bits("ult", above, 2 * exponent << mantissa)
 
 
+_WHOLE_BITS = {"float32": 22, "float64": 51}
+"""Quotients below two to this power are off by less than a half when they are rounded."""
+
+
+def _float_fmod(v: Registers, x: str, y: str) -> str:
+    """Of the dividend's sign, zeros too; NaN where y is 0, or x infinite.
+
+    Where the quotient is not large, what is left of so many whole divisors is a number without rounding, as is what is left of
+    one too many, which a quotient that is rounded up may be. The system's function, for the others, takes one lane at a time.
+    """
+    bits = _WHOLE_BITS.get(v.dtype.name)
+    if v.width == 1 or bits is None or not v.f.module.has_fma:
+        return v.do("frem", x, y)
+    f = v.f
+    fast, slow, done = f.label("by_quotient"), f.label("by_remainder"), f.label("remainder")
+    ratio = v.do("fdiv", x, y)
+    known = v.compare("olt", v.intrinsic("llvm.fabs", ratio), v.number(2.0**bits))
+    f.branch(any_lane(f, v.mask("xor", known, "splat (i1 true)"), v.width), slow, fast)
+    f.enter(fast)
+    whole = v.intrinsic("llvm.trunc", ratio)
+    rest = v.intrinsic("llvm.fma", f.value(f"fneg {v.type} {whole}"), y, x)
+    rest = v.select(v.compare("oeq", whole, v.number(0.0)), x, rest)  # of an infinite divisor, too
+    size = v.intrinsic("llvm.copysign", rest, v.number(1.0))
+    beyond = v.mask("and", _signs_differ(v, rest, x), v.compare("one", rest, v.number(0.0)))
+    size = v.select(beyond, v.do("fsub", v.intrinsic("llvm.fabs", y), size), size)
+    quick = v.intrinsic("llvm.copysign", size, x)
+    f.jump(done)
+    f.enter(slow)
+    exact = v.do("frem", x, y)
+    f.jump(done)
+    f.enter(done)
+    return f.value(f"phi {v.type} [ {quick}, %{fast} ], [ {exact}, %{slow} ]")
+
+
 # Shifts: by as many bits as there are, or by a negative number, shifts everything out
 
 
@@ -475,7 +509,7 @@ RULES: dict[str, Rule] = {
     "pow": _by_kind(float=_float_power, int=_integer_power),
     "floor_divide": _by_kind(float=_float_floor_divide, int=_integer_floor_divide),
     "remainder": _by_kind(float=_float_remainder, int=_integer_remainder),
-    "fmod": _by_kind(float="frem", int=_integer_fmod),
+    "fmod": _by_kind(float=_float_fmod, int=_integer_fmod),
     "exp": _function("exp"),
     "expm1": _function("expm1"),
     "log": _function("log"),
