@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import graphc.ops.fft as fft
 from graphc.backend import get_backend
 
 
@@ -33,3 +34,6 @@ def get_num_threads() -> int:
     True
     """
     return get_backend("llvm").get_num_threads()
+
+
+fft.workers = get_num_threads

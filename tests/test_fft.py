@@ -191,3 +191,22 @@ def test_istft_refuses_windows_that_leave_parts_out() -> None:
         graphc.istft(graphc.ones(5, 4), 8)
     with pytest.raises(RuntimeError, match="to match n_fft"):
         graphc.istft(spectra, 12)
+
+
+@pytest.mark.parametrize("shape", [(257, 301), (3, 100_003), (70, 1, 1024)])
+def test_large_transforms_are_the_same_on_any_number_of_threads(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    before, found = graphc.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            graphc.set_num_threads(threads)
+            t = graphc.from_numpy(x)
+            half = graphc.fft.rfft(t, dim=0)
+            found.append([graphc.fft.fft(t), half, graphc.fft.irfft(half, n=shape[0], dim=0), graphc.fft.ifft2(t)])
+    finally:
+        graphc.set_num_threads(before)
+    wide = x.astype(np.float64)
+    wanted = [np.fft.fft(wide), np.fft.rfft(wide, axis=0), wide, np.fft.ifft2(wide)]
+    for one, two, three, exact in zip(*found, wanted, strict=True):
+        assert one.tolist() == two.tolist() == three.tolist()
+        np.testing.assert_allclose(one.numpy(), exact, atol=2e-6 * float(np.abs(exact).max()))

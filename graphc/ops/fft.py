@@ -9,6 +9,7 @@ is another one with the same scale: the adjoint of the forward one is the invers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ from graphc.types import Size, TensorType, complex64, complex128, float32, float
 
 _z = TensorType(complex64, (2, 5))
 _x = TensorType(float32, (3, 6))
+
+workers: Callable[[], int] | None = None
+"""How many threads a large transform may take; `graphc.threads` says so, which stands above."""
+_LARGE = 1 << 16
+"""Numbers that several threads transform sooner than one."""
+
+
+def _workers(x: np.ndarray) -> int:
+    return 1 if workers is None or x.size < _LARGE else workers()
+
 
 _FORWARD = {"none": "backward", "root": "ortho", "full": "forward"}
 """SciPy's names for the scales of forward transforms; of inverse ones "none" and "full" change places."""
@@ -54,8 +65,8 @@ def _c2c_ref(x: np.ndarray, axes: tuple[int, ...], inverse: bool, scale: str) ->
     if not x.size or not axes:
         return x.copy()
     if inverse:
-        return scipy.fft.ifftn(x, axes=axes, norm=_INVERSE[scale])
-    return scipy.fft.fftn(x, axes=axes, norm=_FORWARD[scale])
+        return scipy.fft.ifftn(x, axes=axes, norm=_INVERSE[scale], workers=_workers(x))
+    return scipy.fft.fftn(x, axes=axes, norm=_FORWARD[scale], workers=_workers(x))
 
 
 fft_c2c = op("fft_c2c", "x", "axes inverse scale", infer=_c2c_infer, ref=_c2c_ref, kernel="host",
@@ -86,7 +97,7 @@ def _r2c_ref(x: np.ndarray, axis: int, scale: str) -> np.ndarray:
     if not x.size:
         shape = [n // 2 + 1 if i == axis else n for i, n in enumerate(x.shape)]
         return np.zeros(shape, np.result_type(x.dtype, np.complex64))
-    return scipy.fft.rfft(x, axis=axis, norm=_FORWARD[scale])
+    return scipy.fft.rfft(x, axis=axis, norm=_FORWARD[scale], workers=_workers(x))
 
 
 def _r2c_vjp(ct: Any, x_type: TensorType, axis: int, scale: str) -> Any:
@@ -109,7 +120,7 @@ def _c2r_ref(x: np.ndarray, axis: int, size: int, scale: str) -> np.ndarray:
 
     if not x.size:
         return np.zeros([size if i == axis else n for i, n in enumerate(x.shape)], x.real.dtype)
-    return scipy.fft.irfft(x, size, axis=axis, norm=_INVERSE[scale])
+    return scipy.fft.irfft(x, size, axis=axis, norm=_INVERSE[scale], workers=_workers(x))
 
 
 def _c2r_vjp(ct: Any, axis: int, size: Size, scale: str) -> Any:
