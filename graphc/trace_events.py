@@ -43,19 +43,28 @@ def document(
     events: list[dict[str, Any]] = []
     for process, (name, made) in enumerate(processes.items(), 1):
         first = min((event.start for event in made), default=0)
-        numbers = {thread: i for i, thread in enumerate(sorted({e.thread for e in made}, key=_order(made)), 1)}
-        events.append(_metadata("process_name", process, 0, name=name))
-        events.append(_metadata("process_sort_index", process, 0, sort_index=process))
-        for thread, number in numbers.items():
-            events.append(_metadata("thread_name", process, number, name=threads.get(thread, f"thread {number}")))
-            events.append(_metadata("thread_sort_index", process, number, sort_index=number))
+        order = sorted({e.thread for e in made}, key=_order(made))
+        numbers = {thread: _thread_number(process, place) for place, thread in enumerate(order)}
+        events.append(_metadata("process_name", process, process, name=name))
+        events.append(_metadata("process_sort_index", process, process, sort_index=process))
+        for row, (thread, number) in enumerate(numbers.items(), 1):
+            events.append(_metadata("thread_name", process, number, name=threads.get(thread, f"thread {row}")))
+            events.append(_metadata("thread_sort_index", process, number, sort_index=row))
         # whoever reads them in this order finds what is around an event before it
         for event in sorted(made, key=lambda e: (e.start, -e.stop)):
             times = {"ts": _microseconds(event.start - first), "dur": _microseconds(event.stop - event.start)}
-            place = {"pid": process, "tid": numbers[event.thread]}
-            events.append({"name": event.name, "cat": event.category, "ph": "X", **times, **place,
-                           "args": dict(event.arguments)})
+            events.append({"name": event.name, "cat": event.category, "ph": "X", **times, "pid": process,
+                           "tid": numbers[event.thread], "args": dict(event.arguments)})
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": dict(about or {})}
+
+
+_THREADS = 10_000
+"""More than a process has."""
+
+
+def _thread_number(process: int, place: int) -> int:
+    """Perfetto calls the thread that has its process's number the main one, whichever process it is of."""
+    return process if place == 0 else process * _THREADS + place
 
 
 def _microseconds(nanoseconds: int) -> float:
@@ -99,6 +108,7 @@ def joined(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 arguments = {"name": name if len(numbers) == 1 else f"{name}: {arguments['name']}"}
             if event["ph"] == "M" and event["name"] == "process_sort_index":
                 arguments = {"sort_index": numbers[event["pid"]]}
-            events.append({**event, "pid": numbers[event["pid"]], "args": arguments})
+            number, place = numbers[event["pid"]], 0 if event["tid"] == event["pid"] else event["tid"] % _THREADS
+            events.append({**event, "pid": number, "tid": _thread_number(number, place), "args": arguments})
         about |= made["otherData"]
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}

@@ -468,6 +468,15 @@ def test_traces_of_several_processes_are_joined() -> None:
     assert [e["pid"] for e in both["traceEvents"] if e["ph"] == "X"] == [1, 2, 3]
 
 
+def test_the_first_thread_alone_has_its_processs_number() -> None:
+    """Perfetto calls that one the main thread."""
+    events = [TraceEvent("a", "op", 5, 90, 7), TraceEvent("b", "op", 9, 20, 8), TraceEvent("c", "op", 30, 40, 9)]
+    for made in (document({"x": events, "y": events}, {}), joined(dict.fromkeys("xyz", document({"": events}, {})))):
+        runs = [e for e in made["traceEvents"] if e["ph"] == "X"]
+        assert [e["name"] for e in runs if e["tid"] == e["pid"]] == ["a"] * len({e["pid"] for e in runs})
+        assert len({e["tid"] for e in runs}) == len(runs)
+
+
 def test_infos_know_their_nodes() -> None:
     """Every node that is computed at all is computed by some kernel."""
     from graphc.passes import pipeline
