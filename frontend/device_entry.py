@@ -6,6 +6,7 @@ places where the tensors that the function holds have their arrays. Arguments ar
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ class DeviceEntry:
             None if j in self._donated else (t.shape, t.dtype.numpy, capture.gpu if capture.goes_to_gpu(j) else -1)
             for j, t in enumerate(code.outputs)
         ]
+        self._grads = [(owner.tensor, j) for owner, j in plan.grads
+                       if isinstance(owner, Captured) and j is not None and self._places[j] is not None]
 
     @classmethod
     def make(cls, capture: Capture, plan: Plan, code: Executable, arguments: Sequence[Any]) -> DeviceEntry | None:
@@ -118,13 +121,36 @@ class DeviceEntry:
             arrays[i] = args[k]._data
         for i, source in self._numbers:
             arrays[i] = np.asarray(source.mapping[source.key], np.float64)
+        again = {j: _given_up(owner, self._places[j]) for owner, j in self._grads}
         outputs: list[Any] = [
             arrays[self._donated[j]] if place is None
-            else np.empty(place[0], place[1]) if place[2] < 0 else device_arrays.empty(*place)
+            else np.empty(place[0], place[1]) if place[2] < 0
+            else found if (found := again.get(j)) is not None else device_arrays.empty(*place)
             for j, place in enumerate(self._places)
         ]  # fmt: skip
+        del again
         self._code.run(arrays, outputs)
         return self._capture.finish(args, tensors, outputs, {})
+
+
+_ALONE = 2
+"""References to what an attribute holds while they are counted: the attribute's, and that of the counting."""
+
+
+def _given_up(owner: Tensor, place: Any) -> Any:
+    """The memory of a tensor's gradient that is about to be replaced, if it is such as is wanted and nobody else has the
+    gradient, or a view of it: so there are never two at a time, and they are at the same address from call to call."""
+    state = owner._state()
+    if state.grad is None or place[2] < 0 or not device_arrays.is_on_device(state.grad._data):
+        return None
+    held = (sys.getrefcount(state.grad), sys.getrefcount(state.grad._data), sys.getrefcount(state.grad._data.data),
+            sys.getrefcount(state.grad._data.data.mem))
+    array = state.grad._data
+    fits = (array.shape, array.dtype, device_arrays.index_of(array)) == place and array.flags.c_contiguous
+    if max(held) > _ALONE or not fits:
+        return None
+    state.grad = None
+    return array
 
 
 def _check(argument: Any) -> tuple[Any, ...]:

@@ -124,6 +124,47 @@ def test_a_training_step_waits_for_nothing(kind: Any) -> None:
     assert there[1] == here[1]
 
 
+def test_gradients_take_the_places_of_those_before() -> None:
+    """But of those that somebody else has, or a part of; and one recording is enough."""
+    graphc.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).to("cuda")
+    x = graphc.randn(6, 4).to("cuda")
+
+    @graphc.compile
+    def step(x: graphc.Tensor) -> graphc.Tensor:
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    def grads() -> list[graphc.Tensor]:
+        return [parameter.grad for parameter in model.parameters()]
+
+    def places() -> list[int]:
+        return [grad.data_ptr() for grad in grads()]
+
+    for _ in range(6):
+        loss = step(x)
+    first, captures = places(), cupy_stand_in.state.captures
+    for _ in range(3):
+        loss = step(x)
+        assert places() == first
+    assert cupy_stand_in.state.captures == captures
+    kept, part, numbers = grads()[0], grads()[1][2:4], [grad.tolist() for grad in grads()]
+    used = graphc.cuda.memory_allocated()
+    other = x * 2
+    step(other)
+    assert [a == b for a, b in zip(places(), first)] == [False, False, True, True]
+    assert kept.tolist() == numbers[0] and part.tolist() == numbers[1][2:4]
+    assert graphc.cuda.memory_allocated() > used
+    there = [grad.tolist() for grad in grads()]
+    model.zero_grad()
+    model(other).square().mean().backward()
+    for got, want in zip(there, grads(), strict=True):
+        np.testing.assert_allclose(got, want.tolist(), rtol=1e-4, atol=1e-6)
+    del loss
+
+
 def test_what_is_on_the_cpu_beside_a_gpu() -> None:
     """Small and large inputs, in any order of memory, those that are written over, and what is computed of them alone."""
     small, large, turned = graphc.arange(4.0), graphc.randn(2000), graphc.randn(3, 4).t()

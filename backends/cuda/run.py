@@ -27,8 +27,7 @@ from graphc.sizes import evaluate
 
 _MOST_RECORDED = 64
 """Recordings that a runner keeps: each holds for certain addresses of inputs, outputs and temporaries, which repeat as the
-memory pool gives out the same memory again. So many that calls may go through a dozen batches by turns, and a training step,
-whose new gradients take the places of those before last, may go through each of them twice."""
+memory pool gives out the same memory again: so many that calls may go through some dozens of batches by turns."""
 _SEEN = object()
 _WORKSPACE_ALIGNMENT = 256
 
