@@ -397,7 +397,15 @@ def put(input: Tensor, places: Sequence[tuple[int, Tensor]], new: Tensor, accumu
         written = _put_by_mask(input, *places[0], new, accumulate)
         if written is not None:
             return written
+    if all(_lists_places(item) for _, item in places):
+        return _put_at(input, new, accumulate, tuple(at for at, _ in places), *(item for _, item in places))
     return Advanced(input, places).put(new, accumulate)
+
+
+@composite(large=False)
+def _put_at(input: Tensor, new: Tensor, accumulate: bool, dims: tuple[int, ...], *indices: Tensor) -> Tensor:
+    """The input with `new` at the places that tensors of integers list in some dimensions, or added to what is there."""
+    return named(Advanced(input, list(zip(dims, indices))).put(new, accumulate), "IndexPut")
 
 
 def _put_by_mask(input: Tensor, at: int, mask: Tensor, new: Tensor, accumulate: bool) -> Tensor | None:

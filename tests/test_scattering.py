@@ -278,3 +278,46 @@ def test_compiled_scatters_are_differentiated(reduce: str | None, dim: int) -> N
     index = graphc.from_numpy(np.argsort(rng.random((4, 4)), dim))
     f = graphc.compile(lambda x, y: x.scatter(dim, index, y) if reduce is None else x.scatter_reduce(dim, index, y, reduce))
     assert gradcheck(f, tuple(graphc.from_numpy(rng.standard_normal((4, 4))).requires_grad_() for _ in range(2)))
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_writes_at_listed_places_stay_the_same_once_they_have_code(accumulate: bool) -> None:
+    rng = np.random.default_rng(8)
+    base, new = rng.standard_normal((4, 3, 5)), rng.standard_normal((2, 3))
+    rows, columns = np.array([3, -2]), np.array([[4, 0, -1], [1, 1, 2]])
+    expected = base.copy()
+    (np.add.at if accumulate else np.ndarray.__setitem__)(expected, (rows[:, None], slice(None), columns), new[..., None])
+    x, y, i, j = map(graphc.from_numpy, (base.copy(), new[..., None].copy(), rows, columns))
+    for _ in range(90):
+        found = x.index_put((i[:, None], None, j), y, accumulate)
+        np.testing.assert_allclose(found.numpy(), expected)
+    weight = graphc.randn(4, 3, 5, dtype=graphc.float64)
+    for _ in range(90):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        out = a.index_put((i[:, None], None, j), b, accumulate)
+        assert "IndexPut" in type(out.grad_fn).__name__
+        (out * weight).sum().backward()
+        kept = np.ones(base.shape)
+        if not accumulate:
+            kept[rows[:, None], :, columns] = 0
+        np.testing.assert_allclose(a.grad.numpy(), weight.numpy() * kept)
+    leaves = [t.clone().requires_grad_() for t in (x, y)]
+    assert gradcheck(lambda a, b: a.index_put((i[:, None], None, j), b, accumulate), tuple(leaves))
+
+
+def test_items_at_listed_places_are_set_by_code_and_checked() -> None:
+    x, i = graphc.zeros(5, 2), graphc.tensor([4, 0, -1])
+    for k in range(90):
+        x[i] = float(k)
+        x[i, 1] = graphc.tensor([1.0, 2.0, 3.0])
+        assert x.tolist() == [[k, 2.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [k, 3.0]]
+    i[1] = 5
+    with pytest.raises(DimError, match="index 5 is out of bounds for dimension 0 with size 5"):
+        x[i] = 1.0
+    leaf = graphc.ones(5, 2, requires_grad=True)
+    for _ in range(90):
+        y = leaf * 1
+        y[graphc.tensor([0, 2])] = leaf[3:] * 2
+        y.sum().backward()
+        assert leaf.grad.tolist() == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [3.0, 3.0], [3.0, 3.0]]
+        leaf.grad = None
