@@ -75,6 +75,8 @@ def relu_(input: Tensor) -> Tensor:
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(0, x), 6).
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> F.relu6(graphc.tensor([-1.0, 3.0, 8.0]))
     tensor([0., 3., 6.])
     """
@@ -167,6 +169,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 @composite
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|).
+
+    UnsupportedDTypeError for bools.
 
     >>> F.softsign(graphc.tensor([-1.0, 3.0]))
     tensor([-0.5000,  0.7500])
@@ -456,6 +460,8 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """softmax(-x).
+
+    UnsupportedError for integers, GraphcError for bools, DimError for a dimension that there is not.
 
     >>> F.softmin(graphc.tensor([0.0, 0.0]), dim=0)
     tensor([0.5000, 0.5000])

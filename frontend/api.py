@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphc.frontend import (
 from graphc.frontend import methods as _methods
 from graphc.frontend import random as _random
 from graphc.frontend import windows as _windows
+from graphc.frontend.arguments import need_tensor as _need_tensor
 from graphc.frontend.associative_scan import associative_scan
 from graphc.frontend.autocast import autocast, get_autocast_dtype, is_autocast_cpu_enabled, is_autocast_enabled
 from graphc.frontend.autograd import (
@@ -120,8 +122,20 @@ _IN_PLACE = """
     cos cosh deg2rad detach erf erfc exp exp2 expm1 fill fix floor frac gcd i0 lcm ldexp log log10 log1p log2 logit
     nan_to_num neg negative rad2deg reciprocal round rsqrt sigmoid sin sinc sinh sqrt square tan tanh trunc xlogy zero
 """
-for _name in _IN_PLACE.split():  # methods that are functions too: abs_(x) is x.abs_()
-    globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
+
+
+def _as_function(name: str) -> Any:
+    """A method as a function: abs_(x) is x.abs_()."""
+
+    @functools.wraps(getattr(Tensor, name))
+    def call(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return getattr(_need_tensor(input, name), name)(*args, **kwargs)
+
+    return call
+
+
+for _name in _IN_PLACE.split():
+    globals()[f"{_name}_"] = _as_function(f"{_name}_")
 
 
 def trace(function: Any, example_inputs: Any = None) -> Any:
@@ -154,29 +168,35 @@ def is_tensor(obj: object) -> Any:
 def is_floating_point(input: Tensor) -> Any:
     """Whether the elements are floating-point numbers.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.is_floating_point(graphc.ones(1)), graphc.is_floating_point(graphc.arange(3))
     (True, False)
     """
-    return input.is_floating_point()
+    return _need_tensor(input, "is_floating_point").is_floating_point()
 
 
 def numel(input: Tensor) -> Any:
     """How many elements a tensor has.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.numel(graphc.zeros(2, 3))
     6
     """
-    return input.numel()
+    return _need_tensor(input, "numel").numel()
 
 
 def detach(input: Tensor) -> Tensor:
     """The same memory, outside the graph.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> x = graphc.ones(2, requires_grad=True)
     >>> graphc.detach(x).requires_grad
     False
     """
-    return input.detach()
+    return _need_tensor(input, "detach").detach()
 
 
 def hint(name: str) -> str:

@@ -87,6 +87,8 @@ def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
 def mul(input: Operand, other: Operand) -> Tensor:
     """input * other, element by element, of shapes that broadcast and dtypes that are promoted.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.mul(graphc.tensor([1.0, 2.0]), graphc.tensor([[3.0], [4.0]]))
     tensor([[3., 6.],
             [4., 8.]])
@@ -121,6 +123,8 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """input / other, rounded down, in the operands' promoted dtype.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.floor_divide(graphc.tensor([7, -7]), 2)
     tensor([ 3, -4])
     """
@@ -129,6 +133,8 @@ def floor_divide(input: Operand, other: Operand) -> Tensor:
 
 def remainder(input: Operand, other: Operand) -> Tensor:
     """What is left of input after whole multiples of other; it has the sign of other.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.remainder(graphc.tensor([7, -7]), 3)
     tensor([1, 2])
@@ -139,6 +145,8 @@ def remainder(input: Operand, other: Operand) -> Tensor:
 def fmod(input: Tensor, other: Operand) -> Tensor:
     """What is left of input after whole multiples of other; it has the sign of input.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.fmod(graphc.tensor([7, -7]), 3)
     tensor([ 1, -1])
     """
@@ -148,6 +156,8 @@ def fmod(input: Tensor, other: Operand) -> Tensor:
 def gcd(input: Tensor, other: Tensor) -> Tensor:
     """The greatest common divisor of integers; that of 0 and 0 is 0.
 
+    DTypeError for what are no integers, ShapeError where the shapes do not broadcast.
+
     >>> graphc.gcd(graphc.tensor([12, 0]), graphc.tensor([18, 0]))
     tensor([6, 0])
     """
@@ -156,6 +166,8 @@ def gcd(input: Tensor, other: Tensor) -> Tensor:
 
 def lcm(input: Tensor, other: Tensor) -> Tensor:
     """The least common multiple of integers; 0 if one of them is 0.
+
+    DTypeError for what are no integers, ShapeError where the shapes do not broadcast.
 
     >>> graphc.lcm(graphc.tensor([4, 0]), graphc.tensor([6, 5]))
     tensor([12,  0])
@@ -302,6 +314,8 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 def frexp(input: Tensor) -> Any:
     """Mantissa, of a size from 0.5 to 1, and exponent, an int32, with input = mantissa * 2 ** exponent.
 
+    DTypeError for what is not floating-point.
+
     >>> mantissa, exponent = graphc.frexp(graphc.tensor([6.0, 0.25]))
     >>> mantissa, exponent
     (tensor([0.7500, 0.5000]), tensor([ 3, -1], dtype=graphc.int32))
@@ -314,6 +328,8 @@ def frexp(input: Tensor) -> Any:
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input ** 2 + other ** 2), without overflow on the way.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for integers and complex numbers.
+
     >>> graphc.hypot(graphc.tensor([3.0]), graphc.tensor([4.0]))
     tensor([5.])
     """
@@ -323,6 +339,8 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle from -pi to pi of the point with the ordinate `input` and the abscissa `other`.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.atan2(graphc.tensor([1.0, -1.0]), graphc.tensor([0.0, 1.0]))
     tensor([ 1.5708, -0.7854])
     """
@@ -331,6 +349,8 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
 
 def xlogy(input: Operand, other: Operand) -> Tensor:
     """input * log(other), which is 0 for input = 0 unless other is nan.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.xlogy(graphc.tensor([0.0, 2.0]), graphc.tensor([0.0, 1.0]))
     tensor([0., 0.])
@@ -342,6 +362,8 @@ def igamma(input: Tensor, other: Tensor) -> Tensor:
     """The regularised lower incomplete gamma function P(a, x) of a = input and x = other: the integral of
     t^(a-1) e^-t / gamma(a) from 0 to x. It is differentiable in x.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.igamma(graphc.tensor([1.0]), graphc.tensor([2.0]))
     tensor([0.8647])
     """
@@ -350,6 +372,8 @@ def igamma(input: Tensor, other: Tensor) -> Tensor:
 
 def igammac(input: Tensor, other: Tensor) -> Tensor:
     """The regularised upper incomplete gamma function, 1 - igamma(input, other).
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.igammac(graphc.tensor([1.0]), graphc.tensor([2.0]))
     tensor([0.1353])

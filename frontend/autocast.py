@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from graphc import gpu
-from graphc.errors import ArgumentTypeError, GraphcError
+from graphc.errors import ArgumentError, ArgumentTypeError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
 from graphc.frontend.modes import mode
 from graphc.frontend.pointwise import cast
@@ -147,11 +147,15 @@ def is_autocast_cpu_enabled() -> bool:
 def get_autocast_dtype(device_type: str) -> DType:
     """The dtype that an autocast for the device computes products in.
 
+    ArgumentError for another kind of device.
+
     >>> graphc.get_autocast_dtype("cpu")
     graphc.bfloat16
     """
     if device_type == "cpu" and mode.autocast is not None:
         return mode.autocast
+    if device_type not in _DEFAULTS:
+        raise ArgumentError(f"there is no autocast for device_type {device_type!r}", expected="'cpu' or 'cuda'")
     return _DEFAULTS[device_type]
 
 

@@ -142,6 +142,8 @@ def angle(input: Tensor) -> Tensor:
 def view_as_real(input: Tensor) -> Tensor:
     """Real and imaginary parts side by side in a new last dimension, on the same memory.
 
+    DTypeError for what is not complex.
+
     >>> graphc.view_as_real(graphc.tensor([1 + 2j, 3 - 4j]))
     tensor([[ 1.,  2.],
             [ 3., -4.]])
@@ -151,6 +153,8 @@ def view_as_real(input: Tensor) -> Tensor:
 
 def view_as_complex(input: Tensor) -> Tensor:
     """The complex numbers whose parts stand side by side in the last dimension, of size 2, on the same memory.
+
+    DTypeError for what is not floating-point, ShapeError where the last dimension has not two elements.
 
     >>> graphc.view_as_complex(graphc.tensor([[1.0, 2.0], [3.0, -4.0]]))
     tensor([1.+2.j, 3.-4.j])

@@ -172,6 +172,8 @@ def cpu(self: Tensor, memory_format: object = None) -> Tensor:
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: object = None) -> Tensor:
     """The tensor on a GPU, the current one if none is named: itself, or a copy. An error where there is none.
 
+    BackendError where there is no GPU.
+
     >>> x = graphc.ones(2)
     >>> x = x.cuda() if graphc.cuda.is_available() else x
     """

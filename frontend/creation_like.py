@@ -133,6 +133,8 @@ def new_zeros(input: Tensor, *args: Any, size: Any = None, dtype: DType | None =
               requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Zeros of the input's dtype.
 
+    GraphcError for a negative size, ArgumentTypeError for one that is no int.
+
     >>> graphc.tensor([1]).new_zeros(2)
     tensor([0, 0])
     """
@@ -143,6 +145,8 @@ def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = 
              requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """Ones of the input's dtype.
 
+    GraphcError for a negative size, ArgumentTypeError for one that is no int.
+
     >>> graphc.tensor([1]).new_ones(2)
     tensor([1, 1])
     """
@@ -152,6 +156,8 @@ def new_ones(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = 
 def new_empty(input: Tensor, *args: Any, size: Any = None, dtype: DType | None = None, device: Device = None,
               requires_grad: bool = False, layout: object = None, pin_memory: bool = False) -> Tensor:
     """An uninitialised tensor of the input's dtype.
+
+    GraphcError for a negative size, ArgumentTypeError for one that is no int.
 
     >>> graphc.tensor([1]).new_empty(2).dtype
     graphc.int64

@@ -45,6 +45,8 @@ def _summable(input: Tensor, dtype: DType | None) -> Tensor:
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The sum of all elements up to each place along a dimension. Integers and bools are summed as int64.
 
+    DimError for a dimension that there is not.
+
     >>> graphc.cumsum(graphc.tensor([1, 2, 3]), dim=0)
     tensor([1, 3, 6])
     """
@@ -54,6 +56,8 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
 @composite(large=False)
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The product of all elements up to each place along a dimension. Integers and bools are multiplied as int64.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.cumprod(graphc.tensor([1, 2, 3]), dim=0)
     tensor([1, 2, 6])
@@ -80,6 +84,8 @@ def cummax(input: Tensor, dim: int) -> Any:
     """The largest element up to each place along a dimension, and its index: the last one of equals. After a nan all is
     nan.
 
+    DimError for a dimension that there is not.
+
     >>> graphc.cummax(graphc.tensor([1, 3, 2]), dim=0)
     graphc.return_types.cummax(
     values=tensor([1, 3, 3]),
@@ -91,6 +97,8 @@ def cummax(input: Tensor, dim: int) -> Any:
 def cummin(input: Tensor, dim: int) -> Any:
     """The least element up to each place along a dimension, and its index: the last one of equals. After a nan all is
     nan.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.cummin(graphc.tensor([3, 1, 2]), dim=0)
     graphc.return_types.cummin(

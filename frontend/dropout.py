@@ -7,6 +7,7 @@ import warnings
 
 from graphc.errors import ArgumentError, DTypeError, GraphcError
 from graphc.frontend.activations import written
+from graphc.frontend.arguments import need_tensor
 from graphc.frontend.pointwise import where
 from graphc.frontend.random import dropout_mask
 from graphc.frontend.tape import named
@@ -119,7 +120,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     tensor([[[1., 1., 1.],
              [1., 1., 1.]]])
     """
-    if input.dim() not in (2, 3):
+    if need_tensor(input, "dropout1d").dim() not in (2, 3):
         raise GraphcError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note that dropout1d "
                           "exists to provide channel-wise dropout on inputs with 1 spatial dimension")
     return _of_channels(input, p, training, inplace, 1 if input.dim() == 2 else 2)
@@ -128,11 +129,13 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of [N, C, H, W].
 
+    ArgumentError for a p outside [0, 1]; in training DTypeError for integers, GraphcError for less than two dimensions.
+
     >>> x = F.dropout2d(graphc.ones(1, 8, 2, 2), p=0.5)
     >>> bool((x[:, :, 0, 0] == x[:, :, 1, 1]).all())
     True
     """
-    if input.dim() not in (3, 4):
+    if need_tensor(input, "dropout2d").dim() not in (3, 4):
         _warn("dropout2d", input)
     elif input.dim() == 3:
         warnings.warn("dropout2d: a 3D input is taken for [N, C, L]; for one image, [C, H, W], use dropout2d on "
@@ -148,7 +151,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     >>> F.dropout3d(graphc.ones(1, 2, 3, 3, 3), training=False).shape
     graphc.Size([1, 2, 3, 3, 3])
     """
-    if input.dim() not in (4, 5):
+    if need_tensor(input, "dropout3d").dim() not in (4, 5):
         _warn("dropout3d", input)
     return _of_channels(input, p, training, inplace, 2 if input.dim() == 5 else 1)
 

@@ -178,6 +178,8 @@ def log10(input: Tensor) -> Tensor:
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)); with `eps`, x is kept between eps and 1 - eps.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.logit(graphc.tensor([0.5, 0.9]))
     tensor([0.0000, 2.1972])
     >>> graphc.logit(graphc.tensor([0.0, 1.0]), eps=0.1)
@@ -197,6 +199,8 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 def erfc(input: Tensor) -> Tensor:
     """1 - erf(input), exact for large input too.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.erfc(graphc.tensor([0.0, 5.0]))
     tensor([1.0000e+00, 1.5375e-12])
     """
@@ -205,6 +209,8 @@ def erfc(input: Tensor) -> Tensor:
 
 def erfinv(input: Tensor) -> Tensor:
     """The number whose error function is input; nan outside [-1, 1].
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.erfinv(graphc.tensor([0.0, 0.5]))
     tensor([0.0000, 0.4769])
@@ -215,6 +221,8 @@ def erfinv(input: Tensor) -> Tensor:
 def lgamma(input: Tensor) -> Tensor:
     """The logarithm of the absolute value of the gamma function.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.lgamma(graphc.tensor([1.0, 5.0]))
     tensor([0.0000, 3.1781])
     """
@@ -224,6 +232,8 @@ def lgamma(input: Tensor) -> Tensor:
 def digamma(input: Tensor) -> Tensor:
     """The derivative of the logarithm of the gamma function.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.digamma(graphc.tensor([1.0, 2.0]))
     tensor([-0.5772,  0.4228])
     """
@@ -232,6 +242,8 @@ def digamma(input: Tensor) -> Tensor:
 
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The n-th derivative of digamma.
+
+    ArgumentError for a negative order, GraphcError for one that is no int.
 
     >>> graphc.polygamma(1, graphc.tensor([1.0]))
     tensor([1.6449])
@@ -270,6 +282,8 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
 
 def i0(input: Tensor) -> Tensor:
     """The modified Bessel function of the first kind, of order 0.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.i0(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 1.2661])

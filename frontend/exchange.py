@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, ArgumentTypeError, DTypeError
 from graphc.frontend import device_arrays
+from graphc.frontend.arguments import need_tensor
 from graphc.frontend.described import as_dtype
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.types import DType
@@ -114,10 +115,12 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
 def to_dlpack(tensor: Tensor) -> Any:
     """A DLPack capsule of the tensor's memory, which one consumer may take.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.from_dlpack(graphc.to_dlpack(graphc.tensor([1, 2])))
     tensor([1, 2])
     """
-    return tensor.__dlpack__()
+    return need_tensor(tensor, "to_dlpack", "tensor").__dlpack__()
 
 
 def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:

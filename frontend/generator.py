@@ -153,6 +153,8 @@ _first_seed = _DEFAULT_SEED
 def manual_seed(seed: int) -> Generator:
     """Seed the default generators, of the CPU and of all GPUs; returns that of the CPU.
 
+    GraphcError for a seed that is no int, ArgumentError for one that 64 bits do not hold.
+
     >>> _ = graphc.manual_seed(0)
     >>> first = graphc.rand(2)
     >>> _ = graphc.manual_seed(0)
@@ -200,6 +202,8 @@ def get_rng_state() -> Tensor:
 
 def set_rng_state(new_state: Tensor) -> None:
     """Go back to a state of the default generator.
+
+    ArgumentTypeError for what is no state.
 
     >>> state = graphc.get_rng_state()
     >>> graphc.set_rng_state(state)

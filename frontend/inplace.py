@@ -176,7 +176,9 @@ def in_place(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor
         return assign(self, new)
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"`{function.__name__}`, written into the tensor itself, which is returned."
+    method.__doc__ = (f"`{function.__name__}`, written into the tensor itself, which is returned.\n\n"
+                      "AutogradError for a leaf that requires grad, ShapeError where the result has another shape, DTypeError\n"
+                      "where the tensor's dtype does not hold it, as integers do not hold fractions.")
     return method
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ArgumentError, ArgumentTypeError, DimError, GraphcError, ShapeError
-from graphc.frontend.arguments import axis, emit, promoted
+from graphc.frontend.arguments import axis, emit, need_tensor, promoted
 from graphc.frontend.composite import composite
 from graphc.frontend.copying import clone
 from graphc.frontend.movement import part, reshape, unsqueeze
@@ -118,30 +118,36 @@ def _stacked(at: int, *tensors: Tensor) -> Tensor:
 def atleast_1d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers as vectors of one element.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.atleast_1d(graphc.tensor(5.0))
     tensor([5.])
     """
-    out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors))
+    out = tuple(reshape(x, (1,)) if not x._data.shape else x for x in _several(tensors, "atleast_1d"))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
 def atleast_2d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers and vectors as matrices of one row.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.atleast_2d(graphc.tensor([1, 2]))
     tensor([[1, 2]])
     """
-    out = tuple(map(_as_matrix, _several(tensors)))
+    out = tuple(map(_as_matrix, _several(tensors, "atleast_2d")))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
 def atleast_3d(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Numbers, vectors and matrices with three dimensions: a vector lies along the second, a matrix along the first two.
 
+    ArgumentTypeError for what is no tensor.
+
     >>> graphc.atleast_3d(graphc.tensor([1, 2])).shape
     graphc.Size([1, 2, 1])
     """
-    out = tuple(map(_as_block, _several(tensors)))
+    out = tuple(map(_as_block, _several(tensors, "atleast_3d")))
     return out if len(out) != 1 or _listed(tensors) else out[0]
 
 
@@ -158,8 +164,9 @@ def _listed(tensors: Sequence[object]) -> bool:
     return len(tensors) == 1 and isinstance(tensors[0], (tuple, list))
 
 
-def _several(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[0] if _listed(tensors) else tensors  # type: ignore[return-value]
+def _several(tensors: Sequence[Any], function: str) -> Sequence[Tensor]:
+    given = tensors[0] if _listed(tensors) else tensors
+    return [need_tensor(x, function, "tensors") for x in given]
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,8 @@ from graphc.frontend.triangles import eye
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
     """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive.
 
+    ShapeError for what are no matrices, DTypeError for integers.
+
     >>> L, info = graphc.linalg.cholesky_ex(graphc.tensor([[-1.0]]))
     >>> info
     tensor(1, dtype=graphc.int32)
@@ -74,6 +76,8 @@ def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -
 
 def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
     """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1.
+
+    ShapeError for what are no matrices, DTypeError for integers.
 
     >>> LU, pivots = graphc.linalg.lu_factor(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
     >>> LU, pivots
@@ -135,6 +139,8 @@ def lu(A: Tensor, *, pivot: bool = True) -> Any:
 def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
     """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero.
 
+    ShapeError for what are no matrices, DTypeError for integers.
+
     >>> LD, pivots, info = graphc.linalg.ldl_factor_ex(graphc.tensor([[2.0, 0.0], [0.0, 0.0]]))
     >>> info
     tensor(2, dtype=graphc.int32)
@@ -148,6 +154,8 @@ def ldl_factor(A: Tensor, *, hermitian: bool = False) -> Any:
     """L D L^T of symmetric matrices (L D L^H of Hermitian ones) as `ldl_solve` takes it: LAPACK's packed form, and pivots.
 
     The lower triangle of A is read. There is no derivative, as in PyTorch.
+
+    ShapeError for what are no matrices, DTypeError for integers.
 
     >>> LD, pivots = graphc.linalg.ldl_factor(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
     >>> graphc.linalg.ldl_solve(LD, pivots, graphc.tensor([[8.0], [12.0]]))
@@ -182,6 +190,8 @@ def geqrf(input: Tensor) -> Any:
     """The QR factorisation as LAPACK leaves it: R, below it the Householder vectors, and their factors tau.
 
     `householder_product` makes Q of it. There is no derivative, as in PyTorch.
+
+    ShapeError for what are no matrices, DTypeError for integers.
 
     >>> a, tau = graphc.geqrf(graphc.ones(3, 2))
     >>> a.shape, tau.shape
@@ -308,6 +318,8 @@ def eig(A: Tensor) -> Any:
 
 def eigvals(A: Tensor) -> Tensor:
     """The eigenvalues of square matrices in no particular order; complex.
+
+    ShapeError for what are no matrices, DTypeError for integers.
 
     >>> graphc.linalg.eigvals(graphc.tensor([[2.0]]))
     tensor([2.+0.j])

@@ -34,6 +34,8 @@ from graphc.types import bool_, int64
 def det(A: Tensor) -> Tensor:
     """The determinants of square matrices, [..., n, n]: [...]. Their gradient is exact for singular matrices too.
 
+    ShapeError for what are no square matrices.
+
     >>> graphc.linalg.det(graphc.tensor([[2.0, 1.0], [0.0, 3.0]]))
     tensor(6.)
     """
@@ -42,6 +44,8 @@ def det(A: Tensor) -> Tensor:
 
 def slogdet(A: Tensor) -> Any:
     """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|.
+
+    ShapeError for what are no square matrices.
 
     >>> sign, logarithm = graphc.linalg.slogdet(graphc.tensor([[0.0, 2.0], [2.0, 0.0]]))
     >>> sign, logarithm
@@ -52,6 +56,8 @@ def slogdet(A: Tensor) -> Any:
 
 def logdet(A: Tensor) -> Tensor:
     """The logarithm of the determinants: nan where they are negative, -inf where they are zero.
+
+    ShapeError for what are no square matrices.
 
     >>> graphc.logdet(graphc.tensor([[2.0, 0.0], [0.0, 2.0]]))
     tensor(1.3863)
@@ -99,6 +105,8 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
 
 def matrix_exp(A: Tensor) -> Tensor:
     """The sum of A^k / k! over all k >= 0.
+
+    ShapeError for what are no square matrices.
 
     >>> graphc.linalg.matrix_exp(graphc.tensor([[0.0, 1.0], [0.0, 0.0]]))
     tensor([[1., 1.],

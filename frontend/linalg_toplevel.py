@@ -32,6 +32,8 @@ __all__ = ["det", "geqrf", "logdet", "lu_unpack", "matrix_exp", "matrix_power"] 
 def cholesky(input: Tensor, upper: bool = False) -> Tensor:
     """`linalg.cholesky`.
 
+    ShapeError for what are no square matrices, LinAlgError for those that are not positive definite.
+
     >>> graphc.cholesky(graphc.tensor([[4.0, 2.0], [2.0, 5.0]]))
     tensor([[2., 0.],
             [1., 2.]])
@@ -95,6 +97,8 @@ def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bo
 def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]:
     """L and U in one matrix, as `linalg.lu_factor` returns them, the pivots, and with `get_infos` LAPACK's error codes.
 
+    ShapeError for less than two dimensions, LinAlgError for singular matrices.
+
     >>> LU, pivots = graphc.lu(graphc.tensor([[1.0, 2.0], [2.0, 8.0]]))
     >>> pivots
     tensor([2, 2], dtype=graphc.int32)
@@ -130,6 +134,8 @@ def qr(input: Tensor, some: bool = True) -> Any:
 
 def orgqr(input: Tensor, input2: Tensor) -> Tensor:
     """`linalg.householder_product`; `input2` is tau.
+
+    ShapeError where the shapes do not fit.
 
     >>> a, tau = graphc.geqrf(graphc.tensor([[3.0, 1.0], [4.0, 2.0]]))
     >>> Q = graphc.orgqr(a, tau)
@@ -175,6 +181,8 @@ def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
 def slogdet(input: Tensor) -> Any:
     """`linalg.slogdet`.
 
+    ShapeError for what are no square matrices.
+
     >>> sign, logarithm = graphc.slogdet(graphc.tensor([[0.0, 2.0], [2.0, 0.0]]))
     >>> sign, logarithm
     (tensor(-1.), tensor(1.3863))
@@ -184,6 +192,8 @@ def slogdet(input: Tensor) -> Any:
 
 def inverse(input: Tensor) -> Tensor:
     """`linalg.inv`.
+
+    ShapeError for what are no square matrices.
 
     >>> graphc.inverse(graphc.tensor([[2.0]]))
     tensor([[0.5000]])

@@ -31,6 +31,8 @@ ALIASES = {
 def eq(input: Tensor, other: Operand) -> Tensor:
     """input == other, for each element.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.eq(graphc.tensor([1, 2]), graphc.tensor([1, 3]))
     tensor([ True, False])
     """
@@ -39,6 +41,8 @@ def eq(input: Tensor, other: Operand) -> Tensor:
 
 def ne(input: Tensor, other: Operand) -> Tensor:
     """input != other, for each element.
+
+    ShapeError where the shapes do not broadcast.
 
     >>> graphc.ne(graphc.tensor([1, 2]), graphc.tensor([1, 3]))
     tensor([False,  True])
@@ -49,6 +53,8 @@ def ne(input: Tensor, other: Operand) -> Tensor:
 def lt(input: Tensor, other: Operand) -> Tensor:
     """input < other, for each element.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.lt(graphc.tensor([1, 2]), 2)
     tensor([ True, False])
     """
@@ -57,6 +63,8 @@ def lt(input: Tensor, other: Operand) -> Tensor:
 
 def le(input: Tensor, other: Operand) -> Tensor:
     """input <= other, for each element.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.le(graphc.tensor([1, 2, 3]), 2)
     tensor([ True,  True, False])
@@ -67,6 +75,8 @@ def le(input: Tensor, other: Operand) -> Tensor:
 def gt(input: Tensor, other: Operand) -> Tensor:
     """input > other, for each element.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.gt(graphc.tensor([1, 2, 3]), 2)
     tensor([False, False,  True])
     """
@@ -75,6 +85,8 @@ def gt(input: Tensor, other: Operand) -> Tensor:
 
 def ge(input: Tensor, other: Operand) -> Tensor:
     """input >= other, for each element.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.ge(graphc.tensor([1, 2, 3]), 2)
     tensor([False,  True,  True])
@@ -204,6 +216,8 @@ def _truth(input: Operand) -> Any:
 def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are nonzero.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.logical_and(graphc.tensor([1, 0, 2]), graphc.tensor([1, 1, 0]))
     tensor([ True, False, False])
     """
@@ -213,6 +227,8 @@ def logical_and(input: Tensor, other: Tensor) -> Tensor:
 def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether at least one is nonzero.
 
+    ShapeError where the shapes do not broadcast.
+
     >>> graphc.logical_or(graphc.tensor([1, 0, 0]), graphc.tensor([1, 1, 0]))
     tensor([ True,  True, False])
     """
@@ -221,6 +237,8 @@ def logical_or(input: Tensor, other: Tensor) -> Tensor:
 
 def logical_xor(input: Tensor, other: Tensor) -> Tensor:
     """Whether exactly one is nonzero.
+
+    ShapeError where the shapes do not broadcast.
 
     >>> graphc.logical_xor(graphc.tensor([1, 0, 2]), graphc.tensor([1, 1, 0]))
     tensor([False,  True,  True])
@@ -240,6 +258,8 @@ def logical_not(input: Tensor) -> Tensor:
 def bitwise_and(input: Operand, other: Operand) -> Tensor:
     """Bit by bit and, of integers; logical and of bools. Floats are an error.
 
+    UnsupportedDTypeError for floating-point and complex numbers, ShapeError where the shapes do not broadcast.
+
     >>> graphc.bitwise_and(graphc.tensor([12]), graphc.tensor([10]))
     tensor([8])
     """
@@ -248,6 +268,8 @@ def bitwise_and(input: Operand, other: Operand) -> Tensor:
 
 def bitwise_or(input: Operand, other: Operand) -> Tensor:
     """Bit by bit or, of integers; logical or of bools. Floats are an error.
+
+    UnsupportedDTypeError for floating-point and complex numbers, ShapeError where the shapes do not broadcast.
 
     >>> graphc.bitwise_or(graphc.tensor([12]), graphc.tensor([10]))
     tensor([14])
@@ -258,6 +280,8 @@ def bitwise_or(input: Operand, other: Operand) -> Tensor:
 def bitwise_xor(input: Operand, other: Operand) -> Tensor:
     """Bit by bit exclusive or, of integers and bools. Floats are an error.
 
+    UnsupportedDTypeError for floating-point and complex numbers, ShapeError where the shapes do not broadcast.
+
     >>> graphc.bitwise_xor(graphc.tensor([12]), graphc.tensor([10]))
     tensor([6])
     """
@@ -266,6 +290,8 @@ def bitwise_xor(input: Operand, other: Operand) -> Tensor:
 
 def bitwise_not(input: Tensor) -> Tensor:
     """Every bit turned, of integers; logical not of bools. Floats are an error.
+
+    UnsupportedDTypeError for floating-point and complex numbers.
 
     >>> graphc.bitwise_not(graphc.tensor([0, 5]))
     tensor([-1, -6])
@@ -276,6 +302,8 @@ def bitwise_not(input: Tensor) -> Tensor:
 def bitwise_left_shift(input: Operand, other: Operand) -> Tensor:
     """input * 2 ** other.
 
+    UnsupportedDTypeError for floating-point and complex numbers, ShapeError where the shapes do not broadcast.
+
     >>> graphc.bitwise_left_shift(graphc.tensor([1, 3]), 2)
     tensor([ 4, 12])
     """
@@ -284,6 +312,8 @@ def bitwise_left_shift(input: Operand, other: Operand) -> Tensor:
 
 def bitwise_right_shift(input: Operand, other: Operand) -> Tensor:
     """input // 2 ** other.
+
+    UnsupportedDTypeError for floating-point and complex numbers, ShapeError where the shapes do not broadcast.
 
     >>> graphc.bitwise_right_shift(graphc.tensor([8, -8]), 2)
     tensor([ 2, -2])

@@ -150,6 +150,8 @@ def view_as(input: Tensor, other: Tensor) -> Tensor:
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """`reshape` with the shape of `other`.
 
+    ShapeError where the numbers of elements differ.
+
     >>> graphc.arange(4).reshape_as(graphc.zeros(2, 2))
     tensor([[0, 1],
             [2, 3]])
@@ -319,6 +321,8 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None)
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 put in at `dim`; a view.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.unsqueeze(graphc.zeros(3), 0).shape
     graphc.Size([1, 3])
@@ -539,6 +543,8 @@ def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
 
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions exchanged, and the conjugate of complex numbers.
+
+    DimError for less than two dimensions.
 
     >>> graphc.adjoint(graphc.tensor([[1 + 1j, 2 + 0j]]))
     tensor([[1.-1.j],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.errors import DTypeError, GraphcError
+from graphc.errors import ArgumentTypeError, DTypeError, GraphcError
 from graphc.frontend.arguments import as_operand, emit, promoted
 from graphc.frontend.composite import HUGE, composite
 from graphc.frontend.limits import finfo
@@ -177,6 +177,8 @@ def sigmoid(input: Tensor) -> Tensor:
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(input) + exp(other)), without overflow.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.logaddexp(graphc.tensor([0.0, 1000.0]), graphc.tensor([0.0, 1000.0]))
     tensor([6.9315e-01, 1.0007e+03])
     """
@@ -185,6 +187,8 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
 
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2 ** input + 2 ** other), without overflow.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.logaddexp2(graphc.tensor([3.0]), graphc.tensor([3.0]))
     tensor([4.])
@@ -195,6 +199,8 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 def relu(input: Tensor) -> Tensor:
     """Each element where it is positive, else 0; the gradient at 0 is 0.
 
+    UnsupportedDTypeError for bools and complex numbers.
+
     >>> graphc.relu(graphc.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
@@ -203,6 +209,8 @@ def relu(input: Tensor) -> Tensor:
 
 def erf(input: Tensor) -> Tensor:
     """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to each element.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.erf(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.8427])
@@ -213,6 +221,8 @@ def erf(input: Tensor) -> Tensor:
 def abs(input: Tensor) -> Tensor:
     """The absolute value of each element; of complex numbers the distance from 0, which is real.
 
+    UnsupportedDTypeError for bools.
+
     >>> graphc.abs(graphc.tensor([-1.5, 2.0]))
     tensor([1.5000, 2.0000])
     """
@@ -222,6 +232,8 @@ def abs(input: Tensor) -> Tensor:
 @composite(large=False)
 def sign(input: Tensor) -> Tensor:
     """The sign of each element: 1, 0 or -1. Of complex numbers, see `sgn`.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.sign(graphc.tensor([-3.0, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
@@ -241,6 +253,8 @@ def sgn(input: Tensor) -> Tensor:
 def signbit(input: Tensor) -> Tensor:
     """Whether the sign is set: of negative numbers, -0.0 and some nan.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.signbit(graphc.tensor([-1.0, -0.0, 0.0]))
     tensor([ True,  True, False])
     """
@@ -249,6 +263,8 @@ def signbit(input: Tensor) -> Tensor:
 
 def copysign(input: Tensor, other: Operand) -> Tensor:
     """The size of input with the sign of other, zeros included.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.copysign(graphc.tensor([1.0, -2.0]), graphc.tensor([-0.0, 3.0]))
     tensor([-1.,  2.])
@@ -269,6 +285,8 @@ def positive(input: Tensor) -> Tensor:
 
 def nextafter(input: Tensor, other: Tensor) -> Tensor:
     """The number next to input on the way to other.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.nextafter(graphc.tensor([1.0]), graphc.tensor([2.0])) - 1
     tensor([1.1921e-07])
@@ -293,6 +311,8 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
 def floor(input: Tensor) -> Tensor:
     """Each element rounded down.
 
+    UnsupportedDTypeError for bools and complex numbers.
+
     >>> graphc.floor(graphc.tensor([1.7, -1.2]))
     tensor([ 1., -2.])
     """
@@ -302,6 +322,8 @@ def floor(input: Tensor) -> Tensor:
 def ceil(input: Tensor) -> Tensor:
     """Each element rounded up.
 
+    UnsupportedDTypeError for bools and complex numbers.
+
     >>> graphc.ceil(graphc.tensor([1.2, -1.7]))
     tensor([ 2., -1.])
     """
@@ -310,6 +332,8 @@ def ceil(input: Tensor) -> Tensor:
 
 def trunc(input: Tensor) -> Tensor:
     """Each element rounded towards zero.
+
+    UnsupportedDTypeError for bools and complex numbers.
 
     >>> graphc.trunc(graphc.tensor([1.7, -1.7]))
     tensor([ 1., -1.])
@@ -357,6 +381,8 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The larger of each two elements; nan if one is nan.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.maximum(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, 2.0]))
     tensor([3., 5.])
     """
@@ -365,6 +391,8 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of each two elements; nan if one is nan.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.minimum(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, 2.0]))
     tensor([1., 2.])
@@ -376,6 +404,8 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of each two elements; the number if one is nan.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.fmax(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
     tensor([3., 5.])
     """
@@ -385,6 +415,8 @@ def fmax(input: Tensor, other: Tensor) -> Tensor:
 @composite(large=False)
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of each two elements; the number if one is nan.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.fmin(graphc.tensor([1.0, 5.0]), graphc.tensor([3.0, float("nan")]))
     tensor([1., 5.])
@@ -510,9 +542,14 @@ def result_type(tensor: Operand, other: Operand) -> DType:
 def can_cast(from_: DType, to: DType) -> bool:
     """Whether promotion's ladder (bool, integers, floats) allows the conversion.
 
+    ArgumentTypeError for what is no dtype.
+
     >>> graphc.can_cast(graphc.int64, graphc.float32), graphc.can_cast(graphc.float32, graphc.int64)
     (True, False)
     """
+    for name, given in (("from_", from_), ("to", to)):
+        if not isinstance(given, DType):
+            raise ArgumentTypeError(f"can_cast(): argument '{name}' must be a dtype, not {type(given).__name__}")
     if to.category < from_.category:
         return False
     return not (to.kind == "uint" and from_.kind == "int")

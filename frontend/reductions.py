@@ -221,6 +221,8 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     """The product over all dimensions, or over one. Integers and bools are multiplied as int64. The gradient is exact where
     elements are zero.
 
+    DimError for a dimension that there is not.
+
     >>> graphc.prod(graphc.tensor([[1, 2], [3, 4]]), dim=1)
     tensor([ 2, 12])
     """
@@ -406,6 +408,8 @@ def _arg(record: Any, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero, of all or along `dim`; true of none.
 
+    DimError for a dimension that there is not.
+
     >>> graphc.all(graphc.tensor([[True, False], [True, True]]), dim=1)
     tensor([False,  True])
     """
@@ -415,6 +419,8 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 @composite(large=False)
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero, of all or along `dim`; false of none.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.any(graphc.tensor([[False, False], [True, False]]), dim=1)
     tensor([False,  True])
@@ -436,6 +442,8 @@ def _logical(record: Any, input: Tensor, dim: Dims, keepdim: bool, empty: bool) 
 
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements are not zero, of all or along `dim`, as int64.
+
+    DimError for a dimension that there is not.
 
     >>> graphc.count_nonzero(graphc.tensor([[0, 1], [2, 3]]), dim=0)
     tensor([1, 2])

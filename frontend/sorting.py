@@ -57,6 +57,8 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
 
     Equal elements keep their order, whether `stable` is asked for or not; nan counts as the largest number.
 
+    DimError for a dimension that there is not, DTypeError for complex numbers.
+
     >>> values, indices = graphc.sort(graphc.tensor([3, 1, 2]))
     >>> values, indices
     (tensor([1, 2, 3]), tensor([1, 2, 0]))
@@ -83,6 +85,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: b
 
 def msort(input: Tensor) -> Tensor:
     """The elements in sorted order along the first dimension.
+
+    DTypeError for complex numbers.
 
     >>> graphc.msort(graphc.tensor([[3, 1], [2, 4]]))
     tensor([[2, 1],
@@ -219,6 +223,8 @@ def _searched(function: str, sequence: Tensor, input: Tensor | Number, right: bo
 def isin(elements: Tensor | Number, test_elements: Tensor | Number, *, assume_unique: bool = False,
          invert: bool = False) -> Tensor:
     """Whether each of the elements is among the test elements; with `invert=True`, whether it is not.
+
+    DTypeError for complex numbers.
 
     >>> graphc.isin(graphc.tensor([1, 2, 3]), graphc.tensor([2, 5]))
     tensor([False,  True, False])

@@ -61,6 +61,8 @@ def _apply(record: OpDef, name: str, *operands: Any) -> Tensor:
 def softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along a dimension.
 
+    UnsupportedError for integers and bools, unless `dtype` converts them; DimError for a dimension that there is not.
+
     >>> graphc.special.softmax(graphc.tensor([0.0, 0.0]), 0)
     tensor([0.5000, 0.5000])
     """
@@ -70,6 +72,8 @@ def softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
 @_public
 def log_softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """log(softmax(x)) along a dimension.
+
+    UnsupportedError for integers and bools, unless `dtype` converts them; DimError for a dimension that there is not.
 
     >>> graphc.special.log_softmax(graphc.tensor([0.0, 0.0]), 0)
     tensor([-0.6931, -0.6931])
@@ -84,6 +88,8 @@ def log_softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tenso
 def entr(input: Tensor) -> Tensor:
     """-x log(x); 0 at 0, and -inf below.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.entr(graphc.tensor([0.0, 0.5, -1.0]))
     tensor([-0.0000, 0.3466,   -inf])
     """
@@ -94,6 +100,8 @@ def entr(input: Tensor) -> Tensor:
 def xlog1py(input: Operand, other: Operand) -> Tensor:
     """input * log(1 + other), which is 0 for input = 0 unless other is nan.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.xlog1py(graphc.tensor([0.0, 2.0]), graphc.tensor([-1.0, 1.0]))
     tensor([0.0000, 1.3863])
     """
@@ -103,6 +111,8 @@ def xlog1py(input: Operand, other: Operand) -> Tensor:
 @_public
 def zeta(input: Operand, other: Operand) -> Tensor:
     """The Hurwitz zeta function: the sum of (k + other) ** -input over k = 0, 1, 2, ...
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.zeta(graphc.tensor([2.0]), 1.0)
     tensor([1.6449])
@@ -117,6 +127,8 @@ def zeta(input: Operand, other: Operand) -> Tensor:
 def erfcx(input: Tensor) -> Tensor:
     """exp(x^2) erfc(x), which neither overflows nor vanishes for large x.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.erfcx(graphc.tensor([0.0, 100.0]))
     tensor([1.0000, 0.0056])
     """
@@ -126,6 +138,8 @@ def erfcx(input: Tensor) -> Tensor:
 @_public
 def ndtr(input: Tensor) -> Tensor:
     """The probability that a normal variable is at most x.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.ndtr(graphc.tensor([0.0, 1.0]))
     tensor([0.5000, 0.8413])
@@ -137,6 +151,8 @@ def ndtr(input: Tensor) -> Tensor:
 def log_ndtr(input: Tensor) -> Tensor:
     """log(ndtr(x)), exact far below zero too.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.log_ndtr(graphc.tensor([0.0, -30.0]))
     tensor([  -0.6931, -454.3213])
     """
@@ -146,6 +162,8 @@ def log_ndtr(input: Tensor) -> Tensor:
 @_public
 def ndtri(input: Tensor) -> Tensor:
     """The inverse of `ndtr`; nan outside [0, 1].
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.ndtri(graphc.tensor([0.5, 0.9]))
     tensor([0.0000, 1.2816])
@@ -160,6 +178,8 @@ def ndtri(input: Tensor) -> Tensor:
 def i0e(input: Tensor) -> Tensor:
     """exp(-|x|) i0(x).
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.i0e(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 0.4658])
     """
@@ -170,6 +190,8 @@ def i0e(input: Tensor) -> Tensor:
 def i1(input: Tensor) -> Tensor:
     """The modified Bessel function of the first kind, of order 1.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.i1(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.5652])
     """
@@ -179,6 +201,8 @@ def i1(input: Tensor) -> Tensor:
 @_public
 def i1e(input: Tensor) -> Tensor:
     """exp(-|x|) i1(x).
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.i1e(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.2079])
@@ -193,6 +217,8 @@ modified_bessel_i1 = i1
 def bessel_j0(input: Tensor) -> Tensor:
     """The Bessel function of the first kind, of order 0.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.bessel_j0(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 0.7652])
     """
@@ -202,6 +228,8 @@ def bessel_j0(input: Tensor) -> Tensor:
 @_public
 def bessel_j1(input: Tensor) -> Tensor:
     """The Bessel function of the first kind, of order 1.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.bessel_j1(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.4401])
@@ -213,6 +241,8 @@ def bessel_j1(input: Tensor) -> Tensor:
 def bessel_y0(input: Tensor) -> Tensor:
     """The Bessel function of the second kind, of order 0; nan below 0.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.bessel_y0(graphc.tensor([1.0, -1.0]))
     tensor([0.0883,    nan])
     """
@@ -222,6 +252,8 @@ def bessel_y0(input: Tensor) -> Tensor:
 @_public
 def bessel_y1(input: Tensor) -> Tensor:
     """The Bessel function of the second kind, of order 1; nan below 0.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.bessel_y1(graphc.tensor([1.0, -1.0]))
     tensor([-0.7812,     nan])
@@ -233,6 +265,8 @@ def bessel_y1(input: Tensor) -> Tensor:
 def modified_bessel_k0(input: Tensor) -> Tensor:
     """The modified Bessel function of the second kind, of order 0; nan below 0.
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.modified_bessel_k0(graphc.tensor([1.0, 2.0]))
     tensor([0.4210, 0.1139])
     """
@@ -242,6 +276,8 @@ def modified_bessel_k0(input: Tensor) -> Tensor:
 @_public
 def modified_bessel_k1(input: Tensor) -> Tensor:
     """The modified Bessel function of the second kind, of order 1; nan below 0.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.modified_bessel_k1(graphc.tensor([1.0, 2.0]))
     tensor([0.6019, 0.1399])
@@ -253,6 +289,8 @@ def modified_bessel_k1(input: Tensor) -> Tensor:
 def scaled_modified_bessel_k0(input: Tensor) -> Tensor:
     """exp(x) modified_bessel_k0(x).
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.scaled_modified_bessel_k0(graphc.tensor([1.0, 2.0]))
     tensor([1.1445, 0.8416])
     """
@@ -263,6 +301,8 @@ def scaled_modified_bessel_k0(input: Tensor) -> Tensor:
 def scaled_modified_bessel_k1(input: Tensor) -> Tensor:
     """exp(x) modified_bessel_k1(x).
 
+    UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.scaled_modified_bessel_k1(graphc.tensor([1.0, 2.0]))
     tensor([1.6362, 1.0335])
     """
@@ -272,6 +312,8 @@ def scaled_modified_bessel_k1(input: Tensor) -> Tensor:
 @_public
 def spherical_bessel_j0(input: Tensor) -> Tensor:
     """sin(x) / x, and 1 at 0: the spherical Bessel function of the first kind, of order 0.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.spherical_bessel_j0(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 0.8415])
@@ -284,6 +326,8 @@ def spherical_bessel_j0(input: Tensor) -> Tensor:
 @_public
 def airy_ai(input: Tensor) -> Tensor:
     """The Airy function Ai, which solves y'' = x y and vanishes for large x.
+
+    UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.airy_ai(graphc.tensor([0.0, 1.0]))
     tensor([0.3550, 0.1353])
@@ -304,6 +348,8 @@ def _polynomial(kind: str, input: Operand, n: Operand) -> Tensor:
 def chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the first kind: T(cos a) = cos(n a).
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.chebyshev_polynomial_t(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([ 1.0000,  0.5000, -0.5000])
     """
@@ -313,6 +359,8 @@ def chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
 @_public
 def chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the second kind: U(cos a) = sin((n + 1) a) / sin(a).
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.chebyshev_polynomial_u(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([1., 1., 0.])
@@ -324,6 +372,8 @@ def chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
 def chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the third kind: V(cos a) = cos((n + 1/2) a) / cos(a / 2).
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.chebyshev_polynomial_v(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([ 1.,  0., -1.])
     """
@@ -333,6 +383,8 @@ def chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
 @_public
 def chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the fourth kind: W(cos a) = sin((n + 1/2) a) / sin(a / 2).
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.chebyshev_polynomial_w(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([1., 2., 1.])
@@ -344,6 +396,8 @@ def chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
 def shifted_chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the first kind of 2 x - 1.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.shifted_chebyshev_polynomial_t(graphc.tensor([0.75]), graphc.tensor([0, 1, 2]))
     tensor([ 1.0000,  0.5000, -0.5000])
     """
@@ -353,6 +407,8 @@ def shifted_chebyshev_polynomial_t(input: Operand, n: Operand) -> Tensor:
 @_public
 def shifted_chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the second kind of 2 x - 1.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.shifted_chebyshev_polynomial_u(graphc.tensor([0.75]), graphc.tensor([0, 1, 2]))
     tensor([1., 1., 0.])
@@ -364,6 +420,8 @@ def shifted_chebyshev_polynomial_u(input: Operand, n: Operand) -> Tensor:
 def shifted_chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the third kind of 2 x - 1.
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.shifted_chebyshev_polynomial_v(graphc.tensor([0.75]), graphc.tensor([0, 1, 2]))
     tensor([ 1.,  0., -1.])
     """
@@ -373,6 +431,8 @@ def shifted_chebyshev_polynomial_v(input: Operand, n: Operand) -> Tensor:
 @_public
 def shifted_chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
     """The Chebyshev polynomial of the fourth kind of 2 x - 1.
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.shifted_chebyshev_polynomial_w(graphc.tensor([0.75]), graphc.tensor([0, 1, 2]))
     tensor([1., 2., 1.])
@@ -384,6 +444,8 @@ def shifted_chebyshev_polynomial_w(input: Operand, n: Operand) -> Tensor:
 def hermite_polynomial_h(input: Operand, n: Operand) -> Tensor:
     """The physicist's Hermite polynomial: 1, 2 x, 4 x^2 - 2, ...
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.hermite_polynomial_h(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([ 1.,  1., -1.])
     """
@@ -393,6 +455,8 @@ def hermite_polynomial_h(input: Operand, n: Operand) -> Tensor:
 @_public
 def hermite_polynomial_he(input: Operand, n: Operand) -> Tensor:
     """The probabilist's Hermite polynomial: 1, x, x^2 - 1, ...
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.hermite_polynomial_he(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([ 1.0000,  0.5000, -0.7500])
@@ -404,6 +468,8 @@ def hermite_polynomial_he(input: Operand, n: Operand) -> Tensor:
 def laguerre_polynomial_l(input: Operand, n: Operand) -> Tensor:
     """The Laguerre polynomial: 1, 1 - x, (x^2 - 4 x + 2) / 2, ...
 
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
+
     >>> graphc.special.laguerre_polynomial_l(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([1.0000, 0.5000, 0.1250])
     """
@@ -413,6 +479,8 @@ def laguerre_polynomial_l(input: Operand, n: Operand) -> Tensor:
 @_public
 def legendre_polynomial_p(input: Operand, n: Operand) -> Tensor:
     """The Legendre polynomial: 1, x, (3 x^2 - 1) / 2, ...
+
+    ShapeError where the shapes do not broadcast, UnsupportedDTypeError for complex numbers.
 
     >>> graphc.special.legendre_polynomial_p(graphc.tensor([0.5]), graphc.tensor([0, 1, 2]))
     tensor([ 1.0000,  0.5000, -0.1250])

@@ -67,6 +67,18 @@ def test_what_bad_input_raises(call: str, error: str) -> None:
     assert error in docstring(call)
 
 
+@pytest.mark.parametrize("call", [
+    "graphc.abs_('text')", "graphc.fill_('text', 1)", "graphc.detach_('text')", "graphc.detach('text')", "graphc.numel('text')",
+    "graphc.atleast_1d('text')", "graphc.atleast_3d(x, 'text')", "graphc.to_dlpack('text')", "graphc.full_like('text', 1)",
+    "graphc.is_floating_point('text')", "F.dropout1d('text')", "F.dropout2d('text')", "F.dropout3d('text')",
+])
+def test_what_is_no_tensor_is_named(call: str) -> None:
+    """Every function says so, whether its docstring does or not."""
+    function = call.partition("(")[0].split(".")[-1]
+    with pytest.raises(graphc.errors.ArgumentTypeError, match=rf"^{function}\(\): argument '\w+' .*must be Tensor, not str"):
+        eval(call, names())
+
+
 @pytest.mark.parametrize(("call", "got"), [
     ("F.conv1d(graphc.ones(1, 2, 4), graphc.ones(1, 2, 2), stride=0)", "[0]"),
     ("F.conv2d(images, images, padding='same', stride=(1, 2))", "[1, 2]"),

@@ -149,6 +149,8 @@ def hamming(M: int, *, sym: bool = True, dtype: DType | None = None, layout: obj
             requires_grad: bool = False) -> Tensor:
     """0.54 - 0.46 cos(a) over one turn of a.
 
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
+
     >>> graphc.signal.windows.hamming(5)
     tensor([0.0800, 0.5400, 1.0000, 0.5400, 0.0800])
     """
@@ -158,6 +160,8 @@ def hamming(M: int, *, sym: bool = True, dtype: DType | None = None, layout: obj
 def hann(M: int, *, sym: bool = True, dtype: DType | None = None, layout: object = None, device: Device = None,
          requires_grad: bool = False) -> Tensor:
     """(1 - cos(a)) / 2 over one turn of a.
+
+    ArgumentError for a negative length, and for other dtypes than float32 and float64.
 
     >>> graphc.signal.windows.hann(5)
     tensor([0.0000, 0.5000, 1.0000, 0.5000, 0.0000])
