@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import functools
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -23,10 +24,11 @@ from graphc.dims import Dim
 from graphc.errors import Location, ParseError, ShapeError
 from graphc.ir import Builder, Graph, Value
 from graphc.op import OPS
-from graphc.syntax import Attribute, GraphText, Input, Nodes, Output, Scanner, Token, Unread, lark_parser
-from graphc.syntax import Node as NodeText
 from graphc.types import DTYPES, DType, TensorType, complex32, convert
 from graphc.verify import MAX_DIMENSIONS, MAX_NESTING, Violation, attribute_violation, node_violation, type_violation
+
+if TYPE_CHECKING:
+    from lark import Lark, Token
 
 
 def parse_graph(text: str, name: str = "<text>") -> Graph:
@@ -47,38 +49,88 @@ def parse_graphs(text: str, name: str = "<text>") -> list[Graph]:
     return [_Reader(source, types).graph(graph) for graph in _syntax(source)]
 
 
-# Form
+# Syntax: lark makes these of the text
 
 
-def _syntax(source: _Source) -> Sequence[GraphText]:
-    """The graphs of the text as they are written."""
-    if not source.text.strip():
-        raise source.error(0, Violation("there is no graph in the text", expected="graph @name(...) -> ... { ... }"))
-    scanner = Scanner(source.text)
-    try:
-        return scanner.graphs()
-    except Unread:
-        _parsed(source, scanner.without_what_is_read())
-        return _parsed(source, source.text)
+class _Attribute(NamedTuple):
+    key: Token
+    item: Any  # a Token or a list of items
 
 
-def _parsed(source: _Source, text: str) -> Sequence[GraphText]:
-    """The same by lark, of the source's text or one with as many lines and characters."""
+class _Input(NamedTuple):
+    value: Token
+    type: Token
+    info: Sequence[_Attribute]
+
+
+class _Node(NamedTuple):
+    results: Sequence[Token]
+    op: Token
+    operands: Sequence[Token]
+    attributes: Sequence[_Attribute]
+    types: Sequence[Token]
+
+
+class _Output(NamedTuple):
+    value: Token
+    name: Token | None
+
+
+class _Graph(NamedTuple):
+    name: Token
+    inputs: Sequence[_Input]
+    types: Sequence[Token]
+    nodes: Sequence[_Node]
+    outputs: Sequence[_Output]
+
+
+@functools.cache
+def _lark() -> Lark:
+    """The parser, its tables built when the first text is read."""
+    from lark import Lark, Transformer
+
+    class Syntax(Transformer[Any, Any]):
+        def sequence(self, items: list[Any]) -> list[Any]:
+            return [item for item in items if item is not None]  # lark puts None where an optional part is missing
+
+        start = inputs = types = nodes = results = operands = outputs = attributes = sequence
+
+        def attribute(self, items: list[Any]) -> _Attribute:
+            return _Attribute(*items)
+
+        def input(self, items: list[Any]) -> _Input:
+            return _Input(items[0], items[1], items[2] or ())
+
+        def node(self, items: list[Any]) -> _Node:
+            results, op, operands, attributes, types = items
+            return _Node(results or (), op, operands, attributes or (), types)
+
+        def output(self, items: list[Any]) -> _Output:
+            return _Output(*items)
+
+        def graph(self, items: list[Any]) -> _Graph:
+            return _Graph(*items)
+
+    return Lark.open("grammar.lark", rel_to=__file__, parser="lalr", transformer=Syntax())
+
+
+def _syntax(source: _Source) -> list[_Graph]:
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
+    if not source.text.strip():
+        raise source.error(1, 1, Violation("there is no graph in the text", expected="graph @name(...) -> ... { ... }"))
     try:
-        return lark_parser().parse(text)  # type: ignore[return-value]
+        return _lark().parse(source.text)  # type: ignore[return-value]
     except UnexpectedCharacters as error:
-        character = text[error.pos_in_stream or 0]
+        character = source.text[error.pos_in_stream or 0]
         problem = "a quote that does not end on its line" if character == '"' else f"unexpected {character!r}"
         found = Violation(problem, expected=_expected(error.allowed or ()))
-        raise source.error(error.pos_in_stream or 0, found) from None
+        raise source.error(error.line, error.column, found) from None
     except UnexpectedToken as error:
         expected = _expected(error.accepts or error.expected)
         if error.token.type == "$END":
-            raise source.error(source.end(), Violation("the text ends inside a graph", expected=expected)) from None
-        found = Violation(f"unexpected {str(error.token)!r}", expected=expected)
-        raise source.error(error.token.start_pos or 0, found) from None
+            raise source.error(*source.end(), Violation("the text ends inside a graph", expected=expected)) from None
+        raise source.error(error.line, error.column, Violation(f"unexpected {str(error.token)!r}", expected=expected)) from None
 
 
 _SPELLED = {
@@ -89,7 +141,7 @@ _SPELLED = {
 
 
 def _expected(terminals: Iterable[str]) -> str:
-    patterns = {terminal.name: terminal.pattern.value for terminal in lark_parser().terminals}
+    patterns = {terminal.name: terminal.pattern.value for terminal in _lark().terminals}
     allowed = set(terminals)
     if "FLOAT" in allowed:
         allowed -= {"WORD", "STRING"}
@@ -106,12 +158,12 @@ class _Source:
         self.text = text
         self.name = name
 
-    def end(self) -> int:
-        """The place of the last character that says something."""
-        return max(len(self.text.rstrip()) - 1, 0)
+    def end(self) -> tuple[int, int]:
+        """Line and column of the last character that says something."""
+        rest = self.text.rstrip()
+        return rest.count("\n") + 1, max(len(rest) - rest.rfind("\n") - 1, 1)
 
-    def error(self, place: int, found: Violation) -> ParseError:
-        line, column = self.text.count("\n", 0, place) + 1, place - self.text.rfind("\n", 0, place)
+    def error(self, line: int, column: int, found: Violation) -> ParseError:
         content = self.text.split("\n", line)[line - 1].replace("\t", " ").rstrip("\r")
         first = max(0, column - 80)
         excerpt = f"    {content[first : first + 120]}\n    {' ' * (column - 1 - first)}^"
@@ -119,10 +171,6 @@ class _Source:
             f"line {line}, column {column}: {found.problem}\n{excerpt}",
             expected=found.expected, got=found.got, hint=found.hint, at=Location(self.name, line, "<module>"),
         )
-
-
-class _Unplaced(Exception):
-    """Something is wrong with a part of the text that does not know where it stands."""
 
 
 class _Reader:
@@ -134,10 +182,8 @@ class _Reader:
         self._depth = depth
         """How many graphs this one is nested in."""
         self._values: dict[str, Value] = {}
-        self._checked: dict[Any, Mapping[str, Any]] = {}
-        """The attributes of nodes that were right, by all that decides on that."""
 
-    def graph(self, syntax: GraphText) -> Graph:
+    def graph(self, syntax: _Graph) -> Graph:
         builder = Builder(_name(syntax.name, self._fail), locations=False)
         for item in syntax.inputs:
             self._input(builder, item)
@@ -146,17 +192,13 @@ class _Reader:
         except ShapeError as error:
             self._fail(syntax.name, Violation(error.problem, error.expected))
         with relying_on(stated):
-            for number, node in enumerate(syntax.nodes):
-                try:
-                    self._node(builder, node)
-                except _Unplaced:
-                    assert isinstance(syntax.nodes, Nodes)
-                    self._node(builder, syntax.nodes.placed(number))  # which fails as well, and says where
+            for node in syntax.nodes:
+                self._node(builder, node)
         outputs = [self._value(output.value) for output in syntax.outputs]
         self._check_output_types(syntax, outputs)
         return builder.finish(outputs, self._output_names(syntax.outputs))
 
-    def _input(self, builder: Builder, syntax: Input) -> None:
+    def _input(self, builder: Builder, syntax: _Input) -> None:
         name, repeated = self._value_name(syntax.value)
         if repeated:
             self._fail(syntax.value, Violation("inputs have different names", got=str(syntax.value), hint="leave ~ away"))
@@ -166,7 +208,7 @@ class _Reader:
         value = builder.input(name, self._type(syntax.type), **info)
         self._define(syntax.value, value)
 
-    def _node(self, builder: Builder, syntax: NodeText) -> None:
+    def _node(self, builder: Builder, syntax: _Node) -> None:
         record = OPS.get(syntax.op)
         if record is None:
             theirs = "it is somebody's own: import what registers it with graphc.custom_op"
@@ -177,28 +219,15 @@ class _Reader:
         if len(syntax.results) != len(types):
             self._fail(syntax.op, Violation(f"{len(syntax.results)} results with {len(types)} types"))
         array_type = types[0] if record.name == "constant" and len(types) == 1 else None
-        # a node of the same op, attributes and types is as right as the first
-        text = syntax.attribute_text
-        key = None
-        if text is not None and len(text) <= _LONGEST_KEY and record.name != "constant":
-            # equal types are mostly one object
-            key = (syntax.op, text, *[id(value.type) for value in operands], None, *map(id, types))
-        attributes = None if key is None else self._checked.get(key)
-        node = builder.append(
-            record, operands, self._attributes(syntax.attributes, array_type) if attributes is None else attributes, types)
-        if attributes is None:
-            if found := node_violation(node, self._depth):
-                self._fail(syntax.op, found)
-            if key is not None:
-                self._checked[key] = node.attrs
-        for number, token in enumerate(syntax.results):
-            if token in self._values or token in syntax.results[:number]:
-                self._fail_as_defined(token)
+        attributes = self._attributes(syntax.attributes, array_type)
+        node = builder.append(record, operands, attributes, types)
+        if found := node_violation(node, self._depth):
+            self._fail(syntax.op, found)
         for token, value in zip(syntax.results, node.results):
-            value.name = None if token[1:].isdigit() else self._value_name(token)[0]
-            self._values[token] = value
+            value.name, _ = self._value_name(token)
+            self._define(token, value)
 
-    def _check_output_types(self, syntax: GraphText, outputs: Sequence[Value]) -> None:
+    def _check_output_types(self, syntax: _Graph, outputs: Sequence[Value]) -> None:
         if len(syntax.types) != len(outputs):
             token = syntax.outputs[0].value if syntax.outputs else syntax.name
             self._fail(token, Violation(f"{len(outputs)} values are returned and {len(syntax.types)} are declared"))
@@ -207,7 +236,7 @@ class _Reader:
                 self._fail(token, Violation(f"{token} is not of the type that the graph declares",
                                                expected=str(declared), got=str(value.type)))
 
-    def _output_names(self, outputs: Sequence[Output]) -> list[str] | None:
+    def _output_names(self, outputs: Sequence[_Output]) -> list[str] | None:
         names: list[str] = []
         for value, token in outputs:
             if (token is None) != (outputs[0].name is None):
@@ -220,23 +249,19 @@ class _Reader:
             names.append(name)
         return names or None
 
-    def _define(self, token: str, value: Value) -> None:
+    def _define(self, token: Token, value: Value) -> None:
         if self._values.setdefault(token, value) is not value:
-            self._fail_as_defined(token)
+            hint = None if value.name is None else "another value of the same name is written with a suffix, %name~1"
+            self._fail(token, Violation(f"{token} is defined twice", hint=hint))
 
-    def _fail_as_defined(self, token: str) -> NoReturn:
-        named = self._value_name(token)[0] is not None
-        hint = "another value of the same name is written with a suffix, %name~1" if named else None
-        self._fail(token, Violation(f"{token} is defined twice", hint=hint))
-
-    def _value(self, token: str) -> Value:
+    def _value(self, token: Token) -> Value:
         value = self._values.get(token)
         if value is None:
             hint = _nearest(token, self._values) or "a value is defined above the line that uses it"
             self._fail(token, Violation(f"{token} is not defined", hint=hint))
         return value
 
-    def _value_name(self, token: str) -> tuple[str | None, bool]:
+    def _value_name(self, token: Token) -> tuple[str | None, bool]:
         """The name in `%name` or `%"name"`, None for a number; and whether a suffix follows it."""
         body, repeat = token[1:], ""
         if not body.endswith('"'):
@@ -245,13 +270,13 @@ class _Reader:
             return None, bool(repeat)
         return (_string(token, self._fail, body) if body.startswith('"') else body), bool(repeat)
 
-    def _type(self, token: str) -> TensorType:
+    def _type(self, token: Token) -> TensorType:
         known = self._types.get(token)
         if known is None:
             known = self._types[str(token)] = self._new_type(token)
         return known
 
-    def _new_type(self, token: str) -> TensorType:
+    def _new_type(self, token: Token) -> TensorType:
         name, _, rest = token.partition("[")
         sizes, _, device = rest.partition("]")
         dtype = DTYPES.get(name)
@@ -265,7 +290,7 @@ class _Reader:
             self._fail(token, found)
         return type_
 
-    def _size(self, token: str, text: str) -> int | Dim:
+    def _size(self, token: Token, text: str) -> int | Dim:
         text = text.strip()
         if len(text) > _MAX_SIZE_LENGTH:
             self._fail(token, Violation(f"{text[:40]!r} is not a size", expected="such as 8, N or 2*N + 1"))
@@ -274,7 +299,7 @@ class _Reader:
         except ShapeError as error:
             self._fail(token, Violation(error.problem, error.expected))
 
-    def _attributes(self, syntax: Sequence[Attribute], array_type: TensorType | None = None) -> dict[str, Any]:
+    def _attributes(self, syntax: Sequence[_Attribute], array_type: TensorType | None = None) -> dict[str, Any]:
         attributes: dict[str, Any] = {}
         for key, item in syntax:
             name = _name(key, self._fail)
@@ -293,7 +318,7 @@ class _Reader:
             if depth == MAX_NESTING:
                 self._fail(key, Violation(f"the attribute {key} is nested more than {MAX_NESTING} deep"))
             return tuple([self._attribute(key, part, depth + 1) for part in item])
-        if isinstance(item, GraphText):
+        if isinstance(item, _Graph):
             if self._depth == MAX_NESTING:
                 self._fail(key, Violation(f"graphs are nested more than {MAX_NESTING} deep"))
             return _Reader(self._source, self._types, self._depth + 1).graph(item)
@@ -328,7 +353,7 @@ class _Reader:
         shape = tuple(size for size in type_.shape if isinstance(size, int))
         if len(shape) != type_.ndim:
             self._fail(key, Violation(f"a constant of the type {type_}, whose size is not known"))
-        if isinstance(item, (list, GraphText)) or item.type != "BYTES":
+        if isinstance(item, (list, _Graph)) or item.type != "BYTES":
             array = self._elements(key, item, type_.dtype, shape)
         else:
             array = self._bytes(item, type_.dtype, shape)
@@ -353,7 +378,7 @@ class _Reader:
             if not all(isinstance(part, list) and len(part) == size for part in items):
                 self._fail(key, Violation(f"the elements are not those of a constant of the shape {list(shape)}"))
             items = [part for whole in items for part in whole]
-        if any(isinstance(part, (list, GraphText)) for part in items):
+        if any(isinstance(part, (list, _Graph)) for part in items):
             self._fail(key, Violation(f"the elements are not those of a constant of the shape {list(shape)}"))
         numbers = [self._number(token, dtype) for token in items]
         if dtype is complex32:
@@ -368,10 +393,8 @@ class _Reader:
             self._fail(token, Violation(f"{token} does not fit {dtype.name}"))
         return value
 
-    def _fail(self, token: str, found: Violation) -> NoReturn:
-        if not hasattr(token, "start_pos"):
-            raise _Unplaced
-        raise self._source.error(token.start_pos, found)
+    def _fail(self, token: Token, found: Violation) -> NoReturn:
+        raise self._source.error(token.line or 1, token.column or 1, found)
 
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -380,10 +403,8 @@ _ELEMENTS = {"bool": ("WORD",), "int": ("INT",), "uint": ("INT",), "float": ("IN
 """The tokens that an element of a constant may be, by the kind of its dtype."""
 _MAX_SIZE_LENGTH = 400
 _MAX_DIGITS = 21
-_LONGEST_KEY = 200
-"""Characters of attributes that are compared with those of other nodes."""
 
-_Fail = Callable[[str, Violation], NoReturn]
+_Fail = Callable[["Token", Violation], NoReturn]
 
 
 def _complex(token: str) -> complex:
@@ -410,11 +431,11 @@ def _nearest(word: str, known: Collection[str]) -> str | None:
     return f"did you mean {near[0]}?" if near else None
 
 
-def _name(token: str, fail: _Fail) -> str:
+def _name(token: Token, fail: _Fail) -> str:
     return _string(token, fail) if token.startswith('"') else str(token)
 
 
-def _string(token: str, fail: _Fail, text: str | None = None) -> str:
+def _string(token: Token, fail: _Fail, text: str | None = None) -> str:
     try:
         string: str = json.loads(token if text is None else text)
     except ValueError as error:

@@ -56,13 +56,6 @@ def _verify(graph: Graph, depth: int) -> None:
     _check_outputs(graph, defined)
 
 
-def verify_interface(graph: Graph) -> None:
-    """As `verify`, for a graph that was read from text: its nodes are checked as they are read."""
-    _check_inputs(graph)
-    _conditions(graph)
-    _check_outputs(graph, set(graph.values()))
-
-
 def _check_nodes(graph: Graph, depth: int) -> set[Value]:
     """All values of the graph, whose nodes keep the rules."""
     defined = set(graph.inputs)

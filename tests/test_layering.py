@@ -46,7 +46,6 @@ FLOORS = (
     "graphc.ops",
     "graphc.text",
     "graphc.verify",
-    "graphc.syntax",
     "graphc.parse",
     "graphc.bind",
     "graphc.interpret",

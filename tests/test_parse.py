@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphc.errors import ParseError
-from graphc.parse import _parsed, _Source, parse_graph, parse_graphs
-from graphc.syntax import GraphText, Nodes, Scanner, Unread
+from graphc.parse import parse_graph, parse_graphs
 
 FOLDER = Path(__file__).parent / "golden"
 BAD = sorted((FOLDER / "bad").glob("*.gir"))
@@ -108,83 +105,6 @@ def test_damaged_text_is_refused_or_another_graph(golden: str, at: int, characte
     except ParseError:
         return
     assert parse_graph(str(graph)) == graph
-
-
-def written(graphs: Sequence[GraphText]) -> list[Any]:
-    """What was read, with all places and kinds of tokens."""
-
-    def part(item: Any) -> Any:
-        if isinstance(item, GraphText):
-            nodes = [item.nodes.placed(n) if isinstance(item.nodes, Nodes) else item.nodes[n] for n in range(len(item.nodes))]
-            lines = [(part(n.results), part(n.op), part(n.operands), part(n.attributes), part(n.types)) for n in nodes]
-            plain = [(*map(str, n.results), "=", str(n.op), *map(str, n.operands), *map(str, n.types)) for n in item.nodes]
-            assert plain == [(*map(str, n.results), "=", str(n.op), *map(str, n.operands), *map(str, n.types)) for n in nodes]
-            return part(item.name), part(item.inputs), part(item.types), lines, part(item.outputs)
-        if isinstance(item, str):
-            return str(item), item.type, item.start_pos  # type: ignore[attr-defined]  # both kinds of tokens have them
-        return item if item is None else [part(x) for x in item]
-
-    return [part(graph) for graph in graphs]
-
-
-def assert_read_alike(text: str) -> None:
-    """The two readers take the same texts, for the same, and mistakes are where lark says that they are."""
-    try:
-        expected = _parsed(_Source(text, "<text>"), text)
-    except ParseError as error:
-        with pytest.raises(Unread):
-            Scanner(text).graphs()
-        if text.strip():
-            with pytest.raises(ParseError) as caught:
-                parse_graphs(text)
-            assert str(caught.value) == str(error)
-        return
-    assert written(Scanner(text).graphs()) == written(expected)
-
-
-@pytest.mark.parametrize("golden", GOOD)
-def test_saved_text_is_read_without_lark(golden: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_read_alike(golden)
-    monkeypatch.setattr("graphc.parse.lark_parser", None)
-    assert parse_graphs(golden) == parse_graphs(golden + "\n# a comment")
-
-
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_both_readers_take_bad_files_alike(path: Path) -> None:
-    assert_read_alike(path.read_text(encoding="utf-8"))
-
-
-@given(st.sampled_from(GOOD), st.integers(0, 2000), st.sampled_from([*SIGNS, "graph", "return", "as", "size(", "->"]),
-       st.integers(0, 3))  # fmt: skip
-def test_both_readers_take_damaged_text_alike(golden: str, at: int, character: str, removed: int) -> None:
-    at %= len(golden)
-    assert_read_alike(golden[:at] + character + golden[at + removed :])
-
-
-@pytest.mark.parametrize("attributes", [
-    "", "{}", "{a = []}", "{a = graph+1, b = graph}", "{a = [graph]}", "{a = [[1, 2.5], [[x, [y]], -3]]}", "{graph = as}",
-    '{"a b" = "# {", c = size(N), d = 2*N - 1, e = -N, f = 1-2j, g = nan, h = -inf+infj, i = infinite, j = 1e5, k = 1e}',
-    "{a = # {\n 1}", "{a = graph @g() -> () { return }, b = [graph @h(%x: int8[] {a = [[[1]]]}) -> int8[] { return %x }]}",
-    '{a = dense<"AAAA">, b = dense}', "{a = 1,}", "{a 1}", "{a = [1 2]}", "{a = 1.5.2}", "{return = return}",
-])  # fmt: skip
-def test_both_readers_take_attributes_alike(attributes: str) -> None:
-    for node in (f"%a, %0 # %b\n = neg(%x~1) {attributes} : (int8[2], int8[])", f"return(){attributes}: int8[]",
-                 f"%r = return () {attributes}:()", f"%r = = neg(%x) {attributes} : int8[]"):
-        text = f"graph @f(%x: int8[] {attributes}) -> (int8[]) {{\n  {node}\n  return %a as \"b\", %0 }}\n"
-        assert_read_alike(text)
-        assert_read_alike(text * 2)
-        assert_read_alike(text.replace("  return %a", f"  {node}\n  oh\n return %a"))
-
-
-def test_a_wrong_node_after_one_like_it() -> None:
-    """What was right once is not looked at again: all that it depends on has to be the same."""
-    line = "%{0} = reshape(%x{1}) {{shape = {2}}} : {3}\n"
-    head = "graph @f(%x0: int8[2, 3], %x1: int8[5], %x2: int16[2, 3]) -> () {\n"
-    right = line.format("a", 0, "[6]", "int8[6]")
-    parse_graph(head + right + right.replace("%a", "%b") + "return }")
-    for wrong in ((1, "[6]", "int8[6]"), (0, "[7]", "int8[6]"), (0, "[6]", "int8[7]"), (2, "[6]", "int8[6]")):
-        with pytest.raises(ParseError, match="line 3, column 6"):
-            parse_graph(head + right + line.format("b", *wrong) + "return }")
 
 
 @given(st.text(st.sampled_from("graph @f(%x: float32[2]) -> { return } \n\"=~#"), max_size=60))

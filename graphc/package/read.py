@@ -27,7 +27,7 @@ from graphc.package.manifest import (
 from graphc.package.upgrade import Contents, check_versions, upgrade
 from graphc.parse import parse_graph
 from graphc.types import TensorType, dtype_of
-from graphc.verify import verify_interface
+from graphc.verify import verify
 
 _PIECE = 1 << 24
 _EXCERPT = 1000
@@ -51,7 +51,7 @@ class Limits:
     graph_bytes: int = 1 << 24
     """The text of all graphs."""
     nodes: int = 100_000
-    """Nodes of all graphs: reading takes some 10 to 40 microseconds for each."""
+    """Nodes of all graphs: reading takes some 70 microseconds for each."""
     weights: int = 100_000
 
 
@@ -183,7 +183,7 @@ def _excerpt(text: str) -> str:
 def _entry(name: str, description: Mapping[str, Any], text: str, weights: Mapping[str, np.ndarray]) -> Entry:
     try:
         graph = parse_graph(text, graph_member(name))
-        verify_interface(graph)
+        verify(graph)
     except GraphcError as error:
         raise Malformed(f"the graph of {name} is not valid: {_excerpt(str(error))}") from None
     entry = Entry(graph, description.get("input_structure"), description.get("output_structure"))
