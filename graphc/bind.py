@@ -39,11 +39,16 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
                 expected=str(value.type) + (f" with {sizes}" if sizes else ""),
                 got=str(list(shape)),
             )
+    check_conditions(graph, sizes)
+    return sizes
+
+
+def check_conditions(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """ShapeError where numbers for all symbols break what the graph says of them."""
     failure = evaluate(conditions(value.info for value in graph.inputs), sizes)
     if failure is not None:
         raise ShapeError(f"graph {graph.name!r} does not stand for these sizes", expected=str(failure.relation),
                          got=failure.values())
-    return sizes
 
 
 def solve(patterns: Sequence[Shape], shapes: Sequence[Sequence[int]]) -> dict[str, int]:

@@ -150,11 +150,20 @@ def test_diff(graphc: Command, path: Path, tmp_path: Path) -> None:
 
 def test_validate(graphc: Command, path: Path, tmp_path: Path) -> None:
     out = succeeded(graphc("validate", "--run", path, OLD / "transformer.gcz"))
-    assert f"{path}: good: format 2, 2 entries, 1 weights, " in out and "transformer.gcz: good: format 1, 1 entries" in out
+    assert f"{path}: good: format 2, 2 entries, 1 weight, " in out and "transformer.gcz: good: format 1, 1 entry, " in out
     bad = tmp_path / "bad.gcz"
     bad.write_bytes(path.read_bytes()[:-1])
     code, out, err = graphc("validate", bad, path, tmp_path / "nothing.gcz")
     assert code == 1 and out.startswith(f"{path}: good") and "bad.gcz: it is truncated" in err and "nothing.gcz: " in err
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\x00\x80 no text"])
+@pytest.mark.parametrize("command", ["inspect", "diff", "run", "upgrade", "export"])
+def test_files_that_are_no_programs(graphc: Command, command: str, content: bytes, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gcz"
+    bad.write_bytes(content)
+    others = {"diff": [MLP], "export": ["--stablehlo", "-"]}.get(command, [])
+    failed(graphc(command, bad, *others), "bad.gcz: it is not a graphc file")
 
 
 def test_upgrade(graphc: Command, tmp_path: Path) -> None:

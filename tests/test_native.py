@@ -22,7 +22,7 @@ from graphc import native, nn
 from graphc.backends.llvm.object_symbols import undefined_symbols
 from graphc.backends.llvm.target import Target
 from graphc.config import override
-from graphc.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError
+from graphc.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError, ShapeError
 from graphc.ir import Builder
 from graphc.native.c_text import comment, identifier
 from graphc.package import Entry
@@ -104,6 +104,9 @@ def test_sizes_are_arguments(tmp_path: Path) -> None:
     for n in (0, -1, 401, 1 << 62):
         assert entry.workspace(batch=n) == -1
         assert entry({"input": np.zeros(0, np.float32)}, {"batch": n if n < 1 else 401})[0] == -1 if n <= 401 else True
+    assert " * where\n *     batch >= 1\n *     batch <= 400\n" in files.header.read_text()
+    with pytest.raises(ShapeError, match=r"does not stand for these sizes\n.*batch <= 400"):
+        native.export(program, tmp_path, sizes=[{"batch": 401}])
     x = np.random.default_rng(7).standard_normal((7, 3, 16, 16), np.float32)
     x.tofile(tmp_path / "x.bin")
     close([np.array(compiled(files, 0, 7, "x.bin"), np.float32).reshape(7, 10)], program.program(x))
@@ -164,19 +167,21 @@ def test_errors_are_codes(tmp_path: Path) -> None:
 
 
 @needs_cc
-@pytest.mark.parametrize("name", ["m", "math", "C"])
-def test_files_are_not_called_as_those_of_the_system(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, stem, library", [
+    ("m", "m", "m_program"), ("math", "math_program", "math"), ("C", "C", "C_program"),
+])  # fmt: skip
+def test_files_are_not_called_as_those_of_the_system(name: str, stem: str, library: str, tmp_path: Path) -> None:
     """The example still finds the C library's header and library where ours are looked for first."""
     program = graphc.export(lambda x: x.exp() + 1, (graphc.ones(3),))
     program.save(tmp_path / f"{name}.gcz")
     files = native.export(tmp_path / f"{name}.gcz", tmp_path / "out", shared=True)
     assert [path.name for path in files.paths] == [
-        f"{name}_program.o", f"{name}_program.h", f"{name}_forward_example.c", f"lib{name}_program.so"]
+        f"{stem}.o", f"{stem}.h", f"{name}_forward_example.c", f"lib{library}.so"]
     program_file = tmp_path / "other.c"
     program_file.write_text(f"""
 #include <math.h>
 #include <stdio.h>
-#include "{name}_program.h"
+#include "{stem}.h"
 int main(int argc, char **argv)
 {{
     (void)argv;
@@ -189,7 +194,7 @@ int main(int argc, char **argv)
 """)
     out = tmp_path / "out"
     assert CC is not None
-    subprocess.run([CC, f"-I{out}", f"-L{out}", str(program_file), f"-l{name}_program", "-lm", "-o", str(tmp_path / "other")],
+    subprocess.run([CC, f"-I{out}", f"-L{out}", str(program_file), f"-l{library}", "-lm", "-o", str(tmp_path / "other")],
                    check=True)
     done = subprocess.run([str(tmp_path / "other")], capture_output=True, text=True, check=True,
                           env={**os.environ, "LD_LIBRARY_PATH": str(out)})

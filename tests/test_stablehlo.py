@@ -166,6 +166,9 @@ def test_what_cannot_be_written() -> None:
     with pytest.raises(ShapeError, match="numbers, and n is none"):
         to_stablehlo(program)
     assert "tensor<7xf32>" in to_stablehlo(program, sizes={"n": 7})
+    bounded = graphc.export(lambda x: x + 1, (graphc.ones(3),), dynamic_shapes=({0: graphc.Dim("n", max=8)},))
+    with pytest.raises(ShapeError, match="does not stand for these sizes"):
+        to_stablehlo(bounded, sizes={"n": 9})
     with pytest.raises(ArgumentTypeError, match="a int cannot be written"):
         to_stablehlo(3)
 

@@ -34,11 +34,12 @@ _UNKNOWN_SIZE = 5
 
 
 def is_package(path: str) -> bool:
-    """Whether a file is a saved program rather than text; by its first bytes, as names may be anything."""
+    """Whether a file is a saved program rather than text: by its first bytes, as names may be anything, and by its name where
+    it should be one."""
     if path == STDIN:
         return False
     with open(path, "rb") as file:
-        return file.read(2) == b"PK"
+        return file.read(2) == b"PK" or path.endswith(".gcz")
 
 
 def check_writable(*paths: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Annotated
 
 import typer
@@ -31,10 +32,15 @@ def validate(
             bad += 1
             typer.echo(f"{file}: {error}" if isinstance(error, OSError) else str(error), err=True)
             continue
-        what = f"{len(package.entries)} entries, {len(package.weights)} weights, {package.nbytes:,} bytes"
+        counts = _count(package.entries, "entry", "entries"), _count(package.weights, "weight", "weights")
+        what = f"{', '.join(counts)}, {package.nbytes:,} bytes"
         typer.echo(f"{file}: good: format {package.format_version}, {what}")
     if bad:
         raise typer.Exit(1)
+
+
+def _count(things: Sized, one: str, several: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else several}"
 
 
 def _run(file: str, entries: list[str], seed: int) -> None:

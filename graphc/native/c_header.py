@@ -101,6 +101,8 @@ def _entry(entry: Signature) -> str:
     for direction, arrays in (("reads", entry.inputs), ("writes", entry.outputs)):
         lines += [f" * {direction} {array.c_name}: {comment(f'{array.name}: {array.type}')}" for array in arrays]
     lines += [f" * size {c_name}: {comment(name)}" for name, c_name in entry.sizes]
+    if entry.conditions:
+        lines += [" * where", *(f" *     {comment(condition)}" for condition in entry.conditions)]
     returns = [f"{number} if {comment(_said(error))}" for number, error in enumerate(code.errors, 1)]
     if entry.sizes:
         returns.append(f"{UNFIT_SIZES} ({macro}_SIZES) if there is no code for the sizes")

@@ -19,14 +19,16 @@ max stdin stdout stderr
 """
 """The keywords of C and C++, and what common headers define as macros."""
 _RESERVED = frozenset(_WORDS.split())
-_SYSTEM = """
+_HEADERS = """
 assert complex ctype errno fenv float inttypes iso646 limits locale math memory new setjmp signal stdalign stdarg stdatomic
 stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar unistd wchar wctype
-anl asan atomic bsd c cpp crypt curses dl g gcc gcc_s gfortran gomp intl iconv m mvec ncurses nsl omp pthread python
-quadmath resolv rt socket thread_db tsan ubsan unwind util z
 """
-"""What the headers and the libraries of C are called, without `lib`: those of programs that find ours first must be others."""
-_SYSTEM_FILES = frozenset(_SYSTEM.split())
+_LIBRARIES = """
+anl asan atomic bsd c cpp crypt curses dl g gcc gcc_s gfortran gomp intl iconv m mvec ncurses nsl omp pthread python quadmath
+resolv rt socket thread_db tsan ubsan unwind util z
+"""
+"""What the headers and the libraries of C are called, without `lib`: a compiler that looks for ours first would take them."""
+_SYSTEMS_HEADERS, _SYSTEMS_LIBRARIES = frozenset(_HEADERS.split()), frozenset(_LIBRARIES.split())
 _TYPES = {
     "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t", "float32": "float", "float64": "double",
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -53,9 +55,10 @@ def identifier(text: str, taken: Collection[str] = ()) -> str:
     return free
 
 
-def file_stem(prefix: str) -> str:
-    """What files are called: by the prefix of functions, unless a header or a library of the system is."""
-    return f"{prefix}_program" if prefix.lower() in _SYSTEM_FILES else prefix
+def file_stem(prefix: str, *, library: bool = False) -> str:
+    """What a header and what belongs to it, or a library, is called: the prefix of functions, if none of the system is."""
+    theirs = _SYSTEMS_LIBRARIES if library else _SYSTEMS_HEADERS
+    return f"{prefix}_program" if prefix.lower() in theirs else prefix
 
 
 def comment(text: str) -> str:

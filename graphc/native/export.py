@@ -13,6 +13,8 @@ from typing import Any
 
 from graphc import runtime
 from graphc.backend import get_backend
+from graphc.bind import check_conditions
+from graphc.conditions import conditions
 from graphc.errors import ArgumentError, ArgumentTypeError, BackendError
 from graphc.native.c_example import example
 from graphc.native.c_header import header
@@ -79,7 +81,7 @@ def export(
         A `.gcz` file, or a program as `graphc.export`, `graphc.load` and `graphc.runtime.load` give it.
     name
         What files and functions are called: by default the file's name. Where the system has a library or a header of that
-        name, such as libm.so and math.h, files are called `m_program`, `math_program`.
+        name, as for "m" and "math", ours is `libm_program.so`, and `math_program.h`.
     target
         The machine to write for: "x86_64", "x86-64-v3", "aarch64", "riscv64", "wasm32", "macos-arm64", "windows-x86_64", any of
         these with a CPU, as in "aarch64:neoverse-v1", or a target triple of LLVM's; by default this machine.
@@ -97,7 +99,8 @@ def export(
         are tried, until there is code for all of these.
 
     Raises CompileError, with the line, for ops that compiled programs leave to Python; ArgumentError for targets, entries and
-    sizes that there are not; BackendError where a shared library cannot be linked; ArgumentTypeError for what is no program.
+    sizes that there are not, ShapeError for sizes out of their bounds; BackendError where a shared library cannot be linked;
+    ArgumentTypeError for what is no program.
 
     >>> import graphc, tempfile
     >>> program = graphc.export(graphc.nn.Linear(2, 1), (graphc.ones(3, 2),))
@@ -126,7 +129,8 @@ def export(
     )  # fmt: skip
     signatures = tuple(
         signature(f.signature, entry, f.inputs, f.outputs, takes_weights=encoded is not None and bool(asked.weights),
-                  takes_state=bool(asked.state), threads=common.threads)
+                  takes_state=bool(asked.state), threads=common.threads,
+                  conditions=tuple(map(str, conditions(value.info for value in f.graph.inputs))))
         for f, asked, entry in zip(functions.values(), requests, code.entries, strict=True)
     )
     folder = Path(directory)
@@ -143,7 +147,7 @@ def export(
                example(header_file.name, entry, common, _default_sizes(entry, sizes), bool(code.externals)))
         for entry in signatures
     ]
-    library = _link(object_file, code) if shared else None
+    library = _link(object_file, file_stem(prefix, library=True), code) if shared else None
     return NativeFiles(object_file, header_file, tuple(examples), None if weights is None else Path(weights), library, code,
                        signatures, common)
 
@@ -201,7 +205,8 @@ def _state(names: set[str], program: runtime.Program) -> tuple[tuple[tuple[str, 
 
 
 def _examples(function: runtime.Function, sizes: Sequence[Mapping[str, int]]) -> tuple[Mapping[str, int], ...]:
-    """The examples as far as they name sizes of a function; ArgumentError where one leaves some out."""
+    """The examples as far as they name sizes of a function; ArgumentError where one leaves some out, ShapeError where the
+    function is for others."""
     names = {name for type_ in function.inputs.values() for size in type_.shape if not isinstance(size, int)
              for name in size.symbols()}
     found = []
@@ -209,7 +214,9 @@ def _examples(function: runtime.Function, sizes: Sequence[Mapping[str, int]]) ->
         if missing := names - example_.keys():
             raise ArgumentError(f"{function.name}: no size is given for {', '.join(sorted(missing))}",
                                 expected=function.signature, got=str(dict(example_)))
-        found.append({name: int(example_[name]) for name in sorted(names)})
+        numbers = {name: int(example_[name]) for name in sorted(names)}
+        check_conditions(function.graph, numbers)
+        found.append(numbers)
     return tuple(found)
 
 
@@ -230,13 +237,13 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _link(object_file: Path, code: ObjectCode) -> Path:
+def _link(object_file: Path, stem: str, code: ObjectCode) -> Path:
     compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
     if compiler is None:
         raise BackendError("there is no C compiler to link a shared library with", expected=f"one of {', '.join(_COMPILERS)}",
                            hint="install one, or set CC to its command")
     suffix = next((suffix for system, suffix in _SUFFIXES.items() if system in code.triple), ".so")
-    library = object_file.with_name(f"lib{object_file.stem}{suffix}")
+    library = object_file.with_name(f"lib{stem}{suffix}")
     command = [*compiler.split(), "-shared", "-o", str(library), str(object_file), *(["-lm"] if code.externals else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

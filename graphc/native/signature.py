@@ -61,6 +61,8 @@ class Signature:
     takes_weights: bool
     takes_state: bool
     threads: str | None
+    conditions: tuple[str, ...]
+    """What is said of the sizes: their bounds, and what has been taken for granted of them."""
 
     @property
     def macro(self) -> str:
@@ -87,7 +89,7 @@ class Signature:
 
 def signature(
     title: str, code: EntryCode, inputs: dict[str, TensorType], outputs: dict[str, TensorType], *,
-    takes_weights: bool, takes_state: bool, threads: str | None,
+    takes_weights: bool, takes_state: bool, threads: str | None, conditions: tuple[str, ...],
 ) -> Signature:
     """The C side of an entry."""
     taken = set(_OWN)
@@ -99,4 +101,4 @@ def signature(
 
     sizes = tuple((name, own(name)) for name in code.sizes)
     arrays = [tuple(Array(name, own(name), type_) for name, type_ in side.items()) for side in (inputs, outputs)]
-    return Signature(title, code, arrays[0], arrays[1], sizes, takes_weights, takes_state, threads)
+    return Signature(title, code, arrays[0], arrays[1], sizes, takes_weights, takes_state, threads, conditions)

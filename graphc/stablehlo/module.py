@@ -13,7 +13,7 @@ import graphc.stablehlo.movement
 import graphc.stablehlo.products
 import graphc.stablehlo.random
 import graphc.stablehlo.reductions  # noqa: F401  (these fill the table)
-from graphc.bind import bind_graph, is_symbolic
+from graphc.bind import bind_graph, check_conditions, is_symbolic
 from graphc.errors import ShapeError
 from graphc.ir import Builder, Graph, Node, Value, map_graphs, rebuild
 from graphc.package.entry import weight_name
@@ -87,7 +87,9 @@ def _bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
         raise ShapeError(f"{graph.name}: StableHLO is written for numbers, and {', '.join(missing)} is none",
                          expected=f"a number for each of {', '.join(needed)}",
                          hint=f"--sizes {','.join(f'{name}=64' for name in needed)}, or sizes= in Python")
-    return bind_graph(graph, {name: sizes[name] for name in needed})
+    numbers = {name: sizes[name] for name in needed}
+    check_conditions(graph, numbers)
+    return bind_graph(graph, numbers)
 
 
 def _expanded(graph: Graph) -> Graph:
