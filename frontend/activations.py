@@ -356,7 +356,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 @composite(large=False)
 def tanhshrink(input: Tensor) -> Tensor:
-    """x - tanh(x).
+    """x - tanh(x). Integers give float32.
 
     >>> F.tanhshrink(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.2384])

@@ -123,7 +123,8 @@ def resolve_neg(input: Tensor) -> Tensor:
 
 
 def angle(input: Tensor) -> Tensor:
-    """The angle to the positive real axis, in radians: 0 for positive real numbers, pi for negative ones.
+    """The angle to the positive real axis, in radians: 0 for positive real numbers, pi for negative ones. Integers give
+    float32.
 
     ArgumentTypeError for what is no tensor.
 

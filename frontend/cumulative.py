@@ -81,8 +81,8 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 
 def cummax(input: Tensor, dim: int) -> Any:
-    """The largest element up to each place along a dimension, and its index: the last one of equals. After a nan all is
-    nan.
+    """The largest element up to each place along a dimension, and its index: the last one of equals. After a nan all is nan.
+    Indices are int64.
 
     DimError for a dimension that there is not.
 
@@ -95,8 +95,8 @@ def cummax(input: Tensor, dim: int) -> Any:
 
 
 def cummin(input: Tensor, dim: int) -> Any:
-    """The least element up to each place along a dimension, and its index: the last one of equals. After a nan all is
-    nan.
+    """The least element up to each place along a dimension, and its index: the last one of equals. After a nan all is nan.
+    Indices are int64.
 
     DimError for a dimension that there is not.
 

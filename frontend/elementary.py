@@ -29,7 +29,7 @@ ALIASES = {
 
 
 def tan(input: Tensor) -> Tensor:
-    """The tangent of each element, an angle in radians.
+    """The tangent of each element, an angle in radians. Integers give float32.
 
     >>> graphc.tan(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 1.5574])
@@ -38,7 +38,7 @@ def tan(input: Tensor) -> Tensor:
 
 
 def asin(input: Tensor) -> Tensor:
-    """The angle from -pi/2 to pi/2 whose sine is input; nan outside [-1, 1].
+    """The angle from -pi/2 to pi/2 whose sine is input; nan outside [-1, 1]. Integers give float32.
 
     >>> graphc.asin(graphc.tensor([0.0, 1.0, 2.0]))
     tensor([0.0000, 1.5708,    nan])
@@ -47,7 +47,7 @@ def asin(input: Tensor) -> Tensor:
 
 
 def acos(input: Tensor) -> Tensor:
-    """The angle from 0 to pi whose cosine is input; nan outside [-1, 1].
+    """The angle from 0 to pi whose cosine is input; nan outside [-1, 1]. Integers give float32.
 
     >>> graphc.acos(graphc.tensor([1.0, 0.0, 2.0]))
     tensor([0.0000, 1.5708,    nan])
@@ -56,7 +56,7 @@ def acos(input: Tensor) -> Tensor:
 
 
 def atan(input: Tensor) -> Tensor:
-    """The angle between -pi/2 and pi/2 whose tangent is input.
+    """The angle between -pi/2 and pi/2 whose tangent is input. Integers give float32.
 
     >>> graphc.atan(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.7854])
@@ -65,7 +65,7 @@ def atan(input: Tensor) -> Tensor:
 
 
 def sinh(input: Tensor) -> Tensor:
-    """The hyperbolic sine, (e^x - e^-x) / 2.
+    """The hyperbolic sine, (e^x - e^-x) / 2. Integers give float32.
 
     >>> graphc.sinh(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 1.1752])
@@ -74,7 +74,7 @@ def sinh(input: Tensor) -> Tensor:
 
 
 def cosh(input: Tensor) -> Tensor:
-    """The hyperbolic cosine, (e^x + e^-x) / 2.
+    """The hyperbolic cosine, (e^x + e^-x) / 2. Integers give float32.
 
     >>> graphc.cosh(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 1.5431])
@@ -83,7 +83,7 @@ def cosh(input: Tensor) -> Tensor:
 
 
 def asinh(input: Tensor) -> Tensor:
-    """The number whose hyperbolic sine is input.
+    """The number whose hyperbolic sine is input. Integers give float32.
 
     >>> graphc.asinh(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.8814])
@@ -92,7 +92,7 @@ def asinh(input: Tensor) -> Tensor:
 
 
 def acosh(input: Tensor) -> Tensor:
-    """The number of at least 0 whose hyperbolic cosine is input; nan below 1.
+    """The number of at least 0 whose hyperbolic cosine is input; nan below 1. Integers give float32.
 
     >>> graphc.acosh(graphc.tensor([1.0, 2.0, 0.0]))
     tensor([0.0000, 1.3170,    nan])
@@ -101,7 +101,7 @@ def acosh(input: Tensor) -> Tensor:
 
 
 def atanh(input: Tensor) -> Tensor:
-    """The number whose hyperbolic tangent is input; nan outside [-1, 1].
+    """The number whose hyperbolic tangent is input; nan outside [-1, 1]. Integers give float32.
 
     >>> graphc.atanh(graphc.tensor([0.0, 0.5, 2.0]))
     tensor([0.0000, 0.5493,    nan])
@@ -110,7 +110,7 @@ def atanh(input: Tensor) -> Tensor:
 
 
 def deg2rad(input: Tensor) -> Tensor:
-    """Degrees as radians.
+    """Degrees as radians. Integers give float32.
 
     >>> graphc.deg2rad(graphc.tensor([180.0, 90.0]))
     tensor([3.1416, 1.5708])
@@ -119,7 +119,7 @@ def deg2rad(input: Tensor) -> Tensor:
 
 
 def rad2deg(input: Tensor) -> Tensor:
-    """Radians as degrees.
+    """Radians as degrees. Integers give float32.
 
     >>> graphc.rad2deg(graphc.tensor([3.141593, 1.570796]))
     tensor([180.0000,  90.0000])
@@ -128,7 +128,7 @@ def rad2deg(input: Tensor) -> Tensor:
 
 
 def sinc(input: Tensor) -> Tensor:
-    """sin(pi x) / (pi x), and 1 at 0.
+    """sin(pi x) / (pi x), and 1 at 0. Integers give float32.
 
     >>> graphc.sinc(graphc.tensor([0.0, 0.5]))
     tensor([1.0000, 0.6366])

@@ -182,7 +182,8 @@ def fft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = N
 
 @with_out
 def ifft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The inverse transform along one dimension, divided by n; by sqrt(n) with `norm` "ortho", by 1 with "forward".
+    """The inverse transform along one dimension, divided by n; by sqrt(n) with `norm` "ortho", by 1 with "forward". The result
+    is complex.
 
     GraphcError for fewer than one point and for another `norm`, DTypeError for float16 and bfloat16, DimError for a dimension
     that there is not.
@@ -195,7 +196,7 @@ def ifft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
 
 @with_out
 def fft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The transform along two dimensions.
+    """The transform along two dimensions. The result is complex.
 
     ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
     named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
@@ -210,7 +211,7 @@ def fft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None 
 
 @with_out
 def ifft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The inverse transform along two dimensions.
+    """The inverse transform along two dimensions. The result is complex.
 
     ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
     named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
@@ -225,7 +226,8 @@ def ifft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None
 
 @with_out
 def fftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The transform along several dimensions: all of them, or with `s` as many of the last ones as it has sizes.
+    """The transform along several dimensions: all of them, or with `s` as many of the last ones as it has sizes. The result is
+    complex.
 
     ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
     named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
@@ -239,7 +241,7 @@ def fftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = No
 
 @with_out
 def ifftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The inverse transform along several dimensions.
+    """The inverse transform along several dimensions. The result is complex.
 
     ShapeError where `s` has more sizes than there are dimensions, GraphcError where `s` and `dim` do not fit, for dimensions
     named twice, fewer than one point and another `norm`, DTypeError for float16 and bfloat16; DimError for a dimension that
@@ -283,7 +285,7 @@ def irfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None =
 
 @with_out
 def rfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """The half spectrum of real numbers along two dimensions.
+    """The half spectrum of real numbers along two dimensions. The result is complex.
 
     DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
     GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
@@ -311,7 +313,7 @@ def irfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | Non
 
 @with_out
 def rfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """The half spectrum of real numbers along several dimensions.
+    """The half spectrum of real numbers along several dimensions. The result is complex.
 
     DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
     GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
@@ -355,7 +357,7 @@ def hfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = 
 
 @with_out
 def ihfft(input: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """The first half of the conjugate-symmetric numbers that have a real spectrum.
+    """The first half of the conjugate-symmetric numbers that have a real spectrum. The result is complex.
 
     DTypeError for complex numbers, float16 and bfloat16, GraphcError for fewer than one point and for another `norm`, DimError
     for a dimension that there is not.
@@ -382,7 +384,7 @@ def hfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None
 
 @with_out
 def ihfft2(input: Tensor, s: Sizes = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:
-    """`ihfft` along two dimensions.
+    """`ihfft` along two dimensions. The result is complex.
 
     DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
     GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError
@@ -410,7 +412,7 @@ def hfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = N
 
 @with_out
 def ihfftn(input: Tensor, s: Sizes = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """`ihfft` along several dimensions.
+    """`ihfft` along several dimensions. The result is complex.
 
     DTypeError for complex numbers, float16 and bfloat16, ShapeError where `s` has more sizes than there are dimensions,
     GraphcError where `s` and `dim` do not fit, for dimensions named twice, fewer than one point and another `norm`; DimError

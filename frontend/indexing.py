@@ -49,7 +49,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """The places of the elements that are not zero: one row a place, or a tuple of one tensor a dimension.
+    """The places of the elements that are not zero: one row a place, or a tuple of one tensor a dimension. Places are int64.
 
     How many there are depends on the numbers, so this cannot be traced; see `nonzero_static`.
 
@@ -65,7 +65,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 def argwhere(input: Tensor) -> Tensor:
-    """The places of the elements that are not zero, one row a place.
+    """The places of the elements that are not zero, one row a place, int64.
 
     >>> graphc.argwhere(graphc.tensor([0, 3, 4]))
     tensor([[1],

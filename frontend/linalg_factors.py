@@ -22,7 +22,8 @@ from graphc.frontend.triangles import eye
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
-    """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive.
+    """`cholesky`, and for each matrix an error code: 0, or the order of the first minor that is not positive. The codes are
+    int32 [...].
 
     ShapeError for what are no matrices, DTypeError for integers.
 
@@ -62,7 +63,8 @@ def _lu(A: Any, name: str, check: bool) -> tuple[Tensor, ...]:
 
 
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
-    """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero.
+    """`lu_factor`, and for each matrix an error code: 0, or which diagonal element of U is the first zero. The codes are int32
+    [...].
 
     ShapeError for less than two dimensions, GraphcError for pivot=False, DTypeError for integers.
 
@@ -75,7 +77,8 @@ def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
-    """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1.
+    """L and U of `lu` in one matrix (the diagonal of L is one), and the pivots: row i was exchanged with pivots[i] - 1. Of A
+    [..., m, n] the pivots are int32 [..., min(m, n)].
 
     ShapeError for what are no matrices, DTypeError for integers.
 
@@ -137,7 +140,7 @@ def lu(A: Tensor, *, pivot: bool = True) -> Any:
 
 
 def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = False) -> Any:
-    """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero.
+    """`ldl_factor`, and for each matrix an error code: 0, or which diagonal element of D is zero. The codes are int32 [...].
 
     ShapeError for what are no matrices, DTypeError for integers.
 
@@ -151,7 +154,8 @@ def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = Fa
 
 
 def ldl_factor(A: Tensor, *, hermitian: bool = False) -> Any:
-    """L D L^T of symmetric matrices (L D L^H of Hermitian ones) as `ldl_solve` takes it: LAPACK's packed form, and pivots.
+    """L D L^T of symmetric matrices (L D L^H of Hermitian ones) as `ldl_solve` takes it: LAPACK's packed form, and pivots. Of A
+    [..., n, n] the pivots are int32 [..., n].
 
     The lower triangle of A is read. There is no derivative, as in PyTorch.
 
@@ -279,7 +283,8 @@ def _is_upper(UPLO: str) -> bool:
 
 
 def eigh(A: Tensor, UPLO: str = "L") -> Any:
-    """The eigenvalues of Hermitian matrices, ascending, and the eigenvectors as columns: A = V diag(w) V^H.
+    """The eigenvalues of Hermitian matrices, ascending, and the eigenvectors as columns: A = V diag(w) V^H. A is [..., n, n],
+    the eigenvalues [..., n].
 
     Only the lower triangle of A is read, or the upper one (UPLO="U"). The eigenvectors' gradients are not finite where
     eigenvalues are equal, and what is differentiated must not depend on the vectors' phases.
@@ -295,7 +300,7 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
-    """The eigenvalues of Hermitian matrices, ascending.
+    """The eigenvalues of Hermitian matrices, ascending. A is [..., n, n], the eigenvalues [..., n].
 
     ShapeError for what are no square matrices, LinAlgError where the iteration does not converge, ArgumentError for another
     UPLO.
@@ -307,7 +312,8 @@ def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
 
 
 def eig(A: Tensor) -> Any:
-    """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex.
+    """The eigenvalues of square matrices in no particular order, and the eigenvectors as columns; both complex. A is
+    [..., n, n], the eigenvalues [..., n].
 
     >>> values, vectors = graphc.linalg.eig(graphc.tensor([[0.0, -1.0], [1.0, 0.0]]))
     >>> values.imag.sort().values
@@ -317,7 +323,7 @@ def eig(A: Tensor) -> Any:
 
 
 def eigvals(A: Tensor) -> Tensor:
-    """The eigenvalues of square matrices in no particular order; complex.
+    """The eigenvalues of square matrices in no particular order; complex. A is [..., n, n], the eigenvalues [..., n].
 
     ShapeError for what are no matrices, DTypeError for integers.
 

@@ -43,7 +43,8 @@ def det(A: Tensor) -> Tensor:
 
 
 def slogdet(A: Tensor) -> Any:
-    """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|.
+    """The sign of the determinants (of complex matrices a number of absolute value 1), and log |det A|. A is [..., n, n], the
+    results are [...].
 
     ShapeError for what are no square matrices.
 
@@ -55,7 +56,8 @@ def slogdet(A: Tensor) -> Any:
 
 
 def logdet(A: Tensor) -> Tensor:
-    """The logarithm of the determinants: nan where they are negative, -inf where they are zero.
+    """The logarithm of the determinants: nan where they are negative, -inf where they are zero. A is [..., n, n], the results
+    are [...].
 
     ShapeError for what are no square matrices.
 
@@ -104,7 +106,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
 
 
 def matrix_exp(A: Tensor) -> Tensor:
-    """The sum of A^k / k! over all k >= 0.
+    """The sum of A^k / k! over all k >= 0. A is [..., n, n].
 
     ShapeError for what are no square matrices.
 

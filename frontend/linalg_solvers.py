@@ -38,7 +38,7 @@ from graphc.frontend.tensor import Tensor
 
 @full_precision
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
-    """`solve`, and for each matrix an error code: 0, or which pivot is zero.
+    """`solve`, and for each matrix an error code: 0, or which pivot is zero. The codes are int32 [...].
 
     ShapeError where the shapes do not fit, GraphcError for a vector B without `left`, and with `check_errors` LinAlgError for
     singular matrices.
@@ -82,7 +82,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
-    """`inv`, and for each matrix an error code: 0, or which pivot is zero.
+    """`inv`, and for each matrix an error code: 0, or which pivot is zero. The codes are int32 [...].
 
     >>> inverse, info = graphc.linalg.inv_ex(graphc.tensor([[2.0]]))
     >>> inverse, info
@@ -110,7 +110,8 @@ def _triangular(A: Tensor, B: Tensor, upper: bool, unit: bool) -> Tensor:
 
 @full_precision
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
-    """X with A X = B (X A = B if not `left`) for triangular matrices A.
+    """X with A X = B (X A = B if not `left`) for triangular matrices A. A is [..., n, n], B is [..., n, k], or [..., k, n] if
+    not `left`.
 
     The other triangle of A is not read, nor the diagonal if `unitriangular` says that it is one. A zero on the diagonal
     makes the result infinite or nan.
@@ -135,7 +136,8 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 
 @full_precision
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
-    """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A.
+    """X with A X = B (X A = B if not `left`; A^H in A's place if `adjoint`), of what `lu_factor` has made of A. LU is
+    [..., n, n], the pivots are int32 [..., n], B is [..., n, k], or [..., k, n] if not `left`.
 
     ShapeError where the shapes do not fit, GraphcError for pivots that are not of int32.
 
@@ -169,7 +171,8 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 
 @full_precision
 def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False) -> Tensor:
-    """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone.
+    """X with A X = B, of what `ldl_factor` has made of A. The derivative is that by B alone. LD is [..., n, n], the pivots are
+    int32 [..., n], B is [..., n, k].
 
     ShapeError where the shapes do not fit.
 
@@ -242,7 +245,8 @@ _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 @full_precision
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
-    """The X that makes |A X - B| least, for each matrix; of several the least X.
+    """The X that makes |A X - B| least, for each matrix; of several the least X. A is [..., m, n], B is [..., m, k], and X
+    [..., n, k].
 
     Returns (solution, residuals, rank, singular_values). The residuals are the squared lengths of the columns of A X - B,
     where there are more equations than unknowns, A is of full rank and the driver is not "gelsy"; the singular values come

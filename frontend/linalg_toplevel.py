@@ -42,7 +42,8 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
 
 
 def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
-    """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`.
+    """X with A X = input, of the Cholesky factor of A: L = input2 with L L^H = A, or U with U^H U = A if `upper`. `input` is
+    [..., n, k], `input2` is [..., n, n].
 
     ShapeError for less than two dimensions, and where the sizes do not fit.
 
@@ -64,7 +65,7 @@ def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor
 
 
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
-    """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`.
+    """The inverse of A, of its Cholesky factor: L with L L^H = A, or U with U^H U = A if `upper`. L is [..., n, n].
 
     ShapeError for what are no square matrices.
 
@@ -76,7 +77,8 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
 
 
 def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
-    """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A.
+    """X with A X = input (A^T X = input if `transpose`) for triangular matrices A, and a copy of A. `input` is [..., n, k], A
+    is [..., n, n].
 
     ShapeError for less than two dimensions, and where the sizes do not fit.
 

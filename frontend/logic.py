@@ -29,7 +29,7 @@ ALIASES = {
 
 
 def eq(input: Tensor, other: Operand) -> Tensor:
-    """input == other, for each element.
+    """input == other, for each element. The result is of bools.
 
     ShapeError where the shapes do not broadcast.
 
@@ -40,7 +40,7 @@ def eq(input: Tensor, other: Operand) -> Tensor:
 
 
 def ne(input: Tensor, other: Operand) -> Tensor:
-    """input != other, for each element.
+    """input != other, for each element. The result is of bools.
 
     ShapeError where the shapes do not broadcast.
 

@@ -26,7 +26,8 @@ from graphc.types import float32, int64
 @composite
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """max(0, -target * (input1 - input2) + margin): the first is to be larger for a target of 1, smaller for -1.
+    """max(0, -target * (input1 - input2) + margin): the first is to be larger for a target of 1, smaller for -1. All three are
+    of shapes that broadcast.
 
     ShapeError where the numbers of dimensions differ.
 
@@ -210,7 +211,8 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
                         reduction: str = "mean") -> Tensor:
-    """max(0, margin + |anchor - positive| - |anchor - negative|) with p-norms along the last dimension.
+    """max(0, margin + |anchor - positive| - |anchor - negative|) with p-norms along the last dimension. [N, D] gives a loss for
+    each of N, [D] one.
 
     With `swap` the smaller of the negative's distances from the anchor and from the positive counts (Balntas et al. 2016).
 

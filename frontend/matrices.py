@@ -34,7 +34,8 @@ def _product(x: Tensor, y: Tensor) -> Tensor:
 
 @composite
 def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """The product of matrices, of batches of them (which stretch to each other), or of vectors.
+    """The product of matrices, of batches of them (which stretch to each other), or of vectors. [..., n, k] and [..., k, m]
+    give [..., n, m].
 
     A vector on the left is a row, one on the right a column; its dimension is dropped from the result.
 
@@ -130,7 +131,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 
 @composite(large=False)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """The sum of the products of two vectors' elements.
+    """The sum of the products of two vectors' elements. [n] and [n] give [].
 
     GraphcError for operands that are not vectors, ShapeError where their sizes differ, DTypeError where their dtypes do.
 
@@ -151,7 +152,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
-    """The sum of the products of one vector's conjugates with the other's elements.
+    """The sum of the products of one vector's conjugates with the other's elements. [n] and [n] give [].
 
     GraphcError for what is not a vector, ShapeError where the sizes differ, DTypeError where the dtypes do.
 
@@ -177,7 +178,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
-    """The products summed over the last dimensions of both.
+    """The products summed over the last dimensions of both. [*a, k] and [*b, k] give [*a, *b].
 
     ShapeError where the last sizes differ.
 
@@ -299,7 +300,8 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta * input + alpha * the sum of batch1 @ batch2 over the batch.
+    """beta * input + alpha * the sum of batch1 @ batch2 over the batch. batch1 is [b, n, k], batch2 is [b, k, m], and the input
+    stretches to the result's [n, m].
 
     GraphcError for operands that are not of three dimensions, ShapeError where the sizes do not fit.
 

@@ -93,7 +93,7 @@ def exp(input: Tensor) -> Tensor:
 
 
 def expm1(input: Tensor) -> Tensor:
-    """exp(input) - 1, exact for small input.
+    """exp(input) - 1, exact for small input. Integers give float32.
 
     >>> graphc.expm1(graphc.tensor([0.0, 1e-6]))
     tensor([0.0000e+00, 1.0000e-06])
@@ -111,7 +111,7 @@ def log(input: Tensor) -> Tensor:
 
 
 def log1p(input: Tensor) -> Tensor:
-    """log(1 + input), exact for small input.
+    """log(1 + input), exact for small input. Integers give float32.
 
     >>> graphc.log1p(graphc.tensor([0.0, 1e-6]))
     tensor([0.0000e+00, 1.0000e-06])
@@ -129,7 +129,7 @@ def sqrt(input: Tensor) -> Tensor:
 
 
 def rsqrt(input: Tensor) -> Tensor:
-    """1 / sqrt(input): inf of 0, nan below.
+    """1 / sqrt(input): inf of 0, nan below. Integers give float32.
 
     >>> graphc.rsqrt(graphc.tensor([4.0, 0.0]))
     tensor([0.5000,    inf])
@@ -138,7 +138,7 @@ def rsqrt(input: Tensor) -> Tensor:
 
 
 def sin(input: Tensor) -> Tensor:
-    """The sine of each element, an angle in radians.
+    """The sine of each element, an angle in radians. Integers give float32.
 
     >>> graphc.sin(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.8415])
@@ -147,7 +147,7 @@ def sin(input: Tensor) -> Tensor:
 
 
 def cos(input: Tensor) -> Tensor:
-    """The cosine of each element, an angle in radians.
+    """The cosine of each element, an angle in radians. Integers give float32.
 
     >>> graphc.cos(graphc.tensor([0.0, 1.0]))
     tensor([1.0000, 0.5403])
@@ -156,7 +156,7 @@ def cos(input: Tensor) -> Tensor:
 
 
 def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent of each element, from -1 to 1.
+    """The hyperbolic tangent of each element, from -1 to 1. Integers give float32.
 
     >>> graphc.tanh(graphc.tensor([0.0, 1.0]))
     tensor([0.0000, 0.7616])
@@ -165,7 +165,7 @@ def tanh(input: Tensor) -> Tensor:
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + exp(-input)), from 0 to 1.
+    """1 / (1 + exp(-input)), from 0 to 1. Integers give float32.
 
     >>> graphc.sigmoid(graphc.tensor([0.0, 1.0]))
     tensor([0.5000, 0.7311])

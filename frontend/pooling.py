@@ -414,7 +414,7 @@ def _lp_pool(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any, ce
 
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf. The input is [N, C, L] or [C, L].
 
     ShapeError for another number of dimensions, and where no window fits.
 
@@ -425,7 +425,7 @@ def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = 
 
 
 def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf. The input is [N, C, H, W] or [C, H, W].
 
     ShapeError for another number of dimensions, and where no window fits.
 
@@ -436,7 +436,7 @@ def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = 
 
 
 def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Ints, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf.
+    """(sum of x^p)^(1/p) of each window; the largest |x| for p = inf. The input is [N, C, D, H, W] or [C, D, H, W].
 
     ShapeError for another number of dimensions, and where no window fits.
 

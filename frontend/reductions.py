@@ -288,8 +288,8 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The largest element; along `dim`, with its index; or, given a second tensor, the larger of each two elements. nan is
-    larger than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
+    """The largest element; along `dim`, with its int64 index; or, given a second tensor, the larger of each two elements. nan
+    is larger than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
 
     >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
     >>> graphc.max(x)
@@ -307,8 +307,8 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The least element; along `dim`, with its index; or, given a second tensor, the smaller of each two elements. nan is less
-    than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
+    """The least element; along `dim`, with its int64 index; or, given a second tensor, the smaller of each two elements. nan is
+    less than all numbers. DimError for a dimension that there is not, and where there is nothing to choose from.
 
     >>> x = graphc.tensor([[1.0, 5.0], [7.0, 3.0]])
     >>> graphc.min(x)

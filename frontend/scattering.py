@@ -204,7 +204,8 @@ def _rows(function: str, input: Tensor, at: int, index: Tensor, source: Tensor) 
 @composite(large=False)
 @flat_scalars
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
-    """input with alpha times the rows of source added at the rows (along `dim`) that index lists.
+    """input with alpha times the rows of source added at the rows (along `dim`) that index lists. The index is [k], and the
+    source has size k along `dim`.
 
     DTypeError where the dtypes differ and for an index that is not of integers, DimError for a place that there is not or an
     index that is no vector of as many, ShapeError where the other sizes differ.
@@ -221,7 +222,8 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @composite(large=False)
 @flat_scalars
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """input with the rows of source at the rows (along `dim`) that index lists.
+    """input with the rows of source at the rows (along `dim`) that index lists. The index is [k], and the source has size k
+    along `dim`.
 
     DTypeError where the dtypes differ and for an index that is not of integers, DimError for a place that there is not or an
     index that is no vector of as many, ShapeError where the other sizes differ.
@@ -241,7 +243,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @flat_scalars
 def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
     """input with all rows of source that go to a row (along `dim`) reduced to one; see `scatter_reduce`. There is no "sum"
-    here: that is `index_add`.
+    here: that is `index_add`. The index is [k], and the source has size k along `dim`.
 
     GraphcError for another reduction, DTypeError where the dtypes differ and for an index that is not of int64, DimError for a
     place that there is not or an index that is no vector of as many, ShapeError where the other sizes differ.

@@ -96,7 +96,8 @@ def msort(input: Tensor) -> Tensor:
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The k largest (or least) elements along a dimension in order, and their places; of equals the first ones.
+    """The k largest (or least) elements along a dimension in order, and their places; of equals the first ones. Places are
+    int64.
 
     GraphcError where there are less than k elements.
 
@@ -163,7 +164,7 @@ def reduced_by(input: Tensor, index: Tensor, at: int, keepdim: bool, name: str) 
 def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: bool = False, right: bool = False,
                  side: str | None = None, sorter: Tensor | None = None) -> Tensor:
     """Where the elements of `input` belong in a sorted sequence: before the elements equal to them, or after them with
-    `right=True` (or `side="right"`).
+    `right=True` (or `side="right"`). Sequences [..., n] and an input [..., m] give int64 [..., m], or int32 with `out_int32`.
 
     A sequence of several dimensions has a row for each row of the input. `sorter` is the order of a sequence that is not
     sorted itself, as `argsort` gives it.

@@ -44,7 +44,7 @@ METHODS = """
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median: the lower one of the two in the middle; nan if there is one. Along `dim`, with its index.
+    """The median: the lower one of the two in the middle; nan if there is one. Along `dim`, with its index. Indices are int64.
 
     DimError for a dimension that there is not, or that is of size 0.
 
@@ -55,7 +55,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median of what is not nan; see `median`.
+    """The median of what is not nan; see `median`. Indices are int64.
 
     DimError for a dimension that there is not, or that is of size 0.
 
@@ -114,7 +114,8 @@ def _shared(flat: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
-    """The most frequent element along a dimension, the least of equally frequent ones; and the last of its places.
+    """The most frequent element along a dimension, the least of equally frequent ones; and the last of its places. Places are
+    int64.
 
     DimError for a dimension that there is not, or that is of size 0.
 
