@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,26 @@ def test_unique_of_nothing() -> None:
     assert [x.shape for x in graphc.unique(graphc.zeros(0, 3), dim=0, return_inverse=True)] == [(0, 3), (0,)]
     with pytest.raises(RuntimeError, match="0 sized dimensions"):
         graphc.unique(graphc.zeros(0, 3), dim=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("numbers", ["different", "few", "not all numbers", "one"])
+def test_the_first_of_many_are_those_of_the_whole_order(dtype: str, numbers: str) -> None:
+    rng = np.random.default_rng(3)
+    for shape in [(1000,), (7, 300), (3, 90, 100)]:
+        x = rng.standard_normal(shape) * 50
+        if numbers == "few":
+            x = np.round(x / 30)
+        elif numbers == "one":
+            x = np.zeros(shape)
+        elif numbers == "not all numbers" and dtype.startswith("float"):
+            x = np.where(rng.random(shape) < 0.1, rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0], shape), x)
+        x = np.abs(x).astype(dtype) if dtype in ("uint8", "bool") else x.astype(dtype)
+        for dim, most, largest in itertools.product(range(len(shape)), (1, 5, 30), (True, False)):
+            count = min(most, shape[dim])
+            order = np.argsort(np.flip(x, dim) if largest else x, dim, kind="stable")
+            order = shape[dim] - 1 - np.flip(order, dim) if largest else order
+            first = np.take(order, np.arange(count), dim)
+            values, places = graphc.from_numpy(x).topk(count, dim, largest)
+            np.testing.assert_array_equal(places.numpy(), first)
+            np.testing.assert_array_equal(values.numpy(), np.take_along_axis(x, first, dim))

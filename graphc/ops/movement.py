@@ -368,10 +368,10 @@ def _fold_infer(x: TensorType, axis: int, length: int, step: int, dilation: int)
 
 def _fold_ref(x: np.ndarray, axis: int, length: int, step: int, dilation: int) -> np.ndarray:
     out = np.zeros([*x.shape[:axis], length, *x.shape[axis + 1 : -1]], x.dtype)
-    windows = np.moveaxis(out, axis, 0)
+    before = (builtins.slice(None),) * axis
     for k in range(x.shape[-1] if x.shape[axis] else 0):
         span = builtins.slice(k * dilation, k * dilation + (x.shape[axis] - 1) * step + 1, step)
-        windows[span] += np.moveaxis(x[..., k], axis, 0)
+        out[(*before, span)] += x[..., k]
     return out
 
 

@@ -39,28 +39,44 @@ def _order(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
 
 _FEW = 512
 """So many elements are sorted sooner than turned into other numbers."""
+_FEW_OF = 8
+"""Where one of so many elements is wanted, they are picked out before they get places."""
 
 
-def _packed(x: np.ndarray, descending: bool) -> tuple[np.ndarray, int] | None:
-    """Numbers that are in order as the elements are along the last dimension, each above its place in so many bits: no two are
-    equal, so that they can be sorted in any way. NumPy sorts int64 by vector instructions, and nothing in a stable way. None
-    where elements and places have more than 63 bits."""
-    bits = max(x.shape[-1] - 1, 0).bit_length()
+def _keys(x: np.ndarray, descending: bool, bits: int) -> np.ndarray | None:
+    """Integers that are in order as the elements are, of no more than 63 bits together with so many others; None if there are
+    none."""
     keys: np.ndarray
     if x.dtype.kind == "f":
         wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
         if wide.dtype.itemsize > 4 or bits > 31:
             return None
         keys = (wide + np.float32(0)).view(np.int32)  # -0.0 is as large as 0.0
-        keys ^= (keys >> 31) & np.int32(0x7FFFFFFF)  # the larger a negative number's bits, the less it is
-        keys[np.isnan(wide)] = 0x7FFFFFFF
-        keys = keys.astype(np.int64)
+        signs = keys >> 31
+        signs &= np.int32(0x7FFFFFFF)
+        keys ^= signs  # the larger a negative number's bits, the less it is
+        np.putmask(keys, wide != wide, 0x7FFFFFFF)
     else:
         low, high = int(x.min()), int(x.max())
         if (high - low).bit_length() + bits > 63:
             return None
         keys = (x - x.dtype.type(low)).astype(np.int64) if x.dtype.kind == "u" else x.astype(np.int64) - low
-    return ((~keys if descending else keys) << bits) | np.arange(x.shape[-1]), bits
+    return np.invert(keys, out=keys) if descending else keys
+
+
+def _first_of(keys: np.ndarray, count: int, bits: int) -> np.ndarray | None:
+    """The first of many places in the order of keys, by one of which not more are ahead; None where equal keys stand on both
+    sides of the last one."""
+    last = np.partition(keys, count - 1, -1)[..., count - 1 : count]
+    found = np.flatnonzero(keys <= last)
+    shape = (*keys.shape[:-1], count)
+    if found.size != math.prod(shape):
+        return None
+    numbers = keys.reshape(-1)[found].astype(np.int64) << bits
+    numbers |= found % keys.shape[-1]
+    numbers = numbers.reshape(shape)
+    numbers.sort(-1)
+    return numbers & ((1 << bits) - 1)
 
 
 def _unpacked_order(x: np.ndarray) -> np.ndarray:
@@ -81,12 +97,19 @@ def _unpacked_order(x: np.ndarray) -> np.ndarray:
 
 def _places(x: np.ndarray, descending: bool, count: int) -> np.ndarray:
     """The places of the first `count` of many elements in sorted order along the last dimension."""
-    packed = _packed(x, descending)
-    if packed is None:
+    bits = max(x.shape[-1] - 1, 0).bit_length()
+    keys = _keys(x, descending, bits)
+    if keys is None:
         if descending:
             return (x.shape[-1] - 1 - np.flip(_unpacked_order(np.flip(x, -1)), -1))[..., :count]
         return _unpacked_order(x)[..., :count]
-    numbers, bits = packed
+    if 0 < count <= x.shape[-1] // _FEW_OF:
+        found = _first_of(keys, count, bits)
+        if found is not None:
+            return found
+    # each above its place: no two are equal, so that they can be sorted in any way, and NumPy sorts int64 by vector
+    # instructions, but nothing in a stable way
+    numbers = (keys.astype(np.int64, copy=False) << bits) | np.arange(x.shape[-1])
     if 0 < count < numbers.shape[-1]:
         numbers = np.partition(numbers, count - 1, -1)[..., :count]
     numbers.sort(-1)
@@ -96,7 +119,8 @@ def _places(x: np.ndarray, descending: bool, count: int) -> np.ndarray:
 def _along(x: np.ndarray, axis: int, descending: bool, count: int) -> np.ndarray:
     x = comparable(x)
     if x.size > _FEW:
-        found = np.moveaxis(_places(np.moveaxis(x, axis, -1), descending, count), -1, axis)
+        rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+        found = np.moveaxis(_places(rows, descending, count), -1, axis)
     else:
         found = _order(x, axis, descending)
         if count < x.shape[axis]:
