@@ -71,6 +71,20 @@ def check_derivative(driver: Driver, case: Case) -> None:
     assert_agree(run(driver, graph, arrays), interpret(graph, arrays))
 
 
+BY_TENSOR_CORES = {
+    **{f"product-{size}": (lambda x, y: x @ y, [(size, size + 8), (size + 8, size)]) for size in (40, 100)},
+    **{f"attention-{width}": (lambda *each: _attention(*each), [(2, 70, width)] * 4) for width in (40, 64, 128, 256)},
+}
+"""Functions of halves, and the shapes of their arguments."""
+
+
+def run_by_tensor_cores(driver: Driver, name: str) -> list[np.ndarray]:
+    """The results of one of them."""
+    function, shapes = BY_TENSOR_CORES[name]
+    tensors = [graphc.randn(*shape).half() for shape in shapes]
+    return run(driver, graphc.trace(function, tensors).ir, [t.numpy() for t in tensors])
+
+
 # Tensors
 
 
@@ -128,19 +142,20 @@ def check_training(device: str, compiled: bool, steps: int, batch: int) -> None:
         assert np.mean(losses[-10:]) < 0.2 * losses[0]
 
 
+def _attention(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor, ct: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
+    """The result and the derivatives."""
+    out, back = graphc.func.vjp(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
+    return out, *back(ct)
+
+
 def check_attention(device: str, dtype: graphc.dtype, length: int, width: int, numerics: str = "strict") -> None:
     """Attention and its derivative are what they are in single precision on the CPU, but for the rounding of factors."""
     graphc.manual_seed(0)
     tensors = [graphc.randn(2, 3, length, width).to(dtype) for _ in range(4)]
-
-    def both(q: graphc.Tensor, k: graphc.Tensor, v: graphc.Tensor, ct: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
-        attend = F.scaled_dot_product_attention
-        out, back = graphc.func.vjp(lambda q, k, v: attend(q, k, v, is_causal=True), q, k, v)
-        return out, *back(ct)
-
-    expected = both(*(t.float() for t in tensors))
+    expected = _attention(*(t.float() for t in tensors))
     few = 2e-2 if dtype is graphc.bfloat16 else 4e-3
-    for got, want in zip(graphc.compile(both, numerics=numerics)(*(t.to(device) for t in tensors)), expected, strict=True):
+    compiled = graphc.compile(_attention, numerics=numerics)
+    for got, want in zip(compiled(*(t.to(device) for t in tensors)), expected, strict=True):
         limit = few * float(want.abs().max().item())
         np.testing.assert_allclose(got.float().cpu().numpy(), want.numpy(), rtol=few, atol=limit)
 

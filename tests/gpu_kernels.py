@@ -1,4 +1,4 @@
-"""Run the kernels of all ops and derivatives, or of those that are named, once: for compute-sanitizer.
+"""Run the kernels of all ops and derivatives, and those of tensor cores, or of what is named, once: for compute-sanitizer.
 
     compute-sanitizer --tool memcheck python tests/gpu_kernels.py [NAME...]
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from gpu_checks import check_derivative, check_op
+from gpu_checks import BY_TENSOR_CORES, check_derivative, check_op, run_by_tensor_cores
 from op_cases import CASES, DIFFERENTIABLE
 
 from graphc.backends.cuda.driver import Driver
@@ -28,8 +28,11 @@ def main(names: Sequence[str], driver: Driver | None = None) -> int:
         check_op(driver, case)
         if name in DIFFERENTIABLE:
             check_derivative(driver, case)
-    return len(chosen)
+    others = [name for name in BY_TENSOR_CORES if name in names or not names]
+    for name in others:
+        run_by_tensor_cores(driver, name)
+    return len(chosen) + len(others)
 
 
 if __name__ == "__main__":
-    print(f"{main(sys.argv[1:])} ops")
+    print(f"{main(sys.argv[1:])} ops and functions")

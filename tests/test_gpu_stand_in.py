@@ -35,7 +35,7 @@ def emulated() -> Iterator[Any]:
 @needs_compiler
 @pytest.mark.usefixtures("emulated")
 def test_ops() -> None:
-    assert gpu_kernels.main(["exp-0", "sum-0"]) == 2
+    assert gpu_kernels.main(["exp-0", "sum-0", "product-40", "attention-40"]) == 4
 
 
 @needs_compiler
