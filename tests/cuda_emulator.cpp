@@ -81,38 +81,40 @@ void enter() {
   emulator_switch(&fibers[threadIdx.x].context, &scheduler);
 }
 
-bool release(unsigned threads) {
-  bool all = true, any = false;
-  for (unsigned i = 0; i < threads; ++i) all = all && (fibers[i].state == at_block || fibers[i].state == done);
-  if (all) {
-    for (unsigned i = 0; i < threads; ++i) {
-      any = any || fibers[i].state == at_block;
-      if (fibers[i].state == at_block) fibers[i].state = ready;
-    }
-    return any;
-  }
-  for (unsigned first = 0; first < threads; first += 32) {
-    for (unsigned lane = 0; lane < 32 && first + lane < threads; ++lane) {
-      const Fiber& fiber = fibers[first + lane];
-      const unsigned mask = fiber.mask;
-      if (fiber.state != at_warp || !(mask >> lane & 1)) continue;
-      bool together = true;
-      for (unsigned other = 0; other < 32; ++other)
-        if (mask >> other & 1)
-          together = together && first + other < threads && fibers[first + other].state == at_warp
-                     && fibers[first + other].mask == mask;
-      if (!together) continue;
-      any = true;
-      for (unsigned other = 0; other < 32; ++other)
-        if (mask >> other & 1) fibers[first + other].state = ready;
-    }
+bool release_warp(unsigned first, unsigned threads) {
+  bool any = false;
+  for (unsigned lane = 0; lane < 32 && first + lane < threads; ++lane) {
+    const Fiber& fiber = fibers[first + lane];
+    const unsigned mask = fiber.mask;
+    if (fiber.state != at_warp || !(mask >> lane & 1)) continue;
+    bool together = true;
+    for (unsigned other = 0; other < 32; ++other)
+      if (mask >> other & 1)
+        together = together && first + other < threads && fibers[first + other].state == at_warp
+                   && fibers[first + other].mask == mask;
+    if (!together) continue;
+    any = true;
+    for (unsigned other = 0; other < 32; ++other)
+      if (mask >> other & 1) fibers[first + other].state = ready;
   }
   return any;
 }
 
+bool release_block(unsigned threads) {
+  bool all = true, any = false;
+  for (unsigned i = 0; i < threads; ++i) {
+    all = all && (fibers[i].state == at_block || fibers[i].state == done);
+    any = any || fibers[i].state == at_block;
+  }
+  for (unsigned i = 0; all && i < threads; ++i)
+    if (fibers[i].state == at_block) fibers[i].state = ready;
+  return all && any;
+}
+
 }  // namespace
 
-// 0, or 1 if threads wait for ever. Threads take turns upwards, or downwards: code whose result depends on that lacks a barrier.
+// 0, or 1 if threads wait for ever. Warps take turns upwards, or downwards, each of them until it waits for the whole block, and
+// so do threads within a warp: code whose result depends on that lacks a barrier.
 extern "C" int emulator_launch(void (*function)(void**), void** values, unsigned blocks, unsigned threads, int downwards) {
   static char* const stacks = (char*)mmap(nullptr, most_threads * stack_bytes, PROT_READ | PROT_WRITE,
                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -126,15 +128,23 @@ extern "C" int emulator_launch(void (*function)(void**), void** values, unsigned
       fibers[i].copies.clear();
       start(fibers[i].context, stacks + i * stack_bytes, stack_bytes, enter);
     }
-    for (bool left = true; left;) {
-      left = false;
-      for (unsigned i = 0; i < threads; ++i) {
-        threadIdx.x = downwards ? threads - 1 - i : i;
-        Fiber& fiber = fibers[threadIdx.x];
-        if (fiber.state == ready) emulator_switch(&scheduler, &fiber.context);
-        left = left || fiber.state != done;
+    const unsigned warps = (threads + 31) / 32;
+    for (;;) {
+      for (unsigned w = 0; w < warps; ++w) {
+        const unsigned first = (downwards ? warps - 1 - w : w) * 32;
+        do {
+          for (unsigned i = 0; i < 32; ++i) {
+            threadIdx.x = first + (downwards ? 31 - i : i);
+            if (threadIdx.x >= threads) continue;
+            Fiber& fiber = fibers[threadIdx.x];
+            if (fiber.state == ready) emulator_switch(&scheduler, &fiber.context);
+          }
+        } while (release_warp(first, threads));
       }
-      if (left && !release(threads)) return 1;
+      bool all_done = true;
+      for (unsigned i = 0; i < threads; ++i) all_done = all_done && fibers[i].state == done;
+      if (all_done) break;
+      if (!release_block(threads)) return 1;
     }
   }
   return 0;

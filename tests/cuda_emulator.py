@@ -1,7 +1,7 @@
 """Running CUDA kernels without a GPU: their source is compiled as C++, with the threads of a block as fibers.
 
-It finds wrong results, barriers that are missing (threads run in one order, or in the other) and barriers that wait for ever;
-it says nothing of speed.
+It finds wrong results, barriers that are missing (warps run in one order, or in the other, each as far as it can) and barriers
+that wait for ever; it says nothing of speed.
 """
 
 from __future__ import annotations
