@@ -222,6 +222,30 @@ def test_nearest_elements_of_images_of_any_size() -> None:
     assert operators(model) == ["Resize"]
 
 
+def test_images_of_any_size_between_their_elements() -> None:
+    rows, columns = graphc.Dim("rows"), graphc.Dim("columns")
+    for how, shape, dims in (({"mode": "bilinear", "scale_factor": (2, 4)}, (2, 3, 4, 5), {2: rows, 3: columns}),
+                             ({"mode": "linear", "scale_factor": 3}, (2, 3, 4), {2: rows})):
+        x, others = graphc.randn(*shape), [graphc.randn(1, 3, *sizes[: len(shape) - 2]) for sizes in ((1, 7), (9, 1), (6, 6))]
+        model = agrees(interpolated(**how), (x,), *((other,) for other in others), dynamic=({0: BATCH, **dims},))
+        assert operators(model) == ["Resize"]
+    for how in ({"size": (7, 9)}, {"scale_factor": 2, "align_corners": True}):
+        function = interpolated(mode="bilinear", **how)
+        model = agrees(function, (graphc.randn(2, 3, 4, 6),), (graphc.randn(2, 3, 8, 10),), dynamic=({2: rows, 3: columns},))
+        assert "Gather" in operators(model)
+
+    def other_shares(x: graphc.Tensor) -> graphc.Tensor:
+        """As the function does it, with another share."""
+        size = x.shape[2]
+        centre = graphc.maximum((graphc.arange(2 * size, dtype=graphc.float32) + 0.5) * 0.5 - 0.5, graphc.tensor(0.0))
+        low = centre.long().clamp(max=size - 1)
+        share = (centre - low).clamp(0, 1)
+        return x.index_select(2, low) * (1 - share) + x.index_select(2, (low + 1).clamp(max=size - 1)) * (share * share)
+
+    model = agrees(other_shares, (graphc.randn(2, 3, 4),), (graphc.randn(2, 3, 7),), dynamic=({2: rows},))
+    assert "Resize" not in operators(model)
+
+
 def test_what_only_looks_like_another_size_is_no_resize() -> None:
     x = graphc.randn(1, 2, 4, 4)
     weights = graphc.tensor([[1.0, 0.0], [0.7, 0.3], [0.25, 0.75], [0.0, 1.0]])

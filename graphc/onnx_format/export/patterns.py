@@ -281,7 +281,7 @@ def _embedding(node: Node) -> Match | None:
 
 
 _PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
-    "add": (_gemm, _conv_with_bias),
+    "add": (_gemm, _conv_with_bias, match_resize),
     "amax": (_pool_of_maxima,),
     "div": (_softmax, match_response_norm, _average_pool, _mean),
     "gather": (match_resize, _rows),

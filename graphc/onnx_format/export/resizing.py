@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+import graphc.ops as ops
 from graphc.dims import Dim
 from graphc.ir import Node, Value
-from graphc.onnx_format.export.matching import Match, made_by, stretched
+from graphc.onnx_format.export.matching import Match, made_by, number, stretched
 from graphc.onnx_format.export.writer import Step, Writer
 from graphc.onnx_format.resampling import coordinates, taps
-from graphc.types import Size, float32
+from graphc.rewrite import Var, match
+from graphc.types import Size, float32, int64
 
 _MOST_WEIGHTS = 1 << 22
 """Of tables for one dimension; larger ones are not looked at."""
@@ -33,6 +35,8 @@ class _Stage:
     """How often each element is repeated, if that is all."""
     table: tuple[np.ndarray, np.ndarray] | None
     """Else places in the old dimension and weights, [new, taps] of each."""
+    grows: int | None = None
+    """Else by what a dimension of any size grows, with numbers between each two elements."""
 
 
 def match_resize(node: Node) -> Match | None:
@@ -58,6 +62,8 @@ def _stage(value: Value, shape: tuple[Size, ...]) -> _Stage | None:
         return repeated
     if (total := made_by(value, "sum")) is not None:
         return _weighted(total)
+    if (both := made_by(value, "add")) is not None:
+        return _between(both)
     taken = made_by(value, "gather")
     places = None if taken is None else _line(taken.operands[1], taken.attrs["axis"])
     if taken is None or places is None:
@@ -106,6 +112,68 @@ def _weighted(total: Node) -> _Stage | None:
     return _Stage(x, tuple(x.shape), axis, None, (places.reshape(weights.shape[:2]), weights.reshape(weights.shape[:2])))
 
 
+# Of a dimension whose size is not known, places and shares are computed in the graph
+
+_COUNTER, _STEP, _LAST = map(Var, ("counter", "step", "last"))
+
+
+def _at_most(x: Any, most: Any) -> Any:
+    """As the front end clamps integers."""
+    return ops.where(ops.le(x, most), x, ops.where(ops.gt(x, most), most, ops.minimum(x, most)))
+
+
+_CENTRE = ops.maximum(ops.sub(ops.mul(ops.add(_COUNTER, 0.5), _STEP), 0.5), 0.0)
+_LOW = _at_most(ops.cast(_CENTRE, dtype=int64), _LAST)
+_HIGH = _at_most(ops.add(_LOW, 1), _LAST)
+_REST = ops.sub(_CENTRE, ops.cast(_LOW, dtype=float32))
+_NOT_LESS = ops.where(ops.lt(_REST, 0.0), 0.0, _REST)
+_SHARE = ops.where(ops.gt(_NOT_LESS, 1.0), 1.0, _NOT_LESS)
+"""How far the place of a new element is beyond the old one before it."""
+
+
+def _between(both: Node) -> _Stage | None:
+    """x[low] * (1 - share) + x[high] * share, along a dimension that grows by a whole number"""
+    near, far = (_shared(value) for value in both.operands)
+    if near is None or far is None:
+        return None
+    (x, axis, low, rest), (other, same_axis, high, share) = near, far
+    difference = made_by(rest, "sub")
+    if difference is None or number(difference.operands[0]) != 1 or _line_of(difference.operands[1]) is not _line_of(share):
+        return None
+    low, high, share = _line_of(low), _line_of(high), _line_of(share)
+    bound = None if share.node is None else match(_SHARE, share.node)
+    ends = [None if value.node is None else match(pattern, value.node) for pattern, value in ((_LOW, low), (_HIGH, high))]
+    if bound is None or any(end is None or end.items() != bound.items() for end in ends) or x is not other or axis != same_axis:
+        return None
+    counter, last, step = made_by(bound["counter"], "iota"), made_by(stretched(bound["last"]), "size"), number(bound["step"])
+    if counter is None or counter.result.ndim != 1 or last is None or step is None or not 0 < step <= 1:
+        return None
+    scale, size, want = round(1 / step), x.shape[axis], both.result.shape[axis]
+    if np.float32(1 / scale) != np.float32(step) or str(last.attrs["value"]) != str(size - 1) or str(want) != str(size * scale):
+        return None
+    return _Stage(x, tuple(x.shape), axis, None, None, scale)
+
+
+def _shared(value: Value) -> tuple[Value, int, Value, Value] | None:
+    """Of x[places] * shares along one dimension: x, the dimension, the places and the shares."""
+    product = made_by(value, "mul")
+    taken = None if product is None else made_by(product.operands[0], "gather")
+    if product is None or taken is None:
+        return None
+    axis, line, shares = taken.attrs["axis"], stretched(taken.operands[1]), stretched(product.operands[1])
+    ndim, want = value.ndim, str(value.shape[axis])
+    along = [want if i == axis else "1" for i in range(ndim)]
+    if list(map(str, line.shape)) != along or list(map(str, shares.shape)) != along[axis:]:
+        return None
+    return taken.operands[0], axis, line, shares
+
+
+def _line_of(value: Value) -> Value:
+    """What has been given dimensions of size 1."""
+    node = made_by(value, "reshape")
+    return node.operands[0] if node is not None and node.operands[0].ndim == 1 else value
+
+
 def _array(value: Value) -> np.ndarray | None:
     """The numbers of a constant before it was stretched, in the shape that it has by then."""
     source = stretched(value)
@@ -131,6 +199,8 @@ def _operator(stages: Mapping[int, _Stage], source: Value, result: Value) -> Mat
     if all(stages[axis].times is not None for axis in axes):
         scales = [float(stages[axis].times or 0) for axis in axes]
         return _match(source, axes, "asymmetric", {"mode": "nearest", "nearest_mode": "floor"}, scales=scales)
+    if all(stages[axis].grows is not None for axis in axes):
+        return _match(source, axes, "half_pixel", {"mode": "linear"}, scales=[float(stages[axis].grows or 0) for axis in axes])
     sizes = [(source.shape[axis], result.shape[axis]) for axis in axes]
     tables = [_full_table(stages[axis], source.shape[axis]) for axis in axes]
     if any(isinstance(size, Dim) for pair in sizes for size in pair) or any(table is None for table in tables):
@@ -163,7 +233,8 @@ def _full_table(stage: _Stage, old: Size) -> np.ndarray | None:
     """The weight of each old element in each new one."""
     if stage.times is not None:
         return np.repeat(np.eye(int(old)), stage.times, 0) if isinstance(old, int) else None
-    assert stage.table is not None
+    if stage.table is None:
+        return None
     places, weights = stage.table
     return _matrix(places, weights, int(old)) if isinstance(old, int) and places.min(initial=0) >= 0 else None
 
