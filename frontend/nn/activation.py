@@ -281,6 +281,8 @@ class Softshrink(_Settings):
 class Hardtanh(Module):
     """x, cut off at both ends.
 
+    AssertionError where `max_val` is not more than `min_val`.
+
     >>> nn.Hardtanh(-1.0, 1.0)(graphc.tensor([-2.0, 0.5]))
     tensor([-1.0000,  0.5000])
     """
@@ -306,6 +308,8 @@ class Hardtanh(Module):
 
 class RReLU(Module):
     """x where positive, else a * x, with `a` in training uniform from lower to upper, and else the middle of the two.
+
+    GraphcError, at a call, where lower is more than upper.
 
     >>> nn.RReLU().eval()(graphc.tensor([-1.0, 0.0, 2.0]))
     tensor([-0.2292,  0.0000,  2.0000])

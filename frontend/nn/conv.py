@@ -110,6 +110,9 @@ class Conv1d(_Conv):
     """Cross-correlation over [N, C, L] or [C, L], with learned weights [out_channels, C / groups, kernel_size]; see
     `nn.functional.conv1d`.
 
+    At a call ShapeError where the channels do not fit or the kernel is larger than the padded input, and DTypeError where the
+    dtypes differ.
+
     >>> nn.Conv1d(3, 8, kernel_size=3, padding=1)(graphc.zeros(2, 3, 10)).shape
     graphc.Size([2, 8, 10])
     """
@@ -122,6 +125,9 @@ class Conv2d(_Conv):
     """Cross-correlation over [N, C, H, W] or [C, H, W], with learned weights [out_channels, C / groups, *kernel_size]; see
     `nn.functional.conv2d`.
 
+    At a call ShapeError where the channels do not fit or the kernel is larger than the padded input, and DTypeError where the
+    dtypes differ.
+
     >>> nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)(graphc.zeros(2, 3, 8, 8)).shape
     graphc.Size([2, 8, 4, 4])
     """
@@ -132,6 +138,9 @@ class Conv2d(_Conv):
 
 class Conv3d(_Conv):
     """Cross-correlation over [N, C, D, H, W] or [C, D, H, W], with learned weights [out_channels, C / groups, *kernel_size].
+
+    At a call ShapeError where the channels do not fit or the kernel is larger than the padded input, and DTypeError where the
+    dtypes differ.
 
     >>> nn.Conv3d(3, 8, kernel_size=2)(graphc.zeros(2, 3, 4, 4, 4)).shape
     graphc.Size([2, 8, 3, 3, 3])

@@ -27,6 +27,8 @@ class PairwiseDistance(Module):
 class CosineSimilarity(Module):
     """The cosine of the angle between vectors along a dimension.
 
+    At a call DTypeError for integers, and ShapeError where the shapes do not broadcast.
+
     >>> nn.CosineSimilarity()(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]))
     tensor([0.7071])
     """

@@ -33,6 +33,8 @@ class Linear(Module):
     """input @ weight.T + bias over the last dimension, [..., in_features] to [..., out_features], for a learned weight
     [out_features, in_features].
 
+    At a call ShapeError where the last size is not `in_features`, and DTypeError where the dtypes differ.
+
     >>> nn.Linear(3, 5)(graphc.zeros(2, 3)).shape
     graphc.Size([2, 5])
     """

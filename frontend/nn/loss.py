@@ -37,6 +37,8 @@ class _WeightedLoss(_Loss):
 class MSELoss(_Loss):
     """(input - target)^2.
 
+    At a call ShapeError where the shapes do not broadcast.
+
     >>> nn.MSELoss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(2.)
     >>> nn.MSELoss(reduction="sum")(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
@@ -50,6 +52,8 @@ class MSELoss(_Loss):
 class L1Loss(_Loss):
     """|input - target|.
 
+    At a call ShapeError where the shapes do not broadcast.
+
     >>> nn.L1Loss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(1.)
     """
@@ -60,6 +64,8 @@ class L1Loss(_Loss):
 
 class SmoothL1Loss(_Loss):
     """Quadratic where |input - target| < beta, linear beyond.
+
+    At a call GraphcError for a negative beta, and ShapeError where the shapes do not broadcast.
 
     >>> nn.SmoothL1Loss()(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(0.7500)
@@ -76,6 +82,8 @@ class SmoothL1Loss(_Loss):
 class HuberLoss(_Loss):
     """Half the square where |input - target| < delta, linear beyond.
 
+    At a call GraphcError for a delta that is not positive, and ShapeError where the shapes do not broadcast.
+
     >>> nn.HuberLoss(delta=0.5)(graphc.tensor([1.0, 2.0]), graphc.tensor([1.0, 4.0]))
     tensor(0.4375)
     """
@@ -91,6 +99,9 @@ class HuberLoss(_Loss):
 class BCELoss(_WeightedLoss):
     """-(y log x + (1 - y) log(1 - x)).
 
+    At a call ArgumentError where the shapes differ, DTypeError where the dtypes do, and GraphcError for an input outside of 0
+    to 1.
+
     >>> nn.BCELoss()(graphc.tensor([0.5, 0.9]), graphc.tensor([1.0, 1.0]))
     tensor(0.3993)
     """
@@ -101,6 +112,8 @@ class BCELoss(_WeightedLoss):
 
 class BCEWithLogitsLoss(_Loss):
     """BCELoss of sigmoid(input), without overflow.
+
+    At a call ArgumentError where the shapes differ.
 
     >>> nn.BCEWithLogitsLoss()(graphc.tensor([0.0]), graphc.tensor([1.0]))
     tensor(0.6931)
@@ -119,6 +132,9 @@ class BCEWithLogitsLoss(_Loss):
 
 class NLLLoss(_WeightedLoss):
     """-weight[target] * input[target], for log-probabilities.
+
+    At a call ShapeError and ArgumentError where the target's shape does not fit, DimError for a class that there is not, and
+    GraphcError for a target that is not of int64 or uint8.
 
     >>> nn.NLLLoss()(graphc.tensor([[0.25, 0.75]]).log(), graphc.tensor([1]))
     tensor(0.2877)
@@ -151,6 +167,9 @@ class NLLLoss2d(NLLLoss):
 
 class CrossEntropyLoss(_WeightedLoss):
     """NLLLoss of log_softmax(input).
+
+    At a call ShapeError and ArgumentError where the target's shape does not fit, DimError for a class that there is not, and
+    GraphcError for a label smoothing outside of 0 to 1.
 
     >>> nn.CrossEntropyLoss()(graphc.tensor([[0.0, 0.0]]), graphc.tensor([1]))
     tensor(0.6931)
@@ -243,6 +262,8 @@ class PoissonNLLLoss(_Loss):
 class GaussianNLLLoss(_Loss):
     """(log(var) + (input - target)^2 / var) / 2.
 
+    At a call ArgumentError for variances of another shape, and for negative ones.
+
     >>> nn.GaussianNLLLoss()(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
     tensor(0.5000)
     """
@@ -258,6 +279,8 @@ class GaussianNLLLoss(_Loss):
 
 class MarginRankingLoss(_Loss):
     """max(0, -target * (input1 - input2) + margin).
+
+    At a call ShapeError where the numbers of dimensions differ.
 
     >>> nn.MarginRankingLoss()(graphc.tensor([1.0]), graphc.tensor([2.0]), graphc.tensor([1.0]))
     tensor(1.)
@@ -300,6 +323,8 @@ class SoftMarginLoss(_Loss):
 class CosineEmbeddingLoss(_Loss):
     """1 - cos where the target is 1, max(0, cos - margin) where it is -1.
 
+    At a call ShapeError where the vectors have not one dimension more than the targets.
+
     >>> nn.CosineEmbeddingLoss()(graphc.tensor([[1.0, 0.0]]), graphc.tensor([[1.0, 1.0]]), graphc.tensor([1.0]))
     tensor(0.2929)
     """
@@ -338,6 +363,8 @@ class MultiMarginLoss(_WeightedLoss):
 class MultiLabelMarginLoss(_Loss):
     """The sum over right classes i and wrong ones j of max(0, 1 - x[i] + x[j]) / C.
 
+    At a call ShapeError where the shapes differ, and GraphcError for a class that there is not.
+
     >>> nn.MultiLabelMarginLoss()(graphc.tensor([[0.1, 0.2, 0.9]]), graphc.tensor([[2, -1, 0]]))
     tensor(0.1667)
     """
@@ -348,6 +375,8 @@ class MultiLabelMarginLoss(_Loss):
 
 class MultiLabelSoftMarginLoss(_WeightedLoss):
     """BCEWithLogitsLoss, as the mean over the classes.
+
+    At a call ShapeError where the shapes do not broadcast.
 
     >>> nn.MultiLabelSoftMarginLoss()(graphc.tensor([[0.0, 0.0]]), graphc.tensor([[1.0, 0.0]]))
     tensor(0.6931)
@@ -407,6 +436,9 @@ class TripletMarginWithDistanceLoss(_Loss):
 
 class CTCLoss(_Loss):
     """-log of the probability of the labels, summed over all their alignments (Graves et al. 2006).
+
+    At a call ShapeError where sizes do not fit, DTypeError for labels that are no integers, and GraphcError for lengths beyond
+    the input's.
 
     >>> nn.CTCLoss()(graphc.zeros(3, 1, 2).log_softmax(2), graphc.tensor([[1]]), (3,), (1,))
     tensor(0.2877)

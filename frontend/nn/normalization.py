@@ -167,6 +167,8 @@ class SyncBatchNorm(_BatchNorm):
 class LayerNorm(Module):
     """Normalises over the last dimensions.
 
+    At a call ShapeError where `normalized_shape` is not the last sizes of the input.
+
     >>> nn.LayerNorm(2)(graphc.tensor([[1.0, 3.0]])).detach()
     tensor([[-1.0000,  1.0000]])
     """
@@ -333,6 +335,8 @@ class GroupNorm(Module):
 
 class LocalResponseNorm(Module):
     """Divides by the squares of neighbouring channels, as in nn.functional.local_response_norm.
+
+    At a call ArgumentError for less than three dimensions.
 
     >>> nn.LocalResponseNorm(2)(graphc.ones(1, 2, 1))
     tensor([[[1.0000],

@@ -96,6 +96,8 @@ class FeatureAlphaDropout(_Dropout):
 class Flatten(Module):
     """The dimensions from start_dim to end_dim as one.
 
+    At a call GraphcError where the first dimension comes after the last one.
+
     >>> nn.Flatten()(graphc.zeros(2, 3, 4)).shape
     graphc.Size([2, 12])
     """
@@ -114,6 +116,8 @@ class Flatten(Module):
 
 class Unflatten(Module):
     """One dimension as several.
+
+    At a call GraphcError where the sizes do not multiply to that of the dimension.
 
     >>> nn.Unflatten(1, (3, 4))(graphc.zeros(2, 12)).shape
     graphc.Size([2, 3, 4])

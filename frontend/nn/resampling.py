@@ -13,6 +13,9 @@ from graphc.frontend.tensor import Tensor
 class Upsample(Module):
     """[N, C, *S] resized to `size`, or by `scale_factor`; see nn.functional.interpolate.
 
+    At a call ArgumentError unless one of `size` and `scale_factor` is given, and UnsupportedError for a mode that is not for so
+    many dimensions.
+
     >>> nn.Upsample(scale_factor=2)(graphc.tensor([[[1.0, 2.0]]]))
     tensor([[[1., 1., 2., 2.]]])
     """
@@ -63,6 +66,8 @@ class UpsamplingBilinear2d(Upsample):
 class PixelShuffle(Module):
     """[*, C * r * r, H, W] as [*, C, H * r, W * r].
 
+    At a call ShapeError where the channels cannot be divided by the factor's square.
+
     >>> nn.PixelShuffle(2)(graphc.zeros(1, 8, 3, 3)).shape
     graphc.Size([1, 2, 6, 6])
     """
@@ -80,6 +85,8 @@ class PixelShuffle(Module):
 
 class PixelUnshuffle(Module):
     """[*, C, H * r, W * r] as [*, C * r * r, H, W].
+
+    At a call ShapeError where height and width cannot be divided by the factor.
 
     >>> nn.PixelUnshuffle(2)(graphc.zeros(1, 2, 6, 6)).shape
     graphc.Size([1, 8, 3, 3])
@@ -99,6 +106,8 @@ class PixelUnshuffle(Module):
 class ChannelShuffle(Module):
     """The channels of [N, C, *], dealt out: the first of each group, then the second ones.
 
+    At a call ShapeError where channels cannot be divided into the groups.
+
     >>> nn.ChannelShuffle(2)(graphc.arange(4.0).view(1, 4, 1)).flatten()
     tensor([0., 2., 1., 3.])
     """
@@ -116,6 +125,8 @@ class ChannelShuffle(Module):
 
 class Fold(Module):
     """Columns [N, C * K * K', blocks] as blocks of images [N, C, *output_size]; where blocks overlap, their sum.
+
+    At a call ShapeError where the columns are not those of blocks of such images.
 
     >>> nn.Fold(output_size=(4, 4), kernel_size=2, stride=2)(graphc.ones(1, 12, 4)).shape
     graphc.Size([1, 3, 4, 4])
@@ -139,6 +150,8 @@ class Fold(Module):
 
 class Unfold(Module):
     """The sliding blocks of [N, C, H, W] as columns [N, C * K * K', blocks].
+
+    At a call ShapeError for what is not one image or several, and where no block fits into them.
 
     >>> nn.Unfold(kernel_size=2)(graphc.ones(1, 3, 4, 4)).shape
     graphc.Size([1, 12, 9])

@@ -60,6 +60,8 @@ def _two_dimensional(embeddings: Tensor) -> tuple[Any, Any]:
 class Embedding(_Table):
     """A table of vectors, looked up by integers. See `nn.functional.embedding` for the options.
 
+    At a call DimError for an index outside the table, and DTypeError for those that are not of int32 or int64.
+
     >>> nn.Embedding(10, 3)(graphc.tensor([[1, 2], [3, 4]])).shape
     graphc.Size([2, 2, 3])
     """
@@ -95,6 +97,8 @@ class Embedding(_Table):
 class EmbeddingBag(_Table):
     """The sum, mean or largest elements of the vectors that each bag of integers looks up. See
     `nn.functional.embedding_bag` for the options.
+
+    At a call DimError for an index outside the table, and ArgumentError for an input of one dimension without offsets.
 
     >>> nn.EmbeddingBag(10, 3, mode="sum")(graphc.tensor([[1, 2], [3, 4]])).shape
     graphc.Size([2, 3])

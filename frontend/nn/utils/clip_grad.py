@@ -66,6 +66,8 @@ def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0
                     foreach: bool | None = None) -> Tensor:
     """Scale all gradients together so that their norm is at most `max_norm`; returns what it was before.
 
+    GraphcError where the norm is not finite, with `error_if_nonfinite`.
+
     >>> weight = graphc.tensor([3.0, 4.0], requires_grad=True)
     >>> (weight * weight / 2).sum().backward()
     >>> nn.utils.clip_grad_norm_([weight], 1.0)
