@@ -9,8 +9,10 @@ import pytest
 from kernel_interpreter import run_program
 from op_samples import draw, graph_of
 
+import graphc
 import graphc.ops as ops
 from graphc.errors import CompileError
+from graphc.frontend.random import _normal
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
 from graphc.kernel import Gemm, Loops, Store
@@ -254,3 +256,10 @@ def test_rows_are_added_in_lanes(shape: tuple[int, ...]) -> None:
     places = np.random.default_rng(2).integers(0, shape[0], index.shape)
     result = ops.scatter_add(base, ops.broadcast_to(index, rows.shape), rows, 0)
     check(b.finish([result]), [*arrays, places])
+
+
+def test_what_is_used_several_times_counts_once() -> None:
+    """Normal numbers are made in steps that use the number before them three times: none of it goes through memory."""
+    drawn = graphc.trace(lambda state: _normal(state, (100_000,), float32), (graphc.tensor([1, 2]),)).ir
+    program = lower(pipeline.run(drawn), Machine(vector_bytes=64))
+    assert sum(buffer.nbytes for buffer in program.temporaries) <= 2 * 4 * 100_000, "the uniform numbers, and nothing else"

@@ -138,6 +138,8 @@ def _plan(kernel: Gemm, target: Target, *, may_stream: bool = True, turns: bool 
         m_block = m_tiles
     if n_block == -(-columns // tile.columns) and n <= _WIDER * columns:
         n_block = n_tiles
+    if isinstance(tile, PairTile) and kernel.panels[1] is not None:
+        tile = tile.ahead(max(1, estimate(m_block)))
     # packed by each task for itself, unless other tasks read it too
     lhs_private = n_block == n_tiles and extent(lhs.batch) == batch
     rhs_private = m_block == m_tiles and extent(rhs.batch) == batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc import index
 from graphc.backends.llvm.axes import extent, locate
@@ -15,6 +15,7 @@ from graphc.backends.llvm.gemm_parts import Parts, Side
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import LINE_BYTES, address
 from graphc.backends.llvm.microkernel import Tile, emit_merge
+from graphc.backends.llvm.pairtile import STEPS, PairTile
 from graphc.backends.llvm.planned_gemm import Access
 from graphc.backends.llvm.sizes import size_operand
 from graphc.backends.llvm.transpose import emit_transpose
@@ -90,7 +91,16 @@ class Task:
                 b = rhs.read("0" if rhs.packs else j, j, block, since)
                 with integers.loop(*rows, "row") as i:
                     a = lhs.read(i, i, block, since)
-                    self.tile(matrix, block, i, j, a, b, place)
+                    self.tile(matrix, block, i, j, a, self.fetching(b, block, integers.subtract(i, rows[0])), place)
+
+    def fetching(self, b: Lanes, block: str, passed: str) -> Lanes:
+        """The same, where a kernel fetches: a part of the next panel, after those that kernels for rows above have fetched."""
+        tile, integers = self.plan.tile, self.integers
+        if not isinstance(tile, PairTile) or not tile.fetched:
+            return b
+        blocks = integers.divide(integers.add(self.product.steps(self.f, block)[1], STEPS - 1), STEPS)
+        part = integers.multiply(blocks, tile.fetched * LINE_BYTES // tile.dtype.itemsize)
+        return replace(b, step=integers.add(integers.multiply(passed, part), self.product.rhs.panel))
 
     def stream(
         self, matrix: str, lhs: Reader, rhs: Reader, rows: tuple[str, str], columns: tuple[str, str], place: str
@@ -301,7 +311,7 @@ class Task:
         )
 
         def compute(to: str, step: Size, accumulate: str) -> None:
-            steps = [size_operand(f, size) for size in (a.step, b.step, step)]
+            steps = [x if isinstance(x, str) else size_operand(f, x) for x in (a.step, b.step, step)]
             operands = (("ptr", a.pointer), ("i64", steps[0]), ("ptr", b.pointer), ("i64", steps[1]))
             sums = (("ptr", to), ("i64", steps[2]), ("i1", accumulate))
             turning = self.what_is_fetched(to, row, column) if plan.turned else ()
@@ -375,7 +385,7 @@ class Lanes:
     tile's (a last tile that would reach beyond the operand begins earlier)."""
 
     pointer: str
-    step: Size
+    step: Size | str
     skipped: str
 
 

@@ -13,10 +13,11 @@ Subnormal numbers count as zeros either way, operands and sums.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.memory import LINE_BYTES, prefetch
 from graphc.backends.llvm.microkernel import begin_microkernel
 from graphc.backends.llvm.target import Target
 from graphc.sizes import ceil_div
@@ -48,6 +49,9 @@ class PairTile:
     dtype: DType = float32
     """That of the sums."""
     width: int = LANES
+    fetched: int = 0
+    """How many lines of memory a kernel asks for at each block of steps, for those that come after it: from `b_step` words
+    behind b on."""
 
     def cycles(self, m: int, n: int, k: int) -> float:
         """About how many cycles an m by n product of k steps takes."""
@@ -65,7 +69,15 @@ class PairTile:
 
     @property
     def symbol(self) -> str:
-        return f"graphc.gemm.pairs.{self.rows}x{self.columns}{'.amx' if self.amx else ''}"
+        fetched = f".fetched{self.fetched}" if self.fetched else ""
+        return f"graphc.gemm.pairs.{self.rows}x{self.columns}{'.amx' if self.amx else ''}{fetched}"
+
+    def ahead(self, readers: int) -> PairTile:
+        """The same, with a kernel that asks for its part of the next panel of b, which so many kernels read one after another.
+
+        A panel that is read for the first time comes from far away, and the hardware does not see where the next one begins.
+        """
+        return replace(self, fetched=-(-self.columns // LANES * BLOCK * 4 // LINE_BYTES // readers))
 
 
 def choose_pair_tile(target: Target, m: int, n: int, k: int) -> PairTile | None:
@@ -83,8 +95,8 @@ def choose_pair_tile(target: Target, m: int, n: int, k: int) -> PairTile | None:
 
 
 def emit_pair_kernel(module: Module, tile: PairTile) -> str:
-    """The symbol of a function of the same type as `emit_microkernel`'s. It takes no heed of the steps of a and b. Where the
-    tile is one of AMX, its configuration has been loaded."""
+    """The symbol of a function of the same type as `emit_microkernel`'s. It takes no heed of the step of a, and of that of b
+    if it fetches. Where the tile is one of AMX, its configuration has been loaded."""
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol
@@ -93,6 +105,12 @@ def emit_pair_kernel(module: Module, tile: PairTile) -> str:
     (_amx_kernel if tile.amx else _vector_kernel)(f, tile, blocks)
     f.do("ret void")
     return symbol
+
+
+def _fetch(f: Function, tile: PairTile, block: str) -> None:
+    if tile.fetched:
+        at = Integers(f).add("%b_step", f.value(f"mul i64 {block}, {tile.fetched * LINE_BYTES // 4}"))
+        prefetch(f, _word(f, "%b", at), tile.fetched * LINE_BYTES, level=2)
 
 
 def _word(f: Function, pointer: str, offset: str | int) -> str:
@@ -151,6 +169,7 @@ def _amx_kernel(f: Function, tile: PairTile, blocks: str) -> None:
     with f.loop("0", blocks, hint="block") as block:
         counts = (("%a", len(rows)), ("%b", len(columns)))
         starts = [_word(f, pointer, f.value(f"mul i64 {block}, {count * BLOCK}")) for pointer, count in counts]
+        _fetch(f, tile, block)
         loaded: set[int] = set()
         for (i, j), number in sums.items():  # each block is loaded where it is first needed, while others are multiplied
             for start, first, lanes in zip(starts, (_LEFT, _RIGHT), (i, j)):
@@ -176,6 +195,7 @@ def _vector_kernel(f: Function, tile: PairTile, blocks: str) -> None:
             f.do(f"store {_VECTOR} zeroinitializer, ptr {slot}")
     with f.loop("0", blocks, hint="block") as block:
         a, b = (_word(f, p, f.value(f"mul i64 {block}, {count * BLOCK}")) for p, count in (("%a", left), ("%b", vectors)))
+        _fetch(f, tile, block)
         with f.loop("0", str(PAIRS), hint="pair") as pair:
             there, row_of_b = _word(f, a, pair), _word(f, b, f.value(f"mul i64 {pair}, {LANES}"))
             columns = [f.value(f"load {pairs}, ptr {_word(f, row_of_b, v * BLOCK)}, align 64") for v in range(vectors)]

@@ -318,10 +318,34 @@ def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
             times = node.op.taps(*(v.type for v in node.operands), **node.attrs) if node.op.taps else 1
             total = 0 if _fills_rows(node) else own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
         if total > _LARGEST and node.operands:
+            total = _shared_weight(node, weight, written)
+        if total > _LARGEST and node.operands:
             written.update(node.results)
             total = 0
         weight.update(dict.fromkeys(node.results, total))
     return weight, written
+
+
+def _shared_weight(last: Node, weight: dict[Value, int], written: set[Value]) -> int:
+    """How many operations an element takes if each is counted once, however often its result is used: where ops go element by
+    element, all of them need the same one."""
+    total, pending, seen = 0, [last], {last}
+    while pending and total <= _LARGEST:
+        node = pending.pop()
+        if node.op.is_anchor or not node.op.pointwise or node.op.taps:
+            total += max(weight[v] for v in node.results) + 1 if node is not last else _LARGEST + 1
+            continue
+        total += math.ceil(node.op.nanoseconds / _FUNCTION) + 1
+        for value in dict.fromkeys(node.operands):
+            before = value.node
+            if before is None or not before.operands or value in written:
+                total += 1
+            elif before not in seen:
+                seen.add(before)
+                pending.append(before)
+    return total
+
+
 
 
 def _fills_rows(node: Node) -> bool:
