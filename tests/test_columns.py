@@ -118,7 +118,8 @@ def test_the_schedule_of_few_columns(shape: tuple[int, int], vector_bytes: int, 
     b = Builder("test")
     x = b.input("x", TensorType(float32, shape))
     program = lower(pipeline.run(b.finish([ops.sum(x, (0,))])), Machine(vector_bytes=vector_bytes))
-    assert len(program.kernels) == 2  # sums side by side, and the sum of these
+    is_few = shape[1] < 2 * (vector_bytes // 8)  # sums are of float64
+    assert len(program.kernels) == 1 + is_few  # sums side by side, and the sum of these
     array = numbers(*shape)
     (got,) = run_program(program, [array])
     np.testing.assert_allclose(got, array.astype(np.float64).sum(0), rtol=1e-4, atol=1e-4)
