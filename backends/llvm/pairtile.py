@@ -95,8 +95,8 @@ def choose_pair_tile(target: Target, m: int, n: int, k: int) -> PairTile | None:
 
 
 def emit_pair_kernel(module: Module, tile: PairTile) -> str:
-    """The symbol of a function of the same type as `emit_microkernel`'s. It takes no heed of the step of a, and of that of b
-    if it fetches. Where the tile is one of AMX, its configuration has been loaded."""
+    """The symbol of a function of the same type as `emit_microkernel`'s. It takes no heed of the step of a, and
+    `b_step` says where what it fetches begins. Where the tile is one of AMX, its configuration has been loaded."""
     symbol = f"@{tile.symbol}"
     if module.has(tile.symbol):
         return symbol

@@ -317,7 +317,7 @@ def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
             own = math.ceil(node.op.nanoseconds / _FUNCTION) if node.operands else 0
             times = node.op.taps(*(v.type for v in node.operands), **node.attrs) if node.op.taps else 1
             total = 0 if _fills_rows(node) else own + times * sum(weight[v] + 1 for v in dict.fromkeys(node.operands))
-        if total > _LARGEST and node.operands:
+        if total > _LARGEST and _is_by_element(node):
             total = _shared_weight(node, weight, written)
         if total > _LARGEST and node.operands:
             written.update(node.results)
@@ -326,14 +326,18 @@ def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
     return weight, written
 
 
+def _is_by_element(node: Node) -> bool:
+    return node.op.pointwise and not node.op.is_anchor and not node.op.taps
+
+
 def _shared_weight(last: Node, weight: dict[Value, int], written: set[Value]) -> int:
     """How many operations an element takes if each is counted once, however often its result is used: where ops go element by
     element, all of them need the same one."""
     total, pending, seen = 0, [last], {last}
     while pending and total <= _LARGEST:
         node = pending.pop()
-        if node.op.is_anchor or not node.op.pointwise or node.op.taps:
-            total += max(weight[v] for v in node.results) + 1 if node is not last else _LARGEST + 1
+        if not _is_by_element(node):  # others may need other elements of it
+            total += max(weight[v] for v in node.results) + 1
             continue
         total += math.ceil(node.op.nanoseconds / _FUNCTION) + 1
         for value in dict.fromkeys(node.operands):

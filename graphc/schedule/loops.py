@@ -233,8 +233,8 @@ def _reduced_in(node: Node, machine: Machine) -> DType:
 
     Sums of float32 over a batch, a dimension before one that stays, go on in float64. In which order they are taken depends on
     the layout that was chosen for the whole graph; rounded to float32 once, at the end, they are the same in any order, all but
-    always, so that a batch norm computes the same wherever it is compiled. That costs nothing where memory is what a sum waits
-    for. Many a GPU has few units for float64, and sums of a GPU are sums of many short ones.
+    always, so that a batch norm computes the same wherever it is compiled. That takes a few per cent longer, as it is memory
+    that sums wait for. Many a GPU has few units for float64, and sums of a GPU are sums of many short ones.
     """
     dtype = summed_in(node.result.dtype)
     over_batch = any(axis < node.result.ndim for axis in node.attrs["axes"])
