@@ -11,6 +11,7 @@ from graphc.ir import Node, Value
 from graphc.kernel import Attention, AttentionBackward, Block, Kernel
 from graphc.rewrite import scalar_constant
 from graphc.schedule.elements import Elements, Stored
+from graphc.schedule.fusion import widens_halves
 from graphc.schedule.loops import map_kernel
 from graphc.schedule.machine import Machine
 from graphc.types import Size, bfloat16, float16, float32
@@ -34,8 +35,8 @@ def attention_kernels(
         block = _block(value, memory, widened=machine.threads)
         turned = block is not None and block.strides[together] != 1 and value.shape[together] != 1
         if block is None or (i == _MASK and turned and not machine.threads):
-            if machine.threads and _is_widened(value):
-                (value,) = value.node.operands  # type: ignore[union-attr]
+            if machine.threads:
+                value = _before_widening(value)
             place = temporary(value)
             if i == _MASK and forward:
                 place = _by_columns(place, value)
@@ -79,9 +80,10 @@ def _block(value: Value, memory: Mapping[Value, Stored], widened: bool) -> Block
     return Block(element.attr, value.shape, _numbers(strides), start.attr)
 
 
-def _is_widened(value: Value) -> bool:
+def _before_widening(value: Value) -> Value:
+    """The numbers in half precision that a value was made of, if it was; or the value."""
     node = value.node
-    return node is not None and node.op is ops.cast and value.dtype is float32 and node.operands[0].dtype in _HALVES
+    return node.operands[0] if node is not None and widens_halves(node) else value
 
 
 def _by_columns(place: Stored, value: Value) -> Stored:

@@ -101,7 +101,7 @@ def _roots(graph: Graph, steady: Collection[Value], halves: bool) -> dict[Value,
     for node in closed:
         written.update(v for v in (*node.operands, *node.results) if not is_in_memory(v))
     written.update(v for node in graph.nodes if node.op.kernel == "attention" for v in node.results)
-    widened = {node for node in graph.nodes if halves and _widens_halves(node)
+    widened = {node for node in graph.nodes if halves and widens_halves(node)
                and (_is_widened_for_products(node, users) or any(u.op.kernel == "attention" for u in users[node.result]))}
     feeds: set[Value] = set()  # what contractions and scatters read, but for views
     roots: dict[Value, Root] = {}
@@ -277,9 +277,7 @@ def _is_widened_input(node: Node) -> bool:
 
 def _is_widened_for_attention(node: Node, users: list[Node]) -> bool:
     """Whether a node widens halves for attention, whose kernels read them as they are, or else have them widened themselves."""
-    if node.op.name != "cast" or node.result.dtype is not float32 or node.operands[0].dtype.computes_in is not float32:
-        return False
-    return node.operands[0].dtype.itemsize == 2 and all(user.op.kernel == "attention" for user in users)
+    return widens_halves(node) and all(user.op.kernel == "attention" for user in users)
 
 
 def _is_widened_for_products(node: Node, users: dict[Value, list[Node]]) -> bool:
@@ -295,7 +293,8 @@ def _is_widened_for_products(node: Node, users: dict[Value, list[Node]]) -> bool
     return True
 
 
-def _widens_halves(node: Node) -> bool:
+def widens_halves(node: Node) -> bool:
+    """Whether a node takes numbers in half precision to single precision."""
     source = node.operands[0].dtype if node.op.name == "cast" else float32
     return source.itemsize == 2 and source.computes_in is node.result.dtype is float32
 
@@ -303,7 +302,7 @@ def _widens_halves(node: Node) -> bool:
 def _is_widened_half(value: Value) -> bool:
     while (made := value.node) is not None and made.op.only_moves and made.op.name != "cast":
         value = made.operands[0]
-    return made is not None and _widens_halves(made)
+    return made is not None and widens_halves(made)
 
 
 def _weights(graph: Graph) -> tuple[dict[Value, int], set[Value]]:
