@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from graphc.config import LOADED
 
 _SUFFIXES = (".py", ".ll")
-_APART = ("frontend", "cli", "benchmark", "__pycache__")
-"""What no compilation depends on. Of the front end it sees the graph."""
+_APART = ("frontend", "backends", "cli", "benchmark", "__pycache__")
+"""What no compilation depends on: of the front end it sees the graph. Back ends name their own folders."""
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def sources_key(*folders: str) -> str | None:
                 if os.fstat(file.fileno()).st_mtime > LOADED:
                     return None
                 text = file.read()
-            digest.update(f"{os.path.relpath(path, folder)} {len(text)}\n".encode())
+            digest.update(f"{path.removeprefix(folder)} {len(text)}\n".encode())
             digest.update(text)
             count += 1
     return digest.hexdigest() if count else None
