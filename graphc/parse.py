@@ -10,9 +10,12 @@ import base64
 import binascii
 import difflib
 import functools
+import io
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -84,34 +87,53 @@ class _Graph(NamedTuple):
     outputs: Sequence[_Output]
 
 
+def _items(items: list[Any]) -> list[Any]:
+    return [item for item in items if item is not None]  # lark puts None where an optional part is missing
+
+
+def _node(items: list[Any]) -> _Node:
+    results, op, operands, attributes, types = items
+    return _Node(results or (), op, operands, attributes or (), types)
+
+
+_MADE: dict[str, Callable[[list[Any]], Any]] = {
+    **dict.fromkeys(
+        ("start", "inputs", "types", "nodes", "results", "operands", "outputs", "attributes", "sequence"), _items
+    ),
+    "graph": lambda items: _Graph(*items),
+    "input": lambda items: _Input(items[0], items[1], items[2] or ()),
+    "node": _node,
+    "output": lambda items: _Output(*items),
+    "attribute": lambda items: _Attribute(*items),
+}
+"""What is made of the parts of each rule of the grammar."""
+
+
+def _make(rule: str, items: list[Any]) -> Any:
+    from lark import Tree
+
+    make = _MADE.get(rule)
+    return Tree(rule, items) if make is None else make(items)  # lark has rules of its own for repetitions
+
+
 @functools.cache
 def _lark() -> Lark:
-    """The parser, its tables built when the first text is read."""
-    from lark import Lark, Transformer
+    """The parser. Its tables are built when the first text is read, and kept for other processes: building them takes ten times
+    as long as reading them."""
+    import lark
 
-    class Syntax(Transformer[Any, Any]):
-        def sequence(self, items: list[Any]) -> list[Any]:
-            return [item for item in items if item is not None]  # lark puts None where an optional part is missing
+    from graphc.disk_cache import DiskCache, cache_key
 
-        start = inputs = types = nodes = results = operands = outputs = attributes = sequence
-
-        def attribute(self, items: list[Any]) -> _Attribute:
-            return _Attribute(*items)
-
-        def input(self, items: list[Any]) -> _Input:
-            return _Input(items[0], items[1], items[2] or ())
-
-        def node(self, items: list[Any]) -> _Node:
-            results, op, operands, attributes, types = items
-            return _Node(results or (), op, operands, attributes or (), types)
-
-        def output(self, items: list[Any]) -> _Output:
-            return _Output(*items)
-
-        def graph(self, items: list[Any]) -> _Graph:
-            return _Graph(*items)
-
-    return Lark.open("grammar.lark", rel_to=__file__, parser="lalr", transformer=Syntax())
+    text = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    cache, key = DiskCache.configured(), cache_key("grammar", text, lark.__version__, sys.version)
+    kept = cache.get(key)
+    if kept is not None:
+        return lark.Lark.load(io.BytesIO(kept))
+    parser = lark.Lark(text, parser="lalr", tree_class=_make)
+    tables = io.BytesIO()
+    parser.save(tables)
+    cache.put(key, tables.getvalue())
+    return parser
 
 
 def _syntax(source: _Source) -> list[_Graph]:

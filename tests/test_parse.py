@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphc import parse
+from graphc.config import override
 from graphc.errors import ParseError
 from graphc.parse import parse_graph, parse_graphs
 
@@ -33,6 +36,23 @@ def test_mistakes_are_named_with_their_place(path: Path) -> None:
     assert lines[1].strip() == text.split("\n")[line - 1].strip() and lines[2].strip() == "^"
     column = int(problem.split("column ")[1].split(":")[0])
     assert lines[2].index("^") == 4 + column - 1
+
+
+def test_a_parser_from_the_disk_cache_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(text: str) -> object:
+        try:
+            return parse_graphs(text)
+        except ParseError as error:
+            return str(error)
+
+    texts = [*GOOD, *(path.read_text(encoding="utf-8") for path in BAD)]
+    with override(cache_dir=tmp_path):
+        monkeypatch.setattr(parse, "_lark", functools.cache(parse._lark.__wrapped__))
+        built = [read(text) for text in texts]
+        assert parse._lark().source_path != "<deserialized>"
+        parse._lark.cache_clear()
+        assert [read(text) for text in texts] == built
+        assert parse._lark().source_path == "<deserialized>"
 
 
 def test_bad_files_are_found() -> None:
