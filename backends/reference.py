@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
+from graphc.backend import Layout
 from graphc.dims import Dim
 from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.passes import pipeline
-from graphc.passes.pipeline import DEFAULT
+from graphc.passes.order import DEFAULT
 from graphc.sizes import NumberNeeded
+from graphc.specs import CallSpec, EagerSpec, EntrySpec, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 
 
 class ReferenceExecutable:

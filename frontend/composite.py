@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from graphc.backend import Entry, EntrySpec, Executable, RecordedSpec, ResultLeaf, TensorCheck, ValueCheck, get_backend
+from graphc.backend import Entry, Executable, get_backend
 from graphc.config import config
 from graphc.errors import ArgumentTypeError, DimError, GraphcError
 from graphc.frontend.argument_errors import not_a_tensor
@@ -32,6 +32,7 @@ from graphc.frontend.tracer import _state as trace_state
 from graphc.frontend.weights import LARGE as LARGE_WEIGHT
 from graphc.frontend.weights import Weights
 from graphc.ir import Graph
+from graphc.specs import EntrySpec, RecordedSpec, ResultLeaf, TensorCheck, ValueCheck
 from graphc.types import DType
 
 LARGE = 1 << 14

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.backend import EntrySpec, Executable, Guard, ResultLeaf
+from graphc.backend import Executable
 from graphc.compiler import executable
 from graphc.frontend import device_arrays, tracer
 from graphc.frontend.entry import Plan, is_dict
@@ -22,6 +22,7 @@ from graphc.frontend.native import TENSORS, identities
 from graphc.frontend.tensor import Meta, Tensor
 from graphc.frontend.trace_inputs import Argument, Captured, Number
 from graphc.ir import Builder
+from graphc.specs import EntrySpec, Guard, ResultLeaf
 
 if TYPE_CHECKING:
     from graphc.frontend.capture import Capture

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc import ops
-from graphc.backend import EagerSpec, NodePlan, SubscriptSpec, ViewSpec, get_backend, is_loaded
+from graphc.backend import get_backend, is_loaded
 from graphc.config import config
 from graphc.frontend import tracer
 from graphc.frontend.hooks import saved_hooks
@@ -26,6 +26,7 @@ from graphc.frontend.tape import named, node_plan, record_op, wants_only
 from graphc.frontend.tape_plan import Native
 from graphc.frontend.tensor import Tensor
 from graphc.op import OPS, OpDef
+from graphc.specs import EagerSpec, NodePlan, SubscriptSpec, ViewSpec
 from graphc.types import TensorType, float32, float64
 
 EXACT = (

@@ -9,7 +9,6 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from graphc.backend import EntrySpec, NumberInput, ResultLeaf, TensorCheck, ValueCheck
 from graphc.frontend import tracer
 from graphc.frontend.aliases import Again, Alias, completed
 from graphc.frontend.guards import Snapshot
@@ -18,6 +17,7 @@ from graphc.frontend.native import TENSORS, identities, tensor_check
 from graphc.frontend.pytree import Structure, unflatten
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace_inputs import Argument, Captured, Lifted, Number
+from graphc.specs import EntrySpec, NumberInput, ResultLeaf, TensorCheck, ValueCheck
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff import vjp_graph
-from graphc.backend import CallSpec, Executable, Layout, get_backend
+from graphc.backend import Executable, Layout, get_backend
 from graphc.bind import bind_graph
 from graphc.compiler import executable
 from graphc.config import config
@@ -39,6 +39,7 @@ from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.ir import Graph, Value, inline
 from graphc.numerics import pinned
+from graphc.specs import CallSpec
 from graphc.types import TensorType
 
 

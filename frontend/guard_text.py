@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from graphc.backend import ABSENT
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor
+from graphc.specs import ABSENT
 
 Name: TypeAlias = "str | tuple[str, str] | tuple[Name, str, Any]"
 """What a value is called: a name; (what kind of variable, its name); or (of what, "." or "[" or "the ... of", which). Most

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.frontend.guard_text import Name, last, member, short, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.survey import HOOKS, PLAIN, Survey, cell_contents, class_attribute, function_parts, slot_contents
+from graphc.specs import ABSENT, ANYTHING, Guard
 
 _MOST_LINES = 40
 """Guards that are put into words."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import ArrayInput, EntrySpec, Executable, ResultLeaf, TensorCheck, TensorClass
+from graphc.backend import Executable
 from graphc.frontend.modes import anomaly
 from graphc.frontend.node import Node, sequence
 from graphc.frontend.tape import CompiledNode, OpNode, Saved, own_code
 from graphc.frontend.tape_plan import Native
 from graphc.frontend.tensor import Meta, Tensor, Version, View
+from graphc.specs import ArrayInput, EntrySpec, ResultLeaf, TensorCheck, TensorClass
 
 
 def _plain(cls: type, **contents: Any) -> Any:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import Executable, Guard
+from graphc.backend import Executable
 from graphc.config import config
 from graphc.frontend.capture import Capture
 from graphc.frontend.meta import Meta, Version
 from graphc.frontend.ownership import is_exclusive, is_owned, state_of
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.trace_inputs import Captured
+from graphc.specs import Guard
 
 _USEFUL = 4
 """Calls that make up for computing it."""

@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 from graphc import types
-from graphc.backend import ABSENT, ANYTHING, Guard
 from graphc.config import config
 from graphc.frontend import world
 from graphc.frontend.code_reads import ANY_NAME, imported_modules, reads_of
@@ -42,6 +41,7 @@ from graphc.frontend.nn.module import Module
 from graphc.frontend.optim.optimizer import Optimizer
 from graphc.frontend.pytree import flatten
 from graphc.frontend.tensor import Meta, Tensor
+from graphc.specs import ABSENT, ANYTHING, Guard
 from graphc.types import DType
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, slice, range, type(Ellipsis), np.generic, np.dtype)

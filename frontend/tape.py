@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import NodePlan
 from graphc.errors import _INTERNAL, ArgumentTypeError, AutogradError, FreedGraphError, Location
 from graphc.frontend.described import as_dtype
 from graphc.frontend.hooks import saved_hooks
@@ -21,6 +20,7 @@ from graphc.frontend.tape_plan import Native, Plan, plan_for, planned
 from graphc.frontend.tensor import Tensor, Version, View, wrap
 from graphc.frontend.tracer import active
 from graphc.op import OpDef, apply_joint
+from graphc.specs import NodePlan
 from graphc.types import TensorType, scalar_dtype
 
 FREED = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.backend import RuleSpec, get_backend
+from graphc.backend import get_backend
 from graphc.config import config
 from graphc.frontend.node import Edge, node_class
 from graphc.op import OpDef, vjp_rule
+from graphc.specs import RuleSpec
 
 if TYPE_CHECKING:
     from graphc.frontend.tape import OpNode

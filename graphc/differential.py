@@ -21,12 +21,13 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc.autodiff import extract
-from graphc.backend import Entry, EntrySpec, Executable, Layout
+from graphc.backend import Entry, Executable, Layout
 from graphc.bind import bind_graph, bind_sizes
 from graphc.compiler import compile_graph, executable
 from graphc.errors import AccuracyError, GraphcError
 from graphc.interpret import evaluate, interpret
 from graphc.ir import Graph, Node, Value
+from graphc.specs import EntrySpec
 from graphc.types import DType, bfloat16, complex32, complex64, complex128, float16, float32, float64
 
 TOLERANCES: Mapping[DType, float] = {

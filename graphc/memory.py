@@ -4,15 +4,18 @@ outputs that are not written yet."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.dims import Dim
 from graphc.expression import Buffer
-from graphc.kernel import Kernel
-from graphc.program import Program
 from graphc.sizes import ceil_div, estimate, greatest, is_static
 from graphc.types import Size
+
+if TYPE_CHECKING:
+    from graphc.kernel import Kernel
+    from graphc.program import Program
 
 ALIGNMENT = 64
 _WORTHWHILE = 16 << 20

@@ -11,11 +11,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import numpy as np
 
-from graphc.backend import EntrySpec, Executable, Layout
+from graphc.backend import Executable, Layout
 from graphc.bind import bind_graph, bind_sizes, is_symbolic, substitute
 from graphc.config import note
 from graphc.errors import ShapeError, VerifyError
@@ -23,6 +24,9 @@ from graphc.ir import Graph
 from graphc.sizes import Facts, NumberNeeded, relying_on
 from graphc.types import Shape, Size
 from graphc.verify import verify
+
+if TYPE_CHECKING:
+    from graphc.specs import EntrySpec
 
 _MOST_KEPT = 1024
 _TRIES = 3

@@ -20,7 +20,7 @@ import graphc
 import graphc.ops as ops
 from graphc import disk_cache, sources
 from graphc.backend import Layout
-from graphc.backends.llvm import artifact_cache, artifact_file, backend, jit
+from graphc.backends.llvm import artifact_cache, artifact_file, backend, compilation, jit
 from graphc.backends.llvm.artifact import Artifact
 from graphc.backends.llvm.target import Target
 from graphc.compiler import clear_cache, compile_graph, executable
@@ -41,13 +41,13 @@ class Compilations:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        run = backend.run_passes
+        run = compilation.run_passes
 
         def counting(graph: Graph, names: Sequence[str]) -> Graph:
             self.count += 1
             return run(graph, names)
 
-        monkeypatch.setattr(backend, "run_passes", counting)
+        monkeypatch.setattr(compilation, "run_passes", counting)
 
     def start_anew(self) -> None:
         self.count = 0

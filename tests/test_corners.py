@@ -13,6 +13,7 @@ from graphc.compiler import compile_graph, executable
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
 from graphc.passes import pipeline
+from graphc.passes.order import DEFAULT
 from graphc.schedule import Machine, lower
 from graphc.types import TensorType, bool_, dtype_of, float32, int32, int64, uint8
 
@@ -206,7 +207,7 @@ def test_equal_indices_are_checked_once() -> None:
 def test_places_out_of_bounds_are_neither_read_nor_written() -> None:
     """Memory is safe even where nothing is checked."""
     def unchecked(graph: Graph) -> Callable[..., list[np.ndarray]]:
-        passes = [name for name in pipeline.DEFAULT if name != "guard"]
+        passes = [name for name in DEFAULT if name != "guard"]
         compiled = get_backend("llvm").compile(graph, Layout.plain(graph), passes)
 
         def run(*arrays: np.ndarray) -> list[np.ndarray]:

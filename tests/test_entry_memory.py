@@ -15,7 +15,6 @@ from native_calls import entered, native_alone, tensor, training
 
 import graphc
 from graphc import nn
-from graphc.backend import EntrySpec, ResultLeaf, TensorCheck
 from graphc.backends.llvm import blocks
 from graphc.backends.llvm.entry import make_entry
 from graphc.backends.llvm.jit import compile_module
@@ -24,6 +23,7 @@ from graphc.backends.llvm.workspace import Workspace
 from graphc.frontend.compile import CompiledFunction
 from graphc.frontend.entry import TENSORS
 from graphc.frontend.tensor import Meta, Tensor
+from graphc.specs import EntrySpec, ResultLeaf, TensorCheck
 from graphc.types import TensorType, float32
 
 pytestmark = native_alone

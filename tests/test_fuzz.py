@@ -22,7 +22,8 @@ from graphc.compiler import compile_graph, executable
 from graphc.config import override
 from graphc.interpret import interpret
 from graphc.ir import Graph, rebuild
-from graphc.passes.pipeline import DEFAULT, PASSES
+from graphc.passes.order import DEFAULT
+from graphc.passes.pipeline import PASSES
 from graphc.schedule import Machine, lower
 from graphc.verify import verify
 

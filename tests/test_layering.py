@@ -60,6 +60,7 @@ FLOORS = (
     "graphc.batching",
     "graphc.memory",
     "graphc.schedule",
+    "graphc.specs",
     "graphc.backend",
     "graphc.threads",
     "graphc.garbage",

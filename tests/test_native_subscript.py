@@ -16,11 +16,12 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.backend import SubscriptSpec, get_backend
+from graphc.backend import get_backend
 from graphc.config import config
 from graphc.frontend import eager, subscript
 from graphc.frontend.native import TENSORS
 from graphc.frontend.tensor import Tensor
+from graphc.specs import SubscriptSpec
 
 pytestmark = pytest.mark.skipif(config.backend != "llvm", reason="the reference back end makes no native code")
 

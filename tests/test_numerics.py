@@ -21,7 +21,7 @@ from graphc.backends.llvm.target import Target
 from graphc.compiler import clear_cache, compile_graph
 from graphc.config import config, override
 from graphc.errors import ArgumentError
-from graphc.passes.pipeline import DEFAULT
+from graphc.passes.order import DEFAULT
 
 F = graphc.nn.functional
 ROUNDED = 1 / 127

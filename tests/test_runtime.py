@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -218,6 +219,23 @@ program(np.ones((2, 3), np.float32))
 assert not [name for name in sys.modules if name.startswith(("graphc.frontend", "graphc.cli", "graphc.native"))]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_what_makes_code_is_not_loaded_where_code_is_on_disk(path: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+import numpy as np
+from graphc import runtime
+runtime.load({str(path)!r})(np.ones((2, 3), np.float32))
+parts = ("passes.pipeline", "schedule", "kernel", "specs", "backends.llvm.compilation", "backends.llvm.entry")
+print([part for part in parts if f"graphc.{{part}}" in sys.modules])
+"""
+    environment = {**os.environ, "GRAPHC_CACHE_DIR": str(tmp_path / "cache"), "GRAPHC_VERIFY": "0"}
+    runs = [
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    assert "compilation" in runs[0].stdout and runs[1].stdout.strip() == "[]"
 
 
 def test_the_front_end_is_not_imported(path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import graphc
 from graphc import Tensor, compiler, memory, nn
 from graphc.backend import Layout
-from graphc.backends.llvm import backend as llvm_backend
+from graphc.backends.llvm import compilation
 from graphc.config import override
 from graphc.frontend import device_ops
 from graphc.ir import Graph
@@ -146,7 +146,7 @@ def test_a_step_works_in_the_memory_of_gradients(monkeypatch: pytest.MonkeyPatch
         real(program, donated)
         arenas.append((before, program.arena))
 
-    monkeypatch.setattr(llvm_backend, "share_outputs", share)
+    monkeypatch.setattr(compilation, "share_outputs", share)
 
     def gradients(call: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[np.ndarray]:
         graphc.manual_seed(0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
+from graphc.backend import Layout
 from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.program import KernelStep, ProductStep, Rendered, render, translation_unit
@@ -14,7 +14,9 @@ from graphc.backends.cuda.run import Runner
 from graphc.ir import Graph
 from graphc.kernel_info import KernelRun
 from graphc.passes import pipeline
+from graphc.passes.order import DEFAULT
 from graphc.schedule import Machine, lower
+from graphc.specs import CallSpec, EagerSpec, EntrySpec, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
 from graphc.types import TensorType
 
 MACHINE = Machine(vector_bytes=512, threads=True, local_bytes=40 << 10)
@@ -22,7 +24,7 @@ MACHINE = Machine(vector_bytes=512, threads=True, local_bytes=40 << 10)
 
 
 _OTHER = {"attention": "attention_of_halves"}
-PASSES = tuple(_OTHER.get(name, name) for name in pipeline.DEFAULT if name != "layout")
+PASSES = tuple(_OTHER.get(name, name) for name in DEFAULT if name != "layout")
 """Operands go through shared memory, in which it does not matter in which blocks they stand; tensor cores multiply halves."""
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.backends.llvm.jit import UnitKeys
-from graphc.backends.llvm.program import Rendered
 from graphc.dims import Dim
 from graphc.errors import Location
-from graphc.kernel import Attention, AttentionBackward, Call, Control, Gemm, Kernel
-from graphc.program import Program
 from graphc.sizes import estimate
 from graphc.types import Size
 
-_GEMM_SPEED = 16.0
-"""Multiplications and additions in a nanosecond, of a slow core."""
-_HOST_CALL = 10_000.0
-"""Nanoseconds that an op takes which Python computes, at least."""
-_STEPS = 1000
-"""How often a loop runs that ends when its condition fails: nobody knows."""
+if TYPE_CHECKING:
+    from graphc.kernel import Call
+
+ENTRY = "run"
+"""The name of the function in the object code."""
+PRECOMPUTE = "precompute"
+"""The name of the one that fills prepared buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +62,3 @@ class Artifact:
     def nanoseconds(self) -> float:
         """How long one thread takes for a run, roughly; of symbols, those of the facts that are relied on count."""
         return sum(estimate(size) * nanoseconds for size, nanoseconds in self.cost)
-
-
-def artifact(program: Program, rendered: Rendered, units: UnitKeys) -> Artifact:
-    """What there is to keep of a program."""
-    once = program.once()
-    return Artifact(
-        program.name, units,
-        arena=rendered.arena if isinstance(rendered.arena, int) else 0,
-        symbols=None if program.facts is None else program.symbols,
-        facts={} if program.facts is None else dict(program.facts.at_least_zero),
-        words=rendered.sizes,
-        prepared=program.prepared,
-        prepared_from=tuple(i for i, buffer in enumerate(program.inputs) if buffer in once),
-        constants=tuple(np.ascontiguousarray(buffer.data) for buffer in program.constants),
-        calls=tuple(program.calls()),
-        failures=tuple(Failure(check.problem, check.expected, check.at) for check in program.checks),
-        cost=_cost(program),
-    )  # fmt: skip
-
-
-def _cost(program: Program) -> tuple[tuple[Size, float], ...]:
-    total: dict[Size, float] = {}
-    for kernel in program.kernels:
-        for size, nanoseconds in _kernel_cost(kernel):
-            if isinstance(size, int):
-                size, nanoseconds = 1, size * nanoseconds
-            total[size] = total.get(size, 0.0) + nanoseconds
-    return tuple(total.items())
-
-
-def _kernel_cost(kernel: Kernel) -> Iterator[tuple[Size, float]]:
-    if isinstance(kernel, Gemm):
-        yield math.prod(a.extent for a in (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)), 1 / _GEMM_SPEED
-    elif isinstance(kernel, (Attention, AttentionBackward)):
-        yield kernel.products, 1 / _GEMM_SPEED
-    elif isinstance(kernel, Call):
-        yield 1, _HOST_CALL
-    elif isinstance(kernel, Control):
-        steps = kernel.attrs.get("length", _STEPS)
-        for inner in kernel.programs.values():
-            yield from ((steps * size, nanoseconds) for size, nanoseconds in _cost(inner))
-    else:
-        yield math.prod(axis.extent for axis in kernel.grid), kernel.cost

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from graphc.dims import Dim
 from graphc.errors import Location, ShapeError
 from graphc.expression import Buffer
 from graphc.ir import Graph
-from graphc.kernel import Block, Call
 from graphc.op import OPS
 from graphc.types import DTYPES, DType, Size, dtype_of
+
+if TYPE_CHECKING:
+    from graphc.kernel import Block, Call
 
 
 class Unwritable(Exception):
@@ -130,6 +132,8 @@ def _call(call: Call, arrays: list[np.ndarray]) -> Mapping[str, Any]:
 
 
 def _call_of(item: Mapping[str, Any], numbers: _Numbers) -> Call:
+    from graphc.kernel import Call  # few programs have any
+
     attrs = {name: _attribute_of(value, numbers) for name, value in item["attrs"].items()}
     operands, results = (tuple(map(_block_of, item[which])) for which in ("operands", "results"))
     return Call(item["name"], OPS[item["op"]], attrs, operands, results)
@@ -141,6 +145,8 @@ def _block(block: Block) -> list[Any]:
 
 def _block_of(item: Sequence[Any]) -> Block:
     """A block with all that a call asks of its buffer, the dtype."""
+    from graphc.kernel import Block
+
     name, dtype, shape, strides, offset = item
     return Block(Buffer(name, DTYPES[dtype], 0), tuple(shape), tuple(strides), offset)
 

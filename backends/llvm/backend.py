@@ -9,36 +9,33 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import CallSpec, EagerSpec, EntrySpec, Layout, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
-from graphc.backends.llvm import control, kernel_clock, speed_limits
-from graphc.backends.llvm.artifact import Artifact, artifact
+from graphc.backend import Layout
+from graphc.backends.llvm import host, kernel_clock
+from graphc.backends.llvm.artifact import ENTRY, PRECOMPUTE, Artifact
 from graphc.backends.llvm.artifact_cache import artifact_key, keep_artifact, kept_artifact
-from graphc.backends.llvm.backward import make_call, make_engine, make_recorded, make_rules
-from graphc.backends.llvm.eager import make_eager, make_subscript, make_view
-from graphc.backends.llvm.entry import NativeEntry, make_entry
-from graphc.backends.llvm.host import FAILED, HostCalls, host_call_address, native_code, native_symbol, take_error
-from graphc.backends.llvm.jit import NativeModule, compile_units, load_units, unit_keys
-from graphc.backends.llvm.panels import keep_panels
-from graphc.backends.llvm.program import PRECOMPUTE, render
+from graphc.backends.llvm.host import FAILED, HostCalls, native_code, native_symbol, take_error
+from graphc.backends.llvm.jit import NativeModule, compile_units, load_units
 from graphc.backends.llvm.runtime import get_num_threads, parallel_for_address, set_num_threads
 from graphc.backends.llvm.sizes import PREPARE
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.units import divide
 from graphc.backends.llvm.workspace import Workspace
 from graphc.config import note
 from graphc.errors import DimError
 from graphc.ir import Graph
-from graphc.kernel import Call
-from graphc.kernel_info import KernelCode, KernelRun
-from graphc.memory import ALIGNMENT, share_outputs
-from graphc.passes.pipeline import DEFAULT
-from graphc.passes.pipeline import run as run_passes
-from graphc.program import Program
-from graphc.schedule import lower
+from graphc.memory import ALIGNMENT
+from graphc.passes.order import DEFAULT
 from graphc.sizes import Facts, current_facts, relying_on
 
 if TYPE_CHECKING:
+    from graphc.backends.llvm.entry import NativeEntry
+    from graphc.kernel import Call
+    from graphc.kernel_info import KernelCode, KernelRun
     from graphc.native.interface import ObjectCode, ObjectRequest
+    from graphc.program import Program
+    from graphc.specs import CallSpec, EagerSpec, EntrySpec, RecordedSpec, RuleSpec, SubscriptSpec, TensorClass, ViewSpec
+
+# Programs that run saved graphs, whose code is on disk, load neither what makes code nor what serves the front end: functions
+# below import it.
 
 
 class LLVMExecutable:
@@ -49,7 +46,7 @@ class LLVMExecutable:
         self.outputs = tuple(v.type for v in graph.outputs)
         self.artifact = made
         self.module = module
-        self.address = module.address("run")
+        self.address = module.address(ENTRY)
         self._program = program
         self._precompute = module.address(PRECOMPUTE) if made.prepared else None
         self._prepare = None if made.symbols is None else module.function(PREPARE, ctypes.c_int64, ctypes.c_void_p)
@@ -135,6 +132,8 @@ class LLVMExecutable:
 
     def entry(self, spec: EntrySpec) -> NativeEntry | None:
         """A native entry; None where the interpreter or the spec does not allow for one."""
+        from graphc.backends.llvm.entry import make_entry
+
         return make_entry(
             spec,
             self.outputs,
@@ -198,6 +197,8 @@ class LLVMAtSizes:
 
     def entry(self, spec: EntrySpec) -> NativeEntry | None:
         """A native entry for these sizes."""
+        from graphc.backends.llvm.entry import make_entry
+
         code = self._code
         with relying_on(Facts(self._sizes)):
             nanoseconds = code.artifact.nanoseconds()
@@ -227,17 +228,18 @@ class LLVMBackend:
         example = None if facts is None else facts.example
 
         def program() -> Program:
+            from graphc.backends.llvm.compilation import make_program
+
             with relying_on(None if example is None else Facts(example)):
-                return _program(graph, layout, passes, target)
+                return make_program(graph, layout, passes, target)
 
         key = artifact_key(graph, layout, passes, target)
         loaded = None if key is None else _loaded(key, graph, target, program)
         if loaded is not None:
             return loaded
-        first = _program(graph, layout, passes, target)
-        rendered = render(first, target)
-        units = divide(rendered.module)
-        made = artifact(first, rendered, unit_keys(units, target))
+        from graphc.backends.llvm.compilation import make_program, make_units
+
+        made, units = make_units(make_program(graph, layout, passes, target), target)
         module = compile_units(units, target, imports=_imports(made.calls, target), name=made.name)
         if key is not None:
             keep_artifact(key, made, graph)
@@ -245,41 +247,57 @@ class LLVMBackend:
 
     def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The kernels for the host's CPU, as pseudo-code."""
-        return str(_program(graph, layout or Layout.plain(graph), DEFAULT, Target.host()))
+        from graphc.backends.llvm.compilation import make_program
+
+        return str(make_program(graph, layout or Layout.plain(graph), DEFAULT, Target.host()))
 
     def code(self, graph: Graph, assembly: bool = True) -> list[KernelCode]:
         """The kernels for the host's CPU with their LLVM IR, before LLVM has optimised it, and assembly."""
-        from graphc.backends.llvm.listing import listing  # which few programs need
+        from graphc.backends.llvm.compilation import make_program
+        from graphc.backends.llvm.listing import listing
 
-        return listing(_program(graph, Layout.plain(graph), (), Target.host()), Target.host(), assembly)
+        return listing(make_program(graph, Layout.plain(graph), (), Target.host()), Target.host(), assembly)
 
     def eager(self, spec: EagerSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """An eager op of any size, called natively."""
+        from graphc.backends.llvm.eager import make_eager
+
         return make_eager(spec, Target.host())
 
     def view(self, spec: ViewSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Views of tensors, made natively."""
+        from graphc.backends.llvm.eager import make_view
+
         return make_view(spec)
 
     def subscript(self, spec: SubscriptSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Parts of tensors, made natively."""
+        from graphc.backends.llvm.eager import make_subscript
+
         return make_subscript(spec)
 
     def engine(self, tensors: TensorClass) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
         """Nodes of the tape, run natively."""
+        from graphc.backends.llvm.backward import make_engine
+
         return make_engine(tensors)
 
     def rules(self, spec: RuleSpec | CallSpec) -> Any | None:
         """The rules of elementwise ops as loops, and calls of compiled graphs."""
+        from graphc.backends.llvm.backward import make_call, make_rules
+        from graphc.specs import RuleSpec
+
         return make_rules(spec, Target.host()) if isinstance(spec, RuleSpec) else make_call(spec)
 
     def recorded(self, spec: RecordedSpec) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Calls of graphs that are recorded natively."""
+        from graphc.backends.llvm.backward import make_recorded
+
         return make_recorded(spec)
 
     def object_code(self, request: ObjectRequest, target: str | None) -> ObjectCode:
         """An object file for a target, by its name (see `Target.for_export`), or for this machine."""
-        from graphc.backends.llvm.native import object_code  # which few programs need
+        from graphc.backends.llvm.native import object_code
 
         return object_code(request, Target.for_export(target))
 
@@ -289,10 +307,14 @@ class LLVMBackend:
 
     def multiply_adds(self) -> tuple[Callable[[int], float], int]:
         """See `speed_limits`."""
+        from graphc.backends.llvm import speed_limits
+
         return speed_limits.multiply_adds()
 
     def copy(self) -> tuple[Callable[[int, int, int, int], None], int]:
         """See `speed_limits`."""
+        from graphc.backends.llvm import speed_limits
+
         return speed_limits.copy()
 
     def start_recording(self) -> None:
@@ -328,22 +350,9 @@ def _loaded(key: str, graph: Graph, target: Target, program: Callable[[], Progra
     return LLVMExecutable(graph, made, module, program)
 
 
-def _program(graph: Graph, layout: Layout, passes: Sequence[str], target: Target) -> Program:
-    """The kernels of a graph."""
-    graph = run_passes(graph, passes)
-    start = time.perf_counter()
-    program = lower(graph, target.scheduled(layout.numerics), strides=layout.strides, donated=dict(layout.donated),
-                    steady=layout.steady)
-    program = keep_panels(program, target)
-    share_outputs(program, dict(layout.donated))
-    note(1, f"graphc: {graph.name}: {len(program.kernels)} kernels in {1e3 * (time.perf_counter() - start):.1f} ms")
-    note(3, program)
-    return program
-
-
 def _imports(calls: Sequence[Call], target: Target) -> dict[str, int]:
     """The addresses of what programs need from outside, and of the native code of these ops."""
-    imports = {"parallel_for": parallel_for_address(), "host_call": host_call_address(), **control.imports()}
+    imports = {"parallel_for": parallel_for_address(), **host.imports()}
     natives = {call.op: native_code(call.op, target) for call in calls if call.op.native is not None}
     return imports | {native_symbol(op): code.address("kernel") for op, code in natives.items()}
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.backend import CallSpec, RecordedSpec, RuleSpec, TensorClass
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.backward_node import MOST_ARRAYS, MOST_EDGES, Call
 from graphc.backends.llvm.backward_step import Kind, Step, Steps
@@ -25,6 +24,7 @@ from graphc.errors import GraphcError
 from graphc.expression import Axis, Buffer, Expr, constant, load, walk
 from graphc.kernel import Store
 from graphc.op import OpDef, Vjp, vjp_rule
+from graphc.specs import CallSpec, RecordedSpec, RuleSpec, TensorClass
 from graphc.types import DType, float32, float64, int64
 
 _PARTS = frozenset((

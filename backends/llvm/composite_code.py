@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from graphc.backend import RecordedSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.tape_code import DONE
+from graphc.specs import RecordedSpec
 
 MOST_TENSORS = 16
 """Inputs and outputs of the largest graph."""

@@ -7,7 +7,6 @@ the scratch memory of the kernel.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 import graphc.ops as ops
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT, Context
-from graphc.backends.llvm.host import FAILED, poll_address
-from graphc.backends.llvm.objects import address_of
+from graphc.backends.llvm.host import FAILED
 from graphc.kernel import Block, Control
 from graphc.program import Program
 from graphc.recompute import nanoseconds
@@ -26,15 +24,8 @@ _FIRST = 1e6
 _MOST_STEPS = 4096
 _SOME_STEPS = 64
 """Steps after which it does: at most, and where sizes are symbols."""
-_SIGNALS = ("PyErr_CheckSignals", "PyErr_Fetch", "PyErr_NormalizeException")
 OUT_OF_MEMORY = -1
 """What a program returns where the carries of a loop take more memory than there is."""
-
-
-def imports() -> dict[str, int]:
-    """The addresses of what loops that keep their carries need from outside."""
-    names = ("PyMem_RawRealloc", "PyMem_RawFree", "PyGILState_Ensure", "PyGILState_Release", *_SIGNALS)
-    return {**{name: address_of(getattr(ctypes.pythonapi, name)) for name in names}, "poll": poll_address()}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from graphc.backend import EagerSpec, SubscriptSpec, ViewSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.eager_code import LOOPS, Eager, render_loops, render_ufunc
@@ -21,6 +20,7 @@ from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.view_code import view_table
 from graphc.config import note
 from graphc.op import OpDef
+from graphc.specs import EagerSpec, SubscriptSpec, ViewSpec
 from graphc.types import DType, TensorType
 
 _Spec = TypeVar("_Spec", bound=ViewSpec | SubscriptSpec)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backend import ABSENT, ANYTHING, ArrayInput, EntrySpec, Guard, TensorCheck, TensorClass, ValueCheck
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.blocks import blocks
 from graphc.backends.llvm.entry_code import render
@@ -21,6 +20,7 @@ from graphc.backends.llvm.jit import NativeModule, compile_module
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.workspace import Workspace, run_program_address
 from graphc.config import note
+from graphc.specs import ABSENT, ANYTHING, ArrayInput, EntrySpec, Guard, TensorCheck, TensorClass, ValueCheck
 from graphc.types import TensorType
 
 RELEASE_NANOSECONDS = 20_000

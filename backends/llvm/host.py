@@ -13,18 +13,21 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.backends.llvm.builder import Function, literal
-from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.jit import NativeModule, compile_module
+from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.target import Target
 from graphc.errors import CompileError
-from graphc.expression import Buffer
-from graphc.kernel import Block, Call
 from graphc.op import OpDef
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm.context import Context
+    from graphc.expression import Buffer
+    from graphc.kernel import Block, Call
 
 FAILED = -2
 """What a program returns where an op has raised an exception, which `take_error` then has."""
@@ -123,6 +126,14 @@ def native_code(op: OpDef, target: Target) -> NativeModule:
     except KeyError as error:
         raise CompileError(f"{op.name}: its LLVM code has no function @kernel", got=error.args[0]) from None
     return module
+
+
+def imports() -> dict[str, int]:
+    """The addresses of what programs need from Python: to call ops back, and in loops, for what they keep and for signals."""
+    names = ("PyMem_RawRealloc", "PyMem_RawFree", "PyGILState_Ensure", "PyGILState_Release",
+             "PyErr_CheckSignals", "PyErr_Fetch", "PyErr_NormalizeException")  # fmt: skip
+    addresses = {name: address_of(getattr(ctypes.pythonapi, name)) for name in names}
+    return {**addresses, "host_call": host_call_address(), "poll": poll_address()}
 
 
 def host_call_address() -> int:

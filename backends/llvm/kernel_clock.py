@@ -27,10 +27,10 @@ from graphc.backends.llvm.objects import address_of
 from graphc.backends.llvm.runtime import set_clock
 from graphc.backends.llvm.target import Target
 from graphc.errors import ProfilerError
-from graphc.kernel_info import KernelInfo, KernelRun, describe, describe_preparation, inner_kernels, packing
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.backend import LLVMExecutable
+    from graphc.kernel_info import KernelInfo, KernelRun
 
 MOST_RECORDS = 1 << 20
 """Runs of kernels in one profile; those that come then are counted, and not kept."""
@@ -203,6 +203,8 @@ def stop() -> tuple[list[KernelRun], int]:
 
 
 def _runs(records: np.ndarray, programs: Mapping[int, LLVMExecutable]) -> list[KernelRun]:
+    from graphc.kernel_info import KernelRun, describe, describe_preparation, inner_kernels, packing
+
     order = np.argsort(records["start"], kind="stable")
     known: dict[int, tuple[list[KernelInfo], list[KernelInfo], KernelInfo]] = {}
     runs: list[KernelRun] = []

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.backends.llvm.artifact import ENTRY, PRECOMPUTE
 from graphc.backends.llvm.builder import Function, Module
 from graphc.backends.llvm.context import HOST_SLOT
 from graphc.backends.llvm.host import native_symbol
 from graphc.backends.llvm.jit import CONVERSIONS, conversions_text, emit_joined
 from graphc.backends.llvm.native_variants import Variant, variants
 from graphc.backends.llvm.object_symbols import undefined_symbols
-from graphc.backends.llvm.program import ENTRY, PRECOMPUTE
 from graphc.backends.llvm.sizes import PREPARE, SizeWriter
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.units import divide

@@ -18,6 +18,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from graphc.backends.llvm.artifact import ENTRY, PRECOMPUTE
 from graphc.backends.llvm.attention import render_attention
 from graphc.backends.llvm.attention_backward import render_attention_backward
 from graphc.backends.llvm.builder import Function, Module
@@ -39,10 +40,6 @@ from graphc.types import Size
 
 _MOST_DIRECT = 24
 """Kernels of a program inside another that it calls without tables."""
-ENTRY = "run"
-"""The name of the function in the module."""
-PRECOMPUTE = "precompute"
-"""The name of the function that fills prepared buffers."""
 
 
 @dataclass(frozen=True, slots=True)

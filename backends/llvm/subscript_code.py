@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import IntEnum, auto
 from typing import Any
 
-from graphc.backend import SubscriptSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.strided_code import MOST_DIMS
+from graphc.specs import SubscriptSpec
 
 _MOST_STEP = 1 << 31
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from enum import IntEnum, auto
 
-from graphc.backend import NodePlan
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
+from graphc.specs import NodePlan
 
 
 class Plan(IntEnum):

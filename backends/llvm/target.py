@@ -12,13 +12,16 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
 from graphc.backends.llvm.cpus import available_cpus
 from graphc.config import config
 from graphc.errors import ArgumentError, BackendError
-from graphc.schedule import Machine
+
+if TYPE_CHECKING:
+    from graphc.schedule import Machine
 
 
 def _with(base: frozenset[str], names: str) -> frozenset[str]:
@@ -232,6 +235,8 @@ class Target:
 
     def scheduled(self, numerics: str) -> Machine:
         """What the scheduler knows of it."""
+        from graphc.schedule import Machine  # nobody schedules whose code is all on disk
+
         rounds = numerics == "fast" and self.multiplies_pairs
         return Machine(self.vector_bytes, rounds_factors=rounds, transforms_convolutions=numerics != "strict" and not rounds)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from graphc.backend import ViewSpec
 from graphc.backends.llvm import objects
 from graphc.backends.llvm.builder import Module
 from graphc.backends.llvm.entry_table import Slots
 from graphc.backends.llvm.entry_writer import Writer
 from graphc.backends.llvm.tape_code import DONE, FAILED, Plan, plan_words
+from graphc.specs import ViewSpec
 
 
 class View(IntEnum):

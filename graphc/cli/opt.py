@@ -29,13 +29,14 @@ def opt(
     """Run passes over graphs and print what they make of them."""
     from graphc.config import config, override
     from graphc.passes import pipeline
+    from graphc.passes.order import DEFAULT
 
     if list_passes:
         width = max(map(len, pipeline.PASSES))
         for name, function in pipeline.PASSES.items():
             typer.echo(f"{name:{width}}  {(inspect.getdoc(function) or '').partition(chr(10))[0]}".rstrip())
         return
-    names = tuple(pipeline.DEFAULT) if passes is None else _names(passes, list(pipeline.PASSES))
+    names = DEFAULT if passes is None else _names(passes, list(pipeline.PASSES))
 
     def show(name: str, graph: Graph) -> None:
         typer.echo(f"# after {name}\n{graph}\n")

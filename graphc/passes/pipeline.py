@@ -1,4 +1,4 @@
-"""The passes by name, and the order in which they run before code is made."""
+"""The passes by name, and running them one after another."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from graphc.passes.fold import fold
 from graphc.passes.guard import guard
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import layout
+from graphc.passes.order import DEFAULT
 from graphc.passes.prune import prune
 from graphc.passes.reshape import reshape
 from graphc.passes.simplify import simplify
@@ -36,11 +37,6 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "reshape": reshape,
     "layout": layout,
 }
-DEFAULT = (
-    "prune", "fold", "simplify", "cse", "control", "hoist", "cse", "guard", "attention", "decompose", "simplify", "cse",
-    "transpose", "reshape", "layout",
-)
-"""What a graph goes through before it is scheduled."""
 
 
 def everywhere(change: Callable[[Graph], Graph], graph: Graph) -> Graph:
