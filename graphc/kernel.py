@@ -166,6 +166,15 @@ class Loops(_Kernel):
         return walk_statements(self.body)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Margin:
+    """Where an operand is zero, whatever is multiplied by it: outside of begin <= `place` < end, an index over its axes."""
+
+    place: Expr
+    begin: int
+    end: int
+
+
 @dataclass(eq=False)
 class Gemm(_Kernel):
     """A batch of matrix products, out[b, m, n] = epilogue(sum over k of lhs[b, m, k] * rhs[b, k, n]).
@@ -174,7 +183,8 @@ class Gemm(_Kernel):
     of its image as n, and channels and places of the kernel as k. `lhs` is an expression over the batch, m and k axes,
     `rhs` over the batch, k and n axes. `epilogue` are Store statements over the batch, m and n axes and
     `accumulator.value`; each element of the result is stored once, after its whole sum. `panels` are prepared buffers in
-    which a back end keeps `lhs` and `rhs` as it reads them, None for those that it takes from memory at each run.
+    which a back end keeps `lhs` and `rhs` as it reads them, None for those that it takes from memory at each run. What lies
+    in one of the `margins` of `lhs`, as the padding of an image does, need not be multiplied.
     """
 
     name: str
@@ -187,6 +197,7 @@ class Gemm(_Kernel):
     accumulator: Accumulator
     epilogue: tuple[Store, ...]
     panels: tuple[Buffer | None, Buffer | None] = (None, None)
+    margins: tuple[Margin, ...] = ()
 
     def statements(self) -> Iterator[Statement]:
         yield from self.epilogue

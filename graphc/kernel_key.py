@@ -51,6 +51,7 @@ def kernel_key(kernel: Loops | Gemm | Attention | AttentionBackward) -> tuple[Ha
         head: list[Hashable] = ["gemm", *(tuple(map(writer.axis, group)) for group in groups), _overwrites(kernel)]
         head += [writer.thing(kernel.accumulator), writer.expression(kernel.lhs), writer.expression(kernel.rhs)]
         head += map(writer.thing, kernel.panels)
+        head += [(writer.expression(margin.place), margin.begin, margin.end) for margin in kernel.margins]
         body: tuple[Statement, ...] = kernel.epilogue
     else:
         head = ["loops", kernel.cost, kernel.work, *map(writer.axis, kernel.grid)]

@@ -143,7 +143,9 @@ def print_kernel(kernel: Kernel) -> str:
     else:
         axes = "; ".join(", ".join(map(repr, group)) for group in (kernel.batch, kernel.m, kernel.n, kernel.k))
         write(0, f"gemm {kernel.name} over (batch; m; n; k) = ({axes}):")
-        write(1, f"{kernel.accumulator.name} += {kernel.lhs} * {kernel.rhs}")
+        inside = [f"{margin.begin} <= {margin.place} < {margin.end}" for margin in kernel.margins]
+        condition = f" if {' and '.join(inside)}" if inside else ""
+        write(1, f"{kernel.accumulator.name} += {kernel.lhs} * {kernel.rhs}{condition}")
         body(kernel.epilogue, 1)
     return "\n".join(lines)
 
@@ -197,4 +199,6 @@ def verify_kernel(kernel: Kernel) -> None:
     batch, m, n, k = map(set, (kernel.batch, kernel.m, kernel.n, kernel.k))
     expression(kernel.lhs, batch | m | k, set())
     expression(kernel.rhs, batch | k | n, set())
+    for margin in kernel.margins:
+        expression(margin.place, batch | m | k, set())
     body(kernel.epilogue, batch | m | n, {kernel.accumulator}, False)

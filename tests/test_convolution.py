@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ import graphc.ops as ops
 from graphc import nn
 from graphc.compiler import CompiledGraph
 from graphc.ir import Builder
+from graphc.kernel import Gemm
+from graphc.kernel_key import kernel_key
+from graphc.passes import pipeline
+from graphc.schedule import Machine, lower
 from graphc.types import TensorType, float32
 
 RNG = np.random.default_rng(0)
@@ -225,3 +230,31 @@ def test_weights_of_a_model_that_is_only_run_are_prepared_once() -> None:
         for _ in range(3):
             assert graphc.testing.assert_close(compiled(x), model(x)) is None
             model[0].weight.mul_(0.5)
+
+
+def gemms(f: Any, *inputs: graphc.Tensor) -> list[Gemm]:
+    """The products that a function becomes."""
+    program = lower(pipeline.run(graphc.trace(f, inputs).ir), Machine(vector_bytes=64))
+    return [kernel for kernel in program.kernels if isinstance(kernel, Gemm)]
+
+
+def test_products_know_where_images_are_padded() -> None:
+    x, w = graphc.ones(2, 16, 14, 20), graphc.ones(32, 16, 3, 3)
+    (product,) = gemms(lambda x, w: F.conv2d(x, w, stride=(2, 1), padding=(2, 1), dilation=(1, 3)), x, w)
+    assert [(str(m.place), m.begin, m.end) for m in product.margins] == [("((u * 2) + p)", 2, 16), ("(v + (q * 3))", 1, 21)]
+    (other,) = gemms(lambda x, w: F.conv2d(x, w, stride=(2, 1), padding=(2, 1), dilation=(1, 3)), x, w)
+    assert kernel_key(product)[0] == kernel_key(other)[0]
+    other.margins = other.margins[1:]
+    assert kernel_key(product)[0] != kernel_key(other)[0]
+    assert not gemms(F.conv2d, x, w)[0].margins
+    (filled,) = gemms(lambda x, w: F.conv2d(F.pad(x, (1, 1, 1, 1), value=3.0), w), x, w)
+    assert not filled.margins
+
+
+def test_what_lies_in_padding_is_not_multiplied() -> None:
+    """The first row of a kernel never meets the first row of an image, not even if it is infinite: as in PyTorch."""
+    x, w = graphc.randn(2, 32, 14, 14), graphc.randn(32, 32, 3, 3)
+    w[:, :, 0] = math.inf
+    for call in (F.conv2d, graphc.compile(F.conv2d)):
+        found = call(x, w, padding=1).isnan().sum((0, 1, 3))
+        assert found[0] == 0 and (found[1:] > 0).all()

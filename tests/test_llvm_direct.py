@@ -13,18 +13,18 @@ from test_llvm_gemm import Product, check, cpu, numbers  # noqa: F401  (cpu is a
 
 from graphc import index
 from graphc.backends.llvm import direct_plan, gemm_plan
-from graphc.backends.llvm.direct_plan import DirectPlan, plan_direct
+from graphc.backends.llvm.direct_plan import DirectPlan, Skips, plan_direct
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
 from graphc.expression import Accumulator, Axis, Buffer, Expr, load
-from graphc.kernel import Gemm, Store
+from graphc.kernel import Gemm, Margin, Store
 from graphc.ops import maximum
 from graphc.types import DType, float32, float64
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution of images [N, H, W, C] that have their padding already."""
+    """A convolution of images [N, H, W, C] that have their padding already: some rows above and below are zero."""
 
     images: tuple[int, int, int, int]
     channels: int
@@ -32,6 +32,7 @@ class Layer:
     stride: int = 1
     dilation: int = 1
     dtype: DType = float32
+    padding: int = 0
 
 
 LAYERS = {
@@ -75,12 +76,24 @@ def windows(layer: Layer, axes: dict[str, Axis], image: Buffer, pixels: np.ndarr
     return pixel, seen[..., :: layer.dilation, :: layer.dilation].transpose(0, 1, 2, 4, 5, 3)
 
 
-def forward(layer: Layer, block: int = 0) -> Product:
-    """The convolution with a bias and a maximum, of weights [P, Q, C, O]; or in blocks, [O / block, P, Q, C, block]."""
+def margins(layer: Layer, axes: dict[str, Axis]) -> tuple[Margin, ...]:
+    """Where an image is known to be zero."""
+    if not layer.padding:
+        return ()
+    u, p = (axes[s].value if axes[s].extent > 1 else index.ZERO for s in "up")
+    row = index.plus(index.times(u, layer.stride), index.times(p, layer.dilation))
+    return (Margin(row, layer.padding, layer.images[1] - layer.padding),)
+
+
+def forward(layer: Layer, block: int = 0, poison: bool = False) -> Product:
+    """The convolution with a bias and a maximum, of weights [P, Q, C, O]; or in blocks, [O / block, P, Q, C, block]. With
+    `poison`, what should be zero in memory is not a number."""
     axes, dtype = axes_of(layer), layer.dtype
     pixels, weights, bias = (
         numbers(shape, dtype) for shape in (layer.images, (*layer.kernel, layer.images[3], layer.channels), (layer.channels,))
     )
+    outside = [*range(layer.padding), *range(layer.images[1] - layer.padding, layer.images[1])]
+    pixels[:, outside] = 0
     image, other, shift = (Buffer(s, dtype, a.size, "input") for s, a in (("x", pixels), ("w", weights), ("b", bias)))
     pixel, seen = windows(layer, axes, image, pixels)
     want = np.maximum(np.einsum("nuvpqc,pqco->nuvo", seen, weights) + bias, 0)
@@ -96,7 +109,10 @@ def forward(layer: Layer, block: int = 0) -> Product:
     value = maximum(accumulator.value + load(shift, axes["o"].value), 0.0)
     to = Buffer("out", dtype, want.size, "output")
     m, n, k = (tuple(axes[s] for s in letters) for letters in ("nuv", "o", "pqc"))
-    kernel = Gemm("conv", (), m, n, k, pixel, load(other, there), accumulator, (Store(to, place(axes, "nuvo"), value),))
+    store = Store(to, place(axes, "nuvo"), value)
+    kernel = Gemm("conv", (), m, n, k, pixel, load(other, there), accumulator, (store,), margins=margins(layer, axes))
+    if poison:
+        pixels[:, outside] = np.nan
     return Product(kernel, {image: pixels, other: stored, shift: bias, to: np.zeros_like(want)}, to, want)
 
 
@@ -157,6 +173,50 @@ def test_in_many_tasks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         set_num_threads(before)
     for one, two in zip(*found, strict=True):
         assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("padding", [1, 2, 3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_padding(name: str, padding: int) -> None:
+    layer = dataclasses.replace(LAYERS[name], padding=min(padding, (LAYERS[name].images[1] - 1) // 2))
+    check(*(forward(layer, block) for block in (0, 8, 16) if block == 0 or layer.channels % block == 0))
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LAYERS["rows of whole tiles"], LAYERS["odd rows"], LAYERS["strided"], LAYERS["far apart"],
+        Layer((4, 7, 23, 16), 32, (4, 3)), Layer((2, 9, 29, 3), 16, (5, 5), stride=2), Layer((2, 9, 30, 16), 32, (7, 3)),
+    ],
+)  # fmt: skip
+def test_padding_is_left_out(layer: Layer, padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of one row never look at the rows above and below an image, in one block of steps or several."""
+    padded = forward(dataclasses.replace(layer, padding=padding), poison=True)
+    plan = plan_of(padded)
+    assert plan.skips is not None and plan.skips.span == 0
+    check(padded)
+    monkeypatch.setattr(direct_plan, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(direct_plan, "_SHARE", 1 << 14)
+    check(forward(dataclasses.replace(layer, padding=padding), poison=True))
+
+
+def test_how_much_is_left_out() -> None:
+    skips = Skips(axis=1, span=0, row=2, step=1, begin=3, end=11, steps=7)  # 8 lines, padded by 3, in windows of 7
+    assert [skips.bounds(u) for u in range(4)] == [(3, 7), (1, 7), (0, 7), (0, 5)]
+    together = dataclasses.replace(skips, span=1)
+    assert [together.bounds(u) for u in range(3)] == [(1, 7), (0, 7), (0, 7)]
+    beyond = dataclasses.replace(skips, row=1, begin=9, end=9)
+    assert all(first >= last for first, last in map(beyond.bounds, range(4)))
+
+
+def test_images_side_by_side() -> None:
+    """Short rows of a few images are one tile's, if they divide the images evenly."""
+    layer = Layer((6, 9, 9, 32), 64, padding=1)
+    plan = plan_of(forward(layer, 16))
+    if Target.host().vector_registers == 32:
+        assert [axis.extent for axis in plan.lhs.lanes] == [3, 7, 2, 7] and plan.tile.rows == 14
+    check(forward(layer, 16), forward(dataclasses.replace(layer, images=(5, 9, 9, 32)), 16), forward(layer))
 
 
 def test_what_is_read_directly() -> None:

@@ -36,7 +36,8 @@ def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
     """Add the kernel to the context's module as `void name(ptr context)`."""
     context.reserve_scratch(plan.sums * plan.dtype.itemsize)
     if plan.place is None:
-        emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{name}.epilogue")
+        columns = plan.tile.columns * plan.groups if plan.rhs.lines.is_even else None
+        emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, columns, f"{name}.epilogue")
     f = context.module.function(f"{name}.task", [("ptr", "context"), ("i64", "task")], linkage="internal")
     _Task(context, plan, name, f).write()
     f.do("ret void")
@@ -51,13 +52,14 @@ def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Tile:
-    """The rows or columns of one tile: the first, how many, how many it has that are an earlier tile's, and the address of the
-    first that it reads."""
+    """The rows or columns of one tile: the first, how many, how many it has that are an earlier tile's, the address of the
+    first that it reads, and that one's place on each axis."""
 
     first: str
     count: str
     skipped: str
     pointer: str
+    places: Sequence[str]
 
 
 class _Task:
@@ -103,7 +105,8 @@ class _Task:
                     # the next columns, a part of them with each tile of rows
                     part = integers.multiply(integers.subtract(i, rows[0]), self.panel // plan.m_block)
                     following = f.value(f"getelementptr i8, ptr {b.pointer}, i64 {integers.add(part, self.panel)}")
-                    self.compute(matrix, block, count, self.tile(plan.lhs, lhs, i), b, following, sums)
+                    a = self.tile(plan.lhs, lhs, i)
+                    self.compute(matrix, block, self.taken(a, first, count), a, b, following, sums)
 
     def index(self, offset: Expr, axes: dict[Axis, str]) -> str:
         """The value of an index over the batch."""
@@ -152,10 +155,29 @@ class _Task:
             read = integers.least(start, lines.length - lines.size)
         places = locate(self.f, operand.lanes, integers.add(begin, read))
         pointer = self.element(base, self.sum_of(places, operand.lane_strides))
-        return _Tile(integers.add(begin, start), count, integers.subtract(start, read), pointer)
+        return _Tile(integers.add(begin, start), count, integers.subtract(start, read), pointer, places)
 
-    def compute(self, matrix: str, block: str, runs: str, a: _Tile, b: _Tile, following: str, sums: str) -> None:
-        """Compute one tile, and see to its sums."""
+    def taken(self, tile: _Tile, first: str, count: str) -> tuple[str, str]:
+        """The entry of the table that a tile of rows begins with, and how many runs it takes of `count` from run `first` on."""
+        skips, integers = self.plan.skips, self.integers
+        if skips is None:
+            return self.runs, count
+        u, each = tile.places[skips.axis], self.plan.runs // skips.steps
+
+        def runs(place: int, u: str) -> str:
+            """The runs before the first step that stands at a place, or beyond it."""
+            rest = integers.greatest(integers.subtract(place, integers.multiply(u, skips.row)), 0)
+            return integers.multiply(integers.divide(integers.add(rest, skips.step - 1), skips.step), each)
+
+        low = integers.greatest(integers.subtract(runs(skips.begin, integers.add(u, skips.span)), first), 0)
+        high = integers.least(integers.subtract(runs(skips.end, u), first), count)
+        entry = self.f.value(f"getelementptr [2 x i64], ptr {self.runs}, i64 {low}")
+        return entry, integers.greatest(integers.subtract(high, low), 0)
+
+    def compute(
+        self, matrix: str, block: str, runs: tuple[str, str], a: _Tile, b: _Tile, following: str, sums: str
+    ) -> None:
+        """Compute one tile, and see to its sums. `runs` are the first one's entry of the table, and how many there are."""
         plan, f, integers = self.plan, self.f, self.integers
         tile = plan.tile
         # where sums are: those of a tile one after another, or in their place among all
@@ -170,7 +192,7 @@ class _Task:
             there = integers.add(place, integers.multiply(group, whole[1]))
             here = integers.multiply(group, own[1])
             to, step = (self.element(sums, there), whole[0]) if in_place else (self.element(self.tile_sums, here), own[0])
-            f.call("void", self.microkernel, ("i64", runs), ("ptr", self.runs), ("ptr", a.pointer),
+            f.call("void", self.microkernel, ("i64", runs[1]), ("ptr", runs[0]), ("ptr", a.pointer),
                    ("ptr", self.element(b.pointer, shift)), ("ptr", following), ("ptr", to), ("i64", str(step)),
                    ("i1", accumulate if in_place else "false"))
             if sums and not in_place:

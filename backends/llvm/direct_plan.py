@@ -11,9 +11,10 @@ As in `gemm_plan`, everything is decided by the extents, the operands and the CP
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
@@ -31,7 +32,8 @@ from graphc.backends.llvm.microkernel import (
 from graphc.backends.llvm.planned_gemm import Epilogue, Place
 from graphc.backends.llvm.target import Target
 from graphc.expression import Axis, Buffer, Expr
-from graphc.kernel import Gemm
+from graphc.kernel import Gemm, Store
+from graphc.schedule.statements import substitute_statements
 from graphc.sizes import is_static
 from graphc.types import DType
 
@@ -90,6 +92,43 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Skips:
+    """The runs that a tile of rows leaves out, as its rows are zero there: padding above and below an image.
+
+    A tile's first row has the value u on axis `axis` of the lanes, its last one u + `span`. Row u and step t, of `steps` on the
+    first axis of runs, stand in line u * `row` + t * `step`, and are zero where that is not from `begin` to `end` - 1.
+    """
+
+    axis: int
+    span: int
+    row: int
+    step: int
+    begin: int
+    end: int
+    steps: int
+
+    def of(self, lines: Lines, m: Axes) -> Skips:
+        """The same for tiles of lines that may have several rows."""
+        is_last = self.axis == len(m) - 2
+        return replace(self, span=(lines.size - 1) // _number(m[-1].extent)) if is_last else self
+
+    def share(self, lines: Lines, m: Axes) -> float:
+        """The part of the steps that is left, on average."""
+        skips, extent = self.of(lines, m), _number(m[self.axis].extent)
+        left = 0
+        starts = [min(u, extent - 1 - skips.span) for u in range(0, extent, skips.span + 1)]
+        for u in starts:
+            first, last = skips.bounds(u)
+            left += max(0, last - first)
+        return left / (len(starts) * self.steps)
+
+    def bounds(self, u: int) -> tuple[int, int]:
+        """The first step that a tile takes whose first row has this value, and the one after its last."""
+        first, last = self.begin - (u + self.span) * self.row, self.end - u * self.row
+        return -(-max(first, 0) // self.step), min(-(-max(last, 0) // self.step), self.steps)
+
+
+@dataclass(frozen=True)
 class DirectPlan:
     """A product's operands, blocks and tasks.
 
@@ -117,6 +156,9 @@ class DirectPlan:
     is_parallel: bool
     place: Place | None
     """Where the sums are the result; None where they go through the epilogue."""
+    skips: Skips | None
+    cycles: float
+    """About how many it takes of a core."""
 
     @property
     def dtype(self) -> DType:
@@ -167,6 +209,31 @@ class DirectPlan:
 def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     """The plan of a product whose operands are such as to be read where they stand, and would have to be packed otherwise; None
     for all other ones."""
+    plan = _plan(kernel, target)
+    if plan is None:
+        return None
+    plans = (_plan(other, target) for other in _side_by_side(kernel, plan.lhs.lanes, target))
+    return min((plan, *filter(None, plans)), key=lambda found: found.cycles)
+
+
+def _side_by_side(kernel: Gemm, m: Axes, target: Target) -> Iterator[Gemm]:
+    """The product with its rows in other orders, in which the same short row of a few images comes one after another, so that a
+    tile may take them together. `m` are the axes of its rows that cannot be taken for one."""
+    if len(m) < 3 or not {m[-3], m[-2]} <= set(kernel.m):
+        return
+    images, most = m[-3], (target.vector_registers - 1) // 2 - 1  # as many as with two vectors each
+    for count in range(2, most // _number(m[-1].extent) + 1):
+        if _number(images.extent) % count != 0:
+            continue
+        outer, inner = Axis(f"{images.name}.block", images.extent // count), Axis(images.name, count)
+        values = {images.value: index.plus(index.times(outer.value, count), inner.value)}
+        order = {images: (outer,), m[-2]: (m[-2], inner)}
+        axes = tuple(itertools.chain.from_iterable(order.get(axis, (axis,)) for axis in kernel.m))
+        stores = (s for s in substitute_statements(kernel.epilogue, values) if isinstance(s, Store))
+        yield replace(kernel, m=axes, lhs=index.substitute(kernel.lhs, values), epilogue=tuple(stores))
+
+
+def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
     axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
     dtype = kernel.accumulator.dtype
     if not is_static(*(axis.extent for axis in axes)) or 0 in [axis.extent for axis in axes]:
@@ -186,7 +253,8 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
         return None
     m = m or (Axis("row", 1),)
     groups, matrices = _number(extent(group)), _number(extent(kernel.batch))
-    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, dtype, target)
+    skips = _skips(kernel, m, steps)
+    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, skips, dtype, target)
     if group:
         room = _ARRANGED_BYTES // (groups * dtype.itemsize)
         tiles = (found for found in tiles if found[1].rows * found[1].columns <= room)
@@ -194,6 +262,7 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     if best is None:
         return None
     cycles, tile, rows, columns, row_offsets = best
+    skips = None if skips is None else skips.of(rows, m)
     zero = {axis.value: index.ZERO for axis in (*m, *n, *group, *steps)}
     left_places, right_places = (
         Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
@@ -208,15 +277,32 @@ def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     is_parallel = cycles >= SERIAL
     if is_parallel:
         numbers = ((rows.total * runs * run, True), (columns.total * groups * runs * run, True))
-        blocks = choose_blocks(blocks, cycles, numbers, tile, runs_block * run, target)
+        # rows that overlap have few numbers each of their own
+        each = min(runs_block * run, -(-left_places.buffer.size // rows.total))
+        blocks = choose_blocks(blocks, cycles, numbers, tile, each, target)
         if blocks[1] == rows.tiles:  # a task fetches the columns of its next tile while it computes one
             blocks = blocks[0], blocks[1], max(blocks[2], -(-columns.tiles // _FEW_TASKS))
     epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
     place, stays = (None, False) if group else choose_place(kernel, epilogue, dtype)
     return DirectPlan(
         kernel, tile, kernel.batch, left_places, right_places, steps, run, group, group_strides[0], epilogue, blocks[1],
-        blocks[2], runs_block, is_parallel, place if stays else None,
+        blocks[2], runs_block, is_parallel, place if stays else None, skips, cycles,
     )
+
+
+def _skips(kernel: Gemm, m: Axes, steps: Axes) -> Skips | None:
+    """What tiles of single rows may leave out, if a margin depends on a row's axis, but for the last one, and on the first axis
+    of runs alone."""
+    for margin in kernel.margins:
+        axes = [axis for axis in (*kernel.batch, *kernel.m, *kernel.k) if index.stride(margin.place, axis) != 0]
+        if len(axes) != 2 or axes[0] not in m[:-1] or axes[1] not in steps[:1] or len(steps) < 2:
+            continue
+        atoms, start = index.terms(margin.place)
+        row, step = (atoms.get(axis.value, 0) for axis in axes)
+        if len(atoms) == 2 and is_static(row, step, start) and row > 0 and step > 0:
+            numbers = map(_number, (row, step, margin.begin - start, margin.end - start, axes[1].extent))
+            return Skips(m.index(axes[0]), 0, *numbers)
+    return None
 
 
 def _group(kernel: Gemm) -> tuple[Axes, Axes]:
@@ -264,8 +350,8 @@ def _strides(load: Expr, lanes: Axes, steps: Axes) -> tuple[tuple[int, ...], tup
 
 
 def _tiles(
-    matrices: int, m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes, dtype: DType,
-    target: Target,
+    matrices: int, m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes,
+    skips: Skips | None, dtype: DType, target: Target,
 ) -> Iterator[tuple[float, Tile, Lines, Lines, tuple[int, ...]]]:
     """The tiles that there could be: about how many cycles the product takes with each, the lines of its rows and columns, and
     the distances of its rows."""
@@ -274,6 +360,16 @@ def _tiles(
     k = _number(extent(steps))
     total_m, total_n = _number(extent(m)), _number(extent(n))
     row = _number(m[-1].extent)
+    shares: dict[int, float] = {}  # of the steps that are not skipped, by how many rows a tile spans
+
+    def share(lines: Lines) -> float:
+        if skips is None:
+            return 1
+        span = skips.of(lines, m).span
+        if span not in shares:
+            shares[span] = skips.share(lines, m)
+        return shares[span]
+
     for vectors in range(1, MOST_VECTORS + 1):
         columns = _column_lines(n, column_strides, vectors * width, width, total_n)
         if columns is None:
@@ -294,17 +390,18 @@ def _tiles(
         for rows, offsets in lines.items():
             size = rows.size
             step = max(size * vectors / PER_CYCLE, (size + vectors) / LOADS_PER_CYCLE, LATENCY) + 1 + vectors / 4
-            each = k * step + CALL + _FINISHING * size * vectors
+            each = k * step * share(rows) + CALL + _FINISHING * size * vectors
             # each run begins with the places of its operands
             each += 4 * extent(steps[:-1])
-            balance = _balance(matrices * columns.tiles * -(-rows.tiles // _FEW_ROWS))
+            balance = _balance(matrices * columns.tiles * -(-rows.tiles // _FEW_ROWS), target.cores)
             yield rows.tiles * columns.tiles * each * balance, Tile(dtype, size, vectors, width), rows, columns, offsets
 
 
-def _balance(parts: int) -> float:
+def _balance(parts: int, cores: int) -> float:
     """By how much longer it takes to do equal parts on some threads than if they could be cut: the mean for as many threads as
-    there may be."""
-    return sum(-(-parts // threads) * threads / parts for threads in _THREADS) / len(_THREADS)
+    there may be on so many cores."""
+    counts = [threads for threads in _THREADS if threads <= max(cores, _THREADS[0])]
+    return sum(-(-parts // threads) * threads / parts for threads in counts) / len(counts)
 
 
 def _column_lines(n: Axes, strides: Sequence[int], size: int, width: int, total: int) -> Lines | None:

@@ -10,26 +10,31 @@ from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import Context
 from graphc.backends.llvm.elementwise import REGISTER, Registers, cast
 from graphc.backends.llvm.expression import Evaluator, Uniform, Varying
-from graphc.backends.llvm.integers import Integers
+from graphc.backends.llvm.integers import Integers, known
 from graphc.backends.llvm.memory import load_consecutive
 from graphc.backends.llvm.planned_gemm import Epilogue
 from graphc.expression import Axis
 from graphc.kernel import Gemm, Source
 from graphc.types import DType
 
+_UNROLLED = 4
+"""As many vectors of a row are stored without a loop."""
 
-def emit_epilogue(context: Context, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int, symbol: str) -> None:
+
+def emit_epilogue(
+    context: Context, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int, columns: int | None, symbol: str
+) -> None:
     """Add the function
 
         void symbol(ptr context, i64 batch, ptr sums, i64 step, i64 row, i64 rows, i64 column, i64 columns)
 
     that stores what becomes of a part of a matrix of sums in `dtype`, in vectors of `width` columns. Row i of the sums is
-    `step` * i elements behind row 0.
+    `step` * i elements behind row 0. Where there are always as many columns, `columns` says how many.
     """
     numbers = [("i64", name) for name in ("step", "row", "rows", "column", "columns")]
     params = [("ptr", "context"), ("i64", "batch"), ("ptr", "sums"), *numbers]
     f = context.module.function(symbol, params, linkage="internal")
-    _Writer(context, f, kernel, epilogue, dtype, width).write()
+    _Writer(context, f, kernel, epilogue, dtype, width, "%columns" if columns is None else str(columns)).write()
     f.do("ret void")
 
 
@@ -37,7 +42,7 @@ class _Writer:
     """Writes the body of the function."""
 
     def __init__(
-        self, context: Context, f: Function, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int
+        self, context: Context, f: Function, kernel: Gemm, epilogue: Epilogue, dtype: DType, width: int, columns: str
     ) -> None:
         self.f = f
         self.integers = Integers(f)
@@ -45,6 +50,7 @@ class _Writer:
         self.epilogue = epilogue
         self.dtype = dtype
         self.width = width
+        self.columns = columns
         stores = self.epilogue.stores
         self.roots = [e for s in stores for e in (s.offset, s.value, s.mask) if e is not None]
         self.changing: set[Source] = {self.kernel.accumulator, *(s.buffer for s in stores)}
@@ -59,8 +65,8 @@ class _Writer:
             base.bind(axis, place)
         base.prepare(self.roots, self.changing)
         with (
-            self.stretches(base, epilogue.m, "%row", "%rows") as (outside, before, low, high),
-            f.loop(low, high, hint="row") as place,
+            self.stretches(base, epilogue.m, "%row", "%rows") as (outside, before, low, count),
+            f.loop(low, integers.add(low, count), hint="row") as place,
         ):
             scope = outside.child()
             if epilogue.m:
@@ -68,18 +74,18 @@ class _Writer:
             scope.prepare(self.roots, self.changing)
             i = integers.add(before, integers.subtract(place, low))
             sums = self.element("%sums", integers.multiply(i, "%step"))
-            with self.stretches(scope, epilogue.n, "%column", "%columns") as (inside, column, first, end):
-                self.run(inside, self.element(sums, column), first, integers.subtract(end, first))
+            with self.stretches(scope, epilogue.n, "%column", self.columns) as (inside, column, first, count):
+                self.run(inside, self.element(sums, column), first, count)
 
     @contextmanager
     def stretches(
         self, scope: Evaluator, axes: Sequence[Axis], first: str, count: str
     ) -> Iterator[tuple[Evaluator, str, str, str]]:
         """Go through the places from `first` on in stretches along the last axis; yields a scope in which the axes before are
-        bound, how many places came before, and where on the last axis the stretch begins and ends."""
+        bound, how many places came before, where on the last axis the stretch begins, and how long it is."""
         f, integers = self.f, self.integers
         if len(axes) < 2:
-            yield scope, "0", first, integers.add(first, count)
+            yield scope, "0", first, count
             return
         row = axes[-1].extent
         end = integers.add(first, count)
@@ -90,23 +96,35 @@ class _Writer:
             for axis, place in zip(axes[:-1], locate(f, axes[:-1], number), strict=True):
                 inside.bind(axis, place)
             inside.prepare(self.roots, self.changing)
-            yield inside, integers.subtract(low, first), integers.subtract(low, begin), integers.subtract(high, begin)
+            yield inside, integers.subtract(low, first), integers.subtract(low, begin), integers.subtract(high, low)
 
     def run(self, scope: Evaluator, sums: str, first: str, count: str) -> None:
         """Store neighbouring columns, `first` being the place of the first one on the last axis of n."""
         f, width, integers = self.f, scope.width, self.integers
-        with f.loop("0", count, str(width), hint="vector") as j:
-            left = integers.subtract(count, j)
-            for mask in (False, True) if width > 1 else (False,):
-                with f.when(f.value(f"icmp {'slt' if mask else 'sge'} i64 {left}, {width}")):
-                    inside = scope.child(mask=integers.mask(width, 0, left) if mask else None)
-                    if self.epilogue.n:
-                        inside.bind(self.epilogue.n[-1], integers.add(first, j), lanes=True)
-                    dtype, accumulator = self.dtype, self.kernel.accumulator
-                    total = load_consecutive(f, dtype, width, sums, j, inside.mask)
-                    total = cast(Registers(f, dtype, width), total, accumulator.dtype)
-                    inside.define(accumulator.value, Varying(total) if width > 1 else Uniform(total))
-                    inside.store(*self.epilogue.stores)
+        total = known(count)
+        if total is not None and total <= _UNROLLED * width:
+            for j in range(0, total, width):
+                self.store(scope, sums, first, str(j), integers.mask(width, 0, total - j) if total - j < width else None)
+            return
+        with f.loop("0", count, str(width), hint="vector") as place:
+            left = integers.subtract(count, place)
+            with f.when(f.value(f"icmp sge i64 {left}, {width}")):
+                self.store(scope, sums, first, place, None)
+            if width > 1:
+                with f.when(f.value(f"icmp slt i64 {left}, {width}")):
+                    self.store(scope, sums, first, place, integers.mask(width, 0, left))
+
+    def store(self, scope: Evaluator, sums: str, first: str, j: str, mask: str | None) -> None:
+        """Store a vector of columns, or some lanes of it, from number j of the neighbouring ones on."""
+        f, width = self.f, scope.width
+        inside = scope.child(mask=mask)
+        if self.epilogue.n:
+            inside.bind(self.epilogue.n[-1], self.integers.add(first, j), lanes=True)
+        dtype, accumulator = self.dtype, self.kernel.accumulator
+        total = load_consecutive(f, dtype, width, sums, j, mask)
+        total = cast(Registers(f, dtype, width), total, accumulator.dtype)
+        inside.define(accumulator.value, Varying(total) if width > 1 else Uniform(total))
+        inside.store(*self.epilogue.stores)
 
     def element(self, sums: str, offset: str) -> str:
         """The address of a sum."""

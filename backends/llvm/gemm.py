@@ -74,7 +74,8 @@ class _Product(Parts):
                 self.packing(side)
         self.task()
         if not plan.stays:
-            emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, f"{self.name}.epilogue")
+            columns = plan.tile.columns if not plan.turned and plan.n % plan.tile.columns == 0 else None
+            emit_epilogue(context, plan.kernel, plan.epilogue, plan.dtype, plan.tile.width, columns, f"{self.name}.epilogue")
         if plan.turned and plan.streams:
             self.turned()
         shared = [side for side in (self.lhs, self.rhs) if side.access is Access.SHARED and plan.k != 0]

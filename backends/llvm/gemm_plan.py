@@ -197,7 +197,7 @@ def _typical(size: Size) -> int:
 
 def _with(kernel: Gemm, **changes: object) -> Gemm:
     fields = {name: getattr(kernel, name) for name in Gemm.__dataclass_fields__}
-    return Gemm(**{**fields, **changes})
+    return Gemm(**{**fields, "margins": (), **changes})
 
 
 def _tile(

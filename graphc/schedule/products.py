@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import graphc.index as ix
+import graphc.ops as ops
 from graphc.expression import Accumulator, Axis, Buffer, Expr, cast
 from graphc.ir import Node, Value
-from graphc.kernel import Accumulate, Gemm, Kernel, Loop, Loops, Reset, Statement, Store
+from graphc.kernel import Accumulate, Gemm, Kernel, Loop, Loops, Margin, Reset, Statement, Store
 from graphc.ops.linalg import parse_spec
 from graphc.passes.layout import is_windows
 from graphc.schedule.costs import choose_lanes, cost
@@ -95,7 +97,25 @@ def product_kernels(
         if in_order:
             return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
         return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
-    return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores)]
+    return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores, margins=_margins(x, index(left)))]
+
+
+def _margins(x: Value, index: tuple[ix.Expr, ...]) -> tuple[Margin, ...]:
+    """Where the element of an operand at an index is zero because it lies in what was padded."""
+    node = x.node
+    while node is not None and node.op in (ops.window, ops.slice):
+        assert node.op.lower is not None
+        (x,) = node.operands
+        read: Any = node.op.lower(lambda _, place: place, index, (x.type,), **node.attrs)
+        index, node = read, x.node
+    if node is None or node.op is not ops.pad or node.attrs["value"] != 0:
+        return ()
+    low, high, shape = node.attrs["low"], node.attrs["high"], node.operands[0].shape
+    return tuple(
+        Margin(place, before, before + size)
+        for place, before, size, after in zip(index, low, shape, high, strict=True)
+        if (before or after) and is_static(before, size)
+    )
 
 
 def _as_halves(lhs: Expr, rhs: Expr) -> tuple[Expr, Expr]:
