@@ -42,6 +42,28 @@ def test_singular_equations() -> None:
 
 
 @EITHER_KIND
+@pytest.mark.parametrize("size", [47, 48, 150])
+def test_large_equations(kind: str, size: int) -> None:
+    a, b = array(2, size, size, kind=kind), array(size, 3, kind=kind)
+    a[0] += size * np.eye(size)
+    x = graphc.tensor(a)
+    near(linalg.solve(x, graphc.tensor(b)), np.linalg.solve(a, b))
+    near(linalg.solve(x.mT, graphc.tensor(b)), np.linalg.solve(a.swapaxes(1, 2), b))
+    near(linalg.inv(x), np.linalg.inv(a))
+    near(linalg.inv(x[0].T), np.linalg.inv(a[0].T))
+    assert linalg.inv(x[:0]).shape == (0, size, size) and linalg.solve(x[0], graphc.tensor(b)[:, :0]).shape == (size, 0)
+    a[1, :, 4] = 0
+    x = graphc.tensor(a)
+    with pytest.raises(linalg.LinAlgError, match=r"\(Batch element 1\): The diagonal element 5 is zero"):
+        linalg.inv(x)
+    with pytest.raises(linalg.LinAlgError, match=r"\(Batch element 1\): The solver failed"):
+        linalg.solve(x, graphc.tensor(b))
+    inverse, info = linalg.inv_ex(x)
+    assert info.tolist() == [0, 5] and not inverse[1].isfinite().all()
+    near(inverse[0], np.linalg.inv(a[0]))
+
+
+@EITHER_KIND
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3, 3), (0, 3, 3)])
 def test_inv(kind: str, shape: tuple[int, ...]) -> None:
     a = array(*shape, kind=kind)

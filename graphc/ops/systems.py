@@ -106,6 +106,9 @@ cholesky_solve = op("cholesky_solve", "factor b", "upper", infer=_cholesky_infer
 
 # Square
 
+_FROM_FACTORS = 96
+"""Equations of so many unknowns are solved by SciPy's LAPACK, which is the faster one then."""
+
 
 def _solve_infer(a: TensorType, b: TensorType, check: bool) -> tuple[TensorType, TensorType]:
     need_square("solve", a)
@@ -115,12 +118,14 @@ def _solve_infer(a: TensorType, b: TensorType, check: bool) -> tuple[TensorType,
 
 def _solve_ref(a: np.ndarray, b: np.ndarray, check: bool) -> tuple[np.ndarray, np.ndarray]:
     info = np.zeros(a.shape[:-2], np.int32)
-    try:
-        return np.linalg.solve(a, b), info
-    except np.linalg.LinAlgError:
-        from scipy.linalg.lapack import get_lapack_funcs
+    if not b.size or a.shape[-1] < _FROM_FACTORS:
+        try:
+            return np.linalg.solve(a, b), info
+        except np.linalg.LinAlgError:
+            pass
+    from scipy.linalg.lapack import get_lapack_funcs
 
-        getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (a, b))
+    getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (a, b))
 
     def solved(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
         lu, pivots, code = getrf(a)
