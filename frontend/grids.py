@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from graphc.frontend.arguments import emit, sizes
+from graphc.frontend.composite import composite
 from graphc.frontend.creation import zeros
 from graphc.frontend.indexing import index_select
 from graphc.frontend.joining import cat, stack
@@ -98,9 +98,21 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise GraphcError(f"Expect a non-negative number, but got {r}")
     if r == 0:
         return zeros(0, dtype=input.dtype)
-    choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    places = np.array(list(choose(range(input._data.shape[0]), r)), np.int64).reshape(-1, r)
+    places = _choices(int(input._data.shape[0]), r, with_replacement)
     return reshape(index_select(input, 0, ops.constant(value=places.reshape(-1), like=Tensor)), places.shape)
+
+
+def _choices(count: int, r: int, again: bool) -> np.ndarray:
+    """All ascending rows of r places of so many, in order; with equal ones if `again`."""
+    rows = np.arange(count if again else max(count - r + 1, 0))[:, None]
+    for k in range(1, r):
+        first = rows[:, -1] if again else rows[:, -1] + 1
+        follow = (count if again else count - r + 1 + k) - first  # so many places can stand next in each row
+        starts = np.cumsum(follow) - follow
+        rows = rows.repeat(follow, 0)
+        last = np.arange(len(rows)) - (starts - first).repeat(follow)
+        rows = np.concatenate([rows, last[:, None]], 1)
+    return rows
 
 
 def block_diag(*tensors: Any) -> Tensor:
@@ -117,9 +129,12 @@ def block_diag(*tensors: Any) -> Tensor:
         if x.ndim > 2:
             raise ShapeError("graphc.block_diag: Input tensors must have 2 or fewer dimensions. "
                              f"Input {i} has {x.ndim} dimensions")
-    blocks = [x if x.ndim == 2 else reshape(x, (1, -1)) for x in given]
-    if not blocks:
-        return zeros(1, 0)
+    return _block_diag(*given) if given else zeros(1, 0)
+
+
+@composite(large=False)
+def _block_diag(*tensors: Tensor) -> Tensor:
+    blocks = [x if x.ndim == 2 else reshape(x, (1, -1)) for x in tensors]
     width = sum(x._data.shape[1] for x in blocks)
     rows, before = [], 0
     for x in blocks:

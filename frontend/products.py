@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.errors import GraphcError, ShapeError
 from graphc.frontend import linalg_products
+from graphc.frontend.composite import composite
 from graphc.frontend.copying import flip
 from graphc.frontend.creation import ones
 from graphc.frontend.movement import reshape
@@ -22,6 +23,11 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     tensor([[ 1,  2],
             [10, 20]])
     """
+    return _kron(input, other)
+
+
+@composite
+def _kron(input: Tensor, other: Tensor) -> Tensor:
     ndim = max(input.ndim, other.ndim)
     left, right = ((1,) * (ndim - x.ndim) + tuple(x._data.shape) for x in (input, other))
     x = reshape(input, tuple(n for size in left for n in (size, 1)))

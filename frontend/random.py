@@ -159,6 +159,7 @@ def _integers(state: Tensor, shape: tuple[Any, ...], span: float, low: int) -> T
     return cast(emit(ops.floor, (_uniform(state, shape, float64) * span,), {}), int64) + low
 
 
+@composite(large=False)
 def _words(state: Tensor, shape: tuple[Any, ...]) -> Tensor:
     """Words, uint64, that are drawn from a generator in this state."""
     words = cast(emit(ops.random_bits, (state,), {"shape": (2, *shape)}), uint64)
@@ -349,7 +350,6 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     return finished(cast(order, chosen), out, requires_grad, device)
 
 
-@composite(large=False)
 def _order(state: Tensor, shape: tuple[int]) -> Tensor:
     """The order of random words."""
     return argsort(_words(state, shape), stable=True)

@@ -277,8 +277,14 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     _check_bins([bins])
     if min > max:
         raise GraphcError("graphc.histc: max must be larger than min", got=f"{min} and {max}")
-    flat = reshape(input.detach(), (-1,))
-    low, high = _outer_edges("graphc.histc: range of", flat, (min, max) if min != max else None)
+    low, high = _range("graphc.histc: range of", input.detach(), (min, max) if min != max else None)
+    return _counts(input.detach(), low, high, bins)
+
+
+@composite
+def _counts(input: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+    flat = reshape(input, (-1,))
+    low, high = _widened(low, high)
     place = clamp(cast((flat - low) * bins / (high - low), int64), min=0, max=bins - 1)
     inside = cast((flat >= low) & (flat <= high), input.dtype)
     return emit(ops.scatter_add, (zeros(bins, dtype=input.dtype), place, inside), {"axis": 0})
@@ -406,14 +412,22 @@ def _edges(points: Tensor, bins: Sequence[Any], range: Sequence[float] | None) -
 
 
 def _outer_edges(what: str, x: Tensor, ends: Sequence[Number] | None) -> tuple[Tensor, Tensor]:
-    """The range that a histogram of a vector covers: that of the data unless given; an empty range is widened to 1."""
-    if ends is None and x._data.shape[0] == 0:
+    """The range that a histogram covers: that of the data unless given; an empty range is widened to 1."""
+    return _widened(*_range(what, x, ends))
+
+
+def _range(what: str, x: Tensor, ends: Sequence[Number] | None) -> tuple[Tensor, Tensor]:
+    if ends is None and math.prod(x._data.shape) == 0:
         ends = (0, 1)
     low, high = (as_tensor(end, dtype=x.dtype) for end in ends) if ends is not None else (min(x), max(x))
     for end in (low, high):
         known = end._known()
         if known is not None and not np.isfinite(known):
             raise GraphcError(f"{what} [{low.item()}, {high.item()}] is not finite")
+    return low, high
+
+
+def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     empty = low == high
     return where(empty, low - 0.5, low), where(empty, high + 0.5, high)
 

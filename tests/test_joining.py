@@ -144,6 +144,16 @@ def test_products_of_sets() -> None:
     assert graphc.combinations(x, 0).shape == (0,)
 
 
+@pytest.mark.parametrize("count", range(8))
+@pytest.mark.parametrize("r", range(1, 9))
+def test_combinations_are_in_order(count: int, r: int) -> None:
+    x = graphc.arange(count) * 2
+    for again, choose in ((False, itertools.combinations), (True, itertools.combinations_with_replacement)):
+        made = graphc.combinations(x, r, again)
+        expected = list(choose(x.tolist(), r))
+        assert made.shape == (len(expected), r) and made.tolist() == list(map(list, expected))
+
+
 def test_unravel_index_is_numpys() -> None:
     places = np.array([[0, 5], [11, 7]])
     assert_same(graphc.unravel_index(graphc.from_numpy(places), (2, 3, 2)), np.unravel_index(places, (2, 3, 2)))

@@ -75,6 +75,9 @@ CASES: dict[str, Callable[..., Any]] = {
     "index_fill": lambda x: x.index_fill(0, PLACES, 1.0), "index_copy": lambda x: x.index_copy(1, PLACES[:2], x[:, :2]),
     "interpolate": lambda x: F.interpolate(x[None, None], scale_factor=2),
     "interpolate, smooth": lambda x: F.interpolate(x[None, None], size=(3, 7), mode="bilinear"),
+    "kron": lambda x: graphc.kron(x, x[0]), "block_diag": lambda x: graphc.block_diag(x, x[0], x[:2].double()),
+    "block_diag of a list": lambda x: graphc.block_diag([x.exp(), x]), "histc": lambda x: x.histc(7),
+    "histc between": lambda x: x.histc(5, -1, 1.5),
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x[None], (1, 3)),
 }  # fmt: skip
 
