@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import functools
 import io
 import json
@@ -449,6 +448,8 @@ def _fits(value: bool | int | float | complex, dtype: DType) -> bool:
 
 def _nearest(word: str, known: Collection[str]) -> str | None:
     """A hint, if one of the known words is like this one."""
+    import difflib  # which a text without mistakes does without
+
     near = difflib.get_close_matches(word, known, 1) if len(word) < 100 and len(known) < 1000 else []
     return f"did you mean {near[0]}?" if near else None
 

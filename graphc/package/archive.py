@@ -10,7 +10,6 @@ PKWARE, ".ZIP File Format Specification" 6.3.10, sections 4.3 and 4.5.
 from __future__ import annotations
 
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ _ZIP64_EXTRA = 1
 _PADDING_EXTRA = 0x6367
 _MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
 _UTF8 = 0x800
+_STORED = 0
 
 
 class Malformed(Exception):
@@ -52,6 +52,8 @@ class Member:
 def write_archive(file: BinaryIO, members: Iterable[tuple[str, Sequence[memoryview]]]) -> None:
     """Write members, each a name and parts of bytes, to a seekable file, so that where there are several the second is
     aligned."""
+    import zipfile  # which those who only read do without
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, parts in members:
             lead = parts[0].nbytes if len(parts) > 1 else 0
@@ -145,7 +147,7 @@ def _member(data: memoryview, at: int, limit: int) -> tuple[Member, int, int]:
         raise Malformed("its directory is damaged")
     raw_name = bytes(data[at + _CENTRAL.size : at + _CENTRAL.size + name_length])
     name = _decode(raw_name)
-    if method != zipfile.ZIP_STORED or packed != size or flags & ~_UTF8:
+    if method != _STORED or packed != size or flags & ~_UTF8:
         raise Malformed(f"the member {name!r} is compressed or encrypted", "graphc stores its members as they are")
     extra = data[following - extra_length : following]
     size, packed, begin = _large_values(extra, name, [size, packed, begin])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -21,6 +20,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Where it does not come to its end, by a full disk or an interrupt, the old file stays as it was, and nothing else is
     left. A link stays a link to the new file, whose permissions are those of the old one.
     """
+    import shutil  # which those who only read do without
+
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.urandom(8).hex()}.tmp")
     try:

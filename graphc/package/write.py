@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -54,6 +52,9 @@ def write_package(
 
 def _write_stream(stream: BinaryIO, members: list[tuple[str, list[memoryview]]]) -> None:
     """Write to what cannot go back, as an archive's writer does."""
+    import shutil
+    import tempfile  # which those who only read do without
+
     with tempfile.SpooledTemporaryFile(1 << 24) as scratch:
         write_archive(scratch, members)  # type: ignore[arg-type]
         scratch.seek(0)
