@@ -65,11 +65,11 @@ class SteadyInputs:
     @staticmethod
     def of(capture: Capture) -> SteadyInputs:
         """The tensors that a capture's graph finds by itself and is unlikely to see changed: none that it changes itself,
-        nor those that it computes gradients for."""
+        nor those that it computes gradients for, nor any in whose memory others lie."""
         written = {i for _, i in capture.updates}
         found = {
             i: lifted.source.tensor for i, lifted in enumerate(capture.inputs)
-            if isinstance(lifted.source, Captured) and i not in written
+            if isinstance(lifted.source, Captured) and i not in written and not lifted.is_viewed
         }  # fmt: skip
         trains = capture.differentiable is not None or bool(capture.grads) or any(capture.needs_grad[i] for i in written)
         return SteadyInputs({

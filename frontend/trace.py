@@ -129,6 +129,8 @@ class Trace:
             now = tensor._data  # made in this trace, of a base that has not changed since
         else:
             now = self._root(base)
+            if id(base) in self._lifted and is_array(tensor._data):
+                self._lifted[id(base)].is_viewed = True
         key = (id(tensor), now)
         if key not in self._views:
             self._alive.append(tensor)

@@ -55,6 +55,8 @@ class Lifted:
     """Whether it required grad then."""
     version: int = 0
     """How often it had been changed in place."""
+    is_viewed: bool = False
+    """Whether views that were there before the trace lie in its memory."""
     array: Any = None
     """The number; or those of an argument whose sizes are symbols: its tensor holds the graph's value."""
 

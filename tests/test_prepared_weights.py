@@ -115,6 +115,18 @@ def test_garbage_that_shares_a_weight_is_found(age: str) -> None:
     assert any(tensor is linear.weight for tensor in graph.steady.tensors.values())
 
 
+def test_garbage_is_not_sought_for_a_tensor_in_which_a_view_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a mask does that a module keeps: somebody has its memory, and will."""
+    mask, x = graphc.tril(graphc.ones(ROWS, ROWS)).view(1, ROWS, ROWS), graphc.randn(ROWS, ROWS)
+    function = graphc.compile(lambda x: x.masked_fill(mask[:, :ROWS, :ROWS] == 0, 0.0))
+    monkeypatch.setattr(gc, "collect", lambda *generation: pytest.fail("garbage was collected"))
+    assert np.array_equal(function(x).numpy()[0], np.tril(x.numpy()))
+    (graph,) = [graph for graphs in function._graphs.values() for graph in graphs]
+    assert not graph.steady.tensors
+    mask.zero_()
+    assert not function(x).any()
+
+
 def sgd(s: Subject) -> None:
     s.net(s.x).square().mean().backward()
     graphc.optim.SGD(s.net.parameters(), lr=1.0).step()
