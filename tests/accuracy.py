@@ -56,6 +56,15 @@ def _entropy(x: np.ndarray) -> np.ndarray:
     return np.where(x == 0, 0.0, np.where(x < 0, -np.inf, -x * np.log(x)))
 
 
+def _erfinv(x: np.ndarray) -> np.ndarray:
+    inside = np.abs(x) <= 1  # SciPy takes long elsewhere, and has no -0
+    return np.where(inside, np.copysign(scipy.special.erfinv(np.where(inside, x, 0)), x), np.nan)
+
+
+def _lgamma(x: np.ndarray) -> np.ndarray:
+    return np.where((x < 0) & (x == np.floor(x)), np.inf, scipy.special.gammaln(x))  # SciPy has no poles far left of zero
+
+
 def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # NumPy's and PyTorch's algorithm, which is one too low or high itself where the quotient has more bits than float32
     return np.floor_divide(x.astype(np.float32), y.astype(np.float32))
@@ -68,7 +77,10 @@ UNARY: Mapping[str, Reference] = {
     "conj": np.positive,
     "entr": _entropy,
     "erf": scipy.special.erf,
+    "digamma": scipy.special.psi,
     "erfc": scipy.special.erfc,
+    "erfinv": _erfinv,
+    "lgamma": _lgamma,
     "neg": np.negative,
     "relu": _relu,
     "round": np.rint,

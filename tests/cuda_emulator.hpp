@@ -29,13 +29,24 @@ template <class V> V __shfl_xor_sync(unsigned mask, V value, int distance) {
 FUNCTION(exp) FUNCTION(exp2) FUNCTION(expm1) FUNCTION(fabs) FUNCTION(floor) FUNCTION(log) FUNCTION(log10) FUNCTION(log1p)
 FUNCTION(log2) FUNCTION(rint) FUNCTION(sqrt) FUNCTION(tanh) FUNCTION(trunc) FUNCTION(ceil) FUNCTION(erf) FUNCTION(erfc)
 FUNCTION(sin) FUNCTION(cos) FUNCTION(tan) FUNCTION(asin) FUNCTION(acos) FUNCTION(atan) FUNCTION(sinh) FUNCTION(cosh)
-FUNCTION(asinh) FUNCTION(acosh) FUNCTION(atanh)
+FUNCTION(asinh) FUNCTION(acosh) FUNCTION(atanh) FUNCTION(lgamma)
 #undef FUNCTION
 #define FUNCTION(name) \
   static inline float name(float x, float y) { return __builtin_##name##f(x, y); } \
   static inline double name(double x, double y) { return __builtin_##name(x, y); }
 FUNCTION(copysign) FUNCTION(fmod) FUNCTION(pow) FUNCTION(atan2)
 #undef FUNCTION
+static inline double erfinv(double x) {  // by Newton's method, which comes from the left for a convex function
+  if (!(x > -1 && x < 1)) return x == 1 ? __builtin_inf() : x == -1 ? -__builtin_inf() : __builtin_nan("");
+  const double rest = 1 - __builtin_fabs(x);
+  double y = 0;
+  for (int step = 0; step < 64; ++step) {
+    const double error = rest < 0.5 ? __builtin_erfc(y) - rest : __builtin_fabs(x) - __builtin_erf(y);
+    y += error * __builtin_exp(y * y) * 0.886226925452758;
+  }
+  return __builtin_copysign(y, x);
+}
+static inline float erfinv(float x) { return (float)erfinv((double)x); }
 static inline float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 static inline double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline int min(int x, int y) { return x < y ? x : y; }

@@ -79,6 +79,85 @@ def scaled_erfc(low: str, high: str, float_terms: int, double_terms: int) -> Tab
     return Table(function, lambda w: 1 / function(w), first, last, float_terms, double_terms)
 
 
+def inverse_erf(s: mpf) -> mpf:
+    """erfinv(x) / x where s^2 = -log(1 - x^2)."""
+    x = mp.sqrt(-mp.expm1(-s * s))
+    return mp.erfinv(x) / x
+
+
+def erfinv(high: int, center: str, float_terms: int, double_terms: int) -> Table:
+    """erfinv(x) / x in w - center for w = -log(1 - x^2) up to `high`, the error relative. So that rounding the constant
+    term costs nothing, the center is such that it is next to a number of the format; likewise below."""
+    middle = mpf(center)
+    return Table(
+        lambda u: inverse_erf(mp.sqrt(u + middle)),
+        lambda u: 1 / inverse_erf(mp.sqrt(u + middle)),
+        -middle,
+        high - middle,
+        float_terms,
+        double_terms,
+    )
+
+
+def erfinv_tail(low: int, high: str, center: str, float_terms: int, double_terms: int) -> Table:
+    """erfinv(x) / x in s - center for s = sqrt(-log(1 - x^2)) from sqrt(low) to `high`, the error relative."""
+    middle = mpf(center)
+    return Table(
+        lambda u: inverse_erf(u + middle),
+        lambda u: 1 / inverse_erf(u + middle),
+        mp.sqrt(low) - middle,
+        mpf(high) - middle,
+        float_terms,
+        double_terms,
+    )
+
+
+def digamma(center: str, double_terms: int) -> Table:
+    """digamma(y) / (y - its root) in y - center for y from 1 to 5 / 2, the error relative."""
+    root, middle = mp.findroot(mp.digamma, mpf("1.46")), mpf(center)
+
+    def function(z: mpf) -> mpf:
+        return mp.digamma(z + middle) / (z + middle - root)
+
+    return Table(function, lambda z: 1 / function(z), 1 - middle, mpf("2.5") - middle, 0, double_terms)
+
+
+def digamma_tail(low: str) -> Table:
+    """(log x - 1 / (2 x) - digamma x) x^2 in 1 / x^2 for x from `low` on, the error relative to digamma x."""
+    return Table(
+        lambda t: (-mp.log(t) / 2 - mp.sqrt(t) / 2 - mp.digamma(1 / mp.sqrt(t))) / t,
+        lambda t: t / mp.digamma(1 / mp.sqrt(t)),
+        mpf(0),
+        1 / mpf(low) ** 2,
+        0,
+        10,
+    )
+
+
+def lgamma() -> Table:
+    """(log gamma(2 + h) - (1 - Euler's constant) h) / h^2 for |h| <= 1/2, the error relative to log gamma(2 + h) and to
+    log gamma(1 + h), which is made of it."""
+    return Table(
+        lambda h: (mp.loggamma(2 + h) - (1 - mp.euler) * h) / h**2,
+        lambda h: h**2 / min(abs(mp.loggamma(2 + h)), abs(mp.loggamma(1 + h))),
+        mpf("-0.5"),
+        mpf("0.5"),
+        0,
+        19,
+    )
+
+
+def lgamma_tail(low: str) -> Table:
+    """What Stirling's formula leaves of log gamma(x), times x, in 1 / x^2 for x from `low` on, the error relative to
+    log gamma(x)."""
+
+    def rest(t: mpf) -> mpf:
+        x = 1 / mp.sqrt(t)
+        return (mp.loggamma(x) - (x - mpf("0.5")) * mp.log(x) + x - mp.log(2 * mp.pi) / 2) * x
+
+    return Table(rest, lambda t: mp.sqrt(t) / mp.loggamma(1 / mp.sqrt(t)), mpf(0), 1 / mpf(low) ** 2, 0, 8)
+
+
 def tables() -> dict[str, Table]:
     half_ln2, root, quarter_pi = mp.log(2) / 2 * mpf("1.01"), mp.sqrt(2), mp.pi / 4 * mpf("1.0005")
     return {
@@ -113,6 +192,14 @@ def tables() -> dict[str, Table]:
         "LOG_ERFC double": log_erfc(1, 6, 0, 18),
         "ERFCX float": scaled_erfc("0.75", "10.5", 9, 0),
         "ERFCX double": scaled_erfc("0.85", "28", 0, 20),
+        "ERFINV float": erfinv(5, "2.5703125", 11, 0),
+        "ERFINV double": erfinv(9, "4.4541015625", 0, 30),
+        "ERFINV_TAIL float": erfinv_tail(5, "4", "3.0169921875", 10, 0),
+        "ERFINV_TAIL double": erfinv_tail(9, "6.01", "4.4609375", 0, 25),
+        "DIGAMMA": digamma("1.738525390625", 27),
+        "DIGAMMA_TAIL": digamma_tail("4"),
+        "LGAMMA": lgamma(),
+        "LGAMMA_TAIL": lgamma_tail("4.5"),
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 from mpmath import mp, mpf
 
 from graphc.backends.llvm import math as llvm_math
-from graphc.backends.llvm import math_arc, math_erf, math_exp, math_log, math_pow, math_trig
+from graphc.backends.llvm import math_arc, math_erf, math_exp, math_gamma, math_log, math_pow, math_trig
 from graphc.backends.llvm.builder import Function, Module, vector
 from graphc.backends.llvm.target import Target
 
@@ -38,8 +38,8 @@ if ON_X86 and HOST_FEATURES.get("avx2", False) and HOST_HAS_FMA:
     TARGETS["x86-64-v3"] = ("x86-64-v3", "", True)
 
 # The largest errors that are let pass, in units in the last place
-WITH_FMA = {"sigmoid": 2.5}
-WITHOUT_FMA = {"sigmoid": 2.5, "erfc": 2.25, "sin": 2.5, "cos": 2.5, "atan": 2.25, "atan2": 2.25}
+WITH_FMA = {"sigmoid": 2.5, "lgamma": 2.25}
+WITHOUT_FMA = {**WITH_FMA, "erfinv": 2.5, "erfc": 2.25, "sin": 2.5, "cos": 2.5, "atan": 2.25, "atan2": 2.25}
 DEFAULT_BOUND = 1.9
 
 
@@ -96,12 +96,20 @@ def sigmoid(x: mpf) -> mpf:
     return 1 / (1 + mp.exp(-x)) if x > -1000 else mp.exp(x)
 
 
+def erfinv(x: mpf) -> mpf:
+    with mp.workprec(250):
+        return mp.erfinv(x) if abs(x) > 1e-30 else x * mp.sqrt(mp.pi) / 2
+
+
 REFERENCE: dict[str, Callable[..., mpf]] = {
     **{name: getattr(mp, name) for name in ("exp", "expm1", "log", "log10", "log1p", "sin", "cos", "tan", "asin")},
     **{name: getattr(mp, name) for name in ("acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh")},
     **{name: getattr(mp, name) for name in ("atanh", "erf")},
     "erfc": lambda x: mp.erfc(max(x, mpf(-1000))) if x < 1000 else mpf(0),  # mpmath overflows far out
+    "digamma": mp.digamma,
+    "erfinv": erfinv,
     "exp2": lambda x: mpf(2) ** x,
+    "lgamma": lambda x: mp.re(mp.loggamma(x)),
     "log2": lambda x: mp.log(x, 2),
     "pow": lambda x, y: mp.power(x, y),
     "rsqrt": lambda x: 1 / mp.sqrt(x),
@@ -110,8 +118,9 @@ REFERENCE: dict[str, Callable[..., mpf]] = {
 
 # Where the function is defined, and where most of the arguments are drawn from
 DOMAIN = {
-    **dict.fromkeys(("log", "log2", "log10", "rsqrt"), (0, math.inf)),
-    **dict.fromkeys(("asin", "acos"), (-1, 1)),
+    # lgamma and digamma left of 0, where they have poles and zeros, are a test of their own
+    **dict.fromkeys(("log", "log2", "log10", "rsqrt", "lgamma", "digamma"), (0, math.inf)),
+    **dict.fromkeys(("asin", "acos", "erfinv"), (-1, 1)),
     "log1p": (-1, math.inf),
     "acosh": (1, math.inf),
     "atanh": (-1, 1),
@@ -133,6 +142,8 @@ def hard_arguments(name: str) -> list[float]:
         # the double nearest of all to a multiple of pi / 2, and some beyond each bound of the reduction
         return [*multiples, 6381956970095103.0 * 2.0**797, 2.0**12 + 1, 2.0**17 + 1, 2.0**20 + 1, 2.0**30 + 1, 1e22, 1e300]
     switches = (0.25, 0.3465, 0.3466, 0.5, 0.55, 0.75, 0.85, 1.0, math.sqrt(0.5), math.sqrt(2), 2.0, 4.0, 6.0)
+    if name in ("lgamma", "digamma"):
+        switches = (*switches, 1.4616321449683623, 1.5, 2.5, 3.0, 3.5, 4.5)
     return [sign * s * (1 + step * 2.0**-20) for s in switches for step in (-1, 0, 1) for sign in (-1, 1)]
 
 
@@ -255,6 +266,13 @@ SPECIAL_VALUES = {
     "atanh": [(0.0, 0.0), (-0.0, -0.0), (1, inf), (-1, -inf), (1.001, nan), (-2, nan), (inf, nan), (-inf, nan)],
     "erf": [(0.0, 0.0), (-0.0, -0.0), (inf, 1), (-inf, -1), (7, 1), (-7, -1)],
     "erfc": [(0.0, 1), (-0.0, 1), (inf, 0.0), (-inf, 2), (40, 0.0), (-7, 2)],
+    "erfinv": [(0.0, 0.0), (-0.0, -0.0), (1, inf), (-1, -inf), (1.001, nan), (-2, nan), (inf, nan), (-inf, nan)],
+    "lgamma": [
+        *((x, inf) for x in (0.0, -0.0, -1, -2, -1001, -(2.0**40), -(2.0**100), inf, -inf)),
+        (1, 0.0),
+        (2, 0.0),
+    ],
+    "digamma": [(0.0, -inf), (-0.0, inf), (inf, inf), *((x, nan) for x in (-1, -2, -1001, -(2.0**40), -(2.0**100), -inf))],
     "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (inf, 1), (-inf, 0.0), (50, 1)],
     "rsqrt": [(1, 1), (4, 0.5), (0.0, inf), (-0.0, -inf), (inf, 0.0), (-1, nan), (-inf, nan)],
 }
@@ -325,6 +343,28 @@ def test_overflow_where_it_is_due(name, scalar, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("scalar", FORMATS)
+@pytest.mark.parametrize("name", ["lgamma", "digamma"])
+def test_gamma_functions_left_of_zero(name, scalar, target):
+    """Single precision to the last place, near the zeros as well; double precision there to that of the terms that cancel."""
+    rng = np.random.default_rng(7)
+    near_integers = -rng.integers(0, 40, 300) + rng.choice([-1, 1], 300) * 10 ** rng.uniform(-12, -1, 300)
+    zeros = [-0.504083008264455, -1.573498473162390, -10.70250014, -2.457024738220, -2.747682646, -3.143580889, -39.9999999]
+    tiny = -(10 ** rng.uniform(-35, 0, 200))
+    drawn = [rng.uniform(-12, 0, 600), rng.uniform(-2000, 0, 300), -(10 ** rng.uniform(1, 8, 200)), near_integers, tiny, zeros]
+    x = np.concatenate(drawn).astype(FORMATS[scalar])
+    x = x[x != np.rint(x)]
+    with mp.workprec(200):
+        exact = [REFERENCE[name](mpf(float(each))) for each in x]
+        terms = np.array([float(abs(REFERENCE[name](mpf(float(abs(each))))) + 1) for each in x])
+    result = function(name, scalar, 8, target)(x)
+    if scalar == "float":
+        assert errors(result, exact).max() < 0.6
+    found = [float(abs(mpf(float(got)) - value) / (abs(value) + term)) for got, value, term in zip(result, exact, terms)]
+    assert max(found) < 5 * np.finfo(FORMATS[scalar]).epsneg
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_subnormal_results_and_arguments(target):
     assert function("exp", "float", 8, target)(np.float32([-100.0]))[0] == np.float32(3.783505853677006e-44)
     assert function("exp", "double", 8, target)(np.array([-740.0]))[0] == math.exp(-740.0)
@@ -339,7 +379,7 @@ def test_subnormal_results_and_arguments(target):
 @pytest.mark.parametrize("scalar", FORMATS)
 def test_odd_functions_and_their_bounds(scalar, target):
     rng = np.random.default_rng(0)
-    for name in ("sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh", "erf"):
+    for name in ("sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh", "erf", "erfinv"):
         x = (rng.uniform(-1, 1, 4096) * 2.0 ** rng.integers(-30, 60, 4096)).astype(FORMATS[scalar])
         run = function(name, scalar, 8, target)
         result = run(x)
@@ -373,14 +413,19 @@ def test_nothing_outside_the_module_is_called(name, triple, cpu, has_fma):
 
 
 @pytest.mark.parametrize(
-    "name", ["EXP", "SINH", "TANH", "LOG", "ATANH", "SIN", "COS", "ASIN", "ATAN", "ERF", "LOG_ERFC", "ERFCX"]
+    "name",
+    [
+        *("EXP", "SINH", "TANH", "LOG", "ATANH", "SIN", "COS", "ASIN", "ATAN", "ERF", "LOG_ERFC", "ERFCX", "ERFINV"),
+        *("ERFINV_TAIL", "LGAMMA", "LGAMMA_TAIL", "DIGAMMA", "DIGAMMA_TAIL"),
+    ],
 )
 def test_coefficients_are_those_of_the_approximation_stated(name):
-    modules = (math_arc, math_erf, math_exp, math_log, math_pow, math_trig)
+    modules = (math_arc, math_erf, math_exp, math_gamma, math_log, math_pow, math_trig)
     [written] = [vars(module)[name] for module in modules if name in vars(module)]
     with mp.workdps(60):
         tables = minimax.tables()
-        for scalar, dtype in FORMATS.items():
+        for scalar in written:
+            dtype = FORMATS[scalar]
             table = tables.get(f"{name} {scalar}", tables.get(name))
             terms = table.float_terms if scalar == "float" else table.double_terms
             coefficients = np.array(written[scalar], dtype)[-terms:].tolist()  # those before them are exact

@@ -1,8 +1,8 @@
 """The elementwise ops as C++ expressions: one table, `RULES`, from an op's name to how it is written.
 
 Each op has the value that NumPy defines, but for the elementary functions, which are CUDA's: within 2 units in the last place
-in single precision, and 1 in double ("CUDA C++ Programming Guide", mathematical functions). What needs more than an expression
-is a function of `prelude.cuh`.
+in single precision, and 1 in double ("CUDA C++ Programming Guide", mathematical functions), erfinv and lgamma within a few.
+What needs more than an expression is a function of `prelude.cuh`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
     "fmod": {"float": "fmod({0}, {1})", "int": _function("integer_fmod", 2)},
     **{name: _function(name) for name in (
         "exp", "expm1", "log", "log1p", "sqrt", "exp2", "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
-        "cosh", "asinh", "acosh", "atanh", "tanh", "erf", "erfc", "sigmoid",
+        "cosh", "asinh", "acosh", "atanh", "tanh", "erf", "erfc", "sigmoid", "erfinv", "lgamma", "digamma",
     )},
     "atan2": _function("atan2", 2),
     "floor": {**_ITSELF, "float": "floor({0})"},

@@ -1,15 +1,16 @@
 """The elementary functions as vector code for any width, in float and double.
 
 `emit` adds one internal function per (name, element type, width) to the module and calls it; it is always inlined.
-Each is branch-free (sin, cos and tan branch on a rare large argument), calls nothing outside the module, keeps the
-sign of a zero and subnormal numbers, and is within about 2 units in the last place of the true value, pow too.
+Each is branch-free (but sin, cos and tan branch on a rare large argument, lgamma and digamma on a negative one), calls
+nothing outside the module, keeps the sign of a zero and subnormal numbers, and is within about 2 units in the last place of
+the true value, pow too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.backends.llvm import math_arc, math_erf, math_exp, math_log, math_pow, math_trig
+from graphc.backends.llvm import math_arc, math_erf, math_exp, math_gamma, math_log, math_pow, math_trig
 from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.lanes import Lanes, Real
 
@@ -24,6 +25,7 @@ _UNARY: dict[str, Callable[[Lanes, Real], Real]] = {
     **math_trig.FUNCTIONS,
     **math_erf.FUNCTIONS,
     **math_arc.FUNCTIONS,
+    **math_gamma.FUNCTIONS,
     "rsqrt": rsqrt,
 }
 _BINARY: dict[str, Callable[[Lanes, Real, Real], Real]] = {"atan2": math_arc.atan2, "pow": math_pow.pow}

@@ -58,6 +58,12 @@ def reduce_any(v: Lanes, x: Real) -> tuple[Real, Real]:
     return m, n - v.select(small, shift, 0.0)
 
 
+def series(v: Lanes, m: Real, n: Real) -> tuple[Real, Real]:
+    """f and the rest of log(2^n m) = n * LN2's head + (f + rest)."""
+    f = m - 1.0
+    return f, v.fma(f * f, v.polynomial(f, LOG[v.scalar]), n * LN2[v.scalar][1])
+
+
 def _with_edges(v: Lanes, x: Real, result: Real) -> Real:
     """The logarithm's values where `x` is no positive finite number."""
     result = v.select(x > 0.0, result, v.select(x.equals(0.0), -math.inf, math.nan))
@@ -66,10 +72,8 @@ def _with_edges(v: Lanes, x: Real, result: Real) -> Real:
 
 def log(v: Lanes, x: Real) -> Real:
     m, n = reduce_any(v, x)
-    f = m - 1.0
-    head, rest = LN2[v.scalar]
-    tail = v.fma(f * f, v.polynomial(f, LOG[v.scalar]), n * rest)
-    return _with_edges(v, x, v.fma(n, head, f + tail))
+    f, tail = series(v, m, n)
+    return _with_edges(v, x, v.fma(n, LN2[v.scalar][0], f + tail))
 
 
 def _log_to_base(v: Lanes, x: Real, unit: tuple[float, float], factor: tuple[float, float]) -> Real:

@@ -77,19 +77,21 @@ def tan(v: Lanes, x: Real) -> Real:
 
 def _by_quarter(v: Lanes, r: Real, quarter: Bits) -> Real:
     """sin(quarter * pi / 2 + r)."""
-    value = v.select(quarter.is_odd(), _cosine(v, r), _sine(v, r))
+    value = v.select(quarter.is_odd(), cosine_near_zero(v, r), sine_near_zero(v, r))
     sign = (quarter << (v.format.width - 2)) & -(1 << (v.format.width - 1))
     return (value.bits() ^ sign).as_real()
 
 
-def _sine(v: Lanes, r: Real) -> Real:
+def sine_near_zero(v: Lanes, r: Real) -> Real:
+    """sin r for |r| <= pi / 4."""
     square = r * r
     # the sum with +0 makes a zero of `factor` positive, and so the result -0 for r = -0
     factor = v.fma(square, v.polynomial(square, SIN[v.scalar]), 0.0)
     return v.fma(r, factor, r)
 
 
-def _cosine(v: Lanes, r: Real) -> Real:
+def cosine_near_zero(v: Lanes, r: Real) -> Real:
+    """cos r for |r| <= pi / 4."""
     square = r * r
     return v.fma(square, v.polynomial(square, COS[v.scalar]), 1.0)
 
