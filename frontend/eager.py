@@ -33,7 +33,7 @@ EXACT = (
     ops.add, ops.sub, ops.mul, ops.div, ops.neg, ops.abs, ops.sqrt, ops.relu, ops.maximum, ops.minimum,
     ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge,
 )  # fmt: skip
-OWN = (*EXACT, ops.sigmoid, ops.rsqrt, ops.erf, ops.atan2)
+OWN = (*EXACT, ops.sigmoid, ops.rsqrt, ops.erf, ops.atan2, ops.erfinv, ops.lgamma, ops.digamma)
 """What has loops of its own. NumPy takes several passes for those that are not exact: last bits may differ."""
 OFTEN = 2_000
 """Calls after which code for the ops pays, if the back end is there already; each saves about a microsecond."""

@@ -236,7 +236,7 @@ class ExprEmitter:
         )
         if record.scalar is not None:
             return _rounded_once(record, operands, dtype)
-        result = record.infer(*(TensorType(e.dtype, ()) for e in operands))
+        result = record.infer(*(TensorType(e.dtype, ()) for e in operands), **attrs)
         return Expr(record.name, operands, result.dtype)
 
 

@@ -381,3 +381,13 @@ def test_threads_and_runs_within_runs(native: None) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("record", [ops.erfinv, ops.lgamma, ops.digamma], ids=lambda record: record.name)
+def test_special_functions_with_code(native: None, record: OpDef) -> None:
+    """The derivative of digamma is left to Python: polygamma has no code."""
+    x = graphc.tensor([0.25, 0.5, 0.75]).requires_grad_()
+    function = getattr(graphc, record.name)
+    first, *others = (grads(function, x)[0] for _ in range(4))
+    for found in others:
+        np.testing.assert_allclose(found, first, rtol=1e-6)
