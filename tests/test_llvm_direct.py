@@ -13,7 +13,9 @@ from test_llvm_gemm import Product, check, cpu, numbers  # noqa: F401  (cpu is a
 
 from graphc import index
 from graphc.backends.llvm import direct_plan, gemm_plan
-from graphc.backends.llvm.direct_plan import DirectPlan, Skips, plan_direct
+from graphc.backends.llvm.direct_plan import DirectPlan, plan_direct
+from graphc.backends.llvm.lines import Lines
+from graphc.backends.llvm.padding import Edge, Skips, Trims
 from graphc.backends.llvm.runtime import get_num_threads, set_num_threads
 from graphc.backends.llvm.target import Target
 from graphc.expression import Accumulator, Axis, Buffer, Expr, load
@@ -24,7 +26,7 @@ from graphc.types import DType, float32, float64
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution of images [N, H, W, C] that have their padding already: some rows above and below are zero."""
+    """A convolution of images [N, H, W, C] that have their padding already: some pixels on each side are zero."""
 
     images: tuple[int, int, int, int]
     channels: int
@@ -78,22 +80,25 @@ def windows(layer: Layer, axes: dict[str, Axis], image: Buffer, pixels: np.ndarr
 
 def margins(layer: Layer, axes: dict[str, Axis]) -> tuple[Margin, ...]:
     """Where an image is known to be zero."""
-    if not layer.padding:
-        return ()
-    u, p = (axes[s].value if axes[s].extent > 1 else index.ZERO for s in "up")
-    row = index.plus(index.times(u, layer.stride), index.times(p, layer.dilation))
-    return (Margin(row, layer.padding, layer.images[1] - layer.padding),)
+    found = []
+    for letters, size in (("up", layer.images[1]), ("vq", layer.images[2])):
+        u, p = (axes[s].value if axes[s].extent > 1 else index.ZERO for s in letters)
+        place = index.plus(index.times(u, layer.stride), index.times(p, layer.dilation))
+        found.append(Margin(place, layer.padding, size - layer.padding))
+    return tuple(found) if layer.padding else ()
 
 
-def forward(layer: Layer, block: int = 0, poison: bool = False) -> Product:
+def forward(layer: Layer, block: int = 0, poison: tuple[bool, bool] = (False, False)) -> Product:
     """The convolution with a bias and a maximum, of weights [P, Q, C, O]; or in blocks, [O / block, P, Q, C, block]. With
-    `poison`, what should be zero in memory is not a number."""
+    `poison`, what should be zero in memory is not a number: the rows of the padding above and below, its columns."""
     axes, dtype = axes_of(layer), layer.dtype
     pixels, weights, bias = (
         numbers(shape, dtype) for shape in (layer.images, (*layer.kernel, layer.images[3], layer.channels), (layer.channels,))
     )
-    outside = [*range(layer.padding), *range(layer.images[1] - layer.padding, layer.images[1])]
-    pixels[:, outside] = 0
+    inside = tuple(slice(layer.padding, size - layer.padding) for size in layer.images[1:3])
+    outside = np.ones(layer.images, bool)
+    outside[:, inside[0], inside[1]] = False
+    pixels[outside] = 0
     image, other, shift = (Buffer(s, dtype, a.size, "input") for s, a in (("x", pixels), ("w", weights), ("b", bias)))
     pixel, seen = windows(layer, axes, image, pixels)
     want = np.maximum(np.einsum("nuvpqc,pqco->nuvo", seen, weights) + bias, 0)
@@ -111,8 +116,11 @@ def forward(layer: Layer, block: int = 0, poison: bool = False) -> Product:
     m, n, k = (tuple(axes[s] for s in letters) for letters in ("nuv", "o", "pqc"))
     store = Store(to, place(axes, "nuvo"), value)
     kernel = Gemm("conv", (), m, n, k, pixel, load(other, there), accumulator, (store,), margins=margins(layer, axes))
-    if poison:
-        pixels[:, outside] = np.nan
+    for is_poisoned, across in zip(poison, ((slice(None), inside[1]), (inside[0], slice(None)))):
+        beyond = outside[:, *across]
+        pixels[:, *across][beyond] = np.nan if is_poisoned else 0
+    if all(poison):
+        pixels[outside] = np.nan
     return Product(kernel, {image: pixels, other: stored, shift: bias, to: np.zeros_like(want)}, to, want)
 
 
@@ -178,7 +186,8 @@ def test_in_many_tasks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("padding", [1, 2, 3])
 @pytest.mark.parametrize("name", LAYERS)
 def test_padding(name: str, padding: int) -> None:
-    layer = dataclasses.replace(LAYERS[name], padding=min(padding, (LAYERS[name].images[1] - 1) // 2))
+    most = (min(LAYERS[name].images[1:3]) - 1) // 2
+    layer = dataclasses.replace(LAYERS[name], padding=min(padding, most))
     check(*(forward(layer, block) for block in (0, 8, 16) if block == 0 or layer.channels % block == 0))
 
 
@@ -186,28 +195,43 @@ def test_padding(name: str, padding: int) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        LAYERS["rows of whole tiles"], LAYERS["odd rows"], LAYERS["strided"], LAYERS["far apart"],
-        Layer((4, 7, 23, 16), 32, (4, 3)), Layer((2, 9, 29, 3), 16, (5, 5), stride=2), Layer((2, 9, 30, 16), 32, (7, 3)),
+        LAYERS["rows of whole tiles"], LAYERS["odd rows"], LAYERS["strided"], LAYERS["double precision"],
+        Layer((4, 7, 23, 16), 32, (4, 3)), Layer((2, 9, 29, 8), 16, (5, 5), stride=2), Layer((2, 9, 30, 16), 32, (7, 3)),
+        Layer((4, 9, 9, 16), 32), Layer((6, 9, 6, 16), 48), Layer((1, 12, 17, 16), 32, dilation=3),
     ],
 )  # fmt: skip
 def test_padding_is_left_out(layer: Layer, padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of one row never look at the rows above and below an image, in one block of steps or several."""
-    padded = forward(dataclasses.replace(layer, padding=padding), poison=True)
-    plan = plan_of(padded)
-    assert plan.skips is not None and plan.skips.span == 0
-    check(padded)
+    """Tiles of single rows of images never look at their padding, in one block of steps or several."""
+    layer = dataclasses.replace(layer, padding=padding)
+
+    def check_poisoned() -> DirectPlan:
+        plan = plan_of(forward(layer))
+        check(forward(layer, poison=(plan.skips is not None and plan.skips.span == 0, plan.trims is not None)))
+        return plan
+
+    monkeypatch.setattr(direct_plan, "_RUN", 0)
+    plan = check_poisoned()
+    assert plan.skips is not None
+    if Target.host().vector_registers == 32 and padding == 1:
+        assert plan.skips.span == 0 and plan.trims is not None
     monkeypatch.setattr(direct_plan, "_FEWEST_STEPS", 1)
     monkeypatch.setattr(direct_plan, "_SHARE", 1 << 14)
-    check(forward(dataclasses.replace(layer, padding=padding), poison=True))
+    check_poisoned()
 
 
 def test_how_much_is_left_out() -> None:
-    skips = Skips(axis=1, span=0, row=2, step=1, begin=3, end=11, steps=7)  # 8 lines, padded by 3, in windows of 7
+    rows, taps = Axis("u", 4), Axis("p", 7)
+    edge = Edge(rows, taps, row=2, step=1, begin=3, end=11)  # 8 lines, padded by 3, in windows of 7
+    skips = Skips(edge, axis=1)
     assert [skips.bounds(u) for u in range(4)] == [(3, 7), (1, 7), (0, 7), (0, 5)]
+    assert skips.share() == (4 + 6 + 7 + 5) / 28
     together = dataclasses.replace(skips, span=1)
     assert [together.bounds(u) for u in range(3)] == [(1, 7), (0, 7), (0, 7)]
-    beyond = dataclasses.replace(skips, row=1, begin=9, end=9)
+    beyond = dataclasses.replace(skips, edge=dataclasses.replace(edge, begin=9, end=9))
     assert all(first >= last for first, last in map(beyond.bounds, range(4)))
+    trims = Trims.of(Edge(Axis("v", 5), Axis("q", 3), row=1, step=1, begin=1, end=6), Lines(total=20, length=5, size=3))
+    assert trims.kinds == ((1, 2), (0, 1, 2), (0, 1))
+    assert trims.classes == ((0, 1, 1), (1, 1, 2)) and trims.numbers == (0, 1)  # the second begins a pixel early
 
 
 def test_images_side_by_side() -> None:

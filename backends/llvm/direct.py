@@ -11,7 +11,8 @@ the columns of a tile, which a convolution's weights are, stay near meanwhile. T
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from graphc.backends.llvm.axes import locate
@@ -52,9 +53,10 @@ def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Tile:
-    """The rows or columns of one tile: the first, how many, how many it has that are an earlier tile's, the address of the
-    first that it reads, and that one's place on each axis."""
+    """The rows or columns of one tile: its number in its line, the first, how many, how many it has that are an earlier tile's,
+    the address of the first that it reads, and that one's place on each axis."""
 
+    number: str
     first: str
     count: str
     skipped: str
@@ -75,7 +77,9 @@ class _Task:
         places = [] if plan.place is None or plan.place.buffer is None else [plan.place.buffer]
         self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer, *places})
         self.microkernel = emit_runs_kernel(context.module, plan)
-        self.runs = f.slot(f"[{2 * plan.runs_block} x i64]")
+        self.entry = f"[{2 if plan.trims is None else 3} x i64]"
+        self.classes = 1 if plan.trims is None else len(plan.trims.classes)
+        self.runs = f.slot(f"[{self.classes * plan.runs_block} x {self.entry}]")
         size = plan.tile.rows * plan.tile.columns * plan.groups
         self.tile_sums = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT)
         self.arranged = f.slot(f"[{size} x {self.scalar}]", ALIGNMENT) if plan.group else ""
@@ -127,14 +131,32 @@ class _Task:
         return begin, self.integers.least(self.integers.add(begin, block), count)
 
     def table(self, first: str, count: str) -> None:
-        """Write down where the operands of each run stand, after those of step 0."""
+        """Write down where the operands of each run stand, after those of step 0; and for each class of tiles, which rows they
+        take."""
         f, integers, plan = self.f, self.integers, self.plan
         with f.loop("0", count, hint="run") as number:
             places = locate(f, plan.steps[:-1], integers.add(first, number))
-            for side, operand in enumerate((plan.lhs, plan.rhs)):
-                offset = self.sum_of(places, operand.step_strides[:-1])
-                at = integers.add(integers.multiply(number, 2), side)
-                f.do(f"store i64 {offset}, ptr {f.value(f'getelementptr i64, ptr {self.runs}, i64 {at}')}")
+            offsets = [self.sum_of(places, operand.step_strides[:-1]) for operand in (plan.lhs, plan.rhs)]
+            for tiles in range(self.classes):
+                kinds = [] if plan.trims is None else [self.chosen(plan.trims.classes[tiles], places[-1])]
+                entry = self.entry_of(tiles, number)
+                for at, value in enumerate((*offsets, *kinds)):
+                    f.do(f"store i64 {value}, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 {at}')}")
+
+    def entry_of(self, tiles: int | str, number: str) -> str:
+        """The address of a run's entry in the table, for a class of tiles."""
+        at = self.integers.add(self.integers.multiply(tiles, self.plan.runs_block), number)
+        return self.f.value(f"getelementptr {self.entry}, ptr {self.runs}, i64 {at}")
+
+    def chosen(self, numbers: Sequence[int], place: str) -> str:
+        """The number at a place."""
+        usual = max(set(numbers), key=numbers.count)
+        found = str(usual)
+        for at, number in enumerate(numbers):
+            if number != usual:
+                is_here = self.f.value(f"icmp eq i64 {place}, {at}")
+                found = self.f.value(f"select i1 {is_here}, i64 {number}, i64 {found}")
+        return found
 
     def sum_of(self, places: Sequence[str], strides: Sequence[int]) -> str:
         """Places on axes, times their strides."""
@@ -155,24 +177,25 @@ class _Task:
             read = integers.least(start, lines.length - lines.size)
         places = locate(self.f, operand.lanes, integers.add(begin, read))
         pointer = self.element(base, self.sum_of(places, operand.lane_strides))
-        return _Tile(integers.add(begin, start), count, integers.subtract(start, read), pointer, places)
+        return _Tile(within, integers.add(begin, start), count, integers.subtract(start, read), pointer, places)
 
     def taken(self, tile: _Tile, first: str, count: str) -> tuple[str, str]:
         """The entry of the table that a tile of rows begins with, and how many runs it takes of `count` from run `first` on."""
-        skips, integers = self.plan.skips, self.integers
+        skips, trims, integers = self.plan.skips, self.plan.trims, self.integers
+        tiles = "0" if trims is None else self.chosen(trims.numbers, tile.number)
         if skips is None:
-            return self.runs, count
-        u, each = tile.places[skips.axis], self.plan.runs // skips.steps
+            return self.entry_of(tiles, "0"), count
+        edge, u = skips.edge, tile.places[skips.axis]
+        each = self.plan.runs // edge.steps
 
         def runs(place: int, u: str) -> str:
             """The runs before the first step that stands at a place, or beyond it."""
-            rest = integers.greatest(integers.subtract(place, integers.multiply(u, skips.row)), 0)
-            return integers.multiply(integers.divide(integers.add(rest, skips.step - 1), skips.step), each)
+            rest = integers.greatest(integers.subtract(place, integers.multiply(u, edge.row)), 0)
+            return integers.multiply(integers.divide(integers.add(rest, edge.step - 1), edge.step), each)
 
-        low = integers.greatest(integers.subtract(runs(skips.begin, integers.add(u, skips.span)), first), 0)
-        high = integers.least(integers.subtract(runs(skips.end, u), first), count)
-        entry = self.f.value(f"getelementptr [2 x i64], ptr {self.runs}, i64 {low}")
-        return entry, integers.greatest(integers.subtract(high, low), 0)
+        low = integers.greatest(integers.subtract(runs(edge.begin, integers.add(u, skips.span)), first), 0)
+        high = integers.least(integers.subtract(runs(edge.end, u), first), count)
+        return self.entry_of(tiles, low), integers.greatest(integers.subtract(high, low), 0)
 
     def compute(
         self, matrix: str, block: str, runs: tuple[str, str], a: _Tile, b: _Tile, following: str, sums: str
@@ -274,7 +297,8 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     """
     tile = plan.tile
     ahead = min(_MOST_AHEAD_BYTES, -(-columns_bytes(plan) // (plan.m_block * plan.runs * plan.run)))
-    shape = (ahead, plan.run, plan.lhs.step_strides[-1], plan.rhs.step_strides[-1], plan.lhs.offsets, plan.rhs.offsets)
+    kinds = (tuple(range(tile.rows)),) if plan.trims is None else plan.trims.kinds
+    shape = (kinds, ahead, plan.run, plan.lhs.step_strides[-1], plan.rhs.step_strides[-1], plan.lhs.offsets, plan.rhs.offsets)
     digest = hashlib.md5(repr(shape).encode(), usedforsecurity=False).hexdigest()[:12]
     name = f"graphc.runs.{tile.dtype.name}.{tile.rows}x{tile.columns}.{digest}"
     if module.has(name):
@@ -292,28 +316,36 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     def element(pointer: str, offset: str | int) -> str:
         return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}")
 
+    def step(rows: Collection[int]) -> None:
+        """Multiply some of the rows."""
+        a, b = (f.value(f"load ptr, ptr {slot}") for slot in pointers)
+        later = element(b, plan.rhs.step_strides[-1] * _AHEAD)
+        for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
+            prefetch(f, element(later, line * LINE_BYTES // align), 1)
+        if ahead:
+            place = f.value(f"load ptr, ptr {following}")
+            prefetch(f, place, ahead, level=2)
+            f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
+        columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
+        for i in rows:
+            distance, row = plan.lhs.offsets[i], sums[i]
+            number = f.value(f"load {scalar}, ptr {element(a, distance)}, align {align}")
+            factor = f.splat(scalar, number, tile.width)
+            for slot, column in zip(row, columns, strict=True):
+                total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
+                f.do(f"store {type_} {total}, ptr {slot}")
+        for slot, pointer, operand in zip(pointers, (a, b), (plan.lhs, plan.rhs)):
+            f.do(f"store ptr {element(pointer, operand.step_strides[-1])}, ptr {slot}")
+
+    size = 2 if plan.trims is None else 3
     with f.loop("0", "%runs", hint="run") as run:
-        for side, slot in enumerate(pointers):
-            at = f.value(f"add i64 {f.value(f'mul i64 {run}, 2')}, {side}")
-            offset = f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr %table, i64 {at}')}")
-            f.do(f"store ptr {element(('%a', '%b')[side], offset)}, ptr {slot}")
-        with f.loop("0", str(plan.run), hint="step"):
-            a, b = (f.value(f"load ptr, ptr {slot}") for slot in pointers)
-            later = element(b, plan.rhs.step_strides[-1] * _AHEAD)
-            for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
-                prefetch(f, element(later, line * LINE_BYTES // align), 1)
-            if ahead:
-                place = f.value(f"load ptr, ptr {following}")
-                prefetch(f, place, ahead, level=2)
-                f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
-            columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
-            for distance, row in zip(plan.lhs.offsets, sums, strict=True):
-                number = f.value(f"load {scalar}, ptr {element(a, distance)}, align {align}")
-                factor = f.splat(scalar, number, tile.width)
-                for slot, column in zip(row, columns, strict=True):
-                    total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
-                    f.do(f"store {type_} {total}, ptr {slot}")
-            for slot, pointer, operand in zip(pointers, (a, b), (plan.lhs, plan.rhs)):
-                f.do(f"store ptr {element(pointer, operand.step_strides[-1])}, ptr {slot}")
+        entry = f.value(f"getelementptr [{size} x i64], ptr %table, i64 {run}")
+        values = [f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 {at}')}") for at in range(size)]
+        for pointer, offset, slot in zip(("%a", "%b"), values, pointers):
+            f.do(f"store ptr {element(pointer, offset)}, ptr {slot}")
+        for kind, rows in enumerate(kinds):
+            is_taken = f.when(f.value(f"icmp eq i64 {values[2]}, {kind}")) if len(kinds) > 1 else nullcontext()
+            with is_taken, f.loop("0", str(plan.run), hint="step"):
+                step(rows)
     finish_with_sums(f, tile, sums)
     return f"@{name}"

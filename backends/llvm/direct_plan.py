@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from graphc import index
 from graphc.backends.llvm.axes import Axes, collapse, extent
 from graphc.backends.llvm.gemm_plan import SERIAL, choose_blocks, choose_place
+from graphc.backends.llvm.lines import Lines
 from graphc.backends.llvm.microkernel import (
     CALL,
     LATENCY,
@@ -29,6 +30,7 @@ from graphc.backends.llvm.microkernel import (
     computed_in,
     lanes_of,
 )
+from graphc.backends.llvm.padding import Edge, Left, Skips, Trims, edges
 from graphc.backends.llvm.planned_gemm import Epilogue, Place
 from graphc.backends.llvm.target import Target
 from graphc.expression import Axis, Buffer, Expr
@@ -37,6 +39,8 @@ from graphc.schedule.statements import substitute_statements
 from graphc.sizes import is_static
 from graphc.types import DType
 
+_RUN = 16
+"""Cycles that it takes to begin a run: the places of its operands, and a branch that goes another way than before."""
 _FINISHING = 0.5
 """Cycles that the epilogue takes for each number of a tile, about."""
 _SHARE = 2
@@ -54,29 +58,6 @@ _MOST_RUNS = 512
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Rows or columns as tiles see them: a tile takes `size` neighbours within a line of `length`; the last one of a line
-    begins earlier where they would not fit."""
-
-    total: int
-    length: int
-    size: int
-
-    @property
-    def tiles_of_line(self) -> int:
-        return -(-self.length // self.size)
-
-    @property
-    def tiles(self) -> int:
-        return self.total // self.length * self.tiles_of_line
-
-    @property
-    def is_even(self) -> bool:
-        """Whether no tile has to begin earlier."""
-        return self.length % self.size == 0
-
-
-@dataclass(frozen=True)
 class Places:
     """Where an operand stands: element (batch, lane, step) of `buffer` is at `base`, an index over the batch, plus the strides
     times the values of the axes of lanes and steps."""
@@ -89,43 +70,6 @@ class Places:
     lines: Lines
     offsets: tuple[int, ...]
     """Where the rows of a tile stand after its first; of columns, each vector of them."""
-
-
-@dataclass(frozen=True)
-class Skips:
-    """The runs that a tile of rows leaves out, as its rows are zero there: padding above and below an image.
-
-    A tile's first row has the value u on axis `axis` of the lanes, its last one u + `span`. Row u and step t, of `steps` on the
-    first axis of runs, stand in line u * `row` + t * `step`, and are zero where that is not from `begin` to `end` - 1.
-    """
-
-    axis: int
-    span: int
-    row: int
-    step: int
-    begin: int
-    end: int
-    steps: int
-
-    def of(self, lines: Lines, m: Axes) -> Skips:
-        """The same for tiles of lines that may have several rows."""
-        is_last = self.axis == len(m) - 2
-        return replace(self, span=(lines.size - 1) // _number(m[-1].extent)) if is_last else self
-
-    def share(self, lines: Lines, m: Axes) -> float:
-        """The part of the steps that is left, on average."""
-        skips, extent = self.of(lines, m), _number(m[self.axis].extent)
-        left = 0
-        starts = [min(u, extent - 1 - skips.span) for u in range(0, extent, skips.span + 1)]
-        for u in starts:
-            first, last = skips.bounds(u)
-            left += max(0, last - first)
-        return left / (len(starts) * self.steps)
-
-    def bounds(self, u: int) -> tuple[int, int]:
-        """The first step that a tile takes whose first row has this value, and the one after its last."""
-        first, last = self.begin - (u + self.span) * self.row, self.end - u * self.row
-        return -(-max(first, 0) // self.step), min(-(-max(last, 0) // self.step), self.steps)
 
 
 @dataclass(frozen=True)
@@ -157,6 +101,7 @@ class DirectPlan:
     place: Place | None
     """Where the sums are the result; None where they go through the epilogue."""
     skips: Skips | None
+    trims: Trims | None
     cycles: float
     """About how many it takes of a core."""
 
@@ -209,10 +154,12 @@ class DirectPlan:
 def plan_direct(kernel: Gemm, target: Target) -> DirectPlan | None:
     """The plan of a product whose operands are such as to be read where they stand, and would have to be packed otherwise; None
     for all other ones."""
-    plan = _plan(kernel, target)
+    plan = _plan(kernel, None, target)
     if plan is None:
         return None
-    plans = (_plan(other, target) for other in _side_by_side(kernel, plan.lhs.lanes, target))
+    orders = (kernel, *_side_by_side(kernel, plan.lhs.lanes, target))
+    along = [edge for edge in edges(kernel) if edge.rows is plan.lhs.lanes[-1]]
+    plans = (_plan(other, edge, target) for other in orders for edge in (None, *along) if other is not kernel or edge)
     return min((plan, *filter(None, plans)), key=lambda found: found.cycles)
 
 
@@ -233,7 +180,9 @@ def _side_by_side(kernel: Gemm, m: Axes, target: Target) -> Iterator[Gemm]:
         yield replace(kernel, m=axes, lhs=index.substitute(kernel.lhs, values), epilogue=tuple(stores))
 
 
-def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
+def _plan(kernel: Gemm, edge: Edge | None, target: Target) -> DirectPlan | None:
+    """The plan for the order in which the rows are given. Along an edge, if there is one, tiles leave out single rows; so its
+    steps are no part of runs."""
     axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
     dtype = kernel.accumulator.dtype
     if not is_static(*(axis.extent for axis in axes)) or 0 in [axis.extent for axis in axes]:
@@ -241,9 +190,13 @@ def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
     loads = (kernel.lhs, kernel.rhs)
     if any(e.op != "load" or len(e.args) > 1 or e.dtype is not dtype for e in loads) or computed_in(dtype) is not dtype:
         return None
-    steps, (lhs, rhs) = collapse(kernel.k, loads)
+    apart = 0 if edge is None else kernel.k.index(edge.taps) + 1
+    outer, (lhs, rhs) = collapse(kernel.k[:apart], loads)
+    inner, (lhs, rhs) = collapse(kernel.k[apart:], (lhs, rhs))
     m, (lhs,) = collapse(kernel.m, (lhs,))
-    steps = steps or (Axis("step", 1),)
+    steps = (*outer, *inner) or (Axis("step", 1),)
+    if edge is not None and (len(inner) != 1 or not outer or outer[-1] is not edge.taps or m[-1:] != (edge.rows,)):
+        return None
     group, order = _group(kernel)
     n, (rhs,) = (order[:1], (rhs,)) if group else collapse(*_in_blocks(kernel.n, rhs))
     if len(m) < 2 and len(n) < 2 and len(steps) < 2:
@@ -253,8 +206,8 @@ def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
         return None
     m = m or (Axis("row", 1),)
     groups, matrices = _number(extent(group)), _number(extent(kernel.batch))
-    skips = _skips(kernel, m, steps)
-    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, skips, dtype, target)
+    skips = Skips.of(kernel, m, steps)
+    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, Left(m, skips, edge), dtype, target)
     if group:
         room = _ARRANGED_BYTES // (groups * dtype.itemsize)
         tiles = (found for found in tiles if found[1].rows * found[1].columns <= room)
@@ -262,7 +215,8 @@ def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
     if best is None:
         return None
     cycles, tile, rows, columns, row_offsets = best
-    skips = None if skips is None else skips.of(rows, m)
+    skips = None if skips is None else skips.by(rows, m)
+    trims = None if edge is None else Trims.of(edge, rows)
     zero = {axis.value: index.ZERO for axis in (*m, *n, *group, *steps)}
     left_places, right_places = (
         Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
@@ -286,23 +240,8 @@ def _plan(kernel: Gemm, target: Target) -> DirectPlan | None:
     place, stays = (None, False) if group else choose_place(kernel, epilogue, dtype)
     return DirectPlan(
         kernel, tile, kernel.batch, left_places, right_places, steps, run, group, group_strides[0], epilogue, blocks[1],
-        blocks[2], runs_block, is_parallel, place if stays else None, skips, cycles,
+        blocks[2], runs_block, is_parallel, place if stays else None, skips, trims, cycles,
     )
-
-
-def _skips(kernel: Gemm, m: Axes, steps: Axes) -> Skips | None:
-    """What tiles of single rows may leave out, if a margin depends on a row's axis, but for the last one, and on the first axis
-    of runs alone."""
-    for margin in kernel.margins:
-        axes = [axis for axis in (*kernel.batch, *kernel.m, *kernel.k) if index.stride(margin.place, axis) != 0]
-        if len(axes) != 2 or axes[0] not in m[:-1] or axes[1] not in steps[:1] or len(steps) < 2:
-            continue
-        atoms, start = index.terms(margin.place)
-        row, step = (atoms.get(axis.value, 0) for axis in axes)
-        if len(atoms) == 2 and is_static(row, step, start) and row > 0 and step > 0:
-            numbers = map(_number, (row, step, margin.begin - start, margin.end - start, axes[1].extent))
-            return Skips(m.index(axes[0]), 0, *numbers)
-    return None
 
 
 def _group(kernel: Gemm) -> tuple[Axes, Axes]:
@@ -351,7 +290,7 @@ def _strides(load: Expr, lanes: Axes, steps: Axes) -> tuple[tuple[int, ...], tup
 
 def _tiles(
     matrices: int, m: Axes, row_strides: Sequence[int], n: Axes, column_strides: Sequence[int], steps: Axes,
-    skips: Skips | None, dtype: DType, target: Target,
+    left: Left, dtype: DType, target: Target,
 ) -> Iterator[tuple[float, Tile, Lines, Lines, tuple[int, ...]]]:
     """The tiles that there could be: about how many cycles the product takes with each, the lines of its rows and columns, and
     the distances of its rows."""
@@ -360,16 +299,6 @@ def _tiles(
     k = _number(extent(steps))
     total_m, total_n = _number(extent(m)), _number(extent(n))
     row = _number(m[-1].extent)
-    shares: dict[int, float] = {}  # of the steps that are not skipped, by how many rows a tile spans
-
-    def share(lines: Lines) -> float:
-        if skips is None:
-            return 1
-        span = skips.of(lines, m).span
-        if span not in shares:
-            shares[span] = skips.share(lines, m)
-        return shares[span]
-
     for vectors in range(1, MOST_VECTORS + 1):
         columns = _column_lines(n, column_strides, vectors * width, width, total_n)
         if columns is None:
@@ -389,12 +318,16 @@ def _tiles(
                 )
         for rows, offsets in lines.items():
             size = rows.size
-            step = max(size * vectors / PER_CYCLE, (size + vectors) / LOADS_PER_CYCLE, LATENCY) + 1 + vectors / 4
-            each = k * step * share(rows) + CALL + _FINISHING * size * vectors
-            # each run begins with the places of its operands
-            each += 4 * extent(steps[:-1])
+            each = (k * _step_cycles(left.sizes(rows), vectors) + _RUN * extent(steps[:-1])) * left.share(rows)
+            each += CALL + _FINISHING * size * vectors
             balance = _balance(matrices * columns.tiles * -(-rows.tiles // _FEW_ROWS), target.cores)
             yield rows.tiles * columns.tiles * each * balance, Tile(dtype, size, vectors, width), rows, columns, offsets
+
+
+def _step_cycles(sizes: Sequence[int], vectors: int) -> float:
+    """How many cycles a step takes, on average over tiles of some numbers of rows."""
+    total = sum(max(size * vectors / PER_CYCLE, (size + vectors) / LOADS_PER_CYCLE, LATENCY) for size in sizes)
+    return total / len(sizes) + 1 + vectors / 4
 
 
 def _balance(parts: int, cores: int) -> float:
