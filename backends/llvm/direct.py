@@ -291,9 +291,10 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
 
         void (i64 runs, ptr table, ptr a, ptr b, ptr next, ptr c, i64 c_step, i1 accumulate)
 
-    that computes a tile of c = a b, or c += a b. For each run the table has two offsets, which a and b are read at; rows,
-    columns and the steps of a run stand where the plan says. Row i of the result is at c + i * c_step (all in elements).
-    What is at `next` is needed later, and fetched as far as the steps give time for it.
+    that computes a tile of c = a b, or c += a b. For each run the table has two offsets, which a and b are read at, and where
+    tiles leave out rows, which kind of them is taken; rows, columns and the steps of a run stand where the plan says. Row i of
+    the result is at c + i * c_step (all in elements). What is at `next` is needed later, and
+    fetched as far as the steps give time for it.
     """
     tile = plan.tile
     ahead = min(_MOST_AHEAD_BYTES, -(-columns_bytes(plan) // (plan.m_block * plan.runs * plan.run)))

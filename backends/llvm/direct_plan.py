@@ -6,7 +6,8 @@ for each pixel, but that they begin elsewhere. So nothing has to be packed: the 
 whose places stand in a table, and reads its rows at fixed distances from there. The gradient of the weights is such a product,
 too: there the steps are pixels, a run for each row of each image.
 
-As in `gemm_plan`, everything is decided by the extents, the operands and the CPU, never by the number of threads.
+Where images are padded, tiles leave out what is zero (see `padding`). As in `gemm_plan`, everything is decided by the extents,
+the operands and the CPU, never by the number of threads.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class DirectPlan:
     place: Place | None
     """Where the sums are the result; None where they go through the epilogue."""
     skips: Skips | None
+    """The runs that a tile leaves out, as its rows are zero there, if any."""
     trims: Trims | None
+    """The rows that a tile leaves out at each run, if any."""
     cycles: float
     """About how many it takes of a core."""
 
