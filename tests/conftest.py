@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from typing import Any
 
@@ -15,6 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Runs before graphc is imported. Worker processes, and those that tests start, inherit the environment."""
     settings.register_profile("graphc", deadline=None, print_blob=True)  # a first call compiles: its time says nothing
     settings.load_profile("graphc")
+    # A shell has what it runs in the background ignore interrupts, and so would processes that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     cache = tempfile.mkdtemp(prefix="graphc-test-cache-")

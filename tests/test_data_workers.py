@@ -355,7 +355,11 @@ def test_an_interrupt_ends_everything() -> None:
     pids = [int(word) for word in process.stdout.readline().split()]
     assert len(pids) == 2
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert errors.strip().endswith("KeyboardInterrupt") and errors.count("Traceback") == 1
     assert gone(pids)
 
