@@ -29,6 +29,8 @@ from graphc.expression import Axis, Expr
 
 _AHEAD = 16
 """How many steps before they are needed the columns are fetched into the level-1 cache."""
+_TOGETHER = 4
+"""How many steps there are in the code of a loop over steps: what counts them takes cycles from multiplications."""
 _MOST_AHEAD_BYTES = 2 * LINE_BYTES
 """How much of the next tile's columns may be fetched into the level-2 cache at each step, meanwhile."""
 
@@ -77,7 +79,7 @@ class _Task:
         places = [] if plan.place is None or plan.place.buffer is None else [plan.place.buffer]
         self.pointers = context.pointers(f, {plan.lhs.buffer, plan.rhs.buffer, *places})
         self.microkernel = emit_runs_kernel(context.module, plan)
-        self.entry = f"[{2 if plan.trims is None else 3} x i64]"
+        self.entry = f"[{plan.entry} x i64]"
         self.classes = 1 if plan.trims is None else len(plan.trims.classes)
         self.runs = f.slot(f"[{self.classes * plan.runs_block} x {self.entry}]")
         size = plan.tile.rows * plan.tile.columns * plan.groups
@@ -293,8 +295,8 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
 
     that computes a tile of c = a b, or c += a b. For each run the table has two offsets, which a and b are read at, and where
     tiles leave out rows, which kind of them is taken; rows, columns and the steps of a run stand where the plan says. Row i of
-    the result is at c + i * c_step (all in elements). What is at `next` is needed later, and
-    fetched as far as the steps give time for it.
+    the result is at c + i * c_step (all in elements). What is at `next` is needed later, and fetched as far as the steps give
+    time for it.
     """
     tile = plan.tile
     ahead = min(_MOST_AHEAD_BYTES, -(-columns_bytes(plan) // (plan.m_block * plan.runs * plan.run)))
@@ -317,36 +319,41 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     def element(pointer: str, offset: str | int) -> str:
         return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}")
 
-    def step(rows: Collection[int]) -> None:
-        """Multiply some of the rows."""
+    def multiply(rows: Collection[int], steps: int) -> None:
+        """Multiply some of the rows, a few steps of them."""
         a, b = (f.value(f"load ptr, ptr {slot}") for slot in pointers)
-        later = element(b, plan.rhs.step_strides[-1] * _AHEAD)
-        for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
-            prefetch(f, element(later, line * LINE_BYTES // align), 1)
-        if ahead:
-            place = f.value(f"load ptr, ptr {following}")
-            prefetch(f, place, ahead, level=2)
-            f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
-        columns = [f.value(f"load {type_}, ptr {element(b, offset)}, align {align}") for offset in plan.rhs.offsets]
-        for i in rows:
-            distance, row = plan.lhs.offsets[i], sums[i]
-            number = f.value(f"load {scalar}, ptr {element(a, distance)}, align {align}")
-            factor = f.splat(scalar, number, tile.width)
-            for slot, column in zip(row, columns, strict=True):
-                total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
-                f.do(f"store {type_} {total}, ptr {slot}")
-        for slot, pointer, operand in zip(pointers, (a, b), (plan.lhs, plan.rhs)):
-            f.do(f"store ptr {element(pointer, operand.step_strides[-1])}, ptr {slot}")
+        strides = [operand.step_strides[-1] for operand in (plan.lhs, plan.rhs)]
+        for k in range(steps):
+            later = element(b, (k + _AHEAD) * strides[1])
+            for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
+                prefetch(f, element(later, line * LINE_BYTES // align), 1)
+            if ahead:
+                place = f.value(f"load ptr, ptr {following}")
+                prefetch(f, place, ahead, level=2)
+                f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
+            starts = (element(b, k * strides[1] + offset) for offset in plan.rhs.offsets)
+            columns = [f.value(f"load {type_}, ptr {start}, align {align}") for start in starts]
+            for i in rows:
+                place, row = element(a, k * strides[0] + plan.lhs.offsets[i]), sums[i]
+                number = f.value(f"load {scalar}, ptr {place}, align {align}")
+                factor = f.splat(scalar, number, tile.width)
+                for slot, column in zip(row, columns, strict=True):
+                    total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
+                    f.do(f"store {type_} {total}, ptr {slot}")
+        for slot, pointer, stride in zip(pointers, (a, b), strides):
+            f.do(f"store ptr {element(pointer, steps * stride)}, ptr {slot}")
 
-    size = 2 if plan.trims is None else 3
     with f.loop("0", "%runs", hint="run") as run:
-        entry = f.value(f"getelementptr [{size} x i64], ptr %table, i64 {run}")
-        values = [f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 {at}')}") for at in range(size)]
+        entry = f.value(f"getelementptr [{plan.entry} x i64], ptr %table, i64 {run}")
+        values = [f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 {at}')}") for at in range(plan.entry)]
         for pointer, offset, slot in zip(("%a", "%b"), values, pointers):
             f.do(f"store ptr {element(pointer, offset)}, ptr {slot}")
         for kind, rows in enumerate(kinds):
             is_taken = f.when(f.value(f"icmp eq i64 {values[2]}, {kind}")) if len(kinds) > 1 else nullcontext()
-            with is_taken, f.loop("0", str(plan.run), hint="step"):
-                step(rows)
+            with is_taken:
+                with f.loop("0", str(plan.run // _TOGETHER), hint="steps"):
+                    multiply(rows, _TOGETHER)
+                if plan.run % _TOGETHER:
+                    multiply(rows, plan.run % _TOGETHER)
     finish_with_sums(f, tile, sums)
     return f"@{name}"

@@ -133,6 +133,11 @@ class DirectPlan:
         return _number(extent(self.steps[:-1]))
 
     @property
+    def entry(self) -> int:
+        """How many numbers the table has for each run: where its operands stand, and the kind of its rows if there are some."""
+        return 2 if self.trims is None else 3
+
+    @property
     def blocks(self) -> int:
         """How many blocks of runs there are."""
         return -(-self.runs // self.runs_block)

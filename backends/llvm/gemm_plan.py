@@ -197,6 +197,7 @@ def _typical(size: Size) -> int:
 
 def _with(kernel: Gemm, **changes: object) -> Gemm:
     fields = {name: getattr(kernel, name) for name in Gemm.__dataclass_fields__}
+    # margins are those of the left operand as it was, and what is packed has no use for them
     return Gemm(**{**fields, "margins": (), **changes})
 
 
@@ -280,19 +281,20 @@ def choose_blocks(
     for m_parts in range(least, max(least, min(m, MOST_TASKS)) + 1):
         m_block = -(-m // m_parts)
         m_parts = -(-m // m_block)
-        n_block = -(-n // min(n, -(-each // m_parts)))
-        n_parts = -(-n // n_block)
-        # each part of m reads the right operand, each part of n the left one; a part alone with it packs it for itself
-        work = 0.0
-        for (numbers, is_direct), readers in zip(operands, (n_parts, m_parts), strict=True):
-            work += 0 if is_direct else numbers * PACKING
-            if readers > 1:
-                work += numbers * FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
-        work += operands[1][0] * m_parts * _RELOADING
-        # threads share the work, and wait for the last task: half of it on average
-        cost = batch * work / _THREADS + cycles / (batch * min(each, m_parts * n_parts)) / 2
-        if best is None or cost < best[0]:
-            best = cost, m_block, n_block
+        for n_wanted in (-(-each // m_parts), max(1, each // m_parts)):
+            n_block = -(-n // min(n, n_wanted))
+            n_parts = -(-n // n_block)
+            # each part of m reads the right operand, each part of n the left one; a part alone with it packs it for itself
+            work = 0.0
+            for (numbers, is_direct), readers in zip(operands, (n_parts, m_parts), strict=True):
+                work += 0 if is_direct else numbers * PACKING
+                if readers > 1:
+                    work += numbers * FETCHING * (min(readers, _FETCHES) if numbers <= cached else readers)
+            work += operands[1][0] * m_parts * _RELOADING
+            # threads share the work, and wait for the last task: half of it on average
+            cost = batch * work / _THREADS + cycles / (batch * min(each, m_parts * n_parts)) / 2
+            if best is None or cost < best[0]:
+                best = cost, m_block, n_block
     assert best is not None
     return 1, best[1], best[2]
 
