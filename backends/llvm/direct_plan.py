@@ -188,50 +188,91 @@ def _side_by_side(kernel: Gemm, m: Axes, target: Target) -> Iterator[Gemm]:
         yield replace(kernel, m=axes, lhs=index.substitute(kernel.lhs, values), epilogue=tuple(stores))
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How a product's operands are read where they stand: its rows, columns and steps, and by how much the places of each
+    operand grow along these. Along an edge, if there is one, tiles leave out single rows."""
+
+    kernel: Gemm
+    edge: Edge | None
+    lhs: Expr
+    rhs: Expr
+    m: Axes
+    n: Axes
+    group: Axes
+    order: Axes
+    steps: Axes
+    left: tuple[tuple[int, ...], tuple[int, ...]]
+    right: tuple[tuple[int, ...], tuple[int, ...]]
+    group_strides: tuple[int, ...]
+    skips: Skips | None
+
+    @staticmethod
+    def of(kernel: Gemm, edge: Edge | None) -> _Reading | None:
+        """How the operands are read, for the order in which the rows are given; None where they cannot be."""
+        axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
+        dtype = kernel.accumulator.dtype
+        if not is_static(*(axis.extent for axis in axes)) or 0 in [axis.extent for axis in axes]:
+            return None
+        loads = (kernel.lhs, kernel.rhs)
+        if any(e.op != "load" or len(e.args) > 1 or e.dtype is not dtype for e in loads) or computed_in(dtype) is not dtype:
+            return None
+        apart = 0 if edge is None else kernel.k.index(edge.taps) + 1  # its steps are no part of runs
+        outer, (lhs, rhs) = collapse(kernel.k[:apart], loads)
+        inner, (lhs, rhs) = collapse(kernel.k[apart:], (lhs, rhs))
+        m, (lhs,) = collapse(kernel.m, (lhs,))
+        steps = (*outer, *inner) or (Axis("step", 1),)
+        if edge is not None and (len(inner) != 1 or not outer or outer[-1] is not edge.taps or m[-1:] != (edge.rows,)):
+            return None
+        group, order = _group(kernel)
+        n, (rhs,) = (order[:1], (rhs,)) if group else collapse(*_in_blocks(kernel.n, rhs))
+        if len(m) < 2 and len(n) < 2 and len(steps) < 2:
+            return None  # two matrices
+        left, right, group_strides = _strides(lhs, m, steps), _strides(rhs, n, steps), _strides(rhs, group, ())
+        if left is None or right is None or group_strides is None or not n or right[0][-1] != 1:
+            return None
+        m = m or (Axis("row", 1),)
+        return _Reading(
+            kernel, edge, lhs, rhs, m, n, group, order, steps, (left[0] or (0,), left[1]), right, group_strides[0],
+            Skips.of(kernel, m, steps),
+        )  # fmt: skip
+
+    def tiles(self, target: Target) -> Iterator[tuple[float, Tile, Lines, Lines, tuple[int, ...]]]:
+        """The tiles that there could be, as `_tiles` has them."""
+        dtype = self.kernel.accumulator.dtype
+        matrices, groups = _number(extent(self.kernel.batch)), _number(extent(self.group))
+        left = Left(self.m, self.skips, self.edge)
+        room = _ARRANGED_BYTES // (groups * dtype.itemsize) if self.group else math.inf
+        for found in _tiles(matrices, self.m, self.left[0], self.n, self.right[0], self.steps, left, dtype, target):
+            if found[1].rows * found[1].columns <= room:
+                yield found
+
+
+def reads_directly(kernel: Gemm, target: Target) -> bool:
+    """Whether there is a plan for a product."""
+    reading = _Reading.of(kernel, None)
+    return reading is not None and any(True for _ in reading.tiles(target))
+
+
 def _plan(kernel: Gemm, edge: Edge | None, target: Target) -> DirectPlan | None:
-    """The plan for the order in which the rows are given. Along an edge, if there is one, tiles leave out single rows; so its
-    steps are no part of runs."""
-    axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
-    dtype = kernel.accumulator.dtype
-    if not is_static(*(axis.extent for axis in axes)) or 0 in [axis.extent for axis in axes]:
+    """The plan for the order in which the rows are given, and for an edge, if there is one."""
+    reading = _Reading.of(kernel, edge)
+    best = None if reading is None else min(reading.tiles(target), key=lambda found: found[0], default=None)
+    if reading is None or best is None:
         return None
-    loads = (kernel.lhs, kernel.rhs)
-    if any(e.op != "load" or len(e.args) > 1 or e.dtype is not dtype for e in loads) or computed_in(dtype) is not dtype:
-        return None
-    apart = 0 if edge is None else kernel.k.index(edge.taps) + 1
-    outer, (lhs, rhs) = collapse(kernel.k[:apart], loads)
-    inner, (lhs, rhs) = collapse(kernel.k[apart:], (lhs, rhs))
-    m, (lhs,) = collapse(kernel.m, (lhs,))
-    steps = (*outer, *inner) or (Axis("step", 1),)
-    if edge is not None and (len(inner) != 1 or not outer or outer[-1] is not edge.taps or m[-1:] != (edge.rows,)):
-        return None
-    group, order = _group(kernel)
-    n, (rhs,) = (order[:1], (rhs,)) if group else collapse(*_in_blocks(kernel.n, rhs))
-    if len(m) < 2 and len(n) < 2 and len(steps) < 2:
-        return None  # two matrices
-    left, right, group_strides = _strides(lhs, m, steps), _strides(rhs, n, steps), _strides(rhs, group, ())
-    if left is None or right is None or group_strides is None or not n or right[0][-1] != 1:
-        return None
-    m = m or (Axis("row", 1),)
-    groups, matrices = _number(extent(group)), _number(extent(kernel.batch))
-    skips = Skips.of(kernel, m, steps)
-    tiles = _tiles(matrices, m, left[0] or (0,), n, right[0], steps, Left(m, skips, edge), dtype, target)
-    if group:
-        room = _ARRANGED_BYTES // (groups * dtype.itemsize)
-        tiles = (found for found in tiles if found[1].rows * found[1].columns <= room)
-    best = min(tiles, key=lambda found: found[0], default=None)
-    if best is None:
-        return None
+    m, n, group, steps, right = reading.m, reading.n, reading.group, reading.steps, reading.right
     cycles, tile, rows, columns, row_offsets = best
-    skips = None if skips is None else skips.by(rows, m)
+    groups, matrices = _number(extent(group)), _number(extent(kernel.batch))
+    skips = None if reading.skips is None else reading.skips.by(rows, m)
     trims = None if edge is None else Trims.of(edge, rows)
     zero = {axis.value: index.ZERO for axis in (*m, *n, *group, *steps)}
     left_places, right_places = (
-        Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0] or (0,), strides[1] or (0,), lines, offsets)
+        Places(load.attr, index.substitute(load.args[0], zero), lanes, strides[0], strides[1], lines, offsets)
         for load, lanes, strides, lines, offsets in (
-            (lhs, m, left, rows, row_offsets), (rhs, n, right, columns, _vector_offsets(tile, n, right[0]))
+            (reading.lhs, m, reading.left, rows, row_offsets),
+            (reading.rhs, n, right, columns, _vector_offsets(tile, n, right[0])),
         )
-    )  # fmt: skip
+    )
     cycles *= matrices * groups
     run, runs = _number(steps[-1].extent), _number(extent(steps[:-1]))
     runs_block = _runs_block(left_places, tile, runs, run, target)
@@ -244,10 +285,10 @@ def _plan(kernel: Gemm, edge: Edge | None, target: Target) -> DirectPlan | None:
         blocks = choose_blocks(blocks, cycles, numbers, tile, each, target)
         if blocks[1] == rows.tiles:  # a task fetches the columns of its next tile while it computes one
             blocks = blocks[0], blocks[1], max(blocks[2], -(-columns.tiles // _FEW_TASKS))
-    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, order)
-    place, stays = (None, False) if group else choose_place(kernel, epilogue, dtype)
+    epilogue = Epilogue.of(kernel.epilogue, kernel.batch, kernel.m, reading.order)
+    place, stays = (None, False) if group else choose_place(kernel, epilogue, tile.dtype)
     return DirectPlan(
-        kernel, tile, kernel.batch, left_places, right_places, steps, run, group, group_strides[0], epilogue, blocks[1],
+        kernel, tile, kernel.batch, left_places, right_places, steps, run, group, reading.group_strides, epilogue, blocks[1],
         blocks[2], runs_block, is_parallel, place if stays else None, skips, trims, cycles,
     )
 

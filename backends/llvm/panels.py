@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 from graphc.backends.llvm.axes import extent
-from graphc.backends.llvm.direct_plan import plan_direct
+from graphc.backends.llvm.direct_plan import reads_directly
 from graphc.backends.llvm.gemm_plan import plan_gemm, plan_with_panels
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.planned_gemm import Access
@@ -69,7 +69,7 @@ class _Keeper:
 
     def _plan(self, kernel: Gemm, found: Sequence[bool]) -> list[Panels | None]:
         """The panels of each operand; None for one that may not be kept, as `found` says, or is as well off without."""
-        if plan_direct(kernel, self._target) is not None:
+        if reads_directly(kernel, self._target):
             return [None, None]
         plan = plan_with_panels(kernel, self._target)
         sides = [("lhs", plan.lhs, plan.lhs_access, plan.lhs_panels), ("rhs", plan.rhs, plan.rhs_access, plan.rhs_panels)]
