@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "LARGE", 1)
     monkeypatch.setattr(fused, "_forms", {})
+    monkeypatch.setattr(fused, "_types", set())
 
 
 def trained(name: str, steps: int = 8) -> list[np.ndarray]:
@@ -46,11 +49,44 @@ def test_same_as_op_by_op(name: str) -> None:
         np.testing.assert_allclose(g, w, rtol=2e-5, atol=1e-6)
 
 
-def test_code_is_made_at_the_second_sighting() -> None:
+def made() -> int:
+    return sum(isinstance(form, fused._Form) for form in fused._forms.values())
+
+
+def test_code_is_made_as_soon_as_there_is_a_state() -> None:
+    trained("Adam", 1)
+    assert made() == 0
     trained("Adam", 2)
-    assert not any(isinstance(form, fused._Form) for form in fused._forms.values())
-    trained("Adam", 4)
-    assert sum(isinstance(form, fused._Form) for form in fused._forms.values()) == 2
+    assert made() == 2
+
+
+def test_options_that_change_have_code_when_they_return() -> None:
+    x = graphc.ones(4, requires_grad=True)
+    optimizer = graphc.optim.SGD([x], lr=0.1, momentum=0.5)
+    counts = []
+    for momentum in (0.5, 0.5, 0.6, 0.7, 0.8, 0.7, 0.7):
+        optimizer.param_groups[0]["momentum"] = momentum
+        x.grad = graphc.ones(4)
+        optimizer.step()
+        counts.append(made())
+    assert counts == [0, 1, 1, 1, 1, 2, 2]
+
+
+def test_the_second_step_takes_no_memory_of_its_own() -> None:
+    program = """
+import graphc
+from graphc.benchmark import memory
+x = graphc.zeros(1 << 24, requires_grad=True)
+x.grad = graphc.ones(1 << 24)
+optimizer = graphc.optim.AdamW([x])
+optimizer.step()
+memory.forget_peak()
+before = memory.resident()
+optimizer.step()
+print((memory.peak() - before) / (4 << 24))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 1.5  # in parameters; op by op it takes three
 
 
 def test_versions_count_and_views_see_the_change() -> None:

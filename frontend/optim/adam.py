@@ -56,7 +56,7 @@ class Adam(Optimizer):
                 parameter.mul_(1 - rate * group["weight_decay"])
             else:
                 grad = grad + parameter * group["weight_decay"]
-        first.lerp_(grad, 1 - beta1)
+        first.add_((grad - first).mul_(1 - beta1))  # lerp_, of which this takes a third of the memory
         second.mul_(beta2).add_((grad * grad).mul_(1 - beta2))
         # in double precision, as Python numbers or as 0-d tensors: the formula is the same
         count: Any = step.to(float64) if active() is not None else step.item()

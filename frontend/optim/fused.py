@@ -1,7 +1,8 @@
 """The update of a parameter as one native function, which changes parameter and state where they are.
 
-The same `_update` that runs op by op is traced for the types of a parameter, its gradient and its state, once that pays:
-for large ones that are seen a second time with the same options. The learning rate is read at each call.
+The same `_update` that runs op by op is traced for the types of a parameter, its gradient and its state, once that pays: for
+large ones, from the step on for which there is a state. Other options than those have code when they are seen a second time, as
+there are schedules that change them at each step. The learning rate is read at each call.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _VARIABLE = frozenset(("lr", "initial_lr", "params", "param_names"))
 """Options that an update has not been made for."""
 
 _forms: dict[Any, _Form | int | None] = {}  # the number of sightings; None for what runs op by op
+_types: set[Any] = set()  # what code has been asked for, whatever the options
 
 
 class _Form:
@@ -68,14 +70,17 @@ def update(optimizer: Optimizer, parameter: Tensor, grad: Tensor, state: dict[st
         key += (tensor._data.dtype, tensor._data.shape, tensor._data.strides)
     if isinstance(group["lr"], Tensor) or group.get("differentiable") or np.may_share_memory(parameter._data, grad._data):
         return False
-    key += [(name, type(value), value) for name, value in group.items() if name not in _VARIABLE]
+    types = tuple(key)
+    signature = (*types, *[(name, type(value), value) for name, value in group.items() if name not in _VARIABLE])
     try:
-        form = _forms.get(signature := tuple(key), 0)
+        form = _forms.get(signature, 0)
     except TypeError:  # an option without a hash
         return False
     if form == 0 and len(_forms) < _MOST:
         _forms[signature] = 1
-    elif form == 1:
+        form = 0 if types in _types else 1
+        _types.add(types)
+    if form == 1:
         form = _forms[signature] = _made(optimizer, tensors, state, group)
     if type(form) is not _Form:
         return False

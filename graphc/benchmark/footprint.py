@@ -13,14 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from graphc.benchmark import memory
 from graphc.errors import BackendError
 
 STEPS = 6
 """Of each training: the first ones are traced and compiled, and make the optimizer's state."""
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,9 @@ def sides() -> list[tuple[str, str]]:
 def measure(names: list[str]) -> Iterator[Footprint]:
     """The footprints of some trainings on all sides, each in a process of its own. BackendError where the system does not say
     how much memory a process has."""
-    if not _STATUS.exists():
-        raise BackendError("this system does not say how much memory a process has", expected=str(_STATUS), hint="use Linux")
+    if not memory.STATUS.exists():
+        problem = "this system does not say how much memory a process has"
+        raise BackendError(problem, expected=str(memory.STATUS), hint="use Linux")
     for name in names:
         for module, mode in sides():
             command = [sys.executable, "-m", "graphc.benchmark.footprint", module, mode, name]
@@ -107,25 +107,19 @@ def measure(names: list[str]) -> Iterator[Footprint]:
             yield Footprint(name, f"{module} {mode}", numbers["base"], numbers["peak"], error)
 
 
-def _bytes(key: str) -> int:
-    """What the system says of this process's memory."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1]) * 1024
-
-
-def _run(module: str, mode: str, name: str) -> dict[str, int]:
+def _run(module: str, mode: str, name: str) -> dict[str, int | None]:
     T: Any = importlib.import_module(module)
     T.manual_seed(0)
     small = T.nn.Linear(2, 1)  # what is loaded on first use
     T.optim.SGD(small.parameters(), lr=0.1)
     small(T.ones(1, 2)).sum().item()
-    base = _bytes("VmRSS")
+    base = memory.resident()
     step = training_step(T, name)
     if mode == "compiled":
         step = T.compile(step)
     for _ in range(STEPS):
         step()
-    return {"base": base, "peak": _bytes("VmHWM")}
+    return {"base": base, "peak": memory.peak()}
 
 
 if __name__ == "__main__":
