@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import graphc
 from graphc import nn
+from graphc.backend import get_backend
 from graphc.backends.llvm import jit
 from graphc.backends.llvm.jit import compile_module, compile_units
 from graphc.backends.llvm.program import render
@@ -54,6 +56,13 @@ def kernels(texts: list[str]) -> int:
 def units_of(function: Any, *inputs: graphc.Tensor) -> Units:
     graph = graphc.trace(function, inputs).ir
     return divide(render(lower(pipeline.run(graph), Machine(vector_bytes=64)), Target.host()).module)
+
+
+def test_the_code_of_a_kernel_that_is_shown_has_all_that_it_calls() -> None:
+    x, y = graphc.ones(40, 40), graphc.ones(40, 40)
+    (product,) = get_backend("llvm").code(pipeline.run(graphc.trace(lambda x, y: x @ y, (x, y)).ir))
+    called = set(re.findall(r"call void @(graphc\.[\w.]+)\(", product.ir))
+    assert called and all(f"define internal void @{name}(" in product.ir and f"{name}:" in product.assembly for name in called)
 
 
 def odd(x: graphc.Tensor) -> graphc.Tensor:

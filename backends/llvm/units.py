@@ -80,7 +80,8 @@ def joined(units: Sequence[Unit]) -> str | None:
 
 
 def texts(module: Module, symbols: Collection[str]) -> dict[str, str]:
-    """For functions of kernels, by their symbols: LLVM IR of each with all that it refers to."""
+    """For functions of kernels, by their symbols: LLVM IR of each with all that it refers to, the functions that it shares with
+    others included."""
     pieces = {function.name: _Piece(function.name, str(function)) for function in module.functions}
     divider = _Divider(module, pieces)
     found: dict[str, str] = {}
@@ -88,6 +89,9 @@ def texts(module: Module, symbols: Collection[str]) -> dict[str, str]:
         prefix = _KERNEL.match(symbol)
         own = [name for name in pieces if prefix is not None and (match := _KERNEL.match(name)) and match[0] == prefix[0]]
         names = sorted(own, key=lambda name: (name != symbol, len(name)))
+        for name in names:  # grows: what is shared may call what else is
+            calls = divider.references(pieces[name])
+            names += dict.fromkeys(r for r in calls if r.startswith(SHARED) and r in pieces and r not in names)
         found[symbol] = divider.text(symbol, [pieces[name] for name in names], exported=(symbol,))
     return found
 
