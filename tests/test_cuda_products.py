@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from cuda_runs import check, driver, needs_compiler, needs_nvrtc
 from op_cases import assert_agree
 
 import graphc
+import graphc.ops as ops
 from graphc import nn
 from graphc.backend import Layout
 from graphc.backends.cuda import gemm, nvrtc
@@ -19,9 +21,10 @@ from graphc.backends.cuda.backend import MACHINE, PASSES, CUDABackend
 from graphc.backends.cuda.program import Rendered, render, translation_unit
 from graphc.backends.cuda.run import Runner
 from graphc.interpret import interpret
-from graphc.ir import Graph
+from graphc.ir import Builder, Graph
 from graphc.passes import pipeline
 from graphc.schedule import lower
+from graphc.types import TensorType
 
 __all__ = ["driver"]
 F = nn.functional
@@ -157,3 +160,15 @@ def test_registers_of_convolutions(architecture: str) -> None:
         # the gradient of images, whose factors are gathered and results spread, keeps some numbers that places are made of
         assert sorted(used.spilled > 0 for used in found.values()) <= [False, False, True], found
         assert max(used.spilled for used in found.values()) <= 400, found
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("dtype", [graphc.float16, graphc.float32])
+def test_rows_beyond_32_bits(dtype: graphc.dtype) -> None:
+    """They are counted in 64 bits, where there are so many: with the margin of the last tile."""
+    for rows, int_type in (((1 << 31) - 200, "int"), ((1 << 31) - 8, "long long"), (3 << 30, "long long")):
+        builder = Builder("product")
+        x, y = (builder.input(name, TensorType(dtype, shape)) for name, shape in (("x", (rows, 64)), ("y", (64, 72))))
+        source = translation_unit(kernels(builder.finish([builder.emit(ops.matmul, (x, y), {})])).functions)
+        assert set(re.findall(r"const (int|long long) (?:m0|outer|m\d+) =", source)) == {int_type}
+        nvrtc.compile_source(source, "sm_90")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,11 @@ from graphc.backend import Layout
 from graphc.backends.cuda import loops, nvrtc
 from graphc.backends.cuda.backend import CUDABackend, rendered
 from graphc.backends.cuda.program import Rendered, translation_unit
+from graphc.expression import Accumulator, Axis, Buffer, load
+from graphc.index import ZERO
 from graphc.interpret import interpret
+from graphc.kernel import Accumulate, Store
+from graphc.schedule.threads import row_nest
 
 __all__ = ["driver"]
 
@@ -123,3 +128,13 @@ def test_registers(architecture: str) -> None:
         made = kernels(function, *tensors)
         for used in nvrtc.resources(translation_unit(made.functions), architecture).values():
             assert used.spilled == 0 and used.registers <= most
+
+
+@pytest.mark.parametrize(("size", "int_type"), [(1 << 30, "int"), ((1 << 31) - 8, "long long"), (3 << 30, "long long")])
+def test_lanes_do_not_count_beyond_32_bits(size: int, int_type: str) -> None:
+    """The last step of a row's threads goes beyond its end."""
+    x, out, row = Buffer("x", graphc.float32, size, "input"), Buffer("out", graphc.float32, 1, "output"), Axis("i", size)
+    total = Accumulator("total", "sum", graphc.float32)
+    kernel = row_nest("k", (), (row,), Accumulate(total, load(x, row.value)), (Store(out, ZERO, total.value),), 1.0)
+    text, _ = loops.render_loops(kernel, "k", [x, out])
+    assert re.findall(r"for \((int|long long) i\d+ = lane", text) == [int_type]

@@ -28,7 +28,7 @@ import graphc.index as ix
 from graphc.backends.cuda.code import Code
 from graphc.backends.cuda.elementwise import C_TYPE, HALVES, cast, literal, render
 from graphc.backends.cuda.expression import Scope
-from graphc.backends.cuda.launch import ALIGNMENT, Launch, Sizes
+from graphc.backends.cuda.launch import ALIGNMENT, Launch, Sizes, index_type
 from graphc.backends.cuda.vectors import Segment, Vectors, choose_vectors, depends, multiple, starts_at_multiples
 from graphc.expression import Axis, Buffer, Expr
 from graphc.kernel import Gemm
@@ -155,6 +155,10 @@ class _Product(ABC):
         self.batch, self.m, self.n, self.k = map(_extent, (kernel.batch, kernel.m, kernel.n, kernel.k))
         self.tile = self._choose()
         self.blocks = self._blocks(self.tile)
+        margin = max(self.tile.rows, self.tile.columns, self.tile.depth)
+        wide = [size for size in (self.m, self.n, self.k) if index_type(size + margin) != "int"]
+        self.int = "long long" if wide else "int"
+        """What rows, columns and steps are counted in: those of the last tile may be beyond the matrix."""
         self.sizes = Sizes()
         self.code = Code()
         self._names = {buffer: f"b{i}" for i, buffer in enumerate(buffers)}
@@ -202,8 +206,8 @@ class _Product(ABC):
                 code.line(f"{type_} {operand.side}_next[{self._share(operand)}];")
         self.declare()
         k = self.sizes.text(self.k)
-        with code.block(f"for (int k0 = -{depth}, stage = 1; k0 < {k}; k0 += {depth}, stage ^= 1)"):
-            code.line(f"const int next = k0 + {depth};")
+        with code.block(f"for ({self.int} k0 = -{depth}, stage = 1; k0 < {k}; k0 += {depth}, stage ^= 1)"):
+            code.line(f"const {self.int} next = k0 + {depth};")
             code.line("wait_for_copies();")
             code.line("__syncthreads();")
             with code.block(f"if (next < {k})"):
@@ -228,15 +232,16 @@ class _Product(ABC):
         code.line(f"const int of_matrix = blockIdx.x % ({rows} * {columns});")
         code.line(f"const int first = of_matrix / ({_TOGETHER} * {columns}) * {_TOGETHER};")
         code.line(f"const int high = min({rows} - first, {_TOGETHER}), within = of_matrix - first * {columns};")
-        code.line(f"const int m0 = (first + within % high) * {tile.rows}, n0 = within / high * {tile.columns};")
+        code.line(f"const {self.int} m0 = ({self.int})(first + within % high) * {tile.rows};")
+        code.line(f"const {self.int} n0 = ({self.int})(within / high) * {tile.columns};")
         self._bind(self._scope, self.kernel.batch, code.value("int", f"blockIdx.x / ({rows} * {columns})", "batch"))
 
     def _bind(self, scope: Scope, axes: Sequence[Axis], place: str) -> None:
         """Give axes their values at a place of their product."""
         for axis in reversed(axes[1:]):
             extent = self.sizes.text(axis.extent)
-            scope.bind(axis, self.code.value("int", f"{place} % {extent}", "i"))
-            place = self.code.value("int", f"{place} / {extent}", "i")
+            scope.bind(axis, self.code.value(self.int, f"{place} % {extent}", "i"))
+            place = self.code.value(self.int, f"{place} / {extent}", "i")
         if axes:
             scope.bind(axes[0], place)
 
@@ -251,7 +256,7 @@ class _Product(ABC):
         code, type_, expr = self.code, C_TYPE[self.held.name], operand.expr
         with code.block(f"for (int e = 0; e < {self._share(operand)}; ++e)", unroll=True):
             operand.place(code, self.tile.threads)
-            code.line(f"const int outer = {operand.first} + across, inner = next + along;")
+            code.line(f"const {self.int} outer = {operand.first} + across, inner = next + along;")
             conditions = []
             if not multiple(operand.size, operand.width):
                 conditions.append(f"outer < {self.sizes.text(operand.size)}")
@@ -288,8 +293,8 @@ class _Product(ABC):
             base = n
             if len(kernel.n) > 1:
                 extent = self.sizes.text(kernel.n[-1].extent)
-                base = code.value("int", f"{n} % {extent}", "base")
-                self._bind(scope, kernel.n[:-1], code.value("int", f"{n} / {extent}", "i"))
+                base = code.value(self.int, f"{n} % {extent}", "base")
+                self._bind(scope, kernel.n[:-1], code.value(self.int, f"{n} / {extent}", "i"))
 
             def bind(inside: Scope, number: str) -> None:
                 type_ = C_TYPE[kernel.accumulator.dtype.name]
@@ -422,8 +427,8 @@ class _Scalars(_Product):
             code.block(f"for (int i = 0; i < {self._rows}; ++i)", unroll=True),
             code.block(f"for (int c = 0; c < {self._columns}; c += {together})", unroll=True),
         ):
-            m = code.value("int", f"m0 + {self._own(self.lhs, 'row', 'i')}", "m")
-            n = code.value("int", f"n0 + {self._own(self.rhs, 'column', 'c')}", "n")
+            m = code.value(self.int, f"m0 + {self._own(self.lhs, 'row', 'i')}", "m")
+            n = code.value(self.int, f"n0 + {self._own(self.rhs, 'column', 'c')}", "n")
             self.store(m, n, "sums[i][c + {}]", together)
 
 
@@ -472,8 +477,8 @@ class _Squares(_Product):
             code.block(f"for (int j = 0; j < {self._across}; ++j)", unroll=True),
             code.block(f"for (int c = 0; c < 4; c += {together})", unroll=True),
         ):
-            m = code.value("int", "m0 + row0 + i * 16 + lane / 4 + c / 2 * 8", "m")
-            n = code.value("int", "n0 + column0 + j * 8 + lane % 4 * 2 + c % 2", "n")
+            m = code.value(self.int, "m0 + row0 + i * 16 + lane / 4 + c / 2 * 8", "m")
+            n = code.value(self.int, "n0 + column0 + j * 8 + lane % 4 * 2 + c % 2", "n")
             # the name of a neighbour's number shadows that of the square's
             code.line("const float* const of_square = sums[i][j];")
             self.store(m, n, "of_square[c + {}]", together)

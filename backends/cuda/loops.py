@@ -370,7 +370,8 @@ class _Nest:
         short = simple and sum(1 for _ in walk(evaluated(loop.body))) <= _SHORT
         before = self._in_lanes, self._several
         self._in_lanes = self._in_lanes or by_lanes
-        head = f"for ({index_type(loop.axis.extent)} {name} = {start}; {name} < {stop}; {step})"
+        counted = loop.axis.extent + self.threads * width if by_lanes else loop.axis.extent  # the last step may go beyond it
+        head = f"for ({index_type(counted)} {name} = {start}; {name} < {stop}; {step})"
         with self.code.block(head, unroll=_UNROLLED if by_lanes or short else False):
             inside = outer.child()
             if vectors is not None:
