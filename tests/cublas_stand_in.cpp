@@ -69,17 +69,17 @@ const char* cublasGetStatusString(cublasStatus_t status) {
   }
 }
 
-cublasStatus_t cublasGemmStridedBatchedEx(
-    cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k, const void* alpha,
-    const void* A, cudaDataType Atype, int lda, long long strideA, const void* B, cudaDataType Btype, int ldb,
-    long long strideB, const void* beta, void* C, cudaDataType Ctype, int ldc, long long strideC, int batchCount,
-    cublasComputeType_t computeType, int algo) {
+cublasStatus_t cublasGemmStridedBatchedEx_64(
+    cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, long long m, long long n, long long k,
+    const void* alpha, const void* A, cudaDataType Atype, long long lda, long long strideA, const void* B,
+    cudaDataType Btype, long long ldb, long long strideB, const void* beta, void* C, cudaDataType Ctype, long long ldc,
+    long long strideC, long long batchCount, cublasComputeType_t computeType, int algo) {
   if (!handle) return NOT_INITIALIZED;
   if (m < 0 || n < 0 || k < 0 || batchCount < 0 || (transa != OP_N && transa != OP_T) || (transb != OP_N && transb != OP_T))
     return INVALID_VALUE;
-  const auto least = [](int rows) { return rows > 1 ? rows : 1; };
+  const auto least = [](long long rows) { return rows > 1 ? rows : 1; };
   if (lda < least(transa ? k : m) || ldb < least(transb ? n : k) || ldc < least(m)) return INVALID_VALUE;
-  if (batchCount > 1 && strideC < (long long)ldc * (n - 1) + m) return INVALID_VALUE;  // results would overlap
+  if (batchCount > 1 && strideC < ldc * (n - 1) + m) return INVALID_VALUE;  // results would overlap
   const cublasComputeType_t wanted = Atype == R_64F ? COMPUTE_64F : COMPUTE_32F;
   const bool single_rounded = Atype == R_32F && computeType == COMPUTE_32F_FAST_TF32;
   if (Atype != Btype || Atype != Ctype || (computeType != wanted && !single_rounded) || algo != -1) return NOT_SUPPORTED;

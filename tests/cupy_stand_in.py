@@ -333,7 +333,7 @@ class _Cublas:
         Cublas(self._library)  # which says what its functions take
         self._workspace: tuple[Any, ...] = ()
         self.cublasSetWorkspace_v2 = functools.partial(self._set_workspace)
-        self.cublasGemmStridedBatchedEx = functools.partial(self._multiply)
+        self.cublasGemmStridedBatchedEx_64 = functools.partial(self._multiply)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._library, name)
@@ -346,13 +346,13 @@ class _Cublas:
         self._cupy.cublas_calls += 1
         capturing = get_current_stream().capturing
         if capturing is None:
-            return self._library.cublasGemmStridedBatchedEx(*arguments)
+            return self._library.cublasGemmStridedBatchedEx_64(*arguments)
         self._cupy.cublas_captures += 1
         workspace = self._workspace
 
         def replay() -> None:
             assert self._library.cublasSetWorkspace_v2(*workspace) == 0
-            assert self._library.cublasGemmStridedBatchedEx(*arguments) == 0
+            assert self._library.cublasGemmStridedBatchedEx_64(*arguments) == 0
 
         capturing.append(replay)
         return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cuda_emulator
@@ -16,9 +18,9 @@ from cuda_runs import check, needs_compiler, trained
 import graphc
 from graphc import nn
 from graphc.backend import Layout
-from graphc.backends.cuda import products
+from graphc.backends.cuda import libraries, products
 from graphc.backends.cuda.backend import CUDABackend, rendered
-from graphc.backends.cuda.cublas import Cublas
+from graphc.backends.cuda.cublas import Cublas, is_recent
 from graphc.backends.cuda.program import KernelStep, ProductStep
 from graphc.errors import BackendError
 from graphc.interpret import interpret
@@ -176,3 +178,21 @@ def test_what_cublas_refuses_is_an_error_that_names_the_call() -> None:
     step = steps(lambda x, y: x @ y, graphc.empty(4096, 4096), graphc.empty(4096, 4096))[0]
     with pytest.raises(BackendError, match="cublasSetWorkspace_v2: an unsupported value"):
         Cublas(cuda_emulator.cublas()).multiply(0, 1, step.product, {}, (0, 0, 0), 8)
+
+
+def test_the_latest_version_of_a_library_is_loaded_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the folders are called in which packages of several libraries for Python have brought theirs."""
+    for name in ("cu13/libcublas.so.13", "cublas/libcublas.so.12", "cu9/libcublas.so.9", "cu13/libcublasLt.so.13"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(libraries, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.setattr(libraries.ctypes.util, "find_library", lambda name: None)
+    assert [str(path)[-2:] for path in libraries._candidates("cublas")] == ["13", "12", ".9"]
+
+
+def test_the_installed_library_has_what_is_called() -> None:
+    library = libraries.load("cublas")
+    if library is None:
+        pytest.skip("cuBLAS is not installed: pip install 'graphc[cuda]'")
+    assert is_recent(library) and not is_recent(libraries.ctypes.CDLL(None))
+    Cublas(library)

@@ -26,16 +26,21 @@ _NO_SUMS_OF_HALVES = 16
 _AS_IT_IS, _TURNED = 0, 1
 _DEFAULT_ALGORITHM = -1
 _int, _long, _pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
-_MATRIX = (_pointer, _int, _int, _long)
+_MATRIX = (_pointer, _int, _long, _long)
 _SIGNATURES = {
     "cublasCreate_v2": (ctypes.POINTER(_pointer),),
     "cublasSetStream_v2": (_pointer, _pointer),
     "cublasSetWorkspace_v2": (_pointer, _pointer, ctypes.c_size_t),
     "cublasSetMathMode": (_pointer, _int),
-    "cublasGemmStridedBatchedEx": (
-        _pointer, _int, _int, _int, _int, _int, _pointer, *_MATRIX, *_MATRIX, _pointer, *_MATRIX, _int, _int, _int
+    "cublasGemmStridedBatchedEx_64": (
+        _pointer, _int, _int, _long, _long, _long, _pointer, *_MATRIX, *_MATRIX, _pointer, *_MATRIX, _long, _int, _int
     ),
 }  # fmt: skip
+
+
+def is_recent(library: ctypes.CDLL) -> bool:
+    """Whether the library takes sizes of 64 bits, as it does since CUDA 12."""
+    return all(hasattr(library, name) for name in _SIGNATURES)
 
 
 class Cublas:
@@ -75,7 +80,7 @@ class Cublas:
             self._call("cublasSetStream_v2", handle, stream)
             self._call("cublasSetWorkspace_v2", handle, workspace, WORKSPACE)  # which another stream takes away
             self._call(
-                "cublasGemmStridedBatchedEx", handle, *(_TURNED if turned else _AS_IT_IS for _, turned in (first, second)),
+                "cublasGemmStridedBatchedEx_64", handle, *(_TURNED if turned else _AS_IT_IS for _, turned in (first, second)),
                 m, n, k, ctypes.byref(one), *first[0], *second[0], ctypes.byref(zero), *of_out, batch, compute,
                 _DEFAULT_ALGORITHM,
             )  # fmt: skip

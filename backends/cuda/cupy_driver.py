@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backends.cuda import libraries, nvrtc
-from graphc.backends.cuda.cublas import WORKSPACE, Cublas
+from graphc.backends.cuda.cublas import WORKSPACE, Cublas, is_recent
 from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
@@ -31,8 +31,8 @@ class CupyDriver:
         self._functions: dict[tuple[int, str], Any] = {}
         self._lock = threading.Lock()
         library = libraries.load("cublas")
-        self._cublas = None if library is None else Cublas(library)
-        self.workspace = 0 if library is None else WORKSPACE
+        self._cublas = Cublas(library) if library is not None and is_recent(library) else None
+        self.workspace = 0 if self._cublas is None else WORKSPACE
 
     def load(self, functions: Mapping[str, str]) -> int:
         """Compile those functions that are not known yet on this device, or take their code from the disk cache."""

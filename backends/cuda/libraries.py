@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -22,11 +23,16 @@ def load(name: str) -> ctypes.CDLL | None:
     return None
 
 
+def _version(path: Path) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", path.name.partition(".so" if path.suffix != ".dll" else "64_")[2])))
+
+
 def _candidates(name: str) -> Iterator[Path | str]:
     package = find_spec("nvidia")
     pattern = f"{name}64_*.dll" if sys.platform == "win32" else f"lib{name}.so*"
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
-        yield from sorted(Path(folder).glob(f"**/{pattern}"), reverse=True)
+        # the latest version first, of all packages: another library may have brought an older one
+        yield from sorted(Path(folder).glob(f"**/{pattern}"), key=lambda path: (_version(path), str(path)), reverse=True)
     system = ctypes.util.find_library(name)
     if system:
         yield system
