@@ -7,6 +7,7 @@ pool that the memory comes from. What is computed, our own kernels compute: see 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,16 @@ def cupy() -> Any:
         _cupy = import_cupy()
         kinds = (_cupy.ndarray,)
     return _cupy
+
+
+def _forget_cupy() -> None:
+    """In a forked child, which has to ask anew, and is told that there are no GPUs for it."""
+    global _cupy  # noqa: PLW0603
+    _cupy = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_cupy)
 
 
 def is_on_device(data: Any) -> bool:
@@ -70,6 +81,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
 def peak(device: int) -> int:
     """The most bytes of the pool that were in use on a GPU when an array was made."""
     return _peaks.get(device, 0)
+
+
+def used() -> list[int]:
+    """The GPUs that there have been arrays on."""
+    return sorted(_peaks)
 
 
 def forget_peak(device: int) -> None:
@@ -122,14 +138,23 @@ def known_on_host(data: Any) -> np.ndarray:
 
 
 def to_device(array: Any, device: int) -> Any:
-    """A row-major copy of a row-major array on another GPU."""
+    """A row-major copy of a row-major array on another GPU: after what is queued on the current streams of both, and before
+    what comes on either. Nobody waits for it."""
     library = cupy()
     own = index_of(array)
     made = empty(array.shape, array.dtype, device)
     if array.nbytes:
+        with on(device):
+            there = library.cuda.get_current_stream()
+            free = library.cuda.Event(disable_timing=True)
+            free.record(there)
         with on(own):
-            library.cuda.get_current_stream().synchronize()
-        library.cuda.runtime.memcpyPeer(made.data.ptr, device, array.data.ptr, own, array.nbytes)
+            here = library.cuda.get_current_stream()
+            here.wait_event(free)  # kernels before may still use what the memory was given back by
+            library.cuda.runtime.memcpyPeerAsync(made.data.ptr, device, array.data.ptr, own, array.nbytes, here.ptr)
+            done = library.cuda.Event(disable_timing=True)
+            done.record(here)
+        there.wait_event(done)
     return made
 
 

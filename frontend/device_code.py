@@ -22,6 +22,7 @@ from graphc.bind import is_symbolic
 from graphc.compiler import executable
 from graphc.config import config
 from graphc.frontend import device_arrays
+from graphc.gpu import report
 from graphc.ir import Graph, Value
 from graphc.numerics import divided
 from graphc.types import TensorType
@@ -171,6 +172,12 @@ class _Letters:
             parts = [np.ndarray(shape, dtype, memory, offset) for shape, dtype, offset in described]
             self._slots.append((memory, parts, cuda.Event(disable_timing=True)))
 
+    def __del__(self) -> None:
+        """Page-locked memory is given to whoever wants some next: not before it has been copied."""
+        for memory, _, copied in getattr(self, "_slots", ()):
+            if not copied.done:
+                report(copied, memory, _nothing)
+
     def sent(self, arrays: Sequence[np.ndarray]) -> list[Any]:
         """Copy the arrays' numbers, which nobody waits for; where they are."""
         memory, parts, copied = slot = self._slots.pop(0)
@@ -185,6 +192,11 @@ class _Letters:
                                  stream.ptr)
         copied.record(stream)
         return self._there
+
+
+def _nothing(numbers: np.ndarray) -> None:
+    """There is nothing to be said of numbers that have been copied."""
+    del numbers
 
 
 def _row_major(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@ kernels have to say that nobody waits for."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,10 +13,15 @@ import numpy as np
 from graphc.errors import BackendError
 
 _EITHER = "choose the device: 'cuda' if graphc.cuda.is_available() else 'cpu'"
+_asked: list[int] = []
+"""The process that has asked the driver for GPUs, if one has: the driver answers no process that is forked from it."""
 
 
 def import_cupy() -> Any:
-    """CuPy; BackendError where it is not installed, or finds no GPU."""
+    """CuPy; BackendError where it is not installed, or finds no GPU, and in a process that was forked when CUDA was in use."""
+    if _asked and _asked[0] != os.getpid():
+        raise BackendError("CUDA cannot be used in this process: it was forked from one that had used CUDA before",
+                           hint="start processes by multiprocessing.get_context('spawn'), or ask for GPUs after the fork alone")
     try:
         import cupy
     except ImportError as error:
@@ -23,6 +29,7 @@ def import_cupy() -> Any:
                            hint=f"pip install 'graphc[cuda]', or {_EITHER}") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
+        _asked[:] = [os.getpid()]
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise BackendError(f"no CUDA device can be used here: {error}",
                            hint="install NVIDIA's driver (`nvidia-smi` shows whether it finds a GPU), or " + _EITHER) from error

@@ -43,7 +43,8 @@ class _Here(threading.local):
     device = 0
 
     def __init__(self) -> None:
-        self.streams: list[Any] = []
+        self.streams: list[tuple[int, Any]] = []
+        self.used: dict[int, Any] = {}
 
 
 here = _Here()
@@ -57,6 +58,12 @@ class _State:
     free: dict[tuple[int, int], np.ndarray]
     peers = 0
     downloads = waits = captures = 0
+    is_slow = False
+    """Whether events that are recorded are still to come."""
+    emptied: list[int]
+    """GPUs whose pools have given memory back."""
+    waited: list[tuple[Any, Any]]
+    """Streams that wait for events."""
 
 
 state = _State()
@@ -202,6 +209,7 @@ class Stream:
         self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
     ) -> None:
         self.ptr = 0 if null else id(self)
+        self.device_id = -1 if null else here.device
         self.done = True
         self.capturing: list[Any] | None = None
 
@@ -211,13 +219,13 @@ class Stream:
 
     def record(self, event: Any = None) -> Any:
         event = Event() if event is None else event
-        event.time = time.perf_counter()
+        event.record(self)
         return event
 
     def wait_event(self, event: Any) -> None:
-        pass
+        state.waited.append((self, event))
 
-    def begin_capture(self) -> None:
+    def begin_capture(self, mode: int | None = None) -> None:
         self.capturing = []
         state.captures += 1
 
@@ -232,8 +240,19 @@ class Stream:
 
         return Recorded()
 
+    def use(self) -> Stream:
+        self._check()
+        here.used[here.device] = self
+        return self
+
+    def _check(self) -> None:
+        if self.device_id not in (-1, here.device):
+            raise RuntimeError(f"The device that the stream is created on ({self.device_id}) does not match with the current "
+                               f"device ({here.device})")
+
     def __enter__(self) -> Stream:
-        here.streams.append(self)
+        self._check()
+        here.streams.append((here.device, self))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -244,19 +263,26 @@ Stream.null = Stream(null=True)
 
 
 def get_current_stream(device_id: int = -1) -> Any:
-    """The innermost stream that was entered."""
-    return here.streams[-1] if here.streams else Stream.null
+    """The innermost stream of a GPU that was entered, or that was chosen for it."""
+    device = here.device if device_id < 0 else device_id
+    entered = [stream for of, stream in here.streams if of == device]
+    return entered[-1] if entered else here.used.get(device, Stream.null)
 
 
 class Event:
-    """A moment."""
+    """A moment of one GPU."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
         self.time = 0.0
         self.done = True
+        self.device_id = here.device
 
     def record(self, stream: Any = None) -> None:
+        device = here.device if stream is None or stream.device_id < 0 else stream.device_id
+        if device != self.device_id:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
         self.time = time.perf_counter()
+        self.done = not state.is_slow
 
     def synchronize(self) -> None:
         pass
@@ -295,7 +321,7 @@ class Pool:
         return 512
 
     def free_all_blocks(self, stream: Any = None) -> None:
-        pass
+        state.emptied.append(here.device)
 
 
 class Module:
@@ -368,18 +394,19 @@ def _runtime() -> ModuleType:
         state.downloads += kind == 2
         ctypes.memmove(dst, src, size)
 
-    def memcpy_peer(dst: int, dst_device: int, src: int, src_device: int, size: int) -> None:
+    def memcpy_peer(dst: int, dst_device: int, src: int, src_device: int, size: int, stream: int) -> None:
         assert dst_device != src_device
         state.peers += 1
         ctypes.memmove(dst, src, size)
 
-    runtime.memcpyAsync, runtime.memcpyPeer = memcpy_async, memcpy_peer  # type: ignore[attr-defined]
+    runtime.memcpyAsync, runtime.memcpyPeerAsync = memcpy_async, memcpy_peer  # type: ignore[attr-defined]
     runtime.memsetAsync = lambda ptr, value, size, stream: ctypes.memset(ptr, value, size)  # type: ignore[attr-defined]
     runtime.getDeviceCount = lambda: state.devices  # type: ignore[attr-defined]
     runtime.getDevice = lambda: here.device  # type: ignore[attr-defined]
     runtime.getDeviceProperties = lambda device: {  # type: ignore[attr-defined]
         "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 1 << 31, "multiProcessorCount": 4, "warpSize": 32,
     }  # fmt: skip
+    runtime.deviceCanAccessPeer = lambda device, peerDevice: 1  # type: ignore[attr-defined]
     runtime.runtimeGetVersion = lambda: 13000  # type: ignore[attr-defined]
     return runtime
 
@@ -446,6 +473,7 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
     or not."""
     patch = pytest.MonkeyPatch()
     here.device, state.devices, state.used, state.free, state.peers, state.memory = 0, devices, {}, {}, 0, 1 << 40
+    state.waited, state.emptied, state.is_slow = [], [], False
     library = module()
     patch.setitem(sys.modules, "cupy", library)
     patch.setattr(device_arrays, "_cupy", None)

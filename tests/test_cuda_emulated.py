@@ -14,7 +14,7 @@ from cuda_runs import trained
 
 import graphc
 from graphc import gpu, nn
-from graphc.errors import DimError
+from graphc.errors import BackendError, DimError
 
 F = nn.functional
 
@@ -41,6 +41,14 @@ def test_eager_ops_are_kernels() -> None:
     graphc.manual_seed(1)
     assert drawn.tolist() == graphc.rand(5).tolist()
     assert cupy_stand_in.Module.emulator.launches > 5
+
+
+def test_gpus_that_kernels_cannot_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_stand_in.Device, "compute_capability", "75")
+    x = graphc.tensor([1.0, 1.0, 1.0]).cuda()
+    with pytest.raises(BackendError, match=r"cuda:0, a GPU of compute capability 7\.5(.|\n)*8\.0 or later"):
+        x + 1
+    assert x.tolist() == [1, 1, 1]  # memory is there all the same
 
 
 def test_an_index_out_of_bounds_is_an_error() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +14,9 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import nn
+from graphc import gpu, nn
 from graphc.errors import BackendError, GraphcError, OutOfMemoryError
-from graphc.frontend import device_arrays, eager
+from graphc.frontend import device_arrays, device_code, eager
 from graphc.types import DTYPES
 
 
@@ -227,6 +229,78 @@ def test_what_is_asked_of_gpus() -> None:
         cuda.Event().elapsed_time(end)
 
 
+def test_events_belong_to_the_gpu_of_their_stream() -> None:
+    cuda = graphc.cuda
+    near, far = cuda.Stream(), cuda.Stream(1)
+    event = cuda.Event()
+    assert event.query()  # nothing has been recorded
+    event.synchronize()
+    near.wait_event(event)
+    event.record(far)
+    near.wait_event(event)
+    near.wait_stream(far)
+    far.wait_stream(near)
+    far.record_event()
+    assert [stream.device_id for stream, _ in cupy_stand_in.state.waited] == [0, 0, 1]
+    before = cuda.current_stream(1)
+    cuda.set_stream(far)
+    assert cuda.current_stream(1) == far and cuda.current_stream() == cuda.default_stream() != far
+    cuda.set_stream(before)
+    with far:
+        assert cuda.current_device() == 1 and cuda.current_stream() == far
+    assert cuda.can_device_access_peer(0, 1)
+
+
+def test_copies_to_another_gpu_keep_the_order_of_both_streams() -> None:
+    x = graphc.arange(3.0, device="cuda:1")
+    there, here = graphc.cuda.Stream(1), graphc.cuda.Stream(0)
+    waits = cupy_stand_in.state.waits
+    with there, here:
+        y = x.to("cuda:0")
+    assert y.tolist() == [0, 1, 2]
+    # the copy for what used the memory before, and what comes after on the other GPU for the copy
+    assert [stream for stream, _ in cupy_stand_in.state.waited] == [there._stream, here._stream]
+    assert [event.device_id for _, event in cupy_stand_in.state.waited] == [0, 1]
+    assert cupy_stand_in.state.waits - waits == 1  # tolist's
+
+
+def test_page_locked_memory_is_kept_until_it_has_been_copied() -> None:
+    """Whoever wants some next would else write to what is still to be read."""
+    letters = device_code._Letters([graphc.types.TensorType(graphc.float32, (2,))], 0)
+    cupy_stand_in.state.is_slow = True
+    letters.sent([np.ones(2, np.float32)])
+    kept, event = weakref.ref(letters._slots[-1][0]), letters._slots[-1][2]
+    del letters
+    gpu.look()
+    assert kept() is not None
+    event.done = True
+    gpu.look()
+    assert kept() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forked_processes_are_told_that_there_is_no_gpu_for_them() -> None:
+    x = graphc.ones(2, device="cuda")
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            said = f"{graphc.cuda.is_available()} {graphc.ones(2).sum().item()} "
+            graphc.ones(2, device="cuda")
+        except BackendError as error:
+            said += str(error)
+        finally:
+            os.write(write, said.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    assert said.startswith("False 2.0 CUDA cannot be used in this process: it was forked") and "'spawn'" in said
+    assert (x + 1).tolist() == [2, 2] and graphc.cuda.is_available()
+
+
 def test_memory_is_counted_and_freed() -> None:
     before = graphc.cuda.memory_allocated()
     x = graphc.zeros(1000, device="cuda")
@@ -234,6 +308,9 @@ def test_memory_is_counted_and_freed() -> None:
     y = x[10:]
     del x
     assert graphc.cuda.memory_allocated() == before + 4000
+    graphc.zeros(2, device="cuda:1")
+    graphc.cuda.empty_cache()
+    assert cupy_stand_in.state.emptied == [0, 1]
     del y
     assert graphc.cuda.memory_allocated() == before and graphc.cuda.max_memory_allocated() >= before + 4000
     graphc.cuda.reset_peak_memory_stats()

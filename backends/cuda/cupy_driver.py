@@ -15,11 +15,14 @@ from graphc.backends.cuda.cublas import WORKSPACE, Cublas, is_recent
 from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
-from graphc.errors import OutOfMemoryError
+from graphc.errors import BackendError, OutOfMemoryError
 from graphc.gpu import import_cupy, look, report
 
 _TOGETHER = 16
 """Functions that are compiled at a time."""
+_LEAST = 80
+"""The compute capability, times ten, of GPUs that have what kernels are made of: copies to shared memory that go on beside the
+code, and tensor cores for bfloat16 and TF32."""
 
 
 class CupyDriver:
@@ -37,6 +40,10 @@ class CupyDriver:
     def load(self, functions: Mapping[str, str]) -> int:
         """Compile those functions that are not known yet on this device, or take their code from the disk cache."""
         device = self._cupy.cuda.Device()
+        capability = int(device.compute_capability)
+        if capability < _LEAST:
+            raise BackendError(f"kernels cannot run on cuda:{device.id}, a GPU of compute capability {capability / 10}",
+                               expected=f"{_LEAST / 10} or later, as of an A100", hint="compute on the CPU: device='cpu'")
         with self._lock:
             new = [symbol for symbol in functions if (device.id, symbol) not in self._functions]
             parts = [new[first : first + _TOGETHER] for first in range(0, len(new), _TOGETHER)]

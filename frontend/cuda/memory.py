@@ -92,13 +92,14 @@ def mem_get_info(device: Any = None) -> tuple[int, int]:
 
 
 def empty_cache() -> None:
-    """Give what the pool holds, and nobody uses, back to the GPU.
+    """Give what the pool holds of all GPUs, and nobody uses, back to them.
 
     >>> if graphc.cuda.is_available():
     ...     graphc.cuda.empty_cache()
     """
-    if is_available():
-        device_arrays.cupy().get_default_memory_pool().free_all_blocks()
+    for index in device_arrays.used():
+        with device_arrays.on(index):
+            device_arrays.cupy().get_default_memory_pool().free_all_blocks()
 
 
 def ipc_collect() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from graphc.errors import GraphcError
@@ -26,26 +27,31 @@ class Event(PrintsSettings):
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
         kind = device_arrays.cupy().cuda.Event
-        self._event = kind(block=blocking, disable_timing=not enable_timing, interprocess=interprocess)
+        self._make = functools.partial(kind, block=blocking, disable_timing=not enable_timing, interprocess=interprocess)
         self._times = enable_timing
-        self._is_recorded = False
+        self._event: Any = None
+        """CUDA's event, which belongs to one GPU: that of the stream where it is recorded first."""
 
     def _printed_settings(self) -> dict[str, Any]:
-        return {"enable_timing": self._times, "recorded": self._is_recorded}
+        return {"enable_timing": self._times, "recorded": self._event is not None}
 
     def record(self, stream: Stream | None = None) -> None:
         """Let it be now, at the end of a stream: of the current one if none is given."""
-        self._event.record((stream or current_stream())._stream)
-        self._is_recorded = True
+        stream = stream or current_stream()
+        if self._event is None:
+            with device_arrays.on(stream._index):
+                self._event = self._make()
+        self._event.record(stream._stream)
 
     def synchronize(self) -> None:
-        """Wait for it."""
-        self._event.synchronize()
+        """Wait for it; not at all where it has not been recorded."""
+        if self._event is not None:
+            self._event.synchronize()
         look()
 
     def query(self) -> bool:
-        """Whether it has been reached."""
-        return bool(self._event.done)
+        """Whether it has been reached; so has one that has not been recorded."""
+        return self._event is None or bool(self._event.done)
 
     def wait(self, stream: Stream | None = None) -> None:
         """Let what is queued on a stream from here on wait for it."""
@@ -55,7 +61,7 @@ class Event(PrintsSettings):
         """Milliseconds from here to another event, both of which have been reached."""
         if not (self._times and end_event._times):
             raise GraphcError("Both events must be created with argument 'enable_timing=True'.")
-        if not (self._is_recorded and end_event._is_recorded):
+        if self._event is None or end_event._event is None:
             raise GraphcError("Both events must be recorded before calculating elapsed time.")
         return float(device_arrays.cupy().cuda.get_elapsed_time(self._event, end_event._event))
 
@@ -110,8 +116,9 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        """Let what is queued from here on wait for an event."""
-        self._stream.wait_event(event._event)
+        """Let what is queued from here on wait for an event, of this GPU or another one."""
+        if event._event is not None:
+            self._stream.wait_event(event._event)
 
     def wait_stream(self, stream: Stream) -> None:
         """Let what is queued from here on wait for what is queued on another stream now."""
