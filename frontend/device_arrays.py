@@ -154,7 +154,8 @@ def to_device(array: Any, device: int) -> Any:
             library.cuda.runtime.memcpyPeerAsync(made.data.ptr, device, array.data.ptr, own, array.nbytes, here.ptr)
             done = library.cuda.Event(disable_timing=True)
             done.record(here)
-        there.wait_event(done)
+        with on(device):  # default streams have one name on all GPUs
+            there.wait_event(done)
     return made
 
 

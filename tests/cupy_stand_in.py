@@ -58,12 +58,14 @@ class _State:
     free: dict[tuple[int, int], np.ndarray]
     peers = 0
     downloads = waits = captures = 0
+    synchronized = 0
+    """The GPU that somebody has waited for last."""
     is_slow = False
     """Whether events that are recorded are still to come."""
     emptied: list[int]
     """GPUs whose pools have given memory back."""
-    waited: list[tuple[Any, Any]]
-    """Streams that wait for events."""
+    waited: list[tuple[int, Any]]
+    """GPUs of which a stream waits for an event."""
 
 
 state = _State()
@@ -216,6 +218,11 @@ class Stream:
     def synchronize(self) -> None:
         assert self.capturing is None
         state.waits += 1
+        state.synchronized = self._device()
+
+    def _device(self) -> int:
+        """Whose queue it is: of a default stream that of the current GPU."""
+        return here.device if self.device_id < 0 else self.device_id
 
     def record(self, event: Any = None) -> Any:
         event = Event() if event is None else event
@@ -223,7 +230,7 @@ class Stream:
         return event
 
     def wait_event(self, event: Any) -> None:
-        state.waited.append((self, event))
+        state.waited.append((self._device(), event))
 
     def begin_capture(self, mode: int | None = None) -> None:
         self.capturing = []
@@ -278,8 +285,7 @@ class Event:
         self.device_id = here.device
 
     def record(self, stream: Any = None) -> None:
-        device = here.device if stream is None or stream.device_id < 0 else stream.device_id
-        if device != self.device_id:
+        if (here.device if stream is None else stream._device()) != self.device_id:
             raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
         self.time = time.perf_counter()
         self.done = not state.is_slow

@@ -241,7 +241,14 @@ def test_events_belong_to_the_gpu_of_their_stream() -> None:
     near.wait_stream(far)
     far.wait_stream(near)
     far.record_event()
-    assert [stream.device_id for stream, _ in cupy_stand_in.state.waited] == [0, 0, 1]
+    assert [device for device, _ in cupy_stand_in.state.waited] == [0, 0, 1]
+    default = cuda.default_stream(1)  # which CUDA tells from that of the first GPU by the current one
+    default.wait_stream(near)
+    cuda.Event().record(default)
+    near.wait_stream(default)
+    assert [(device, event.device_id) for device, event in cupy_stand_in.state.waited[3:]] == [(1, 0), (0, 1)]
+    default.synchronize()
+    assert cupy_stand_in.state.synchronized == 1 and default.query()
     before = cuda.current_stream(1)
     cuda.set_stream(far)
     assert cuda.current_stream(1) == far and cuda.current_stream() == cuda.default_stream() != far
@@ -258,10 +265,10 @@ def test_copies_to_another_gpu_keep_the_order_of_both_streams() -> None:
     with there, here:
         y = x.to("cuda:0")
     assert y.tolist() == [0, 1, 2]
-    # the copy for what used the memory before, and what comes after on the other GPU for the copy
-    assert [stream for stream, _ in cupy_stand_in.state.waited] == [there._stream, here._stream]
-    assert [event.device_id for _, event in cupy_stand_in.state.waited] == [0, 1]
     assert cupy_stand_in.state.waits - waits == 1  # tolist's
+    x.to("cuda:0")  # by the default streams
+    # the copy waits for what used the memory before, and what comes after on the other GPU for the copy
+    assert [(device, event.device_id) for device, event in cupy_stand_in.state.waited] == [(1, 0), (0, 1)] * 2
 
 
 def test_page_locked_memory_is_kept_until_it_has_been_copied() -> None:

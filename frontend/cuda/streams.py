@@ -38,10 +38,10 @@ class Event(PrintsSettings):
     def record(self, stream: Stream | None = None) -> None:
         """Let it be now, at the end of a stream: of the current one if none is given."""
         stream = stream or current_stream()
-        if self._event is None:
-            with device_arrays.on(stream._index):
+        with device_arrays.on(stream._index):
+            if self._event is None:
                 self._event = self._make()
-        self._event.record(stream._stream)
+            self._event.record(stream._stream)
 
     def synchronize(self) -> None:
         """Wait for it; not at all where it has not been recorded."""
@@ -80,6 +80,7 @@ class Stream:
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
         self._index = number(device)
+        """Its GPU, which has to be the current one where the stream is named: CUDA knows all default streams by one name."""
         with device_arrays.on(self._index):
             self._stream = device_arrays.cupy().cuda.Stream(non_blocking=True, priority=priority)
         self._before: list[Any] = []
@@ -102,12 +103,14 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait until all that is queued is done."""
-        self._stream.synchronize()
+        with device_arrays.on(self._index):
+            self._stream.synchronize()
         look()
 
     def query(self) -> bool:
         """Whether all that is queued is done."""
-        return bool(self._stream.done)
+        with device_arrays.on(self._index):
+            return bool(self._stream.done)
 
     def record_event(self, event: Event | None = None) -> Event:
         """A new event, or the one given, at the end of the queue."""
@@ -118,7 +121,8 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """Let what is queued from here on wait for an event, of this GPU or another one."""
         if event._event is not None:
-            self._stream.wait_event(event._event)
+            with device_arrays.on(self._index):
+                self._stream.wait_event(event._event)
 
     def wait_stream(self, stream: Stream) -> None:
         """Let what is queued from here on wait for what is queued on another stream now."""
