@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc import gpu
 from graphc.errors import OutOfMemoryError
 from graphc.gpu import import_cupy, look
 
@@ -20,6 +21,8 @@ kinds: tuple[type, ...] = ()
 """The classes of arrays on GPUs: none before the first of them is made."""
 _cupy: Any = None
 _peaks: dict[int, int] = {}
+_counted: dict[int, tuple[int, int]] = {}
+"""What was in use of each GPU's memory when that was counted last, and what had been taken by then."""
 
 
 def cupy() -> Any:
@@ -72,10 +75,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
         except library.cuda.memory.OutOfMemoryError as error:
             raise OutOfMemoryError(f"CUDA out of memory: {error}", hint="free tensors, use smaller batches, or call "
                                    "graphc.cuda.empty_cache()") from error
-        used = library.get_default_memory_pool().used_bytes()
-    if used > _peaks.get(device, 0):
-        _peaks[device] = used
+        gpu.take(device, array.nbytes)
+        known, before = _counted.get(device, (0, 0))
+        if known + gpu.taken[device] - before > _peaks.get(device, -1):  # else even if nothing was given back, there is room
+            _count(device)
     return array
+
+
+def _count(device: int) -> None:
+    """Ask the pool of the current GPU what is in use, which it finds by going through all of it: so not each time."""
+    taken = gpu.taken.get(device, 0)
+    used = cupy().get_default_memory_pool().used_bytes()
+    _counted[device] = used, taken
+    _peaks[device] = max(used, _peaks.get(device, 0))
 
 
 def peak(device: int) -> int:
@@ -91,7 +103,8 @@ def used() -> list[int]:
 def forget_peak(device: int) -> None:
     """Begin again with what is in use now."""
     with on(device):
-        _peaks[device] = cupy().get_default_memory_pool().used_bytes()
+        _peaks[device] = 0
+        _count(device)
 
 
 # To and from the CPU

@@ -46,6 +46,16 @@ def device_count() -> int:
         return 0
 
 
+taken: dict[int, int] = {}
+"""How many bytes of each GPU's memory have ever been taken, whether or not they have been given back."""
+_UNIT = 512
+
+
+def take(device: int, nbytes: int) -> None:
+    """Count memory that has been taken from CuPy's pool, which gives it in units."""
+    taken[device] = taken.get(device, 0) + -(-nbytes // _UNIT) * _UNIT
+
+
 class Moment(Protocol):
     """A place in the order of a GPU's work, such as CuPy's events."""
 

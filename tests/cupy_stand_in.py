@@ -499,7 +499,8 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
 
 
 def _forget() -> None:
-    for cache in (device_ops._codes, device_ops._constants, generator._on_gpus, device_arrays._peaks, gpu._reports):
+    for cache in (device_ops._codes, device_ops._constants, generator._on_gpus, device_arrays._peaks,
+                  device_arrays._counted, gpu._reports, gpu.taken):
         cache.clear()
     for name in [name for name in graphc.backend._loaded if name.startswith("cuda")]:
         del graphc.backend._loaded[name]

@@ -349,6 +349,22 @@ def test_tensors_of_several_devices_do_not_mix() -> None:
     same(x * 5, y)
 
 
+def test_the_peak_of_memory_is_right_without_being_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the pool goes through all memory that is in use to count it."""
+    counts, count = [], cupy_stand_in.Pool.used_bytes
+    monkeypatch.setattr(cupy_stand_in.Pool, "used_bytes", lambda self: counts.append(count(self)) or counts[-1])
+    graphc.cuda.reset_peak_memory_stats()
+    sizes = np.random.default_rng(0).integers(1, 3000, 2000).tolist()
+    kept, peak = [], count(cupy_stand_in.Pool())
+    for number, size in enumerate(sizes):
+        kept.append(graphc.empty(size, device="cuda"))
+        peak = max(peak, count(cupy_stand_in.Pool()))
+        del kept[: max(0, len(kept) - 20 - number % 7)]
+        if number % 500 == 499:
+            assert device_arrays.peak(0) == peak
+    assert len(counts) < len(sizes) / 4
+
+
 def test_numbers_of_a_gpu_are_not_numpy_s() -> None:
     x = graphc.ones(2, device="cuda")
     for wrong in (x.numpy, lambda: np.asarray(x), lambda: np.add(x, 1), lambda: x.apply_(lambda v: v)):

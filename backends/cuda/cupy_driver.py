@@ -16,7 +16,7 @@ from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
 from graphc.errors import BackendError, OutOfMemoryError
-from graphc.gpu import import_cupy, look, report
+from graphc.gpu import import_cupy, look, report, take
 
 _TOGETHER = 16
 """Functions that are compiled at a time."""
@@ -82,10 +82,12 @@ class CupyDriver:
     def allocate(self, nbytes: int) -> Any:
         """Memory of CuPy's pool; OutOfMemoryError where there is not enough."""
         try:
-            return self._cupy.cuda.alloc(nbytes)
+            memory = self._cupy.cuda.alloc(nbytes)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise OutOfMemoryError(f"CUDA out of memory: {error}",
                                    hint="free tensors, use smaller batches, or call graphc.cuda.empty_cache()") from error
+        take(memory.device_id, nbytes)
+        return memory
 
     def address(self, memory: Any) -> int:
         """Where memory of the pool, or an array, begins."""
