@@ -242,7 +242,8 @@ class _Reader:
         array_type = types[0] if record.name == "constant" and len(types) == 1 else None
         attributes = self._attributes(syntax.attributes, array_type)
         node = builder.append(record, operands, attributes, types)
-        if found := node_violation(node, self._depth):
+        # graphs in graphs are looked at once, with the outermost node, not once more for each that they are nested in
+        if found := node_violation(node, self._depth, graphs=not self._depth):
             self._fail(syntax.op, found)
         for token, value in zip(syntax.results, node.results):
             value.name, _ = self._value_name(token)

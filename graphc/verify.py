@@ -76,14 +76,14 @@ def _check_nodes(graph: Graph, depth: int) -> set[Value]:
     return defined
 
 
-def node_violation(node: Node, depth: int = 0) -> Violation | None:
+def node_violation(node: Node, depth: int = 0, *, graphs: bool = True) -> Violation | None:
     """What is wrong with a node by itself, its operands' types being right; None if nothing is. `depth` is how many graphs
-    its own graph is nested in."""
+    its own graph is nested in; without `graphs`, those among its attributes have been looked at."""
     record = node.op
     if OPS.get(record.name) is not record:
         return Violation(f"{record.name!r} is not a registered op")
     rules: list[Callable[[Node], Violation | None]] = [_arity, _attribute_names]
-    if any(isinstance(attribute, Graph) for attribute in node.attrs.values()):
+    if graphs and any(isinstance(attribute, Graph) for attribute in node.attrs.values()):
         rules.append(lambda node: _graphs(node, depth))
     rules += [_attribute_values, _elementwise, _computed_in, _placement, _result_types]
     return next((found for rule in rules if (found := rule(node))), None)

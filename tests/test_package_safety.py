@@ -259,9 +259,10 @@ def test_graphs_that_are_none(path: Path, text: bytes, problem: str) -> None:
 def test_graphs_that_are_too_long(path: Path) -> None:
     refused(path, "have more than 1 nodes", limits=Limits(nodes=1))
     refused(path, "graphs/forward.gir has .* bytes, more than 100", limits=Limits(graph_bytes=100))
+    refused(path, "have more than 10 items", limits=Limits(graph_items=10))
     for text in (b"exp()" * 1_500_000, b"[" * 2_000_000, b"%x," * 2_000_000):
         text = b"graph @f() -> () {" + text
-        refused(rewrite(path, members={"graphs/forward.gir": text}), "have more than 100000 nodes")
+        refused(rewrite(path, members={"graphs/forward.gir": text}), "have more than 500000 items")
 
 
 # Weights

@@ -31,7 +31,7 @@ from graphc.verify import verify
 
 _PIECE = 1 << 24
 _EXCERPT = 1000
-_MARKS_PER_NODE = 12  # commas and brackets; a convolution has eighteen, most nodes five
+_MARKS = (b",", b"(", b"[", b"{", b":", b"=")  # every node has four of them and more, and all that is nested has some
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Limits:
     """What there is in either of them: a weight takes some ten."""
     graph_bytes: int = 1 << 24
     """The text of all graphs."""
+    graph_items: int = 500_000
+    """Commas, colons, brackets and equals signs in it: most nodes have seven to ten. They are counted before anything is
+    read, which takes some 400 bytes of memory for each."""
     nodes: int = 100_000
     """Nodes of all graphs: reading takes some 70 microseconds for each."""
     weights: int = 100_000
@@ -122,7 +125,7 @@ def _read(data: memoryview, limits: Limits, check_weights: bool) -> Package:
         entries[name] = _entry(name, description, contents.graphs[name], weights)
         nodes += len(list(entries[name].graph.walk()))
         if nodes > limits.nodes:
-            raise _too_many_nodes(limits)
+            raise Malformed(f"its graphs have more than {limits.nodes} nodes", "raise the limit if you trust the file")
     return Package(
         entries, weights, manifest["metadata"], manifest["producer"], manifest["format_version"],
         manifest["opset_version"], len(data),
@@ -151,19 +154,14 @@ def _texts(data: memoryview, members: Mapping[str, Member], limits: Limits) -> d
     marks = 0
     for entry in filter(None, map(entry_of, members)):
         raw = bytes(member_bytes(data, members, graph_member(entry), limits.graph_bytes))
-        # what is far too long need not be parsed for its nodes to be counted
-        marks += sum(map(raw.count, (b",", b"(", b"[", b"{")))
-        if marks > _MARKS_PER_NODE * limits.nodes:
-            raise _too_many_nodes(limits)
+        marks += sum(map(raw.count, _MARKS))
+        if marks > limits.graph_items:
+            raise Malformed(f"its graphs have more than {limits.graph_items} items", "raise the limit if you trust the file")
         try:
             texts[entry] = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise Malformed(f"the graph of {entry} is not UTF-8 text") from None
     return texts
-
-
-def _too_many_nodes(limits: Limits) -> Malformed:
-    return Malformed(f"its graphs have more than {limits.nodes} nodes", "raise the limit if you trust the file")
 
 
 def _share(weights: dict[str, np.ndarray], shared: Mapping[str, str], limits: Limits) -> None:
