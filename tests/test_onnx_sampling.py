@@ -89,6 +89,21 @@ def test_images_in_other_forms() -> None:
         assert len(found) < 12
 
 
+@pytest.mark.parametrize("aligned", [False, True], ids=["apart", "aligned"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_what_is_read_is_flattened(mode: str, padding: str, aligned: bool) -> None:
+    """Two reshapes become one, so that nothing has the shape of the operator's result."""
+    sample = sampling(mode, padding, aligned)
+    for flatten in (lambda x, g: sample(x, g).flatten(), lambda x, g: sample(x, g).flatten(1).exp()):
+        model = agrees(flatten, arguments(), opset=20)
+        assert operators(model)[:2] == ["GridSample", "Reshape"]
+        goes_round(flatten, arguments(), model, "GridSample")
+    if mode != "bicubic":
+        volume = agrees(lambda x, g: sample(x, g).flatten(), arguments(VOLUME, PLACES), opset=20)
+        assert operators(volume)[0] == "GridSample" and set(operators(volume)[1:]) == {"Reshape"}
+
+
 def single_operator(op_type: str, inputs: dict[str, tuple[int, tuple[int, ...]]], **attributes: Any) -> bytes:
     """A model of one operator whose inputs have these element types and shapes."""
     node = onnx.helper.make_node(op_type, list(inputs), ["out"], **attributes)

@@ -29,7 +29,7 @@ from graphc.onnx_format.export.products import as_index, reaches_all, write_conv
 from graphc.onnx_format.export.recurrent import match_recurrent
 from graphc.onnx_format.export.reductions import reduce
 from graphc.onnx_format.export.resizing import match_resize
-from graphc.onnx_format.export.sampling import match_affine_grid, match_grid_sample
+from graphc.onnx_format.export.sampling import match_affine_grid, match_grid_sample, match_pixels_in_a_line
 from graphc.onnx_format.export.writer import Names, Step, Writer
 
 
@@ -285,7 +285,7 @@ _PATTERNS: dict[str, tuple[Callable[[Node], Match | None], ...]] = {
     "add": (_gemm, _conv_with_bias, match_grid_sample, match_resize),
     "amax": (_pool_of_maxima,),
     "div": (_softmax, match_response_norm, _average_pool, _mean),
-    "gather": (match_resize, _rows),
+    "gather": (match_pixels_in_a_line, match_resize, _rows),
     "matmul": (match_attention,),
     "scan": (match_recurrent,),
     "reshape": (_keeping_dimensions, _embedding, match_affine_grid, match_grid_sample, match_resize),

@@ -38,12 +38,34 @@ def match_grid_sample(node: Node) -> Match | None:
         sizes = _sizes(flat, taken.operands[1], dims)
         if sizes is None:
             continue
-        for padding in PADDINGS[:1] if chosen is not None else PADDINGS[1:]:
-            for aligned in (False, True):
-                places = _places(value, flat, sizes, mode, padding, aligned)
-                grid = None if places is None else _grid(places)
-                if grid is not None:
-                    return _match(flat, sizes, grid, mode, padding, aligned)
+        paddings = PADDINGS[:1] if chosen is not None else PADDINGS[1:]
+        if (found := _sampling(value, (value.shape[0], *value.shape[2:]), flat, sizes, mode, paddings)) is not None:
+            return found
+    return None
+
+
+def match_pixels_in_a_line(node: Node) -> Match | None:
+    """The same for the nearest pixels as they are read, [N, C, product of the grid's sizes]: what would have given them the
+    grid's sizes has become one with what gives them other ones."""
+    pixels = node.results[0]
+    line = made_by(stretched(node.operands[1]), "reshape")
+    if line is None or pixels.dtype is not float32 or node.attrs["axis"] != 2 or pixels.ndim != 3:
+        return None
+    shape = line.operands[0].shape
+    sizes = _sizes(node.operands[0], node.operands[1], len(shape) - 1) if len(shape) in (3, 4) else None
+    return None if sizes is None else _sampling(pixels, shape, node.operands[0], sizes, "nearest", PADDINGS[1:])
+
+
+def _sampling(
+    value: Value, shape: Sequence[Size], flat: Value, sizes: Sequence[Size], mode: str, paddings: Sequence[str]
+) -> Match | None:
+    """A value as what the operator computes, of a grid whose coordinates have this shape, with one of the paddings."""
+    for padding in paddings:
+        for aligned in (False, True):
+            places = _places(value, shape, flat, sizes, mode, padding, aligned)
+            grid = None if places is None else _grid(places)
+            if grid is not None:
+                return _match(value, flat, sizes, grid, mode, padding, aligned)
     return None
 
 
@@ -81,16 +103,19 @@ def _sizes(flat: Value, index: Value, dims: int) -> tuple[Size, ...] | None:
 
 
 def _places(
-    value: Value, flat: Value, sizes: Sequence[Size], mode: str, padding: str, aligned: bool
+    value: Value, shape: Sequence[Size], flat: Value, sizes: Sequence[Size], mode: str, padding: str, aligned: bool
 ) -> list[Value] | None:
-    """The coordinates in each dimension, if the value is what the operator computes of them."""
-    shape = (value.shape[0], *value.shape[2:])
+    """The coordinates in each dimension, if the value is what the operator computes of them, or that in a line."""
     builder = Builder("sampled", locations=False)
     x = builder.input("x", flat.type)
-    grid = [builder.input(f"place{i}", flat.type.with_shape(shape)) for i in range(len(sizes))]
+    grid = [builder.input(f"place{i}", flat.type.with_shape(tuple(shape))) for i in range(len(sizes))]
     graph = pipeline.run(builder.finish([sampled(x, sizes, grid, mode, padding, aligned)]), ("simplify",))
     bound: dict[Value, Value] = {graph.inputs[0]: flat}
-    return [bound[place] for place in graph.inputs[1:]] if _is_like(graph.outputs[0], value, bound) else None
+    (wanted,) = graph.outputs
+    shaped = made_by(wanted, "reshape")
+    if shaped is not None and value.ndim == shaped.operands[0].ndim:
+        wanted = shaped.operands[0]
+    return [bound[place] for place in graph.inputs[1:]] if _is_like(wanted, value, bound) else None
 
 
 def _is_like(wanted: Value, value: Value, bound: dict[Value, Value]) -> bool:
@@ -153,7 +178,9 @@ def _grid(places: Sequence[Value]) -> Value | None:
     return grid
 
 
-def _match(flat: Value, sizes: Sequence[Size], grid: Value, mode: str, padding: str, aligned: bool) -> Match:
+def _match(
+    value: Value, flat: Value, sizes: Sequence[Size], grid: Value, mode: str, padding: str, aligned: bool
+) -> Match:
     shape = (*flat.shape[:2], *sizes)
     shaped = made_by(flat, "reshape")
     if shaped is not None and list(map(str, shaped.operands[0].shape)) == list(map(str, shape)):
@@ -162,8 +189,9 @@ def _match(flat: Value, sizes: Sequence[Size], grid: Value, mode: str, padding: 
     def write(w: Writer, step: Step) -> str:
         x, places = step.names
         called = _MODES[mode][w.opset >= _AFFINE_GRID]
-        return str(w.emit("GridSample", w.reshape(x, flat.type, shape), places, mode=called, padding_mode=padding,
+        read = str(w.emit("GridSample", w.reshape(x, flat.type, shape), places, mode=called, padding_mode=padding,
                           align_corners=int(aligned)))
+        return w.reshape(read, flat.type.with_shape((*flat.shape[:2], *grid.shape[1:-1])), value.shape)
 
     return Match((flat, grid), write, _AFFINE_GRID if len(sizes) == 3 else 0)
 
