@@ -234,6 +234,8 @@ class Program:
         name: str = "program",
         backend: str | None = None,
     ) -> None:
+        if not isinstance(metadata, Mapping | None):
+            raise ArgumentTypeError(f"the metadata are a {type(metadata).__name__}", expected="a dict with strings as keys")
         self.name = name
         self.metadata = dict(metadata or {})
         self.weights = dict(weights)

@@ -101,6 +101,14 @@ def test_long_names_are_not_cut_off_in_a_pipe(graphc: Command, tmp_path: Path) -
     assert name in succeeded(graphc("inspect", tmp_path / "m.gcz"))
 
 
+def test_inspect_bounds_of_sizes(graphc: Command, tmp_path: Path) -> None:
+    rows = public.Dim("rows", min=2, max=64)
+    program = public.export(lambda x: x + 1, (public.ones(3, 2),), dynamic_shapes=[{0: rows}])
+    program.save(tmp_path / "m.gcz")
+    out = succeeded(graphc("inspect", tmp_path / "m.gcz"))
+    assert "(x: float32[rows, 2]) -> (output: float32[rows, 2])\n  where rows >= 2, rows <= 64\n" in out
+
+
 def test_inspect_what_is_none(graphc: Command, path: Path, tmp_path: Path) -> None:
     failed(graphc("inspect", tmp_path / "nothing.gcz"), "nothing.gcz: No such file")
     failed(graphc("inspect", tmp_path), "Is a directory")

@@ -99,6 +99,8 @@ def test_what_is_no_tensor_is_refused() -> None:
         graphc.export(lambda x, n: x * n, (graphc.ones(2), 3))
     with pytest.raises(TraceError, match="returns a str"):
         graphc.export(lambda x: "hello", (graphc.ones(2),))
+    with pytest.raises(ArgumentTypeError, match="metadata are a list"):
+        graphc.export(nn.Linear(2, 1), (graphc.ones(3, 2),), metadata=["cat", "dog"])  # type: ignore[arg-type]
 
 
 def test_inputs_that_do_not_fit_are_named() -> None:

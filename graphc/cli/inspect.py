@@ -85,9 +85,12 @@ def _show_package(console: Console, file: str, package: Package, entry: str | No
 
 
 def _show_graph(console: Console, signature: str, graph: Graph) -> None:
+    from graphc.conditions import conditions
     from graphc.flops import node_flops
 
     console.print(signature)
+    if stated := conditions(value.info for value in graph.inputs):
+        console.print(f"  where {', '.join(map(str, stated))}")
     counts = Counter(node.op.name for node in graph.walk())  # what runs many times counts once
     flops: dict[str, Size] = {}
     for node in graph.nodes:
