@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,24 +65,26 @@ class Moment(Protocol):
         ...
 
 
-_reports: deque[tuple[Moment, np.ndarray, Callable[[np.ndarray], None]]] = deque()
+_reports: dict[Hashable, deque[tuple[Moment, np.ndarray, Callable[[np.ndarray], None]]]] = {}
+"""By the queue of a GPU's work: what is reported there comes in order, but not before or after what others report."""
 
 
-def report(moment: Moment, numbers: np.ndarray, then: Callable[[np.ndarray], None]) -> None:
-    """Have `then` called with numbers that are there from a moment on: by the first `look` after it."""
-    _reports.append((moment, numbers, then))
+def report(moment: Moment, numbers: np.ndarray, then: Callable[[np.ndarray], None], queue: Hashable = None) -> None:
+    """Have `then` called with numbers that are there from a moment of a queue on: by the first `look` after it."""
+    _reports.setdefault(queue, deque()).append((moment, numbers, then))
 
 
 def look() -> None:
     """Take note of what kernels have reported that are done, and raise what is wrong. Who has waited for a GPU looks, and who
     launches more."""
-    while _reports:
-        try:
-            reported = _reports.popleft()
-        except IndexError:  # another thread has looked
-            return
-        moment, numbers, then = reported
-        if not moment.done:
-            _reports.appendleft(reported)
-            return
-        then(numbers)
+    for reports in list(_reports.values()):
+        while reports:
+            try:
+                reported = reports.popleft()
+            except IndexError:  # another thread has looked
+                break
+            moment, numbers, then = reported
+            if not moment.done:
+                reports.appendleft(reported)
+                break
+            then(numbers)

@@ -87,6 +87,19 @@ def test_a_wrong_index_in_a_compiled_function_is_heard_of(wait: str) -> None:
     np.testing.assert_allclose(f(there, places).tolist(), f(table, index).tolist(), rtol=1e-5)
 
 
+def test_a_wrong_index_is_heard_of_before_another_stream_is_done() -> None:
+    table, index = graphc.randn(5, 2).cuda(), graphc.tensor([4, 0, 3]).cuda()
+    f = graphc.compile(lambda t, i: (t[i] * 2).sum(0))
+    f(table, index)
+    cupy_stand_in.state.is_slow = True
+    with graphc.cuda.stream(graphc.cuda.Stream()):
+        f(table, index)
+    cupy_stand_in.state.is_slow = False
+    f(table, index + 2)
+    with pytest.raises(DimError, match="out of bounds"):
+        graphc.cuda.current_stream().synchronize()
+
+
 def test_a_training_step_is_replayed() -> None:
     def run(device: str) -> list[Any]:
         return trained(device, features=(4, 8, 3), rows=6)

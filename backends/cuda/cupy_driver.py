@@ -103,12 +103,12 @@ class CupyDriver:
 
     def report(self, address: int, count: int, then: Callable[[np.ndarray], None]) -> None:
         """Copy to page-locked memory, which nobody waits for."""
-        cuda = self._cupy.cuda
+        cuda, stream = self._cupy.cuda, self._stream()
         numbers = np.frombuffer(cuda.alloc_pinned_memory(count), np.uint8, count)
-        cuda.runtime.memcpyAsync(numbers.ctypes.data, address, count, cuda.runtime.memcpyDeviceToHost, self._stream())
+        cuda.runtime.memcpyAsync(numbers.ctypes.data, address, count, cuda.runtime.memcpyDeviceToHost, stream)
         moment = cuda.Event(disable_timing=True)
         moment.record()
-        report(moment, numbers, then)
+        report(moment, numbers, then, (cuda.runtime.getDevice(), stream))
 
     def moment(self) -> Any:
         """An event on the current stream."""
