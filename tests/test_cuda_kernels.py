@@ -107,7 +107,7 @@ def test_maps(driver: EmulatedDriver, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 17), (129, 200), (5, 3000), (2, 20_000), (3000, 5), (700, 130)])
 @pytest.mark.parametrize("dim", [0, 1, (0, 1)])
 def test_reductions(driver: EmulatedDriver, shape: tuple[int, ...], dim: int | tuple[int, ...]) -> None:
-    check(driver, lambda x: (x.sum(dim), x.amax(dim)), graphc.randn(shape))
+    check(driver, lambda x: (x.sum(dim), x.amax(dim)), graphc.rand(shape) - 0.1)  # whose sums do not come near 0 by chance
 
 
 @needs_compiler
