@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -291,3 +292,17 @@ def test_without_a_gpu_there_is_an_error_that_says_so() -> None:
     with pytest.raises(BackendError, match=r"no CUDA device|not installed") as raised:
         graphc.compile(lambda x: x * 2, backend="cuda")(graphc.ones(3))
     assert "pip install" in str(raised.value) or "nvidia-smi" in str(raised.value)
+
+
+def test_source_says_what_the_cpu_computes() -> None:
+    source = graphc.compile(lambda x: (x.sort(1).values + 1).exp(), backend="cuda").source(graphc.ones(3, 4))
+    said = re.findall(r"^// \w+: the CPU computes this (\w+), ", source, re.MULTILINE)
+    assert said == ["argsort"] and source.count("__global__") == 2
+
+    def step(count: graphc.Tensor, x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        return count + 1, graphc.linalg.svdvals(x).diag()
+
+    looping = graphc.compile(lambda x: graphc.while_loop(lambda i, x: i < 3, step, (graphc.tensor(0), x)), backend="cuda")
+    source = looping.source(graphc.eye(3))
+    assert source.count("the CPU computes this svdvals") == 1
+    assert "the CPU" not in graphc.compile(lambda x: x.softmax(1), backend="cuda").source(graphc.ones(3, 4))

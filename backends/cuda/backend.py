@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from graphc.backend import Layout
 from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
-from graphc.backends.cuda.program import KernelStep, ProductStep, Rendered, render, translation_unit
+from graphc.backends.cuda.program import (
+    CallStep,
+    ControlStep,
+    KernelStep,
+    ProductStep,
+    Rendered,
+    render,
+    translation_unit,
+)
 from graphc.backends.cuda.run import Runner
 from graphc.ir import Graph
+from graphc.kernel import Call
 from graphc.kernel_info import KernelRun
 from graphc.passes import pipeline
 from graphc.passes.order import DEFAULT
@@ -85,12 +94,14 @@ class CUDABackend:
 
     def source(self, graph: Graph, layout: Layout | None = None) -> str:
         """The CUDA C++ of a graph's kernels, with all that they call: those as well that cuBLAS takes the place of where it is
-        installed, which a comment says. That takes neither a GPU nor CuPy."""
+        installed, which a comment says, as it does of ops that have no kernel. That takes neither a GPU nor CuPy."""
         made = rendered(graph, layout)
         kernels = {step.number: step.launch.symbol for step in made.steps if isinstance(step, KernelStep)}
         beside = rendered(graph, layout, cublas=True).steps
         left = dict.fromkeys(kernels[step.number] for step in beside if isinstance(step, ProductStep))
         said = [f"// {symbol}: cuBLAS computes this product instead where it is installed\n" for symbol in left]
+        said += [f"// {call.name}: the CPU computes this {call.op.name}, of numbers that are copied there and back\n"
+                 for call in _calls(made)]
         return "".join(said) + translation_unit(made.functions)
 
     def eager(self, spec: EagerSpec) -> None:
@@ -131,6 +142,17 @@ class CUDABackend:
     def get_num_threads(self) -> int:
         """Python's one, which launches kernels."""
         return 1
+
+
+def _calls(made: Rendered) -> Iterator[Call]:
+    """What is left to the ops' own definitions, in loops and branches too."""
+    for step in made.steps:
+        match step:
+            case CallStep():
+                yield step.kernel
+            case ControlStep():
+                for inner in step.programs.values():
+                    yield from _calls(inner)
 
 
 def rendered(
