@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 from native_kernels import run_native
-from test_llvm_gemm import LAYOUTS, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
+from test_llvm_gemm import AVX512, LAYOUTS, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
 
 from graphc.backends.llvm import gemm_plan
 from graphc.backends.llvm.gemm_plan import plan_gemm
@@ -93,14 +93,16 @@ def test_same_bits_for_any_number_of_cores_and_threads(monkeypatch: pytest.Monke
 
 
 def test_large_products_stream_and_small_ones_do_not() -> None:
+    target = dataclasses.replace(AVX512, cores=2)
+
     def accesses(left: str, m: int, n: int, k: int) -> tuple[Access, Access]:
-        plan = plan_for(product(left, "kn", "mn", {"m": m, "n": n, "k": k}), 2)
+        plan = plan_gemm(product(left, "kn", "mn", {"m": m, "n": n, "k": k}).kernel, target)
         return plan.lhs_access, plan.rhs_access
 
     assert accesses("mk", 512, 256, 256) == accesses("km", 512, 256, 256) == (Access.STREAMED, Access.PRIVATE)
     assert Access.STREAMED not in accesses("mk", 8, 64, 64)
     # a line of its own for each step of a tile, from beyond the cache
-    far = 16 * Target.host().l2_bytes // 4 // 512
+    far = 16 * target.l2_bytes // 4 // 512
     assert Access.STREAMED not in accesses("km", far, 512, 512)
     assert accesses("mk", far, 512, 512)[0] is accesses("km", far, 512, 64)[0] is Access.STREAMED
     assert Access.STREAMED not in accesses("mk", 2000, 16, 16)  # hardly any tile to copy rows beside
