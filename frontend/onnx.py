@@ -41,7 +41,7 @@ def export(
     Ops that ONNX has no operator for are written as several that it has; where that cannot be done, UnsupportedError names the
     op and the line that it comes from.
 
-    ArgumentError for a function without arguments, and for a program with some.
+    ArgumentError for a function without arguments or without results, and for a program with arguments.
 
     >>> import graphc
     >>> batch = graphc.Dim("batch")

@@ -392,6 +392,8 @@ def test_files(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     with pytest.raises(ArgumentError, match="opset 12"):
         graphc.onnx.export(nn.Linear(2, 1), (graphc.ones(1, 2),), opset=12)
+    with pytest.raises(ArgumentError, match="returns no tensor"):
+        graphc.onnx.export(lambda x: None, (graphc.ones(2),))
     with pytest.raises(ArgumentError, match="no arguments to trace"):
         graphc.onnx.export(nn.Linear(2, 1))
     with pytest.raises(ArgumentError, match="traced already"):

@@ -62,11 +62,13 @@ def write_onnx(
     external_data
         Whether the weights stand in a file of their own beside the model, `<name>.data`; by default where they come to 2 GB.
 
-    UnsupportedError, with the line that it comes from, for what ONNX has no operator for. ArgumentError for another opset, and
-    for weights of 2 GB without a path.
+    UnsupportedError, with the line that it comes from, for what ONNX has no operator for. ArgumentError for another opset, for
+    weights of 2 GB without a path, and for an entry that returns nothing.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ArgumentError(f"opset {opset}", expected=f"{MIN_OPSET} to {MAX_OPSET}")
+    if not entry.graph.outputs:
+        raise ArgumentError(f"{entry.graph.name!r} returns no tensor", expected="a result, as ONNX models are run for theirs")
     entry, constants = prepare(entry)
     entry = _with_constants(entry, {**weights, **constants})
     called = [str(value.name) for value in entry.arguments]
