@@ -49,9 +49,11 @@ def bytes_text(nbytes: float) -> str:
 
 def ratio_text(ratio: float) -> str:
     """
-    >>> [ratio_text(r) for r in (0.123, 1.0, 12.34, 1234.5)]
-    ['0.12x', '1.00x', '12.3x', '1234x']
+    >>> [ratio_text(r) for r in (0.00412, 0.123, 1.0, 12.34, 1234.5)]
+    ['0.0041x', '0.12x', '1.00x', '12.3x', '1234x']
     """
+    if ratio < 0.0995:
+        return f"{ratio:.2g}x"
     return f"{ratio:.2f}x" if ratio < 9.995 else f"{ratio:.1f}x" if ratio < 99.95 else f"{ratio:.0f}x"
 
 
