@@ -75,6 +75,14 @@ def dies(x):
 
 def hangs(x):
     while True: pass
+
+calls = []
+
+def fails_later(x):
+    calls.append(x)
+    if len(calls) > 4:
+        raise ValueError("not again")
+    return x + 1
 """
 
 
@@ -213,6 +221,26 @@ def test_what_goes_wrong_is_said_with_the_line_of_the_script(script: str) -> Non
     assert "ended with status 3" in problems[1]
     assert "train.py has no missing" in problems[2]
     assert comparison.failed()
+
+
+def test_inputs_that_are_missing_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "predict.py"
+    path.write_text("def predict(x):\n    return x\n")
+    [case] = race([Task("predict", str(path))], [EAGER]).cases
+    problem = str(case.outcomes[EAGER.name].problem)
+    assert problem.startswith("predict in predict.py takes x") and "fix: def predict_inputs(): return (" in problem
+
+
+def test_who_fails_while_timed_has_failed_although_others_have_not(script: str) -> None:
+    comparison = race([Task("fails_later", script)], [EAGER])
+    [case] = comparison.cases
+    found = case.outcomes[EAGER.name]
+    assert found.status == "failed" and not found.rounds
+    assert re.fullmatch(r"ValueError: not again at train.py:\d+ in fails_later", str(found.problem))
+    case.outcomes["torch-eager"] = timed("torch-eager", 1e-3)
+    assert comparison.failed()
+    case.outcomes[EAGER.name] = timed(EAGER.name, 1e-3)
+    assert not comparison.failed()
 
 
 def test_what_returns_nothing_is_timed_unchecked(script: str) -> None:

@@ -108,7 +108,7 @@ class Participant:
     def describe(self, error: BaseException) -> str:
         """What went wrong, with the script's line."""
         if isinstance(error, script.ScriptError):
-            return error.problem
+            return error.problem if error.hint is None else f"{error.problem}; fix: {error.hint}"
         if self.task.path is not None:
             return script.describe(error, self.task.path)
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -147,10 +147,10 @@ class Comparison:
         return (statistics.geometric_mean(medians), len(medians)) if medians else None
 
     def failed(self) -> bool:
-        """Whether graphc computed something else than it should, or nothing could be timed at all."""
-        wrong = any(outcome.status == "wrong" and outcome.side.startswith("graphc") for _, outcome in self.outcomes())
+        """Whether graphc computed something else than it should, or failed, or nothing could be timed at all."""
+        ours = [outcome for _, outcome in self.outcomes() if outcome.side.startswith("graphc")]
         untimed = any(not any(outcome.rounds for outcome in case.outcomes.values()) for case in self.cases)
-        return wrong or untimed
+        return untimed or any(outcome.status in ("wrong", "failed") for outcome in ours)
 
 
 def as_json(comparison: Comparison) -> str:

@@ -59,7 +59,7 @@ def compare(
     targets: Sequence[str], *, sides: str | None, sizes: str | None, by_size: bool, rounds: int, seconds: float,
     threads: str | None, pythons: Sequence[str], timeout: float, files: Files,
 ) -> None:
-    """Run, show and write a comparison. The exit status is 1 where graphc is wrong or nothing could be timed."""
+    """Run, show and write a comparison. The exit status is 1 where graphc is wrong or fails, or nothing could be timed."""
     taking_part, interpreter_of = chosen(sides), interpreters(pythons)
     cpus = allowed_cpus()
     count = _count(threads, cpus)
