@@ -242,8 +242,10 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @composite(large=False)
 @flat_scalars
 def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
-    """input with all rows of source that go to a row (along `dim`) reduced to one; see `scatter_reduce`. There is no "sum"
-    here: that is `index_add`. The index is [k], and the source has size k along `dim`.
+    """input with row i of source (along `dim`) combined into the row that index[i] names: by "prod", "mean", "amax" or "amin".
+
+    The rows of the input count, too, unless `include_self` is False. There is no "sum" here: that is `index_add`. The index is
+    [k], and the source has size k along `dim`. For places of single elements there is `scatter_reduce`.
 
     GraphcError for another reduction, DTypeError where the dtypes differ and for an index that is not of int64, DimError for a
     place that there is not or an index that is no vector of as many, ShapeError where the other sizes differ.

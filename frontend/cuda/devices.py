@@ -204,7 +204,7 @@ def get_arch_list() -> list[str]:
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
     """Whether one GPU can read another one's memory.
 
-    GraphcError where both are one GPU, ArgumentError for what is none.
+    GraphcError where both are the same GPU, ArgumentError where one of them is no GPU.
 
     >>> if graphc.cuda.device_count() > 1:
     ...     direct = graphc.cuda.can_device_access_peer(0, 1)
