@@ -219,6 +219,8 @@ class Function:
 class Program:
     """Graphs with their weights, ready to run. Calling it runs the entry "forward", or the only one there is.
 
+    ArgumentTypeError where the metadata are no dict.
+
     >>> from graphc import runtime
     >>> program = graphc.export(lambda x: x * 2, (graphc.ones(2),)).program
     >>> isinstance(program, runtime.Program), program.signature
