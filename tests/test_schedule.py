@@ -15,7 +15,7 @@ from graphc.errors import CompileError
 from graphc.frontend.random import _normal
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value
-from graphc.kernel import Gemm, Loops, Store
+from graphc.kernel import Accumulate, Gemm, Loop, Loops, Store
 from graphc.op import OPS, OpDef, Sample
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
@@ -140,6 +140,23 @@ def test_steps_that_read_what_others_write_are_not_merged(monkeypatch: pytest.Mo
     b, (x,), arrays = build((6, 40))
     y = ops.tanh(x) - ops.expand(ops.sum(ops.tanh(x), (0,)), (6, 40), (0,))
     assert len(check(b.finish([ops.flip(ops.exp(y), (0,)) + y]), arrays)) > 1
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [10, 20])
+def test_channels_that_are_convolved_by_themselves_are_in_lanes(size: int, stride: int) -> None:
+    def block(x: graphc.Tensor, first: graphc.Tensor, w: graphc.Tensor, last: graphc.Tensor) -> graphc.Tensor:
+        conv = graphc.nn.functional.conv2d
+        return conv(graphc.relu(conv(conv(x, first), w, None, stride, 1, groups=32) * 2.0), last)
+
+    shapes = ((2, 16, size, size), (32, 16, 1, 1), (32, 1, 3, 3), (16, 32, 1, 1))
+    inputs = tuple(graphc.tensor(np.random.default_rng(size).integers(-4, 5, shape).astype(np.float32)) for shape in shapes)
+    graph = graphc.trace(block, inputs).ir
+    np.testing.assert_array_equal(graphc.compile(block)(*inputs), interpret(graph, [x.numpy() for x in inputs])[0])
+    loops = [kernel for kernel in lower(pipeline.run(graph), MACHINE).kernels if isinstance(kernel, Loops)]
+    (sums,) = (kernel for kernel in loops if any(isinstance(s, Accumulate) for s in kernel.statements()))
+    (lanes,) = (s for s in sums.statements() if isinstance(s, Loop) and s.lanes)
+    assert lanes.axis.extent == 32
 
 
 def test_updates_of_one_shape_share_a_loop() -> None:

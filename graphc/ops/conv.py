@@ -24,7 +24,7 @@ from graphc.ops.complex_numbers import conjugate
 from graphc.ops.elementwise import cast
 from graphc.ops.linalg import contract
 from graphc.ops.movement import concat, flip, fold, pad, permute, reshape, slice, stack_operand, window
-from graphc.types import Size, TensorType, float32, widened
+from graphc.types import Size, TensorType, float32, is_one, widened
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -103,6 +103,8 @@ def _conv(x: Any, w: Any, stride: Ints, padding: Pairs, dilation: Ints, groups: 
     windows = _windows(_padded(x, padding), tuple(w.shape[2:]), stride, dilation)
     if groups == 1:
         return contract(w, windows, f"oc{k},bc{t}{k}->bo{t}")
+    if is_one(w.shape[1]) and w.shape[0] == groups:  # each channel by itself
+        return contract(reshape(w, (groups, *w.shape[2:])), windows, f"z{k},bz{t}{k}->bz{t}")
     out = contract(_split_groups(w, 0, groups), _split_groups(windows, 1, groups), f"zoc{k},bzc{t}{k}->bzo{t}")
     return _merge(out, 1)
 

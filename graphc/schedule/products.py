@@ -12,7 +12,7 @@ from graphc.expression import Accumulator, Axis, Buffer, Expr, cast
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Gemm, Kernel, Loop, Loops, Margin, Reset, Statement, Store
 from graphc.ops.linalg import parse_spec
-from graphc.passes.layout import is_windows
+from graphc.passes.layout import FEW_TAPS, is_windows
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
@@ -28,8 +28,6 @@ _SMALL = 16_384
 """Multiplications below which packing panels costs more than it saves."""
 _LARGE = 4096
 """Numbers of a matrix from which on it matters in which order they are read."""
-_FEW_TAPS = 128
-"""Places of a window that are few enough for what it reads to stay in a cache."""
 _SHORT_ROW = 8
 """Columns below which a row leaves most lanes empty."""
 _ROWS = 4
@@ -80,7 +78,8 @@ def product_kernels(
     elif is_windows(y):
         n, k = as_read(rhs, n), as_read(rhs, k)
     work = math.prod(sizes.values())
-    by_channel = not machine.threads and not m and _are_few_taps(rhs, (*batch, *n), k)
+    lanes_last = bool(batch and n) and _stand_side_by_side(batch[-1], (lhs, rhs))
+    by_channel = not machine.threads and not m and _are_few_taps(rhs, batch, n, k, lanes_last=lanes_last)
     in_order = () if by_channel or is_windows(x) or is_windows(y) else _by_vector(batch, m, n, k, lhs, rhs)
     small = by_channel or bool(in_order) or work <= _SMALL or not (m or batch) or not n or not k
     # a matrix product sees to its precision itself
@@ -96,6 +95,8 @@ def product_kernels(
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
         if in_order:
             return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
+        if by_channel and lanes_last and all(ix.stride(store.offset, batch[-1]) == 1 for store in stores):
+            return [_small(name, (*batch[:-1], *n), batch[-1:], k, Accumulate(accumulator, product), stores, machine)]
         return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
     return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores, margins=_margins(x, index(left)))]
 
@@ -139,13 +140,23 @@ def _by_vector(
     return (*batch, *as_read(rhs if n else lhs, (*m, *n, *k)))
 
 
-def _are_few_taps(rhs: Expr, axes: tuple[Axis, ...], k: tuple[Axis, ...]) -> bool:
+def _are_few_taps(
+    rhs: Expr, batch: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], *, lanes_last: bool
+) -> bool:
     """Whether each sum takes a few numbers of which its neighbours take most as well, as where a channel is convolved by
-    itself: they are in a cache, so that what counts is how many sums go on at once."""
-    if not k or not axes or not is_static(*(axis.extent for axis in (*axes, *k))) or math.prod(a.extent for a in k) > _FEW_TAPS:
+    itself: they are in a cache, so that what counts is how many sums go on at once. Several sums along the last axis of n do,
+    or with `lanes_last`, of the batch."""
+    axes = (*batch, *n)
+    if not k or not axes or not is_static(*(axis.extent for axis in (*axes, *k))) or math.prod(a.extent for a in k) > FEW_TAPS:
         return False
     read = math.prod(axis.extent for axis in (*axes, *k))
-    return rhs.op == "load" and axes[-1].extent >= _SHORT_ROW and read > 2 * rhs.attr.size
+    row, times = (batch[-1], 1) if lanes_last else (axes[-1], 2)
+    return rhs.op == "load" and row.extent >= _SHORT_ROW and read > times * rhs.attr.size
+
+
+def _stand_side_by_side(axis: Axis, operands: tuple[Expr, ...]) -> bool:
+    """Whether what is read along an axis stands side by side, as the channels of images do that have them last."""
+    return all(e.op == "load" and ix.stride(e.args[0], axis) == 1 for e in operands)
 
 
 def _small(
