@@ -153,8 +153,8 @@ def test_softmax_of_any_shape(n: int, m: int) -> None:
     if m == 0:
         with pytest.raises(GraphcError, match="no elements"):
             compile_graph(graph)(np.zeros((n, m), np.float32))
-    else:
-        check(graph, {"N": n, "M": m})
+    else:  # a single short row is summed in lanes, any number of them side by side
+        check(graph, {"N": n, "M": m}, exact=n != 1)
 
 
 def test_a_batch_of_any_size_goes_through_a_perceptron() -> None:
