@@ -351,8 +351,9 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
         for kind, rows in enumerate(kinds):
             is_taken = f.when(f.value(f"icmp eq i64 {values[2]}, {kind}")) if len(kinds) > 1 else nullcontext()
             with is_taken:
-                with f.loop("0", str(plan.run // _TOGETHER), hint="steps"):
-                    multiply(rows, _TOGETHER)
+                if plan.run >= _TOGETHER:
+                    with f.loop("0", str(plan.run // _TOGETHER), hint="steps"):
+                        multiply(rows, _TOGETHER)
                 if plan.run % _TOGETHER:
                     multiply(rows, plan.run % _TOGETHER)
     finish_with_sums(f, tile, sums)

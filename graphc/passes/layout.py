@@ -24,12 +24,10 @@ def layout(graph: Graph) -> Graph:
     uses the weights sees them in their old order. Where they are the same at most calls, the copy is made once."""
 
     def visit(builder: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
-        if node.op is not ops.contract:
+        if node.op is not ops.contract or not is_windows(operands[1]):
             return None
         w, x = operands
-        if not is_windows(x):
-            return None
-        return _in_blocks(node, w, x) or _channels_last(node, w, x)
+        return _in_blocks(node, w, x) or _by_channel(node, w, x)
 
     if not any(node.op is ops.contract and is_windows(node.operands[1]) for node in graph.nodes):
         return graph
@@ -59,7 +57,7 @@ def _in_blocks(node: Node, w: Value, x: Value) -> Sequence[Value] | None:
     return [ops.contract(ops.permute(back, inverse_permutation(order)), x, node.attrs["spec"])]
 
 
-def _channels_last(node: Node, w: Value, x: Value) -> Sequence[Value] | None:
+def _by_channel(node: Node, w: Value, x: Value) -> Sequence[Value] | None:
     """A convolution of each channel by itself whose weights are copied to [*K, C], so that those of a vector of channels stand
     side by side; None where they stay as they are."""
     left, right, out = parse_spec(node.attrs["spec"])

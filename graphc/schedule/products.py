@@ -78,8 +78,8 @@ def product_kernels(
     elif is_windows(y):
         n, k = as_read(rhs, n), as_read(rhs, k)
     work = math.prod(sizes.values())
-    lanes_last = bool(batch and n) and _stand_side_by_side(batch[-1], (lhs, rhs))
-    by_channel = not machine.threads and not m and _are_few_taps(rhs, batch, n, k, lanes_last=lanes_last)
+    channels_last = bool(batch and n) and _stand_side_by_side(batch[-1], (lhs, rhs))
+    by_channel = not machine.threads and not m and _are_few_taps(rhs, batch, n, k, channels_last=channels_last)
     in_order = () if by_channel or is_windows(x) or is_windows(y) else _by_vector(batch, m, n, k, lhs, rhs)
     small = by_channel or bool(in_order) or work <= _SMALL or not (m or batch) or not n or not k
     # a matrix product sees to its precision itself
@@ -95,7 +95,7 @@ def product_kernels(
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
         if in_order:
             return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
-        if by_channel and lanes_last and all(ix.stride(store.offset, batch[-1]) == 1 for store in stores):
+        if by_channel and channels_last and all(ix.stride(store.offset, batch[-1]) == 1 for store in stores):
             return [_small(name, (*batch[:-1], *n), batch[-1:], k, Accumulate(accumulator, product), stores, machine)]
         return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
     return [Gemm(name, batch, m, n, k, lhs, rhs, accumulator, stores, margins=_margins(x, index(left)))]
@@ -141,16 +141,16 @@ def _by_vector(
 
 
 def _are_few_taps(
-    rhs: Expr, batch: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], *, lanes_last: bool
+    rhs: Expr, batch: tuple[Axis, ...], n: tuple[Axis, ...], k: tuple[Axis, ...], *, channels_last: bool
 ) -> bool:
     """Whether each sum takes a few numbers of which its neighbours take most as well, as where a channel is convolved by
-    itself: they are in a cache, so that what counts is how many sums go on at once. Several sums along the last axis of n do,
-    or with `lanes_last`, of the batch."""
+    itself: they are in a cache, so that what counts is how many sums go on at once. These are along the last axis of n; or of
+    the batch, where that is the channels of images that have them last."""
     axes = (*batch, *n)
     if not k or not axes or not is_static(*(axis.extent for axis in (*axes, *k))) or math.prod(a.extent for a in k) > FEW_TAPS:
         return False
     read = math.prod(axis.extent for axis in (*axes, *k))
-    row, times = (batch[-1], 1) if lanes_last else (axes[-1], 2)
+    row, times = (batch[-1], 1) if channels_last else (axes[-1], 2)
     return rhs.op == "load" and row.extent >= _SHORT_ROW and read > times * rhs.attr.size
 
 
