@@ -10,6 +10,7 @@ import pytest
 from native_kernels import run_native
 from test_llvm_gemm import AVX512, LAYOUTS, Product, bias_and_relu, check, cpu, product, rng, tasks_everywhere  # noqa: F401
 
+import graphc
 from graphc.backends.llvm import gemm_plan
 from graphc.backends.llvm.gemm_plan import plan_gemm
 from graphc.backends.llvm.planned_gemm import Access, Plan
@@ -113,3 +114,29 @@ def test_tasks_are_as_many_as_cores_can_share_evenly() -> None:
     for cores in (1, 2, 4, 8):
         plan = plan_for(p, cores)
         assert plan.streams and plan.tasks % cores == 0
+
+
+@pytest.mark.parametrize("turns", ["neither", "left", "right", "both"])
+@pytest.mark.parametrize("sizes", [(230, 900, 200), (1, 1500, 700, 96), (3, 90, 400, 330)], ids=str)
+def test_rows_are_taken_by_whoever_is_free(sizes: tuple[int, ...], turns: str) -> None:
+    """With more threads than cores some are late, and the others take their rows: each is computed once, with its own block."""
+    *batch, m, k, n = sizes
+    numbers = np.random.default_rng(0)
+    a, b = (numbers.integers(-4, 5, (*batch, *shape)).astype(np.float32) for shape in ((m, k), (k, n)))
+    expected = np.maximum(a @ b + 1, 0)
+    left, right = turns in ("left", "both"), turns in ("right", "both")
+    x = graphc.tensor(np.ascontiguousarray(a.swapaxes(-1, -2)) if left else a)
+    y = graphc.tensor(np.ascontiguousarray(b.swapaxes(-1, -2)) if right else b)
+
+    @graphc.compile
+    def layer(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+        return graphc.relu((x.mT if left else x) @ (y.mT if right else y) + 1)
+
+    before = get_num_threads()
+    try:
+        for threads in (2, 3, 5, 1, 4):
+            set_num_threads(threads)
+            for _ in range(20):
+                np.testing.assert_array_equal(layer(x, y).numpy(), expected)
+    finally:
+        set_num_threads(before)

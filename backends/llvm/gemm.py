@@ -12,6 +12,7 @@ The functions of one product:
     name.pack        packs one panel that all tasks read
     name.worker      takes tasks, one after another, until none is left
     name.task        computes one block
+    name.rows        computes rows of a task's block, with what the task has packed
     name.lhs, .rhs   pack one panel at a block of steps
     name.keep        packs the operands that are kept packed between runs
     name.epilogue    stores what becomes of a tile's sums
@@ -28,8 +29,9 @@ from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.direct import render_direct
 from graphc.backends.llvm.direct_plan import plan_direct
 from graphc.backends.llvm.epilogue import emit_epilogue
-from graphc.backends.llvm.gemm_parts import FIRST_BLOCK, NEXT_TASK, Parts, Side
+from graphc.backends.llvm.gemm_parts import FINISHED, FIRST_BLOCK, NEXT_TASK, Parts, Share, Side
 from graphc.backends.llvm.gemm_plan import plan_gemm
+from graphc.backends.llvm.gemm_stream import StreamRows, StreamTask, emit_helping
 from graphc.backends.llvm.gemm_task import Task
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.packing import Panel, emit_packing
@@ -100,6 +102,8 @@ class _Product(Parts):
                 self.each(f, "pack", panels, parallel=plan.is_parallel and is_much)
             if plan.is_parallel:
                 f.do(f"store i64 0, ptr {self.header(f, scratch, NEXT_TASK)}")
+                if plan.streams:
+                    self.close_shares(f, scratch)
                 self.each(f, "worker", plan.workers, parallel=True)
             else:
                 own = self.at(f, scratch, self.private)
@@ -123,23 +127,50 @@ class _Product(Parts):
     def worker(self) -> None:
         """void name.worker(ptr context, i64 number)"""
         f = self.function("worker", ("i64", "number"))
-        plan, integers = self.plan, Integers(f)
-        scratch = self.context.scratch(f)
-        offset = integers.add(integers.multiply("%number", plan.private * plan.dtype.itemsize), self.private)
-        own = self.at(f, scratch, offset)
+        plan, scratch = self.plan, self.context.scratch(f)
+        own = self.worker_memory(f, scratch, "%number")
+        arguments = [("ptr", own)]
+        if plan.streams:
+            arguments.append(("ptr", self.share_of(f, scratch, "%number")))
         again, work, done = f.label("again"), f.label("work"), f.label("done")
         f.jump(again)
         f.enter(again)
         task = f.value(f"atomicrmw add ptr {self.header(f, scratch, NEXT_TASK)}, i64 1 monotonic")
         f.branch(f.value(f"icmp slt i64 {task}, {size_operand(f, plan.tasks)}"), work, done)
         f.enter(work)
-        f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), ("ptr", own))
+        f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), *arguments)
+        if plan.streams:
+            f.do(f"atomicrmw add ptr {self.header(f, scratch, FINISHED)}, i64 1 release")
         f.jump(again)
         f.enter(done)
+        if plan.streams:
+            emit_helping(self, f, own)
         f.do("ret void")
 
+    def close_shares(self, f: Function, scratch: str) -> None:
+        """Begin with no task finished, and nothing to take from any worker."""
+        f.do(f"store i64 0, ptr {self.header(f, scratch, FINISHED)}")
+        with Integers(f).loop(0, self.plan.workers, "worker") as worker:
+            share = self.share_of(f, scratch, worker)
+            for field in (Share.OPEN, Share.HELPERS):
+                f.do(f"store i64 0, ptr {self.share(f, share, field)}")
+
     def task(self) -> None:
-        """void name.task(ptr context, i64 task, ptr own): `own` is the worker's memory."""
+        """void name.task(ptr context, i64 task, ptr own): `own` is the worker's memory.
+
+        Where rows are streamed, there is one parameter more, `share`, for a `Share`, and
+
+        void name.rows(ptr context, i64 task, i64 block, ptr panels, ptr own, ptr share): `panels` is the memory of the worker
+        whose task it is, `own` that of the one that takes part.
+        """
+        if self.plan.streams:
+            f = self.function("rows", ("i64", "task"), ("i64", "block"), ("ptr", "panels"), ("ptr", "own"), ("ptr", "share"))
+            StreamRows(self, f).write()
+            f.do("ret void")
+            f = self.function("task", ("i64", "task"), ("ptr", "own"), ("ptr", "share"))
+            StreamTask(self, f).write()
+            f.do("ret void")
+            return
         f = self.function("task", ("i64", "task"), ("ptr", "own"))
         tile = self.plan.tile
         if isinstance(tile, PairTile) and tile.amx:

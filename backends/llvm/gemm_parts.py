@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from graphc.backends.llvm.axes import extent
 from graphc.backends.llvm.builder import Function
@@ -10,6 +11,7 @@ from graphc.backends.llvm.context import ALIGNMENT, Context
 from graphc.backends.llvm.dotkernel import DotTile, emit_dotkernel
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.backends.llvm.integers import Integer, Integers
+from graphc.backends.llvm.memory import LINE_BYTES
 from graphc.backends.llvm.microkernel import emit_microkernel
 from graphc.backends.llvm.packing import Operand
 from graphc.backends.llvm.pairtile import PairTile, emit_pair_kernel
@@ -19,8 +21,17 @@ from graphc.expression import Buffer
 from graphc.types import Size
 
 _HEADER = ALIGNMENT
-"""Bytes at the start of the scratch memory: the number of the next task, and of the first block of steps of a round."""
-NEXT_TASK, FIRST_BLOCK = range(2)
+"""Bytes at the start of the scratch memory: the number of the next task, of the first block of steps of a round, and how many
+tasks are finished."""
+NEXT_TASK, FIRST_BLOCK, FINISHED = range(3)
+
+
+class Share(IntEnum):
+    """What a worker says about rows that others may take; see `gemm_stream`."""
+
+    OPEN = 0
+    NEXT = 1
+    HELPERS = 2
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,14 @@ class Parts:
         self.name = name
         self.scalar = REGISTER[plan.dtype.name]
         size, tile = plan.dtype.itemsize, plan.tile
-        rhs_shared = _HEADER + plan.lhs_block * plan.round * size
+        shares = plan.workers * LINE_BYTES if plan.streams else 0
+        lhs_shared = _HEADER + shares
+        rhs_shared = lhs_shared + plan.lhs_block * plan.round * size
         self.sums = rhs_shared + plan.rhs_block * plan.round * size
         self.private = self.sums + plan.sums * size
         context.reserve_scratch(self.private + plan.workers * plan.private * size)
         self.lhs = Side("lhs", plan.lhs, plan.lhs_access, tile.rows, plan.m_tiles, plan.lhs_panel, plan.lhs_panels,
-                         _HEADER, 0, plan.kernel.panels[0])
+                         lhs_shared, 0, plan.kernel.panels[0])
         self.rhs = Side("rhs", plan.rhs, plan.rhs_access, tile.columns, plan.n_tiles, plan.rhs_panel, plan.rhs_panels,
                          rhs_shared, plan.lhs_private, plan.kernel.panels[1])
         module = context.module
@@ -76,6 +89,21 @@ class Parts:
     def header(self, f: Function, scratch: str, field: int) -> str:
         """The address of a number in the header."""
         return f.value(f"getelementptr i64, ptr {scratch}, i64 {field}")
+
+    def share_of(self, f: Function, scratch: str, worker: str) -> str:
+        """The address of a worker's `Share`."""
+        integers = Integers(f)
+        return self.at(f, scratch, integers.add(integers.multiply(worker, LINE_BYTES), _HEADER))
+
+    def share(self, f: Function, share: str, field: Share) -> str:
+        """The address of a number in a `Share`."""
+        return f.value(f"getelementptr i64, ptr {share}, i64 {field}")
+
+    def worker_memory(self, f: Function, scratch: str, worker: str) -> str:
+        """The address of what a worker has for itself."""
+        integers = Integers(f)
+        size = self.plan.private * self.plan.dtype.itemsize
+        return self.at(f, scratch, integers.add(integers.multiply(worker, size), self.private))
 
     def blocks(self, f: Function, scratch: str) -> tuple[str, str]:
         """The first block of steps of the round, and the one after the last."""

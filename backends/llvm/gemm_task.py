@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from graphc import index
 from graphc.backends.llvm.axes import extent, locate
-from graphc.backends.llvm.builder import Function, vector
+from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.context import ALIGNMENT
 from graphc.backends.llvm.dotkernel import DotTile
 from graphc.backends.llvm.expression import Evaluator
@@ -24,15 +24,14 @@ from graphc.types import Size
 
 Axes = Mapping[Axis, str]
 
-_ROWS = 8
-"""How many rows of the right operand are packed at a time: what is written of a panel then goes on from line to line."""
 
 
 class Task:
-    """Writes the body of name.task."""
+    """Writes the body of name.task. What it has packed for itself is at `panels`."""
 
-    def __init__(self, product: Parts, f: Function) -> None:
+    def __init__(self, product: Parts, f: Function, panels: str = "%own") -> None:
         self.product = product
+        self.panels = panels
         self.plan = product.plan
         self.f = f
         self.integers = Integers(f)
@@ -71,10 +70,9 @@ class Task:
             rhs = Reader(self, product.rhs, axes, columns[0] if plan.streams else "0")
             place = self.place(matrix, axes)
             self.target = self.address_of_target(axes)
-            go = self.stream if plan.streams else self.go_by_columns
-            go(matrix, lhs, rhs, rows, columns, place)
+            self.go(matrix, lhs, rhs, rows, columns, place)
 
-    def go_by_columns(
+    def go(
         self, matrix: str, lhs: Reader, rhs: Reader, rows: tuple[str, str], columns: tuple[str, str], place: str
     ) -> None:
         """Go through the blocks of steps, the columns and the rows of tiles."""
@@ -101,170 +99,6 @@ class Task:
         blocks = integers.divide(integers.add(self.product.steps(self.f, block)[1], STEPS - 1), STEPS)
         part = integers.multiply(blocks, tile.fetched * LINE_BYTES // tile.dtype.itemsize)
         return replace(b, step=integers.add(integers.multiply(passed, part), self.product.rhs.panel))
-
-    def stream(
-        self, matrix: str, lhs: Reader, rhs: Reader, rows: tuple[str, str], columns: tuple[str, str], place: str
-    ) -> None:
-        """Go through the blocks of steps, the rows and the columns of tiles: a block of the right operand is packed, and the
-        rows of each tile are copied while the one before is computed."""
-        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
-        assert isinstance(tile, Tile) and lhs.side.operand.strides is not None
-        row_step, k_step = lhs.side.operand.strides
-        # a part is some steps of each row; or where rows stand side by side, some whole steps
-        in_rows = tile.row_stride > 1
-        part, from_step, to_step = (
-            (tile.copied * tile.width, row_step, 1) if in_rows else (tile.copied * tile.rows, k_step, tile.lanes)
-        )
-        height = integers.subtract(rows[1], rows[0])
-        last_column = integers.subtract(columns[1], 1)
-
-        def source(block: str, i: str) -> str:
-            start, _ = product.steps(f, block)
-            offset = integers.add(integers.multiply(lhs.first_lane(i), row_step), integers.multiply(start, k_step))
-            return product.element(f, lhs.base, offset)
-
-        def copied(number: str) -> str:
-            offset = integers.multiply(integers.remainder(number, 2), plan.copied_panel)
-            return product.element(f, "%own", integers.add(offset, 0 if in_rows else tile.lanes))
-
-        def back(pointer: str, i: str) -> str:
-            """The same place for vectors that begin early enough not to reach beyond the last row."""
-            beyond = integers.subtract(integers.add(lhs.first_lane(i), tile.lanes), plan.m)
-            early = "0" if in_rows else integers.greatest(beyond, 0)
-            return product.element(f, pointer, integers.subtract("0", early))
-
-        here, there = back(source("0", rows[0]), rows[0]), back(copied("0"), rows[0])
-        with integers.loop(0, tile.rows if in_rows else product.steps(f, "0")[1], "line") as line:
-            size = product.steps(f, "0")[1] if in_rows else str(tile.lanes)
-            with f.loop("0", size, str(tile.width), hint="part") as at:
-                start = integers.least(at, integers.subtract(size, tile.width))
-                sides = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
-                self.copy(*(product.element(f, x, integers.add(integers.multiply(line, step), start)) for x, step in sides))
-        with integers.loop(0, plan.k_blocks, "block") as block:
-            self.pack_block(rhs, block, columns)
-            with integers.loop(*rows, "row") as i:
-                number = integers.add(integers.multiply(block, height), integers.subtract(i, rows[0]))
-                a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
-                # the next tile's rows: those of the next block after the last ones, and in the end any
-                is_last = f.value(f"icmp eq i64 {i}, {integers.subtract(rows[1], 1)}")
-                after = integers.least(integers.add(block, 1), plan.k_blocks - 1)
-                after = f.value(f"select i1 {is_last}, i64 {after}, i64 {block}")
-                row = f.value(f"select i1 {is_last}, i64 {rows[0]}, i64 {integers.add(i, 1)}")
-                following, to = back(source(after, row), row), back(copied(integers.add(number, 1)), row)
-                beyond = source(after, integers.add(row, 1))
-                _, count = product.steps(f, after)
-                with integers.loop(*columns, "column") as j:
-                    b = rhs.read(j, j, block, block)
-                    ends = f.value(f"icmp eq i64 {j}, {last_column}")
-                    passed = integers.subtract(j, columns[0])
-                    if in_rows:
-                        pieces = integers.subtract(columns[1], columns[0])
-                        first = integers.multiply(passed, tile.rows)
-                        later = f.value(f"select i1 {ends}, i64 0, i64 {integers.add(first, tile.rows)}")
-                        splits = (integers.divide, integers.remainder)
-                        places = [split(number, pieces) for number in (first, later) for split in splits]
-                        last = integers.subtract(count, part)
-                        here, there, after = following, to, f.value(f"select i1 {ends}, ptr {beyond}, ptr {following}")
-                        more = [("i64", number) for number in (*places, pieces, last)]
-                    else:
-                        start = integers.least(integers.multiply(passed, part), integers.subtract(count, part))
-                        here = product.element(f, following, integers.multiply(start, k_step))
-                        there = product.element(f, to, integers.multiply(start, to_step))
-                        after = product.element(f, here, integers.multiply(part, k_step))
-                        after, more = f.value(f"select i1 {ends}, ptr {beyond}, ptr {after}"), []
-                    copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", after), *more]
-                    if self.collects:
-                        self.collect(block, i, j, rows[0], columns[0], a, b, copying)
-                    else:
-                        self.tile(matrix, block, i, j, a, b, place, copying)
-                if self.collects:
-                    self.store_collected(matrix, block, i, rows, columns, a)
-
-    def collected(self, tiles: str, skipped: str = "0") -> str:
-        """The address of collected sums, some tiles and rows below the first."""
-        plan, integers = self.plan, self.integers
-        row = integers.add(integers.multiply(tiles, plan.tile.rows), skipped)
-        start = plan.private - plan.collected_rows * plan.collected_step
-        return self.product.element(self.f, "%own", integers.add(integers.multiply(row, plan.collected_step), start))
-
-    def since_group(self, i: str, first: str) -> tuple[str, str]:
-        """How many tiles a tile is below the first of those that are turned with it, and below the first that is collected."""
-        passed = self.integers.subtract(i, first)
-        since = self.integers.remainder(passed, self.plan.group)
-        return since, since if self.plan.k_blocks == 1 else passed
-
-    def collect(
-        self, block: str, i: str, j: str, first: str, column: str, a: Lanes, b: Lanes, copying: Sequence[tuple[str, str]]
-    ) -> None:
-        """Compute a tile that is turned later with others; the task's first one is in row `first` and column `column`."""
-        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
-        since, row = self.since_group(i, first)
-        to = product.element(f, self.collected(row), integers.multiply(integers.subtract(j, column), tile.columns))
-        steps = [size_operand(f, size) for size in (a.step, b.step, plan.collected_step)]
-        start = integers.multiply(integers.subtract(i, since), tile.rows)
-        line = integers.add(start, integers.multiply(since, LINE_BYTES // tile.dtype.itemsize))
-        accumulate = "false" if plan.k_blocks == 1 else f.value(f"icmp ne i64 {block}, 0")
-        f.call("void", product.microkernel, ("i64", product.steps(f, block)[1]), ("ptr", a.pointer), ("i64", steps[0]),
-               ("ptr", b.pointer), ("i64", steps[1]), ("ptr", to), ("i64", steps[2]), ("i1", accumulate),
-               *self.what_is_fetched(to, line, integers.multiply(j, tile.columns)), *copying)  # fmt: skip
-
-    def store_collected(
-        self, matrix: str, block: str, i: str, rows: tuple[str, str], columns: tuple[str, str], a: Lanes
-    ) -> None:
-        """After the last tile of those that are turned together, store them."""
-        plan, f, integers, tile = self.plan, self.f, self.integers, self.plan.tile
-        since, row = self.since_group(i, rows[0])
-        is_last = f.value(f"icmp eq i64 {i}, {integers.subtract(rows[1], 1)}")
-        ends = f.value(f"or i1 {is_last}, {f.value(f'icmp eq i64 {since}, {plan.group - 1}')}")
-        if plan.k_blocks != 1:
-            ends = f.value(f"and i1 {ends}, {f.value(f'icmp eq i64 {block}, {size_operand(f, plan.k_blocks - 1)}')}")
-        column = integers.multiply(columns[0], tile.columns)
-        width = integers.subtract(integers.least(integers.multiply(columns[1], tile.columns), plan.n), column)
-
-        def store(sums: str, first: str, count: str) -> None:
-            numbers = (first, count, column, width)
-            f.call("void", f"@{self.product.name}.turned", ("ptr", "%context"), ("i64", matrix), ("ptr", sums),
-                   *(("i64", number) for number in numbers))  # fmt: skip
-
-        with f.when(ends):
-            start = integers.multiply(integers.subtract(i, since), tile.rows)
-            # a last tile that would reach beyond the operand has begun earlier
-            whole = integers.least(integers.multiply(integers.add(i, 1), tile.rows), plan.m - plan.m % tile.rows)
-            store(self.collected(integers.subtract(row, since)), start, integers.subtract(whole, start))
-            if plan.m % tile.rows:
-                with f.when(f.value(f"icmp eq i64 {i}, {size_operand(f, plan.m_tiles - 1)}")):
-                    last = integers.multiply(i, tile.rows)
-                    store(self.collected(row, a.skipped), last, integers.subtract(plan.m, last))
-
-    def copy(self, here: str, there: str) -> None:
-        """Copy a vector."""
-        size, type_ = self.plan.dtype.itemsize, vector(self.product.scalar, self.plan.tile.width)
-        part = self.f.value(f"load {type_}, ptr {here}, align {size}")
-        self.f.do(f"store {type_} {part}, ptr {there}, align {size}")
-
-    def pack_block(self, rhs: Reader, block: str, columns: tuple[str, str]) -> None:
-        """Pack a block of steps of the right operand. Rows that stand in memory are taken a few at a time, as far as they go:
-        to read a panel after another would be to fetch a few lines of each row, again and again."""
-        plan, f, integers, product, tile = self.plan, self.f, self.integers, self.product, self.plan.tile
-        assert isinstance(tile, Tile)
-        first = columns[0]
-        if rhs.stands_in_rows:
-            assert rhs.side.operand.strides is not None
-            row_step = rhs.side.operand.strides[1]
-            whole = integers.least(columns[1], plan.n // tile.columns)
-            start, count = product.steps(f, block)
-            with f.loop("0", count, str(_ROWS), hint="rows") as k, f.loop(first, whole, hint="column") as j:
-                lanes = product.element(f, rhs.base, integers.multiply(j, tile.columns))
-                panel = rhs.panel(j)
-                with f.loop(k, integers.least(integers.add(k, _ROWS), count), hint="step") as step:
-                    here = product.element(f, lanes, integers.multiply(integers.add(start, step), row_step))
-                    there = product.element(f, panel, integers.multiply(step, tile.columns))
-                    for v in range(tile.vectors):
-                        at = str(v * tile.width)
-                        self.copy(product.element(f, here, at), product.element(f, there, at))
-            first = integers.greatest(first, whole)
-        with f.loop(first, columns[1], hint="column") as j:
-            product.call_packing(f, rhs.side, rhs.batch, j, block, rhs.panel(j))
 
     def part(self, number: str, parts: Size, block: Size, count: Size) -> tuple[str, str]:
         """Where a part of `count` begins and ends."""
@@ -414,7 +248,7 @@ class Reader:
         integers, side = self.task.integers, self.side
         number = integers.subtract(tile, self.first)
         offset = integers.add(integers.multiply(number, side.panel), side.private)
-        return self.task.product.element(self.task.f, "%own", offset)
+        return self.task.product.element(self.task.f, self.task.panels, offset)
 
     def first_lane(self, tile: str) -> str:
         """The first lane that is read for a tile where lanes are read as they stand."""

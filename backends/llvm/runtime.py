@@ -30,7 +30,6 @@ _MEASURED_TURNS = 500
 _EXIT_SECONDS = 1.0
 _RAISE_AGAIN_SECONDS = 0.05
 _FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "powerpc64le": 221}
-_PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.isb(i32 15)"}
 
 _start_lock = threading.RLock()
 _threads: int | None = None
@@ -208,7 +207,8 @@ def runtime_text(target: Target, parking: str) -> str:
     """The LLVM IR of the pool for a target and a way of parking."""
     folder = Path(__file__).parent
     text = (folder / "runtime.ll").read_text() + (folder / f"parking_{parking}.ll").read_text()
-    text = text.replace("@@pause@@", _PAUSE.get(target.architecture, ""))
+    name, arguments = target.pause or ("", ())
+    text = text.replace("@@pause@@", name and f"call void @{name}({', '.join(map(' '.join, arguments))})")
     return text.replace("@@futex@@", str(_FUTEX_CALL.get(target.architecture, "")))
 
 

@@ -94,6 +94,9 @@ _DEFAULT_CACHES = (32 << 10, 1 << 20)
 _DEFAULT_CORES = 8
 
 
+_PAUSE = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.isb", (("i32", "15"),))}
+
+
 def _architecture(triple: str) -> str:
     name = triple.partition("-")[0].lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
@@ -181,6 +184,11 @@ class Target:
     def key(self) -> str:
         """What distinguishes code made for this target from code made for another."""
         return f"{self.triple}/{self.cpu}/{self.features}"
+
+    @property
+    def pause(self) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+        """The intrinsic that tells a core that its thread waits for another's store, if there is one, and its arguments."""
+        return _PAUSE.get(self.architecture)
 
     @property
     def architecture(self) -> str:
