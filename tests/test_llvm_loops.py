@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from native_kernels import program_of, run_interpreted, run_native
 
 from graphc import index, ops
+from graphc.backends.llvm.fetching import what_to_fetch
 from graphc.backends.llvm.jit import emit_object
 from graphc.backends.llvm.program import render
 from graphc.backends.llvm.target import Target
@@ -515,3 +516,16 @@ def test_rows_that_an_inner_loop_goes_through():
         body.append(Loop(i, inner, 16))
         memory[y] = np.zeros(640, np.float32)
     check([Loops("k", (block,), tuple(body), 1.0)], memory)
+
+
+@pytest.mark.parametrize(("length", "is_far"), [(25088, True), (4096, False)])
+def test_rows_of_a_matrix_are_fetched_beside_a_long_vector(length: int, is_far: bool) -> None:
+    i, k = Axis("i", 64), Axis("k", length)
+    x, w = (Buffer(name, float32, size, "input") for name, size in (("x", length), ("w", 64 * length)))
+    y = Buffer("y", float32, 64, "output")
+    total = Accumulator("a", "sum", float32)
+    row = load(w, index.ravel([i.value, k.value], [64, length]))
+    loop = Loop(k, (Accumulate(total, load(x, k.value) * row),), 64)
+    kernel = Loops("k", (i,), (Reset(total), loop, Store(y, i.value, total.value)), 1.0)
+    assert [one for one, _ in what_to_fetch(kernel).get(loop, ())] == ([row] if is_far else [])
+    check([kernel], {x: numbers(x.size), w: numbers(w.size), y: np.zeros(64, np.float32)})

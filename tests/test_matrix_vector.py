@@ -14,6 +14,10 @@ def numbers(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
+def whole_numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(-3, 4, shape).astype(np.float32)
+
+
 def compiled(function: Callable[..., graphc.Tensor], *arrays: np.ndarray) -> np.ndarray:
     """The result, which is the same bits for one thread and for two."""
     before = graphc.get_num_threads()
@@ -48,6 +52,29 @@ def test_a_matrix_by_a_vector() -> None:
     np.testing.assert_allclose(compiled(lambda w, v: w @ v, w, v), w.astype(np.float64) @ v, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(compiled(lambda w, u: u @ w, w, u), u.astype(np.float64) @ w, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(compiled(lambda w, u: w.t() @ u, w, u), u.astype(np.float64) @ w, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [3, 100])
+def test_vectors_that_do_not_stand_as_the_matrix_does(n: int) -> None:
+    """They are put in its order first, and what is computed of them is computed once."""
+    image, w = whole_numbers(1, 7, 7, 64), whole_numbers(n, 64 * 49)
+    flat = image.transpose(0, 3, 1, 2).reshape(1, -1)
+    got = compiled(lambda x, w: x.permute(0, 3, 1, 2).flatten(1) @ w.t(), image, w)
+    np.testing.assert_array_equal(got, flat @ w.T)
+    got = compiled(lambda x, w: w @ (2 * x + 1).permute(0, 3, 1, 2).flatten(), image, w)
+    np.testing.assert_array_equal(got, (w @ (2 * flat.T + 1))[:, 0])
+    got = compiled(lambda x, w: graphc.relu(x) @ w, flat, np.ascontiguousarray(w.T))
+    np.testing.assert_array_equal(got, np.maximum(flat, 0) @ w.T)
+
+
+def test_batches_of_vectors_that_do_not_stand_as_the_matrices_do() -> None:
+    x, w = whole_numbers(3, 300), whole_numbers(3, 70, 300)
+    want = np.einsum("bk,bnk->bn", x[:, ::-1], w)
+    got = compiled(lambda x, w: graphc.einsum("bk,bnk->bn", x.flip(1), w), x, w)
+    np.testing.assert_array_equal(got, want)
+    turned = np.ascontiguousarray(w.swapaxes(1, 2))
+    got = compiled(lambda x, w: graphc.einsum("bk,bkn->bn", x.flip(1), w), x, turned)
+    np.testing.assert_array_equal(got, want)
 
 
 def test_a_long_dot_product() -> None:

@@ -19,6 +19,8 @@ _MUCH = 5.0
 """Nanoseconds of an op, such as an elementary function, during which a processor does not get far enough ahead by itself."""
 _LONG = 4 * _DISTANCE
 """Bytes that such a loop goes through at least."""
+_FAR = 32_768
+"""Bytes of a vector that a loop cannot read from the level-1 cache again, beside the rows of a matrix."""
 
 Fetched = Mapping[Loop, list[tuple[Expr, Size]]]
 """For loops in lanes: loads, and by how many elements to go further."""
@@ -58,16 +60,21 @@ def _next_rows(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
 
 
 def _streams(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
-    """What long reductions read that compute much of each number: while they do, few loads are on their way."""
+    """What long reductions read that compute much of each number: while they do, few loads are on their way. And rows of
+    matrices beside which long vectors are read again and again: few loads are left for memory."""
     for loop in kernel.statements():
         if not isinstance(loop, Loop) or loop.lanes < 2:
             continue
         values = [statement.value for statement in loop.body if isinstance(statement, Accumulate)]
-        if len(values) < len(loop.body) or not any(e.op in OPS and OPS[e.op].nanoseconds >= _MUCH for e in walk(values)):
+        if len(values) < len(loop.body):
             continue
-        for load in _loads(loop.body):
+        loads = _loads(loop.body)
+        computes_much = any(e.op in OPS and OPS[e.op].nanoseconds >= _MUCH for e in walk(values))
+        rows = [load for load in loads if any(e.op == "axis" and e.attr is not loop.axis for e in load.args[0].walk())]
+        fetched, least = (loads, _LONG) if computes_much else (rows if len(rows) < len(loads) else [], _FAR)
+        for load in fetched:
             size = load.dtype.itemsize
-            if ix.stride(load.args[0], loop.axis) == 1 and estimate(loop.axis.extent) * size >= _LONG:
+            if ix.stride(load.args[0], loop.axis) == 1 and estimate(loop.axis.extent) * size >= least:
                 yield loop, load, _DISTANCE // size
 
 

@@ -47,6 +47,16 @@ def map_kernel(
     return _map_nest(name, axes, stores, machine)
 
 
+def in_memory(
+    name: str, axes: Sequence[Axis], value: Expr, machine: Machine, temporary: Callable[[str, DType, int], Buffer]
+) -> tuple[Loops, Expr]:
+    """A kernel that computes what others read many times, in the order of the axes; and what reads it."""
+    buffer = temporary(name, value.dtype, math.prod(estimate(axis.extent) for axis in axes))
+    place = ix.ravel([axis.value for axis in axes], [axis.extent for axis in axes])
+    merged, _, stores = merge_axes(list(axes), [Store(buffer, place, value)])
+    return _map_nest(name, merged, stores, machine), ex.load(buffer, place)
+
+
 def margin_kernels(name: str, padded: Value, target: Stored, machine: Machine) -> list[Kernel]:
     """What stands around that which a value pads, at the start and the end of each dimension: loop nests that store it."""
     assert padded.node is not None

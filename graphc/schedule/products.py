@@ -16,7 +16,7 @@ from graphc.passes.layout import FEW_TAPS, is_windows
 from graphc.schedule.costs import choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
-from graphc.schedule.loops import as_read, reduce_along, summed_in
+from graphc.schedule.loops import as_read, in_memory, reduce_along, summed_in
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import substitute_statements
 from graphc.schedule.threads import column_nest
@@ -92,9 +92,16 @@ def product_kernels(
     if machine.threads and not small:
         lhs, rhs = _as_halves(lhs, rhs)
     if small:
+        before: list[Kernel] = []
+        vector = lhs if n else rhs
+        if in_order and not _goes_along(vector, in_order[-1]):
+            along = (*batch, *(axis for axis in in_order if axis in k))
+            kernel, vector = in_memory(f"{name}.vector", along, vector, machine, temporary)
+            before, (lhs, rhs) = [kernel], (vector, rhs) if n else (lhs, vector)
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
         if in_order:
-            return reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
+            kernels = reduce_along(name, in_order, set(k), Accumulate(accumulator, product), stores, machine, temporary)
+            return [*before, *kernels]
         if by_channel and channels_last and all(ix.stride(store.offset, batch[-1]) == 1 for store in stores):
             return [_small(name, (*batch[:-1], *n), batch[-1:], k, Accumulate(accumulator, product), stores, machine)]
         return [_small(name, (*batch, *m), n, k, Accumulate(accumulator, product), stores, machine)]
@@ -138,6 +145,12 @@ def _by_vector(
     if estimate(math.prod(axis.extent for axis in (*m, *n, *k))) < _LARGE:
         return ()
     return (*batch, *as_read(rhs if n else lhs, (*m, *n, *k)))
+
+
+def _goes_along(vector: Expr, axis: Axis) -> bool:
+    """Whether a vector may be read again and again beside a matrix, whose numbers along an axis stand side by side: its own do
+    so too, or each is for many of the matrix."""
+    return not any(e.attr is axis for e in vector.walk() if e.op == "axis") or _stand_side_by_side(axis, (vector,))
 
 
 def _are_few_taps(
