@@ -8,6 +8,7 @@ import graphc.index as ix
 from graphc.expression import Expr, walk
 from graphc.kernel import Accumulate, Loop, Loops, Statement, Store
 from graphc.op import OPS
+from graphc.schedule.costs import cost
 from graphc.sizes import estimate
 from graphc.types import Size
 
@@ -17,6 +18,8 @@ _DISTANCE = 3072
 """Bytes by which a loop that computes much fetches ahead."""
 _MUCH = 5.0
 """Nanoseconds of an op, such as an elementary function, during which a processor does not get far enough ahead by itself."""
+_MUCH_TO_STORE = 12.0
+"""The same of all that a loop computes which stores it, and so has more to wait for anyhow."""
 _LONG = 4 * _DISTANCE
 """Bytes that such a loop goes through at least."""
 _FAR = 32_768
@@ -60,16 +63,19 @@ def _next_rows(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
 
 
 def _streams(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
-    """What long reductions read that compute much of each number: while they do, few loads are on their way. And rows of
-    matrices beside which long vectors are read again and again: few loads are left for memory."""
+    """What long loops read that compute much of each number: while they do, few loads are on their way. And rows of matrices
+    beside which long vectors are read again and again: few loads are left for memory."""
     for loop in kernel.statements():
         if not isinstance(loop, Loop) or loop.lanes < 2:
             continue
-        values = [statement.value for statement in loop.body if isinstance(statement, Accumulate)]
+        values = [statement.value for statement in loop.body if isinstance(statement, Accumulate | Store)]
         if len(values) < len(loop.body):
             continue
         loads = _loads(loop.body)
-        computes_much = any(e.op in OPS and OPS[e.op].nanoseconds >= _MUCH for e in walk(values))
+        if any(isinstance(statement, Store) for statement in loop.body):
+            computes_much = cost(values) >= _MUCH_TO_STORE
+        else:
+            computes_much = any(e.op in OPS and OPS[e.op].nanoseconds >= _MUCH for e in walk(values))
         rows = [load for load in loads if any(e.op == "axis" and e.attr is not loop.axis for e in load.args[0].walk())]
         fetched, least = (loads, _LONG) if computes_much else (rows if len(rows) < len(loads) else [], _FAR)
         for load in fetched:
