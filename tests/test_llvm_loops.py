@@ -529,3 +529,17 @@ def test_rows_of_a_matrix_are_fetched_beside_a_long_vector(length: int, is_far: 
     kernel = Loops("k", (i,), (Reset(total), loop, Store(y, i.value, total.value)), 1.0)
     assert [one for one, _ in what_to_fetch(kernel).get(loop, ())] == ([row] if is_far else [])
     check([kernel], {x: numbers(x.size), w: numbers(w.size), y: np.zeros(64, np.float32)})
+
+
+@pytest.mark.parametrize("computes_much", [False, True])
+def test_what_maps_read_is_fetched_if_they_compute_much(computes_much: bool) -> None:
+    i = Axis("i", 8192)
+    x, y = Buffer("x", float32, i.extent, "input"), Buffer("y", float32, i.extent, "output")
+    read = load(x, i.value)
+    value = Expr("tanh", (read,), float32)
+    if computes_much:
+        value = value * Expr("exp", (read,), float32)
+    loop = Loop(i, (Store(y, i.value, value),), 16)
+    kernel = Loops("k", (), (loop,), 1.0)
+    assert [one for one, _ in what_to_fetch(kernel).get(loop, ())] == ([read] if computes_much else [])
+    check([kernel], {x: numbers(x.size), y: np.zeros(y.size, np.float32)})
