@@ -83,7 +83,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-@composite(large=False)
+@composite
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x, cut off at both ends: from min_val to max_val.
 
@@ -292,7 +292,7 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool) -> 
     return written(input, inplace, lambda x: named(where(x <= threshold, value, x), "Threshold"))
 
 
-@composite(large=False)
+@composite
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6.
 
@@ -327,7 +327,7 @@ def _hardswish(x: Tensor) -> Tensor:
     return where(low, 0.0, where(high, x, middle * (middle + 3) / 6))
 
 
-@composite(large=False)
+@composite
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0.
 
@@ -339,7 +339,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return _computed(input, "hardshrink_cpu", "Hardshrink", lambda x: where((x >= -lambd) & (x <= lambd), 0.0, x))
 
 
-@composite(large=False)
+@composite
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, moved towards zero by lambd; 0 where it is nearer than that.
 

@@ -193,7 +193,9 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
     calls: dict[Any, int] = {}  # so far, of what is in no form yet
     entries: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
     weights = None if weight is None else Weights()
-    weight_place = None if weight is None else list(inspect.signature(function).parameters).index(weight)
+    parameters = list(inspect.signature(function).parameters)
+    weight_place = None if weight is None else parameters.index(weight)
+    inplace_at = parameters.index("inplace") if "inplace" in parameters else None
     native: Callable[..., Any]
     """The entries of the forms made last, one behind the other, and last `by_python`."""
 
@@ -202,6 +204,8 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
             if trace_state.watcher is not None:
                 return trace_state.watcher.run(function, call, *args, **kwargs)
             return function(*args, **kwargs)
+        if inplace_at is not None and (args[inplace_at] if inplace_at < len(args) else kwargs.get("inplace")):
+            return over_input(args, kwargs)
         key: list[Any] = [mode.autocast, config.numerics]
         tensors: list[Tensor] = []
         grad = mode.grad
@@ -244,6 +248,23 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
             if form.misses >= OFTEN:
                 use(form)
         return form(tensors, weights)
+
+    def over_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of the same call without `inplace`, written over the first argument. What is recorded for a gradient must
+        not be written over: then the ops know what they need."""
+        assert inplace_at is not None
+        target = args[0] if args else None
+        if not isinstance(target, Tensor) or (mode.grad and target.requires_grad):
+            return function(*args, **kwargs)
+        from graphc.frontend.inplace import assign, refuse  # they are made of composites
+
+        if inplace_at < len(args):
+            args = (*args[:inplace_at], False, *args[inplace_at + 1 :])
+        else:
+            kwargs = {**kwargs, "inplace": False}
+        result = call(*args, **kwargs)
+        refuse(target)
+        return assign(target, result)
 
     def given_weight(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if weight_place is None or weight is None:

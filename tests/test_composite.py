@@ -11,6 +11,7 @@ import pytest
 
 import graphc
 from graphc.config import override
+from graphc.errors import AutogradError
 from graphc.frontend import composite as module
 from graphc.frontend.composite import composite
 from graphc.frontend.graph_call import CompiledBackward
@@ -317,3 +318,30 @@ def test_others_get_code_after_values_that_always_change(monkeypatch: pytest.Mon
     for _ in range(module.OFTEN + 1):
         scaled(x, 0.25)
     assert len(forms) == 1
+
+
+@pytest.mark.parametrize("name", ["hardtanh", "hardsigmoid", "hardswish", "silu", "elu", "selu", "mish", "leaky_relu"])
+def test_in_place_they_run_as_one_function_too(name: str) -> None:
+    """Without a gradient: what is recorded for one must not be written over."""
+    function = getattr(F, name)
+    numbers = np.random.default_rng(0).standard_normal((130, 140)).astype(np.float32) * 4
+    expected = function(graphc.tensor(numbers)).numpy()
+    x = graphc.tensor(numbers)
+    part = x[:100]
+    assert function(x, inplace=True) is x and x._version == 1
+    np.testing.assert_array_equal(x.numpy(), expected)
+    np.testing.assert_array_equal(part.numpy(), expected[:100])
+    with graphc.profiler.profile() as profile:
+        function(graphc.tensor(numbers), inplace=True)
+    kernels = [event.name for event in profile.events() if event.kind == "kernel" and event.name != "copy"]
+    assert len(kernels) == 1
+
+
+def test_in_place_with_a_gradient() -> None:
+    numbers = np.random.default_rng(0).standard_normal((130, 140)).astype(np.float32) * 4
+    leaf = graphc.tensor(numbers, requires_grad=True)
+    x = leaf * 1
+    F.hardtanh(x, inplace=True).sum().backward()
+    np.testing.assert_array_equal(leaf.grad.numpy(), np.abs(numbers) < 1)
+    with pytest.raises(AutogradError, match="leaf"):
+        F.hardtanh(leaf, inplace=True)

@@ -152,7 +152,7 @@ def test_large_tensors_run_op_by_op(monkeypatch: pytest.MonkeyPatch) -> None:
             x[:2].flip(0)
 
 
-@pytest.mark.parametrize("name", ["clamp", "hardtanh", "cube", "gather", "max of rows", "prod"])
+@pytest.mark.parametrize("name", ["clamp", "tanhshrink", "cube", "gather", "max of rows", "prod"])
 def test_huge_tensors_get_code_when_met_several_times(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composites, "LARGE", 9)
     monkeypatch.setattr(composites, "HUGE", 16)
