@@ -56,7 +56,7 @@ def test_a_matrix_by_a_vector() -> None:
 
 @pytest.mark.parametrize("n", [3, 100])
 def test_vectors_that_do_not_stand_as_the_matrix_does(n: int) -> None:
-    """They are put in its order first, and what is computed of them is computed once."""
+    """They are put in its order first."""
     image, w = whole_numbers(1, 7, 7, 64), whole_numbers(n, 64 * 49)
     flat = image.transpose(0, 3, 1, 2).reshape(1, -1)
     got = compiled(lambda x, w: x.permute(0, 3, 1, 2).flatten(1) @ w.t(), image, w)

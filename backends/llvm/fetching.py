@@ -8,7 +8,6 @@ import graphc.index as ix
 from graphc.expression import Expr, walk
 from graphc.kernel import Accumulate, Loop, Loops, Statement, Store
 from graphc.op import OPS
-from graphc.schedule.costs import cost
 from graphc.sizes import estimate
 from graphc.types import Size
 
@@ -18,8 +17,8 @@ _DISTANCE = 3072
 """Bytes by which a loop that computes much fetches ahead."""
 _MUCH = 5.0
 """Nanoseconds of an op, such as an elementary function, during which a processor does not get far enough ahead by itself."""
-_MUCH_TO_STORE = 12.0
-"""The same of all that a loop computes which stores it, and so has more to wait for anyhow."""
+_MUCH_TO_STORE = 8.5
+"""Of all ops of such a loop together, if it stores what it computes: then it waits for memory in any case."""
 _LONG = 4 * _DISTANCE
 """Bytes that such a loop goes through at least."""
 _FAR = 32_768
@@ -31,10 +30,10 @@ Fetched = Mapping[Loop, list[tuple[Expr, Size]]]
 
 def what_to_fetch(kernel: Loops) -> Fetched:
     """What the loops of a kernel fetch."""
-    fetched: dict[Loop, list[tuple[Expr, Size]]] = {}
+    fetched: dict[Loop, dict[Expr, Size]] = {}
     for loop, load, step in (*_next_rows(kernel), *_streams(kernel)):
-        fetched.setdefault(loop, []).append((load, step))
-    return fetched
+        fetched.setdefault(loop, {}).setdefault(load, step)
+    return {loop: list(steps.items()) for loop, steps in fetched.items()}
 
 
 def _next_rows(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
@@ -71,16 +70,19 @@ def _streams(kernel: Loops) -> Iterator[tuple[Loop, Expr, Size]]:
         values = [statement.value for statement in loop.body if isinstance(statement, Accumulate | Store)]
         if len(values) < len(loop.body):
             continue
-        loads = _loads(loop.body)
-        if any(isinstance(statement, Store) for statement in loop.body):
-            computes_much = cost(values) >= _MUCH_TO_STORE
-        else:
-            computes_much = any(e.op in OPS and OPS[e.op].nanoseconds >= _MUCH for e in walk(values))
+        loads = [load for load in _loads(loop.body) if ix.stride(load.args[0], loop.axis) == 1]
         rows = [load for load in loads if any(e.op == "axis" and e.attr is not loop.axis for e in load.args[0].walk())]
-        fetched, least = (loads, _LONG) if computes_much else (rows if len(rows) < len(loads) else [], _FAR)
+        nanoseconds = [OPS[e.op].nanoseconds for e in walk(values) if e.op in OPS and e.dtype.is_floating_point]
+        stores = any(isinstance(statement, Store) for statement in loop.body)
+        if max(nanoseconds, default=0.0) >= _MUCH and (not stores or sum(nanoseconds) >= _MUCH_TO_STORE):
+            fetched, least = loads, _LONG
+        elif stores:
+            continue
+        else:
+            fetched, least = rows if len(rows) < len(loads) else [], _FAR
         for load in fetched:
             size = load.dtype.itemsize
-            if ix.stride(load.args[0], loop.axis) == 1 and estimate(loop.axis.extent) * size >= least:
+            if estimate(loop.axis.extent) * size >= least:
                 yield loop, load, _DISTANCE // size
 
 

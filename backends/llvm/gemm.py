@@ -111,10 +111,10 @@ class _Product(Parts):
                     f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), ("ptr", own))
         f.do("ret void")
 
-    def function(self, suffix: str, *params: tuple[str, str]) -> Function:
+    def function(self, suffix: str, *params: tuple[str, str], result: str = "void") -> Function:
         """Begin one of the functions."""
         symbol = f"{self.name}.{suffix}" if suffix else self.name
-        return self.context.module.function(symbol, [("ptr", "context"), *params], linkage="internal")
+        return self.context.module.function(symbol, [("ptr", "context"), *params], result, linkage="internal")
 
     def each(self, f: Function, suffix: str, chunks: Size, *, parallel: bool) -> None:
         """Call a function of (context, chunk) for each chunk."""
@@ -160,13 +160,13 @@ class _Product(Parts):
 
         Where rows are streamed, there is one parameter more, `share`, for a `Share`, and
 
-        void name.rows(ptr context, i64 task, i64 block, ptr panels, ptr own, ptr share): `panels` is the memory of the worker
-        whose task it is, `own` that of the one that takes part.
+        i64 name.rows(ptr context, i64 task, i64 block, ptr panels, ptr own, ptr share): `panels` is the memory of the worker
+        whose task it is, `own` that of the one that takes part. The result is how many rows of tiles it has computed.
         """
         if self.plan.streams:
-            f = self.function("rows", ("i64", "task"), ("i64", "block"), ("ptr", "panels"), ("ptr", "own"), ("ptr", "share"))
+            f = self.function("rows", ("i64", "task"), ("i64", "block"), ("ptr", "panels"), ("ptr", "own"), ("ptr", "share"),
+                              result="i64")  # fmt: skip
             StreamRows(self, f).write()
-            f.do("ret void")
             f = self.function("task", ("i64", "task"), ("ptr", "own"), ("ptr", "share"))
             StreamTask(self, f).write()
             f.do("ret void")

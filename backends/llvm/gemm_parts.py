@@ -34,6 +34,10 @@ class Share(IntEnum):
     HELPERS = 2
 
 
+_SHARE_BYTES = 2 * LINE_BYTES
+"""From one worker's to the next one's: lines are fetched in pairs."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One of the two operands: how it is read, and where its panels are."""
@@ -70,7 +74,7 @@ class Parts:
         self.name = name
         self.scalar = REGISTER[plan.dtype.name]
         size, tile = plan.dtype.itemsize, plan.tile
-        shares = plan.workers * LINE_BYTES if plan.streams else 0
+        shares = plan.workers * _SHARE_BYTES if plan.streams else 0
         lhs_shared = _HEADER + shares
         rhs_shared = lhs_shared + plan.lhs_block * plan.round * size
         self.sums = rhs_shared + plan.rhs_block * plan.round * size
@@ -93,14 +97,14 @@ class Parts:
     def share_of(self, f: Function, scratch: str, worker: str) -> str:
         """The address of a worker's `Share`."""
         integers = Integers(f)
-        return self.at(f, scratch, integers.add(integers.multiply(worker, LINE_BYTES), _HEADER))
+        return self.at(f, scratch, integers.add(integers.multiply(worker, _SHARE_BYTES), _HEADER))
 
     def share(self, f: Function, share: str, field: Share) -> str:
         """The address of a number in a `Share`."""
         return f.value(f"getelementptr i64, ptr {share}, i64 {field}")
 
     def worker_memory(self, f: Function, scratch: str, worker: str) -> str:
-        """The address of what a worker has for itself."""
+        """The address of a worker's memory: its panels, which others read that take rows of its task, and what it copies."""
         integers = Integers(f)
         size = self.plan.private * self.plan.dtype.itemsize
         return self.at(f, scratch, integers.add(integers.multiply(worker, size), self.private))

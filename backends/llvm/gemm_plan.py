@@ -303,7 +303,8 @@ def _streamed(
     lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, target: Target,
 ) -> tuple[Tile, tuple[int, int, int], int] | None:
     """The tile, the blocks and the steps at a time of a product whose tasks keep panels of the right operand in the level-2
-    cache, and stream rows of the left one past them: they share nothing, and wait for nobody. None where that is not possible.
+    cache, and stream rows of the left one past them: they share nothing but rows that are left over (see `gemm_stream`). None
+    where that is not possible.
 
     Rows are copied, not packed, which takes hardly any time beside the multiplications. Where they stand, they might compete
     for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k.

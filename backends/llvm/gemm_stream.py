@@ -32,6 +32,9 @@ from graphc.backends.llvm.sizes import size_operand
 
 _ROWS = 8
 """How many rows of the right operand are packed at a time: what is written of a panel then goes on from line to line."""
+_WORTH_HELPING = 4
+"""How many rows of tiles there must be left for another worker to take some: it fetches the whole block from the core that has
+packed it, which takes about as long as two or three of them."""
 _PATIENCE = 2000
 """How many times a worker looks for somebody to help, before it leaves the others to themselves."""
 
@@ -50,7 +53,7 @@ class StreamTask(Task):
             f.do(f"store atomic i64 0, ptr {next_} monotonic, align 8")
             number = integers.add(integers.add(integers.multiply("%task", plan.k_blocks), block), 1)
             f.do(f"store atomic i64 {number}, ptr {open_} seq_cst, align 8")
-            f.call("void", f"@{self.product.name}.rows", ("ptr", "%context"), ("i64", "%task"), ("i64", block),
+            f.call("i64", f"@{self.product.name}.rows", ("ptr", "%context"), ("i64", "%task"), ("i64", block),
                    ("ptr", "%own"), ("ptr", "%own"), ("ptr", "%share"))  # fmt: skip
             f.do(f"store atomic i64 0, ptr {open_} seq_cst, align 8")
             looking, waiting, alone = f.label("looking"), f.label("waiting"), f.label("alone")
@@ -88,10 +91,17 @@ class StreamTask(Task):
             product.call_packing(f, rhs.side, rhs.batch, j, block, rhs.panel(j))
 
 class StreamRows(Task):
-    """Writes the body of name.rows: takes rows of tiles that a task shares out, until none is left."""
+    """Writes the body of name.rows: takes rows of tiles that a task shares out, until none is left. The result is how many."""
 
     def __init__(self, product: Parts, f: Function) -> None:
         super().__init__(product, f, panels="%panels")
+        self.number = f.slot("i64")
+        f.do(f"store i64 0, ptr {self.number}")
+
+    def write(self) -> None:
+        """All of it."""
+        super().write()
+        self.f.do(f"ret i64 {self.f.value(f'load i64, ptr {self.number}')}")
 
     def go(self, matrix: str, lhs: Reader, rhs: Reader, rows: Range, columns: Range, place: str) -> None:
         """Go through the rows that are taken, and for each through the columns of tiles."""
@@ -131,9 +141,13 @@ class StreamRows(Task):
         def first_of(taken: str) -> str:
             return integers.add(rows[0], integers.multiply(taken, group))
 
-        taken_slot, number_slot = f.slot("i64"), f.slot("i64")
-        f.do(f"store i64 {take()}, ptr {taken_slot}")
-        f.do(f"store i64 0, ptr {number_slot}")
+        taken_slot = f.slot("i64")
+        f.do(f"store i64 {groups}, ptr {taken_slot}")
+        helps = f.value("icmp ne ptr %panels, %own")
+        left = integers.subtract(groups, f.value(f"load atomic i64, ptr {counter} monotonic, align 8"))
+        is_little = f.value(f"icmp slt i64 {left}, {-(-_WORTH_HELPING // group)}")
+        with f.when(f.value(f"xor i1 {f.value(f'and i1 {helps}, {is_little}')}, true")):
+            f.do(f"store i64 {take()}, ptr {taken_slot}")
         first = first_of(f.value(f"load i64, ptr {taken_slot}"))
         with f.when(f.value(f"icmp slt i64 {first}, {rows[1]}")):
             here, there = back(source(first), first), back(copied("0"), first)
@@ -150,18 +164,19 @@ class StreamRows(Task):
         taken = f.value(f"load i64, ptr {taken_slot}")
         f.branch(f.value(f"icmp slt i64 {taken}, {groups}"), work, done)
         f.enter(work)
-        following = take()
-        f.do(f"store i64 {following}, ptr {taken_slot}")
-        # the next tile's rows: in the end any
-        later = integers.least(first_of(following), integers.subtract(rows[1], 1))
         begin = first_of(taken)
         end = integers.least(integers.add(begin, group), rows[1])
         with integers.loop(begin, end, "row") as i:
-            number = f.value(f"load i64, ptr {number_slot}")
-            f.do(f"store i64 {integers.add(number, 1)}, ptr {number_slot}")
+            number = f.value(f"load i64, ptr {self.number}")
+            f.do(f"store i64 {integers.add(number, 1)}, ptr {self.number}")
             a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
             row = integers.add(i, 1)
-            row = f.value(f"select i1 {f.value(f'icmp eq i64 {row}, {end}')}, i64 {later}, i64 {row}")
+            is_last = f.value(f"icmp eq i64 {row}, {end}")
+            with f.when(is_last):
+                f.do(f"store i64 {take()}, ptr {taken_slot}")
+            # the next tile's rows: in the end any
+            later = integers.least(first_of(f.value(f"load i64, ptr {taken_slot}")), integers.subtract(rows[1], 1))
+            row = f.value(f"select i1 {is_last}, i64 {later}, i64 {row}")
             next_, to = back(source(row), row), back(copied(integers.add(number, 1)), row)
             beyond = source(integers.add(row, 1))
             with integers.loop(*columns, "column") as j:
@@ -267,8 +282,8 @@ def _copy(task: Task, here: str, there: str) -> None:
 
 
 def emit_helping(product: Parts, f: Function, own: str) -> None:
-    """Go on in a worker whose memory is at `own`, where no task is left: take rows of others' tasks, until all
-    are finished."""
+    """Go on in a worker whose memory is at `own`, where no task is left: take rows of others' tasks, until all are finished, or
+    there has been nothing to take for a while."""
     plan, integers = product.plan, Integers(f)
     scratch = product.context.scratch(f)
     patience = f.slot("i64")
@@ -291,9 +306,10 @@ def emit_helping(product: Parts, f: Function, own: str) -> None:
             with f.when(f.value(f"icmp ne i64 {block}, 0")):
                 block = integers.subtract(block, 1)
                 task, block = integers.divide(block, plan.k_blocks), integers.remainder(block, plan.k_blocks)
-                f.call("void", f"@{product.name}.rows", ("ptr", "%context"), ("i64", task), ("i64", block),
-                       ("ptr", product.worker_memory(f, scratch, other)), ("ptr", own), ("ptr", share))  # fmt: skip
-                f.do(f"store i64 {_PATIENCE}, ptr {patience}")
+                taken = f.call("i64", f"@{product.name}.rows", ("ptr", "%context"), ("i64", task), ("i64", block),
+                               ("ptr", product.worker_memory(f, scratch, other)), ("ptr", own), ("ptr", share))  # fmt: skip
+                with f.when(f.value(f"icmp ne i64 {taken}, 0")):
+                    f.do(f"store i64 {_PATIENCE}, ptr {patience}")
             f.do(f"atomicrmw sub ptr {helpers}, i64 1 seq_cst")
     _pause(product, f)
     f.jump(looking)

@@ -94,8 +94,9 @@ def product_kernels(
     if small:
         before: list[Kernel] = []
         vector = lhs if n else rhs
-        if in_order and not _goes_along(vector, in_order[-1]):
-            along = (*batch, *(axis for axis in in_order if axis in k))
+        if in_order and (m or n) and not _goes_along(vector, in_order[-1]):
+            used = {e.attr for e in vector.walk() if e.op == "axis"}
+            along = (*(axis for axis in batch if axis in used), *(axis for axis in in_order if axis in k))
             kernel, vector = in_memory(f"{name}.vector", along, vector, machine, temporary)
             before, (lhs, rhs) = [kernel], (vector, rhs) if n else (lhs, vector)
         product = cast(lhs, accumulator.dtype) * cast(rhs, accumulator.dtype)
