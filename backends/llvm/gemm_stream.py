@@ -141,6 +141,7 @@ class StreamRows(Task):
         def first_of(taken: str) -> str:
             return integers.add(rows[0], integers.multiply(taken, group))
 
+        # which group comes next: none for a worker that helps where little is left
         taken_slot = f.slot("i64")
         f.do(f"store i64 {groups}, ptr {taken_slot}")
         helps = f.value("icmp ne ptr %panels, %own")
