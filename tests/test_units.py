@@ -317,6 +317,25 @@ def test_units_that_were_compiled_with_others_do_not_need_what_those_need(
     assert sum_of([shared, needy, *plain], cache) == 206
 
 
+def test_programs_that_share_units_find_those_of_each(compiled: list[str], tmp_path: Path) -> None:
+    """What one has compiled with others does not hide where another program has it."""
+    cache, target = DiskCache(tmp_path, 1 << 24), Target.host()
+    one, two, needy = numbered(1), numbered(2), calling_shared()
+    assert sum_of([SHARED], cache) == 100
+    for batch in ([needy, one], [one, two]):
+        text = joined(batch)
+        assert text is not None
+        key = jit._key(text, target)
+        jit._generated({key: text}, target, "batch", cache)
+        for member in batch:
+            jit._keep_place(cache, jit._key(member.text, target), key)
+    compiled.clear()
+    for units, result in (([SHARED, one, needy], 202), ([one, two], 5), ([SHARED, one, needy], 202)):
+        gc.collect()
+        assert sum_of(units, cache) == result
+    assert len(compiled) == 2, "what adds the numbers up, for each program"
+
+
 def test_a_unit_that_comes_with_another_is_not_compiled_besides(compiled: list[str], tmp_path: Path) -> None:
     cache, target = DiskCache(tmp_path, 1 << 24), Target.host()
     first, second = numbered(1), numbered(2)

@@ -18,11 +18,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import llvmlite.binding as llvm
 
@@ -37,7 +37,9 @@ from graphc.errors import CompileError
 # What the code generator calls where the CPU has no instruction for it, and no library brings: conversions.ll.
 CONVERSIONS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
 _ELSEWHERE = b"compiled with others: "
-"""How the entry of a unit on disk begins that has the key of its code; code begins with two small numbers."""
+"""How the entry of a unit on disk begins that has the keys of its code; code begins with two small numbers."""
+_MOST_ELSEWHERE = 4
+"""Compilations with others in which a unit is sought, the last ones."""
 _MOST_JOINED = 8
 """Units that are compiled at a time."""
 _Result = TypeVar("_Result")
@@ -111,7 +113,7 @@ def compile_module(
         )
     cache = DiskCache.configured() if cache is None else cache
     key = _key(text, target)
-    code = _kept(cache, key)
+    code = next((code for code, _ in _kept(cache, [key])), None)
 
     def work() -> NativeModule:
         return _link(name, [_generated({key: text}, target, name, cache)[key] if code is None else code], imports or {}, target)
@@ -194,12 +196,35 @@ def _key(text: str, target: Target) -> str:
     return cache_key(GENERATOR, target.key, text)
 
 
-def _kept(cache: DiskCache, key: str) -> Code | None:
-    """What is on disk."""
-    entry = cache.get(key)
-    if entry is not None and entry.startswith(_ELSEWHERE):
-        entry = cache.get(entry.removeprefix(_ELSEWHERE).decode())
-    return None if entry is None else Code.from_bytes(entry)
+def _kept(cache: DiskCache, keys: Iterable[str]) -> list[tuple[Code, set[str]]]:
+    """The code on disk of texts, and of which of them it is: of one, or of several that were compiled together, some of which
+    may not be asked for."""
+    kept: dict[str, tuple[Code, set[str]]] = {}
+    for key in keys:
+        entry = cache.get(key)
+        for place in () if entry is None else _places(entry) if _is_elsewhere(entry) else (key,):
+            data = None if place in kept else entry if place == key else cache.get(place)
+            if data is not None:
+                kept[place] = Code.from_bytes(data), set()
+            if place in kept:
+                kept[place][1].add(key)
+    return list(kept.values())
+
+
+def _is_elsewhere(entry: bytes | None) -> TypeGuard[bytes]:
+    return entry is not None and entry.startswith(_ELSEWHERE)
+
+
+def _places(entry: bytes) -> list[str]:
+    """The keys in the entry of a unit that was compiled with others."""
+    return entry.removeprefix(_ELSEWHERE).decode().split()
+
+
+def _keep_place(cache: DiskCache, unit: str, key: str) -> None:
+    """Note where the code of a unit is, before where it was: so programs that share some of their units find those of each."""
+    entry = cache.get(unit)
+    before = [place for place in _places(entry) if place != key] if _is_elsewhere(entry) else []
+    cache.put(unit, _ELSEWHERE + " ".join([key, *before][:_MOST_ELSEWHERE]).encode())
 
 
 def _join(
@@ -217,8 +242,8 @@ def _join(
             used.append(module)
             addresses |= {symbol: module.address(symbol) for symbol in exports}
     codes = _Codes({*imports, *(symbol for exports in keys.parts.values() for symbol in exports)})
-    absent = [key for key in wanted if not codes.has(keys.parts.get(key, ())) and not codes.offer(_kept(cache, key))]
-    absent = [key for key in absent if not codes.has(keys.parts.get(key, ()))]  # it has come with a later one
+    there = codes.take_kept(_kept(cache, wanted))
+    absent = [key for key in wanted if key not in there and not codes.has(keys.parts.get(key, ()))]
     missing = generated(absent) if absent else {}
     if missing is None:
         return None
@@ -235,7 +260,7 @@ class _Codes:
     """Code that can be loaded as one module: each symbol is defined once, and what it refers to is there. Units that were
     compiled together come together, and one that was compiled with others twice may come with either."""
 
-    def __init__(self, available: Collection[str]) -> None:
+    def __init__(self, available: Set[str]) -> None:
         self.all: list[Code] = []
         self.exports: set[str] = set()
         self._available = available
@@ -245,10 +270,17 @@ class _Codes:
         """Whether all of these symbols, and there are some, are defined."""
         return bool(symbols) and self.exports.issuperset(symbols)
 
-    def offer(self, code: Code | None) -> bool:
-        """Take code, if there is any and it fits in with the rest; tells whether it is among these now."""
-        if code is None:
-            return False
+    def take_kept(self, kept: Iterable[tuple[Code, set[str]]]) -> set[str]:
+        """Take of what is on disk first what has no other symbols than are wanted, and most of those: so that little is left
+        that does not fit in with it. Which texts are there then."""
+        there: set[str] = set()
+        for code, members in sorted(kept, key=lambda item: (len(set(item[0].exports) - self._available), -len(item[1]))):
+            if not members <= there and self.offer(code):
+                there |= members
+        return there
+
+    def offer(self, code: Code) -> bool:
+        """Take code if it fits in with the rest; tells whether it is among these now."""
         if code not in self.all:
             if not self.exports.isdisjoint(code.exports) or not all(map(self._is_there, code.imports)):
                 return False
@@ -285,7 +317,7 @@ def _generated_units(units: Mapping[str, Unit], target: Target, name: str, cache
     codes = _generated(texts, target, name, cache)
     for key, members in batches.items():
         for member in members:
-            cache.put(member, _ELSEWHERE + key.encode())
+            _keep_place(cache, member, key)
             codes[member] = codes[key]
     return {key: codes[key] for key in units}
 
