@@ -193,7 +193,8 @@ def _composite(function: F, weight: str | None, large: bool) -> F:
     calls: dict[Any, int] = {}  # so far, of what is in no form yet
     entries: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
     weights = None if weight is None else Weights()
-    parameters = list(inspect.signature(function).parameters)
+    code = inspect.unwrap(function).__code__
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     weight_place = None if weight is None else parameters.index(weight)
     inplace_at = parameters.index("inplace") if "inplace" in parameters else None
     native: Callable[..., Any]
