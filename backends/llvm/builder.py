@@ -19,7 +19,7 @@ Values that change in a loop live in `alloca` slots (`Function.slot`); LLVM's SR
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -212,6 +212,22 @@ class Function:
         self.enter(then)
         yield
         self.jump(after)
+        self.enter(after)
+
+    @contextmanager
+    def repeat(self, hint: str = "repeat") -> Iterator[Callable[[str], None]]:
+        """Run the body again and again. Yields a function that goes on where a condition (an i1) holds, and else leaves."""
+        head, after = self.label(f"{hint}.head"), self.label(f"{hint}.end")
+
+        def go_on_if(condition: str) -> None:
+            body = self.label(f"{hint}.body")
+            self.branch(condition, body, after)
+            self.enter(body)
+
+        self.jump(head)
+        self.enter(head)
+        yield go_on_if
+        self.jump(head)
         self.enter(after)
 
     @contextmanager

@@ -132,17 +132,12 @@ class _Product(Parts):
         arguments = [("ptr", own)]
         if plan.streams:
             arguments.append(("ptr", self.share_of(f, scratch, "%number")))
-        again, work, done = f.label("again"), f.label("work"), f.label("done")
-        f.jump(again)
-        f.enter(again)
-        task = f.value(f"atomicrmw add ptr {self.header(f, scratch, NEXT_TASK)}, i64 1 monotonic")
-        f.branch(f.value(f"icmp slt i64 {task}, {size_operand(f, plan.tasks)}"), work, done)
-        f.enter(work)
-        f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), *arguments)
-        if plan.streams:
-            f.do(f"atomicrmw add ptr {self.header(f, scratch, FINISHED)}, i64 1 release")
-        f.jump(again)
-        f.enter(done)
+        with f.repeat("task") as go_on_if:
+            task = f.value(f"atomicrmw add ptr {self.header(f, scratch, NEXT_TASK)}, i64 1 monotonic")
+            go_on_if(f.value(f"icmp slt i64 {task}, {size_operand(f, plan.tasks)}"))
+            f.call("void", f"@{self.name}.task", ("ptr", "%context"), ("i64", task), *arguments)
+            if plan.streams:
+                f.do(f"atomicrmw add ptr {self.header(f, scratch, FINISHED)}, i64 1 release")
         if plan.streams:
             emit_helping(self, f, own)
         f.do("ret void")

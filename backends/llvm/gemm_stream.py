@@ -56,15 +56,10 @@ class StreamTask(Task):
             f.call("i64", f"@{self.product.name}.rows", ("ptr", "%context"), ("i64", "%task"), ("i64", block),
                    ("ptr", "%own"), ("ptr", "%own"), ("ptr", "%share"))  # fmt: skip
             f.do(f"store atomic i64 0, ptr {open_} seq_cst, align 8")
-            looking, waiting, alone = f.label("looking"), f.label("waiting"), f.label("alone")
-            f.jump(looking)
-            f.enter(looking)
-            count = f.value(f"load atomic i64, ptr {helpers} seq_cst, align 8")
-            f.branch(f.value(f"icmp eq i64 {count}, 0"), alone, waiting)
-            f.enter(waiting)
-            _pause(self.product, f)
-            f.jump(looking)
-            f.enter(alone)
+            with f.repeat("helped") as go_on_if:
+                count = f.value(f"load atomic i64, ptr {helpers} seq_cst, align 8")
+                go_on_if(f.value(f"icmp ne i64 {count}, 0"))
+                _pause(self.product, f)
 
     def pack_block(self, rhs: Reader, block: str, columns: Range) -> None:
         """Pack a block of steps of the right operand. Rows that stand in memory are taken a few at a time, as far as they go:
@@ -159,55 +154,50 @@ class StreamRows(Task):
                     sides = ((here, from_step), (there, tile.row_stride if in_rows else to_step))
                     offsets = (integers.add(integers.multiply(line, step), early) for _, step in sides)
                     _copy(self, *(product.element(f, x, offset) for (x, _), offset in zip(sides, offsets)))
-        again, work, done = f.label("again"), f.label("work"), f.label("done")
-        f.jump(again)
-        f.enter(again)
-        taken = f.value(f"load i64, ptr {taken_slot}")
-        f.branch(f.value(f"icmp slt i64 {taken}, {groups}"), work, done)
-        f.enter(work)
-        begin = first_of(taken)
-        end = integers.least(integers.add(begin, group), rows[1])
-        with integers.loop(begin, end, "row") as i:
-            number = f.value(f"load i64, ptr {self.number}")
-            f.do(f"store i64 {integers.add(number, 1)}, ptr {self.number}")
-            a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
-            row = integers.add(i, 1)
-            is_last = f.value(f"icmp eq i64 {row}, {end}")
-            with f.when(is_last):
-                f.do(f"store i64 {take()}, ptr {taken_slot}")
-            # the next tile's rows: in the end any
-            later = integers.least(first_of(f.value(f"load i64, ptr {taken_slot}")), integers.subtract(rows[1], 1))
-            row = f.value(f"select i1 {is_last}, i64 {later}, i64 {row}")
-            next_, to = back(source(row), row), back(copied(integers.add(number, 1)), row)
-            beyond = source(integers.add(row, 1))
-            with integers.loop(*columns, "column") as j:
-                b = rhs.read(j, j, "%block", "%block")
-                ends = f.value(f"icmp eq i64 {j}, {last_column}")
-                passed = integers.subtract(j, columns[0])
-                if in_rows:
-                    pieces = integers.subtract(columns[1], columns[0])
-                    first = integers.multiply(passed, tile.rows)
-                    then = f.value(f"select i1 {ends}, i64 0, i64 {integers.add(first, tile.rows)}")
-                    splits = (integers.divide, integers.remainder)
-                    places = [split(x, pieces) for x in (first, then) for split in splits]
-                    last = integers.subtract(count, part)
-                    here, there, after = next_, to, f.value(f"select i1 {ends}, ptr {beyond}, ptr {next_}")
-                    more = [("i64", x) for x in (*places, pieces, last)]
-                else:
-                    early = integers.least(integers.multiply(passed, part), integers.subtract(count, part))
-                    here = product.element(f, next_, integers.multiply(early, k_step))
-                    there = product.element(f, to, integers.multiply(early, to_step))
-                    after = product.element(f, here, integers.multiply(part, k_step))
-                    after, more = f.value(f"select i1 {ends}, ptr {beyond}, ptr {after}"), []
-                copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", after), *more]
+        with f.repeat("group") as go_on_if:
+            taken = f.value(f"load i64, ptr {taken_slot}")
+            go_on_if(f.value(f"icmp slt i64 {taken}, {groups}"))
+            begin = first_of(taken)
+            end = integers.least(integers.add(begin, group), rows[1])
+            with integers.loop(begin, end, "row") as i:
+                number = f.value(f"load i64, ptr {self.number}")
+                f.do(f"store i64 {integers.add(number, 1)}, ptr {self.number}")
+                a = Lanes(copied(number), to_step, integers.subtract(integers.multiply(i, tile.rows), lhs.first_lane(i)))
+                row = integers.add(i, 1)
+                is_last = f.value(f"icmp eq i64 {row}, {end}")
+                with f.when(is_last):
+                    f.do(f"store i64 {take()}, ptr {taken_slot}")
+                # the next tile's rows: in the end any
+                later = integers.least(first_of(f.value(f"load i64, ptr {taken_slot}")), integers.subtract(rows[1], 1))
+                row = f.value(f"select i1 {is_last}, i64 {later}, i64 {row}")
+                next_, to = back(source(row), row), back(copied(integers.add(number, 1)), row)
+                beyond = source(integers.add(row, 1))
+                with integers.loop(*columns, "column") as j:
+                    b = rhs.read(j, j, "%block", "%block")
+                    ends = f.value(f"icmp eq i64 {j}, {last_column}")
+                    passed = integers.subtract(j, columns[0])
+                    if in_rows:
+                        pieces = integers.subtract(columns[1], columns[0])
+                        first = integers.multiply(passed, tile.rows)
+                        then = f.value(f"select i1 {ends}, i64 0, i64 {integers.add(first, tile.rows)}")
+                        splits = (integers.divide, integers.remainder)
+                        places = [split(x, pieces) for x in (first, then) for split in splits]
+                        last = integers.subtract(count, part)
+                        here, there, after = next_, to, f.value(f"select i1 {ends}, ptr {beyond}, ptr {next_}")
+                        more = [("i64", x) for x in (*places, pieces, last)]
+                    else:
+                        early = integers.least(integers.multiply(passed, part), integers.subtract(count, part))
+                        here = product.element(f, next_, integers.multiply(early, k_step))
+                        there = product.element(f, to, integers.multiply(early, to_step))
+                        after = product.element(f, here, integers.multiply(part, k_step))
+                        after, more = f.value(f"select i1 {ends}, ptr {beyond}, ptr {after}"), []
+                    copying = [("ptr", here), ("i64", size_operand(f, from_step)), ("ptr", there), ("ptr", after), *more]
+                    if self.collects:
+                        self.collect("%block", i, j, rows[0], columns[0], a, b, copying)
+                    else:
+                        self.tile(matrix, "%block", i, j, a, b, place, copying)
                 if self.collects:
-                    self.collect("%block", i, j, rows[0], columns[0], a, b, copying)
-                else:
-                    self.tile(matrix, "%block", i, j, a, b, place, copying)
-            if self.collects:
-                self.store_collected(matrix, "%block", i, rows, columns, a)
-        f.jump(again)
-        f.enter(done)
+                    self.store_collected(matrix, "%block", i, rows, columns, a)
 
     def collected(self, tiles: str, skipped: str = "0") -> str:
         """The address of collected sums, some tiles and rows below the first."""
@@ -267,6 +257,7 @@ class StreamRows(Task):
                     last = integers.multiply(i, tile.rows)
                     store(self.collected(row, a.skipped), last, integers.subtract(plan.m, last))
 
+
 def _pause(product: Parts, f: Function) -> None:
     """Let the core do something else for a moment."""
     found = product.context.target.pause
@@ -289,29 +280,24 @@ def emit_helping(product: Parts, f: Function, own: str) -> None:
     scratch = product.context.scratch(f)
     patience = f.slot("i64")
     f.do(f"store i64 {_PATIENCE}, ptr {patience}")
-    looking, helping, done = f.label("looking"), f.label("helping"), f.label("done")
-    f.jump(looking)
-    f.enter(looking)
-    finished = f.value(f"load atomic i64, ptr {product.header(f, scratch, FINISHED)} acquire, align 8")
-    left = f.value(f"load i64, ptr {patience}")
-    f.do(f"store i64 {integers.subtract(left, 1)}, ptr {patience}")
-    is_over = f.value(f"icmp sge i64 {finished}, {size_operand(f, plan.tasks)}")
-    f.branch(f.value(f"or i1 {is_over}, {f.value(f'icmp eq i64 {left}, 0')}"), done, helping)
-    f.enter(helping)
-    with integers.loop(0, plan.workers, "other") as other:
-        share = product.share_of(f, scratch, other)
-        open_, helpers = (product.share(f, share, field) for field in (Share.OPEN, Share.HELPERS))
-        with f.when(f.value(f"icmp ne i64 {f.value(f'load atomic i64, ptr {open_} monotonic, align 8')}, 0")):
-            f.do(f"atomicrmw add ptr {helpers}, i64 1 seq_cst")
-            block = f.value(f"load atomic i64, ptr {open_} seq_cst, align 8")
-            with f.when(f.value(f"icmp ne i64 {block}, 0")):
-                block = integers.subtract(block, 1)
-                task, block = integers.divide(block, plan.k_blocks), integers.remainder(block, plan.k_blocks)
-                taken = f.call("i64", f"@{product.name}.rows", ("ptr", "%context"), ("i64", task), ("i64", block),
-                               ("ptr", product.worker_memory(f, scratch, other)), ("ptr", own), ("ptr", share))  # fmt: skip
-                with f.when(f.value(f"icmp ne i64 {taken}, 0")):
-                    f.do(f"store i64 {_PATIENCE}, ptr {patience}")
-            f.do(f"atomicrmw sub ptr {helpers}, i64 1 seq_cst")
-    _pause(product, f)
-    f.jump(looking)
-    f.enter(done)
+    with f.repeat("looking") as go_on_if:
+        finished = f.value(f"load atomic i64, ptr {product.header(f, scratch, FINISHED)} acquire, align 8")
+        go_on_if(f.value(f"icmp slt i64 {finished}, {size_operand(f, plan.tasks)}"))
+        left = f.value(f"load i64, ptr {patience}")
+        go_on_if(f.value(f"icmp ne i64 {left}, 0"))
+        f.do(f"store i64 {integers.subtract(left, 1)}, ptr {patience}")
+        with integers.loop(0, plan.workers, "other") as other:
+            share = product.share_of(f, scratch, other)
+            open_, helpers = (product.share(f, share, field) for field in (Share.OPEN, Share.HELPERS))
+            with f.when(f.value(f"icmp ne i64 {f.value(f'load atomic i64, ptr {open_} monotonic, align 8')}, 0")):
+                f.do(f"atomicrmw add ptr {helpers}, i64 1 seq_cst")
+                block = f.value(f"load atomic i64, ptr {open_} seq_cst, align 8")
+                with f.when(f.value(f"icmp ne i64 {block}, 0")):
+                    block = integers.subtract(block, 1)
+                    task, block = integers.divide(block, plan.k_blocks), integers.remainder(block, plan.k_blocks)
+                    taken = f.call("i64", f"@{product.name}.rows", ("ptr", "%context"), ("i64", task), ("i64", block),
+                                   ("ptr", product.worker_memory(f, scratch, other)), ("ptr", own), ("ptr", share))  # fmt: skip
+                    with f.when(f.value(f"icmp ne i64 {taken}, 0")):
+                        f.do(f"store i64 {_PATIENCE}, ptr {patience}")
+                f.do(f"atomicrmw sub ptr {helpers}, i64 1 seq_cst")
+        _pause(product, f)
