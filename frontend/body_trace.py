@@ -147,6 +147,11 @@ class BodyTrace:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)
 
+    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+        """That is for the code outside to know."""
+        if self.around is not None:
+            self.around.begun(mapping, key)
+
     # Afterwards
 
     def updates(self) -> list[tuple[Tensor, Value]]:

@@ -7,7 +7,7 @@ objects by the attributes that some scanned code names (see graphc.frontend.surv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
 from operator import attrgetter, is_
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.code_reads import ANY_NAME
 from graphc.frontend.guard_text import Name, last, member, short, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.survey import HOOKS, PLAIN, Survey, cell_contents, class_attribute, function_parts, slot_contents
@@ -54,6 +55,7 @@ class Snapshot:
                 break
         self.guards = survey.guards
         self._names = survey.names
+        self._mentioned = names
         self._contents = survey.contents
         self.tensors = survey.tensors
         """The ids of the tensors that were found."""
@@ -75,6 +77,8 @@ class Snapshot:
         """Random numbers and files, and how to read their state."""
         self.renewed = 0
         """How often a value was found to be another object of the same value, and that object put into its guard."""
+        self._begun: list[tuple[Guard, Any]] = []
+        """What guards expected before `begin_with`."""
         self._fast: _Fast | None = None
 
     @property
@@ -82,8 +86,27 @@ class Snapshot:
         """Whether the guards say it all."""
         return not self._contents
 
+    def mentions(self, names: Collection[str]) -> bool:
+        """Whether code that was found reads or writes an attribute of such a name, or may do so."""
+        return not self._mentioned.isdisjoint((*names, ANY_NAME))
+
+    def begin_with(self, made: Iterable[tuple[dict[Any, Any], Any]]) -> None:
+        """Take entries of dicts that have been made since, (dict, key), as if they had been there."""
+        new: dict[int, list[Any]] = {}
+        for mapping, key in made:
+            new.setdefault(id(mapping), []).append(key)
+        for guard in self.guards:
+            if guard.kind == "dict" and id(guard.owner) in new:
+                known = {key for key, _ in guard.expected}
+                self._begun.append((guard, guard.expected))
+                guard.expected += tuple(
+                    (key, guard.owner[key]) for key in new[id(guard.owner)] if key not in known and key in guard.owner)
+        self._fast = None
+
     def restore(self) -> None:
         """Have the state be again as it was, as far as the guards say it."""
+        for guard, expected in self._begun:
+            guard.expected = expected
         for guard in self.guards:
             owner, key, before = guard.owner, guard.key, guard.expected
             now = _read(guard)

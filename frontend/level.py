@@ -222,6 +222,11 @@ class Level:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)
 
+    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+        """That is for the code outside to know."""
+        if self.around is not None:
+            self.around.begun(mapping, key)
+
 
 class GradLevel(Level):
     """A level with a tape: what grad, vjp and jvp run a function on."""

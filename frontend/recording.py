@@ -33,6 +33,9 @@ from graphc.ir import Graph
 from graphc.recompute import current_budget, recompute
 from graphc.types import Shape
 
+_STATE = ("state", "state_dict")
+"""How code gets at the state of an optimizer, and sees if there is any."""
+
 
 class PlainNumbersWanted(Exception):
     """Some code would not do with what `item()` gave: the tree knows now, and the call is to be recorded again."""
@@ -100,6 +103,8 @@ class Recording:
                         self.before.restore()
                         raise
                     self.error = error
+                if self.error is None and not self.before.mentions(_STATE):
+                    self.before.begin_with(trace.state_begun)
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
                 if shapes and self.changed is not None:
@@ -108,6 +113,7 @@ class Recording:
                 self.effects += containers.effects()
                 refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
                 if refused and self.error is None:
+                    self.before.restore()
                     raise _refusal(name, refused[0])
                 result = containers.marked(result)
                 left: list[Tensor | SymbolicNumber] = []

@@ -89,6 +89,8 @@ class Trace:
         self._current: dict[int, Value] = {}  # id of a tensor that was changed in place -> what it holds now
         self._views: dict[tuple[int, Value], Value] = {}
         self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
+        self.state_begun: list[tuple[dict[Any, Any], Any]] = []
+        """Entries of dicts that were made, and would have made no difference had they been there; see `Tracer.begun`."""
         self._made: set[int] = set()
         self.gpu: device | None = None
         """The GPU that the graph runs on; None for the CPU."""
@@ -316,6 +318,10 @@ class Trace:
             self._scalars[id(mapping), key] = known, now
             self._alive.append(mapping)
         return known
+
+    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+        """See `Tracer`."""
+        self.state_begun.append((mapping, key))
 
     def _with_numbers(self, record: OpDef, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         """Operands of which some are numbers of the graph: these get the dtypes that Python's own would get."""

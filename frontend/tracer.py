@@ -91,6 +91,10 @@ class Tracer(Protocol):
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
         ...
 
+    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+        """`mapping[key]` has been made, and the code that is traced did what it would have done had it been there before."""
+        ...
+
 
 class Watcher(Protocol):
     """What takes note of the operations that a thread runs eagerly, and of calls of compiled functions."""

@@ -58,8 +58,10 @@ def test_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
         model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512))
         optimizer = graphc.optim.Adam(model.parameters(), lr=1e-3)
         x = graphc.randn(300, 512)
+        calls: list[int] = []
 
         def step(x: graphc.Tensor) -> graphc.Tensor:
+            calls.append(1)
             optimizer.zero_grad()
             loss = (model(x) - x).square().mean()
             loss.backward()

@@ -64,7 +64,7 @@ def block_by_block(model: nn.Sequential, x: graphc.Tensor) -> graphc.Tensor:
 
 
 def reentrant(model: nn.Sequential, x: graphc.Tensor) -> graphc.Tensor:
-    x = x.requires_grad_()
+    x = x.detach().requires_grad_()
     for block in model:
         x = checkpoint(block, x, use_reentrant=True)
     return x

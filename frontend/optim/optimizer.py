@@ -20,7 +20,7 @@ from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.nn.module import clear_grad, clock
 from graphc.frontend.optim import fused
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.tracer import active, suspended
+from graphc.frontend.tracer import Tracer, active, suspended
 
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,10 +147,34 @@ class Optimizer:
     def _step_group(self, group: dict[str, Any]) -> None:
         for parameter in group["params"]:
             grad = parameter._get_grad()
-            if grad is not None:
-                grad, state = -grad if group.get("maximize") else grad, self.state[parameter]
-                if not fused.update(self, parameter, grad, state, group):
-                    self._update(parameter, grad, state, group)
+            if grad is None:
+                continue
+            is_known = parameter in self.state
+            grad, state = -grad if group.get("maximize") else grad, self.state[parameter]
+            tracer = active()
+            if tracer is not None:
+                self._trace_update(tracer, parameter, grad, state, group)
+            elif not fused.update(self, parameter, grad, state, group):
+                self._update(parameter, grad, state, group)
+            if not is_known and not state:
+                del self.state[parameter]
+
+    def _trace_update(
+        self, tracer: Tracer, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        """`_update`, whose trace is for later calls too: they find the state that this one makes."""
+        before = set(state)
+        self._update(parameter, grad, state, group)
+        if len(state) > len(before) and self._begins_alike(group):
+            tracer.begun(self.state, parameter)
+            for name in state:
+                if name not in before:
+                    tracer.begun(state, name)
+
+    def _begins_alike(self, group: Mapping[str, Any]) -> bool:
+        """Whether the update that makes a parameter's state computes what all others do."""
+        del group
+        return type(self)._update.__module__.partition(".")[0] == "graphc"
 
     def _update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change one parameter in place. Runs outside the graph of gradients."""

@@ -39,6 +39,9 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ArgumentError("Nesterov momentum requires a momentum and zero dampening")
 
+    def _begins_alike(self, group: Mapping[str, Any]) -> bool:
+        return super()._begins_alike(group) and not (group["momentum"] and group["dampening"])
+
     def _update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if group["weight_decay"] != 0:
             grad = grad + parameter * group["weight_decay"]
