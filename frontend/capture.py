@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,16 @@ class Capture:
         self.left = left
         self.returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(leaves) if type(leaf) is SymbolicNumber]
         """Numbers of the trace that are returned, by their number among the leaves: somebody else may hold them, too."""
-        own: Callable[[Tensor], bool] = lambda tensor: trace.is_made(tensor) and not trace.leaves_traces  # noqa: E731
+
+        def own(tensor: Tensor) -> bool:
+            """Whether each call makes one of its own, of numbers that the code has."""
+            return trace.is_made(tensor) and not trace.leaves_traces
+
+        def own_alias(tensor: Tensor) -> bool:
+            """Or on memory that there is already, as by `detach()`."""
+            lies_outside = is_array(tensor._data) and tensor._base is not None
+            return lies_outside and id(tensor) not in known and id(tensor) not in places and not trace.leaves_traces
+
         leaves += shared_bases([*leaves, *left], own)
         leaves += left
         updates = trace.updates()
@@ -74,7 +83,7 @@ class Capture:
                 self.results.append(Constant(leaf))
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
-            elif own(leaf) and leaf._node is None and leaf.requires_grad:
+            elif (own(leaf) or own_alias(leaf)) and leaf._node is None and leaf.requires_grad:
                 raise OnlyEagerly(f"{trace.builder.name!r} returns a leaf that it makes: each call has one of its own",
                                   hint="make it outside, or return a tensor computed from it")
             elif own(leaf):
@@ -119,6 +128,8 @@ class Capture:
         self.grad_guards: list[tuple[Argument | Captured, bool]] = []
         """Whose gradient was looked at, and whether there was none."""
         for state in trace.grads.values():
+            if own_alias(state.tensor):
+                continue  # nobody has it when the call is over, and the next one makes another
             owner = trace.owner(state.tensor)
             if state.read:
                 self.grad_guards.append((owner, state.initial is None))

@@ -291,3 +291,37 @@ def test_tensors_that_the_function_makes_are_new_in_each_call(make: Callable[[],
             once, total = compiled(graphc.full((1,), float(k)), keep)
             assert once.tolist() == total.tolist() == [k]
     assert [t.tolist() for t in kept] == [[k] for k in range(4)]
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_leaves_that_each_call_makes_on_memory_that_it_is_given(from_outside: bool) -> None:
+    """As attacks on a model make them: whether they had a gradient is no question of the next call."""
+    weight = nn.Parameter(graphc.full((3,), 2.0))
+
+    @graphc.compile
+    def gradient(x: graphc.Tensor) -> graphc.Tensor:
+        weight.grad = None
+        y = (weight if from_outside else x).detach().requires_grad_()
+        (y * y * weight).sum().backward()
+        assert y.grad is not None
+        return y.grad
+
+    for k in range(4):
+        x = graphc.full((3,), float(k))
+        assert gradient(x).tolist() == [4.0 * (2 if from_outside else k)] * 3
+        assert weight.grad is not None and weight.grad.tolist() == [float(2 if from_outside else k) ** 2] * 3 and x.grad is None
+    assert gradient.explain().count("traced because of") == 1, gradient.explain()
+
+
+def test_such_a_leaf_is_returned_with_its_gradient() -> None:
+    def leaf(x: graphc.Tensor) -> graphc.Tensor:
+        y = x.detach().requires_grad_()
+        (y * y).sum().backward()
+        return y
+
+    compiled = graphc.compile(leaf)
+    for k in range(3):
+        x = graphc.full((3,), float(k))
+        y = compiled(x)
+        assert y.requires_grad and y.is_leaf and y.grad is not None and y.grad.tolist() == [2.0 * k] * 3
+        assert y.data_ptr() == x.data_ptr()
