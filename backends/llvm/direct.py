@@ -317,29 +317,32 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
     f.do(f"store ptr %next, ptr {following}")
 
     def element(pointer: str, offset: str | int) -> str:
-        return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}")
+        return f.value(f"getelementptr {scalar}, ptr {pointer}, i64 {offset}") if offset else pointer
 
     def multiply(rows: Collection[int], steps: int) -> None:
         """Multiply some of the rows, a few steps of them."""
         a, b = (f.value(f"load ptr, ptr {slot}") for slot in pointers)
         strides = [operand.step_strides[-1] for operand in (plan.lhs, plan.rhs)]
+        totals = {slot: f.value(f"load {type_}, ptr {slot}") for i in rows for slot in sums[i]}
+        place = f.value(f"load ptr, ptr {following}") if ahead else ""
         for k in range(steps):
             later = element(b, (k + _AHEAD) * strides[1])
             for line in sorted({offset * align // LINE_BYTES for offset in plan.rhs.offsets}):
                 prefetch(f, element(later, line * LINE_BYTES // align), 1)
             if ahead:
-                place = f.value(f"load ptr, ptr {following}")
                 prefetch(f, place, ahead, level=2)
-                f.do(f"store ptr {f.value(f'getelementptr i8, ptr {place}, i64 {ahead}')}, ptr {following}")
+                place = f.value(f"getelementptr i8, ptr {place}, i64 {ahead}")
             starts = (element(b, k * strides[1] + offset) for offset in plan.rhs.offsets)
             columns = [f.value(f"load {type_}, ptr {start}, align {align}") for start in starts]
             for i in rows:
-                place, row = element(a, k * strides[0] + plan.lhs.offsets[i]), sums[i]
-                number = f.value(f"load {scalar}, ptr {place}, align {align}")
-                factor = f.splat(scalar, number, tile.width)
-                for slot, column in zip(row, columns, strict=True):
-                    total = multiply_add(f, tile.dtype, type_, factor, column, f.value(f"load {type_}, ptr {slot}"))
-                    f.do(f"store {type_} {total}, ptr {slot}")
+                start = element(a, k * strides[0] + plan.lhs.offsets[i])
+                factor = f.splat(scalar, f.value(f"load {scalar}, ptr {start}, align {align}"), tile.width)
+                for slot, column in zip(sums[i], columns, strict=True):
+                    totals[slot] = multiply_add(f, tile.dtype, type_, factor, column, totals[slot])
+        for slot, total in totals.items():
+            f.do(f"store {type_} {total}, ptr {slot}")
+        if ahead:
+            f.do(f"store ptr {place}, ptr {following}")
         for slot, pointer, stride in zip(pointers, (a, b), strides):
             f.do(f"store ptr {element(pointer, steps * stride)}, ptr {slot}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from graphc.backends.llvm.axes import locate
 from graphc.backends.llvm.builder import Function
@@ -106,13 +106,13 @@ class _Writer:
             for j in range(0, total, width):
                 self.store(scope, sums, first, str(j), integers.mask(width, 0, total - j) if total - j < width else None)
             return
-        with f.loop("0", count, str(width), hint="vector") as place:
-            left = integers.subtract(count, place)
-            with f.when(f.value(f"icmp sge i64 {left}, {width}")):
-                self.store(scope, sums, first, place, None)
-            if width > 1:
-                with f.when(f.value(f"icmp slt i64 {left}, {width}")):
-                    self.store(scope, sums, first, place, integers.mask(width, 0, left))
+        whole = f.value(f"and i64 {count}, {-width}") if total is None else str(total // width * width)
+        with f.loop("0", whole, str(width), hint="vector") as place:
+            self.store(scope, sums, first, place, None)
+        left = integers.subtract(count, whole)
+        if width > 1 and left != "0":
+            with f.when(f.value(f"icmp ne i64 {left}, 0")) if total is None else nullcontext():
+                self.store(scope, sums, first, whole, integers.mask(width, 0, left))
 
     def store(self, scope: Evaluator, sums: str, first: str, j: str, mask: str | None) -> None:
         """Store a vector of columns, or some lanes of it, from number j of the neighbouring ones on."""

@@ -334,19 +334,22 @@ def _advance(f: Function, axes: Sequence[Axis], slots: Sequence[str], values: Se
         carry = f.value(f"zext i1 {full} to i64")
 
 
-def _size(body: Sequence[Statement]) -> int:
-    """How many expressions the statements are made of, those of small loops as often as they are unrolled."""
+def _size(body: Sequence[Statement]) -> int | None:
+    """How many expressions the statements are made of, those of loops as often as they are written out; None if a loop is left."""
     total = 0
     for statement in body:
         if isinstance(statement, Loop):
             inner, extent = _size(statement.body), statement.axis.extent
-            trips = -(-extent // max(statement.lanes, 1)) if isinstance(extent, int) else _UNROLLED_TRIPS + 1
-            total += inner * trips if _unrolls(trips, inner) else inner
+            trips = -(-extent // max(statement.lanes, 1)) if isinstance(extent, int) else None
+            if inner is None or trips is None or not _unrolls(trips, inner):
+                return None
+            total += inner * trips
         else:
             total += sum(1 for root in evaluated((statement,)) for _ in root.walk())
     return total
 
 
-def _unrolls(trips: int, size: int) -> bool:
-    """Whether a loop over a body of that size is written out, so that its indices become numbers."""
-    return trips == 1 or (trips <= _UNROLLED_TRIPS and trips * size <= _UNROLLED_SIZE)
+def _unrolls(trips: int, size: int | None) -> bool:
+    """Whether a loop is written out, so that its indices become numbers: one of few steps, over a body of that size without any
+    loop in it, which would be there as often."""
+    return trips == 1 or (size is not None and trips <= _UNROLLED_TRIPS and trips * size <= _UNROLLED_SIZE)

@@ -21,7 +21,7 @@ def memory_type(dtype: DType) -> str:
 
 def address(f: Function, dtype: DType, pointer: str, offset: str) -> str:
     """The address of the element at an i64 offset."""
-    return f.value(f"getelementptr {memory_type(dtype)}, ptr {pointer}, i64 {offset}")
+    return pointer if offset == "0" else f.value(f"getelementptr {memory_type(dtype)}, ptr {pointer}, i64 {offset}")
 
 
 def load_one(f: Function, dtype: DType, pointer: str, offset: str) -> str:
@@ -134,7 +134,7 @@ def prefetch(f: Function, place: str, nbytes: int, level: int = 1) -> None:
     """Have some bytes from an address on fetched into a level of cache. The address may be any."""
     callee = f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
     for start in range(0, nbytes, LINE_BYTES):
-        at = f.value(f"getelementptr i8, ptr {place}, i64 {start}")
+        at = f.value(f"getelementptr i8, ptr {place}, i64 {start}") if start else place
         f.call("void", callee, ("ptr", at), ("i32", "0"), ("i32", str(4 - level)), ("i32", "1"))
 
 
