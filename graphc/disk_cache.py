@@ -25,6 +25,8 @@ from graphc.config import config
 _MAGIC = b"graphc\x00\x01"
 _HEADER = struct.Struct("<8s32sQ32s")  # magic, digest of the key, length of the payload, digest of the payload
 _TEMPORARY = ".tmp-"
+_SHARD_DIGITS = 1
+"""How many digits of an entry's name are its directory's: in a new cache, to make 256 of these takes longer than all else."""
 _ABANDONED_SECONDS = 3600.0
 _EVICTION_CHECKS = 16  # how often the size is checked, on average, while as much as `max_bytes` is written
 _SIZE_AFTER_EVICTION = 0.75
@@ -136,7 +138,7 @@ def _digest(key: str | bytes) -> bytes:
 
 def _entry_path(directory: Path, digest: bytes) -> Path:
     name = digest.hex()
-    return directory / name[:2] / name[2:]
+    return directory / name[:_SHARD_DIGITS] / name[_SHARD_DIGITS:]
 
 
 def _is_ours(descriptor: int) -> bool:
@@ -173,7 +175,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
 def _entries(directory: Path) -> Iterator[tuple[float, int, str]]:
     """Each entry's time of last use, size and path; deletes what writers that were killed left behind."""
     for shard in _scan(directory):
-        for file in _scan(shard.path) if len(shard.name) == 2 else ():
+        for file in _scan(shard.path) if len(shard.name) <= 2 else ():  # two digits are of before
             try:
                 status = file.stat(follow_symlinks=False)
                 if not file.name.startswith(_TEMPORARY):

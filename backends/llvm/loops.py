@@ -335,7 +335,8 @@ def _advance(f: Function, axes: Sequence[Axis], slots: Sequence[str], values: Se
 
 
 def _size(body: Sequence[Statement]) -> int | None:
-    """How many expressions the statements are made of, those of loops as often as they are written out; None if a loop is left."""
+    """How many expressions the statements are made of, those of loops as often as these are written out; None if one is
+    left."""
     total = 0
     for statement in body:
         if isinstance(statement, Loop):

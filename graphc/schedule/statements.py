@@ -24,9 +24,12 @@ def cut_loop(axis: Axis, size: Size, body: Sequence[Statement], lanes: int) -> t
 
 
 def last_limit(extent: Size, step: Axis, size: Size) -> Expr | None:
-    """Where a loop of `size` stops in the last of the steps that go through an extent; None where all of them are whole."""
+    """Where a loop of `size` stops, which is earlier in the last of the steps that go through an extent; None where all of them
+    are whole."""
     if step.extent * size == extent:
         return None
+    if step.extent == 1:
+        return ix.number(extent)
     left = ix.plus(ix.times(step.value, -size), extent)
     return Expr("minimum", (left, ix.number(size)), int64)
 
