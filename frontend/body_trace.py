@@ -143,6 +143,11 @@ class BodyTrace:
         if type(tensor._data) is np.ndarray and tensor._data.size <= _LARGEST_CONSTANT:
             self._made[id(tensor)] = tensor
 
+    def aliased(self, tensor: Tensor) -> None:
+        """It is so for the code outside, too."""
+        if self.around is not None:
+            self.around.aliased(tensor)
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Any:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)

@@ -54,9 +54,14 @@ class Capture:
             return trace.is_made(tensor) and not trace.leaves_traces
 
         def own_alias(tensor: Tensor) -> bool:
-            """Or on memory that there is already, as by `detach()`."""
-            lies_outside = is_array(tensor._data) and tensor._base is not None
-            return lies_outside and id(tensor) not in known and id(tensor) not in places and not trace.leaves_traces
+            """Whether each call makes one of its own, on memory from outside."""
+            return trace.is_alias(tensor) and not trace.leaves_traces
+
+        def is_new_leaf(tensor: Tensor) -> bool:
+            """Whether it is a leaf that each call makes, on such memory or by computing it, to have a gradient."""
+            if tensor._node is not None or not tensor.requires_grad or id(tensor) in places:
+                return False
+            return own_alias(tensor) or (not is_array(tensor._data) and trace.lifted(tensor) is None)
 
         leaves += shared_bases([*leaves, *left], own)
         leaves += left
@@ -83,9 +88,11 @@ class Capture:
                 self.results.append(Constant(leaf))
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
-            elif (own(leaf) or own_alias(leaf)) and leaf._node is None and leaf.requires_grad:
+            elif own(leaf) and leaf._node is None and leaf.requires_grad:
                 raise OnlyEagerly(f"{trace.builder.name!r} returns a leaf that it makes: each call has one of its own",
                                   hint="make it outside, or return a tensor computed from it")
+            elif trace.leaves_traces and trace.is_alias(leaf) and leaf._node is None and leaf.requires_grad:
+                self.results.append(Constant(leaf))  # of this one call
             elif own(leaf):
                 self.results.append(Output(len(outputs)))
                 if leaf.requires_grad:
@@ -108,7 +115,7 @@ class Capture:
                 self.results.append(alias)
             else:
                 self.results.append(Output(len(outputs)))
-                if leaf.requires_grad:
+                if leaf.requires_grad and not is_new_leaf(leaf):
                     seeds.append((len(outputs), leaf))
                 outputs.append(trace.value(leaf))
         self.visible = len(outputs)
@@ -129,7 +136,7 @@ class Capture:
         """Whose gradient was looked at, and whether there was none."""
         for state in trace.grads.values():
             if own_alias(state.tensor):
-                continue  # nobody has it when the call is over, and the next one makes another
+                continue
             owner = trace.owner(state.tensor)
             if state.read:
                 self.grad_guards.append((owner, state.initial is None))
@@ -140,6 +147,13 @@ class Capture:
             else:
                 self.grads.append((owner, len(outputs)))
                 outputs.append(trace.value(state.current))
+        self.new_leaves: list[tuple[int, int | None]] = []
+        """Which of the results are leaves that the call makes, and which output becomes the gradient of each, or None."""
+        for k, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and positions[id(leaf)] == k and is_new_leaf(leaf):
+                grad = trace.get_grad(leaf)
+                self.new_leaves.append((k, None if grad is None else len(outputs)))
+                outputs += [] if grad is None else [trace.value(grad)]
         self.differentiable: Differentiable | None = None
         self._fused: Graph | None = None
         """The graph of the call, where it is not what the trace has written down."""
@@ -399,9 +413,14 @@ class Capture:
                 case Again():
                     results.append(None)
         results = completed(self.results, results)
-        for left, real in zip(self.left, results[len(results) - len(self.left) :]):
+        for k, j in self.new_leaves:
+            results[k].requires_grad_()._state().grad = None if j is None else wrap(outputs[j])
+        for k, left in enumerate(self.left, len(results) - len(self.left)):
+            real, result = results[k], self.results[k]
             if isinstance(left, Tensor):
                 left._data, left._node, left._meta = real._data, real._node, real._meta
+                if isinstance(result, Again):
+                    results[result.index] = left
             else:
                 left.become(real)
         for k, reference in self.returned:
@@ -413,7 +432,7 @@ class Capture:
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:
         """What a native entry is told of a call; None where it takes Python."""
         updated = {j for j, _ in self.updates}
-        if self.differentiable is not None or not updated.isdisjoint(self.freed):
+        if self.differentiable is not None or self.new_leaves or not updated.isdisjoint(self.freed):
             return None
         if not all(none for _, none in self.grad_guards):
             return None

@@ -234,7 +234,7 @@ def trace_once(
     ordinary = (
         (capture.structure.kind == "leaf" or single_level) and not capture.freed
         and capture.results == [Output(j) for j in range(len(capture.results))]
-        and not capture.updates and not capture.grads and not capture.grad_guards
+        and not capture.updates and not capture.grads and not capture.grad_guards and not capture.new_leaves
     )  # fmt: skip
     if not ordinary or not all(isinstance(source, Argument) for source in sources):
         return None

@@ -216,6 +216,9 @@ class Tensor(Described, Tracked, Values):
             meta.version = Version(own_version)
             meta.version.lent = min(own_version.lent, 0)
         meta.inference = own.inference
+        tracer = active()
+        if tracer is not None:
+            tracer.aliased(tensor)
         return tensor
 
     def detach(self) -> Tensor:

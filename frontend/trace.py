@@ -92,6 +92,7 @@ class Trace:
         self.state_begun: list[tuple[dict[Any, Any], Any]] = []
         """Entries of dicts that were made, and would have made no difference had they been there; see `Tracer.begun`."""
         self._made: set[int] = set()
+        self._aliased: set[int] = set()
         self.gpu: device | None = None
         """The GPU that the graph runs on; None for the CPU."""
         self._devices: dict[Value, device | None] = {}
@@ -306,6 +307,16 @@ class Trace:
     def is_made(self, tensor: Tensor) -> bool:
         """Whether the code has made a tensor of numbers, of which each call has one of its own."""
         return id(tensor) in self._made
+
+    def aliased(self, tensor: Tensor) -> None:
+        """See `Tracer`; of what the trace itself has computed there is nothing to note."""
+        if is_array(tensor._data):
+            self._aliased.add(id(tensor))
+            self._alive.append(tensor)
+
+    def is_alias(self, tensor: Tensor) -> bool:
+        """Whether the code has made a tensor on memory from outside: each call makes one of its own."""
+        return id(tensor) in self._aliased
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""

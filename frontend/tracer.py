@@ -87,6 +87,10 @@ class Tracer(Protocol):
         """The code that is traced has made a tensor of numbers that it holds itself."""
         ...
 
+    def aliased(self, tensor: Tensor) -> None:
+        """The code that is traced has made a tensor on memory that another one has."""
+        ...
+
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
         ...

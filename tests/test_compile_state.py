@@ -325,3 +325,42 @@ def test_such_a_leaf_is_returned_with_its_gradient() -> None:
         y = compiled(x)
         assert y.requires_grad and y.is_leaf and y.grad is not None and y.grad.tolist() == [2.0 * k] * 3
         assert y.data_ptr() == x.data_ptr()
+
+
+def test_leaves_that_a_call_computes() -> None:
+    """They are returned as leaves, with the gradients that they have been given, and the object is the one that is kept."""
+    weight, kept = nn.Parameter(graphc.full((3,), 2.0)), []
+
+    def made(x: graphc.Tensor) -> graphc.Tensor:
+        return (x * weight).detach().requires_grad_()
+
+    def trained(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor | None]:
+        y = made(x)
+        (y * y).sum().backward()
+        return y, y.grad
+
+    def stored(x: graphc.Tensor) -> graphc.Tensor:
+        y = made(x)
+        (y * y).sum().backward()
+        kept[:] = [y]
+        return y
+
+    def view(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        y = x.detach().requires_grad_()
+        (y * y).sum().backward()
+        return y, x + 1
+
+    for function, traces in ((made, 1), (trained, 1), (stored, 2), (view, 1)):
+        compiled = graphc.compile(function)
+        for k in range(CALLS):
+            x = graphc.full((3,), float(k))
+            results, wanted = (flatten(f(x))[0] for f in (compiled, function))
+            if function is stored:
+                assert kept[0] is wanted[0]
+                results = flatten(compiled(x))[0]
+                assert results[0] is kept[0]
+            for a, b in zip(results, wanted, strict=True):
+                assert (a.tolist(), a.is_leaf, a.requires_grad) == (b.tolist(), b.is_leaf, b.requires_grad)
+                if b.is_leaf and b.requires_grad:
+                    assert (a.grad is None) == (b.grad is None) and (a.grad is None or a.grad.tolist() == b.grad.tolist())
+        assert compiled.explain().count("traced because of") == traces, compiled.explain()
