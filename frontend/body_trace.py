@@ -21,7 +21,7 @@ from graphc.frontend.device import CPU, device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import Structure, flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.tracer import activated, active
+from graphc.frontend.tracer import BegunState, activated, active
 from graphc.ir import Builder, Graph, Value, with_inputs
 from graphc.op import OpDef
 from graphc.types import TensorType
@@ -152,10 +152,10 @@ class BodyTrace:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)
 
-    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+    def begun(self, begun: BegunState) -> None:
         """That is for the code outside to know."""
         if self.around is not None:
-            self.around.begun(mapping, key)
+            self.around.begun(begun)
 
     # Afterwards
 

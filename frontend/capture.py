@@ -48,6 +48,7 @@ class Capture:
         self.left = left
         self.returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(leaves) if type(leaf) is SymbolicNumber]
         """Numbers of the trace that are returned, by their number among the leaves: somebody else may hold them, too."""
+        places = {id(leaf): i for i, leaf in reversed(list(enumerate(arguments))) if isinstance(leaf, Tensor)}
 
         def own(tensor: Tensor) -> bool:
             """Whether each call makes one of its own, of numbers that the code has."""
@@ -58,11 +59,16 @@ class Capture:
             return trace.is_alias(tensor) and not trace.leaves_traces
 
         def is_new_leaf(tensor: Tensor) -> bool:
-            """Whether it is a leaf that each call makes, on such memory or by computing it, to have a gradient."""
+            """Whether it is a leaf that each call makes, on such memory or by computing it."""
             if tensor._node is not None or not tensor.requires_grad or id(tensor) in places:
                 return False
             return own_alias(tensor) or (not is_array(tensor._data) and trace.lifted(tensor) is None)
 
+        new = {id(leaf): leaf for leaf in (*leaves, *left) if isinstance(leaf, Tensor) and is_new_leaf(leaf)}
+        if new and not _stand_alone([(leaf, trace.get_grad(leaf)) for leaf in new.values()], [*leaves, *left]):
+            if not trace.leaves_traces:
+                raise _own_leaf(trace)
+            new = {}
         leaves += shared_bases([*leaves, *left], own)
         leaves += left
         updates = trace.updates()
@@ -72,7 +78,6 @@ class Capture:
         outputs: list[Value] = []
         self.results: list[Output | Item | Given | Same | Constant | Alias | Again] = []
         positions: dict[int, int] = {}
-        places = {id(leaf): i for i, leaf in reversed(list(enumerate(arguments))) if isinstance(leaf, Tensor)}
         seeds: list[tuple[int, Tensor]] = []
         for k, leaf in enumerate(leaves):
             lifted = trace.lifted(leaf) if isinstance(leaf, Tensor) else None
@@ -89,8 +94,7 @@ class Capture:
             elif id(leaf) in places:
                 self.results.append(Given(places[id(leaf)]))
             elif own(leaf) and leaf._node is None and leaf.requires_grad:
-                raise OnlyEagerly(f"{trace.builder.name!r} returns a leaf that it makes: each call has one of its own",
-                                  hint="make it outside, or return a tensor computed from it")
+                raise _own_leaf(trace)
             elif trace.leaves_traces and trace.is_alias(leaf) and leaf._node is None and leaf.requires_grad:
                 self.results.append(Constant(leaf))  # of this one call
             elif own(leaf):
@@ -115,7 +119,7 @@ class Capture:
                 self.results.append(alias)
             else:
                 self.results.append(Output(len(outputs)))
-                if leaf.requires_grad and not is_new_leaf(leaf):
+                if leaf.requires_grad and id(leaf) not in new:
                     seeds.append((len(outputs), leaf))
                 outputs.append(trace.value(leaf))
         self.visible = len(outputs)
@@ -150,8 +154,8 @@ class Capture:
         self.new_leaves: list[tuple[int, int | None]] = []
         """Which of the results are leaves that the call makes, and which output becomes the gradient of each, or None."""
         for k, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and positions[id(leaf)] == k and is_new_leaf(leaf):
-                grad = trace.get_grad(leaf)
+            if id(leaf) in new and positions[id(leaf)] == k:
+                grad = trace.get_grad(new[id(leaf)])
                 self.new_leaves.append((k, None if grad is None else len(outputs)))
                 outputs += [] if grad is None else [trace.value(grad)]
         self.differentiable: Differentiable | None = None
@@ -441,6 +445,20 @@ class Capture:
             results=self.results, structure=self.structure, nodes=dict.fromkeys(self.freed, FREED), snapshot=snapshot,
             pinned=pinned,
         )  # fmt: skip
+
+
+def _own_leaf(trace: Trace) -> OnlyEagerly:
+    return OnlyEagerly(f"{trace.builder.name!r} returns a leaf that it makes: each call has one of its own",
+                       hint="make it outside, or return a tensor computed from it")
+
+
+def _stand_alone(new: Sequence[tuple[Tensor, Tensor | None]], leaves: Sequence[Any]) -> bool:
+    """Whether nothing else that a call leaves behind has to do with leaves that it makes and their gradients: none will flow to
+    them from other results, and nobody else has those that they have, or is told of them."""
+    metas = [tensor._meta for tensor, _ in new if tensor._meta is not None]
+    held = {id(grad) for _, grad in new}
+    unrelated = all(leaf._node is None and id(leaf) not in held for leaf in leaves if isinstance(leaf, Tensor))
+    return unrelated and not any(meta.hooks or meta.post_hooks for meta in metas)
 
 
 def _give_history(tensor: Tensor, node: Node, index: int) -> None:

@@ -269,7 +269,7 @@ class CompiledFunction:
         recording = recorded(
             self.function, self._name, args, kwargs, backend, tree=Tree(self._name, backend),
             by_python=self._by_python is not None, watched=self._by_python is None, fullgraph=self.options.fullgraph,
-            may_pass=key not in self._settled,
+            may_pass=key not in self._settled, begins=not self._graphs.get(key),
         )
         if failed is not None:
             if recording.error is not None:

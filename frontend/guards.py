@@ -19,6 +19,8 @@ from graphc.frontend.code_reads import ANY_NAME
 from graphc.frontend.guard_text import Name, last, member, short, text
 from graphc.frontend.nn.module import Module
 from graphc.frontend.survey import HOOKS, PLAIN, Survey, cell_contents, class_attribute, function_parts, slot_contents
+from graphc.frontend.tensor import Tensor
+from graphc.frontend.tracer import BegunState
 from graphc.specs import ABSENT, ANYTHING, Guard
 
 _MOST_LINES = 40
@@ -56,6 +58,7 @@ class Snapshot:
         self.guards = survey.guards
         self._names = survey.names
         self._mentioned = names
+        self._unshared = survey.unshared
         self._contents = survey.contents
         self.tensors = survey.tensors
         """The ids of the tensors that were found."""
@@ -90,17 +93,15 @@ class Snapshot:
         """Whether code that was found reads or writes an attribute of such a name, or may do so."""
         return not self._mentioned.isdisjoint((*names, ANY_NAME))
 
-    def begin_with(self, made: Iterable[tuple[dict[Any, Any], Any]]) -> None:
-        """Take entries of dicts that have been made since, (dict, key), as if they had been there."""
-        new: dict[int, list[Any]] = {}
-        for mapping, key in made:
-            new.setdefault(id(mapping), []).append(key)
+    def begin_with(self, begun: Iterable[BegunState]) -> None:
+        """Take the state that optimizers have made since as if it had been there, where nobody else has that."""
+        new: dict[int, dict[Tensor, dict[str, Any]]] = {}
+        for one in begun:
+            new.setdefault(id(one.states), {})[one.parameter] = one.state
         for guard in self.guards:
-            if guard.kind == "dict" and id(guard.owner) in new:
-                known = {key for key, _ in guard.expected}
+            if guard.kind == "dict" and id(guard.owner) in self._unshared and id(guard.owner) in new:
                 self._begun.append((guard, guard.expected))
-                guard.expected += tuple(
-                    (key, guard.owner[key]) for key in new[id(guard.owner)] if key not in known and key in guard.owner)
+                guard.expected += tuple(new[id(guard.owner)].items())
         self._fast = None
 
     def restore(self) -> None:

@@ -18,7 +18,7 @@ from graphc.frontend.device import device
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
-from graphc.frontend.tracer import activated, active
+from graphc.frontend.tracer import BegunState, activated, active
 from graphc.op import OpDef
 from graphc.types import DType
 
@@ -227,10 +227,10 @@ class Level:
         """`mapping[key]`, as the code outside sees it."""
         return mapping[key] if self.around is None else self.around.scalar(mapping, key)
 
-    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+    def begun(self, begun: BegunState) -> None:
         """That is for the code outside to know."""
         if self.around is not None:
-            self.around.begun(mapping, key)
+            self.around.begun(begun)
 
 
 class GradLevel(Level):

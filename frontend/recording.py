@@ -33,7 +33,7 @@ from graphc.ir import Graph
 from graphc.recompute import current_budget, recompute
 from graphc.types import Shape
 
-_STATE = ("state", "state_dict")
+_STATE = ("state", "state_dict", "__getstate__", "getmembers")
 """How code gets at the state of an optimizer, and sees if there is any."""
 
 
@@ -57,12 +57,13 @@ class Recording:
     def __init__(
         self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None,
         shapes: Mapping[int, Shape] | None = None, tree: Tree | None = None, known: Values | None = None,
-        by_python: bool = False, watched: bool = True, fullgraph: bool = False, may_pass: bool = True,
+        by_python: bool = False, watched: bool = True, fullgraph: bool = False, may_pass: bool = True, begins: bool = True,
     ) -> None:
         """`shapes` has shapes with symbols for some of the tensors among the leaves, by their number; `known` are values of
         the tree for this call. With `by_python`, the call is done in any case. It is `watched` unless it is known what the
         function asks of the world. With `fullgraph`, a function that does anything else than to compute is refused, but for
-        changes of Python's state that `may_pass`."""
+        changes of Python's state that `may_pass`. Where it `begins`, state that optimizers make in the call is taken as if it
+        had been there."""
         self.function = function
         self.backend = backend
         self._arguments = args, kwargs
@@ -82,6 +83,7 @@ class Recording:
         self.refused: str | None = None
         """Why the call can only be run eagerly; None if it need not."""
         watch = Watch(self.before) if watched else None
+        attributes = [(leaf, dict(leaf.__dict__)) for leaf in self.inside if isinstance(leaf, Tensor)]
         self._containers = containers = ArgumentContainers(
             (args, kwargs), (inside_args, inside_kwargs), self.leaves, self.inside
         )
@@ -103,14 +105,20 @@ class Recording:
                         self.before.restore()
                         raise
                     self.error = error
-                if self.error is None and not self.before.mentions(_STATE):
-                    self.before.begin_with(trace.state_begun)
+                begun = trace.state_begun
+                alike = begins and all(one.is_alike and one.is_untouched for one in begun)
+                if alike and self.error is None and not self.before.mentions(_STATE):
+                    self.before.begin_with(begun)
                 self.changed = self.before.changed()
                 """What of Python's state is different now."""
                 if shapes and self.changed is not None:
                     self._leave_sizes(function, result, shapes)
                 self.effects = [] if watch is None else watch.effects(result)
                 self.effects += containers.effects()
+                if any(leaf.__dict__.keys() != before.keys() for leaf, before in attributes):
+                    self.effects.append(Effect("gives attributes to an argument, or takes them away", None, True))
+                if any(one.is_gone for one in begun):
+                    self.effects.append(Effect("throws away what an optimizer has made for it", None, True))
                 refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
                 if refused and self.error is None:
                     self.before.restore()
@@ -159,7 +167,8 @@ class Recording:
 
     @property
     def is_passing(self) -> bool:
-        """Whether it may have been unlike all calls that follow: an optimizer has made its state, or a cache was filled."""
+        """Whether it may have been unlike all calls that follow: a cache was filled, or an optimizer, for which the first step
+        is another one, has made its state."""
         return bool(self.effects) and self.asks_the_world is None
 
     def numbers(self) -> set[tuple[int, str]]:

@@ -25,6 +25,7 @@ from types import (
     MappingProxyType,
     MemberDescriptorType,
     MethodType,
+    MethodWrapperType,
     ModuleType,
 )  # fmt: skip
 from typing import Any
@@ -56,10 +57,12 @@ KNOWN = frozenset({"graphc", "numpy", *_TEST_RUNNERS, *sys.stdlib_module_names} 
 """Packages whose functions and classes are taken to stay as they are; not those of the standard library that nobody calls,
 and whose names users give to files of their own."""
 _UNREAD = frozenset({
-    "_version", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+    "_version", "_made_in", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 })  # fmt: skip
 """Attributes of modules and optimizers that no computation reads."""
+_TRAINING = ("graphc.frontend.optim.", "graphc.frontend.amp")
+"""Where classes stand whose objects read and change all their attributes: optimizers, schedules, scalers of losses."""
 
 
 _FROZEN: dict[type, Callable[[Any], Any]] = {
@@ -79,7 +82,7 @@ _BY_ITSELF = (BuiltinFunctionType, FunctionType, MethodType, type)
 """What may ask something of the world, or not, whatever others of its class do."""
 _WITH_PARTS = (
     FunctionType, MethodType, ModuleType, type, functools.partial, staticmethod, classmethod, property,
-    functools.cached_property, CellType, attrgetter, itemgetter, methodcaller, tuple, frozenset,
+    functools.cached_property, CellType, attrgetter, itemgetter, methodcaller, tuple, frozenset, MethodWrapperType,
 )  # fmt: skip
 _PLAINEST = frozenset({bool, int, float, complex, str, bytes, type(None)})
 """Those of `PLAIN` that most values are of."""
@@ -126,7 +129,7 @@ class _Traits:
         self.logs = cls.__module__ == "logging"
         self.frozen = tuple(freeze for known, freeze in _FROZEN.items() if isinstance(value, known))
         self.is_users = _package(cls) not in KNOWN
-        self.is_model = isinstance(value, (Module, Optimizer))
+        self.is_model = isinstance(value, Module) or any(str(holder.__module__).startswith(_TRAINING) for holder in cls.__mro__)
         self.takes_all = any(holder.__module__ == "collections" for holder in cls.__mro__)
         """Whether what it holds are attributes of it: UserDict, ChainMap and their like."""
         self.slots = tuple(
@@ -165,6 +168,8 @@ class Survey:
         """Random numbers and files that were found, and how to read their state."""
         self.compares = False
         """Whether code asks if two things are the same object."""
+        self.unshared: set[int] = set()
+        """The dicts of optimizers' states that only these have, by their ids."""
         self.remembers = False
         """Whether there is a function that is remembered by what it returned."""
         self._seen: dict[int, Any] = {}
@@ -200,6 +205,8 @@ class Survey:
                     self._object(value, name, traits)
             elif isinstance(value, BuiltinFunctionType):
                 self._look_at_world(value, name, self._traits_of(value))
+                if isinstance(value.__self__, (list, dict, set, deque)):  # it may change what it is a method of
+                    self._later(value.__self__, (name, ".", "__self__"))
 
     def _traits_of(self, value: Any) -> _Traits:
         cls = type(value)
@@ -283,6 +290,8 @@ class Survey:
         """Note what hangs on a value that has parts; that the value itself is the same, whoever holds it sees to."""
         if isinstance(value, FunctionType):
             self._function(value, name)
+        elif isinstance(value, MethodWrapperType):
+            self._later(value.__self__, (name, ".", "__self__"))
         elif isinstance(value, MethodType):
             self._later(value.__self__, (name, ".", "__self__"))
             self._later(value.__func__, name)
@@ -350,6 +359,8 @@ class Survey:
             self._later(wrapped, name)
             return
         if isinstance(attributes, dict):
+            if isinstance(value, Optimizer) and "state" in attributes and sys.getrefcount(attributes["state"]) == _BY_ONE:
+                self.unshared.add(id(attributes["state"]))
             of_users = traits.is_users or (cls.__module__, cls.__qualname__) in _RECORDS
             wanted: Callable[[Any], bool] | None = self._mentioned.__contains__
             if traits.is_model:
@@ -489,6 +500,11 @@ class Survey:
         self._guard("cell", name, cell, None, content)
         if content is not ABSENT:
             self._later(content, name)
+
+
+_holder: dict[str, dict[Any, Any]] = {"state": {}}
+_BY_ONE = sys.getrefcount(_holder["state"])
+"""References to what one dict has, when they are counted."""
 
 
 def _is_read(attribute: Any) -> bool:

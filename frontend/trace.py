@@ -27,6 +27,7 @@ from graphc.frontend.node import Edge
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, View, wrap
 from graphc.frontend.trace_inputs import Argument, Captured, Gradient, GradState, Lifted, Number, Source
+from graphc.frontend.tracer import BegunState
 from graphc.ir import Builder, Value
 from graphc.op import OpDef, common_dtype, working_dtype
 from graphc.types import Shape, TensorType, bool_, complex32, complex64, convert, float64, int64, scalar_dtype
@@ -89,8 +90,8 @@ class Trace:
         self._current: dict[int, Value] = {}  # id of a tensor that was changed in place -> what it holds now
         self._views: dict[tuple[int, Value], Value] = {}
         self._scalars: dict[tuple[int, str], tuple[Tensor, Any]] = {}
-        self.state_begun: list[tuple[dict[Any, Any], Any]] = []
-        """Entries of dicts that were made, and would have made no difference had they been there; see `Tracer.begun`."""
+        self.state_begun: list[BegunState] = []
+        """What optimizers have made, in this order."""
         self._made: set[int] = set()
         self._aliased: set[int] = set()
         self.gpu: device | None = None
@@ -330,9 +331,9 @@ class Trace:
             self._alive.append(mapping)
         return known
 
-    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
+    def begun(self, begun: BegunState) -> None:
         """See `Tracer`."""
-        self.state_begun.append((mapping, key))
+        self.state_begun.append(begun)
 
     def _with_numbers(self, record: OpDef, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         """Operands of which some are numbers of the graph: these get the dtypes that Python's own would get."""

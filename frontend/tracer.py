@@ -11,12 +11,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from graphc.frontend.autograd.function import Function
     from graphc.frontend.tensor import Tensor
     from graphc.op import OpDef
+
+
+class BegunState(NamedTuple):
+    """What an optimizer keeps of a parameter, made in the middle of a trace."""
+
+    states: dict[Any, dict[str, Any]]
+    """That of all parameters."""
+    parameter: Tensor
+    state: dict[str, Any]
+    made: dict[str, Any]
+    """What is new in it."""
+    is_alike: bool
+    """Whether the update that made it is like all that find it there."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has thrown it away since."""
+        return self.parameter not in self.states or not self.made.keys() <= self.states[self.parameter].keys()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is as it was made, and all that there is."""
+        state = self.states.get(self.parameter)
+        same = state is self.state and state.keys() == self.made.keys()
+        return same and all(self.state[name] is made for name, made in self.made.items())
 
 
 class Tracer(Protocol):
@@ -95,8 +120,8 @@ class Tracer(Protocol):
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
         ...
 
-    def begun(self, mapping: dict[Any, Any], key: Any) -> None:
-        """`mapping[key]` has been made, and the code that is traced did what it would have done had it been there before."""
+    def begun(self, begun: BegunState) -> None:
+        """An optimizer that was there before has made state for a parameter."""
         ...
 
 

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import struct
 import tempfile
 import time
@@ -26,7 +27,10 @@ _MAGIC = b"graphc\x00\x01"
 _HEADER = struct.Struct("<8s32sQ32s")  # magic, digest of the key, length of the payload, digest of the payload
 _TEMPORARY = ".tmp-"
 _SHARD_DIGITS = 1
-"""How many digits of an entry's name are its directory's: in a new cache, to make 256 of these takes longer than all else."""
+"""How many digits of an entry's name are its directory's. With two, to make the 256 directories of a new cache took longer than
+to write all that a model's code takes."""
+_SHARD = re.compile("[0-9a-f]{1,2}")  # of two digits where an earlier version has kept something
+_NAME = re.compile("[0-9a-f]{64}")
 _ABANDONED_SECONDS = 3600.0
 _EVICTION_CHECKS = 16  # how often the size is checked, on average, while as much as `max_bytes` is written
 _SIZE_AFTER_EVICTION = 0.75
@@ -175,12 +179,12 @@ def _write_atomically(path: Path, data: bytes) -> None:
 def _entries(directory: Path) -> Iterator[tuple[float, int, str]]:
     """Each entry's time of last use, size and path; deletes what writers that were killed left behind."""
     for shard in _scan(directory):
-        for file in _scan(shard.path) if len(shard.name) <= 2 else ():  # two digits are of before
+        for file in _scan(shard.path) if _SHARD.fullmatch(shard.name) else ():
             try:
                 status = file.stat(follow_symlinks=False)
-                if not file.name.startswith(_TEMPORARY):
+                if _NAME.fullmatch(shard.name + file.name):
                     yield status.st_mtime, status.st_size, file.path
-                elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                elif file.name.startswith(_TEMPORARY) and time.time() - status.st_mtime > _ABANDONED_SECONDS:
                     os.unlink(file.path)
             except OSError:  # gone since it was listed
                 continue

@@ -328,7 +328,8 @@ def test_such_a_leaf_is_returned_with_its_gradient() -> None:
 
 
 def test_leaves_that_a_call_computes() -> None:
-    """They are returned as leaves, with the gradients that they have been given, and the object is the one that is kept."""
+    """They are returned as leaves, with the gradients that they have been given, and the object is the one that is kept. Where
+    something else that is returned has to do with them, Python runs the function."""
     weight, kept = nn.Parameter(graphc.full((3,), 2.0)), []
 
     def made(x: graphc.Tensor) -> graphc.Tensor:
@@ -350,7 +351,11 @@ def test_leaves_that_a_call_computes() -> None:
         (y * y).sum().backward()
         return y, x + 1
 
-    for function, traces in ((made, 1), (trained, 1), (stored, 2), (view, 1)):
+    def used(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        y = made(x)
+        return y, y * 3
+
+    for function, traces in ((made, 1), (trained, 0), (stored, 2), (view, 1), (used, 0)):
         compiled = graphc.compile(function)
         for k in range(CALLS):
             x = graphc.full((3,), float(k))
@@ -364,3 +369,62 @@ def test_leaves_that_a_call_computes() -> None:
                 if b.is_leaf and b.requires_grad:
                     assert (a.grad is None) == (b.grad is None) and (a.grad is None or a.grad.tolist() == b.grad.tolist())
         assert compiled.explain().count("traced because of") == traces, compiled.explain()
+
+
+def test_gradients_of_leaves_that_are_found_in_ways_of_their_own() -> None:
+    """They are views, made outside: what a call does to them is not lost."""
+    for way in ("history", "method", "container"):
+        def gradients(compiled: bool, way: str = way) -> list[list[float]]:
+            base = graphc.full((2, 3), 2.0)
+            leaf = base[0].detach().requires_grad_()
+            get = {"leaf": leaf}.get
+            held = np.empty(1, object)
+            held[0] = leaf
+            product = leaf * 3
+
+            def f(x: graphc.Tensor) -> graphc.Tensor:
+                found = product if way == "history" else get("leaf") if way == "method" else held[0]
+                (found * x).sum().backward(retain_graph=True)
+                return x * 2
+
+            run, seen = graphc.compile(f) if compiled else f, []
+            for k in range(3):
+                run(graphc.full((3,), float(k)))
+                assert leaf.grad is not None
+                seen.append(leaf.grad.tolist())
+            return seen
+
+        assert gradients(True) == gradients(False), way
+
+
+def test_methods_of_containers_change_these_at_each_call() -> None:
+    seen: list[graphc.Tensor] = []
+    table: dict[str, graphc.Tensor] = {}
+    add, put = seen.append, table.__setitem__
+
+    @graphc.compile
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        y = x.detach().requires_grad_()
+        (y * y).sum().backward()
+        add(y)
+        put("y", y)
+        return x + 1
+
+    for k in range(CALLS):
+        f(graphc.full((3,), float(k)))
+        assert len(seen) == k + 1 and seen[-1].tolist() == table["y"].tolist() == [float(k)] * 3
+        assert table["y"].grad is not None and table["y"].grad.tolist() == [2.0 * k] * 3
+
+
+def test_attributes_of_arguments_are_written_at_each_call() -> None:
+    @graphc.compile
+    def f(x: graphc.Tensor) -> graphc.Tensor:
+        y = x.detach().requires_grad_()
+        (y * y).sum().backward()
+        x.leaf = y  # type: ignore[attr-defined]
+        return x + 1
+
+    for k in range(CALLS):
+        x = graphc.full((3,), float(k))
+        f(x)
+        assert x.leaf.grad.tolist() == [2.0 * k] * 3  # type: ignore[attr-defined]

@@ -317,3 +317,28 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(tmp_path), str(seed)]) for seed in range(3)
     ]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+
+
+def test_clearing_leaves_what_others_have_in_the_directory(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 1 << 20)
+    cache.put("key", b"code")
+    others = [tmp_path / name / "notes.txt" for name in ("a", "7", "x", "ab", "notes")]
+    for file in others:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("kept")
+    assert cache.usage()[0] == 1 and cache.clear() == 1
+    cache.evict()
+    assert all(file.read_text() == "kept" for file in others)
+
+
+def test_entries_of_earlier_versions_are_counted_and_go(tmp_path: Path) -> None:
+    """Their directories had names of two digits."""
+    cache = DiskCache(tmp_path, 1 << 20)
+    cache.put("key", b"code")
+    (entry,) = (file for file in tmp_path.rglob("*") if file.is_file())
+    name = entry.parent.name + entry.name
+    old = tmp_path / name[:2] / name[2:]
+    old.parent.mkdir()
+    entry.rename(old)
+    assert cache.get("key") is None and cache.usage()[0] == 1
+    assert cache.clear() == 1 and not old.exists()

@@ -3,6 +3,7 @@ something could have noticed that the state was new."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_an_option_that_asks_for_more_state_later() -> None:
             run(graphc.ones(8, 6), graphc.ones(8, 1))
         assert all("max_exp_avg_sq" in state for state in optimizer.state.values())
         if compiled:
-            assert run.explain().count("traced because of") == 2, run.explain()
+            assert run.explain().count("traced because of") == 3, run.explain()
 
 
 def test_rules_without_a_state_leave_none() -> None:
@@ -148,3 +149,193 @@ def test_what_cannot_be_traced_leaves_no_state() -> None:
     with pytest.raises(TraceError, match="print"):
         step(graphc.ones(3))
     assert not optimizer.state and weight.detach().tolist() == [1, 1, 1]
+
+
+# Who else may see that the state is new
+
+
+def stepping(look: Callable[[optim.Optimizer, nn.Parameter], Callable[[Any], Any]]) -> Any:
+    """A training step whose loss goes through what `look` makes of the optimizer outside."""
+
+    def results(compiled: bool) -> list[float]:
+        weight = nn.Parameter(graphc.full((3,), 2.0))
+        optimizer = optim.Adam([weight], lr=0.1)
+        change = look(optimizer, weight)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = change((weight * x).sum())
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = graphc.compile(step) if compiled else step
+        return [run(graphc.full((3,), k + 1.0)).item() for k in range(CALLS)]
+
+    np.testing.assert_allclose(results(True), results(False), rtol=1e-5)
+
+
+def named(optimizer: optim.Optimizer, weight: nn.Parameter) -> Callable[[Any], Any]:
+    known = optimizer.state
+    return lambda loss: loss if known else loss * 3
+
+
+def keys(optimizer: optim.Optimizer, weight: nn.Parameter) -> Callable[[Any], Any]:
+    known = optimizer.state.keys()
+    return lambda loss: loss if len(known) else loss * 3
+
+
+def held(optimizer: optim.Optimizer, weight: nn.Parameter) -> Callable[[Any], Any]:
+    known = optimizer.state[weight]
+    return lambda loss: loss * (len(known) + 1)
+
+
+def asked(optimizer: optim.Optimizer, weight: nn.Parameter) -> Callable[[Any], Any]:
+    return lambda loss: loss if optimizer.__getstate__()["state"] else loss * 3
+
+
+@pytest.mark.parametrize("look", [named, keys, held, asked])
+def test_state_that_is_reached_under_another_name(look: Any) -> None:
+    stepping(look)
+
+
+class Halving(optim.Adam):
+    """A step that changes what there is, and puts it into the place of what was."""
+
+    def step(self, closure: Any = None) -> Any:
+        result = super().step(closure)
+        for known in self.state.values():
+            known["exp_avg"] = known["exp_avg"] * 0.5
+        return result
+
+
+class Whole(optim.Optimizer):
+    """A rule that keeps a state of its own making."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    def _update(self, parameter: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        before = self.state[parameter].get("m", 0.0)
+        self.state[parameter] = {"m": grad + 0.9 * before}
+        parameter.sub_(self.state[parameter]["m"] * group["lr"])
+
+
+class Wrapped(optim.Adam):
+    """A rule that looks like the one that it calls."""
+
+    @functools.wraps(optim.Adam._update)
+    def _update(self, parameter: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        super()._update(parameter, grad if state else grad * 10, state, group)
+
+
+def patched(parameters: Any) -> optim.Optimizer:
+    optimizer = optim.SGD(parameters, lr=0.05, momentum=0.9)
+    update = optimizer._update
+    optimizer._update = lambda p, g, state, group: update(p, g if state else g * 0.1, state, group)  # type: ignore[method-assign]
+    return optimizer
+
+
+@pytest.mark.parametrize("make", [Halving, Whole, Wrapped, patched])
+def test_rules_and_steps_of_the_users_own(make: Any) -> None:
+    check(make, 2)
+
+
+def test_a_rule_that_throws_its_state_away() -> None:
+    class Forgetting(Whole):
+        def _update(self, parameter: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+            super()._update(parameter, grad, state, group)
+            self.state.pop(parameter)
+
+    _, optimizer, _ = trained(Forgetting, False)
+    assert not optimizer.state
+
+
+def test_state_that_the_call_clears_again() -> None:
+    def clearing(optimizer: optim.Optimizer, weight: nn.Parameter) -> Callable[[Any], Any]:
+        optimizer.register_step_post_hook(lambda o, *_: o.state.clear())
+        return lambda loss: loss
+
+    stepping(clearing)
+
+
+# Optimizers, schedules and scalers in the call
+
+
+def test_an_optimizer_that_each_call_makes() -> None:
+    """As for an input that is attacked: it begins at each call, and is traced as all else."""
+
+    def attack(x: Any) -> Any:
+        change = graphc.zeros(3, requires_grad=True)
+        optimizer = optim.Adam([change], lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            ((change - x) ** 2).sum().backward()
+            optimizer.step()
+        return change.detach()
+
+    def aliased(x: Any) -> Any:
+        change = x.detach().requires_grad_()
+        optimizer = optim.SGD([change], lr=0.1, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            ((change - 2) ** 2).sum().backward()
+            optimizer.step()
+        return change.detach() * 1
+
+    for function in (attack, aliased):
+        compiled = graphc.compile(function)
+        for k in range(CALLS):
+            x, y = (graphc.full((3,), float(k)) for _ in range(2))
+            np.testing.assert_allclose(compiled(x).numpy(), function(y).numpy(), rtol=1e-5)
+            np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=1e-5)
+        assert compiled.explain().count("traced because of") == 1, compiled.explain()
+
+
+@pytest.mark.parametrize("make", [
+    lambda optimizer: optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5),
+    lambda optimizer: optim.lr_scheduler.MultiStepLR(optimizer, [1, 4], gamma=0.5),
+    lambda optimizer: optim.lr_scheduler.CosineAnnealingLR(optimizer, 5),
+])
+def test_a_schedule_in_the_step(make: Callable[[optim.Optimizer], Any]) -> None:
+    def rates(compiled: bool) -> tuple[list[float], int]:
+        weight = nn.Parameter(graphc.ones(3))
+        optimizer = optim.Adam([weight], lr=0.1)
+        schedule = make(optimizer)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = (weight * x).sum()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            return loss
+
+        run, found = graphc.compile(step) if compiled else step, []
+        for _ in range(8):
+            run(graphc.ones(3))
+            found.append(optimizer.param_groups[0]["lr"])
+        return found, schedule.last_epoch
+
+    assert rates(True) == rates(False)
+
+
+def test_a_scaler_in_the_step() -> None:
+    def scales(compiled: bool) -> list[float]:
+        weight = nn.Parameter(graphc.ones(3))
+        optimizer = optim.SGD([weight], lr=0.1)
+        scaler = graphc.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            scaler.scale((weight * x).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        run, found = graphc.compile(step) if compiled else step, []
+        for _ in range(6):
+            run(graphc.ones(3))
+            found.append(scaler.get_scale())
+        return found
+
+    assert scales(True) == scales(False)

@@ -6,9 +6,11 @@ function: a learning rate that a scheduler changes causes no retrace.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +22,7 @@ from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.nn.module import clear_grad, clock
 from graphc.frontend.optim import fused
 from graphc.frontend.tensor import Tensor
-from graphc.frontend.tracer import Tracer, active, suspended
+from graphc.frontend.tracer import BegunState, Tracer, active, suspended
 
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,11 +71,16 @@ class Optimizer:
     """
 
     _version = 0
+    _made_in: weakref.ref[Tracer] | None = None
+    """The trace that was going on when it was made."""
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise ArgumentTypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
                                     f"{type(params).__name__}")
+        tracer = active()
+        if tracer is not None:
+            self._made_in = weakref.ref(tracer)
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -156,25 +163,33 @@ class Optimizer:
                 self._trace_update(tracer, parameter, grad, state, group)
             elif not fused.update(self, parameter, grad, state, group):
                 self._update(parameter, grad, state, group)
-            if not is_known and not state:
+            if not is_known and not state and self.state.get(parameter) is state:
                 del self.state[parameter]
 
     def _trace_update(
         self, tracer: Tracer, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
-        """`_update`, whose trace is for later calls too: they find the state that this one makes."""
+        """`_update`; if it makes state, what is traced may stand for later calls, which find that, too."""
         before = set(state)
         self._update(parameter, grad, state, group)
-        if len(state) > len(before) and self._begins_alike(group):
-            tracer.begun(self.state, parameter)
-            for name in state:
-                if name not in before:
-                    tracer.begun(state, name)
+        made = {name: value for name, value in state.items() if name not in before}
+        if made and not self._is_of_this_call():
+            tracer.begun(BegunState(self.state, parameter, state, made, not before and self._begins_alike(group)))
 
     def _begins_alike(self, group: Mapping[str, Any]) -> bool:
-        """Whether the update that makes a parameter's state computes what all others do."""
+        """Whether the update that makes a parameter's state computes what all others do. Ours do, not all of the users'."""
         del group
-        return type(self)._update.__module__.partition(".")[0] == "graphc"
+        names = ("_update", "_new_state", "_zeros")
+        functions = [getattr(type(self), name) for name in names]
+        ours = all(str(getattr(f, "__globals__", {}).get("__name__")).partition(".")[0] == "graphc" for f in functions)
+        return ours and vars(self).keys().isdisjoint(names)
+
+    def _is_of_this_call(self) -> bool:
+        """Whether the code that is being traced has made the optimizer: its state is then made at each call, as all else."""
+        made_in, tracer = None if self._made_in is None else self._made_in(), active()
+        while tracer is not None and tracer is not made_in:
+            tracer = getattr(tracer, "around", None)
+        return tracer is not None
 
     def _update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change one parameter in place. Runs outside the graph of gradients."""
@@ -184,7 +199,7 @@ class Optimizer:
         """`state[name]`, made on first use: eagerly, also in the middle of a trace."""
         found = state.get(name)
         if found is None:
-            with suspended():
+            with contextlib.nullcontext() if self._is_of_this_call() else suspended():
                 found = state[name] = make()
             self._changed()
         return found
