@@ -57,8 +57,8 @@ KNOWN = frozenset({"graphc", "numpy", *_TEST_RUNNERS, *sys.stdlib_module_names} 
 """Packages whose functions and classes are taken to stay as they are; not those of the standard library that nobody calls,
 and whose names users give to files of their own."""
 _UNREAD = frozenset({
-    "_version", "_made_in", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
+    "_version", "_has_stepped", "_made_in", "_unsaved_buffers", "_state_dict_hooks", "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 })  # fmt: skip
 """Attributes of modules and optimizers that no computation reads."""
 _TRAINING = ("graphc.frontend.optim.", "graphc.frontend.amp")

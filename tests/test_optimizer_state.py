@@ -297,8 +297,9 @@ def test_an_optimizer_that_each_call_makes() -> None:
     lambda optimizer: optim.lr_scheduler.MultiStepLR(optimizer, [1, 4], gamma=0.5),
     lambda optimizer: optim.lr_scheduler.CosineAnnealingLR(optimizer, 5),
 ])
-def test_a_schedule_in_the_step(make: Callable[[optim.Optimizer], Any]) -> None:
-    def rates(compiled: bool) -> tuple[list[float], int]:
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_schedule_in_the_step_or_beside_it(make: Callable[[optim.Optimizer], Any], inside: bool) -> None:
+    def rates(compiled: bool) -> tuple[list[float], list[float], int]:
         weight = nn.Parameter(graphc.ones(3))
         optimizer = optim.Adam([weight], lr=0.1)
         schedule = make(optimizer)
@@ -308,14 +309,23 @@ def test_a_schedule_in_the_step(make: Callable[[optim.Optimizer], Any]) -> None:
             loss = (weight * x).sum()
             loss.backward()
             optimizer.step()
+            return loss
+
+        def both(x: Any) -> Any:
+            loss = step(x)
             schedule.step()
             return loss
 
-        run, found = graphc.compile(step) if compiled else step, []
+        function = both if inside else step
+        run, found, losses = graphc.compile(function) if compiled else function, [], []
         for _ in range(8):
-            run(graphc.ones(3))
+            losses.append(run(graphc.ones(3)).item())
+            if not inside:
+                schedule.step()
             found.append(optimizer.param_groups[0]["lr"])
-        return found, schedule.last_epoch
+        if compiled and not inside:
+            assert run.explain().count("traced because of") == 1, run.explain()
+        return found, [round(loss, 5) for loss in losses], schedule.last_epoch
 
     assert rates(True) == rates(False)
 

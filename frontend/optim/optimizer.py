@@ -41,6 +41,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                                       got=type(changed).__name__)
                 args, kwargs = changed
         result = step(*args, **kwargs)
+        if optimizer._has_stepped is False:
+            optimizer._has_stepped = True
         for hook in optimizer._hooks["post"].values():
             hook(optimizer, args, kwargs)
         return result
@@ -71,6 +73,8 @@ class Optimizer:
     """
 
     _version = 0
+    _has_stepped: bool | None = None
+    """Whether there was a step since the first schedule was made; None without one."""
     _made_in: weakref.ref[Tracer] | None = None
     """The trace that was going on when it was made."""
 

@@ -42,13 +42,10 @@ class LRScheduler(PrintsSettings):
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
-        self._steps_seen = 0
-        optimizer.register_step_post_hook(self._seen)
+        if optimizer._has_stepped is None:
+            optimizer._has_stepped = False
         self._last_lr: list[float] = []
         self.step()
-
-    def _seen(self, *_: Any) -> None:
-        self._steps_seen += 1
 
     def _printed_settings(self) -> dict[str, Any]:
         shown = super()._printed_settings()
@@ -64,7 +61,7 @@ class LRScheduler(PrintsSettings):
 
     def step(self, epoch: int | None = None) -> None:
         """Set the rates for the next epoch, or for the one given."""
-        if self._step_count == 1 and self._steps_seen == 0:
+        if self._step_count == 1 and self.optimizer._has_stepped is False:
             warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. Call them in the opposite order: "
                           "otherwise the first value of the learning rate schedule is skipped.", UserWarning, stacklevel=2)
         self._step_count += 1
@@ -87,7 +84,7 @@ class LRScheduler(PrintsSettings):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("optimizer", "_steps_seen")}
+        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
