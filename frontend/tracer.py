@@ -121,7 +121,7 @@ class Tracer(Protocol):
         ...
 
     def begun(self, begun: BegunState) -> None:
-        """An optimizer that was there before has made state for a parameter."""
+        """An optimizer that the code has not made itself has made state for a parameter."""
         ...
 
 

@@ -1,7 +1,7 @@
 """`Optimizer`: the base of all optimizers.
 
-Inside a trace, state tensors are made once, eagerly, and hyper-parameters are read at each call of the compiled
-function: a learning rate that a scheduler changes causes no retrace.
+Inside a trace, state tensors are made once, eagerly, unless the optimizer is itself made in the call, and hyper-parameters
+are read at each call of the compiled function: a learning rate that a scheduler changes causes no retrace.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Optimizer:
         raise NotImplementedError
 
     def _new_state(self, state: dict[str, Any], name: str, make: Callable[[], Any]) -> Any:
-        """`state[name]`, made on first use: eagerly, also in the middle of a trace."""
+        """`state[name]`, made on first use: eagerly, also in the middle of a trace, unless that has made the optimizer, too."""
         found = state.get(name)
         if found is None:
             with contextlib.nullcontext() if self._is_of_this_call() else suspended():

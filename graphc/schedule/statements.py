@@ -28,7 +28,7 @@ def last_limit(extent: Size, step: Axis, size: Size) -> Expr | None:
     are whole."""
     if step.extent * size == extent:
         return None
-    if step.extent == 1:
+    if step.extent == 1:  # which has all of it
         return ix.number(extent)
     left = ix.plus(ix.times(step.value, -size), extent)
     return Expr("minimum", (left, ix.number(size)), int64)
