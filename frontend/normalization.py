@@ -57,10 +57,9 @@ def _moments(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Any]
 def _mean_and_variance(input: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     shape = input._data.shape
     count = math.prod(shape[a] for a in axes)
-    mean = ops.keepdims(emit(ops.sum, (input,), {"axes": axes}) / count, shape, axes)
-    spread = input - mean
-    variance = ops.keepdims(emit(ops.sum, (spread * spread,), {"axes": axes}) / count, shape, axes)
-    return mean, variance
+    mean = emit(ops.sum, (input,), {"axes": axes}) / count
+    variance = emit(ops.squared_deviations, (input, mean), {"axes": axes}) / count
+    return ops.keepdims(mean, shape, axes), ops.keepdims(variance, shape, axes)
 
 
 @composite
@@ -72,7 +71,7 @@ def _normalized(
     scale = rsqrt(variance + eps)
     if weight is not None:
         scale = scale * weight
-    out = (_wide(input, "batch_norm") - _along(mean, ndim)) * _along(scale, ndim)
+    out = ops.standardize(_wide(input, "batch_norm"), _along(mean, ndim), _along(scale, ndim))
     return named(cast(out if bias is None else out + _along(bias, ndim), input.dtype), "NativeBatchNorm")
 
 
@@ -173,7 +172,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     _check_affine(last, weight, bias)
     x = _wide(input, "LayerNormKernelImpl")
     mean, variance, _ = _moments(x, tuple(range(len(shape) - len(last), len(shape))))
-    return _affine((x - mean) * rsqrt(variance + eps), weight, bias, input, "NativeLayerNorm")
+    return _affine(ops.standardize(x, mean, rsqrt(variance + eps)), weight, bias, input, "NativeLayerNorm")
 
 
 def _check_affine(last: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> None:
@@ -211,7 +210,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     x = _wide(input, "GroupNormKernelImpl")
     x = reshape(x, (shape[0], num_groups, shape[1] // num_groups * math.prod(shape[2:])))
     mean, variance, _ = _moments(x, (2,))
-    out = reshape((x - mean) * rsqrt(variance + eps), shape)
+    out = reshape(ops.standardize(x, mean, rsqrt(variance + eps)), shape)
     weight, bias = (None if given is None else _along(given, len(shape)) for given in (weight, bias))
     return _affine(out, weight, bias, input, "NativeGroupNorm")
 
@@ -244,7 +243,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
             seen_mean, seen_var = (reshape(each, flat).mean(0) for each in (mean, variance))
             _track(running_mean, running_var, seen_mean, seen_var, momentum, count / (count - 1))
     weight, bias = (None if given is None else _along(given, len(shape)) for given in (weight, bias))
-    return _affine((x - mean) * rsqrt(variance + eps), weight, bias, input, "NativeBatchNorm")
+    return _affine(ops.standardize(x, mean, rsqrt(variance + eps)), weight, bias, input, "NativeBatchNorm")
 
 
 @composite

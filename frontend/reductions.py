@@ -143,16 +143,16 @@ def _moments(input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: b
         raise DTypeError("std and var only support floating point and complex dtypes", got=input.dtype.name)
     dims = axes(dim, len(input._data.shape))
     count = _count(input, dims)
-    centre = _reduced(ops.sum, input, dims, True) / count
-    spread = input - centre
-    squares = _reduced(ops.sum, square(abs(spread)) if input.dtype.is_complex else spread * spread, dims, keepdim)
+    shape = input._data.shape
+    mean = emit(ops.sum, (input,), {"axes": dims}) / count
+    if input.dtype.is_complex:
+        squares = emit(ops.sum, (square(abs(input - ops.keepdims(mean, shape, dims))),), {"axes": dims})
+    else:
+        squares = emit(ops.squared_deviations, (input, mean), {"axes": dims})
     left = count - correction
     # no degrees of freedom: nan of 0 / 0, inf of a positive number
     variance = squares / (left if not isinstance(left, (int, float)) or left > 0 else 0)
-    if not keepdim:
-        shape = tuple(s for i, s in enumerate(input._data.shape) if i not in dims)
-        centre = reshape(centre, shape)
-    return variance, centre
+    return (ops.keepdims(variance, shape, dims), ops.keepdims(mean, shape, dims)) if keepdim else (variance, mean)
 
 
 @composite

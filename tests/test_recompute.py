@@ -22,7 +22,7 @@ from graphc.utils.checkpoint import checkpoint, checkpoint_sequential
 from graphc.verify import verify
 
 F = nn.functional
-WIDTH, DEPTH, ROWS = 32, 4, 128
+WIDTH, DEPTH, ROWS = 64, 4, 128
 
 
 class Block(nn.Module):
@@ -115,7 +115,8 @@ def test_a_budget_lessens_the_arena() -> None:
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
     whole, same, most, least = sizes
     assert same == whole
-    assert least < most < 0.9 * whole
+    assert least < 0.7 * whole
+    assert least < most < 0.95 * whole
 
 
 def test_a_budget_between_forward_and_backward() -> None:

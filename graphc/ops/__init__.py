@@ -109,6 +109,7 @@ from graphc.ops.movement import (
     unbroadcast,
     window,
 )
+from graphc.ops.normalization import squared_deviations, standardize
 from graphc.ops.random import random_bits
 from graphc.ops.reduce import amax, amin, argmax, argmin, expand, keepdims, prod, sum
 from graphc.ops.sort import argsort, argtopk, searchsorted

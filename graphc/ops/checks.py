@@ -37,6 +37,11 @@ def only_numeric(name: str) -> Callable[..., TensorType]:
     return only(name, "a numeric dtype", *_NUMERIC)
 
 
+def only_floating(name: str) -> Callable[..., TensorType]:
+    """The type rule of an op that is defined on real floating-point numbers alone."""
+    return only(name, "a floating-point dtype", "float")
+
+
 def check_choice(name: str, attribute: str, value: str, choices: Collection[str]) -> None:
     """ArgumentError unless an attribute is one of the strings that there are."""
     if value not in choices:

@@ -9,6 +9,7 @@ from graphc.dims import Dim
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.ir import Graph, Node, Value
 from graphc.onnx_format.export.matching import Match, stretched
+from graphc.onnx_format.export.norms import spelled_out
 from graphc.onnx_format.export.patterns import match
 from graphc.onnx_format.export.table import EXPANSIONS, MISSING, WRITERS
 from graphc.onnx_format.export.writer import Step, Writer, builder_for
@@ -17,6 +18,7 @@ from graphc.types import Size, is_one
 
 def write_nodes(w: Writer, graph: Graph, names: Sequence[str]) -> list[str]:
     """Append the nodes of a graph whose inputs are known by these names; the names of its outputs."""
+    graph = spelled_out(graph)
     known: dict[Value, str] = dict(zip(graph.inputs, names, strict=True))
     for node, found in _planned(graph, w.opset):
         step = Step(node.op, found.operands, tuple(known[v] for v in found.operands), node.attrs,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.ir import Node, Value
+import graphc.ops as ops
+from graphc.ir import Graph, Node, Value, rebuild
 from graphc.onnx_format.export.matching import (
     Match,
     is_by_channel,
@@ -20,7 +21,18 @@ from graphc.onnx_format.export.matching import (
     stretched,
 )
 from graphc.onnx_format.export.writer import Step, Writer
+from graphc.passes.cse import cse
 from graphc.types import Size, float32
+
+_PARTS = (ops.standardize, ops.squared_deviations)
+
+
+def spelled_out(graph: Graph) -> Graph:
+    """The graph with the parts of norms by the ops that the patterns below are made of."""
+    if not any(node.op in _PARTS for node in graph.nodes):
+        return graph
+    return cse(rebuild(graph, lambda builder, node, operands: (
+        (node.op.decompose(*operands, **node.attrs),) if node.op in _PARTS and node.op.decompose is not None else None)))
 
 
 def match_norm(node: Node) -> list[Match]:
