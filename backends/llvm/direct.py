@@ -48,7 +48,7 @@ def render_direct(context: Context, plan: DirectPlan, name: str) -> None:
     if plan.is_parallel:
         context.parallel_for(f, f"@{name}.task", str(plan.tasks))
     else:
-        with f.loop("0", str(plan.tasks), hint="task") as task:
+        with f.loop("0", str(plan.tasks), hint="task", reduced=False) as task:
             f.call("void", f"@{name}.task", ("ptr", "%context"), ("i64", task))
     f.do("ret void")
 
@@ -136,7 +136,7 @@ class _Task:
         """Write down where the operands of each run stand, after those of step 0; and for each class of tiles, which rows they
         take."""
         f, integers, plan = self.f, self.integers, self.plan
-        with f.loop("0", count, hint="run") as number:
+        with f.loop("0", count, hint="run", reduced=False) as number:
             places = locate(f, plan.steps[:-1], integers.add(first, number))
             offsets = [self.sum_of(places, operand.step_strides[:-1]) for operand in (plan.lhs, plan.rhs)]
             for tiles in range(self.classes):
@@ -266,10 +266,10 @@ def emit_arrange(module: Module, plan: DirectPlan, step: int, group_step: int) -
     type_, lanes, pointers, bits = (vector(t, width) for t in (scalar, "i32", "ptr", "i1"))
     gather = module.declare(f"llvm.masked.gather.{mangle(type_)}.v{width}p0", type_, [pointers, "i32", bits, type_])
     count = integers.multiply("%columns", groups)
-    with f.loop("0", "%rows", hint="row") as row:
+    with f.loop("0", "%rows", hint="row", reduced=False) as row:
         source = f.value(f"getelementptr {scalar}, ptr %from, i64 {integers.multiply(row, step)}")
         target = f.value(f"getelementptr {scalar}, ptr %to, i64 {integers.multiply(row, tile.columns * groups)}")
-        with f.loop("0", count, str(width), hint="place") as place:
+        with f.loop("0", count, str(width), hint="place", reduced=False) as place:
             offset = f.value(f"load {lanes}, ptr {f.value(f'getelementptr i32, ptr {table}, i64 {place}')}, align 4")
             at = f.value(f"getelementptr {scalar}, ptr {source}, {lanes} {offset}")
             mask = integers.mask(width, 0, integers.subtract(count, place))
@@ -346,7 +346,7 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
         for slot, pointer, stride in zip(pointers, (a, b), strides):
             f.do(f"store ptr {element(pointer, steps * stride)}, ptr {slot}")
 
-    with f.loop("0", "%runs", hint="run") as run:
+    with f.loop("0", "%runs", hint="run", reduced=False) as run:
         entry = f.value(f"getelementptr [{plan.entry} x i64], ptr %table, i64 {run}")
         values = [f.value(f"load i64, ptr {f.value(f'getelementptr i64, ptr {entry}, i64 {at}')}") for at in range(plan.entry)]
         for pointer, offset, slot in zip(("%a", "%b"), values, pointers):
@@ -355,7 +355,7 @@ def emit_runs_kernel(module: Module, plan: DirectPlan) -> str:
             is_taken = f.when(f.value(f"icmp eq i64 {values[2]}, {kind}")) if len(kinds) > 1 else nullcontext()
             with is_taken:
                 if plan.run >= _TOGETHER:
-                    with f.loop("0", str(plan.run // _TOGETHER), hint="steps"):
+                    with f.loop("0", str(plan.run // _TOGETHER), hint="steps", reduced=False):
                         multiply(rows, _TOGETHER)
                 if plan.run % _TOGETHER:
                     multiply(rows, plan.run % _TOGETHER)

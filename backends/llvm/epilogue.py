@@ -66,7 +66,7 @@ class _Writer:
         base.prepare(self.roots, self.changing)
         with (
             self.stretches(base, epilogue.m, "%row", "%rows") as (outside, before, low, count),
-            f.loop(low, integers.add(low, count), hint="row") as place,
+            f.loop(low, integers.add(low, count), hint="row", reduced=False) as place,
         ):
             scope = outside.child()
             if epilogue.m:
@@ -89,7 +89,8 @@ class _Writer:
             return
         row = axes[-1].extent
         end = integers.add(first, count)
-        with f.loop(integers.divide(first, row), integers.divide(integers.add(end, row - 1), row), hint="line") as number:
+        lines = integers.divide(first, row), integers.divide(integers.add(end, row - 1), row)
+        with f.loop(*lines, hint="line", reduced=False) as number:
             begin = integers.multiply(number, row)
             low, high = integers.greatest(first, begin), integers.least(end, integers.add(begin, row))
             inside = scope.child()
@@ -107,7 +108,7 @@ class _Writer:
                 self.store(scope, sums, first, str(j), integers.mask(width, 0, total - j) if total - j < width else None)
             return
         whole = f.value(f"and i64 {count}, {-width}") if total is None else str(total // width * width)
-        with f.loop("0", whole, str(width), hint="vector") as place:
+        with f.loop("0", whole, str(width), hint="vector", reduced=False) as place:
             self.store(scope, sums, first, place, None)
         left = integers.subtract(count, whole)
         if width > 1 and left != "0":

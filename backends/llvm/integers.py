@@ -96,12 +96,12 @@ class Integers:
 
     @contextmanager
     def loop(self, start: Integer, stop: Integer, hint: str = "i") -> Iterator[str]:
-        """A loop from start to stop - 1; none where that is a single number."""
+        """A loop from start to stop - 1, of tasks, blocks or tiles; none where that is a single number."""
         x, y = known(start), known(stop)
         if x is not None and y is not None and y == x + 1:
             yield str(x)
             return
-        with self.f.loop(self.operand(start), self.operand(stop), hint=hint) as i:
+        with self.f.loop(self.operand(start), self.operand(stop), hint=hint, reduced=False) as i:
             yield i
 
 

@@ -132,13 +132,13 @@ class _Nest:
         if most == 1:
             self._step(evaluator, wide, _split(f, first, wide))
         elif len(wide) == 1:
-            with f.loop(first, last, hint="step") as step:
+            with f.loop(first, last, hint="step", reduced=False) as step:
                 self._step(evaluator, wide, [step])
         else:
             slots = [f.slot("i64") for _ in wide]
             for slot, start in zip(slots, _split(f, first, wide)):
                 f.do(f"store i64 {start}, ptr {slot}")
-            with f.loop(first, last, hint="step"):
+            with f.loop(first, last, hint="step", reduced=False):
                 values = [f.value(f"load i64, ptr {slot}") for slot in slots]
                 self._step(evaluator, wide, values)
                 _advance(f, wide, slots, values)

@@ -222,7 +222,7 @@ class _Packer(ABC):
         f, steps, panel = self.f, self.operand.steps, self.panel
         inner = self.whole_inner_steps
         if inner is None:
-            with self.runs(scopes) as (low, high, before, scopes), f.loop(low, high, hint="step") as place:
+            with self.runs(scopes) as (low, high, before, scopes), f.loop(low, high, hint="step", reduced=False) as place:
                 children = [scope.child() for scope in scopes]
                 for child in children if steps else ():
                     child.bind(steps[-1], place)
@@ -231,13 +231,13 @@ class _Packer(ABC):
         with ExitStack() as loops:
             step = "0"
             for axis in steps[1:]:
-                place = loops.enter_context(f.loop("0", size_operand(f, axis.extent), hint="place"))
+                place = loops.enter_context(f.loop("0", size_operand(f, axis.extent), hint="place", reduced=False))
                 step = self.integers.add(self.integers.multiply(step, axis.extent), place) if step != "0" else place
                 scopes = self._bind(scopes, axis, place)
             low = self.integers.divide(panel.start, inner)
             high = self.integers.add(low, self.integers.divide(panel.count, inner))
             first = self.integers.subtract(step, panel.start)
-            channel = loops.enter_context(f.loop(low, high, hint="channel"))
+            channel = loops.enter_context(f.loop(low, high, hint="channel", reduced=False))
             if len(scopes) > _MOST_ADDRESSES:
                 # without an operation: LLVM takes long to try out all ways to step many addresses, and wins nothing
                 channel = f.call("i64", 'asm "", "=r,0"', ("i64", channel))
@@ -259,7 +259,7 @@ class _Packer(ABC):
             return
         row = steps[-1].extent
         stop = self.integers.divide(self.integers.add(end, row - 1), row)
-        with f.loop(self.integers.divide(panel.start, row), stop, hint="run") as run:
+        with f.loop(self.integers.divide(panel.start, row), stop, hint="run", reduced=False) as run:
             for axis, place in zip(steps[:-1], locate(f, steps[:-1], run), strict=True):
                 scopes = self._bind(scopes, axis, place, prepare=axis is steps[-2])
             begin = self.integers.multiply(run, row)
@@ -378,7 +378,7 @@ class _BySquares(_Packer):
         with integers.loop(0, -(-rows // width), "group") as group:
             start = integers.least(integers.multiply(group, width), max(0, rows - width))
             runs = self.runs([self.scope(width)])
-            with runs as (low, high, before, (scope,)), f.loop(low, high, str(width), hint="square") as place:
+            with runs as (low, high, before, (scope,)), f.loop(low, high, str(width), hint="square", reduced=False) as place:
                 left = integers.subtract(high, place)
                 at = self.address(integers.add(place, before), start)
                 if (strides := self.operand.strides) is not None and strides[1] == 1 and rows > 1:
@@ -438,7 +438,7 @@ class _ByNumbers(_Packer):
     def emit(self) -> None:
         """One lane after another."""
         f, lanes, panel = self.f, self.operand.lanes, self.panel
-        with f.loop("0", str(panel.rows), hint="lane") as j:
+        with f.loop("0", str(panel.rows), hint="lane", reduced=False) as j:
             scope = self.scope(1)
             lane = self.integers.least(self.integers.add(panel.first, j), extent(lanes) - 1)
             for axis, value in zip(lanes, locate(f, lanes, lane), strict=True):
