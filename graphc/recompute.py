@@ -116,7 +116,7 @@ def nanoseconds(node: Node) -> float:
     """What a node takes, roughly, by itself."""
     sizes = [_size(v) for v in (*node.operands, *node.results)]
     moved = sum(_nbytes(v) for v in (*node.operands, *node.results)) / _BYTES
-    if node.op.kernel == "contract" or (node.op.decompose is not None and not node.op.elementwise):
+    if node.op.kernel == "contract" or node.op.decompose is not None:
         # for a product of matrices these are its multiplications; others come near
         largest = sorted(sizes)[-3:]
         return math.sqrt(math.prod(largest)) / _MULTIPLICATIONS + moved

@@ -54,7 +54,7 @@ def test_no_function_is_left_out():
                 result = record.infer(*[TensorType(float32, (1,))] * len(record.operands))
             except GraphcError:  # not for floating-point numbers
                 continue
-            if result.dtype is float32:
+            if result.dtype is float32 and record is not graphc.ops.standardize:  # a difference and a product, both bounded
                 compiled.add(record.name)
     assert compiled == {*accuracy.UNARY, *accuracy.BINARY}
 

@@ -107,7 +107,7 @@ def test_checkpoints_draw_the_same_numbers_again() -> None:
 
 def test_a_budget_lessens_the_arena() -> None:
     sizes = []
-    for budget in (None, 1.0, 0.6, 0.3):
+    for budget in (None, 1.0, 0.5, 0.2):
         losses, size = trained(training(plain)[0], memory_budget=budget)
         sizes.append(size)
         if budget is None:
@@ -115,8 +115,8 @@ def test_a_budget_lessens_the_arena() -> None:
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
     whole, same, most, least = sizes
     assert same == whole
-    assert least < 0.7 * whole
-    assert least < most < 0.95 * whole
+    assert least < 0.6 * whole
+    assert least < most < 0.9 * whole
 
 
 def test_a_budget_between_forward_and_backward() -> None:

@@ -18,11 +18,14 @@ Values that change in a loop live in `alloca` slots (`Function.slot`); LLVM's SR
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+REFERENCE = re.compile(r"@([\w.$-]+)")
+"""A name in LLVM IR that more than a function knows."""
 
 def vector(scalar: str, width: int) -> str:
     """The vector type of `width` elements, or the scalar type itself for a width of 1."""
@@ -100,10 +103,23 @@ class Module:
         self.globals[name] = f"@{name} = internal global {definition}"
         return f"@{name}"
 
-    def export(self, name: str, definition: str) -> str:
-        """Add a variable whose address others can ask for; returns its symbol."""
-        self.globals[name] = f"@{name} = global {definition}"
+    def imported(self, name: str, type_: str) -> str:
+        """Add a variable that is elsewhere; returns its symbol."""
+        self.globals[name] = f"@{name} = external global {type_}"
         return f"@{name}"
+
+    def part(self, functions: Sequence[str]) -> str:
+        """The text of these functions, with all that they need of the module."""
+        named = {function.name: function for function in self.functions}
+        texts: dict[str, str] = {}
+        pending = list(functions)
+        while pending:
+            name = pending.pop()
+            if name not in texts:
+                made = named.get(name)
+                texts[name] = self.globals.get(name) or (self.declarations[name] if made is None else str(made))
+                pending += REFERENCE.findall(texts[name])
+        return "\n".join([f"; {self.name}: {', '.join(functions)}", *texts.values()]) + "\n"
 
     def __str__(self) -> str:
         parts = [f"; {self.name}", *self.globals.values(), *map(str, self.functions)]

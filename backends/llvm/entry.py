@@ -324,11 +324,24 @@ class _MethodDef(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
 
 
+_PARTS = (("entry",), ("eager", "view", "recorded", "subscript"), ("walk", "dependencies"))
+"""The functions that are compiled together, as soon as one of them is called for: of all they take a third of a second."""
+
+
+class _Shared(ctypes.Structure):
+    """The variables of all parts: thread-local objects, the `__dict__` of each in the thread whose number follows, or -1."""
+
+    _fields_ = (
+        ("locals", ctypes.c_void_p * THREAD_LOCALS), ("namespaces", ctypes.c_void_p * THREAD_LOCALS), ("thread", ctypes.c_int64)
+    )  # fmt: skip
+
+
 class EntryModule:
     """The code of all entries for a class of tensors."""
 
     def __init__(self, tensors: TensorClass) -> None:
         self._tensors = tensors
+        self._shared = _Shared(thread=-1)
         imports = {"PyArray_NewFromDescr": objects.array_constructor(), "run_program": run_program_address()}
         imports |= blocks().imports
         imports |= {name: objects.address_of(getattr(ctypes.pythonapi, name)) for name in FUNCTIONS}
@@ -348,18 +361,27 @@ class EntryModule:
             "heappush": heapq.heappush, "heapreplace": heapq.heapreplace,
         }  # fmt: skip
         imports |= {f"object.{name}": id(self._objects[name]) for name in OBJECTS}
-        self.native: NativeModule = compile_module(str(render(_slots(tensors))), Target.host(), imports=imports)
-        self._definitions = {
-            name: _MethodDef(f"graphc_{name}".encode(), self.native.address(name), _METH_FASTCALL_KEYWORDS, None)
-            for name in ("entry", "eager", "view", "walk", "dependencies", "recorded", "subscript")
-        }
+        start = ctypes.addressof(self._shared)
+        self._imports = imports | {name: start + getattr(_Shared, name).offset for name, _ in _Shared._fields_}
+        self._module = render(_slots(tensors))
+        self._natives: list[NativeModule] = []
+        self._definitions: dict[str, _MethodDef] = {}
         self._named: list[_MethodDef] = []
         self._new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
             objects.address_of(ctypes.pythonapi.PyCFunction_NewEx)
         )
-
-        self._locals = (ctypes.c_void_p * THREAD_LOCALS).from_address(self.native.address("locals"))
         self._known_locals: list[Any] = []
+
+    def _definition(self, function: str) -> _MethodDef:
+        """A function, which may have to be compiled first. Threads that want it at once may each compile it."""
+        if function not in self._definitions:
+            part = next(part for part in _PARTS if function in part)
+            native = compile_module(self._module.part(part), Target.host(), imports=self._imports)
+            self._natives.append(native)
+            for name in part:
+                made = _MethodDef(f"graphc_{name}".encode(), native.address(name), _METH_FASTCALL_KEYWORDS, None)
+                self._definitions.setdefault(name, made)
+        return self._definitions[function]
 
     def thread_local(self, owner: Any) -> int:
         """The number of a thread-local object."""
@@ -370,8 +392,8 @@ class EntryModule:
         if number == THREAD_LOCALS:
             raise objects.Unsupported("too many thread-local objects")
         self._known_locals.append(owner)
-        self._locals[number] = id(owner)
-        self.native.function("forget_thread", None)()
+        self._shared.locals[number] = id(owner)
+        self._shared.thread = -1  # the code has to ask again
         return number
 
     def thread_attribute(self, owner: Any, name: str, value: Any, alive: list[Any]) -> list[int]:
@@ -400,11 +422,11 @@ class EntryModule:
 
     def new(self, state: tuple[Any, ...], function: str = "entry") -> Callable[..., Any]:
         """A built-in function with this `self`."""
-        return self._new(ctypes.addressof(self._definitions[function]), state, None)
+        return self._new(ctypes.addressof(self._definition(function)), state, None)
 
     def new_documented(self, state: tuple[Any, ...], function: str, like: Callable[..., Any]) -> Callable[..., Any]:
         """One that has the docstring of the function in whose place it is called."""
-        plain = self._definitions[function]
+        plain = self._definition(function)
         definition = _MethodDef(plain.name, plain.function, plain.flags, (like.__doc__ or "").encode() or None)
         self._named.append(definition)  # as long as the function lives, which may be as long as the process
         return self._new(ctypes.addressof(definition), state, None)

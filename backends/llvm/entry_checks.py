@@ -82,9 +82,9 @@ def _render_find_namespaces(module: Module, slots: Slots) -> None:
     They are looked up when another thread comes along. Python never gives the number of a thread's state to another one,
     and a thread-local object has one `__dict__` for a thread, as long as that runs.
     """
-    module.export("locals", f"[{THREAD_LOCALS} x ptr] zeroinitializer")
-    module.variable("namespaces", f"[{THREAD_LOCALS} x ptr] zeroinitializer")
-    module.variable("thread", "i64 -1")
+    module.imported("locals", f"[{THREAD_LOCALS} x ptr]")
+    module.imported("namespaces", f"[{THREAD_LOCALS} x ptr]")
+    module.imported("thread", "i64")
     f = module.function("find_namespaces", [], "i1", linkage="internal")
     w = Writer(f, slots)
     thread = w.api("PyThreadState_GetID", w.api("PyThreadState_Get"))
@@ -102,10 +102,6 @@ def _render_find_namespaces(module: Module, slots: Slots) -> None:
     f.do("ret i1 true")
     f.enter("failed")
     f.do("ret i1 false")
-
-    forget = module.function("forget_thread", [])
-    forget.do("store i64 -1, ptr @thread")
-    forget.do("ret void")
 
 
 def _render_check(module: Module, slots: Slots) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.backends.llvm.builder import Module
+from graphc.backends.llvm.builder import REFERENCE, Module
 
 SHARED = "graphc."
 """How names of functions begin that are the same in all modules which have them."""
@@ -20,7 +20,6 @@ _EVERYWHERE = frozenset({"parallel_for"})
 """What is the same for all programs of a process."""
 _KERNEL = re.compile(r"(?:[\w.]+\.)?kernel\d+(?=\.)")
 """How names of a kernel's functions begin."""
-_REFERENCE = re.compile(r"@([\w.$-]+)")
 _OWN = "kernel"
 """The name of a kernel's first function where the text does not yet have one of its own."""
 _DIGEST_LENGTH = 24
@@ -69,7 +68,7 @@ def joined(units: Sequence[Unit]) -> str | None:
     named: dict[str, str] = {}
     for unit in units:
         for piece in unit.pieces:
-            found = _REFERENCE.search(piece)
+            found = REFERENCE.search(piece)
             assert found is not None
             known = named.setdefault(found[1], piece)
             if known.startswith("declare "):
@@ -112,7 +111,7 @@ class _Piece:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.references = dict.fromkeys(_REFERENCE.findall(text))
+        self.references = dict.fromkeys(REFERENCE.findall(text))
 
 
 class _Divider:
@@ -144,7 +143,7 @@ class _Divider:
         for name in piece.references:
             yield name
             if name in self._module.globals:
-                yield from _REFERENCE.findall(self._module.globals[name])
+                yield from REFERENCE.findall(self._module.globals[name])
 
     def kernel_unit(self, names: Sequence[str], wanted: Collection[str], renamed: dict[str, str]) -> Unit | None:
         """The unit of a kernel's functions; None if there is another one of the same text. `renamed` gets the new names of
@@ -211,7 +210,7 @@ class _Divider:
         declared = [text for name, text in declarations.items() if name not in here]
         lines = [*variables.values(), *here.values(), *declared]
         if renamed:
-            lines = [_REFERENCE.sub(lambda match: f"@{renamed.get(match[1], match[1])}", line) for line in lines]
+            lines = [REFERENCE.sub(lambda match: f"@{renamed.get(match[1], match[1])}", line) for line in lines]
         return list(dict.fromkeys(lines))
 
     def _is_called(self, name: str, here: Mapping[str, str]) -> bool:

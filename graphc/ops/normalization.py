@@ -52,7 +52,7 @@ def _standardize_vjp_mean(ct: Any, mean_type: TensorType, scale: Any) -> Any:
 
 standardize = op(
     "standardize", "x mean scale", infer=only_floating("standardize"),
-    ref=lambda x, mean, scale: (x - mean) * scale, decompose=lambda x, mean, scale: (x - mean) * scale, elementwise=True,
+    ref=lambda x, mean, scale: (x - mean) * scale, scalar=lambda x, mean, scale: (x - mean) * scale, elementwise=True,
     vjp=(lambda ct, scale: ct * scale, _standardize_vjp_mean, lambda ct, x, mean: ct * (x - mean)),
     samples=(Sample((_x, TensorType(float32, (3, 1)), TensorType(float32, (3, 1)))), Sample((_x, _x, _x)),
              Sample((_x, TensorType(float32, (4,)), TensorType(float32, (2, 1, 1))))),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc.ops as ops
-from graphc.ir import Graph, Node, Value, rebuild
+from graphc.ir import Builder, Graph, Node, Value, rebuild
 from graphc.onnx_format.export.matching import (
     Match,
     is_by_channel,
@@ -31,8 +31,12 @@ def spelled_out(graph: Graph) -> Graph:
     """The graph with the parts of norms by the ops that the patterns below are made of."""
     if not any(node.op in _PARTS for node in graph.nodes):
         return graph
-    return cse(rebuild(graph, lambda builder, node, operands: (
-        (node.op.decompose(*operands, **node.attrs),) if node.op in _PARTS and node.op.decompose is not None else None)))
+
+    def spell_out(builder: Builder, node: Node, operands: tuple[Value, ...]) -> tuple[Value] | None:
+        make = node.op.scalar or node.op.decompose
+        return (make(*operands, **node.attrs),) if node.op in _PARTS and make is not None else None
+
+    return cse(rebuild(graph, spell_out))
 
 
 def match_norm(node: Node) -> list[Match]:
