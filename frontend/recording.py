@@ -16,6 +16,7 @@ from graphc.errors import TraceError
 from graphc.frontend.argument_containers import ArgumentContainers
 from graphc.frontend.call_key import has_history
 from graphc.frontend.capture import Capture
+from graphc.frontend.device_arrays import is_array
 from graphc.frontend.device_ops import write
 from graphc.frontend.effects import Effect, Watch
 from graphc.frontend.follower import Follower, Values
@@ -23,6 +24,7 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
+from graphc.frontend.survey import MARKS
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tape import AliasNode
 from graphc.frontend.tensor import Size, Tensor, wrap
@@ -117,6 +119,9 @@ class Recording:
                 self.effects += containers.effects()
                 if any(leaf.__dict__.keys() != before.keys() for leaf, before in attributes):
                     self.effects.append(Effect("gives attributes to an argument, or takes them away", None, True))
+                given = self._given_attributes(result, attributes)
+                if given:
+                    self.effects.append(Effect("gives attributes to a result", None, True))
                 if any(one.is_gone for one in begun):
                     self.effects.append(Effect("throws away what an optimizer has made for it", None, True))
                 refused = [effect for effect in self.effects if fullgraph and (effect.lasting or not may_pass)]
@@ -128,7 +133,8 @@ class Recording:
                 leaves_traces = self.changed is not None or self.effects or by_python or self.before.remembers
                 if (follower is not None or shapes) and leaves_traces:
                     trace.leaves_traces = True
-                    left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._numbers_left(result)]
+                    left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._attributed(
+                        [*given, *(leaf for leaf, _ in attributes)]), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 if follower is not None:
                     follower.end_questions()
@@ -224,6 +230,19 @@ class Recording:
         returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
         found = Snapshot(function, [*self.objects, *returned], writes=True).made
         return [tensor for tensor in found if tensor._data.builder is self.trace.builder]
+
+    def _given_attributes(self, result: Any, arguments: Sequence[tuple[Tensor, Any]]) -> list[Tensor]:
+        """The tensors of a result, made in the call, that have attributes."""
+        before = {*self.before.tensors, *(id(leaf) for leaf, _ in arguments)}
+        return [leaf for leaf in flatten(result)[0]
+                if isinstance(leaf, Tensor) and leaf.__dict__.keys() - MARKS and id(leaf) not in before]
+
+    def _attributed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Of these and what their attributes are, the tensors of the trace."""
+        given = set(map(id, self.inside))
+        everything = [*tensors, *(leaf for tensor in tensors for leaf in flatten(list(tensor.__dict__.values()))[0])]
+        return [x for x in everything if isinstance(x, Tensor) and id(x) not in given and not is_array(x._data)
+                and x._data.builder is self.trace.builder]  # fmt: skip
 
     def _numbers_left(self, result: Any) -> list[SymbolicNumber]:
         """Numbers of the trace that somebody holds, besides the result. The next call is given Python's own."""

@@ -12,6 +12,7 @@ import pytest
 from scenes import Scene, Scenes, agree, full
 
 import graphc
+from graphc.errors import TraceError
 
 scene = Scenes()
 Pair = namedtuple("Pair", "a b")
@@ -245,3 +246,36 @@ def test_memory_that_is_read_only_is_refused_as_eagerly() -> None:
     for function in (f, graphc.compile(f)):
         with pytest.raises(RuntimeError, match="more than one element"):
             function(graphc.zeros(1).expand(3))
+
+
+def test_attributes_of_results_and_what_is_kept_in_attributes_are_there_after_each_call() -> None:
+    def f(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        y = x * 2
+        y.half = x / 2
+        y.parts = {"next": [x + 1]}
+        y.source = x
+        zeros = graphc.zeros(2)
+        zeros.tag = "made"
+        x.twice = y
+        return y, zeros
+
+    compiled = graphc.compile(f)
+    for i in range(4):
+        x = graphc.ones(2) * i
+        y, zeros = compiled(x)
+        assert y.tolist() == [2 * i, 2 * i] and y.half.tolist() == [i / 2, i / 2]
+        assert y.parts["next"][0].tolist() == [i + 1, i + 1] and y.source is x
+        assert zeros.tag == "made" and x.twice is y
+    with pytest.raises(TraceError, match="gives attributes to"):
+        graphc.compile(f, fullgraph=True)(graphc.ones(2))
+
+
+def test_attributes_that_were_there_before_have_nothing_done_again() -> None:
+    weight = graphc.ones(2, requires_grad=True)
+    weight.note = "kept"
+    compiled = graphc.compile(lambda x: (weight, weight * x, x), fullgraph=True)
+    for i in range(3):
+        x = graphc.ones(2) * i
+        x.mark = i
+        same, _, given = compiled(x)
+        assert same is weight and same.note == "kept" and given.mark == i
