@@ -134,6 +134,9 @@ class Snapshot:
                     key.__delete__(owner)
                 else:
                     key.__set__(owner, before)
+            elif guard.kind == "class":
+                for name, value in before:
+                    _restore_attribute(owner, name, value)
 
     def substitute(self, change: Callable[[Any], Any]) -> None:
         """Put `change(value)` in the place of each value of the state that it makes another one of."""
@@ -238,6 +241,17 @@ def _attributes_differ(now: Any, before: Any, name: Name) -> Difference:
         if key not in names:
             return Difference(f"{member(name, key)} is gone", key)
     return Difference(f"the order of the attributes of {text(name)} has changed", None)
+
+
+def _restore_attribute(cls: type, name: str, value: Any) -> None:
+    """Have a class, or the base that has it, have an attribute as it was."""
+    if class_attribute(cls, name) is value:
+        return
+    holder = next((holder for holder in cls.__mro__ if name in vars(holder)), cls)
+    if name in vars(holder):
+        delattr(holder, name)
+    if class_attribute(cls, name) is not value and value is not ABSENT:  # a base need not have had it
+        setattr(holder, name, value)
 
 
 def _read(guard: Guard) -> Any:

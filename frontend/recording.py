@@ -145,6 +145,9 @@ class Recording:
                         self._outputs = follower.finish(self.capture, backend, self.error is not None)
                     else:
                         self.capture.differentiate(trace, backend)
+                        if self.before.changed() != self.changed:
+                            self.before.restore()
+                            raise OnlyEagerly("the backward pass changes Python's state", expected="hooks that only compute")
                 except NumbersNeeded as error:
                     if follower is None or fullgraph:
                         raise

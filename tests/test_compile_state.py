@@ -428,3 +428,54 @@ def test_attributes_of_arguments_are_written_at_each_call() -> None:
         x = graphc.full((3,), float(k))
         f(x)
         assert x.leaf.grad.tolist() == [2.0 * k] * 3  # type: ignore[attr-defined]
+
+
+class Counts:
+    backwards = 0
+
+
+class Counted(graphc.autograd.Function, Counts):
+    @staticmethod
+    def forward(ctx: Any, x: graphc.Tensor) -> graphc.Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, ct: graphc.Tensor) -> graphc.Tensor:
+        Counts.backwards += 1
+        return ct * ctx.saved_tensors[0].exp()
+
+
+def test_what_hooks_and_backward_functions_do_is_done_when_the_backward_pass_is() -> None:
+    seen: list[list[float]] = []
+    layer = nn.Linear(2, 1)
+    layer.weight.register_hook(lambda ct: seen.append(ct.clone().tolist()))
+    inner = nn.Sequential(nn.Linear(2, 1))
+    inner[0].register_full_backward_hook(lambda *_: seen.append([]))
+
+    def hooked(x: graphc.Tensor) -> graphc.Tensor:
+        y = x * 2
+        y.register_hook(lambda ct: seen.append(ct.tolist()))
+        return y.sum()
+
+    cases: list[tuple[Any, Any]] = [
+        (lambda x: layer(x).sum(), lambda n: [[n, 3.0 * n]]), (lambda x: inner(x).sum(), lambda n: []),
+        (hooked, lambda n: [[1.0, 1.0]]),
+    ]  # fmt: skip
+    for f, expected in cases:
+        compiled = graphc.compile(f)
+        for n in range(1, 4):
+            seen.clear()
+            loss = compiled((graphc.tensor([[1.0, 3.0]]) * n).requires_grad_())
+            assert seen == []
+            loss.backward()
+            assert seen == [expected(n)]
+
+    Counts.backwards = 0
+    compiled = graphc.compile(lambda x: Counted.apply(x).sum())
+    for call in range(3):
+        loss = compiled(graphc.ones(3, requires_grad=True))
+        assert Counted.backwards == call
+        loss.backward()
+        assert Counted.backwards == call + 1
+    assert "backwards" not in vars(Counted)
