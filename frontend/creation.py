@@ -18,6 +18,7 @@ from graphc.frontend.dispatch import forget_promotions, number
 from graphc.frontend.inplace import write_out
 from graphc.frontend.movement import expand
 from graphc.frontend.pointwise import cast
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import active
 from graphc.types import DType, TensorType, get_default_dtype, scalar_dtype
@@ -70,14 +71,13 @@ def finished(tensor: Tensor, out: Tensor | None, requires_grad: bool, device: De
 
 
 def constant(shape: tuple[Any, ...], value: Any, dtype: DType, device: Device = None) -> Tensor:
+    _check_shape(shape)
     index = devices.gpu_of(device)
     if index >= 0 and active() is None:
-        _check_shape(shape)
         return wrap(device_ops.filled(shape, number(value, dtype), index))
     if active() is not None:
         # a tensor of its own, not a view of one number
         return wrap(ops.full(TensorType(dtype, shape), number(value, dtype).item(), like=Tensor)._data)
-    _check_shape(shape)
     if value == 0 and type(value) is int:  # -0.0 is equal to it, and another number
         return wrap(np.zeros(shape, dtype.numpy))
     return wrap(np.full(shape, number(value, dtype), dtype.numpy))
@@ -85,7 +85,7 @@ def constant(shape: tuple[Any, ...], value: Any, dtype: DType, device: Device = 
 
 def _check_shape(shape: tuple[Any, ...]) -> None:
     for size in shape:
-        if size < 0:
+        if type(size) is int and size < 0:  # a symbolic one stands for what a tensor has
             raise GraphcError(f"Trying to create tensor with negative dimension {size}: {list(shape)}. "
                               "Dimension size must be non-negative.")
 
@@ -232,6 +232,8 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
         return finished(expand(cast(fill_value, chosen or fill_value.dtype), shape).clone(), out, requires_grad, device)
     if isinstance(fill_value, np.generic):
         fill_value = fill_value.item()
+    if type(fill_value) is SymbolicNumber:
+        fill_value = fill_value.plain("full()")
     if isinstance(fill_value, (Dim, DimNumber)):
         chosen = chosen or scalar_dtype(fill_value)
         made = emit(ops.add, (np.zeros((), chosen.numpy), fill_value), {})

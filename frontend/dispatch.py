@@ -18,6 +18,7 @@ from graphc.frontend.described import as_dtype
 from graphc.frontend.device_arrays import is_on_device
 from graphc.frontend.memory_layout import can_share
 from graphc.frontend.modes import mode
+from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tape import record_op, record_several
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.tracer import _state as trace_state
@@ -343,6 +344,8 @@ def _new_number(value: Any, dtype: DType) -> np.ndarray:
 
 def number(value: Any, dtype: DType) -> np.ndarray:
     """A Python number as a 0-d array; integers that do not fit wrap around, as in C."""
+    if type(value) is SymbolicNumber:  # whose trace ends before the cache forgets it
+        value = value.plain()
     # 0.0 equals -0.0, and is another number
     return _known_number(value, dtype) if value and not dtype.is_complex else _new_number(value, dtype)
 

@@ -313,12 +313,14 @@ def _repeated_places(counts: Tensor, total: int | None) -> Tensor:
     """The place of each count, that often."""
     if counts.ndim != 1:
         raise ShapeError("repeat_interleave only accept 1D vector as repeat", got=str(list(counts.shape)))
+    if total is None:
+        array = counts._array("repeat_interleave()")
+        if (array < 0).any():
+            raise GraphcError("repeats can not be negative", got=str(array.min()))
+        return wrap(np.repeat(np.arange(array.size, dtype=np.int64), array))
     known = counts._known()
     if known is not None and (known < 0).any():
         raise GraphcError("repeats can not be negative", got=str(known.min()))
-    if total is None:
-        array = counts._array("repeat_interleave()")
-        return wrap(np.repeat(np.arange(array.size, dtype=np.int64), array))
     if known is not None and known.sum() != total:
         raise ShapeError("allocated size does not match required size", expected=str(known.sum()), got=str(total))
     ends = emit(ops.cumsum, (cast(counts, int64),), {"axis": 0})

@@ -391,6 +391,52 @@ def test_sizes_that_depend_on_data() -> None:
         agree(lambda f=f: pure(f))  # type: ignore[misc]
 
 
+NEGATIVE_SIZES: dict[str, Callable[[Any], Any]] = {
+    "zeros": lambda x: graphc.zeros(int(x)),
+    "ones of a tensor": lambda x: graphc.ones(2, x),
+    "full": lambda x: graphc.full((int(x), 2), 1.5),
+    "empty": lambda x: graphc.empty(int(x)).shape,
+    "like another": lambda x: (x.new_zeros(int(x)), x.new_full((int(x),), 3)),
+    "computed": lambda x: graphc.zeros(int(x) - 3),
+    "constant": lambda x: graphc.zeros(-1) + x,
+    "repeats": lambda x: graphc.arange(2).repeat_interleave(graphc.stack([x, x + 1])),
+    "repeats alone": lambda x: graphc.repeat_interleave(graphc.stack([x, x + 1])),
+}
+
+
+def _outcome(function: Callable[..., Any], x: Any) -> str:
+    try:
+        return repr(function(graphc.tensor(x)))
+    except GraphcError as error:
+        return f"{type(error).__name__}: {error.problem}"
+
+
+@pytest.mark.parametrize("name", NEGATIVE_SIZES)
+def test_negative_sizes_are_the_errors_of_eager_code(name: str) -> None:
+    function = NEGATIVE_SIZES[name]
+    compiled = graphc.compile(function)
+    for x in (-2, -2, 2, -2, 4):
+        assert _outcome(compiled, x) == _outcome(function, x)
+
+
+FILLED: dict[str, Callable[[Any], Any]] = {
+    "full": lambda x: graphc.full((2,), x.item()),
+    "of a dtype": lambda x: graphc.full((2,), x.item(), dtype=graphc.uint8),
+    "computed": lambda x: graphc.full((2,), x.item() + 0.5),
+    "like another": lambda x: (x.new_full((2,), x.item()), graphc.full_like(x, x.item())),
+    "masked": lambda x: graphc.zeros(2).masked_fill(graphc.tensor([True, False]), x.item()),
+    "a leaf": lambda x: graphc.full((2,), x.item() * 1.0, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_a_tensor_is_filled_with_the_number_of_its_call(name: str) -> None:
+    function = FILLED[name]
+    compiled = graphc.compile(function)
+    for x in (-1, -1, 3, 300, -1, 300):
+        assert _outcome(compiled, x) == _outcome(function, x)
+
+
 def test_many_threads_at_once() -> None:
     compiled = graphc.compile(way)
     inputs = [graphc.tensor(x) for x in INPUTS]
