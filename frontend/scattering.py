@@ -386,6 +386,6 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
                           got=str(count))
     if count == 0:
         return clone(input)
-    rank = emit(ops.cumsum, (cast(reshape(mask, (-1,)), int64),), {"axis": 0}) - 1
-    picked = emit(ops.gather, (reshape(source, (-1,)), clamp(rank, min=0, max=count - 1)), {"axis": 0})
+    rank = choose(reshape(mask, (-1,)), emit(ops.cumsum, (cast(reshape(mask, (-1,)), int64),), {"axis": 0}) - 1, 0)
+    picked = emit(ops.gather, (reshape(source, (-1,)), rank), {"axis": 0})  # of which no place is beyond the source
     return named(choose(mask, reshape(picked, shape), input), "MaskedScatter")

@@ -23,7 +23,7 @@ from graphc.frontend.from_data import as_tensor
 from graphc.frontend.inplace import assign, bump, refuse, unwatched
 from graphc.frontend.modes import mode
 from graphc.frontend.movement import expand, reshape
-from graphc.frontend.pointwise import cast, clamp
+from graphc.frontend.pointwise import cast
 from graphc.frontend.pointwise import where as choose
 from graphc.frontend.tape import named
 from graphc.frontend.tensor import Tensor, wrap
@@ -421,7 +421,10 @@ def _put_by_mask(input: Tensor, at: int, mask: Tensor, new: Tensor, accumulate: 
         return None
     new = reshape(new, own)
     if count != 1:
-        rank = clamp(emit(ops.cumsum, (cast(reshape(mask, (-1,)), int64),), {"axis": 0}) - 1, min=0, max=count - 1)
+        chosen = cast(reshape(mask, (-1,)), int64)
+        # what is read where nothing is chosen is in range if just as many are chosen as there are values: else it is an error
+        other = choose(emit(ops.sum, (chosen,), {"axes": (0,)}) == count, 0, count)
+        rank = choose(chosen == 1, emit(ops.cumsum, (chosen,), {"axis": 0}) - 1, other)
         new = expand(new, (*lead, count, *tail))
         index = expand(reshape(rank, (-1, *(1,) * len(tail))), (*lead, rank._data.shape[0], *tail))
         new = reshape(emit(ops.gather, (new, index), {"axis": at}), input._data.shape)

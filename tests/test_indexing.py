@@ -253,3 +253,20 @@ def test_nonzero_of_many_elements(shape: tuple[int, ...]) -> None:
     expected = np.zeros(shape, np.float32)
     expected[numbers > 0] = np.arange(chosen.numel())
     assert chosen.grad_fn.name() == "IndexBackward0" and x.grad.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("f, good, bad", [
+    (lambda x: x.index_put((x > 0,), graphc.tensor([9.0, 8.0])), [1.0, -2.0, 3.0], [[1.0, 2.0, 3.0], [-1.0, -2.0, 3.0]]),
+    (lambda x: x.masked_scatter(x > 0, graphc.tensor([9.0, 8.0])), [1.0, -2.0, -3.0], [[1.0, 2.0, 3.0]]),
+    (lambda x: graphc.nn.functional.one_hot(x.long(), 4), [1.0, 3.0], [[1.0, -2.0], [1.0, 7.0]]),
+], ids=["index_put", "masked_scatter", "one_hot"])  # fmt: skip
+def test_compiled_code_sees_what_does_not_fit(f: Any, good: list[float], bad: list[list[float]]) -> None:
+    compiled = graphc.compile(f)
+    for numbers in (good, *bad, good):
+        x = graphc.tensor(numbers)
+        if numbers is good:
+            assert compiled(x).tolist() == f(x).tolist()
+            continue
+        for way in (f, compiled):
+            with pytest.raises(RuntimeError):
+                way(x)
