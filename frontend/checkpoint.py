@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -14,8 +15,9 @@ from graphc.frontend.autograd.function import Function
 from graphc.frontend.autograd.graph import saved_tensors_hooks
 from graphc.frontend.generator import defaults
 from graphc.frontend.hooks import saved_hooks
-from graphc.frontend.modes import enable_grad, no_grad
+from graphc.frontend.modes import enable_grad, mode, no_grad
 from graphc.frontend.pytree import flatten, unflatten
+from graphc.frontend.tape import keep, unkeep
 from graphc.frontend.tensor import Tensor
 from graphc.frontend.tracer import active
 
@@ -92,9 +94,13 @@ def checkpoint(
         raise ArgumentError(f"determinism_check should be one of ['default', 'none'] but got {determinism_check}")
     stop = early_stop if _Settings.early_stop is None else _Settings.early_stop
     forward_context, recompute_context = context_fn()
+    if not mode.grad:
+        return function(*args, **kwargs)
     part = _Part(function, args, kwargs, preserve, recompute_context, determinism_check == "default", stop)
     with saved_tensors_hooks(part.pack, part.unpack), forward_context:
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+    part.is_complete = True
+    return result
 
 
 def checkpoint_sequential(
@@ -172,26 +178,43 @@ class _Part:
         self, run: Callable[..., Any], args: Any, kwargs: Any, preserve: bool, context: AbstractContextManager[Any],
         check: bool, stop: bool,
     ) -> None:
-        self.run, self.args, self.kwargs, self.context, self.check, self.stop = run, args, kwargs, context, check, stop
+        self.run, self.kwargs, self.context, self.check, self.stop = run, kwargs, context, check, stop
+        self.args = tuple(map(keep, args))
+        """The arguments. A part around this one has its numbers in the place of tensors, as for all that is kept in it."""
         self.random = _Random() if preserve else None
         self.types: list[tuple[Any, Any]] = []
-        self.again: dict[int, Tensor] = {}
-        """What the second run computed, as long as nobody has asked for it."""
+        self.is_complete = False
+        """Whether the first run is over. Before it is, a backward pass within the part may ask for a second one."""
+        self.again: weakref.WeakKeyDictionary[engine.Run, dict[int, Tensor]] = weakref.WeakKeyDictionary()
+        """What the second run for a backward pass computed, as long as that has not asked for it."""
+
+    def name(self) -> str:
+        """What errors call it."""
+        return "checkpoint()"
 
     def pack(self, tensor: Tensor) -> int:
         self.types.append((tensor.shape, tensor.dtype))
         return len(self.types) - 1
 
     def unpack(self, number: int) -> Tensor:
-        if number not in self.again:
-            self._recompute()
-        return self.again.pop(number)
+        if not engine.is_running():  # somebody looks at what a node has saved
+            return self._recompute()[number]
+        run = engine.running()
+        again = self.again.get(run)
+        if again is None:
+            again = self.again[run] = self._recompute()
+        if number not in again:
+            raise CheckpointError("graphc.utils.checkpoint: Unpack is being triggered for a tensor that was already unpacked "
+                                  "once.", hint="ask for ctx.saved_tensors only once in a backward")
+        return again.pop(number)
 
-    def _recompute(self) -> None:
+    def _recompute(self) -> dict[int, Tensor]:
         found: list[Tensor] = []
 
         def pack(tensor: Tensor) -> Tensor:
             if len(found) == len(self.types):
+                if not self.is_complete:  # without an early stop it goes on to where the first run has not come yet
+                    return tensor
                 raise CheckpointError("graphc.utils.checkpoint: trying to save more tensors during recomputation than during "
                                       "the original forward pass.", expected=str(len(self.types)))
             found.append(tensor.detach())
@@ -201,15 +224,17 @@ class _Part:
 
         before, saved_hooks.stack = saved_hooks.stack, ()  # hooks of the backward pass are not those of the part
         try:
+            with enable_grad():
+                args = tuple([unkeep(kept, self) for kept in self.args])
             random = nullcontext() if self.random is None else self.random.again()
             with random, saved_tensors_hooks(pack, lambda tensor: tensor), enable_grad(), self.context:
-                self.run(*_again(self.args), **_again(self.kwargs))
+                self.run(*_again(args), **_again(self.kwargs))
         except _Enough:
             pass
         finally:
             saved_hooks.stack = before
         self._compare(found)
-        self.again = dict(enumerate(found))
+        return dict(enumerate(found))
 
     def _compare(self, found: Sequence[Tensor]) -> None:
         if len(found) != len(self.types):

@@ -76,6 +76,11 @@ def running() -> Run:
     return _running.stack[-1]
 
 
+def is_running() -> bool:
+    """Whether there is one."""
+    return bool(_running.stack)
+
+
 class Run:
     """One run of the engine."""
 

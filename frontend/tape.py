@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CodeType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,7 +62,13 @@ def keep(operand: Any) -> Any:
     return operand
 
 
-def unkeep(kept: Any, node: Node) -> Any:
+class Keeper(Protocol):
+    """What keeps tensors for the backward pass."""
+
+    def name(self) -> str: ...
+
+
+def unkeep(kept: Any, node: Keeper) -> Any:
     """What `keep` was given; an error if it was changed in place since."""
     if type(kept) is Saved:
         return kept.unpack(node)
@@ -95,7 +101,7 @@ class Saved:
             self.edge = edge_to(tensor)
             self.tensor = _packed(tensor, pack)
 
-    def unpack(self, node: Node) -> Tensor:
+    def unpack(self, node: Keeper) -> Tensor:
         """The tensor; an error if it was changed in place since."""
         if self.unpack_hook is not None:
             return _unpacked(self.tensor, self.unpack_hook, self.edge)
@@ -144,7 +150,7 @@ def no_hooks() -> Iterator[None]:
         saved_hooks.stack = before
 
 
-def modified_error(node: Node, tensor: Tensor, now: int, expected: int) -> AutogradError:
+def modified_error(node: Keeper, tensor: Tensor, now: int, expected: int) -> AutogradError:
     """The error of a saved tensor that was changed in place."""
     where = node.location() if isinstance(node, OpNode) else None
     return AutogradError(
@@ -219,19 +225,22 @@ class OpNode(Node):
             raise freed_error(self.name())
         ct, out = (cotangents[0], None) if self.out is None and self.outputs == 1 else self._given(cotangents)
         types = self.types
+        # once, however many rules ask for it: hooks are told of each time
+        operands = None if self.saved is None else [
+            unkeep(kept, self) if type(kept) is Saved or isinstance(kept, Tensor) else kept for kept in self.saved
+        ]
         results: list[Any] = [None] * len(self.edges)
         for i, rule, given, place in plan.steps:
             if given == "ct":
                 result = rule(ct)
             elif given == "operand":
-                kept = self.saved[place]  # type: ignore[index]
-                result = rule(ct, unkeep(kept, self) if type(kept) is Saved or isinstance(kept, Tensor) else kept)
+                result = rule(ct, operands[place])  # type: ignore[index]
             elif given == "out":
                 result = rule(ct, out)
             else:
                 if types is None:
                     types = [(ct._data.shape, ct._data.dtype)] * len(self.edges)
-                result = rule(*self._arguments(plan.rules[i][1], i, ct, out, types))
+                result = rule(*self._arguments(plan.rules[i][1], i, ct, operands, out, types))
             if types is not None:
                 if result is not None:
                     data, type_ = result._data, types[i]
@@ -245,7 +254,9 @@ class OpNode(Node):
             results[i] = result
         return results
 
-    def _arguments(self, sources: tuple[tuple[str, Any], ...], i: int, ct: Any, out: Any, types: list[Any]) -> list[Any]:
+    def _arguments(
+        self, sources: tuple[tuple[str, Any], ...], i: int, ct: Any, operands: Any, out: Any, types: list[Any]
+    ) -> list[Any]:
         """What the rule of operand i is given."""
         plan = self.plan
         arguments: list[Any] = []
@@ -253,7 +264,7 @@ class OpNode(Node):
             if kind == "ct":
                 arguments.append(ct)
             elif kind == "operand":
-                arguments.append(unkeep(self.saved[plan.saves.index(key)], self))  # type: ignore[index]
+                arguments.append(operands[plan.saves.index(key)])
             elif kind == "out":
                 arguments.append(out)
             elif kind == "attribute":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,6 +97,139 @@ def test_retained_graphs_run_once_for_each_backward() -> None:
     Part()(expected, expected).backward()
     assert expected.grad is not None
     assert x.grad.item() == pytest.approx(2 * expected.grad.item())
+
+
+class Counted(nn.Module):
+    """Passes on what it is given, and counts how often."""
+
+    runs = 0
+
+    def forward(self, x: graphc.Tensor) -> graphc.Tensor:
+        self.runs += 1
+        return x
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("layers", [
+    [nn.BatchNorm1d(2)], [nn.BatchNorm1d(2), nn.GroupNorm(1, 2)], [nn.Softmax(1)], [nn.LogSoftmax(1), nn.Softplus()],
+    [nn.LayerNorm(2), nn.Linear(2, 2), nn.Tanh(), nn.GELU(), nn.RMSNorm(2)],
+], ids=lambda layers: "-".join(type(layer).__name__ for layer in layers))
+def test_a_part_runs_twice_whatever_its_ops_save(layers: list[nn.Module], compiled: bool) -> None:
+    """Also where several derivatives of one op ask for the same tensor."""
+    count = Counted()
+    model = nn.Sequential(count, *copy.deepcopy(layers))
+    x = graphc.tensor([[1.0, 1.0], [2.0, 2.5], [3.0, 3.0]], requires_grad=True)
+
+    def step(x: graphc.Tensor) -> graphc.Tensor:
+        y = checkpoint(model, x, use_reentrant=False)
+        (y**2).sum().backward()
+        return y.detach()
+
+    (graphc.compile(step) if compiled else step)(x)
+    assert count.runs == 2
+    assert [int(b) for name, b in model.named_buffers() if name.endswith("num_batches_tracked")] in ([], [2])
+
+
+def test_each_backward_pass_runs_a_part_once_more() -> None:
+    """Even one that comes to a tensor that an earlier one has left: the part may compute something else by now."""
+    runs: list[str] = []
+
+    def part(x: graphc.Tensor, w: graphc.Tensor) -> graphc.Tensor:
+        runs.append("run")
+        return ((x * w).softmax(0).sin() * w).exp()
+
+    x, w, factor = leaf(0.3, 0.7), leaf(0.3, 0.7), graphc.ones(())
+    out = checkpoint(part, x, w, use_reentrant=False)
+    graphc.autograd.grad(out.sum(), w, retain_graph=True)
+    assert len(runs) == 2
+    graphc.autograd.grad(out.sum(), x, retain_graph=True)
+    assert len(runs) == 3
+    (g,) = graphc.autograd.grad(out.sum(), x, create_graph=True)
+    assert len(runs) == 4
+    graphc.autograd.grad(g.pow(2).sum(), x)
+    assert len(runs) == 5
+    y = checkpoint(lambda a, b: a * factor * b * factor, x, w, use_reentrant=False)
+    graphc.autograd.grad(y.sum(), x, retain_graph=True)  # leaves what the gradient of w needs
+    factor.fill_(3)
+    (g,) = graphc.autograd.grad(y.sum(), w)
+    assert g.tolist() == pytest.approx([0.3 * 9, 0.7 * 9])
+
+
+def test_nested_parts_run_as_seldom_as_can_be() -> None:
+    log: list[str] = []
+
+    def inner(x: graphc.Tensor) -> graphc.Tensor:
+        log.append("i")
+        return x.softmax(0).sin()
+
+    def outer(x: graphc.Tensor) -> graphc.Tensor:
+        log.append("o")
+        x = checkpoint(inner, x.exp(), use_reentrant=False)
+        log.append("p")
+        return x
+
+    x, y = leaf(0.3, 0.7), leaf(0.3, 0.7)
+    checkpoint(outer, x, use_reentrant=False).sum().backward()
+    assert "".join(log) == "oip" + "o" + "i"  # all that the outer part keeps is the argument of the inner one
+    y.exp().softmax(0).sin().sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    assert x.grad.tolist() == pytest.approx(y.grad.tolist())
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_a_backward_pass_within_a_part(early_stop: bool) -> None:
+    log: list[str] = []
+
+    def part(x: graphc.Tensor) -> graphc.Tensor:
+        y = x.sin()
+        log.append("a")
+        z = y.cos()
+        log.append("b")
+        (g,) = graphc.autograd.grad(z.sum(), x, retain_graph=True)
+        log.append("c")
+        return x.cos() * g * z
+
+    x, y = leaf(0.3, 0.7), leaf(0.3, 0.7)
+    out = checkpoint(part, x, use_reentrant=False, early_stop=early_stop)
+    assert "".join(log) == ("abac" if early_stop else "ababcc")
+    log.clear()
+    out.sum().backward()
+    assert "".join(log) == "abc"
+    part(y).sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    assert x.grad.tolist() == pytest.approx(y.grad.tolist())
+
+
+def test_what_is_asked_for_twice() -> None:
+    class Twice(graphc.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: graphc.Tensor) -> graphc.Tensor:
+            ctx.save_for_backward(x)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: graphc.Tensor) -> graphc.Tensor:
+            return grad * ctx.saved_tensors[0] * ctx.saved_tensors[0]
+
+    out = checkpoint(lambda x: Twice.apply(x.exp()), leaf(1), use_reentrant=False)
+    with pytest.raises(CheckpointError, match="already unpacked once"):
+        out.sum().backward()
+    part, x = Part(), leaf(1)
+    out = checkpoint(part, x, x, use_reentrant=False)
+    assert out.grad_fn is not None
+    assert out.grad_fn._saved_other.tolist() == [1]  # outside of a backward pass it is computed for whoever looks
+    out.backward()
+    assert part.runs == 3
+
+
+def test_arguments_that_were_changed_in_place() -> None:
+    x = leaf(1) * 1
+    out = checkpoint(lambda x: x.sin(), x, use_reentrant=False)
+    x.detach().add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
 
 
 def test_checkpoints_nest() -> None:
