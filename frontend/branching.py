@@ -21,6 +21,7 @@ from graphc.frontend.native import strides_of
 from graphc.frontend.pytree import LEAF
 from graphc.frontend.recording import Recording, pinned_differently, recorded
 from graphc.frontend.segments import Segment
+from graphc.frontend.trace import OnlyEagerly
 from graphc.frontend.trace_inputs import Lifted
 from graphc.ir import Value
 from graphc.recompute import budgeted
@@ -57,6 +58,8 @@ class Branching:
         self._memory_budget = memory_budget
         self.by_python = by_python
         """Why Python has to run the function at each call; None if only to find new ways."""
+        self._asks = by_python is not None
+        """Whether it may do something, besides computing tensors, that cannot be undone."""
         self._guarded = True
         """Whether it stands only for the state that the function was seen in; not if it changes that itself."""
         self.eager: str | None = recording.refused
@@ -83,6 +86,7 @@ class Branching:
             self.eager = recording.refused
         if recording.asks_the_world is not None:
             self.by_python = f"it {recording.asks_the_world}"
+            self._asks = True
         elif recording.effects:
             self.by_python = f"it {recording.effects[0]}"
         elif recording.capture.left and self.by_python is None:
@@ -161,11 +165,16 @@ class Branching:
                 again = self.tree.full is not None
         if self.eager is not None or (again and self._small):
             return self.function(*args, **kwargs)
-        with budgeted(self._memory_budget):
-            recording = recorded(
-                self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
-                by_python=True, watched=self.by_python is None,
-            )
+        try:
+            with budgeted(self._memory_budget):
+                recording = recorded(
+                    self.function, self.tree.name, args, kwargs, self.backend, tree=self.tree, known=values,
+                    by_python=True, watched=self.by_python is None,
+                )
+        except OnlyEagerly:
+            if self._asks:
+                raise
+            return self.function(*args, **kwargs)
         self._learn(recording)
         return recording.finish()
 

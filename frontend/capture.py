@@ -65,10 +65,11 @@ class Capture:
             return own_alias(tensor) or (not is_array(tensor._data) and trace.lifted(tensor) is None)
 
         new = {id(leaf): leaf for leaf in (*leaves, *left) if isinstance(leaf, Tensor) and is_new_leaf(leaf)}
-        if new and not _stand_alone([(leaf, trace.get_grad(leaf)) for leaf in new.values()], [*leaves, *left]):
-            if not trace.leaves_traces:
-                raise _own_leaf(trace)
-            new = {}
+        of_this_call = {id(leaf): leaf for leaf in (*leaves, *left) if isinstance(leaf, Tensor) and trace.leaves_traces
+                        and trace.is_alias(leaf) and leaf._node is None and leaf.requires_grad and id(leaf) not in places}
+        alone = [(leaf, trace.get_grad(leaf)) for leaf in (new | of_this_call).values()]
+        if alone and not _stand_alone(alone, [*leaves, *left]):
+            raise _own_leaf(trace)
         leaves += shared_bases([*leaves, *left], own)
         leaves += left
         updates = trace.updates()
@@ -457,8 +458,12 @@ def _stand_alone(new: Sequence[tuple[Tensor, Tensor | None]], leaves: Sequence[A
     them from other results, and nobody else has those that they have, or is told of them."""
     metas = [tensor._meta for tensor, _ in new if tensor._meta is not None]
     held = {id(grad) for _, grad in new}
-    unrelated = all(leaf._node is None and id(leaf) not in held for leaf in leaves if isinstance(leaf, Tensor))
-    return unrelated and not any(meta.hooks or meta.post_hooks for meta in metas)
+    reached: set[int] = set()
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            reached |= engine.leaves_below(edge_to(leaf)) if leaf._node is not None else {id(leaf)} & held
+    return reached.isdisjoint(held.union(id(tensor) for tensor, _ in new)) and not any(
+        meta.hooks or meta.post_hooks for meta in metas)
 
 
 def _give_history(tensor: Tensor, node: Node, index: int) -> None:

@@ -158,13 +158,19 @@ class Recording:
                 if budget is not None and trace.backward_at is not None and self.capture.differentiable is None:
                     self.graph = recompute(self.graph, trace.backward_at, budget)
         except OnlyEagerly as error:
-            done = self.before.changed() is not None or containers.effects() or (watch is not None and watch.effects())
-            if self.error is not None and done:
+            if self.error is not None and (self.before.changed() is not None or containers.effects() or _seen(watch)):
+                if self._left_behind(function, None):
+                    self.before.restore()
                 self.error.add_note(f"what {name} had changed in place until then is as it was before: {error}")
                 raise self.error from None
-            if fullgraph or done:
+            self.before.restore()
+            if fullgraph or self.before.changed() is not None or _seen(watch):
                 raise TraceError(error.problem, expected=error.expected, hint=error.hint, at=error.location) from error
-            raise  # nothing has been done yet: the function may be run again
+            raise  # nothing has been done yet, or it is undone: the function may be run again
+        except BaseException:
+            if self.error is None:
+                self.before.restore()
+            raise
         finally:
             trace.restore()
             trace.oracle = None  # each holds the other, and the oracle all numbers of the call
@@ -231,8 +237,9 @@ class Recording:
     def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:
         """Tensors of the trace that the function has put where they will be found again."""
         returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
-        found = Snapshot(function, [*self.objects, *returned], writes=True).made
-        return [tensor for tensor in found if tensor._data.builder is self.trace.builder]
+        found = Snapshot(function, [*self.objects, *returned], writes=True)
+        aliases = [leaf for leaf in self.trace.leaves_on_memory() if id(leaf) in found.tensors]
+        return [*(tensor for tensor in found.made if tensor._data.builder is self.trace.builder), *aliases]
 
     def _given_attributes(self, result: Any, arguments: Sequence[tuple[Tensor, Any]]) -> list[Tensor]:
         """The tensors of a result, made in the call, that have attributes."""
@@ -278,6 +285,11 @@ def recorded(*args: Any, **options: Any) -> Recording:
         return Recording(*args, **options)
     except PlainNumbersWanted:
         return Recording(*args, **options)
+
+
+def _seen(watch: Watch | None) -> bool:
+    """Whether a function has done something that is still so."""
+    return watch is not None and bool(watch.effects())
 
 
 def _refuse_async(result: Any, name: str) -> None:

@@ -93,7 +93,7 @@ class Trace:
         self.state_begun: list[BegunState] = []
         """What optimizers have made, in this order."""
         self._made: set[int] = set()
-        self._aliased: set[int] = set()
+        self._aliased: dict[int, Tensor] = {}
         self.gpu: device | None = None
         """The GPU that the graph runs on; None for the CPU."""
         self._devices: dict[Value, device | None] = {}
@@ -312,12 +312,15 @@ class Trace:
     def aliased(self, tensor: Tensor) -> None:
         """See `Tracer`; of what the trace itself has computed there is nothing to note."""
         if is_array(tensor._data):
-            self._aliased.add(id(tensor))
-            self._alive.append(tensor)
+            self._aliased[id(tensor)] = tensor
 
     def is_alias(self, tensor: Tensor) -> bool:
         """Whether the code has made a tensor on memory from outside: each call makes one of its own."""
         return id(tensor) in self._aliased
+
+    def leaves_on_memory(self) -> list[Tensor]:
+        """Leaves that the code has made on memory from outside."""
+        return [x for x in self._aliased.values() if x._node is None and x.requires_grad and is_array(x._data)]
 
     def scalar(self, mapping: Mapping[str, Any], key: str) -> Tensor:
         """`mapping[key]`, read anew at each call of the compiled function, as a 0-d float64 tensor."""
@@ -448,8 +451,13 @@ class Trace:
         return state
 
     def _base(self, tensor: Tensor) -> tuple[View | None, Tensor | None]:
-        view = None if tensor._meta is None else tensor._meta.view
-        return (None, None) if view is None else (view, view.base)
+        meta = tensor._meta
+        view = None if meta is None else meta.view
+        if meta is None or view is None or id(tensor) in self._lifted:
+            return None, None
+        if view.detached and meta.requires_grad and is_array(tensor._data) and not self.is_alias(tensor):
+            return None, None  # a leaf, that others' gradients flow to: it is an input by itself
+        return view, view.base
 
     def _root(self, tensor: Tensor) -> Value:
         """The contents of a tensor that is no view."""

@@ -371,6 +371,51 @@ def test_leaves_that_a_call_computes() -> None:
         assert compiled.explain().count("traced because of") == traces, compiled.explain()
 
 
+@pytest.mark.parametrize("renew", [
+    lambda w, x: (w - x).detach().requires_grad_(), lambda w, x: nn.Parameter(w.detach() - x),
+    lambda w, x: graphc.zeros(2, requires_grad=True), lambda w, x: nn.Parameter(x), lambda w, x: w.detach().requires_grad_(),
+])  # fmt: skip
+@pytest.mark.parametrize("is_used", [False, True])
+def test_leaves_that_a_call_makes_and_keeps(renew: Callable[[Any, Any], Any], is_used: bool) -> None:
+    """They are leaves whatever history the result has, and gradients of the result flow to those that it is computed from."""
+
+    def results(compiled: bool) -> list[Any]:
+        held = {"w": graphc.ones(2).requires_grad_()}
+
+        def step(x: graphc.Tensor) -> graphc.Tensor:
+            before = held["w"]
+            held["w"] = renew(before, x)
+            return ((held["w"] if is_used else before) * x).sum()
+
+        run, found = graphc.compile(step) if compiled else step, []
+        for k in range(CALLS):
+            w, x = held["w"], graphc.full((2,), float(k))
+            loss = run(x)
+            loss.backward()
+            now = held["w"]
+            grads = [None if leaf.grad is None else leaf.grad.tolist() for leaf in (w, now)]
+            found.append((loss.item(), now.is_leaf, now.requires_grad, now is w, now.tolist(), type(now), grads))
+        return found
+
+    assert results(True) == results(False)
+
+
+def test_state_is_as_it_was_where_a_call_cannot_be_traced(capsys: pytest.CaptureFixture[str]) -> None:
+    weight = graphc.ones(2).requires_grad_()
+    held = {"w": weight}
+
+    def step(x: graphc.Tensor) -> graphc.Tensor:
+        print("once")
+        held["w"] = (held["w"] - x).detach().requires_grad_()
+        return (held["w"] * x).sum()
+
+    compiled = graphc.compile(step)
+    for _ in range(2):
+        with pytest.raises(TraceError, match="a leaf that it makes"):
+            compiled(graphc.ones(2))
+        assert held["w"] is weight and weight.tolist() == [1.0, 1.0]
+
+
 def test_gradients_of_leaves_that_are_found_in_ways_of_their_own() -> None:
     """They are views, made outside: what a call does to them is not lost."""
     for way in ("history", "method", "container"):
@@ -395,6 +440,27 @@ def test_gradients_of_leaves_that_are_found_in_ways_of_their_own() -> None:
             return seen
 
         assert gradients(True) == gradients(False), way
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_gradients_flow_from_results_to_detached_leaves_on_memory_of_others(is_trained: bool) -> None:
+    def gradients(compiled: bool) -> list[Any]:
+        base = graphc.ones(2, requires_grad=is_trained)
+        leaf = base.detach().requires_grad_()
+
+        def f(x: graphc.Tensor) -> graphc.Tensor:
+            with graphc.no_grad():
+                leaf.mul_(2)
+            return (leaf * leaf * x + base * x).sum() if is_trained else (leaf * leaf * x).sum()
+
+        run, seen = graphc.compile(f) if compiled else f, []
+        for _ in range(CALLS):
+            run(graphc.ones(2)).backward()
+            assert leaf.grad is not None
+            seen.append([leaf.grad.tolist(), leaf.tolist(), base.tolist(), None if base.grad is None else base.grad.tolist()])
+        return seen
+
+    assert gradients(True) == gradients(False)
 
 
 def test_methods_of_containers_change_these_at_each_call() -> None:
