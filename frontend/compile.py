@@ -36,6 +36,8 @@ _MOST_SIZES = 256
 """For how many sizes a graph for symbolic ones is found at once."""
 _MOST_OF_A_KEY = 16
 """Of those, how many for arguments of the same types: the oldest make way, which may never fit again."""
+_MOST_EAGER = 256
+"""How many kinds of calls are known that no graph stands for."""
 _ENTRIES = 4
 """How many graphs of a function have native entries at the same time."""
 _USEFUL = 8
@@ -81,6 +83,9 @@ class CompiledFunction:
         self._settled: set[Any] = set()
         """The keys of graphs that served one call alone, since the function changed Python's state: an optimizer made its own,
         a cache was filled."""
+        self._eager: dict[Any, int] = {}
+        """How many calls of a kind there have been since a trace of one failed that eager code can do."""
+        self._eager_because = ""
         self._tracings = Tracings(function, self._name, options.max_graphs, options.retrace)
         self._by_python: str | None = None
         self._attribute: str | None = None
@@ -190,6 +195,11 @@ class CompiledFunction:
             sized = self._sizes.find(key, leaves)
             if sized is not None:
                 return self._keep(key, sized)
+            eager = self._eager.get(key, 0)  # tried ever more rarely: what no graph could say may be gone from Python's state
+            if eager:
+                self._eager[key] = eager + 1
+                if eager & (eager - 1):
+                    return None
             if known:
                 reason = known[0].mismatch(leaves) or ""
             else:
@@ -203,8 +213,13 @@ class CompiledFunction:
             except Exception as error:
                 self._tracings.all.pop()  # there is no graph
                 if isinstance(error, OnlyEagerly):
+                    if len(self._eager) >= _MOST_EAGER:
+                        self._eager.clear()
+                    self._eager.setdefault(key, 1)
+                    self._eager_because = str(error).partition("\n")[0]
                     return None
                 raise
+            self._eager.pop(key, None)
             if isinstance(made, Recording):
                 self._tracings.all.pop()
                 return made
@@ -301,6 +316,7 @@ class CompiledFunction:
         graphs = [g for found in self._graphs.values() for g in found if not g.is_bound]
         lines = [f"{self._name} ({self._tracings.place}): {self._counted()}", *self._tracings.lines()]
         lines += [f"  not for other sizes: {why}" for why in self._sizes.refusals()]
+        lines += [f"  run eagerly: {self._eager_because}"] if self._eager else []
         for symbolic in self._sizes.graphs():
             lines += ["", *symbolic.made.snapshot.lines(), symbolic.explain()]
         for graph in graphs:

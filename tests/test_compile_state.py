@@ -545,3 +545,20 @@ def test_what_hooks_and_backward_functions_do_is_done_when_the_backward_pass_is(
         loss.backward()
         assert Counted.backwards == call + 1
     assert "backwards" not in vars(Counted)
+
+
+def test_what_no_graph_could_say_is_traced_ever_more_rarely_and_again_when_it_is_gone() -> None:
+    layer = nn.Linear(2, 1)
+    seen: list[Any] = []
+    handle = layer.weight.register_hook(lambda ct: seen.append(ct.clone()))
+    compiled = graphc.compile(lambda x: layer(x).sum())
+    made, traces = compiled._made, []
+    compiled._made = lambda *call: (traces.append(call), made(*call))[1]
+    for _ in range(40):
+        compiled(graphc.ones(1, 2))
+    assert len(traces) == 7
+    assert "run eagerly: the backward pass changes Python's state" in compiled.explain()
+    handle.remove()
+    for _ in range(40):
+        compiled(graphc.ones(1, 2))
+    assert len(traces) == 8 and "run eagerly" not in compiled.explain()
