@@ -106,6 +106,10 @@ class BodyTrace:
             hint="choose with where(condition, a, b) or cond(), and keep the value a tensor",
         )  # fmt: skip
 
+    def tells_of(self, tensor: Tensor) -> bool:
+        """It never has one."""
+        return False
+
     def decide(self, tensor: Tensor, kind: Any, what: str) -> Any:
         """As `concrete`."""
         return self.concrete(tensor, what)

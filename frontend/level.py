@@ -201,6 +201,10 @@ class Level:
         """Whether there are numbers outside."""
         return self.around is None or self.around.answers
 
+    def tells_of(self, tensor: Tensor) -> bool:
+        """Such checks are left out: of many elements at once there is no one answer."""
+        return False
+
     def device_of(self, tensor: Tensor) -> device:
         """Where the tensor lives that it stands for."""
         known = self.leave(tensor)

@@ -187,6 +187,10 @@ class Trace:
         """Whether there are numbers to be had."""
         return self.oracle is not None and not self.oracle.refuses
 
+    def tells_of(self, tensor: Tensor) -> bool:
+        """Whether there are those of what is computed from a tensor, on the CPU."""
+        return self.answers and self.gpu is None and self.value(tensor).builder is self.builder
+
     def concrete(self, tensor: Tensor, what: str) -> np.ndarray:
         """The numbers of a tensor, which may not be written to; a TraceError that names the user's line where nobody knows
         them."""

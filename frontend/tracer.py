@@ -84,6 +84,11 @@ class Tracer(Protocol):
         """Whether numbers can be had of it."""
         ...
 
+    def tells_of(self, tensor: Tensor) -> bool:
+        """Whether `decide` has an answer for what is computed from a tensor, and is to be asked for checks that eager code
+        makes: not of what runs on a GPU, and not of what a transform runs."""
+        ...
+
     def begin_backward(self) -> None:
         """A backward pass begins."""
         ...

@@ -50,6 +50,11 @@ class Values:
         data = self._data
         return data if type(data) is np.ndarray and data.size and active() is None else None
 
+    def _can_be_decided(self) -> bool:
+        """Whether bool() of what is computed from it has an answer, for checks that are left out otherwise."""
+        tracer = active()
+        return self._known() is not None if tracer is None else tracer.tells_of(self)  # type: ignore[arg-type]
+
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The array itself, which shares memory with the tensor, or with `force` a copy. Without `force`, AutogradError for a
         tensor that requires grad and ArgumentTypeError for one on a GPU.

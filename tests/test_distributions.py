@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.stats
 
 import graphc
 from graphc import distributions as D
+from graphc.errors import ArgumentError
 
 PAIRS = [
     (D.Normal(1.0, 2.0), scipy.stats.norm(1, 2)),
@@ -228,3 +230,59 @@ def test_one_hot_categorical() -> None:
     np.testing.assert_allclose(d.entropy(), D.Categorical(d.probs).entropy(), rtol=1e-6)
     with pytest.raises(ValueError, match="OneHot"):
         d.log_prob(graphc.tensor([0.5, 0.5, 0.0]))
+
+
+# In compiled functions
+
+NAN = float("nan")
+CHECKED: dict[str, tuple[Callable[[Any], Any], list[float]]] = {
+    "normal": (lambda v: D.Normal(0.0, v).log_prob(graphc.tensor(1.0)), [-1.0, -1.0, 1.0, -1.0, 2.0]),
+    "normal of vectors": (lambda v: D.Normal(graphc.zeros(3), v * graphc.ones(3)).log_prob(v), [1.0, -1.0, -1.0, NAN, 2.0]),
+    "nothing but numbers": (lambda v: D.Normal(0.0, 1.0).cdf(v), [1.0, NAN, 1.0]),
+    "wrong numbers": (lambda v: D.Normal(0.0, -1.0).cdf(v), [1.0, 1.0]),
+    "bernoulli": (lambda v: D.Bernoulli(graphc.tensor(0.5)).log_prob(v), [2.0, 2.0, 1.0, 2.0]),
+    "logits": (lambda v: D.Categorical(logits=v * graphc.ones(3)).log_prob(graphc.tensor(1)), [1.0, NAN, NAN, 1.0]),
+    "probabilities": (lambda v: D.Categorical(v * graphc.ones(3)).entropy(), [-1.0, 1.0, -1.0]),
+    "classes": (lambda v: D.Categorical(graphc.ones(3)).log_prob(v), [7.0, 1.0, 7.0, -1.0]),
+    "uniform": (lambda v: D.Uniform(0.0, v).entropy(), [-1.0, 1.0, -1.0]),
+    "matrix": (lambda v: D.MultivariateNormal(graphc.zeros(2), scale_tril=v * graphc.eye(2)).entropy(), [-1.0, 1.0, -1.0]),
+    "one of a batch": (lambda v: D.Exponential(graphc.stack([v, v + 2])).mean.sum(), [-1.0, 1.0, -1.0]),
+}
+
+
+def _outcome(function: Callable[[Any], Any], x: float) -> str:
+    try:
+        return repr(function(graphc.tensor(x)))
+    except ArgumentError as error:
+        return error.problem
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_each_call_of_a_compiled_function_checks_what_eager_code_does(name: str) -> None:
+    function, given = CHECKED[name]
+    compiled = graphc.compile(function)
+    outcomes = [_outcome(function, x) for x in given]
+    assert any("invalid values" in outcome or "less than" in outcome for outcome in outcomes)
+    assert [_outcome(compiled, x) for x in given] == outcomes
+
+
+@pytest.mark.usefixtures("recorded_however_small")
+def test_python_runs_no_call_of_valid_arguments_again(python_runs: list[str]) -> None:
+    compiled = graphc.compile(lambda v: D.kl_divergence(D.Normal(0.0, v), D.Normal(0.0, 1.0)))
+    compiled(graphc.tensor(2.0))
+    python_runs.clear()
+    assert compiled(graphc.tensor(1.0)).item() == pytest.approx(0, abs=1e-6)
+    assert not python_runs
+
+
+def test_checks_are_left_out_where_there_are_no_numbers() -> None:
+    def density(v: Any) -> Any:
+        return D.Normal(0.0, v).log_prob(graphc.tensor(1.0))
+
+    v = graphc.tensor([1.0, 2.0])
+    want = graphc.stack([density(x) for x in v])
+    mapped = graphc.func.vmap(density)
+    for function in (mapped, graphc.compile(mapped), graphc.compile(density, fullgraph=True)):
+        assert graphc.allclose(function(v), want)
+    assert graphc.compile(graphc.func.grad(density))(graphc.tensor(1.0)).item() == pytest.approx(0, abs=1e-6)
+    assert graphc.compile(density, fullgraph=True)(graphc.tensor(-1.0)).isnan()

@@ -8,7 +8,15 @@ from typing import ClassVar
 
 from graphc.errors import ArgumentError
 from graphc.frontend.creation_like import full_like
-from graphc.frontend.distributions.distribution import NOT_NEGATIVE, POSITIVE, REAL, Constraint, Distribution, together
+from graphc.frontend.distributions.distribution import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    REAL,
+    Constraint,
+    Distribution,
+    all_hold,
+    together,
+)
 from graphc.frontend.random import rand, randn
 from graphc.frontend.tensor import Tensor
 
@@ -111,8 +119,7 @@ class Uniform(Distribution):
     def __init__(self, low: Tensor | float, high: Tensor | float, validate_args: bool | None = None) -> None:
         self.low, self.high = together(low, high)
         super().__init__(self.low.shape, validate_args=validate_args)
-        known = (self.high.detach() - self.low.detach())._known()
-        if self._validate and known is not None and not (known > 0).all():
+        if self._validate and not all_hold([(self.high - self.low, POSITIVE)]):
             raise ArgumentError(f"Uniform: low has to be less than high in {self!r}")
 
     @property

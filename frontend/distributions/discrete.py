@@ -137,8 +137,7 @@ class Categorical(Distribution):
         super().__init__(given.shape[:-1], validate_args=validate_args)
         if self._validate and probs is not None:
             simplex = Constraint("Simplex()", lambda x: (x >= 0).all(-1))
-            self._check(probs, simplex, f"Expected parameter probs (Tensor of shape {tuple(probs.shape)}) of distribution "
-                        f"{self!r} to satisfy the constraint Simplex()")
+            self._check_parameters([("probs", probs, simplex)])
 
     @property
     def probs(self) -> Tensor:

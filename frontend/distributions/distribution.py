@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from graphc.errors import ArgumentError
-from graphc.frontend.from_data import as_tensor
+from graphc.frontend.creation import full
 from graphc.frontend.modes import no_grad
 from graphc.frontend.movement import broadcast_tensors
 from graphc.frontend.tensor import Size, Tensor
@@ -30,7 +32,8 @@ class Distribution:
     """A distribution, or a batch of independent ones.
 
     `batch_shape` is the shape of the batch, `event_shape` that of one draw. Parameters are checked when a distribution is
-    made, and values when their probability is asked for, unless `validate_args=False`.
+    made, and values when their probability is asked for, unless `validate_args=False`. A compiled function checks them at
+    each call, but not where it must be one graph: with `fullgraph` or symbolic sizes, or within vmap and grad.
 
     >>> normal = graphc.distributions.Normal(graphc.zeros(3), 1.0)
     >>> normal.batch_shape, normal.event_shape, normal.sample((2,)).shape
@@ -50,29 +53,28 @@ class Distribution:
         if validate_args is not None:
             self._validate = validate_args
         if self._validate:
-            for name, constraint in self.parameters.items():
-                value = self.__dict__.get(name)
-                if value is not None:
-                    self._check(value, constraint, f"Expected parameter {name.lstrip('_')} (Tensor of shape "
-                                f"{tuple(value.shape)}) of distribution {self!r} to satisfy the constraint {constraint.name}")
+            found = ((name.lstrip("_"), self.__dict__.get(name), test) for name, test in self.parameters.items())
+            self._check_parameters([(name, value, test) for name, value, test in found if value is not None])
 
     @staticmethod
     def set_default_validate_args(value: bool) -> None:
         """Check parameters and values, or not, where a distribution is not told."""
         Distribution._validate = value
 
-    @staticmethod
-    def _check(value: Tensor, constraint: Constraint, problem: str) -> None:
-        known = value.detach()._known()
-        if known is not None and not constraint.test(value.detach()).all():
-            raise ArgumentError(f"{problem}, but found invalid values:\n{known if value.dim() else value.item()}")
+    def _check_parameters(self, given: Sequence[tuple[str, Tensor, Constraint]]) -> None:
+        """ArgumentError where one is not as its constraint says."""
+        if all_hold([(value, constraint) for _, value, constraint in given]):
+            return
+        for name, value, constraint in given:
+            if not all_hold([(value, constraint)]):
+                raise _not_valid(f"Expected parameter {name} (Tensor of shape {tuple(value.shape)}) of distribution {self!r} "
+                                 f"to satisfy the constraint {constraint.name}", value)
 
     def _validate_sample(self, value: Tensor) -> None:
         """ArgumentError for a value that the distribution cannot have."""
-        if self._validate:
-            support = self.support
-            self._check(value, support, f"Expected value argument (Tensor of shape {tuple(value.shape)}) to be within the "
-                        f"support ({support.name}) of the distribution {self!r}")
+        if self._validate and not all_hold([(value, self.support)]):
+            raise _not_valid(f"Expected value argument (Tensor of shape {tuple(value.shape)}) to be within the support "
+                             f"({self.support.name}) of the distribution {self!r}", value)
 
     @property
     def support(self) -> Constraint:
@@ -140,6 +142,17 @@ class Distribution:
         return f"{type(self).__name__}({shown})"
 
 
+def all_hold(tests: Sequence[tuple[Tensor, Constraint]]) -> bool:
+    """Whether tensors are as they have to be, as far as that can be told: in a compiled function, one question for all."""
+    held = [constraint.test(value.detach()).all() for value, constraint in tests if value._can_be_decided()]
+    return not held or bool(functools.reduce(operator.and_, held))
+
+
+def _not_valid(problem: str, value: Tensor) -> ArgumentError:
+    shown = value._known_to_python("an error") if value.dim() else value.item()
+    return ArgumentError(f"{problem}, but found invalid values:\n{shown}")
+
+
 def _brief(value: Tensor) -> str:
     if value.numel() != 1:
         return repr(value.shape)
@@ -149,5 +162,5 @@ def _brief(value: Tensor) -> str:
 def together(*values: Any) -> list[Tensor]:
     """Parameters, numbers or tensors, in one shape."""
     dtype = next((value.dtype for value in values if isinstance(value, Tensor)), None)
-    made = [value if isinstance(value, Tensor) else as_tensor(float(value), dtype=dtype) for value in values]
+    made = [value if isinstance(value, Tensor) else full((), float(value), dtype=dtype) for value in values]
     return list(broadcast_tensors(*made))
