@@ -110,7 +110,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     if training and ndim and math.prod(shape[:1] + shape[2:]) == 1:
         raise ArgumentError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     if 0 in shape:
-        return clone(input)
+        out = clone(input)
+        # there is nothing to compute, but gradients go to them: zeros
+        out = out if weight is None else out * weight.sum()
+        return out if bias is None else out + bias.sum()
     if ndim < 2:
         raise DimError("Dimension out of range (expected to be in range of [-1, 0], but got 1)",
                        expected="an input [N, C] or [N, C, ...]", got=str(list(shape)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import ArgumentTypeError, AutogradError, GraphcError, TraceError
+from graphc.errors import ArgumentError, ArgumentTypeError, AutogradError, GraphcError, TraceError
 from graphc.frontend.device_arrays import is_array, is_on_device, known_on_host
 from graphc.frontend.tracer import active
 from graphc.types import complex32, complex64, convert
@@ -130,10 +130,16 @@ class Values:
         return float(self._real_item("double"))
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._one_item())
+
+    def _one_item(self) -> Any:
+        if self.numel() != 1:
+            raise ArgumentError("only one element tensors can be converted to Python scalars", expected="one element",
+                                got=f"shape {list(self.shape)}")
+        return self.item()
 
     def _real_item(self, kind: str) -> Any:
-        value = self.item()
+        value = self._one_item()
         if not isinstance(value, complex):
             return value
         if value.imag:

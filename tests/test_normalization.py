@@ -102,3 +102,30 @@ def test_bad_operands_are_refused() -> None:
         ops.squared_deviations.infer(x, TensorType(float32, (4,)), axes=(0,))
     with pytest.raises(UnsupportedDTypeError):
         ops.standardize.infer(*(TensorType(int64, (4,)),) * 3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3), (2, 4, 0)])
+def test_an_empty_batch_has_a_history(shape: tuple[int, ...], training: bool, compiled: bool) -> None:
+    def step(x: graphc.Tensor) -> graphc.Tensor:
+        y = layer(x)
+        y.sum().backward()
+        return y.detach()
+
+    layer = graphc.nn.BatchNorm1d(4).train(training)
+    assert (graphc.compile(step) if compiled else step)(graphc.zeros(*shape)).shape == shape
+    assert layer.num_batches_tracked is not None
+    assert (layer.running_mean.tolist(), layer.running_var.tolist()) == ([0] * 4, [1] * 4)
+    assert layer.num_batches_tracked.item() == training
+    for parameter in layer.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.tolist() == [0] * 4
+    x, w, b = graphc.zeros(*shape, requires_grad=True), graphc.ones(4, requires_grad=True), graphc.ones(4)
+    F.batch_norm(x, graphc.zeros(4), graphc.ones(4), w, b, training).sum().backward()
+    assert x.grad is not None
+    assert w.grad is not None
+    assert (x.grad.shape, w.grad.tolist()) == (shape, [0] * 4)
+    bias = graphc.ones(4, requires_grad=True)
+    out = F.batch_norm(x.detach().bfloat16(), graphc.zeros(4), graphc.ones(4), None, bias, training)
+    assert (out.dtype, out.requires_grad) == (graphc.bfloat16, True)

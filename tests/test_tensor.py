@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +152,20 @@ def test_one_element_becomes_a_number() -> None:
         bool(graphc.zeros(0))
     with pytest.raises(TypeError, match="index"):
         [1][graphc.tensor(0.0)]
+
+
+@pytest.mark.parametrize("convert", [int, float, complex, math.floor])
+@pytest.mark.parametrize("several", [graphc.tensor([1, 2]), graphc.zeros(0), graphc.tensor([1j, 2j])],
+                         ids=["ints", "none", "complex"])
+def test_a_python_number_of_several_elements(convert: Callable[[Any], Any], several: graphc.Tensor) -> None:
+    """As in PyTorch a ValueError; `item()` raises a RuntimeError that is none."""
+    with pytest.raises(ValueError, match="only one element tensors can be converted to Python scalars"):
+        convert(several)
+    with pytest.raises(ValueError, match="only one element tensors"):
+        graphc.compile(lambda x: x + convert(x))(several)
+    with pytest.raises(RuntimeError, match="cannot be converted to Scalar") as error:
+        several.item()
+    assert not isinstance(error.value, ValueError)
 
 
 def test_copies_and_pickles() -> None:
