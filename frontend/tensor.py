@@ -287,6 +287,9 @@ class Tensor(Described, Tracked, Values):
 
     # Copies, and what NumPy's functions make of tensors
 
+    _is_copied_alone = False
+    """Whether deep copies have memory of their own, whatever else lies in the tensor's."""
+
     def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Tensor:
         # what NumPy's functions make of tensors is a tensor
         return wrap(np.asarray(array))
@@ -297,16 +300,39 @@ class Tensor(Described, Tracked, Values):
         if not self.is_leaf:
             raise AutogradError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol",
                                 hint="deepcopy x.detach()", at=user_location())
-        copy = _new(type(self))
-        array = self._memory("deepcopy()")
-        copy._data = device_arrays.duplicate(array) if is_on_device(array) else array.copy(order="K")
-        copy._node = copy._meta = None
+        copy = self._copied(memo)
         copy.__dict__.update(self.__dict__)
         if self.requires_grad:
             copy._state().requires_grad = True
         if self._meta is not None and self._meta.grad is not None:
             copy._state().grad = self._meta.grad.__deepcopy__(memo)
         memo[id(self)] = copy
+        return copy
+
+    def _copied(self, memo: dict[int, Any]) -> Tensor:
+        """A leaf with the same numbers. Of a view the whole memory is copied, once for all that lies in it."""
+        view = None if self._meta is None else self._meta.view
+        base = None if view is None else view.base
+        if view is None or base is None or self._is_copied_alone:
+            return self._duplicate(type(self))
+        if base.is_leaf and not base._is_copied_alone:
+            whole = base.__deepcopy__(memo)
+        else:  # what is found under its own id would be taken for its copy
+            key = id(base._state())
+            whole = memo[key] = memo[key] if key in memo else base._duplicate(Tensor)
+        part = view.read(whole._alias(share_version=False))
+        if type(self) is Tensor:
+            return part
+        copy = _new(type(self))
+        copy._data, copy._node, copy._meta = part._data, None, part._meta
+        return copy
+
+    def _duplicate(self, cls: type[Tensor]) -> Tensor:
+        """A leaf with the same numbers in memory of its own."""
+        copy = _new(cls)
+        array = self._memory("deepcopy()")
+        copy._data = device_arrays.duplicate(array) if is_on_device(array) else array.copy(order="K")
+        copy._node = copy._meta = None
         return copy
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -168,6 +168,45 @@ def test_a_python_number_of_several_elements(convert: Callable[[Any], Any], seve
     assert not isinstance(error.value, ValueError)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("view", [
+    lambda x: x[1:], lambda x: x.t(), lambda x: x.detach(), lambda x: x.detach()[:, ::2], lambda x: x.expand(2, 2, 3),
+    lambda x: x.as_strided((2, 2), (2, 1), 1),
+], ids=["slice", "transposed", "detached", "detached slice", "expanded", "strided"])
+@pytest.mark.parametrize("first", [False, True], ids=["view last", "view first"])
+def test_deep_copies_share_memory_as_the_tensors_do(view: Any, first: bool, compiled: bool) -> None:
+    def step(x: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
+        pair = [x, view(x)]
+        one, other = copy.deepcopy(pair[::-1])[::-1] if first else copy.deepcopy(pair)
+        one[0].zero_()
+        one[1].mul_(3)
+        return one.clone(), other.clone()
+
+    x = graphc.arange(1.0, 7).view(2, 3)
+    one, other = (graphc.compile(step) if compiled else step)(x)
+    assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert one.tolist() == [[0, 0, 0], [12, 15, 18]]
+    assert other.tolist() == view(one).tolist()
+
+
+def test_deep_copies_of_what_lies_in_the_same_memory() -> None:
+    y = graphc.ones(3, requires_grad=True) * 2
+    one, other = copy.deepcopy([y.detach(), y.detach()[1:]])  # the tensor that the memory was made for cannot be copied
+    other.zero_()
+    assert one.tolist() == [2, 0, 0]
+    with pytest.raises(GraphcError, match="graph leaves"):
+        copy.deepcopy([y.detach(), y])
+    x = graphc.ones(3)
+    leaf, whole = copy.deepcopy([x.detach().requires_grad_(), x])
+    (leaf * whole).sum().backward()
+    assert (leaf.is_leaf, leaf.requires_grad, whole.requires_grad, leaf.grad.tolist()) == (True, True, False, [1] * 3)
+    weight = graphc.nn.Parameter(graphc.ones(3))
+    own, rest, part = copy.deepcopy([weight, weight.detach(), weight.detach()[1:]])  # a parameter's copy is by itself
+    rest.zero_()
+    assert (own.tolist(), part.tolist()) == ([1] * 3, [0] * 2)
+    assert isinstance(own, graphc.nn.Parameter) and not isinstance(rest, graphc.nn.Parameter)
+
+
 def test_copies_and_pickles() -> None:
     x = graphc.tensor([1.0, 2.0], requires_grad=True)
     (x * x).sum().backward()

@@ -21,6 +21,7 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
+    _is_copied_alone = True  # as in PyTorch
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         self._node = self._meta = None
