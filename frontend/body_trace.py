@@ -88,6 +88,13 @@ class BodyTrace:
         self._alive.append(tensor)
         self._current[id(tensor)] = value
 
+    def replace(self, tensor: Tensor, new: Tensor) -> None:
+        """The tensor holds what the other one does."""
+        self.write(tensor, self.value(new))
+
+    def turn(self, tensor: Tensor) -> None:
+        """There is nothing to prepare."""
+
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`tensor.grad`, of tensors that are made here."""
         self._refuse_gradient(tensor)

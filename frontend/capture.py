@@ -45,6 +45,9 @@ class Capture:
         before it ran; `left` are tensors and numbers of the trace that it has left behind, which a call makes real.
         `differentiate` is to follow."""
         leaves, self.structure = flatten(result)
+        for leaf in (*leaves, *left):
+            if isinstance(leaf, Tensor):
+                trace.settle(leaf)
         self.left = left
         self.returned = [(k, weakref.ref(leaf)) for k, leaf in enumerate(leaves) if type(leaf) is SymbolicNumber]
         """Numbers of the trace that are returned, by their number among the leaves: somebody else may hold them, too."""

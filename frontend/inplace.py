@@ -372,8 +372,12 @@ def detach_(self: Tensor) -> Tensor:
     >>> x.detach_().requires_grad
     False
     """
-    if self._is_view() and self._meta is not None and self._meta.view is not None and self._meta.view.tracked:
-        raise AutogradError("Can't detach views in-place. Use detach() instead")
+    view = None if self._meta is None else self._meta.view
+    base = None if view is None else view.base
+    if view is not None and base is not None and view.tracked:
+        if not view.turned:
+            raise AutogradError("Can't detach views in-place. Use detach() instead")
+        view.seen = base._node
     self._node = None
     if self._meta is not None:
         self._meta.requires_grad = False
@@ -387,8 +391,17 @@ def retyped(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
     @functools.wraps(function)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         refuse(self)
+        tracer = active()
+        if tracer is not None:
+            tracer.turn(self)
         new = function(self, *args, **kwargs)
+        if new is self:
+            return self
         self._data = new._data
+        own, view = self._state().view, new._state().view
+        if own is not None and view is not None and view.base is own.base:
+            view.turned = own.turned
+            self._state().view = view
         if new.grad_fn is not None:
             self._node, self._state().index = new.grad_fn, 0
         bump(self)

@@ -163,6 +163,13 @@ class Level:
             inplace.refuse(target.value)
             inplace.assign(target.value, value.value)
 
+    def replace(self, tensor: Tensor, new: Tensor) -> None:
+        """The tensor holds what the other one does."""
+        self.write(tensor, self.value(new))
+
+    def turn(self, tensor: Tensor) -> None:
+        """There is nothing to prepare."""
+
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`tensor.grad`."""
         if self.records(tensor):

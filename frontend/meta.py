@@ -100,7 +100,7 @@ class Steps(Protocol):
 class View:
     """How a tensor that shares another one's memory is made from it: a step from its base, or from another view."""
 
-    __slots__ = ("_base", "detached", "parent", "refusal", "seen", "step", "tracked")
+    __slots__ = ("_base", "detached", "parent", "refusal", "seen", "step", "tracked", "turned")
 
     def __init__(
         self, base: Tensor, parent: View | None, step: tuple[OpDef, dict[str, Any]] | Steps | None, tracked: bool,
@@ -119,11 +119,17 @@ class View:
         """Why a gradient cannot follow a change in place through this view."""
         self.seen = base._node if tracked else None
         """The base's history when the view's own was made; a change in place gives the base a new one."""
+        self.turned = False
+        """Whether it is a tensor of its own to the program, whose shape was changed in place within a trace."""
 
     @property
     def base(self) -> Tensor | None:
         """The tensor that the memory was made for, never a view itself; None if nobody holds it any more."""
         return self._base() if self.detached else self._base
+
+    def rebase(self, base: Tensor) -> None:
+        """The memory, and its history, are another tensor's from here on."""
+        self._base = weakref.ref(base) if self.detached else base
 
     @property
     def stale(self) -> bool:

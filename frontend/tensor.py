@@ -250,7 +250,7 @@ class Tensor(Described, Tracked, Values):
             raise ArgumentTypeError("data: not a tensor", expected="a Tensor", got=type(new).__name__)
         tracer = active()
         if tracer is not None:
-            tracer.write(self, tracer.value(new))
+            tracer.replace(self, new)
         else:
             self._data = new._data
             version = self._version_counter()

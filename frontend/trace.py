@@ -94,6 +94,10 @@ class Trace:
         """What optimizers have made, in this order."""
         self._made: set[int] = set()
         self._aliased: dict[int, Tensor] = {}
+        self._recorded: set[int] = set()  # ids of the tensors that a backward pass may read
+        self._outdated: set[int] = set()  # ids of what lies in memory that a tensor had before it was given other memory
+        self._shared: set[int] = set()  # ids of tensors whose memory is another one's, too
+        self._turned: dict[int, Tensor] = {}  # id of a tensor whose shape was changed -> one that holds the memory in its place
         self.gpu: device | None = None
         """The GPU that the graph runs on; None for the CPU."""
         self._devices: dict[Value, device | None] = {}
@@ -119,9 +123,10 @@ class Trace:
             result = self.builder.emit(record, (), attrs)
         if self.gpu is not None:
             self._check_devices(operands)
-        if not mode.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args):
-            # the tape does not see this: nor shall a derivative of the graph
-            return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
+        if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            if not mode.grad:  # the tape does not see this: nor shall a derivative of the graph
+                return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
+            self._recorded.update(id(self._root_of(a)) for a in args if isinstance(a, Tensor))
         return result
 
     def value(self, tensor: Tensor) -> Value:
@@ -149,12 +154,63 @@ class Trace:
             value, tensor = view.write(self._root(base), value), base
         else:
             self._root(tensor)
+        if id(tensor) in self._shared:
+            raise self._other_memory()
         if mode.grad and (view is None or view.tracked):
             self.watched.add(id(tensor))
         elif tensor.requires_grad:
             self.hides_changes = True
         self._alive.append(tensor)
         self._current[id(tensor)] = value
+
+    def replace(self, tensor: Tensor, new: Tensor) -> None:
+        """`tensor.data = new`: as a change by way of `data`, where that comes to the same; OnlyEagerly where it does not."""
+        own, other = self._root_of(tensor), self._root_of(new)
+        if new._data.shape != tensor._data.shape or new.dtype is not tensor.dtype:
+            raise OnlyEagerly(f"{self.builder.name!r} gives a tensor numbers of another type by way of data: "
+                              f"{tensor.dtype} {list(tensor.shape)} becomes {new.dtype} {list(new.shape)}",
+                              hint="make a new tensor")
+        if other is own:
+            self.write(tensor.data, self.value(new))
+            return
+        if self._is_outside(other) or not {id(other), id(own)}.isdisjoint(self._shared) or id(own) in self._recorded:
+            raise self._other_memory()
+        self._outdated.update(key for key, alias in self._aliased.items()
+                              if key not in self._outdated and self._root_of(alias) is own)
+        self.write(tensor.data, self.value(new))
+        self._shared.add(id(other))
+        self._alive.append(other)
+
+    def turn(self, tensor: Tensor) -> None:
+        """See `Tracer`. The memory becomes that of a tensor that nobody sees; OnlyEagerly for a tensor from outside."""
+        view, base = self._base(tensor)
+        lifted = id(tensor) in self._lifted or id(tensor) in self._arguments
+        if lifted or (is_array(tensor._data) and not self.is_made(tensor) and not self.is_alias(tensor)):
+            raise OnlyEagerly(f"{self.builder.name!r} changes the shape of a tensor in place that was there before",
+                              hint="make a view of it instead")
+        if view is not None and base is not None:
+            return
+        memory = self._turned[id(tensor)] = wrap(tensor._data)
+        memory._node, memory._state().index = tensor._node, tensor.output_nr
+        memory._state().version = tensor._version_counter()
+        if id(tensor) in self._made:
+            self._made.remove(id(tensor))
+            self.made(memory)
+        if id(tensor) in self._current:
+            self._current[id(memory)] = self._current.pop(id(tensor))
+        own = tensor._state().view = View(memory, None, None, tracked=mode.grad, detached=False)
+        own.turned = True
+        self._alive.append(tensor)
+
+    def settle(self, tensor: Tensor) -> None:
+        """What is left of a call: see to it that a view knows the tensor whose memory it lies in now. OnlyEagerly where the
+        memory is another one's, too."""
+        if id(self._root_of(tensor)) in self._shared:
+            raise self._other_memory()
+
+    def _other_memory(self) -> OnlyEagerly:
+        return OnlyEagerly(f"{self.builder.name!r} gives a tensor other memory by way of data, and it matters which it has",
+                           hint="change it in place: x.data.copy_(new)")
 
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`tensor.grad` at this point of the trace."""
@@ -239,6 +295,7 @@ class Trace:
         """A backward pass begins: what comes from now on may compute again what was computed before."""
         if self.backward_at is None:
             self.backward_at = len(self.builder.nodes)
+        self._recorded.clear()
 
     def compute_later(self, tensor: Tensor) -> Tensor:
         """The tensor as another value, which waits for what was computed last."""
@@ -459,9 +516,15 @@ class Trace:
         view = None if meta is None else meta.view
         if meta is None or view is None or id(tensor) in self._lifted:
             return None, None
+        if id(tensor) in self._outdated:
+            raise self._other_memory()
         if view.detached and meta.requires_grad and is_array(tensor._data) and not self.is_alias(tensor):
             return None, None  # a leaf, that others' gradients flow to: it is an input by itself
-        return view, view.base
+        base = view.base
+        if base is not None and id(base) in self._turned and id(base) != id(tensor):
+            base = self._turned[id(base)]
+            view.rebase(base)
+        return view, base
 
     def _root(self, tensor: Tensor) -> Value:
         """The contents of a tensor that is no view."""
@@ -472,6 +535,14 @@ class Trace:
             return tensor._data
         lifted = self._lifted.get(id(tensor))
         return (self._lift(tensor) if lifted is None else lifted).value
+
+    def _root_of(self, tensor: Tensor) -> Tensor:
+        base = self._base(tensor)[1]
+        return tensor if base is None else base
+
+    def _is_outside(self, tensor: Tensor) -> bool:
+        """Whether a tensor that is no view was there before the trace."""
+        return not self.is_made(tensor) and (is_array(tensor._data) or id(tensor) in self._lifted)
 
     def _is_made(self, tensor: Tensor) -> bool:
         """Whether a tensor has been computed in this trace."""

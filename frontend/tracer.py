@@ -59,6 +59,14 @@ class Tracer(Protocol):
         """The tensor holds `value` from here on, and so do its views and its base."""
         ...
 
+    def replace(self, tensor: Tensor, new: Tensor) -> None:
+        """`tensor.data = new`."""
+        ...
+
+    def turn(self, tensor: Tensor) -> None:
+        """The tensor is going to be another view of its memory, in another shape."""
+        ...
+
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`tensor.grad` at this point of the trace."""
         ...
