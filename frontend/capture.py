@@ -27,8 +27,8 @@ from graphc.frontend.inplace import adopt, check_writable, refuse
 from graphc.frontend.modes import enable_grad, no_grad
 from graphc.frontend.native import strides_of
 from graphc.frontend.node import Node, edge_to
-from graphc.frontend.pytree import flatten, unflatten
-from graphc.frontend.symbolic_number import SymbolicNumber
+from graphc.frontend.pytree import Structure, flatten, unflatten
+from graphc.frontend.symbolic_number import SymbolicNumber, plain_key
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.trace import OnlyEagerly, Trace
 from graphc.frontend.trace_inputs import Argument, Captured, Gradient, Number, Source
@@ -435,6 +435,8 @@ class Capture:
             number = reference()
             if number is not None:
                 number.become(results[k])
+        if self.left or self.returned:
+            self.structure = _with_plain_keys(self.structure)
         return unflatten(self.structure, results[: len(results) - len(self.left)])
 
     def plan(self, snapshot: Snapshot, pinned: Mapping[int, Tensor]) -> Plan | None:
@@ -449,6 +451,12 @@ class Capture:
             results=self.results, structure=self.structure, nodes=dict.fromkeys(self.freed, FREED), snapshot=snapshot,
             pinned=pinned,
         )  # fmt: skip
+
+
+def _with_plain_keys(structure: Structure) -> Structure:
+    """The structure with Python's own numbers for those of the trace among the keys of its dicts."""
+    return replace(structure, children=tuple(map(_with_plain_keys, structure.children)),
+                   keys=tuple(map(plain_key, structure.keys)))
 
 
 def _own_leaf(trace: Trace) -> OnlyEagerly:

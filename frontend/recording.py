@@ -12,7 +12,7 @@ import numpy as np
 from graphc.bind import solve
 from graphc.dim_numbers import DimNumber
 from graphc.dims import Dim
-from graphc.errors import TraceError
+from graphc.errors import Location, TraceError
 from graphc.frontend.argument_containers import ArgumentContainers
 from graphc.frontend.call_key import has_history
 from graphc.frontend.capture import Capture
@@ -24,8 +24,8 @@ from graphc.frontend.guards import Snapshot
 from graphc.frontend.modes import mode
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.segments import Tree
-from graphc.frontend.survey import MARKS
-from graphc.frontend.symbolic_number import SymbolicNumber
+from graphc.frontend.survey import MARKS, PLAIN
+from graphc.frontend.symbolic_number import SymbolicNumber, plain_key
 from graphc.frontend.tape import AliasNode
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.frontend.trace import NumbersNeeded, OnlyEagerly, Trace, parameter_names
@@ -130,10 +130,13 @@ class Recording:
                     raise _refusal(name, refused[0])
                 result = containers.marked(result)
                 left: list[Tensor | SymbolicNumber] = []
-                leaves_traces = self.changed is not None or self.effects or by_python or self.before.remembers
+                raised = _carried(self.error)
+                leaves_traces = bool(
+                    self.changed is not None or self.effects or by_python or self.before.remembers or raised
+                    or any(number.key is not None for number in self._numbers_held(result)))
                 if (follower is not None or shapes) and leaves_traces:
                     trace.leaves_traces = True
-                    left = [*self._left_behind(function, result), *containers.left(trace.builder), *self._attributed(
+                    left = [*self._left_behind(function, result, raised), *containers.left(trace.builder), *self._attributed(
                         [*given, *(leaf for leaf, _ in attributes)]), *self._numbers_left(result)]
                 self.capture = Capture(trace, self.inside, result, self.before.tensors, left)
                 if follower is not None:
@@ -215,6 +218,8 @@ class Recording:
         error, self.error = self.error, None
         if error is None:
             return result
+        if any(type(x) is SymbolicNumber for x in error.args):
+            error.args = plain_key(error.args)
         try:
             raise error
         finally:
@@ -234,10 +239,10 @@ class Recording:
         returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
         Snapshot(function, [*self.objects, *returned], writes=True).substitute(known)
 
-    def _left_behind(self, function: Callable[..., Any], result: Any) -> list[Tensor]:
-        """Tensors of the trace that the function has put where they will be found again."""
+    def _left_behind(self, function: Callable[..., Any], result: Any, raised: Sequence[Any] = ()) -> list[Tensor]:
+        """Tensors of the trace that the function has put where they will be found again, or `raised`."""
         returned = [leaf for leaf in flatten(result)[0] if not isinstance(leaf, Tensor)]
-        found = Snapshot(function, [*self.objects, *returned], writes=True)
+        found = Snapshot(function, [*self.objects, *returned, *raised], writes=True)
         aliases = [leaf for leaf in self.trace.leaves_on_memory() if id(leaf) in found.tensors]
         return [*(tensor for tensor in found.made if tensor._data.builder is self.trace.builder), *aliases]
 
@@ -255,12 +260,16 @@ class Recording:
                 and x._data.builder is self.trace.builder]  # fmt: skip
 
     def _numbers_left(self, result: Any) -> list[SymbolicNumber]:
-        """Numbers of the trace that somebody holds, besides the result. The next call is given Python's own."""
-        returned = set(map(id, flatten(result)[0]))
-        found = [number for reference in self.trace.given if (number := reference()) is not None and id(number) not in returned]
+        """The same. The next call is given Python's own."""
+        found = self._numbers_held(result)
         if found and self.tree is not None:
             self.tree.plain_numbers = True
         return found
+
+    def _numbers_held(self, result: Any) -> list[SymbolicNumber]:
+        """Numbers of the trace that somebody holds, besides the result."""
+        returned = set(map(id, flatten(result)[0]))
+        return [number for reference in self.trace.given if (number := reference()) is not None and id(number) not in returned]
 
 
 def pinned_differently(pinned: Mapping[int, Tensor], snapshot: Snapshot, leaves: Sequence[Any]) -> str | None:
@@ -272,6 +281,20 @@ def pinned_differently(pinned: Mapping[int, Tensor], snapshot: Snapshot, leaves:
         elif isinstance(leaf, Tensor) and id(leaf) in snapshot.tensors:
             return "an argument is a tensor that the function also uses by itself, and was another one"
     return None
+
+
+def _carried(error: BaseException | None) -> list[Any]:
+    """What an exception, and those that it came of, are made of, but for what no trace can have made."""
+    found: list[Any] = []
+    pending, seen = [error], set()
+    while pending:
+        error = pending.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            found += [x for x in (*error.args, *vars(error).values())
+                      if type(x) is SymbolicNumber or not isinstance(x, (*PLAIN, Location))]
+            pending += [error.__cause__, error.__context__]
+    return found
 
 
 def _refusal(name: str, effect: Effect) -> TraceError:

@@ -65,6 +65,8 @@ _TRAINING = ("graphc.frontend.optim.", "graphc.frontend.amp")
 """Where classes stand whose objects read and change all their attributes: optimizers, schedules, scalers of losses."""
 
 
+_HOLDING = ("collections", "graphc.frontend.distributions.")
+"""Where classes stand whose objects are what their attributes are: UserDict, ChainMap and their like, distributions."""
 _FROZEN: dict[type, Callable[[Any], Any]] = {
     set: frozenset, deque: tuple, OrderedDict: tuple, bytearray: bytes, ContextVar: lambda variable: variable.get(ABSENT),
     np.ndarray: lambda array: (array.shape, array.dtype, array.tobytes()), MappingProxyType: lambda proxy: tuple(proxy.items()),
@@ -130,8 +132,8 @@ class _Traits:
         self.frozen = tuple(freeze for known, freeze in _FROZEN.items() if isinstance(value, known))
         self.is_users = _package(cls) not in KNOWN
         self.is_model = isinstance(value, Module) or any(str(holder.__module__).startswith(_TRAINING) for holder in cls.__mro__)
-        self.takes_all = any(holder.__module__ == "collections" for holder in cls.__mro__)
-        """Whether what it holds are attributes of it: UserDict, ChainMap and their like."""
+        self.takes_all = any(str(holder.__module__).startswith(_HOLDING) for holder in cls.__mro__)
+        """Whether all its attributes count, not only those that the code mentions that is scanned."""
         self.slots = tuple(
             (attribute, descriptor) for holder in cls.__mro__ for attribute, descriptor in vars(holder).items()
             if isinstance(descriptor, MemberDescriptorType)

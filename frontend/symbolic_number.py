@@ -10,6 +10,7 @@ import gc
 import math
 import operator
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from types import CellType
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,15 @@ _UNKNOWN = object()
 class SymbolicNumber:
     """A float or an int that a graph computes. `isinstance` takes it for what it stands for."""
 
-    __slots__ = ("__weakref__", "_known", "_trace", "value")
+    __slots__ = ("__weakref__", "_known", "_trace", "key", "value")
 
     def __init__(self, trace: Trace, value: Value) -> None:
         """`value` is a float64 or an int64 without dimensions."""
         self._trace = trace
         self.value = value
         self._known: Any = _UNKNOWN
+        self.key: int | None = None
+        """Its hash, if somebody has asked for it, and may have the number as a key."""
         trace.given.append(weakref.ref(self))
 
     @property  # type: ignore[misc]  # read-only
@@ -43,7 +46,7 @@ class SymbolicNumber:
         return float if self.value.dtype is float64 else int
 
     def become(self, number: Any) -> None:
-        """Be a number that is known from here on, and let it itself stand in its place in lists, dicts, variables and
+        """Be a number that is known from here on, and let it itself stand in its place in lists, dicts, sets, variables and
         attributes."""
         self._known = number
         # no comprehension may name `self` here: it would lie in a cell, and be replaced
@@ -51,6 +54,12 @@ class SymbolicNumber:
             if type(holder) is CellType:
                 holder.cell_contents = number
                 continue
+            if isinstance(holder, set):
+                holder.discard(self)
+                holder.add(number)
+                continue
+            if isinstance(holder, dict):
+                _rename(holder, self, number)
             places: Any = holder if isinstance(holder, (dict, list)) else getattr(holder, "__dict__", None)
             for key, item in list(places.items() if isinstance(places, dict) else enumerate(places or ())):
                 if item is self:
@@ -84,7 +93,9 @@ class SymbolicNumber:
         return complex(self.plain("complex()"))
 
     def __hash__(self) -> int:
-        return hash(self.plain("hash()"))
+        if self.key is None:
+            self.key = hash(self.plain("hash()"))
+        return self.key
 
     def __repr__(self) -> str:
         return repr(self.plain("printing"))
@@ -154,6 +165,23 @@ class SymbolicNumber:
 
     def __invert__(self) -> int:
         return ~int(self)
+
+
+def _rename(holder: dict[Any, Any], key: SymbolicNumber, new: Any) -> None:
+    """Let another key stand in the place of one that a dict may have."""
+    kind: Any = OrderedDict if isinstance(holder, OrderedDict) else dict
+    if key.key is not None and any(other is key for other in dict.keys(holder)):
+        items = [(new if other is key else other, item) for other, item in kind.items(holder)]
+        kind.clear(holder)
+        kind.update(holder, items)
+
+
+def plain_key(key: Any) -> Any:
+    """The key of a dict, with Python's own numbers in the place of those that are known by now."""
+    if type(key) is tuple:
+        plain = tuple(map(plain_key, key))
+        return key if all(x is y for x, y in zip(key, plain)) else plain
+    return key.plain() if type(key) is SymbolicNumber else key
 
 
 def _plain(number: Any, what: str) -> Any:

@@ -279,3 +279,123 @@ def test_attributes_that_were_there_before_have_nothing_done_again() -> None:
         x.mark = i
         same, _, given = compiled(x)
         assert same is weight and same.note == "kept" and given.mark == i
+
+
+# What a call computes, in the hands of others than its caller
+
+
+class Refused(Exception):
+    def __init__(self, tensor: Any, nested: Any) -> None:
+        super().__init__("refused")
+        self.tensor, self.nested = tensor, nested
+
+
+def _raise_arguments(x: Any) -> Any:
+    y = x * 2
+    if not (y > 0).all():
+        raise ValueError("bad", y, x, y.sum().item())
+    return y
+
+
+def _raise_attributes(x: Any) -> Any:
+    y = x * 2
+    if not (y > 0).all():
+        raise Refused(y, {"k": [y.sum()]})
+    return y
+
+
+def _raise_from(x: Any) -> Any:
+    try:
+        return _raise_attributes(x)
+    except Refused as error:
+        raise RuntimeError(error.tensor + 1) from error
+
+
+def _parts(error: BaseException | None) -> list[Any]:
+    if error is None:
+        return []
+    parts = [*error.args, *vars(error).values(), *_parts(error.__cause__)]
+    return [part.tolist() if isinstance(part, graphc.Tensor) else part for part in parts]
+
+
+@pytest.mark.parametrize("function, number", [
+    (_raise_arguments, -1.0), (_raise_attributes, -1.0), (_raise_from, -1.0), (lambda x: {}[x.sum()], 2.0),
+    (lambda x: {}[x.item()], 2.0),
+])  # fmt: skip
+def test_exceptions_carry_what_they_do_eagerly(function: Callable[[Any], Any], number: float) -> None:
+    def seen(run: Callable[[Any], Any], x: float) -> Any:
+        try:
+            return run(graphc.tensor(x)).item()
+        except (KeyError, RuntimeError, ValueError, Refused) as error:
+            return type(error), str(error), str(_parts(error)), [type(x) for x in error.args]
+
+    compiled = graphc.compile(function)
+    for x in (number, number, 1.0, number * 2):
+        assert seen(compiled, x) == seen(function, x)
+
+
+def test_a_tensor_that_an_exception_carries_has_its_history() -> None:
+    w = graphc.ones(2, requires_grad=True)
+
+    def f(x: Any) -> Any:
+        y = (x * w).sum()
+        if y < 0:
+            raise Refused(y, None)
+        return y
+
+    compiled = graphc.compile(f)
+    for k in (1.0, 2.0):
+        with pytest.raises(Refused) as caught:
+            compiled(graphc.tensor(-k))
+        w.grad = None
+        caught.value.tensor.backward()
+        assert w.grad is not None and w.grad.tolist() == [-k, -k]
+
+
+def test_distributions_are_returned() -> None:
+    def f(x: Any) -> Any:
+        normal = graphc.distributions.Normal(x, x + 1)
+        return {"a": [graphc.distributions.Independent(normal, 1)], "b": graphc.distributions.Categorical(logits=x)}
+
+    compiled = graphc.compile(f)
+    for k in (1.0, 1.0, 2.0):
+        x = graphc.tensor([k, 3.0])
+        got, want = compiled(x), f(x)
+        assert graphc.equal(got["a"][0].log_prob(x), want["a"][0].log_prob(x))
+        assert graphc.allclose(got["b"].probs, want["b"].probs)
+
+
+def _tally(counts: Any, x: Any) -> Any:
+    counts[x.item()] = x * 2
+    return x
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: {x.item(): 1},
+    lambda x: {(x.item(), 1): x * 2, x.item() * 2.5: [x.item()]},
+    lambda x: (lambda n: {n: n, "s": x + n})(x.item()),
+    lambda x: ({x.item()}, {1: {x.item(): 2}}),
+    lambda x: _tally(OrderedDict(a=1), x),
+])
+def test_numbers_are_keys(function: Callable[[Any], Any]) -> None:
+    compiled = graphc.compile(function)
+    for k in (1, 1, 2, 3):
+        got = compiled(graphc.tensor(k))
+        assert str(got) == str(function(graphc.tensor(k)))
+        assert "SymbolicNumber" not in str(list(map(type, got)) if isinstance(got, dict) else got)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_numbers_are_keys_of_what_stays(kind: Any) -> None:
+    counts, others = kind(a=0), set()
+
+    def f(x: Any) -> Any:
+        others.add(x.item())
+        return _tally(counts, x)
+
+    compiled = graphc.compile(f)
+    for k in (1, 1, 2, 3):
+        compiled(graphc.tensor(k))
+    assert [*counts] == ["a", 1, 2, 3] and [type(key) for key in counts] == [str, int, int, int]
+    assert others == {1, 2, 3} and {type(x) for x in others} == {int}
+    assert [counts[k].item() for k in (1, 2, 3)] == [2, 4, 6]
