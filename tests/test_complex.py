@@ -239,3 +239,15 @@ def test_gradients_beside_numbers_of_numpy(factor: Any) -> None:
     (x * factor).sum().abs().backward()
     assert x.grad is not None
     np.testing.assert_allclose(np.abs(x.grad.numpy()), np.full(2, abs(factor)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_gradients_of_parts_are_computed_within_a_compiled_function(part: str) -> None:
+    def step(z: Any) -> Any:
+        loss = getattr(z, part).exp().sum()
+        loss.backward()
+        return loss.detach()
+
+    eager, compiled = (graphc.complex(graphc.ones(2), graphc.ones(2)).requires_grad_() for _ in range(2))
+    assert step(eager).item() == pytest.approx(graphc.compile(step)(compiled).item())
+    assert graphc.allclose(eager.grad, compiled.grad)

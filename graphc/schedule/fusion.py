@@ -243,14 +243,15 @@ def _arrays(product: Value, touched: Iterable[Value], roots: dict[Value, Root]) 
 
 
 def _recomputed(graph: Graph, roots: dict[Value, Root], steady: Collection[Value]) -> dict[Value, Root]:
-    """The roots without those that are sooner computed again, from one other."""
+    """The roots without those that are sooner computed again, from one other. Closed nodes take theirs from memory."""
     users: dict[Value, list[Node]] = {value: [] for value in graph.values()}
     for node in graph.nodes:
         for operand in node.operands:
             users[operand].append(node)
-    outputs = {*graph.outputs, *steady}
+    read = (v for node in graph.nodes if is_closed(node) for v in node.operands)
+    written = {*graph.outputs, *steady, *read}
     for value, root in list(roots.items()):
-        if value.node is None or not root.is_map or value in outputs:
+        if value.node is None or not root.is_map or value in written:
             continue
         if any(source in roots and _is_computed_again(value, source, users, roots) for source in value.node.operands):
             del roots[value]
