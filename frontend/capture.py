@@ -61,6 +61,10 @@ class Capture:
             """Whether each call makes one of its own, on memory from outside."""
             return trace.is_alias(tensor) and not trace.leaves_traces
 
+        def is_of_this_call(tensor: Tensor) -> bool:
+            """Whether it is a leaf on memory from outside that this one call has made, and no other."""
+            return trace.leaves_traces and trace.is_alias(tensor) and tensor._node is None and tensor.requires_grad
+
         def is_new_leaf(tensor: Tensor) -> bool:
             """Whether it is a leaf that each call makes, on such memory or by computing it."""
             if tensor._node is not None or not tensor.requires_grad or id(tensor) in places:
@@ -68,8 +72,8 @@ class Capture:
             return own_alias(tensor) or (not is_array(tensor._data) and trace.lifted(tensor) is None)
 
         new = {id(leaf): leaf for leaf in (*leaves, *left) if isinstance(leaf, Tensor) and is_new_leaf(leaf)}
-        of_this_call = {id(leaf): leaf for leaf in (*leaves, *left) if isinstance(leaf, Tensor) and trace.leaves_traces
-                        and trace.is_alias(leaf) and leaf._node is None and leaf.requires_grad and id(leaf) not in places}
+        of_this_call = {id(leaf): leaf for leaf in (*leaves, *left)
+                        if isinstance(leaf, Tensor) and is_of_this_call(leaf) and id(leaf) not in places}
         alone = [(leaf, trace.get_grad(leaf)) for leaf in (new | of_this_call).values()]
         if alone and not _stand_alone(alone, [*leaves, *left]):
             raise _own_leaf(trace)
@@ -99,8 +103,8 @@ class Capture:
                 self.results.append(Given(places[id(leaf)]))
             elif own(leaf) and leaf._node is None and leaf.requires_grad:
                 raise _own_leaf(trace)
-            elif trace.leaves_traces and trace.is_alias(leaf) and leaf._node is None and leaf.requires_grad:
-                self.results.append(Constant(leaf))  # of this one call
+            elif is_of_this_call(leaf):
+                self.results.append(Constant(leaf))
             elif own(leaf):
                 self.results.append(Output(len(outputs)))
                 if leaf.requires_grad:

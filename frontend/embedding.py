@@ -284,7 +284,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if array is not None and array.size and array.max() >= num_classes:
         raise GraphcError("Class values must be smaller than num_classes.",
                           expected=f"0 <= class < {num_classes}", got=str(array.max()))
-    if array is None:  # as long as it runs nobody knows
+    if array is None:  # a trace: the numbers are checked when its graph runs
         tensor = emit(ops.in_range, (tensor,), {"size": num_classes, "axis": len(tensor._data.shape), "name": "one_hot"})
     shape = (*tensor._data.shape, num_classes)
     place = ops.iota(shape=shape, axis=len(shape) - 1, dtype=int64, like=Tensor)

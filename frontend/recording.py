@@ -149,7 +149,6 @@ class Recording:
                     else:
                         self.capture.differentiate(trace, backend)
                         if self.before.changed() != self.changed:
-                            self.before.restore()
                             raise OnlyEagerly("the backward pass changes Python's state", expected="hooks that only compute")
                 except NumbersNeeded as error:
                     if follower is None or fullgraph:

@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from typing import Any
 
 REFERENCE = re.compile(r"@([\w.$-]+)")
-"""A name in LLVM IR that more than a function knows."""
+"""The name of a function or variable of the module, in the text of another one."""
+
 
 def vector(scalar: str, width: int) -> str:
     """The vector type of `width` elements, or the scalar type itself for a width of 1."""
