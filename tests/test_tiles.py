@@ -52,6 +52,7 @@ def test_kernels_with_tiles_take_little_of_the_stack() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", [
     (64, 64), (33, 65), (100, 17), (255, 257), (5, 500), (500, 5), (31, 37), (129, 4), (7, 300), (301, 67), (1023, 20),
+    (129, 67), (143, 70), (181, 181), (513, 33), (256, 65), (1021, 90),
 ])  # fmt: skip
 def test_a_sum_with_a_transposed_operand(shape: tuple[int, int], threads: int) -> None:
     x, y = numbers(*shape), numbers(*shape[::-1])
@@ -66,9 +67,39 @@ def test_a_sum_with_a_transposed_operand(shape: tuple[int, int], threads: int) -
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int16, np.float16, np.int32, np.int64, np.float64])
 def test_a_transposed_copy_of_each_dtype(dtype: type) -> None:
-    for shape in ((70, 90), (16, 100), (67, 64)):
+    for shape in ((70, 90), (16, 100), (67, 64), (1039, 70)):
         x = numbers(*shape, dtype=dtype)
         np.testing.assert_array_equal(graphc.compile(lambda x: x.t().contiguous())(graphc.tensor(x)).numpy(), x.T)
+
+
+def test_tiles_that_are_shifted_to_begin_with_lines() -> None:
+    shape = (387, 70)
+    program = lower(pipeline.run(graph(shape, shape[::-1])), Machine(vector_bytes=64))
+    (kernel,) = program.kernels
+    assert isinstance(kernel, Loops)
+    assert "modulo" in str(kernel)
+    x, y = numbers(*shape), numbers(*shape[::-1])
+    (got,) = run_program(program, [x, y])
+    np.testing.assert_array_equal(got.reshape(y.shape), (x.T + y) * np.float32(2))
+
+
+def test_shifted_tiles_of_any_number_of_rows() -> None:
+    size = graphc.Dim("size", min=1, max=600)
+    program = graphc.export(lambda x: x.t() * 2.0, (graphc.ones(387, 70),), dynamic_shapes=({0: size},))
+    for rows in (1, 15, 16, 17, 120, 387, 511, 600):
+        x = numbers(rows, 70)
+        np.testing.assert_array_equal(program(graphc.tensor(x)).numpy(), x.T * np.float32(2))
+
+
+def test_shifted_tiles_that_are_written_over() -> None:
+    x, y = numbers(387, 70), numbers(70, 387)
+
+    def change(x: graphc.Tensor, y: graphc.Tensor) -> graphc.Tensor:
+        return y.add_(x.t()).mul_(2)
+
+    changed = graphc.tensor(y)
+    graphc.compile(change)(graphc.tensor(x), changed)
+    np.testing.assert_array_equal(changed.numpy(), (y + x.T) * np.float32(2))
 
 
 @pytest.mark.parametrize("first", list(itertools.permutations(range(3))))

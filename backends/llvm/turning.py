@@ -66,21 +66,30 @@ def turned_copy(loop: Loop) -> TurnedCopy | None:
     return TurnedCopy(loop, inner, store, read_step, written_step)
 
 
-def to_fetch(kernel: Loops, copy: TurnedCopy) -> list[tuple[Store, Size]]:
-    """What a kernel stores in rows, one for each column of the copy, and how far these are apart."""
-    found: list[tuple[Store, Size]] = []
+def to_fetch(kernel: Loops, copy: TurnedCopy) -> list[tuple[Buffer, Expr, Size]]:
+    """Buffers in which a kernel stores what a copy turns, in rows, one for each column of the copy: where, as the copy goes,
+    and how far the rows are apart."""
+    found: list[tuple[Buffer, Expr, Size]] = []
     for store in kernel.statements():
-        if isinstance(store, Store) and store.buffer.role != "local" and ix.stride(store.offset, copy.outer.axis) == 1:
-            step = ix.stride(store.offset, copy.inner.axis) or 0
-            nbytes = estimate(step) * store.buffer.dtype.itemsize
-            if nbytes >= _SHORTEST_ROW and nbytes % _ALIASING:
-                found.append((store, step))
+        if not isinstance(store, Store) or store.buffer.role == "local":
+            continue
+        taken = next((e.args[0] for e in store.value.walk() if e.op == "load" and e.attr is copy.store.buffer), None)
+        if taken is None:
+            continue
+        # as far from where the number stands in the local buffer, wherever in its row that is
+        place = ix.plus(ix.plus(store.offset, ix.times(taken, -1)), copy.store.offset)
+        step = ix.stride(place, copy.inner.axis)
+        if step is None or ix.stride(place, copy.outer.axis) != 1:
+            continue
+        nbytes = estimate(step) * store.buffer.dtype.itemsize
+        if nbytes >= _SHORTEST_ROW and nbytes % _ALIASING:
+            found.append((store.buffer, place, step))
     return found
 
 
 def emit_squares(
     copy: TurnedCopy, e: Evaluator, pointers: Callable[[Buffer], str], rows: str, columns: str,
-    fetched: Sequence[tuple[Store, Size]],
+    fetched: Sequence[tuple[Buffer, Expr, Size]],
 ) -> None:
     """Copy so many rows and columns, of which there must be a square at least, and fetch where they are stored."""
     f, width = e.f, copy.inner.lanes
@@ -95,11 +104,11 @@ def emit_squares(
             if number is None or number % width:
                 place = integers.least(place, integers.subtract(extent, width))
             inside.bind(axis, place)
-        for store, step in fetched:
-            last = integers.add(inside.scalar(store.offset), width - 1)
+        for buffer, start, step in fetched:
+            last = integers.add(inside.scalar(start), width - 1)
             for i in range(width):  # the line in which a row ends: that in which it begins has been fetched with what is before
                 place = integers.add(last, integers.multiply(size_operand(f, step), i))
-                prefetch(f, address(f, store.buffer.dtype, pointers(store.buffer), place), 1, level=2)
+                prefetch(f, address(f, buffer.dtype, pointers(buffer), place), 1, level=2)
         source = address(f, dtype, pointers(copy.source.attr), inside.scalar(copy.source.args[0]))
         target = address(f, dtype, pointers(copy.store.buffer), inside.scalar(copy.store.offset))
         f.call("void", transpose, ("ptr", source), ("i64", read_step), ("ptr", target), ("i64", written_step))

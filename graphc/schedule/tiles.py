@@ -10,12 +10,17 @@ the tile are computed as if the operand had stood there. A back end copies a squ
     for i0 < 64:
       for i1 < 64 in lanes of 32:
         out[i0 * 2048 + i1] = turned[i0 * 64 + i1] + y[i0 * 2048 + i1]
+
+Where rows of what is written begin within lines of the cache, the tiles of each row are shifted so that they begin with a
+line: otherwise each tile would write parts of lines, and vectors across two of them. Of what is read, such a tile copies as
+much more as it may be shifted by.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import graphc.expression as ex
 import graphc.index as ix
@@ -26,6 +31,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.statements import last_limit, substitute_statements, with_loads
 from graphc.schedule.threads import turned_nest
 from graphc.sizes import ceil_div, estimate
+from graphc.types import Size, int64
 
 _SIDE = 64
 """Elements along each side of a tile: of four bytes, they are some lines of the cache in both directions."""
@@ -40,6 +46,9 @@ _TURNED = 0.3
 """Nanoseconds that a vector of a turned operand takes."""
 _LINE = 64
 """Bytes of a line of the cache."""
+_SHIFTED_ROWS = 32
+_SHIFTED_ROW = 512
+"""Rows of shifted tiles, and the bytes of each: longer and fewer ones, of which little is copied twice."""
 
 
 def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machine: Machine) -> Loops | None:
@@ -60,28 +69,32 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
         return None
 
     nbytes = sum(load.dtype.itemsize for load in sides)
-    side = _SIDE if len(tiled) == 2 else _SQUARE
-    while side > square and side ** len(tiled) * nbytes > _BYTES:
-        side //= 2
-    cuts = {axis: _Cut(axis, side, square) for axis in tiled}
-    whole = {axis.value: cut.place for axis, cut in cuts.items()}
-    shape = [cuts[axis].within.extent for axis in tiled]
-    place = ix.ravel([cuts[axis].within.value for axis in tiled], shape)
+    cuts = _shifted_cuts(tiled, axes, stores, square, nbytes)
+    if not cuts:
+        side = _SIDE if len(tiled) == 2 else _SQUARE
+        while side > square and side ** len(tiled) * nbytes > _BYTES:
+            side //= 2
+        cuts = {axis: _cut(axis, side, square) for axis in tiled}
+    read = {axis.value: cut.read.place for axis, cut in cuts.items()}
+    written = {axis.value: cut.written.place for axis, cut in cuts.items()}
+    shape = [cut.read.axis.extent for cut in cuts.values()]
+    filled = ix.ravel([cut.read.axis.value for cut in cuts.values()], shape)
+    taken = ix.ravel([ix.plus(cut.written.place, ix.times(cut.read.start, -1)) for cut in cuts.values()], shape)
     body: list[Statement] = []
     turned: dict[Expr, Expr] = {}
     for load, along in sides.items():
         buffer = Buffer(f"turned{len(turned)}", load.dtype, math.prod(shape), "local")
-        turned[ix.substitute(load, whole)] = ex.load(buffer, place)
-        copy: Statement = Store(buffer, place, ix.substitute(load, whole))
+        turned[ix.substitute(load, written)] = ex.load(buffer, taken)
+        copy: Statement = Store(buffer, filled, ix.substitute(load, read))
         for axis in (along, lane_axis, *(axis for axis in reversed(tiled) if axis not in (along, lane_axis))):
-            copy = cuts[axis].loop((copy,), square if axis is along else 0)
+            copy = cuts[axis].read.loop((copy,), square if axis is along else 0)
         body.append(copy)
-    inner = _with_turned(substitute_statements(stores, whole), turned)
+    inner = _with_turned(substitute_statements(stores, written), turned)
     values = [e for s in inner if isinstance(s, Store) for e in (s.value, s.offset)]
-    lanes = choose_lanes(values, cuts[lane_axis].within, machine)
+    lanes = choose_lanes(values, cuts[lane_axis].written.axis, machine)
     for axis in reversed(tiled):
-        inner = (cuts[axis].loop(inner, lanes if axis is lane_axis else 0),)
-    per_vector = cost(values, cuts[lane_axis].within) + _TURNED * len(sides)
+        inner = (cuts[axis].written.loop(inner, lanes if axis is lane_axis else 0),)
+    per_vector = cost(values, cuts[lane_axis].written.axis) + _TURNED * len(sides)
     # from tile to tile along what is read, so that the hardware sees where it goes on; or along what is written, where rows
     # begin within lines: of some a tile writes a part, and the next one the rest
     order = tiled if any(_begins_within_lines(store, axis) for store in stores for axis in tiled[:-1]) else tiled[::-1]
@@ -93,6 +106,30 @@ def _begins_within_lines(store: Store, axis: Axis) -> bool:
     """Whether rows of several tiles are written, one for each place on an axis, that are no whole number of lines apart."""
     step = ix.stride(store.offset, axis)
     return step is not None and estimate(step) > _SIDE and estimate(step) * store.buffer.dtype.itemsize % _LINE != 0
+
+
+def _shifted_cuts(
+    tiled: Sequence[Axis], axes: Sequence[Axis], stores: Sequence[Store], square: int, nbytes: int
+) -> dict[Axis, _Cut] | None:
+    """Cuts into tiles that are shifted from row to row, where rows begin within lines, all stores write the same places, and
+    nothing else depends on where in a row a tile begins."""
+    if len(tiled) != 2:
+        return None
+    (rows, lane_axis), first = tiled, stores[0]
+    itemsize = first.buffer.dtype.itemsize
+    size, line = _SHIFTED_ROW // itemsize, _LINE // itemsize
+    if any(s.offset != first.offset or s.buffer.dtype.itemsize != itemsize for s in stores):
+        return None
+    if not _begins_within_lines(first, rows) or _SHIFTED_ROWS * (size + line) * nbytes > _BYTES or line < square:
+        return None
+    offsets = [e.args[0] for s in stores for e in s.value.walk() if e.op == "load"]
+    if any(ix.stride(offset, axis) is None for offset in (first.offset, *offsets) for axis in tiled):
+        return None
+    row_cut = _cut(rows, _SHIFTED_ROWS, square)
+    if estimate(lane_axis.extent) <= size:  # tiles of whole rows have no neighbours
+        return {rows: row_cut, lane_axis: _cut(lane_axis, size, square)}
+    begin = ix.substitute(first.offset, {rows.value: row_cut.written.place, lane_axis.value: ix.ZERO})
+    return {rows: row_cut, lane_axis: _shifted_cut(lane_axis, size, line, ix.modulo(begin, line), square)}
 
 
 def _turned_operands(axes: Sequence[Axis], stores: Sequence[Store]) -> dict[Expr, Axis]:
@@ -113,22 +150,70 @@ def _turned_operands(axes: Sequence[Axis], stores: Sequence[Store]) -> dict[Expr
     return sides
 
 
-class _Cut:
-    """An axis in steps of one size, of which the last may be smaller."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a step has of an axis: from `start` on all of `axis`, or less of it."""
 
-    def __init__(self, axis: Axis, most: int, multiple: int) -> None:
-        extent = axis.extent
-        size = most
-        if isinstance(extent, int):  # all of about the same size
-            size = min(most, ceil_div(ceil_div(extent, ceil_div(extent, most)), multiple) * multiple)
-        self.step = Axis(f"{axis.name}.tile", ceil_div(extent, size))
-        self.within = Axis(axis.name, size)
-        self.place = ix.plus(ix.times(self.step.value, size), self.within.value)
-        self._limit = last_limit(extent, self.step, size)
+    axis: Axis
+    start: Expr
+    limit: Expr | None
+
+    @property
+    def place(self) -> Expr:
+        return ix.plus(self.start, self.axis.value)
 
     def loop(self, body: tuple[Statement, ...], lanes: int) -> Loop:
-        """A loop over what a step has of the axis."""
-        return Loop(self.within, body, lanes, self._limit)
+        return Loop(self.axis, body, lanes, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """An axis in steps, and what each of them reads and writes."""
+
+    step: Axis
+    read: _Part
+    written: _Part
+
+
+def _cut(axis: Axis, most: int, multiple: int) -> _Cut:
+    """An axis in steps of one size, of which the last may be smaller."""
+    size = _even_size(axis.extent, most, multiple)
+    step = Axis(f"{axis.name}.tile", ceil_div(axis.extent, size))
+    part = _Part(Axis(axis.name, size), ix.times(step.value, size), last_limit(axis.extent, step, size))
+    return _Cut(step, part, part)
+
+
+def _shifted_cut(axis: Axis, most: int, line: int, shift: Expr, least: int) -> _Cut:
+    """An axis in steps that are written `shift` places earlier, less than a line. What is read is what all shifts need, and
+    at least so many."""
+    extent = axis.extent
+    size = _even_size(extent + (line - 1), most, line)
+    step = Axis(f"{axis.name}.tile", ceil_div(extent + (line - 1), size))
+    begin, whole = ix.times(step.value, size), ix.number(extent)
+    end = ix.plus(begin, size)
+    start = _between(ix.ZERO, ix.plus(begin, -line), ix.number(extent - least))
+    written_start = _between(ix.ZERO, ix.plus(begin, ix.times(shift, -1)), whole)
+    written_end = _least(ix.plus(end, ix.times(shift, -1)), whole)
+    return _Cut(
+        step,
+        _Part(Axis(axis.name, size + line), start, ix.plus(_least(end, whole), ix.times(start, -1))),
+        _Part(Axis(axis.name, size), written_start, ix.plus(written_end, ix.times(written_start, -1))),
+    )  # fmt: skip
+
+
+def _even_size(extent: Size, most: int, multiple: int) -> int:
+    """A size of steps, a multiple, so that all have about the same."""
+    if not isinstance(extent, int):
+        return most
+    return min(most, ceil_div(ceil_div(extent, ceil_div(extent, most)), multiple) * multiple)
+
+
+def _least(a: Expr, b: Expr) -> Expr:
+    return Expr("minimum", (a, b), int64)
+
+
+def _between(low: Expr, a: Expr, high: Expr) -> Expr:
+    return Expr("maximum", (low, _least(a, high)), int64)
 
 
 def _with_turned(stores: Sequence[Statement], turned: dict[Expr, Expr]) -> tuple[Statement, ...]:
