@@ -76,6 +76,8 @@ class Evaluator:
         self.f = f
         self.width = width
         self.mask = mask
+        self.streamed: frozenset[Buffer] = frozenset()
+        """What is written past the caches."""
         self._pointers = pointers
         self._parent: Evaluator | None = None
         self._values: dict[Expr, Value] = {}
@@ -89,6 +91,7 @@ class Evaluator:
         """A scope inside this one. `mask` is this one's by default; the width may change only from 1. What is known here
         is not computed anew there, whatever the mask is."""
         child = Evaluator(self.f, width or self.width, self._pointers, mask or self.mask)
+        child.streamed = self.streamed
         child._parent = self
         child._sources = self._sources
         child._fits = self._fits
@@ -421,7 +424,8 @@ class Evaluator:
                 first, mask = self._ascending(offset, mask)
                 if offset.stride < 0:
                     operand = memory.reverse(f, REGISTER[dtype.name], width, operand)
-                memory.store_consecutive(f, dtype, width, pointer, first, operand, mask)
+                streamed = buffer in self.streamed
+                memory.store_consecutive(f, dtype, width, pointer, first, operand, mask, streamed=streamed)
             else:
                 memory.scatter(f, dtype, width, pointer, self._offsets(statement.offset, offset), operand, mask)
 

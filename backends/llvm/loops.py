@@ -16,6 +16,7 @@ from graphc.backends.llvm.half import HALVES
 from graphc.backends.llvm.integers import Integers
 from graphc.backends.llvm.memory import address, memory_type, prefetch
 from graphc.backends.llvm.sizes import size_operand
+from graphc.backends.llvm.streaming import begin_lines, fence, what_to_stream
 from graphc.backends.llvm.turning import TurnedCopy, emit_squares, has_square, to_fetch, turned_copy
 from graphc.expression import Accumulator, Axis, Buffer
 from graphc.kernel import (
@@ -117,6 +118,7 @@ class _Nest:
         self._root = Evaluator(f, 1, pointer)
         self._pointer = pointer
         self._fetched = what_to_fetch(kernel)
+        self._streamed = what_to_stream(kernel, context.target)
 
     # The grid
 
@@ -129,6 +131,12 @@ class _Nest:
                 evaluator.bind(axis, "0")
         wide = [axis for axis in grid if axis.extent != 1]
         evaluator.prepare(expressions(self.kernel), changing(self.kernel.body))
+        self._steps(evaluator, wide, first, last, most)
+        if self._streamed:
+            fence(f)
+
+    def _steps(self, evaluator: Evaluator, wide: Sequence[Axis], first: str, last: str, most: int) -> None:
+        f = self.f
         if most == 1:
             self._step(evaluator, wide, _split(f, first, wide))
         elif len(wide) == 1:
@@ -274,6 +282,25 @@ class _Nest:
             prefetch(self.f, address(self.f, dtype, pointer, later), lanes * dtype.itemsize)
 
     def _in_lanes(self, loop: Loop, e: Evaluator, stop: str) -> None:
+        """In vectors, which go past the caches where they may and begin with lines."""
+        stores = self._streamed.get(loop)
+        if not stores:
+            self._vectors(loop, e, stop)
+            return
+        f, start = self.f, e.child()
+        start.bind(loop.axis, "0", lanes=True)
+        places = [address(f, s.buffer.dtype, self._pointer(s.buffer), start.first(s.offset)) for s in stores]
+        streamed, stored, done = f.label("streamed"), f.label("stored"), f.label("written")
+        f.branch(begin_lines(f, places), streamed, stored)
+        for label, buffers in ((streamed, frozenset(s.buffer for s in stores)), (stored, frozenset())):
+            f.enter(label)
+            inside = e.child()
+            inside.streamed = buffers
+            self._vectors(loop, inside, stop)
+            f.jump(done)
+        f.enter(done)
+
+    def _vectors(self, loop: Loop, e: Evaluator, stop: str) -> None:
         """Whole vectors, then what is left as one that is masked."""
         f, lanes = self.f, loop.lanes
         if stop.startswith("%"):

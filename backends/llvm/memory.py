@@ -6,6 +6,8 @@ load 0. Offsets count elements. In memory a bool is a byte, 0 or 1; in a registe
 
 from __future__ import annotations
 
+import math
+
 from graphc.backends.llvm.builder import Function, mangle, vector
 from graphc.backends.llvm.elementwise import REGISTER
 from graphc.types import DType, bool_
@@ -90,14 +92,15 @@ def store_one(f: Function, dtype: DType, pointer: str, offset: str, value: str) 
 
 
 def store_consecutive(
-    f: Function, dtype: DType, width: int, pointer: str, offset: str, value: str, mask: str | None
+    f: Function, dtype: DType, width: int, pointer: str, offset: str, value: str, mask: str | None, *, streamed: bool = False
 ) -> None:
-    """`width` elements from an offset upwards."""
+    """`width` elements from an offset upwards; `streamed` past the caches, if that is a multiple of `width`."""
     type_ = vector(memory_type(dtype), width)
     value = _to_memory(f, dtype, width, value)
     place = address(f, dtype, pointer, offset)
     if mask is None:
-        f.do(f"store {type_} {value}, ptr {place}, align {dtype.itemsize}")
+        how = f"{math.gcd(width * dtype.itemsize, LINE_BYTES)}, !nontemporal !{{i32 1}}" if streamed else f"{dtype.itemsize}"
+        f.do(f"store {type_} {value}, ptr {place}, align {how}")
         return
     scalar = memory_type(dtype)
     for start, lanes, own in _registers(f, dtype, width, mask):
