@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import random
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,6 +309,33 @@ def test_the_memory_of_large_results_is_used_again() -> None:
     fourth = f(x)
     assert fourth.data_ptr() == address and fourth[0].item() == 1
     assert len({t.data_ptr() for t in (second, third, fourth)}) == 3
+
+
+def test_a_block_larger_than_all_that_is_kept_is_kept_alone() -> None:
+    huge, large = blocks.MOST_BYTES + (1 << 20), blocks.KEPT
+    made = {n: (big(n // 4), graphc.zeros(n // 4)) for n in (huge, large)}
+
+    def run(nbytes: int) -> graphc.Tensor:
+        function, x = made[nbytes]
+        return function(x)
+
+    other, first = run(large), run(huge)
+    address = first.data_ptr()
+    del other
+    del first
+    first = run(huge)
+    assert first.data_ptr() == address
+    del first
+    before = resident()
+    other = run(large)
+    del other  # in the place of the huge one
+    assert before is None or resident() < before - blocks.MOST_BYTES // 2
+
+
+def resident() -> int | None:
+    """Bytes that this process has in memory, where the system tells."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * mmap.PAGESIZE if path.exists() else None
 
 
 def test_large_blocks_of_many_sizes() -> None:

@@ -28,7 +28,9 @@ SMALLEST = 1 << 12
 KEPT = 1 << 20
 """Bytes from which on an array's memory is worth keeping."""
 MOST_BYTES = 256 << 20
-"""How much memory is kept at most for arrays to come."""
+"""How much memory is kept at most for arrays to come, but for a block that is larger: that one is kept alone."""
+LARGEST = 1 << 30
+"""Bytes of the largest block that is kept."""
 _MOST_BLOCKS = 16
 
 # Those that are kept begin on a page: loads and stores of several arrays at the same index then never look to the CPU as if a
@@ -182,7 +184,7 @@ def _render_free(module: Module) -> None:
         f.do("ret void")
         f.enter(f.label("dead"))
     size = _size(f, "%block")
-    too_much = f.value(f"icmp ugt i64 {size}, {MOST_BYTES}")
+    too_much = f.value(f"icmp ugt i64 {size}, {LARGEST}")
     with f.when(f.value(f"or i1 {too_much}, {f.value(f'icmp ult i64 {size}, {KEPT}')}")):
         f.call("void", "@release", ("ptr", "%block"))
         f.do("ret void")
@@ -191,7 +193,9 @@ def _render_free(module: Module) -> None:
         count, held = f.value("load i64, ptr @count"), f.value("load i64, ptr @held")
         after = f.value(f"add i64 {held}, {size}")
         full = f.value(f"icmp eq i64 {count}, {_MOST_BLOCKS}")
-        go_on_if(f.value(f"or i1 {full}, {f.value(f'icmp ugt i64 {after}, {MOST_BYTES}')}"))
+        others = f.value(f"icmp ne i64 {count}, 0")
+        crowded = f.value(f"and i1 {others}, {f.value(f'icmp ugt i64 {after}, {MOST_BYTES}')}")
+        go_on_if(f.value(f"or i1 {full}, {crowded}"))
         f.call("void", "@release", ("ptr", f.call("ptr", "@remove", ("i64", "0"))))
     f.do(f"store ptr %block, ptr {_at(f, '@blocks', count)}")
     f.do(f"store i64 {f.value(f'add i64 {count}, 1')}, ptr @count")

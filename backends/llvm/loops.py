@@ -216,7 +216,9 @@ class _Nest:
     def _turned_copy(self, copy: TurnedCopy, e: Evaluator) -> None:
         """By squares, or number by number where there is not even one square."""
         rows, columns = self._stop(copy.outer, e), self._stop(copy.inner, e)
-        squares, fetched = has_square(copy, e, rows, columns), to_fetch(self.kernel, copy)
+        squares = has_square(copy, e, rows, columns)
+        past_caches = {store.buffer for stores in self._streamed.values() for store in stores}
+        fetched = [place for place in to_fetch(self.kernel, copy) if place[0] not in past_caches]
         if squares is False:
             self._loop(copy.outer, e)
         elif squares is True:

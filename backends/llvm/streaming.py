@@ -20,9 +20,9 @@ from graphc.backends.llvm.target import Target
 from graphc.kernel import Loop, Loops, Statement, Store
 from graphc.types import Size
 
-_LEAST = 1 << 25
-"""Bytes of a result from which on it is faster even where the next kernel reads the result: from what a level-2 cache holds up
-to here, that one gains more by what caches still have."""
+_LEAST = 24 << 20
+"""Bytes of a result from which on it is faster even where the next kernel reads the result: below that, from what a level-2
+cache holds on, the next one loses what this one gains."""
 _NARROWEST = 16
 """Bytes of a vector that can be stored so. Narrow ones become lines before they go on."""
 
