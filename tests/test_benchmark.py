@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -10,15 +11,16 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 import graphc
-from graphc.benchmark import footprint, worker
+from graphc.benchmark import footprint, growth, worker
 from graphc.benchmark.chart import Chart, Line, page
 from graphc.benchmark.families import FAMILIES, Family
-from graphc.benchmark.growth import Cliff, Point, cliffs, measure, sizes
+from graphc.benchmark.growth import Cliff, Point, cliffs, confirmed, measure, sizes
 from graphc.benchmark.machine import Limits, describe, measure_limits
 from graphc.benchmark.process import growth_worker
 from graphc.benchmark.timing import Timing, sample
@@ -87,6 +89,28 @@ def test_awkward_sizes_are_compared_with_plain_ones() -> None:
     [found] = cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.5e-9)])
     assert (found.slow.size, found.plain.size) == (odd, plain)
     assert cliffs([point(plain, plain * 1e-9), point(odd, odd * 1.2e-9)]) == []
+
+
+def test_cliffs_are_measured_again_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Cliff(point(2048, 9e-6), point(1024, 2e-6), 2.25, 1.0, is_machines=False)
+    seconds = {2048: iter([6e-6, 9e-6, 6e-6]), 1024: iter([2e-6, 3e-6, 2e-6])}
+
+    class Worker(contextlib.nullcontext[Any]):
+        def __enter__(self) -> Worker:
+            return self
+
+        def ask(self, make: str = "", size: int = 0, time: float = 0.0) -> dict[str, Any]:
+            self.times = seconds[size] if make else self.times
+            return {} if make else {"samples": [next(self.times)]}
+
+    monkeypatch.setattr(growth, "growth_worker", lambda *_: Worker())
+    assert [cliff.ratio for cliff in confirmed([once], rounds=3)] == [pytest.approx(1.5)]
+    seconds = {2048: iter([4e-6] * 3), 1024: iter([2e-6] * 3)}
+    assert list(confirmed([once], rounds=3)) == []
+
+
+def test_what_was_slow_once_is_no_cliff() -> None:
+    assert list(confirmed([Cliff(point(1 << 16, 1.0), point(1 << 15, 1e-6), 1e6, 1.0, is_machines=False)], seconds=0.05)) == []
 
 
 @pytest.mark.parametrize("whose", [(), (False,), (True,), (False, True)])

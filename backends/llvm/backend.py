@@ -311,11 +311,11 @@ class LLVMBackend:
 
         return speed_limits.multiply_adds()
 
-    def copy(self) -> tuple[Callable[[int, int, int, int], None], int]:
+    def copies(self) -> tuple[list[Callable[[int, int, int, int], None]], int]:
         """See `speed_limits`."""
         from graphc.backends.llvm import speed_limits
 
-        return speed_limits.copy()
+        return speed_limits.copies()
 
     def start_recording(self) -> None:
         """Record when kernels run, on all threads; see `graphc.backend.RecordsKernels`."""

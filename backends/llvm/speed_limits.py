@@ -14,6 +14,8 @@ _CHAINS = 12
 """Multiply-adds that do not wait for each other: enough for two units with a latency of five cycles."""
 _COPIED = 4
 """Vectors that a step of the copying loop moves."""
+_COPIES = {"copy": "", "copy_past_caches": ", !nontemporal !{i32 1}"}
+"""How they store."""
 
 
 def multiply_adds() -> tuple[Callable[[int], float], int]:
@@ -24,11 +26,12 @@ def multiply_adds() -> tuple[Callable[[int], float], int]:
     return _module().function("multiply_adds", ctypes.c_float, ctypes.c_int64), operations * _CHAINS * target.vector_bytes // 4
 
 
-def copy() -> tuple[Callable[[int, int, int, int], None], int]:
-    """A function of the addresses of a destination and a source, a number of bytes and how often they are copied; and what the
-    number of bytes has to be a multiple of. Calls release the GIL."""
+def copies() -> tuple[list[Callable[[int, int, int, int], None]], int]:
+    """Functions of the addresses of a destination and a source, a number of bytes and how often they are copied, one of which
+    writes past the caches; and what the number of bytes has to be a multiple of. Calls release the GIL."""
     arguments = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    return _module().function("copy", None, *arguments), _COPIED * Target.host().vector_bytes
+    functions = [_module().function(name, None, *arguments) for name in _COPIES]
+    return functions, _COPIED * Target.host().vector_bytes
 
 
 @functools.cache
@@ -59,18 +62,23 @@ def _render(target: Target) -> Module:
         total = f.value(f"fadd {type_} {total}, {f.value(f'load {type_}, ptr {slot}')}")
     f.do(f"ret float {f.value(f'extractelement {type_} {total}, i64 0')}")
 
+    for name, how in _COPIES.items():
+        _render_copy(module, name, how, type_, attributes)
+    return module
+
+
+def _render_copy(module: Module, name: str, how: str, type_: str, attributes: str) -> None:
     parameters = [("ptr noalias", "to"), ("ptr noalias", "from"), ("i64", "bytes"), ("i64", "times")]
-    f = module.function("copy", parameters, attributes=attributes)
+    f = module.function(name, parameters, attributes=attributes)
     with f.loop("0", "%times"):
-        with f.loop("0", "%bytes", str(_COPIED * target.vector_bytes)) as i:
+        with f.loop("0", "%bytes", str(_COPIED * module.vector_bytes)) as i:
             values = []
             for number in range(_COPIED):
-                at = f.value(f"add i64 {i}, {number * target.vector_bytes}")
+                at = f.value(f"add i64 {i}, {number * module.vector_bytes}")
                 place = f.value(f"getelementptr i8, ptr %from, i64 {at}")
                 values.append((at, f.value(f"load {type_}, ptr {place}, align 64")))
             for at, value in values:
-                f.do(f"store {type_} {value}, ptr {f.value(f'getelementptr i8, ptr %to, i64 {at}')}, align 64")
+                f.do(f"store {type_} {value}, ptr {f.value(f'getelementptr i8, ptr %to, i64 {at}')}, align 64{how}")
         # or the copies but for the last would be left out
         f.do('call void asm sideeffect "", "~{memory}"()')
     f.do("ret void")
-    return module

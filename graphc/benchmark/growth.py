@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.benchmark.families import Family
 from graphc.benchmark.machine import Limits
 from graphc.benchmark.process import growth_worker
 from graphc.benchmark.quantities import amount
-from graphc.benchmark.timing import Timing
+from graphc.benchmark.timing import Timing, ratio
 
 STEEP = 1.3
 """How many times longer an element may take than at a neighbouring size."""
@@ -123,3 +123,25 @@ def cliffs(points: Sequence[Point], steep: float = STEEP) -> list[Cliff]:
             if least > steep:
                 found.append(Cliff(point, other, ratio, machine, least <= steep * max(1.0, machine)))
     return sorted(found, key=lambda cliff: (cliff.is_machines, -cliff.ratio / max(1.0, cliff.machine)))
+
+
+def confirmed(found: Sequence[Cliff], *, seconds: float = 0.1, rounds: int = 7, module: str = "graphc") -> Iterator[Cliff]:
+    """Of cliffs those that are there again, with the ratio of sizes that take turns: of two that were timed one after the
+    other, one may have had a machine to itself that the other had to share."""
+    for cliff in found:
+        points = (cliff.slow, cliff.plain)
+        samples: tuple[list[list[float]], ...] = ([], [])
+        with ExitStack() as stack:
+            workers = [stack.enter_context(growth_worker(point.threads, module)) for point in points]
+            for worker, point in zip(workers, points, strict=True):
+                worker.ask(make=point.family.name, size=point.size)
+            for _ in range(rounds):
+                for worker, times in zip(workers, samples, strict=True):
+                    times.append(worker.ask(time=seconds / rounds).get("samples", []))
+        if not all(map(all, samples)):
+            yield cliff  # what cannot be measured again stands as it was
+            continue
+        elements = cliff.slow.family.elements(cliff.slow.size) / cliff.plain.family.elements(cliff.plain.size)
+        again = ratio(*samples)
+        if again.low / elements > STEEP:
+            yield replace(cliff, ratio=again.median / elements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import os
 import platform
@@ -78,7 +79,7 @@ def measure_limits(threads: int) -> Limits:
     """Measure the limits for a number of threads; takes about two seconds."""
     backend: Any = get_backend("llvm")
     multiply_adds, operations = backend.multiply_adds()
-    copy, multiple = backend.copy()
+    copies, multiple = backend.copies()
     flops = _rate(threads, lambda _, steps: multiply_adds(steps)) * operations
     bandwidths = {}
     size = _SMALLEST
@@ -86,11 +87,11 @@ def measure_limits(threads: int) -> Limits:
         half = max(multiple, size // (2 * threads) // multiple * multiple)
         buffers = [_aligned(2 * half) for _ in range(threads)]
 
-        def run(number: int, times: int) -> None:
+        def run(copy: Callable[[int, int, int, int], None], number: int, times: int) -> None:
             start = buffers[number].ctypes.data  # noqa: B023
             copy(start + half, start, half, times)  # noqa: B023
 
-        bandwidths[size] = _rate(threads, run) * 2 * half
+        bandwidths[size] = max(_rate(threads, functools.partial(run, copy)) for copy in copies) * 2 * half
         size *= 2
     return Limits(threads, flops, bandwidths)
 
