@@ -33,6 +33,11 @@ def test_large_results_are_streamed(function: Callable[..., graphc.Tensor], targ
     assert not what_to_stream(small, Target.for_export(target))
 
 
+def test_partial_sums_are_not_streamed_however_often_they_are_written() -> None:
+    kernels = loops(lambda x: x.sum(0), (65536, 1024))
+    assert not any(what_to_stream(kernel, Target.for_export("x86-64-v3")) for kernel in kernels)
+
+
 @pytest.mark.skipif(Target.host().architecture != "x86_64", reason="only x86-64 has such stores")
 def test_streamed_stores_are_followed_by_a_fence() -> None:
     code = {}

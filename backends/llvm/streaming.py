@@ -11,14 +11,13 @@ use them is written twice, and where its rows begin decides at run time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import graphc.index as ix
 from graphc.backends.llvm.builder import Function
 from graphc.backends.llvm.memory import LINE_BYTES
 from graphc.backends.llvm.target import Target
-from graphc.kernel import Loop, Loops, Statement, Store
-from graphc.types import Size
+from graphc.kernel import Loop, Loops, Store, reads
 
 _LEAST = 24 << 20
 """Bytes of a result from which on it is faster even where the next kernel reads the result: below that, from what a level-2
@@ -34,27 +33,22 @@ def what_to_stream(kernel: Loops, target: Target) -> Streamed:
     """The stores of a kernel, in loops over lanes, that write large results vector after vector."""
     if target.architecture != "x86_64":
         return {}
-    steps = math.prod(axis.extent for axis in kernel.grid)
-    return {loop: stores for loop, written in _loops(kernel.body, steps) if (stores := _streamed(loop, written))}
+    known = reads(kernel)
+    found = {}
+    for loop in kernel.statements():
+        if isinstance(loop, Loop):
+            found[loop] = [s for s in loop.body if isinstance(s, Store) and s.buffer not in known and _is_streamed(s, loop)]
+    return {loop: stores for loop, stores in found.items() if stores}
 
 
-def _loops(body: Sequence[Statement], times: Size) -> Iterator[tuple[Loop, Size]]:
-    """The loops of statements that run so often, and how often their own bodies do."""
-    for statement in body:
-        if isinstance(statement, Loop):
-            inside = times * statement.axis.extent
-            yield statement, inside
-            yield from _loops(statement.body, inside)
-
-
-def _streamed(loop: Loop, written: Size) -> list[Store]:
-    if not isinstance(written, int):
-        return []
-    return [
-        s for s in loop.body
-        if isinstance(s, Store) and s.mask is None and s.buffer.role != "local" and ix.stride(s.offset, loop.axis) == 1
-        and written * s.buffer.dtype.itemsize >= _LEAST and loop.lanes * s.buffer.dtype.itemsize >= _NARROWEST
-    ]  # fmt: skip
+def _is_streamed(store: Store, loop: Loop) -> bool:
+    """Whether a store writes one vector after the other, and much in all its loops together."""
+    if store.mask is not None or store.buffer.role == "local" or ix.stride(store.offset, loop.axis) != 1:
+        return False
+    itemsize = store.buffer.dtype.itemsize
+    # of axes that the place does not depend on each goes over all of it again
+    written = math.prod(e.attr.extent for e in store.offset.walk() if e.op == "axis")
+    return isinstance(written, int) and written * itemsize >= _LEAST and loop.lanes * itemsize >= _NARROWEST
 
 
 def begin_lines(f: Function, places: Sequence[str]) -> str:
