@@ -140,3 +140,16 @@ def test_rows_are_taken_by_whoever_is_free(sizes: tuple[int, ...], turns: str) -
                 np.testing.assert_array_equal(layer(x, y).numpy(), expected)
     finally:
         set_num_threads(before)
+
+
+def test_tasks_do_not_write_to_lines_that_others_write_to() -> None:
+    target = dataclasses.replace(AVX512, cores=2)
+
+    def columns_of_a_task(n: int) -> bool:
+        """Whether a task has all columns."""
+        plan = plan_gemm(product("mk", "kn", "mn", {"m": n, "n": n, "k": n}).kernel, target)
+        assert plan.streams and plan.tasks > 1
+        return plan.n_block * plan.tile.columns >= n
+
+    assert columns_of_a_task(127) and columns_of_a_task(120) and columns_of_a_task(255)
+    assert not columns_of_a_task(128)

@@ -40,6 +40,7 @@ SERIAL = 25_000  # what a product must take to be shared among threads
 _TASK = 15_000  # what a task takes at least
 _LONG_TASK = 500_000  # what a task may take though that makes them many
 _TASKS = 64  # as many as that are wanted
+_SHARED_LINE = 400  # for a line of memory that two cores write to
 _RELOADING = 0.05  # to bring one of the right operand into the level-1 cache, for each part of the rows
 _THREADS = 8  # among how many threads blocks are best
 _FETCHES = 4  # how many cores fetch what fits their level-2 caches
@@ -129,7 +130,8 @@ def _plan(kernel: Gemm, target: Target, *, may_stream: bool = True, turns: bool 
         tile = replace(tile, turned=True)
     streamed = None
     if may_stream and is_parallel and isinstance(tile, Tile) and not (rhs_direct or any(kernel.panels)):
-        streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, target)
+        shared_lines = not turns and _shares_lines(kernel)
+        streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, shared_lines, target)
     if streamed is not None:
         tile, blocks, k_block = streamed
     batch_block, m_block, n_block = blocks
@@ -300,14 +302,15 @@ def choose_blocks(
 
 
 def _streamed(
-    lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, target: Target,
+    lhs: Operand, tile: Tile, sizes: tuple[Size, ...], cycles: float, shared_lines: bool, target: Target,
 ) -> tuple[Tile, tuple[int, int, int], int] | None:
     """The tile, the blocks and the steps at a time of a product whose tasks keep panels of the right operand in the level-2
     cache, and stream rows of the left one past them: they share nothing but rows that are left over (see `gemm_stream`). None
     where that is not possible.
 
     Rows are copied, not packed, which takes hardly any time beside the multiplications. Where they stand, they might compete
-    for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k.
+    for the same lines of the level-1 cache. `sizes` are those of batch, m, n, k and a block of k; with `shared_lines`, tasks
+    side by side write to the same lines.
     """
     strides = lhs.strides
     if strides is None or 1 not in strides or not (lhs.lanes and lhs.steps and is_static(*strides, *sizes)):
@@ -336,6 +339,7 @@ def _streamed(
                 m_block = -(-m_tiles // m_parts)
                 tasks = batch * n_parts * -(-m_tiles // m_block)
                 work = cycles + batch * k * (n_parts * m * COPYING + m_parts * n * PACKING_ROWS)
+                work += batch * m * (n_parts - 1) * shared_lines * _SHARED_LINE
                 cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
                 if best is None or cost < best[0]:
                     best = cost, copied, (1, m_block, n_block)
@@ -345,6 +349,12 @@ def _streamed(
             row_stride = lines * LINE_BYTES // size if in_rows else 1
             return replace(tile, row_stride=row_stride, copied=best[1]), best[2], k_block
     return None
+
+
+def _shares_lines(kernel: Gemm) -> bool:
+    """Whether rows of a result begin within lines, so that parts of them side by side have lines in common."""
+    steps = ((index.stride(store.offset, kernel.m[-1]), store.buffer.dtype.itemsize) for store in kernel.epilogue if kernel.m)
+    return any(step is None or not is_static(step) or estimate(step) * itemsize % LINE_BYTES for step, itemsize in steps)
 
 
 def choose_place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:
