@@ -181,7 +181,8 @@ class Capture:
         self.layouts = [strides_of(lifted.data) if lifted.tensor is not None else None for lifted in self.inputs]
         self.input_places = [index_of(lifted.data) for lifted in self.inputs]
         """The GPUs that inputs are on; -1 for the CPU."""
-        self.gpu = -1 if trace.gpu is None else trace.gpu.index or 0
+        gpu = trace.devices.gpu
+        self.gpu = -1 if gpu is None else gpu.index or 0
         """The GPU that the graph runs on."""
         self.output_places: dict[int, int] = {}
         """Where outputs go to that are not kept for a backward pass, or written over inputs."""
@@ -258,7 +259,7 @@ class Capture:
         read = frozenset(i for i in read if i < len(inputs)) | frozenset(taken)
         self.differentiable = Differentiable(
             whole, second, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken, read,
-            trace.gpu is not None or gpu_of_backend(backend) >= 0)
+            trace.devices.gpu is not None or gpu_of_backend(backend) >= 0)
 
     def _second(
         self, trace: Trace, doors: Sequence[Any], found: Sequence[Tensor | None], grads: Sequence[Value],

@@ -49,10 +49,15 @@ def copied_over(target: np.ndarray, source: np.ndarray) -> bool:
 def duplicate(array: np.ndarray) -> np.ndarray:
     """A copy that lies in memory as the array does, but for gaps; row-major if the array is stretched."""
     order: Literal["C", "K"] = "C" if 0 in array.strides else "K"
-    if array.size >= LARGE:
-        copy = np.empty_like(array, order=order)
-        if copied_over(copy, array):
-            return copy
+    if array.size >= LARGE and array.flags.aligned:
+        if order == "K":
+            made = _run((ops.copy, False), [array], False, lambda: _computes(ops.copy, [array]))
+            if made is not None:
+                return made
+        else:
+            copy = np.empty_like(array, order=order)
+            if copied_over(copy, array):
+                return copy
     return array.copy(order=order)
 
 

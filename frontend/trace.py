@@ -20,12 +20,12 @@ from graphc.errors import TraceError
 from graphc.frontend.described import as_dtype
 from graphc.frontend.device import CPU, device
 from graphc.frontend.device_arrays import byte_bounds, is_array, is_on_device
-from graphc.frontend.device_ops import several_devices
 from graphc.frontend.modes import mode
 from graphc.frontend.nn.module import Module
 from graphc.frontend.node import Edge
 from graphc.frontend.symbolic_number import SymbolicNumber
 from graphc.frontend.tensor import Tensor, View, wrap
+from graphc.frontend.trace_devices import TraceDevices
 from graphc.frontend.trace_inputs import Argument, Captured, Gradient, GradState, Lifted, Number, Source
 from graphc.frontend.tracer import BegunState
 from graphc.ir import Builder, Value
@@ -98,9 +98,7 @@ class Trace:
         self._outdated: set[int] = set()  # ids of what lies in memory that a tensor had before it was given other memory
         self._shared: set[int] = set()  # ids of tensors whose memory is another one's, too
         self._turned: dict[int, Tensor] = {}  # id of a tensor whose shape was changed -> one that holds the memory in its place
-        self.gpu: device | None = None
-        """The GPU that the graph runs on; None for the CPU."""
-        self._devices: dict[Value, device | None] = {}
+        self.devices = TraceDevices(name)
         self.watched: set[int] = set()
         """The ids of tensors that were changed where autograd sees it: not under no_grad, and not by way of detach()."""
         self.hides_changes = False
@@ -121,8 +119,7 @@ class Trace:
             result = self.builder.emit(record, operands, attrs)
         else:
             result = self.builder.emit(record, (), attrs)
-        if self.gpu is not None:
-            self._check_devices(operands)
+        self.devices.check_together(operands)
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
             if not mode.grad:  # the tape does not see this: nor shall a derivative of the graph
                 return tuple(map(stopped, result)) if isinstance(result, tuple) else stopped(result)
@@ -245,7 +242,7 @@ class Trace:
 
     def tells_of(self, tensor: Tensor) -> bool:
         """Whether there are those of what is computed from a tensor, on the CPU."""
-        return self.answers and self.gpu is None and self.value(tensor).builder is self.builder
+        return self.answers and self.devices.gpu is None and self.value(tensor).builder is self.builder
 
     def concrete(self, tensor: Tensor, what: str) -> np.ndarray:
         """The numbers of a tensor, which may not be written to; a TraceError that names the user's line where nobody knows
@@ -312,54 +309,20 @@ class Trace:
         """Apply a user-defined `Function`: the operations of its forward are recorded, its backward is known to the tape."""
         return function.run(args)
 
-    # All of a graph runs on one device. What the program says of devices is kept beside the graph: it decides where inputs come
-    # from and where results go, and which operands the program may not use together.
-
     def device_of(self, tensor: Tensor) -> device:
         """Where the program has the tensor."""
         return self.place_of(self.value(tensor))
 
     def place_of(self, value: Value) -> device:
-        """Where the program has a value: on the CPU, unless some of what it is computed from is on a GPU."""
-        return (self._known_place(value) or CPU) if self.gpu is not None else CPU
-
-    def _known_place(self, value: Value) -> device | None:
-        """The same; None for what is computed from nothing, which may be used together with everything."""
-        devices, pending = self._devices, [value]
-        while pending:
-            now = pending[-1]
-            operands = () if now.node is None else now.node.operands
-            unknown = [] if now in devices else [v for v in operands if v not in devices]
-            if unknown:
-                pending += unknown
-                continue
-            pending.pop()
-            if now not in devices:
-                places = [place for v in operands if (place := devices[v]) is not None]
-                devices[now] = next((place for place in places if place.type == "cuda"), places[0] if places else None)
-        return devices[value]
+        """Where the program has a value."""
+        return self.devices.of(value)
 
     def transfer(self, tensor: Tensor, where: device) -> Value:
         """The same numbers, which the program has elsewhere from here on."""
-        self._runs_on(where)
         value = self.value(tensor)
         moved = self.builder.emit(ops.cast, (value,), {"dtype": value.dtype})
-        self._devices[moved] = where
+        self.devices.put(moved, where)
         return moved
-
-    def _runs_on(self, where: device) -> None:
-        if where.type == "cuda":
-            if self.gpu is not None and self.gpu != where:
-                raise TraceError(f"{self.builder.name!r} computes on {self.gpu} and on {where}: a graph runs on one GPU",
-                                 hint="compile what runs on each GPU by itself")
-            self.gpu = where
-
-    def _check_devices(self, operands: Sequence[Any]) -> None:
-        """GraphcError where the program uses tensors of several devices together; one without dimensions is a number."""
-        places = {self._known_place(v) for v in operands if isinstance(v, Value) and v.shape} - {None}
-        if len(places) > 1:
-            first, second = sorted(map(str, places), reverse=True)
-            raise several_devices(first, second)
 
     def made(self, tensor: Tensor) -> None:
         """A tensor of numbers in the code is lifted as any other; each call has one of its own."""
@@ -577,9 +540,8 @@ class Trace:
         data = tensor._data
         value = self.builder.input(name, TensorType(as_dtype(data.dtype), data.shape), **info)
         where = tensor.device if is_on_device(data) else CPU
-        self._runs_on(where)
         if id(tensor) not in self._made or where is not CPU:
-            self._devices[value] = where
+            self.devices.put(value, where)
         lifted = self._lifted[id(tensor)] = Lifted(
             source, value, tensor, tensor._node, tensor.requires_grad, tensor._version)
         self.inputs.append(lifted)
