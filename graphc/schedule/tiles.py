@@ -69,7 +69,7 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
         return None
 
     nbytes = sum(load.dtype.itemsize for load in sides)
-    cuts = _shifted_cuts(tiled, axes, stores, square, nbytes)
+    cuts = _shifted_cuts(tiled, stores, square, nbytes)
     if not cuts:
         side = _SIDE if len(tiled) == 2 else _SQUARE
         while side > square and side ** len(tiled) * nbytes > _BYTES:
@@ -108,9 +108,7 @@ def _begins_within_lines(store: Store, axis: Axis) -> bool:
     return step is not None and estimate(step) > _SIDE and estimate(step) * store.buffer.dtype.itemsize % _LINE != 0
 
 
-def _shifted_cuts(
-    tiled: Sequence[Axis], axes: Sequence[Axis], stores: Sequence[Store], square: int, nbytes: int
-) -> dict[Axis, _Cut] | None:
+def _shifted_cuts(tiled: Sequence[Axis], stores: Sequence[Store], square: int, nbytes: int) -> dict[Axis, _Cut] | None:
     """Cuts into tiles that are shifted from row to row, where rows begin within lines, all stores write the same places, and
     nothing else depends on where in a row a tile begins."""
     if len(tiled) != 2:
