@@ -212,13 +212,15 @@ class Capture:
             return alias_of(leaf, Same(trace.inputs.index(lifted)))
         return alias_of(leaf, Constant(base)) if id(base) in known and is_array(base._data) else None
 
-    def differentiate(self, trace: Trace, backend: str | None, again: bool = True) -> None:
+    def differentiate(self, trace: Trace, backend: str | None, again: bool = True) -> bool:
         """Where the results have a history, run the tape backwards within the trace, and cut what has been written down into
         forward and backward. The backward may compute things `again`, and the forward other things than what has been written
-        down, unless the forward does not run by the same code: of other bits, no element is equal to the maximum."""
+        down, unless the forward does not run by the same code: of other bits, no element is equal to the maximum.
+
+        Whether code of the user's has run for it: hooks, or backward functions."""
         seeds, self._seeds = self._seeds, []
         if not seeds:
-            return
+            return False
         inputs = self.inputs
         below = [engine.leaves_below(edge_to(tensor)) for _, tensor in seeds]
         doors = {i: trace.edge_to_input(x) for i, x in enumerate(inputs) if x.needs_grad}
@@ -227,7 +229,8 @@ class Capture:
         wanted = [i for i in doors if sources[i]]
         values = [x.value for x in inputs]
         cotangents = [trace.builder.input(None, self.outputs[j].type) for j, _ in seeds]
-        exact = self._exact and all(is_plain(edge_to(tensor)) for _, tensor in seeds)
+        plain = all(is_plain(edge_to(tensor)) for _, tensor in seeds)
+        exact = self._exact and plain
         sent = [wrap(ct) if exact else wrap(ct).requires_grad_() for ct in cotangents]
         roots = [(edge_to(tensor), ct) for (_, tensor), ct in zip(seeds, sent)]
         try:
@@ -260,6 +263,7 @@ class Capture:
         self.differentiable = Differentiable(
             whole, second, function, wanted, [j for j, _ in seeds], [sources[i] for i in wanted], kept, taken, read,
             trace.devices.gpu is not None or gpu_of_backend(backend) >= 0)
+        return not plain
 
     def _second(
         self, trace: Trace, doors: Sequence[Any], found: Sequence[Tensor | None], grads: Sequence[Value],

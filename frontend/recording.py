@@ -43,6 +43,10 @@ class PlainNumbersWanted(Exception):
     """Some code would not do with what `item()` gave: the tree knows now, and the call is to be recorded again."""
 
 
+class _ChangedMeanwhile(OnlyEagerly):
+    """What a trace rests on was changed after the function had run, and by no code of its own."""
+
+
 class Recording:
     """What Python did in one call.
 
@@ -147,8 +151,10 @@ class Recording:
                     if follower is not None and self.is_done:
                         self._outputs = follower.finish(self.capture, backend, self.error is not None)
                     else:
-                        self.capture.differentiate(trace, backend)
+                        ran_code = self.capture.differentiate(trace, backend)
                         if self.before.changed() != self.changed:
+                            if not (ran_code or self.effects):
+                                raise _ChangedMeanwhile(f"another thread changes what {name} reads, while it is traced")
                             raise OnlyEagerly("the backward pass changes Python's state", expected="hooks that only compute")
                 except NumbersNeeded as error:
                     if follower is None or fullgraph:
@@ -159,6 +165,10 @@ class Recording:
                 budget = current_budget()
                 if budget is not None and trace.backward_at is not None and self.capture.differentiable is None:
                     self.graph = recompute(self.graph, trace.backward_at, budget)
+        except _ChangedMeanwhile:
+            if self.changed is not None:  # perhaps by the function, which is going to run again
+                self.before.restore()
+            raise
         except OnlyEagerly as error:
             if self.error is not None and (self.before.changed() is not None or containers.effects() or _seen(watch)):
                 if self._left_behind(function, None):

@@ -18,6 +18,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.frontend import compiled as compiled_module
+from graphc.frontend.capture import Capture
 from graphc.frontend.compiled import Compiled
 
 THREADS = 8
@@ -107,6 +108,29 @@ def test_state_that_another_thread_changes_is_seen_whole() -> None:
         stop.set()
         thread.join()
     assert seen <= {6.0, 9.0}
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_state_may_be_changed_while_a_derivative_is_made(requires_grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = SimpleNamespace(scale=2.0)
+    original = Capture.differentiate
+
+    def meanwhile(*args: Any) -> bool:
+        options.scale += 1.0
+        return original(*args)
+
+    monkeypatch.setattr(Capture, "differentiate", meanwhile)
+    f = graphc.compile(lambda x: x * options.scale)
+    x = graphc.ones(3, requires_grad=requires_grad)
+    for _ in range(4):
+        changes = options.scale
+        y = f(x)
+        assert set(y.tolist()) <= {changes, options.scale}
+        if requires_grad:
+            (gradient,) = graphc.autograd.grad(y.sum(), x)
+            assert gradient.tolist() == y.tolist()
+    monkeypatch.undo()
+    assert f(x).tolist() == f(x).tolist() == f(x).tolist() == [options.scale] * 3
 
 
 @pytest.mark.usefixtures("switching")
