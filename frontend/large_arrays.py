@@ -50,7 +50,7 @@ def duplicate(array: np.ndarray) -> np.ndarray:
     """A copy that lies in memory as the array does, but for gaps; row-major if the array is stretched."""
     order: Literal["C", "K"] = "C" if 0 in array.strides else "K"
     if array.size >= LARGE and array.flags.aligned:
-        if order == "K":
+        if array.flags.c_contiguous:  # whose code makes the array, too, in memory that is there
             made = _run((ops.copy, False), [array], False, lambda: _computes(ops.copy, [array]))
             if made is not None:
                 return made

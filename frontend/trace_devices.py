@@ -30,10 +30,10 @@ class TraceDevices:
 
     def put(self, value: Value, where: device) -> None:
         """The program has a value there, whatever it is computed from."""
-        self.runs_on(where)
+        self._runs_on(where)
         self._devices[value] = where
 
-    def runs_on(self, where: device) -> None:
+    def _runs_on(self, where: device) -> None:
         """Something is there, or goes there; TraceError if the graph runs on another GPU."""
         if where.type == "cuda":
             if self.gpu is not None and self.gpu != where:

@@ -104,13 +104,18 @@ def test_cliffs_are_measured_again_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
             return {} if make else {"samples": [next(self.times)]}
 
     monkeypatch.setattr(growth, "growth_worker", lambda *_: Worker())
-    assert [cliff.ratio for cliff in confirmed([once], rounds=3)] == [pytest.approx(1.5)]
+    again = confirmed(once, rounds=3)
+    assert again is not None and again.ratio == pytest.approx(1.5) and not again.is_machines
+    seconds = {2048: iter([6e-6] * 3), 1024: iter([2e-6] * 3)}
+    again = confirmed(replace(once, machine=1.2), rounds=3)
+    assert again is not None and again.is_machines
     seconds = {2048: iter([4e-6] * 3), 1024: iter([2e-6] * 3)}
-    assert list(confirmed([once], rounds=3)) == []
+    assert confirmed(once, rounds=3) is None
 
 
 def test_what_was_slow_once_is_no_cliff() -> None:
-    assert list(confirmed([Cliff(point(1 << 16, 1.0), point(1 << 15, 1e-6), 1e6, 1.0, is_machines=False)], seconds=0.05)) == []
+    once = Cliff(point(1 << 16, 1.0), point(1 << 15, 1e-6), 1e6, 1.0, is_machines=False)
+    assert confirmed(once, seconds=0.05) is None
 
 
 @pytest.mark.parametrize("whose", [(), (False,), (True,), (False, True)])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import mmap
 import random
 import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from graphc.backends.llvm.entry import make_entry
 from graphc.backends.llvm.jit import compile_module
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.workspace import Workspace
+from graphc.benchmark import memory
 from graphc.frontend.compile import CompiledFunction
 from graphc.frontend.entry import TENSORS
 from graphc.frontend.tensor import Meta, Tensor
@@ -326,16 +325,11 @@ def test_a_block_larger_than_all_that_is_kept_is_kept_alone() -> None:
     first = run(huge)
     assert first.data_ptr() == address
     del first
-    before = resident()
+    before = memory.resident()
     other = run(large)
     del other  # in the place of the huge one
-    assert before is None or resident() < before - blocks.MOST_BYTES // 2
-
-
-def resident() -> int | None:
-    """Bytes that this process has in memory, where the system tells."""
-    path = Path("/proc/self/statm")
-    return int(path.read_text().split()[1]) * mmap.PAGESIZE if path.exists() else None
+    after = memory.resident()
+    assert before is None or after is None or after < before - blocks.MOST_BYTES // 2
 
 
 def test_large_blocks_of_many_sizes() -> None:

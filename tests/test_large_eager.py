@@ -53,6 +53,19 @@ def test_same_as_numpy(name: str) -> None:
         np.testing.assert_allclose(got.to(graphc.complex128).numpy(), want.to(graphc.complex128).numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["row-major", "turned", "gaps", "stretched", "part"])
+def test_clones_own_their_memory_and_lie_as_the_first_one_does(name: str) -> None:
+    x = graphc.tensor(FLOATS)
+    laid = {"row-major": x, "turned": x.t(), "gaps": x[::2, ::3], "stretched": x[:, :1].expand(6, 10),
+            "part": x[1:]}[name]  # fmt: skip
+    clones = [laid.clone() for _ in range(4)]
+    for clone in clones:
+        assert clone._data.flags.owndata and clone._data.flags.writeable
+        assert clone.stride() == clones[0].stride()
+        np.testing.assert_array_equal(clone.numpy(), laid.numpy())
+    assert len({clone.data_ptr() for clone in clones}) == len(clones)
+
+
 TURNED: dict[str, Callable[[Any, Any], Any]] = {
     "number": lambda x, y: x.t() * 2, "both": lambda x, y: x.t() + y.t(), "one of two": lambda x, y: x.t() + y.t().contiguous(),
     "row": lambda x, y: x.t() + y[:, 0], "stretched": lambda x, y: x.t() + y[:1, :1].expand(6, 10).t(),

@@ -15,8 +15,8 @@ from graphc.kernel import Loops
 from graphc.passes import pipeline
 from graphc.schedule import Machine, lower
 
-LARGE = 1 << 23
-"""Numbers of four bytes that are streamed."""
+LARGE = 24 << 18
+"""As many numbers of four bytes are streamed."""
 
 
 def loops(function: Callable[..., graphc.Tensor], *shapes: tuple[int, ...]) -> list[Loops]:
@@ -65,12 +65,14 @@ def test_what_is_streamed_is_right(shape: tuple[int, ...], threads: int) -> None
         np.testing.assert_array_equal(turned.numpy(), x.T * 2)
 
 
-@pytest.mark.parametrize("first", [0, 1, 16])
-def test_arrays_that_begin_within_lines_are_written_as_well(first: int) -> None:
-    whole = np.random.default_rng(0).standard_normal(LARGE + 32, np.float32)
-    tensor = graphc.from_numpy(whole.copy())[first : first + LARGE]
+@pytest.mark.parametrize("beyond", [0, 4, 16, 32])
+def test_arrays_are_changed_in_place_wherever_they_begin(beyond: int) -> None:
+    whole = np.random.default_rng(0).standard_normal(LARGE + 64, np.float32)
+    first = (-whole.ctypes.data % 64 + beyond) // 4
+    tensor, expected = graphc.from_numpy(whole)[first : first + LARGE], whole[first : first + LARGE] * 3
+    assert tensor.data_ptr() % 64 == beyond
     graphc.compile(lambda x: x.mul_(3.0))(tensor)
-    np.testing.assert_array_equal(tensor.numpy(), whole[first : first + LARGE] * 3)
+    np.testing.assert_array_equal(tensor.numpy(), expected)
 
 
 def test_what_is_streamed_is_read_by_the_next_kernel() -> None:

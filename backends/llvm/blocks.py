@@ -165,6 +165,16 @@ def _render_malloc(module: Module) -> None:
         with f.when(f.value(f"icmp eq i64 {_size(f, block)}, {size}")):
             f.do(f"ret ptr {f.call('ptr', '@remove', ('i64', number))}")
             f.enter(f.label("dead"))
+    # a new block, before which all others go if they would be too much beside it, or if there is no memory for it
+    release_blocks = module.declare("release_blocks", "void", [])
+    held = f.value("load i64, ptr @held")
+    with f.when(f.value(f"icmp ugt i64 {f.value(f'add i64 {held}, {size}')}, {MOST_BYTES}")):
+        f.call("void", release_blocks)
+    made = f.call("ptr", "@begin", ("i64", size), ("i64", str(_PAGE)))
+    with f.when(f.value(f"icmp ne ptr {made}, null")):
+        f.do(f"ret ptr {made}")
+        f.enter(f.label("dead"))
+    f.call("void", release_blocks)
     f.do(f"ret ptr {f.call('ptr', '@begin', ('i64', size), ('i64', str(_PAGE)))}")
 
 

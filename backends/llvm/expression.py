@@ -76,8 +76,8 @@ class Evaluator:
         self.f = f
         self.width = width
         self.mask = mask
-        self.streamed: frozenset[Buffer] = frozenset()
-        """What is written past the caches."""
+        self.streamed: frozenset[Store] = frozenset()
+        """What is stored past the caches."""
         self._pointers = pointers
         self._parent: Evaluator | None = None
         self._values: dict[Expr, Value] = {}
@@ -424,7 +424,7 @@ class Evaluator:
                 first, mask = self._ascending(offset, mask)
                 if offset.stride < 0:
                     operand = memory.reverse(f, REGISTER[dtype.name], width, operand)
-                streamed = buffer in self.streamed
+                streamed = statement in self.streamed
                 memory.store_consecutive(f, dtype, width, pointer, first, operand, mask, streamed=streamed)
             else:
                 memory.scatter(f, dtype, width, pointer, self._offsets(statement.offset, offset), operand, mask)

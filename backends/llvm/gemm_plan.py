@@ -130,7 +130,7 @@ def _plan(kernel: Gemm, target: Target, *, may_stream: bool = True, turns: bool 
         tile = replace(tile, turned=True)
     streamed = None
     if may_stream and is_parallel and isinstance(tile, Tile) and not (rhs_direct or any(kernel.panels)):
-        shared_lines = not turns and _shares_lines(kernel)
+        shared_lines = _shares_lines(kernel, stored[0][-1:])
         streamed = _streamed(lhs, tile, (batch, m, n, k, k_block), cycles, shared_lines, target)
     if streamed is not None:
         tile, blocks, k_block = streamed
@@ -339,7 +339,8 @@ def _streamed(
                 m_block = -(-m_tiles // m_parts)
                 tasks = batch * n_parts * -(-m_tiles // m_block)
                 work = cycles + batch * k * (n_parts * m * COPYING + m_parts * n * PACKING_ROWS)
-                work += batch * m * (n_parts - 1) * shared_lines * _SHARED_LINE
+                if shared_lines and cores > 1:
+                    work += batch * (n * (m_parts - 1) if tile.turned else m * (n_parts - 1)) * _SHARED_LINE
                 cost = work * -(-tasks // cores) * (m_block * n_block) / (batch * m_tiles * n_tiles)
                 if best is None or cost < best[0]:
                     best = cost, copied, (1, m_block, n_block)
@@ -351,10 +352,10 @@ def _streamed(
     return None
 
 
-def _shares_lines(kernel: Gemm) -> bool:
+def _shares_lines(kernel: Gemm, rows: Axes) -> bool:
     """Whether rows of a result begin within lines, so that parts of them side by side have lines in common."""
-    steps = ((index.stride(store.offset, kernel.m[-1]), store.buffer.dtype.itemsize) for store in kernel.epilogue if kernel.m)
-    return any(step is None or not is_static(step) or estimate(step) * itemsize % LINE_BYTES for step, itemsize in steps)
+    steps = ((index.stride(store.offset, axis), store.buffer.dtype.itemsize) for store in kernel.epilogue for axis in rows)
+    return any(not isinstance(step, int) or step * itemsize % LINE_BYTES for step, itemsize in steps)
 
 
 def choose_place(kernel: Gemm, epilogue: Epilogue, dtype: DType) -> tuple[Place | None, bool]:

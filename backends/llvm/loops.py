@@ -294,10 +294,10 @@ class _Nest:
         places = [address(f, s.buffer.dtype, self._pointer(s.buffer), start.first(s.offset)) for s in stores]
         streamed, stored, done = f.label("streamed"), f.label("stored"), f.label("written")
         f.branch(begin_lines(f, places), streamed, stored)
-        for label, buffers in ((streamed, frozenset(s.buffer for s in stores)), (stored, frozenset())):
+        for label, past_caches in ((streamed, frozenset(stores)), (stored, frozenset())):
             f.enter(label)
             inside = e.child()
-            inside.streamed = buffers
+            inside.streamed = past_caches
             self._vectors(loop, inside, stop)
             f.jump(done)
         f.enter(done)

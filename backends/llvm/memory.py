@@ -94,7 +94,8 @@ def store_one(f: Function, dtype: DType, pointer: str, offset: str, value: str) 
 def store_consecutive(
     f: Function, dtype: DType, width: int, pointer: str, offset: str, value: str, mask: str | None, *, streamed: bool = False
 ) -> None:
-    """`width` elements from an offset upwards; `streamed` past the caches, if that is a multiple of `width`."""
+    """`width` elements from an offset upwards; `streamed` past the caches, which takes all of them, and an
+    address that is a multiple of their size, or of a line."""
     type_ = vector(memory_type(dtype), width)
     value = _to_memory(f, dtype, width, value)
     place = address(f, dtype, pointer, offset)

@@ -1,7 +1,7 @@
 """Large results, written past the caches.
 
 A line of memory that is to be written is read first, unless all of it is written at once by a store that goes past the caches
-(a non-temporal one). Of a result that no cache would still have when it is read again nothing is lost by that, and the reading
+(a non-temporal one). Of a large result hardly anything is lost by that, and the reading
 is saved: a third of what a sum of two arrays moves, or half of what a transposition does, which waits for it besides.
 
 Such stores are ordered with others only by a fence, and need addresses that are multiples of their size. So a loop that may
@@ -23,7 +23,10 @@ _LEAST = 24 << 20
 """Bytes of a result from which on it is faster even where the next kernel reads the result: below that, from what a level-2
 cache holds on, the next one loses what this one gains."""
 _NARROWEST = 16
-"""Bytes of a vector that can be stored so. Narrow ones become lines before they go on."""
+"""Bytes of a vector that can be stored so. Narrow ones become lines before they go on, but for the last of a row: of which the
+next row stores the rest."""
+_LONG_ROW = 4096
+"""Bytes of a row, of which that one line does not matter."""
 
 Streamed = Mapping[Loop, Sequence[Store]]
 """For loops in lanes: the stores that may go past the caches."""
@@ -48,7 +51,10 @@ def _is_streamed(store: Store, loop: Loop) -> bool:
     itemsize = store.buffer.dtype.itemsize
     # of axes that the place does not depend on each goes over all of it again
     written = math.prod(e.attr.extent for e in store.offset.walk() if e.op == "axis")
-    return isinstance(written, int) and written * itemsize >= _LEAST and loop.lanes * itemsize >= _NARROWEST
+    if not isinstance(written, int) or written * itemsize < _LEAST:
+        return False
+    width = loop.lanes * itemsize
+    return width % LINE_BYTES == 0 or (width >= _NARROWEST and loop.axis.extent * itemsize >= _LONG_ROW)
 
 
 def begin_lines(f: Function, places: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -122,26 +122,31 @@ def cliffs(points: Sequence[Point], steep: float = STEEP) -> list[Cliff]:
             machine = (point.limit / family.elements(size)) / (other.limit / family.elements(other_size))
             if least > steep:
                 found.append(Cliff(point, other, ratio, machine, least <= steep * max(1.0, machine)))
-    return sorted(found, key=lambda cliff: (cliff.is_machines, -cliff.ratio / max(1.0, cliff.machine)))
+    return steepest_first(found)
 
 
-def confirmed(found: Sequence[Cliff], *, seconds: float = 0.1, rounds: int = 7, module: str = "graphc") -> Iterator[Cliff]:
-    """Of cliffs those that are there again, with the ratio of sizes that take turns: of two that were timed one after the
+def confirmed(cliff: Cliff, *, seconds: float = 0.1, rounds: int = 7, module: str = "graphc") -> Cliff | None:
+    """The cliff, if it is there again where both sizes take turns, by what it is then: of two that were timed one after the
     other, one may have had a machine to itself that the other had to share."""
-    for cliff in found:
-        points = (cliff.slow, cliff.plain)
-        samples: tuple[list[list[float]], ...] = ([], [])
-        with ExitStack() as stack:
-            workers = [stack.enter_context(growth_worker(point.threads, module)) for point in points]
-            for worker, point in zip(workers, points, strict=True):
-                worker.ask(make=point.family.name, size=point.size)
-            for _ in range(rounds):
-                for worker, times in zip(workers, samples, strict=True):
-                    times.append(worker.ask(time=seconds / rounds).get("samples", []))
-        if not all(map(all, samples)):
-            yield cliff  # what cannot be measured again stands as it was
-            continue
-        elements = cliff.slow.family.elements(cliff.slow.size) / cliff.plain.family.elements(cliff.plain.size)
-        again = ratio(*samples)
-        if again.low / elements > STEEP:
-            yield replace(cliff, ratio=again.median / elements)
+    points = (cliff.slow, cliff.plain)
+    samples: tuple[list[list[float]], ...] = ([], [])
+    with ExitStack() as stack:
+        workers = [stack.enter_context(growth_worker(point.threads, module)) for point in points]
+        for worker, point in zip(workers, points, strict=True):
+            worker.ask(make=point.family.name, size=point.size)
+        for _ in range(rounds):
+            for worker, times in zip(workers, samples, strict=True):
+                times.append(worker.ask(time=seconds / rounds).get("samples", []))
+    if not all(map(all, samples)):
+        return cliff  # what cannot be measured again stands as it was
+    elements = cliff.slow.family.elements(cliff.slow.size) / cliff.plain.family.elements(cliff.plain.size)
+    again = ratio(*samples)
+    least = again.low / elements
+    if least <= STEEP:
+        return None
+    return replace(cliff, ratio=again.median / elements, is_machines=least <= STEEP * max(1.0, cliff.machine))
+
+
+def steepest_first(found: Iterable[Cliff]) -> list[Cliff]:
+    """First those that are not the machine's."""
+    return sorted(found, key=lambda cliff: (cliff.is_machines, -cliff.ratio / max(1.0, cliff.machine)))

@@ -76,7 +76,7 @@ class Limits:
 
 
 def measure_limits(threads: int) -> Limits:
-    """Measure the limits for a number of threads; takes about two seconds."""
+    """Measure the limits for a number of threads; takes some seconds."""
     backend: Any = get_backend("llvm")
     multiply_adds, operations = backend.multiply_adds()
     copies, multiple = backend.copies()

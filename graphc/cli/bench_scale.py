@@ -32,7 +32,7 @@ def show_growth(
     from rich.progress import Progress
 
     from graphc.benchmark.families import FAMILIES
-    from graphc.benchmark.growth import cliffs, confirmed, measure, sizes
+    from graphc.benchmark.growth import cliffs, confirmed, measure, sizes, steepest_first
     from graphc.benchmark.machine import describe, measure_limits
 
     families, most = _chosen(FAMILIES, only), _whole(largest)
@@ -58,13 +58,13 @@ def show_growth(
             points += found
             console.print()
             _show(console, family, found)
-    steep: list[Cliff] = []
+    once, again = cliffs(points), []
     with progress:
-        found_once = cliffs(points)
-        progress.update(task, description="cliffs, again", total=len(found_once), completed=0)
-        for cliff in found_once:
-            steep += confirmed([cliff], seconds=seconds)
+        progress.update(task, description="cliffs, again", total=len(once), completed=0)
+        for cliff in once:
+            again.append(confirmed(cliff, seconds=seconds))
             progress.advance(task)
+    steep = steepest_first(filter(None, again))
     console.print()
     _show_cliffs(console, steep)
     if json_file is not None:

@@ -46,9 +46,10 @@ _TURNED = 0.3
 """Nanoseconds that a vector of a turned operand takes."""
 _LINE = 64
 """Bytes of a line of the cache."""
-_SHIFTED_ROWS = 32
-_SHIFTED_ROW = 512
-"""Rows of shifted tiles, and the bytes of each: longer and fewer ones, of which little is copied twice."""
+_FEW_ROWS = 32
+_LONG_ROW = 512
+"""Rows, and the bytes of each, of tiles where rows begin within lines: longer and fewer than others, so that less of what is
+written is in lines of two tiles, and less is copied twice."""
 
 
 def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machine: Machine) -> Loops | None:
@@ -69,7 +70,7 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
         return None
 
     nbytes = sum(load.dtype.itemsize for load in sides)
-    cuts = _shifted_cuts(tiled, stores, square, nbytes)
+    cuts = _cuts_by_lines(tiled, stores, square, nbytes)
     if not cuts:
         side = _SIDE if len(tiled) == 2 else _SQUARE
         while side > square and side ** len(tiled) * nbytes > _BYTES:
@@ -108,22 +109,22 @@ def _begins_within_lines(store: Store, axis: Axis) -> bool:
     return step is not None and estimate(step) > _SIDE and estimate(step) * store.buffer.dtype.itemsize % _LINE != 0
 
 
-def _shifted_cuts(tiled: Sequence[Axis], stores: Sequence[Store], square: int, nbytes: int) -> dict[Axis, _Cut] | None:
-    """Cuts into tiles that are shifted from row to row, where rows begin within lines, all stores write the same places, and
-    nothing else depends on where in a row a tile begins."""
+def _cuts_by_lines(tiled: Sequence[Axis], stores: Sequence[Store], square: int, nbytes: int) -> dict[Axis, _Cut] | None:
+    """Cuts for rows that begin within lines, where all stores write the same places, and nothing else depends on where in a
+    row a tile begins: into tiles of whole rows, or shifted ones."""
     if len(tiled) != 2:
         return None
     (rows, lane_axis), first = tiled, stores[0]
     itemsize = first.buffer.dtype.itemsize
-    size, line = _SHIFTED_ROW // itemsize, _LINE // itemsize
+    size, line = _LONG_ROW // itemsize, _LINE // itemsize
     if any(s.offset != first.offset or s.buffer.dtype.itemsize != itemsize for s in stores):
         return None
-    if not _begins_within_lines(first, rows) or _SHIFTED_ROWS * (size + line) * nbytes > _BYTES or line < square:
+    if not _begins_within_lines(first, rows) or _FEW_ROWS * (size + line) * nbytes > _BYTES or line < square:
         return None
     offsets = [e.args[0] for s in stores for e in s.value.walk() if e.op == "load"]
     if any(ix.stride(offset, axis) is None for offset in (first.offset, *offsets) for axis in tiled):
         return None
-    row_cut = _cut(rows, _SHIFTED_ROWS, square)
+    row_cut = _cut(rows, _FEW_ROWS, square)
     if estimate(lane_axis.extent) <= size:  # tiles of whole rows have no neighbours
         return {rows: row_cut, lane_axis: _cut(lane_axis, size, square)}
     begin = ix.substitute(first.offset, {rows.value: row_cut.written.place, lane_axis.value: ix.ZERO})
