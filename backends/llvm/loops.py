@@ -136,6 +136,7 @@ class _Nest:
             fence(f)
 
     def _steps(self, evaluator: Evaluator, wide: Sequence[Axis], first: str, last: str, most: int) -> None:
+        """The steps, of axes that have more than one place."""
         f = self.f
         if most == 1:
             self._step(evaluator, wide, _split(f, first, wide))

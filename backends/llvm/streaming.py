@@ -1,8 +1,8 @@
 """Large results, written past the caches.
 
 A line of memory that is to be written is read first, unless all of it is written at once by a store that goes past the caches
-(a non-temporal one). Of a large result hardly anything is lost by that, and the reading
-is saved: a third of what a sum of two arrays moves, or half of what a transposition does, which waits for it besides.
+(a non-temporal one). Of a large result hardly anything is lost by that, and the reading is saved: a quarter of what a sum of
+two arrays moves, or a third of what a transposition does, which waits for it besides.
 
 Such stores are ordered with others only by a fence, and need addresses that are multiples of their size. So a loop that may
 use them is written twice, and where its rows begin decides at run time.

@@ -148,5 +148,5 @@ def confirmed(cliff: Cliff, *, seconds: float = 0.1, rounds: int = 7, module: st
 
 
 def steepest_first(found: Iterable[Cliff]) -> list[Cliff]:
-    """First those that are not the machine's."""
+    """First those that are not the machine's, the steepest of all first."""
     return sorted(found, key=lambda cliff: (cliff.is_machines, -cliff.ratio / max(1.0, cliff.machine)))

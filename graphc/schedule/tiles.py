@@ -97,7 +97,7 @@ def map_in_tiles(name: str, axes: Sequence[Axis], stores: Sequence[Store], machi
         inner = (cuts[axis].written.loop(inner, lanes if axis is lane_axis else 0),)
     per_vector = cost(values, cuts[lane_axis].written.axis) + _TURNED * len(sides)
     # from tile to tile along what is read, so that the hardware sees where it goes on; or along what is written, where rows
-    # begin within lines: of some a tile writes a part, and the next one the rest
+    # begin within lines: what the next tile copies again is there then, and so are lines of which it writes the rest
     order = tiled if any(_begins_within_lines(store, axis) for store in stores for axis in tiled[:-1]) else tiled[::-1]
     grid = (*(axis for axis in axes if axis not in cuts), *(cuts[axis].step for axis in order))
     return Loops(name, grid, (*body, *inner), cost=math.prod(shape) * per_vector / max(lanes, 1))
