@@ -76,8 +76,9 @@ def load(path: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ScriptError(f"{path} cannot be imported: {describe(error, path)}",
-                          hint='put what a program does under `if __name__ == "__main__":`') from error
+        ran = not isinstance(error, (SyntaxError, ImportError))
+        hint = 'put what a program does under `if __name__ == "__main__":`' if ran else None
+        raise ScriptError(f"{path} cannot be imported: {describe(error, path)}", hint=hint) from error
     return module
 
 

@@ -69,6 +69,9 @@ def fails(x):
 def silent(x):
     x.add_(1)
 
+def asks(x):
+    return x + len(input())
+
 def dies(x):
     import os
     os._exit(3)
@@ -215,11 +218,12 @@ def test_a_training_step_of_a_script_for_pytorch(script: str) -> None:
 
 
 def test_what_goes_wrong_is_said_with_the_line_of_the_script(script: str) -> None:
-    comparison = race([Task(name, script) for name in ("fails", "dies", "missing")], [EAGER])
+    comparison = race([Task(name, script) for name in ("fails", "dies", "missing", "asks")], [EAGER])
     problems = [str(case.outcomes[EAGER.name].problem) for case in comparison.cases]
     assert re.fullmatch(r"ShapeError: .* at train.py:\d+ in fails", problems[0])
     assert "ended with status 3" in problems[1]
-    assert "train.py has no missing" in problems[2]
+    assert re.match(r"train.py has no missing; expected: one of .*\bstep, predict\b", problems[2])
+    assert re.fullmatch(r"EOFError: .* at train.py:\d+ in asks", problems[3])  # and takes no request for an answer
     assert comparison.failed()
 
 
@@ -381,6 +385,7 @@ def test_the_command(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     (("gelu", "--scale"), "one thing at a time"),
     (("gelu", "--json", "/no/such/folder/a.json"), "No such file"),
     (("train.py:step", "--profile", "/no/such/folder/a.json"), "No such file"),
+    (("gelu", "--json", "a.json", "--csv", "./a.json"), "named for two results"),
     (("gelu", "--seconds", "nan"), "--seconds"),
     (("gelu", "--seconds", "-1"), "a positive number"),
     (("gelu", "--svg", "a.svg"), "--svg with --scale"),
@@ -392,6 +397,7 @@ def test_wrong_use_is_said_before_anything_runs(
     found = bench(capsys, *arguments)
     assert found.status == 1
     assert message in found.stderr and found.stdout == ""
+    assert not Path("a.json").exists()
 
 
 def test_peers_that_are_not_installed_are_said(script: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from typing import Any, TextIO
 
 from graphc import script
 from graphc.benchmark import agreement, memory
+from graphc.benchmark.channels import private_channels
 from graphc.benchmark.libraries import NotApplicable, OnnxRuntime, Runner, Task, TorchLike, runner
 from graphc.benchmark.timing import sample
 
@@ -108,7 +108,8 @@ class Participant:
     def describe(self, error: BaseException) -> str:
         """What went wrong, with the script's line."""
         if isinstance(error, script.ScriptError):
-            return error.problem if error.hint is None else f"{error.problem}; fix: {error.hint}"
+            said = {"expected": error.expected, "got": error.got, "fix": error.hint}
+            return "; ".join([error.problem, *(f"{what}: {text}" for what, text in said.items() if text is not None)])
         if self.task.path is not None:
             return script.describe(error, self.task.path)
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -130,6 +131,5 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as channel:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what workloads print is no answer
-        serve(sys.stdin, channel)
+    with private_channels() as (requests, answers):
+        serve(requests, answers)

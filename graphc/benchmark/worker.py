@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from graphc.benchmark.channels import private_channels
 from graphc.benchmark.families import FAMILIES
 from graphc.benchmark.timing import sample
 
@@ -82,6 +82,5 @@ def serve(requests: TextIO, answers: TextIO, module: str) -> None:
 
 
 if __name__ == "__main__":
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as channel:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what workloads print is no answer
-        serve(sys.stdin, channel, sys.argv[1])
+    with private_channels() as (requests, answers):
+        serve(requests, answers, sys.argv[1])

@@ -89,7 +89,7 @@ def bench(
         from graphc.cli.profile import only_target, write_trace
 
         profiled = None if profile_file is None else only_target(targets or [])
-        check_writable(profile_file)
+        check_writable(profile_file, html_file, json_file, csv_file, markdown_file)
         compare(
             targets or ["functions", "models"], sides=sides, sizes=sizes, by_size=by_size, rounds=rounds, seconds=seconds,
             threads=threads, pythons=python or [], timeout=timeout, files=Files(html_file, json_file, csv_file, markdown_file),

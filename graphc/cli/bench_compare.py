@@ -19,7 +19,6 @@ from graphc.benchmark.markdown import as_markdown
 from graphc.benchmark.quantities import amount, bytes_text, interval_text, ratio_text, time_text
 from graphc.benchmark.results import Case, Comparison, Outcome, as_csv, as_json
 from graphc.benchmark.sides import SIDES, Side, absent, chosen, interpreters
-from graphc.cli.files import check_writable
 from graphc.errors import ArgumentError
 from graphc.script import Target
 
@@ -64,7 +63,6 @@ def compare(
     cpus = allowed_cpus()
     count = _count(threads, cpus)
     tasks = _tasks(targets, _sizes(sizes), by_size, taking_part)
-    check_writable(files.html, files.json, files.csv, files.markdown)
     missing = absent(taking_part, interpreter_of)
     if all(side.name in missing for side in taking_part):
         raise ArgumentError("graphc bench: none of the sides can take part", got="; ".join(sorted(set(missing.values()))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ParseError
+from graphc.package.replacing import is_replaceable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +45,21 @@ def is_package(path: str) -> bool:
 
 
 def check_writable(*paths: str | None) -> None:
-    """Fail now where a result could not be written later; None is a file that nobody wants."""
+    """Fail now where a result could not be written later, or would be written over another; None is a file that nobody wants.
+    What is not there yet is not there afterwards."""
+    seen: set[str] = set()
     for path in paths:
-        if path is not None:
-            with open(path, "ab"):
-                pass
+        if path is None:
+            continue
+        if is_replaceable(path):
+            if os.path.realpath(path) in seen:
+                raise ArgumentError(f"{path} is named for two results", expected="a file for each")
+            seen.add(os.path.realpath(path))
+        new = not os.path.lexists(path)
+        with open(path, "ab"):
+            pass
+        if new:
+            os.unlink(path)
 
 
 def read_graphs(path: str) -> list[tuple[str, Graph]]:
