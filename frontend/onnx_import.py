@@ -77,7 +77,8 @@ class ImportedModel(Module):
         if active() is None:
             return apply_graph(bind_graph(function.graph, bind_sizes(function.graph, shapes)), values)
         sizes = solve([value.shape for value in function.graph.inputs], shapes)  # which may be symbols of the trace
-        return inline(substitute(function.graph, sizes), values, values[0])
+        # a graph that is made for a call may have none of its inputs left
+        return inline(substitute(function.graph, sizes), values, values[0] if values else wrap(np.zeros(0)))
 
     def _weight(self, name: str, program: Program, trained: bool) -> Tensor:
         own = self._names.get(name)

@@ -138,6 +138,9 @@ def test_inputs_that_decide_on_shapes() -> None:
     assert loaded(x, graphc.tensor([-1, 1])).shape == (12, 1)
     with pytest.raises(ArgumentError, match="the numbers in shape decide on shapes"):
         _ = loaded.graph
+    small = model([node("NonZero", "x", "y")], [tensor("x", FLOAT, 3)], [tensor("y", INT, 1, None)])
+    compiled = graphc.compile(graphc.onnx.load(small))  # nothing of whose graph is left to be given
+    assert [compiled(graphc.tensor(x)).tolist() for x in ([0.0, 1, 2], [1.0, 0, 0])] == [[[1, 2]], [[0]]]
     fixed = graphc.onnx.load(data, constants={"shape": graphc.tensor([4, 3])})
     assert fixed(x).shape == (4, 3) and fixed.program.signature == "forward(x: float32[2, 6]) -> (y: float32[4, 3])"
 
