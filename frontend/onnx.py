@@ -34,7 +34,8 @@ def export(
     opset
         The version of ONNX's operators, from 18 to 23.
     input_names, output_names
-        What inputs and outputs are called, instead of their names in the program.
+        What inputs and outputs are called, instead of their names in the program. An output that is called as an input is in
+        the program has a number behind its name.
     external_data
         Whether the weights stand in a file of their own, `<path>.data`; by default where they come to 2 GB.
 

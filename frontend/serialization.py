@@ -31,7 +31,7 @@ from graphc.frontend.sharing import memory_of
 from graphc.frontend.tensor import Size, Tensor, wrap
 from graphc.package import tensors
 from graphc.package.archive import Malformed
-from graphc.package.replacing import is_replaceable, replacing
+from graphc.package.replacing import writing
 from graphc.types import DTYPES, DType
 
 File = str | os.PathLike[str] | BinaryIO
@@ -63,7 +63,7 @@ def save(obj: Any, f: File, pickle_module: Any = None, pickle_protocol: int = 2,
         for part in parts:
             f.write(part)
         return
-    with replacing(f) if is_replaceable(f) else open(f, "wb") as file:
+    with writing(f) as file:
         for part in parts:
             file.write(part)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -367,6 +370,14 @@ def test_names() -> None:
         graphc.onnx.export(program, output_names=["x", "y", "a"])
 
 
+def test_results_that_are_called_as_arguments_are() -> None:
+    program = graphc.export(lambda a, b: {"a": a + b, "a_1": a, "c": b}, (graphc.ones(2), graphc.ones(2)))
+    model = graphc.onnx.export(program)
+    assert [value.name for value in model.graph.input] == ["a", "b"]
+    assert [value.name for value in model.graph.output] == ["a_2", "a_1", "c"]
+    assert [x.tolist() for x in run(model, [np.ones(2, np.float32)] * 2)] == [[2, 2], [1, 1], [1, 1]]
+
+
 @pytest.mark.parametrize("dtype", [graphc.float16, graphc.float64, graphc.int64, graphc.uint8, graphc.bool, graphc.bfloat16])
 def test_dtypes_of_weights(dtype: graphc.DType) -> None:
     weight = graphc.arange(6).reshape(2, 3).to(dtype).clone()
@@ -387,6 +398,28 @@ def test_files(tmp_path: Path) -> None:
         np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ArgumentError, match="in a file of their own"):
         graphc.onnx.export(layer, (x,), external_data=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit for the size of files")
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_full_disk_leaves_the_model_that_there_was(outside: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    graphc.onnx.export(nn.Linear(64, 8), (graphc.ones(2, 64),), path, external_data=outside)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    code = f"""
+import resource, signal
+import graphc
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    graphc.onnx.export(graphc.nn.Linear(64, 80), (graphc.ones(2, 64),), {str(path)!r}, external_data={outside})
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "GRAPHC_CACHE_DIR": "off"})
+    assert done.stdout == "File too large\n"
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_mistakes() -> None:

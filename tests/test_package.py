@@ -227,6 +227,13 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch: pytes
     assert path.read_bytes() == before and os.listdir(path.parent) == ["model.gcz"]
 
 
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "model.gcz"
+    with pytest.raises(FileNotFoundError) as caught:
+        graphc.save(graphc.export(graphc.relu, (graphc.ones(2),)), path)
+    assert caught.value.filename == str(path)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers that interrupt are POSIX's")
 @pytest.mark.parametrize("delay", [0.001, 0.01, 0.03, 0.1])
 def test_ctrl_c_while_writing(path: Path, delay: float) -> None:

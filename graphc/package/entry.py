@@ -131,7 +131,7 @@ def prepare(entry: Entry) -> tuple[Entry, dict[str, np.ndarray]]:
     for value in graph.inputs:
         name = value.name
         if name is None:
-            name = _free(weight_name(value) or f"input_{arguments}", taken)
+            name = free_name(weight_name(value) or f"input_{arguments}", taken)
             taken.add(name)
         arguments += weight_name(value) is None
         new[value] = builder.input(name, value.type, **value.info)
@@ -156,7 +156,7 @@ def _constant_input(builder: Builder, array: np.ndarray, constants: dict[str, np
     if name in constants:
         return next(value for value in builder.inputs if value.info.get("constant") == name)
     constants[name] = array
-    input_name = _free(name, taken)
+    input_name = free_name(name, taken)
     taken.add(input_name)
     return builder.input(input_name, TensorType(dtype_of(array.dtype), array.shape), constant=name)
 
@@ -172,7 +172,7 @@ def _output_names(entry: Entry) -> Sequence[str]:
     return [names[number] for number in range(len(names))]
 
 
-def _free(name: str, taken: set[Any]) -> str:
+def free_name(name: str, taken: set[Any]) -> str:
     """`name`, or the first of name_1, name_2, ... that is not taken."""
     number, free = 0, name
     while free in taken:

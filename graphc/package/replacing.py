@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import BinaryIO
 
 
 def is_replaceable(path: str | os.PathLike[str]) -> bool:
     """Whether a path is free or names a file, rather than a device or a pipe, which another cannot take the place of."""
     return os.path.isfile(path) or not os.path.exists(path)
+
+
+def writing(path: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
+    """A file to write to: `replacing` what is at a path, or the device or the pipe that is there."""
+    return replacing(path) if is_replaceable(path) else open(path, "wb")
 
 
 @contextmanager
@@ -32,7 +37,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if os.path.exists(target):
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:  # which nobody has named
+            error.filename, error.filename2 = os.fspath(path), None
         raise

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from graphc.onnx_format.export.values import value_info
 from graphc.onnx_format.export.writer import Model, Writer
 from graphc.onnx_format.protobuf import element_type, onnx
 from graphc.op import OPS
-from graphc.package.entry import Entry, prepare
+from graphc.package.entry import Entry, free_name, prepare
 from graphc.package.quantize import QUANTIZED
+from graphc.package.replacing import writing
 from graphc.types import TensorType, dtype_of
 
 MIN_OPSET, OPSET, MAX_OPSET = 18, 18, 23
@@ -58,7 +59,8 @@ def write_onnx(
     opset
         The version of ONNX's operators, from 18 to 23.
     input_names, output_names
-        What inputs and outputs are called, if not as the entry's graph has them.
+        What inputs and outputs are called, if not as the entry's graph has them. There, an output that is called as an input is
+        has a number behind its name.
     external_data
         Whether the weights stand in a file of their own beside the model, `<name>.data`; by default where they come to 2 GB.
 
@@ -74,23 +76,28 @@ def write_onnx(
     called = [str(value.name) for value in entry.arguments]
     inputs = _names("input_names", input_names, called)
     outputs = _names("output_names", output_names, entry.graph.output_names or ())
+    if output_names is None:
+        outputs = _unlike(outputs, inputs)
     model, main, state = _graph(entry, {**weights, **constants}, opset, inputs, outputs)
     total = sum(array.nbytes for array in model.initializers.values())
     outside = total >= _MOST_INLINE if external_data is None else external_data
     if path is None and outside:
         raise ArgumentError(f"a model with {total} bytes of weights in a file of their own", expected="a path to write it to")
-    data = None if path is None or not outside else f"{os.fspath(path)}.data"
-    main.initializer.extend(_initializers(model.initializers, data))
     helper = onnx("onnx.helper")
     made = helper.make_model(main, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSIONS[opset],
                              producer_name="graphc")
     if state:
         following = {state[name]: outputs[number] for name, number in entry.updates.items()}
         helper.set_model_props(made, {"graphc.state": json.dumps(following)})
+    if path is not None and outside:
+        _write_outside(made, model.initializers, os.fspath(path))
+        onnx("onnx.checker").check_model(os.fspath(path))
+        return made
+    made.graph.initializer.extend(_inline(name, array) for name, array in model.initializers.items())
+    onnx("onnx.checker").check_model(made, full_check=True)
     if path is not None:
-        with open(path, "wb") as file:
+        with writing(path) as file:
             file.write(made.SerializeToString())
-    onnx("onnx.checker").check_model(made if data is None else data.removesuffix(".data"), full_check=data is None)
     return made
 
 
@@ -117,6 +124,16 @@ def _names(what: str, given: Sequence[str] | None, own: Sequence[str]) -> list[s
     if len(names) != len(own) or not all(isinstance(name, str) and name for name in names):
         raise ArgumentError(f"{what}: {names}", expected=f"a name for each of {', '.join(own)}")
     return names
+
+
+def _unlike(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The names, with numbers behind those that others have: Python lets a result be called as an argument is."""
+    taken = {*names, *others}
+    found = []
+    for name in names:
+        found.append(free_name(name, taken) if name in others else name)
+        taken.add(found[-1])
+    return found
 
 
 def _graph(
@@ -175,23 +192,40 @@ def _names_read(nodes: Iterable[Any]) -> Iterator[str]:
                 yield from _names_read(attribute.g.node)
 
 
-def _initializers(arrays: Mapping[str, np.ndarray], data: str | None) -> list[Any]:
-    """The weights as TensorProtos, their numbers in them or in a file."""
-    protos = []
-    with open(os.devnull if data is None else data, "wb") as file:
+def _write_outside(made: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
+    """Write a model, and its weights to a file beside it: both or none of them."""
+    data = f"{path}.data"
+    with writing(path) as file, writing(data) as data_file:
         for name, array in arrays.items():
-            proto = onnx().TensorProto(name=name, data_type=element_type(dtype_of(array.dtype)), dims=array.shape)
-            array = np.ascontiguousarray(array)
-            if sys.byteorder == "big":
-                array = array.byteswap()
-            if data is None or array.nbytes < _SMALLEST_OUTSIDE:
-                proto.raw_data = array.tobytes()
-            else:
-                file.write(bytes(-file.tell() % _ALIGNMENT))
-                place = {"location": os.path.basename(data), "offset": file.tell(), "length": array.nbytes}
-                file.write(array.view(np.uint8).data if array.ndim else array.tobytes())
-                proto.data_location = onnx().TensorProto.EXTERNAL
-                for key, value in place.items():
-                    proto.external_data.add(key=key, value=str(value))
-            protos.append(proto)
-    return protos
+            small = array.nbytes < _SMALLEST_OUTSIDE
+            made.graph.initializer.append(_inline(name, array) if small else _outside(name, array, data_file, data))
+        file.write(made.SerializeToString())
+        file.flush()  # before the weights take the place of others
+
+
+def _inline(name: str, array: np.ndarray) -> Any:
+    """A weight as a TensorProto."""
+    proto = _described(name, array)
+    proto.raw_data = _little_endian(array).tobytes()
+    return proto
+
+
+def _outside(name: str, array: np.ndarray, file: BinaryIO, path: str) -> Any:
+    """A weight as a TensorProto that says where in a file its numbers are, which are written there."""
+    proto = _described(name, array)
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+    place = {"location": os.path.basename(path), "offset": file.tell(), "length": array.nbytes}
+    file.write(_little_endian(array).reshape(-1).view(np.uint8).data)
+    proto.data_location = onnx().TensorProto.EXTERNAL
+    for key, value in place.items():
+        proto.external_data.add(key=key, value=str(value))
+    return proto
+
+
+def _described(name: str, array: np.ndarray) -> Any:
+    return onnx().TensorProto(name=name, data_type=element_type(dtype_of(array.dtype)), dims=array.shape)
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    return array.byteswap() if sys.byteorder == "big" else array
