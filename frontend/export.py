@@ -21,6 +21,7 @@ from graphc.errors import ArgumentError, ArgumentTypeError, TraceError
 from graphc.frontend import define
 from graphc.frontend.dynamic_shapes import Dim, NamedSizes
 from graphc.frontend.exported_state import Names, Rebinding, paths
+from graphc.frontend.generator import default_generator
 from graphc.frontend.pytree import flatten, unflatten
 from graphc.frontend.tensor import Tensor, wrap
 from graphc.frontend.trace import Trace, graph_name, parameter_names
@@ -87,6 +88,8 @@ def trace_function(
     state: bool = False,
 ) -> Traced:
     """`trace`, with all that `export` needs."""
+    if not callable(function):
+        raise ArgumentTypeError(f"a {type(function).__name__} cannot be traced", expected="a function, or a module")
     if not isinstance(example_inputs, (tuple, list)):
         raise ArgumentTypeError("the example inputs are not a tuple", expected="a tuple or list of arguments, as in (x,)",
                                 got=type(example_inputs).__name__)
@@ -130,12 +133,7 @@ def trace_function(
                 changes |= {**_replaced(tracer, rebound), **_gradients(tracer)}
         changed = [tracer.inputs[i] for i in sorted(changes)] + [_lifted(tracer, old) for old, _ in rebound]
         if changed and not state:
-            raise TraceError(
-                f"{tracer.builder.name!r} changes {_described(changed[0])} in place, which an exported graph cannot",
-                expected="a function of its inputs alone",
-                hint="call .eval() on the module first: batch norm and dropout change their state while training. Or "
-                "export(..., state=True), for a program that keeps what it changes",
-            )
+            raise _impure(tracer, changed[0], function)
         updates = {i: len(outputs) + k for k, i in enumerate(sorted(changes))}
         graph = tracer.builder.finish([*outputs, *(changes[i] for i in updates)])
     finally:
@@ -179,7 +177,7 @@ def _check_state(tracer: Trace, added: Sequence[str]) -> None:
                          hint=f"register_buffer({added[0]!r}, graphc.zeros(...)) in __init__")
     for i, _ in tracer.updates():
         if isinstance(tracer.inputs[i].source, Argument):
-            raise TraceError(f"{tracer.builder.name!r} changes {_described(tracer.inputs[i])} in place",
+            raise TraceError(f"{tracer.builder.name!r} changes its argument {tracer.inputs[i].value.name!r} in place",
                              expected="a function that changes nothing but what it holds itself", hint="clone() it first")
     tracer.check_overlaps()
     tracer.check_histories()
@@ -213,10 +211,21 @@ def _conditional(graph: Graph, conditions: Sequence[Relation]) -> Graph:
     return builder.finish([new[v] for v in graph.outputs], graph.output_names)
 
 
-def _described(lifted: Lifted) -> str:
+def _impure(tracer: Trace, lifted: Lifted, function: Callable[..., Any]) -> TraceError:
+    """What to say of a function that changes something and may not."""
+    name = tracer.builder.name
     if isinstance(lifted.source, Argument):
-        return f"argument {lifted.source.index}"
-    return str(lifted.value.info.get("param", lifted.value))
+        return TraceError(f"{name!r} changes its argument {lifted.value.name!r} in place", hint="clone() it first",
+                          expected="a function that changes none of its arguments")
+    if isinstance(lifted.source, Captured) and lifted.source.tensor is default_generator._state:
+        does = "draws random numbers, which an exported graph cannot: it would draw the same ones at each call"
+    else:
+        does = f"changes {Names([function]).of(lifted.source)} in place, which an exported graph cannot"
+    return TraceError(
+        f"{name!r} {does}", expected="a function of its inputs alone",
+        hint="call .eval() on the module first: batch norm and dropout change their state while training. Or "
+        "export(..., state=True), for a program that keeps what it changes",
+    )
 
 
 def _input_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:

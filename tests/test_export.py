@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_nested_arguments_and_results() -> None:
     assert out["sum"].tolist() == [4, 4] and out["all"][0].tolist() == [3, 3] and out["all"][1][0].tolist() == [2, 2]
 
 
+@dataclass
+class Pair:
+    left: Any
+    right: Any
+
+
+def test_programs_take_dataclasses(tmp_path: Path) -> None:
+    program = graphc.export(lambda pair: pair.left - pair.right, (Pair(graphc.ones(2), graphc.zeros(2)),))
+    graphc.save(program, tmp_path / "pair.gcz")
+    for each in (program, graphc.load(tmp_path / "pair.gcz")):
+        assert each(Pair(graphc.zeros(2), graphc.ones(2))).tolist() == [-1, -1]
+        assert each({"left": graphc.zeros(2), "right": graphc.ones(2)}).tolist() == [-1, -1]
+        with pytest.raises(ArgumentTypeError, match=r"keys \['left', 'right'\]"):
+            each(Pair)
+
+
 def test_unused_and_repeated_arguments_stay_inputs() -> None:
     x = graphc.ones(2)
     program = graphc.export(lambda a, b, c: a + c, (x, x, x))
@@ -88,11 +105,18 @@ def test_a_saved_program_runs_without_the_front_end(tmp_path: Path) -> None:
 def test_what_changes_state_is_refused() -> None:
     with pytest.raises(TraceError, match=r"(?s)changes num_batches_tracked in place.*eval\(\)"):
         graphc.export(nn.BatchNorm1d(2), (graphc.ones(3, 2),))
-    with pytest.raises(TraceError, match="in place"):
+    with pytest.raises(TraceError, match=r"(?s)changes its argument 'x' in place.*fix:      clone\(\) it first"):
         graphc.trace(lambda x: x.add_(1), (graphc.ones(2),))
+    total = graphc.zeros(2)
+    with pytest.raises(TraceError, match="changes total in place"):
+        graphc.export(lambda x: total.add_(x).clone(), (graphc.ones(2),))
+    with pytest.raises(TraceError, match=r"(?s)draws random numbers, which an exported graph cannot.*eval\(\).*state=True"):
+        graphc.export(nn.Dropout(), (graphc.ones(2),))
 
 
 def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(ArgumentTypeError, match="a str cannot be traced"):
+        graphc.export("model.gcz", (graphc.ones(2),))  # type: ignore[arg-type]
     with pytest.raises(ArgumentTypeError, match="not a tuple"):
         graphc.export(lambda x: x, graphc.ones(2))
     with pytest.raises(ArgumentTypeError, match="argument of type int"):

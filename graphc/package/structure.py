@@ -30,8 +30,7 @@ def describe(tree: Any, is_array: Callable[[Any], bool]) -> Structure:
         return LEAF
     if isinstance(tree, (tuple, list)):
         return {"tuple" if isinstance(tree, tuple) else "list": [describe(item, is_array) for item in tree]}
-    if is_dataclass(tree) and not isinstance(tree, type):
-        tree = {field.name: getattr(tree, field.name) for field in fields(tree)}
+    tree = _as_dict(tree)
     if isinstance(tree, dict):
         for key in tree:
             if type(key) not in (str, int):
@@ -74,6 +73,7 @@ def flatten(structure: Structure, tree: Any, where: str = "") -> list[Any]:
                 raise _differs(where, f"a {kind} of {len(content)}", tree)
             return [x for i, (child, item) in enumerate(zip(content, tree)) for x in flatten(child, item, f"{where}[{i}]")]
         case "dict":
+            tree = _as_dict(tree)
             if not isinstance(tree, dict) or set(tree) != {key for key, _ in content}:
                 raise _differs(where, f"a dict with the keys {[key for key, _ in content]}", tree)
             return [x for key, child in content for x in flatten(child, tree[key], f"{where}[{key!r}]")]
@@ -102,6 +102,13 @@ def check_call(structure: Any, count: int, what: str) -> None:
         case {"tuple": [{"tuple": [*_]}, {"dict": [*keywords]}]} if all(isinstance(key, str) for key, _ in keywords):
             return
     raise Malformed(f"{what} is not that of a call: a tuple of positional and a dict of keyword arguments")
+
+
+def _as_dict(tree: Any) -> Any:
+    """A dataclass's object as a dict of its fields, and all else as it is."""
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return {field.name: getattr(tree, field.name) for field in fields(tree)}
+    return tree
 
 
 def _children(structure: Structure) -> Iterator[Structure]:
