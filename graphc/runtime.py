@@ -208,7 +208,9 @@ class Function:
             got = f"{type(given).__name__}: {error}"
             raise ArgumentTypeError(f"{where} is not an array", expected=str(value.type), got=got) from None
         if found.dtype is not value.dtype:
-            hint = f"convert it: {value.name}.astype(numpy.{value.dtype.numpy.name})"
+            library = "ml_dtypes" if value.dtype.name == "bfloat16" else "numpy"
+            hint = (f"convert it: {value.name}.astype({library}.{value.dtype.numpy.name}), or of a tensor "
+                    f"{value.name}.to(graphc.{value.dtype.name})")
             raise DTypeError(f"{where} has the wrong dtype", expected=str(value.type), got=str(found), hint=hint)
         return np.asarray(array, value.dtype.numpy)  # in this machine's byte order
 
@@ -257,8 +259,11 @@ class Program:
     @property
     def main(self) -> Function:
         """What a call runs: "forward", or the only entry; ArgumentError where there are several others."""
-        only = next(iter(self.functions)) if len(self.functions) == 1 else MAIN
-        return self.function(only)
+        if len(self.functions) > 1 and MAIN not in self.functions:
+            raise ArgumentError(f"{self.name} has several entries, and none is called {MAIN!r}",
+                                expected=f"one of {', '.join(self.functions)}",
+                                hint=f"program.function({next(iter(self.functions))!r}), or --entry of commands")
+        return self.function(next(iter(self.functions)) if len(self.functions) == 1 else MAIN)
 
     def function(self, entry: str) -> Function:
         """The entry of that name; ArgumentError if there is none."""

@@ -211,6 +211,17 @@ def test_run_keeps_state(graphc: Command, tmp_path: Path) -> None:
     assert "  changes total\n" in succeeded(graphc("inspect", tmp_path / "sum.gcz"))
 
 
+def test_run_on_bfloat16(graphc: Command, tmp_path: Path) -> None:
+    """NumPy's files do not say that they hold it: what was written can be read."""
+    program, y = tmp_path / "double.gcz", tmp_path / "y.npy"
+    public.export(lambda x: x * 2, (public.ones(3, dtype=public.bfloat16),)).save(program)
+    np.save(tmp_path / "x.npy", public.tensor([1.0, 2.0, 3.0], dtype=public.bfloat16).numpy())
+    succeeded(graphc("run", program, "-i", tmp_path / "x.npy", "-o", y))
+    assert "[4 8 12]" in succeeded(graphc("run", program, "-i", y))
+    np.save(y, np.ones(3, np.float32))
+    failed(graphc("run", program, "-i", y), "wrong dtype", "x.astype(ml_dtypes.bfloat16)", "x.to(graphc.bfloat16)")
+
+
 def test_run_without_what_it_needs(graphc: Command, path: Path, tmp_path: Path) -> None:
     x = f"x={tmp_path}/x.npy"
     failed(graphc("run", path), "no 'x' was given", "expected: forward(x: float32[N, 3])")
@@ -229,6 +240,8 @@ def test_run_without_what_it_needs(graphc: Command, path: Path, tmp_path: Path) 
 def test_run_never_unpickles(graphc: Command, path: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([print], dtype=object), allow_pickle=True)
     failed(graphc("run", path, "-i", tmp_path / "x.npy"), "is not a .npy file of numbers")
+    (tmp_path / "x.npy").write_bytes(b"junk")
+    failed(graphc("run", path, "-i", tmp_path / "x.npy"), "is not a .npy file of numbers\n  fix:      write it with numpy")
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
     failed(graphc("run", path, "-i", tmp_path / "x.npy"), "is not a .npy file of numbers")
     (tmp_path / "x.npy").write_bytes(b"")
@@ -397,6 +410,7 @@ def test_export_to_onnx(graphc: Command, path: Path) -> None:
     target = path.with_suffix(".onnx")
     assert "opset 19" in succeeded(graphc("export", path, "--onnx", target, "--opset", 19))
     assert [value.name for value in onnx.load(target).graph.input] == ["x"]
+    failed(graphc("export", path, "--onnx", target, "--entry", "forward", "--entry", "other"), "of 2 entries", "one --entry")
     failed(graphc("export", path), "one format", "--onnx")
     failed(graphc("export", path, "--onnx", target, "--opset", 3), "opset 3", "18 to 23")
     back = path.with_name("back.gcz")

@@ -77,7 +77,7 @@ def test_entries(path: Path, tmp_path: Path) -> None:
     only = runtime.load(saved(tmp_path / "only.gcz", entries={"predict": linear()}), backend="reference")
     np.testing.assert_allclose(only(X), X @ WEIGHT * 2, rtol=1e-5)
     several = runtime.load(saved(tmp_path / "several.gcz", entries={"a": linear(), "b": linear()}), backend="reference")
-    with pytest.raises(ArgumentError, match="has no entry 'forward'"):
+    with pytest.raises(ArgumentError, match="none is called 'forward'"):
         several(X)
 
 

@@ -72,8 +72,11 @@ def export(
     from graphc.onnx_format import write_onnx
 
     assert onnx is not None
+    if entry is not None and len(entry) > 1:
+        raise ArgumentError(f"an ONNX model of {len(entry)} entries", expected="one --entry", got=", ".join(entry),
+                            hint="export each to a file of its own")
     program = runtime.load(file)
-    function = program.main if not entry else program.function(entry[-1])
+    function = program.main if not entry else program.function(entry[0])
     model = write_onnx(function.entry, function.weights, onnx, opset=opset)
     typer.echo(f"{onnx}: {len(model.graph.node)} nodes, {len(function.weights)} weights, opset {opset}")
 

@@ -12,12 +12,12 @@ import typer
 
 from graphc.dims import Dim
 from graphc.errors import ArgumentError, ParseError
-from graphc.package.replacing import is_replaceable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from graphc.ir import Graph
+    from graphc.types import DType
 
 CaseFile = Annotated[str, typer.Argument(help="A text (.gir) or a saved program (.gcz).")]
 Inputs = Annotated[
@@ -47,6 +47,8 @@ def is_package(path: str) -> bool:
 def check_writable(*paths: str | None) -> None:
     """Fail now where a result could not be written later, or would be written over another; None is a file that nobody wants.
     What is not there yet is not there afterwards."""
+    from graphc.package.replacing import is_replaceable
+
     seen: set[str] = set()
     for path in paths:
         if path is None:
@@ -81,6 +83,31 @@ def read_graphs(path: str) -> list[tuple[str, Graph]]:
     return [(graph.name, graph) for graph in parse_graphs(text, name)]
 
 
+def read_array(path: str) -> np.ndarray:
+    """The array of a .npy file; ArgumentError for a file of another kind. Nothing in it is executed."""
+    import numpy as np
+
+    with open(path, "rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        if start[:2] == b"PK":
+            raise ArgumentError(f"{path} holds several arrays", expected="a .npy file with one")
+        problem = f"{path} is not a .npy file of numbers"
+        if start != b"\x93NUMPY":
+            raise ArgumentError(problem, hint="write it with numpy.save")
+        try:
+            array: np.ndarray = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ArgumentError(f"{problem}: {error}", hint="write it with numpy.save") from None
+    return array
+
+
+def of_dtype(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """An array of a file for an input: .npy files have no name for bfloat16, and tell of two bytes alone."""
+    unnamed = array.dtype.kind == "V" and array.dtype.names is None and dtype.numpy.kind == "V"
+    return array.view(dtype.numpy) if unnamed and array.dtype.itemsize == dtype.itemsize else array
+
+
 def read_case(
     path: str, entry: str | None, inputs: Sequence[str], numbers: str | None, seed: int, size: int = _UNKNOWN_SIZE
 ) -> tuple[Graph, list[np.ndarray]]:
@@ -107,7 +134,7 @@ def read_case(
         key, sign, file = text.partition("=")
         if not sign:
             raise ArgumentError(f"--input {text}", expected="NAME=FILE.npy")
-        given[key] = np.load(file, allow_pickle=False)
+        given[key] = read_array(file)
     labels = [_label(graph, i) for i in range(len(graph.inputs))]
     if unknown := given.keys() - set(labels):
         raise ArgumentError(f"{path} has no input {min(unknown)!r}", expected=f"some of {', '.join(labels)}")
@@ -121,7 +148,7 @@ def read_case(
             integers = value.dtype.kind not in ("float", "complex")
             drawn = rng.integers(0, 2, shape) if integers else rng.standard_normal(shape)
             array = np.asarray(drawn).astype(value.dtype.numpy)
-        arrays.append(np.asarray(array).view(value.dtype.numpy) if array.dtype.kind == "V" else np.asarray(array))
+        arrays.append(of_dtype(np.asarray(array), value.dtype))
     return graph, arrays
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphc.cli.files import of_dtype, read_array
 from graphc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def run(
     program = runtime.load(file, backend=backend)
     function = program.main if entry is None else program.function(entry)
     names = list(function.inputs)
-    arrays = {name: _load(path) for name, path in _assignments(inputs or [], names, "input", function).items()}
+    files = _assignments(inputs or [], names, "input", function)
+    arrays = {name: of_dtype(read_array(path), function.inputs[name].dtype) for name, path in files.items()}
     targets = _assignments(outputs or [], list(function.outputs), "output", function)
     results = dict(zip(function.outputs, function.compute(function.named(arrays))))
     for name, path in targets.items():
@@ -65,21 +66,10 @@ def _assignments(given: list[str], names: list[str], what: str, function: Functi
     return found
 
 
-def _load(path: str) -> np.ndarray:
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ArgumentError(f"{path} is not a .npy file of numbers: {error}", hint="write it with numpy.save") from None
-    if not isinstance(loaded, np.ndarray):
-        loaded.close()
-        raise ArgumentError(f"{path} holds several arrays", expected="a .npy file with one")
-    return loaded
-
-
 def _save(path: str, array: np.ndarray) -> None:
     import numpy as np
 
-    with open(path, "wb") as file:  # given a name, numpy.save would add an ending to it
+    from graphc.package.replacing import writing
+
+    with writing(path) as file:  # given a name, numpy.save would add an ending to it
         np.save(file, array, allow_pickle=False)
