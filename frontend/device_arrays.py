@@ -1,6 +1,6 @@
 """Arrays in the memory of GPUs, which are CuPy's. Here they are made, copied and seen in other ways; nothing is computed.
 
-Of CuPy only memory is used: its arrays know shapes, strides, dtypes (bfloat16 is that of ml_dtypes, as on the CPU) and the
+Only memory is CuPy's here: its arrays know shapes, strides, dtypes (bfloat16 is that of ml_dtypes, as on the CPU) and the
 pool that the memory comes from. What is computed, our own kernels compute: see `graphc.frontend.device_ops`.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from graphc import gpu
-from graphc.errors import OutOfMemoryError
 from graphc.gpu import import_cupy, look
 
 kinds: tuple[type, ...] = ()
@@ -73,8 +72,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
         try:
             array = library.ndarray(shape, dtype)
         except library.cuda.memory.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"CUDA out of memory: {error}", hint="free tensors, use smaller batches, or call "
-                                   "graphc.cuda.empty_cache()") from error
+            raise gpu.out_of_memory(error) from error
         gpu.take(device, array.nbytes)
         known, before = _counted.get(device, (0, 0))
         if known + gpu.taken[device] - before > _peaks.get(device, -1):  # else even if nothing was given back, there is room

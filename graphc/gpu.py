@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphc.errors import BackendError
+from graphc.errors import BackendError, OutOfMemoryError
 
 _EITHER = "choose the device: 'cuda' if graphc.cuda.is_available() else 'cpu'"
 _asked: list[int] = []
@@ -54,6 +54,12 @@ _UNIT = 512
 def take(device: int, nbytes: int) -> None:
     """Count memory that has been taken from CuPy's pool, which gives it in units."""
     taken[device] = taken.get(device, 0) + -(-nbytes // _UNIT) * _UNIT
+
+
+def out_of_memory(error: Exception) -> OutOfMemoryError:
+    """What is raised for CuPy's error."""
+    return OutOfMemoryError(f"CUDA out of memory: {error}",
+                            hint="free tensors, use smaller batches, or call graphc.cuda.empty_cache()")
 
 
 class Moment(Protocol):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cupy_functions import Libraries
 
 from graphc.backends.cuda.cublas import WORKSPACE, Cublas
 from graphc.backends.cuda.products import Product
@@ -121,6 +122,11 @@ class EmulatedDriver:
         assert self._cublas is not None
         self.products += 1
         self._cublas.multiply(0, 1, product, sizes, addresses, workspace)
+
+    @property
+    def libraries(self) -> Libraries:
+        """CuPy's functions, played by NumPy's."""
+        return Libraries()
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """Keep what is launched, to be launched again."""

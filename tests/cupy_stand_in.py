@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import cuda_emulator
+import cupy_functions
 import numpy as np
 import pytest
 
@@ -490,6 +491,7 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
         patch.setattr(backend.CUDABackend, "compile", lambda self, graph, layout, passes=(): interpreted_graph(graph, layout))
     else:
         Module.emulator = cuda_emulator.EmulatedDriver()
+        patch.setattr(cupy_driver, "CupyLibraries", cupy_functions.Libraries)
         patch.setattr(cupy_driver, "_code", lambda functions, architecture: json.dumps(functions).encode())
     try:
         yield library

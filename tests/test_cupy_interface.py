@@ -18,7 +18,7 @@ import pytest
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'graphc[cuda]'")
 ROOT = Path(__file__).parent.parent
 ASKED = re.compile(
-    r"(?<![.\w])(?:(?:device_arrays\.|gpu\.)?(?:import_)?cupy\(\)|self\._cupy|_cupy|library|cupy)\.((?:\w+\.)*\w+)"
+    r"(?<![.\w])(?:(?:device_arrays\.|gpu\.)?(?:import_)?cupy\(\)|self\._?cupy|_cupy|library|cupy)\.((?:\w+\.)*\w+)"
     r"|(?<![.\w])(cuda\.(?:\w+\.)*\w+)|(?<![.\w])(runtime\.\w+)"
 )
 

@@ -11,8 +11,8 @@ import gpu_conformance
 import gpu_kernels
 import numpy as np
 import pytest
-from cuda_runs import needs_compiler
-from op_cases import CASES
+from cuda_runs import emulator, needs_compiler
+from op_cases import CASES, DIFFERENTIABLE
 
 import graphc
 from graphc import nn
@@ -36,6 +36,27 @@ def emulated() -> Iterator[Any]:
 @pytest.mark.usefixtures("emulated")
 def test_ops() -> None:
     assert gpu_kernels.main(["exp-0", "sum-0", "product-40", "attention-40"]) == 4
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["svd-0", "svd-1", "eigh-0", "eig-0", "eigvals-0", "lu_factor-0", "inv-1", "argsort-0"])
+def test_ops_that_libraries_compute(name: str) -> None:
+    gpu_checks.check_op(emulator(), CASES[name])
+    if name in DIFFERENTIABLE:
+        gpu_checks.check_derivative(emulator(), DIFFERENTIABLE[name])
+
+
+def test_vectors_may_have_any_sign() -> None:
+    x = np.array([[2.0, 1.0], [1.0, 3.0]])
+    values, vectors = np.linalg.eigh(x)
+    gpu_checks.agree("eigh", [x], [values, -vectors], [values, vectors])
+    left, sizes, right = np.linalg.svd(x)
+    gpu_checks.agree("svd", [x], [-left, sizes, -right], [left, sizes, right])
+    for wrong in ([values, abs(vectors)], [values[::-1], vectors], [values[::-1], vectors[:, ::-1]]):
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            gpu_checks.agree("eigh", [x], wrong, [values, vectors])
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        gpu_checks.agree("svd", [x], [2 * left, sizes, right / 2], [left, sizes, right])
 
 
 @needs_compiler

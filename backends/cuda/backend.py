@@ -20,7 +20,6 @@ from graphc.backends.cuda.program import (
 )
 from graphc.backends.cuda.run import Runner
 from graphc.ir import Graph
-from graphc.kernel import Call
 from graphc.kernel_info import KernelRun
 from graphc.passes import pipeline
 from graphc.passes.order import DEFAULT
@@ -100,8 +99,7 @@ class CUDABackend:
         beside = rendered(graph, layout, cublas=True).steps
         left = dict.fromkeys(kernels[step.number] for step in beside if isinstance(step, ProductStep))
         said = [f"// {symbol}: cuBLAS computes this product instead where it is installed\n" for symbol in left]
-        said += [f"// {call.name}: the CPU computes this {call.op.name}, of numbers that are copied there and back\n"
-                 for call in _calls(made)]
+        said += [f"// {step.kernel.name}: {_computes(step)}\n" for step in _calls(made)]
         return "".join(said) + translation_unit(made.functions)
 
     def eager(self, spec: EagerSpec) -> None:
@@ -144,15 +142,22 @@ class CUDABackend:
         return 1
 
 
-def _calls(made: Rendered) -> Iterator[Call]:
-    """What is left to the ops' own definitions, in loops and branches too."""
+def _calls(made: Rendered) -> Iterator[CallStep]:
+    """What has no kernels, in loops and branches too."""
     for step in made.steps:
         match step:
             case CallStep():
-                yield step.kernel
+                yield step
             case ControlStep():
                 for inner in step.programs.values():
                     yield from _calls(inner)
+
+
+def _computes(step: CallStep) -> str:
+    if step.library is None:
+        return f"the CPU computes this {step.kernel.op.name}, of numbers that are copied there and back"
+    by = "CuPy" if not step.library.needs else f"CuPy, with {' and '.join(step.library.needs)},"
+    return f"{by} computes this {step.kernel.op.name}"
 
 
 def rendered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,12 @@ import numpy as np
 
 from graphc.backends.cuda import libraries, nvrtc
 from graphc.backends.cuda.cublas import WORKSPACE, Cublas, is_recent
+from graphc.backends.cuda.cupy_libraries import CupyLibraries
 from graphc.backends.cuda.products import Product
 from graphc.backends.cuda.program import translation_unit
 from graphc.disk_cache import DiskCache, cache_key
-from graphc.errors import BackendError, OutOfMemoryError
-from graphc.gpu import import_cupy, look, report, take
+from graphc.errors import BackendError
+from graphc.gpu import import_cupy, look, out_of_memory, report, take
 
 _TOGETHER = 16
 """Functions that are compiled at a time."""
@@ -68,6 +70,11 @@ class CupyDriver:
         assert self._cublas is not None
         self._cublas.multiply(self._cupy.cuda.Device().id, self._stream(), product, sizes, addresses, workspace)
 
+    @functools.cached_property
+    def libraries(self) -> CupyLibraries:
+        """CuPy's functions."""
+        return CupyLibraries()
+
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture what `run` launches in a CUDA graph."""
         stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -84,8 +91,7 @@ class CupyDriver:
         try:
             memory = self._cupy.cuda.alloc(nbytes)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"CUDA out of memory: {error}",
-                                   hint="free tensors, use smaller batches, or call graphc.cuda.empty_cache()") from error
+            raise out_of_memory(error) from error
         take(memory.device_id, nbytes)
         return memory
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.backends.cuda.library_ops import Libraries
 from graphc.backends.cuda.products import Product
 
 
@@ -29,6 +30,11 @@ class Driver(Protocol):
         self, product: Product, sizes: Mapping[str, int], addresses: tuple[int, int, int], workspace: int
     ) -> None:
         """Let cuBLAS compute a product, of left and right into out."""
+        ...
+
+    @property
+    def libraries(self) -> Libraries:
+        """What computes ops that no kernels are rendered for, on the current stream."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:

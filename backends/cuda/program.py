@@ -18,6 +18,7 @@ from typing import TypeAlias
 from graphc.backends.cuda.attention import render_attention
 from graphc.backends.cuda.gemm import render_gemm
 from graphc.backends.cuda.launch import Launch
+from graphc.backends.cuda.library_ops import LibraryOp, library_op
 from graphc.backends.cuda.loops import render_loops
 from graphc.backends.cuda.products import Product, by_cublas
 from graphc.expression import Buffer
@@ -52,9 +53,12 @@ class ProductStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallStep:
-    """Leave an op to its own definition."""
+    """Leave an op to CuPy, or to its own definition."""
 
+    number: int
     kernel: Call
+    library: LibraryOp | None
+    """How CuPy computes it, where it has what it needs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +106,7 @@ def render(program: Program, tf32: bool = False, cublas: bool = False) -> Render
             case None:
                 pass
             case Call():
-                steps.append(CallStep(kernel))
+                steps.append(CallStep(number, kernel, library_op(kernel)))
             case Control():
                 programs = {name: render(inner, tf32, cublas) for name, inner in kernel.programs.items()}
                 for inner in programs.values():

@@ -17,6 +17,7 @@ import graphc.ops as ops
 from graphc.backends.cuda import kernel_clock
 from graphc.backends.cuda.driver import Driver
 from graphc.backends.cuda.launch import ALIGNMENT
+from graphc.backends.cuda.library_ops import REFUSALS, Placed, compute
 from graphc.backends.cuda.program import CallStep, CheckStep, ControlStep, KernelStep, ProductStep, Rendered, Step
 from graphc.errors import DimError
 from graphc.expression import Buffer
@@ -130,7 +131,8 @@ class SizedRunner:
             self._launch(number, launches, places, given)
             match step:
                 case CallStep():
-                    self._call(step.kernel, places)
+                    if not self._computed_by_library(step, places):
+                        self._call(step.kernel, places)
                 case CheckStep():
                     if _truth(self._driver, places[step.check.buffer]):
                         raise _problem(step.check)
@@ -188,6 +190,19 @@ class SizedRunner:
             step = launch.step
             self._runner.launch(launch, [places[buffer] + shift for buffer, shift in zip(step.buffers, step.shifts)])
 
+    def _computed_by_library(self, step: CallStep, places: Mapping[Buffer, int]) -> bool:
+        """On the GPU by CuPy, if it can."""
+        if step.library is None or not self._driver.libraries.has(step.library.needs):
+            return False
+        kernel, recording = step.kernel, kernel_clock.current
+        operands, results = ([_placed(b, places) for b in blocks] for blocks in (kernel.operands, kernel.results))
+        with contextlib.nullcontext() if recording is None else recording.kernel(self._driver, self._program, step.number):
+            try:
+                compute(step.library, kernel.op, kernel.attrs, self._driver.libraries, operands, results)
+            except REFUSALS:
+                return False
+        return True
+
     def _call(self, kernel: Call, places: Mapping[Buffer, int]) -> None:
         """On the host: its operands are brought there, and its results back."""
         on_host: dict[Buffer, np.ndarray] = {}
@@ -235,6 +250,12 @@ def _parts(steps: Sequence[Step], sizes: Mapping[str, int]) -> list[_Part]:
             parts.append((launches, step))
             launches = []
     return [*parts, (launches, None)] if launches else parts
+
+
+def _placed(block: Block, places: Mapping[Buffer, int]) -> Placed:
+    dtype = block.buffer.dtype.numpy
+    strides = tuple(stride * dtype.itemsize for stride in block.strides)
+    return Placed(places[block.buffer] + block.offset * dtype.itemsize, dtype, block.shape, strides)
 
 
 def _view(memory: np.ndarray, block: Block) -> np.ndarray:

@@ -41,7 +41,7 @@ def _complex_infer(x: TensorType, y: TensorType) -> TensorType:
 
 def _complex_ref(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.broadcast_arrays(x, y)
-    made = np.empty(x.shape, dtype_of(x.dtype).to_complex().numpy)
+    made = np.empty_like(x, dtype_of(x.dtype).to_complex().numpy, order="C")
     if made.dtype == complex32.numpy:
         made["real"], made["imag"] = x, y
     else:

@@ -36,16 +36,16 @@ def _workers(x: np.ndarray) -> int:
     return 1 if workers is None or x.size < _LARGE else workers()
 
 
-_FORWARD = {"none": "backward", "root": "ortho", "full": "forward"}
+FORWARD = {"none": "backward", "root": "ortho", "full": "forward"}
 """SciPy's names for the scales of forward transforms; of inverse ones "none" and "full" change places."""
-_INVERSE = {"none": "forward", "root": "ortho", "full": "backward"}
+INVERSE = {"none": "forward", "root": "ortho", "full": "backward"}
 
 
 def _check(name: str, x: TensorType, axes: tuple[int, ...], scale: str, complex_: bool) -> None:
     if x.dtype not in ((complex64, complex128) if complex_ else (float32, float64)):
         raise DTypeError(f"{name}: Unsupported dtype {x.dtype.name}", got=str(x),
                          expected="complex64 or complex128" if complex_ else "float32 or float64")
-    check_choice(name, "scale", scale, _FORWARD)
+    check_choice(name, "scale", scale, FORWARD)
     if len(set(axes)) != len(axes):
         raise DimError(f"{name}: {axes} names a dimension twice", got=str(x))
     for axis in axes:
@@ -65,8 +65,8 @@ def _c2c_ref(x: np.ndarray, axes: tuple[int, ...], inverse: bool, scale: str) ->
     if not x.size or not axes:
         return x.copy()
     if inverse:
-        return scipy.fft.ifftn(x, axes=axes, norm=_INVERSE[scale], workers=_workers(x))
-    return scipy.fft.fftn(x, axes=axes, norm=_FORWARD[scale], workers=_workers(x))
+        return scipy.fft.ifftn(x, axes=axes, norm=INVERSE[scale], workers=_workers(x))
+    return scipy.fft.fftn(x, axes=axes, norm=FORWARD[scale], workers=_workers(x))
 
 
 fft_c2c = op("fft_c2c", "x", "axes inverse scale", infer=_c2c_infer, ref=_c2c_ref, kernel="host",
@@ -97,7 +97,7 @@ def _r2c_ref(x: np.ndarray, axis: int, scale: str) -> np.ndarray:
     if not x.size:
         shape = [n // 2 + 1 if i == axis else n for i, n in enumerate(x.shape)]
         return np.zeros(shape, np.result_type(x.dtype, np.complex64))
-    return scipy.fft.rfft(x, axis=axis, norm=_FORWARD[scale], workers=_workers(x))
+    return scipy.fft.rfft(x, axis=axis, norm=FORWARD[scale], workers=_workers(x))
 
 
 def _r2c_vjp(ct: Any, x_type: TensorType, axis: int, scale: str) -> Any:
@@ -120,7 +120,7 @@ def _c2r_ref(x: np.ndarray, axis: int, size: int, scale: str) -> np.ndarray:
 
     if not x.size:
         return np.zeros([size if i == axis else n for i, n in enumerate(x.shape)], x.real.dtype)
-    return scipy.fft.irfft(x, size, axis=axis, norm=_INVERSE[scale], workers=_workers(x))
+    return scipy.fft.irfft(x, size, axis=axis, norm=INVERSE[scale], workers=_workers(x))
 
 
 def _c2r_vjp(ct: Any, axis: int, size: Size, scale: str) -> Any:

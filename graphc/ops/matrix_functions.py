@@ -103,9 +103,11 @@ def _pinv_ref(x: np.ndarray, atol: np.ndarray, rtol: np.ndarray, hermitian: bool
     else:
         left, values, right = iterated("linalg.pinv", np.linalg.svd, x, full_matrices=False)
         right = right.conj().swapaxes(-1, -2)
+    if not values.size:
+        return np.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
     sizes = np.abs(values)
-    cutoff = np.maximum(atol, rtol * sizes.max(-1, initial=0))[..., None]
-    inverse = np.divide(1, values, out=np.zeros_like(values), where=sizes > cutoff)
+    counts = sizes > np.maximum(atol, rtol * sizes.max(-1))[..., None]
+    inverse = np.where(counts, 1 / np.where(counts, values, 1), 0)
     return (right * inverse[..., None, :]) @ left.conj().swapaxes(-1, -2)
 
 
@@ -136,7 +138,7 @@ def _det_infer(x: TensorType) -> TensorType:
     return _numbers(x)
 
 
-det = op("det", "x", infer=_det_infer, ref=lambda x: np.asarray(np.linalg.det(x)), **LAPACK,
+det = op("det", "x", infer=_det_infer, ref=lambda x: np.linalg.det(x)[...], **LAPACK,
          vjp=lambda ct, x: _over(ct) * conjugate(cofactor(x)),
          samples=(Sample((_square,)), Sample((_batch,)), Sample((np.array([[1, 2], [2, 4]], np.float32),))))
 """The determinants. The derivative is the matrix of cofactors, so it is exact for singular matrices too."""
@@ -202,7 +204,7 @@ def _slogdet_infer(x: TensorType) -> tuple[TensorType, TensorType]:
 
 def _slogdet_ref(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign, logarithm = np.linalg.slogdet(x)
-    return np.asarray(sign), np.asarray(logarithm)
+    return sign[...], logarithm[...]
 
 
 def _slogdet_vjp(ct: Any, x: Any, out: Any) -> Any:
