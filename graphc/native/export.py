@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from graphc.native.interface import ALIGNMENT, EntryRequest, ObjectCode, ObjectR
 from graphc.native.signature import Shared, Signature, signature
 from graphc.package.entry import with_one_input_each
 from graphc.package.quantize import QUANTIZED
+from graphc.package.replacing import writing
 from graphc.package.tensors import encode
 from graphc.types import TensorType, dtype_of
 
@@ -137,11 +139,16 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     stem = file_stem(prefix)
     object_file, header_file = folder / f"{stem}.o", folder / f"{stem}.h"
-    object_file.write_bytes(code.data)
-    header_file.write_text(header(name, code, signatures, common), encoding="ascii")
+    contents: list[tuple[str | os.PathLike[str], Sequence[bytes | memoryview]]] = [
+        (object_file, [code.data]), (header_file, [header(name, code, signatures, common).encode("ascii")]),
+    ]
     if weights is not None and encoded is not None:
-        with open(weights, "wb") as file:
-            file.writelines(encoded)
+        contents.append((weights, encoded))
+    with ExitStack() as files:  # what fits together takes the place of what there was together
+        for path, parts in contents:
+            file = files.enter_context(writing(path))
+            file.writelines(parts)
+            file.flush()
     examples = [
         _write(folder / f"{entry.code.symbol}_example.c",
                example(header_file.name, entry, common, _default_sizes(entry, sizes), bool(code.externals)))
