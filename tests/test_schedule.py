@@ -55,6 +55,14 @@ def test_an_elementwise_chain_is_one_flat_loop() -> None:
     assert isinstance(kernel, Loops) and len(list(kernel.statements())) == 2
 
 
+@pytest.mark.parametrize(("size", "lanes"), [(3, 4), (16, 16), (17, 8), (28, 16), (1000, 16)])
+def test_elementary_functions_are_computed_side_by_side(size: int, lanes: int) -> None:
+    b, (x,), arrays = build((size,))
+    (kernel,) = check(b.finish([ops.tanh(x) * 2.0]), arrays)
+    (loop,) = (s for s in kernel.statements() if isinstance(s, Loop))
+    assert loop.lanes == lanes  # vectors have 4, of which 4 are taken at a time where that wastes few
+
+
 def test_a_bias_and_relu_are_an_epilogue() -> None:
     b, (x, w, bias), arrays = build((32, 40), (40, 24), (24,))
     kernels = check(b.finish([ops.relu(ops.matmul(x, w) + bias)]), arrays)

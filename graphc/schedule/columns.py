@@ -95,7 +95,7 @@ def cut_columns(
     target = ix.plus(ix.times(piece.value, steps), ix.ravel([axis.value for axis in outer], [axis.extent for axis in outer]))
     target = ix.substitute(target, place)
     value = ix.substitute(accumulate.value, place)
-    lanes = choose_lanes([value], column, machine, 4)
+    lanes = choose_lanes([value], column, machine, sums=True)
 
     def over_columns(*body: Statement) -> Loop:
         return Loop(column, body, lanes, last_limit(columns, blocks, width))

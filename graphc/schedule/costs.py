@@ -10,8 +10,19 @@ from graphc.op import OPS
 from graphc.schedule.machine import Machine
 from graphc.types import int64
 
+SUMS = 4
+"""Registers of sums at a time: an addition waits for the one before it, into the same register."""
+_RESULTS = 2
+"""Registers of results at a time."""
 _HEAVY = 5.0
-"""Nanoseconds of an op that keeps the arithmetic busy with one register."""
+"""Nanoseconds of an op that is a long chain of instructions, such as an elementary function."""
+_HEAVY_RESULTS = 4
+"""Registers of results of such ops at a time: a core sees few chains at once where they stand one after another in the code,
+and overlaps more of them where they stand side by side. Their sums are taken with one: the next is independent of it."""
+_WASTE = 1.25
+"""How many times as many of them may be computed as with one register at a time: the last ones are masked."""
+_MOST = 40
+"""Expressions of a loop that are computed with one register at a time: with more, there would be too few registers."""
 
 
 def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
@@ -23,17 +34,24 @@ def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
     return found
 
 
-def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, registers: int = 2) -> int:
+def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, *, sums: bool = False) -> int:
     """How many elements to take at a time: as many registers as keep the arithmetic busy, no more than there are, if that is
-    known. If there are fewer than lanes a sum is the same for any number of these: the further ones add zeros."""
+    known. With `sums`, the values are summed up; if there are fewer than lanes a sum is the same for any number of these: the
+    further ones add zeros."""
     seen = varying(values, axis)
     dtypes = (e.dtype.computes_in for e in seen if e.dtype is not int64 or e.op == "load")
     widest = max(dtypes, key=lambda d: d.itemsize, default=int64)
-    if len(seen) > 40 or any(_nanoseconds(e) >= _HEAVY for e in seen):
+    is_heavy = any(_nanoseconds(e) >= _HEAVY for e in seen)
+    registers = (1 if is_heavy else SUMS) if sums else (_HEAVY_RESULTS if is_heavy else _RESULTS)
+    if len(seen) > _MOST:
         registers = 1
-    lanes = machine.lanes(widest, registers)
-    while lanes > 1 and isinstance(axis.extent, int) and lanes >= 2 * axis.extent:
-        lanes //= 2
+    one, lanes = machine.lanes(widest), machine.lanes(widest, registers)
+    extent = axis.extent
+    if isinstance(extent, int):
+        while lanes > 1 and lanes >= 2 * extent:
+            lanes //= 2
+        while is_heavy and lanes > one and -(-extent // lanes) * lanes > _WASTE * (-(-extent // one) * one):
+            lanes //= 2
     return lanes
 
 

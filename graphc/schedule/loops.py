@@ -269,7 +269,7 @@ def _reduction_nest(
     if along_rows:
         # along rows: the lanes share a sum
         body: tuple[Statement, ...] = (accumulate,)
-        lanes = choose_lanes([accumulate.value], order[-1], machine, 4) if order else 0
+        lanes = choose_lanes([accumulate.value], order[-1], machine, sums=True) if order else 0
         for depth, axis in enumerate(reversed(inner)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)
         body = (Reset(accumulator), *body, *after)
@@ -282,7 +282,7 @@ def _reduction_nest(
         return Loops(name, tuple(grid), body, cost=per_step, work=work)
     # along columns, or across short rows: each lane has a sum of its own
     lane_axis = outer[-1]
-    lanes = choose_lanes(values, lane_axis, machine, 4)
+    lanes = choose_lanes(values, lane_axis, machine, sums=True)
     body = (accumulate,)
     for axis in reversed(inner):
         body = (Loop(axis, body),)

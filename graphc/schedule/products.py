@@ -184,7 +184,7 @@ def _small(
     if machine.threads:
         return column_nest(name, (*rows, *n), k, accumulate, after, total * cost(values))
     if not n:
-        lanes = choose_lanes(values, k[-1], machine, 4) if k else 0
+        lanes = choose_lanes(values, k[-1], machine, sums=True) if k else 0
         body: tuple[Statement, ...] = (accumulate,)
         for depth, axis in enumerate(reversed(k)):
             body = (Loop(axis, body, lanes if depth == 0 else 0),)

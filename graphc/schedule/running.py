@@ -10,16 +10,13 @@ from graphc.expression import Accumulator, Axis, Expr
 from graphc.ir import Node, Value
 from graphc.kernel import Accumulate, Loop, Loops, Reset, Statement, Store
 from graphc.ops.cumulative import accumulated_in
-from graphc.schedule.costs import choose_lanes, cost
+from graphc.schedule.costs import SUMS, choose_lanes, cost
 from graphc.schedule.elements import Elements, Stored
 from graphc.schedule.layout import memory_order
 from graphc.schedule.loops import reduction_of
 from graphc.schedule.machine import Machine
 from graphc.schedule.statements import cut_loop
 from graphc.sizes import estimate
-
-_VECTORS = 4
-"""How many vectors of each row are gone along at a time."""
 
 
 def running_kernel(
@@ -42,9 +39,9 @@ def running_kernel(
     nanoseconds = estimate(along.extent) * (1 + cost(computed))
     if not grid or machine.threads or ix.stride(stores[0].offset, grid[-1]) != 1:
         return Loops(name, tuple(grid), body, cost=nanoseconds, work=along.extent)
-    lanes = choose_lanes(computed, grid[-1], machine, _VECTORS)
+    lanes = choose_lanes(computed, grid[-1], machine, sums=True)
     step, columns = cut_loop(grid[-1], max(lanes, 1), body, lanes)
-    return Loops(name, (*grid[:-1], step), (columns,), cost=nanoseconds * _VECTORS, work=along.extent)
+    return Loops(name, (*grid[:-1], step), (columns,), cost=nanoseconds * SUMS, work=along.extent)
 
 
 def _taken_in(node: Node, elements: Sequence[Expr]) -> tuple[Accumulator, Expr]:
