@@ -31,6 +31,7 @@ from graphc.benchmark.sides import Side, absent, chosen, interpreters
 from graphc.benchmark.timing import Timing, ratio, sample
 from graphc.cli import main
 from graphc.cli.bench_compare import _table
+from graphc.cli.files import check_writable
 from graphc.errors import ArgumentError
 
 PARTICIPANT = "graphc.benchmark.participant"
@@ -374,6 +375,15 @@ def test_the_command(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all(side["seconds"]["median"] > 0 for case in written["cases"] for side in case["sides"])
     rows = list(csv.DictReader(io.StringIO(files[1].read_text())))
     assert [(row["size"], row["side"], row["status"]) for row in rows] == [(n, "graphc-eager", "timed") for n in ("4", "8")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_whether_results_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link.json", tmp_path / "pipe.json"
+    link.symlink_to(tmp_path / "none.json")
+    os.mkfifo(pipe)
+    check_writable(str(link), str(pipe), None, str(tmp_path / "new.json"))
+    assert {path.name for path in tmp_path.iterdir()} == {"link.json", "pipe.json"}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

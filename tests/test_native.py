@@ -248,6 +248,13 @@ def test_calls_at_once_and_on_threads_give_the_same_bits(tmp_path: Path) -> None
     assert len(results) == 4 and all((result == alone[1][0]).all() for result in results)
 
 
+def test_weights_do_not_take_the_place_of_the_object(tmp_path: Path) -> None:
+    program = graphc.export(nn.Linear(4, 2), (graphc.ones(1, 4),))
+    with pytest.raises(ArgumentError, match="is where the object or the header is written"):
+        native.export(program, tmp_path, name="model", weights=tmp_path / "." / "model.o")
+    assert not list(tmp_path.iterdir())
+
+
 @needs_cc
 def test_several_entries_share_weights_and_names_are_made_fit_for_c(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)

@@ -400,6 +400,23 @@ def test_files(tmp_path: Path) -> None:
         graphc.onnx.export(layer, (x,), external_data=True)
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_model_that_does_not_pass_the_checker_replaces_none(
+    outside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    graphc.onnx.export(nn.Linear(64, 8), (graphc.ones(2, 64),), path, external_data=outside)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def refuse(*model: object, **options: object) -> None:
+        raise onnx.checker.ValidationError("no such operator")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(onnx.checker.ValidationError, match="no such operator"):
+        graphc.onnx.export(nn.Linear(64, 80), (graphc.ones(2, 64),), path, external_data=outside)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit for the size of files")
 @pytest.mark.parametrize("outside", [False, True])
 def test_a_full_disk_leaves_the_model_that_there_was(outside: bool, tmp_path: Path) -> None:

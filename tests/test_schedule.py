@@ -63,6 +63,12 @@ def test_elementary_functions_are_computed_side_by_side(size: int, lanes: int) -
     assert loop.lanes == lanes  # vectors have 4, of which 4 are taken at a time where that wastes few
 
 
+def test_sums_of_elementary_functions_take_one_register() -> None:
+    b, (x,), arrays = build((8, 1000))
+    (kernel,) = check(b.finish([ops.sum(ops.tanh(x), axes=(1,))]), arrays)
+    assert max(s.lanes for s in kernel.statements() if isinstance(s, Loop)) == 4
+
+
 def test_a_bias_and_relu_are_an_epilogue() -> None:
     b, (x, w, bias), arrays = build((32, 40), (40, 24), (24,))
     kernels = check(b.finish([ops.relu(ops.matmul(x, w) + bias)]), arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,11 +58,14 @@ def check_writable(*paths: str | None) -> None:
             if os.path.realpath(path) in seen:
                 raise ArgumentError(f"{path} is named for two results", expected="a file for each")
             seen.add(os.path.realpath(path))
-        new = not os.path.lexists(path)
+        target = os.path.realpath(path)
+        if os.path.exists(target) and stat.S_ISFIFO(os.stat(target).st_mode):
+            continue  # to open a pipe is to wait for who reads it, and to close it is its end
+        new = not os.path.exists(target)
         with open(path, "ab"):
             pass
         if new:
-            os.unlink(path)
+            os.unlink(target)
 
 
 def read_graphs(path: str) -> list[tuple[str, Graph]]:

@@ -139,6 +139,9 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     stem = file_stem(prefix)
     object_file, header_file = folder / f"{stem}.o", folder / f"{stem}.h"
+    if weights is not None and Path(weights).resolve() in (object_file.resolve(), header_file.resolve()):
+        raise ArgumentError(f"weights={os.fspath(weights)!r} is where the object or the header is written",
+                            expected="a file of their own")
     contents: list[tuple[str | os.PathLike[str], Sequence[bytes | memoryview]]] = [
         (object_file, [code.data]), (header_file, [header(name, code, signatures, common).encode("ascii")]),
     ]

@@ -41,5 +41,5 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if os.path.exists(temporary):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.filename == temporary:  # which nobody has named
-            error.filename, error.filename2 = os.fspath(path), None
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise

@@ -8,6 +8,7 @@ import graphc.expression as ex
 from graphc.expression import Axis, Expr
 from graphc.op import OPS
 from graphc.schedule.machine import Machine
+from graphc.sizes import estimate
 from graphc.types import int64
 
 SUMS = 4
@@ -22,7 +23,7 @@ and overlaps more of them where they stand side by side. Their sums are taken wi
 _WASTE = 1.25
 """How many times as many of them may be computed as with one register at a time: the last ones are masked."""
 _MOST = 40
-"""Expressions of a loop that are computed with one register at a time: with more, there would be too few registers."""
+"""Expressions of a loop: where there are more, each takes one register at a time, as there would be too few of them."""
 
 
 def varying(values: Iterable[Expr], axis: Axis | None) -> dict[Expr, None]:
@@ -46,12 +47,11 @@ def choose_lanes(values: Iterable[Expr], axis: Axis, machine: Machine, *, sums: 
     if len(seen) > _MOST:
         registers = 1
     one, lanes = machine.lanes(widest), machine.lanes(widest, registers)
-    extent = axis.extent
-    if isinstance(extent, int):
-        while lanes > 1 and lanes >= 2 * extent:
-            lanes //= 2
-        while is_heavy and lanes > one and -(-extent // lanes) * lanes > _WASTE * (-(-extent // one) * one):
-            lanes //= 2
+    while lanes > 1 and isinstance(axis.extent, int) and lanes >= 2 * axis.extent:
+        lanes //= 2
+    size = estimate(axis.extent)
+    while is_heavy and lanes > one and -(-size // lanes) * lanes > _WASTE * (-(-size // one) * one):
+        lanes //= 2
     return lanes
 
 

@@ -90,8 +90,8 @@ def write_onnx(
         following = {state[name]: outputs[number] for name, number in entry.updates.items()}
         helper.set_model_props(made, {"graphc.state": json.dumps(following)})
     if path is not None and outside:
+        _check_without_weights(made, model.initializers)
         _write_outside(made, model.initializers, os.fspath(path))
-        onnx("onnx.checker").check_model(os.fspath(path))
         return made
     made.graph.initializer.extend(_inline(name, array) for name, array in model.initializers.items())
     onnx("onnx.checker").check_model(made, full_check=True)
@@ -190,6 +190,19 @@ def _names_read(nodes: Iterable[Any]) -> Iterator[str]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _names_read(attribute.g.node)
+
+
+def _check_without_weights(made: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Have a model checked that is not written yet, with inputs for the weights that are going to stand in another file."""
+    checked = onnx().ModelProto()
+    checked.CopyFrom(made)
+    for name, array in arrays.items():
+        if array.nbytes < _SMALLEST_OUTSIDE:
+            checked.graph.initializer.append(_inline(name, array))
+        else:
+            element = element_type(dtype_of(array.dtype))
+            checked.graph.input.append(onnx("onnx.helper").make_tensor_value_info(name, element, array.shape))
+    onnx("onnx.checker").check_model(checked, full_check=True)
 
 
 def _write_outside(made: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
