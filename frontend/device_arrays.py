@@ -1,7 +1,7 @@
 """Arrays in the memory of GPUs, which are CuPy's. Here they are made, copied and seen in other ways; nothing is computed.
 
 Only memory is CuPy's here: its arrays know shapes, strides, dtypes (bfloat16 is that of ml_dtypes, as on the CPU) and the
-pool that the memory comes from. What is computed, our own kernels compute: see `graphc.frontend.device_ops`.
+pool that the memory comes from. What is computed, graphs compute: see `graphc.frontend.device_ops`.
 """
 
 from __future__ import annotations

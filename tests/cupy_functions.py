@@ -217,12 +217,26 @@ def _irfft(a: np.ndarray, n: int | None = None, axis: int = -1, norm: str | None
     return scipy.fft.irfft(a, n, axis, norm)
 
 
+def _memory(array: Any) -> Any:
+    """What an array is a view of."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+def _may_share_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """As CuPy does, which takes memory of two owners to be two."""
+    return _memory(a) is _memory(b) and np.may_share_memory(a, b)
+
+
 class Libraries:
     """`graphc.backends.cuda.library_ops.Libraries` without a GPU."""
 
-    cupy = _Module("", np, linalg=_Module("linalg", np.linalg), fft=_Module("fft", scipy.fft, irfft=_irfft), argsort=_argsort)
+    cupy = _Module("", np, linalg=_Module("linalg", np.linalg), fft=_Module("fft", scipy.fft, irfft=_irfft), argsort=_argsort,
+                   may_share_memory=_may_share_memory)
     special = _Module("scipy.special", scipy.special)
     linalg = _Module("scipy.linalg", scipy.linalg)
+    fft = cupy.fft
 
     def has(self, needs: Sequence[str]) -> bool:
         return True
@@ -234,7 +248,6 @@ class Libraries:
 
     def array(self, placed: Placed) -> Array:
         """An array over memory that is there."""
-        low = sum((n - 1) * s for n, s in zip(placed.shape, placed.strides) if s < 0)
-        high = sum((n - 1) * s for n, s in zip(placed.shape, placed.strides) if s > 0) + placed.dtype.itemsize
-        memory = (ctypes.c_uint8 * (high - low)).from_address(placed.address + low)
-        return Array(np.ndarray(placed.shape, placed.dtype, memory, -low, placed.strides))
+        low, high = placed.bounds
+        memory = (ctypes.c_uint8 * (high - low)).from_address(low)
+        return Array(np.ndarray(placed.shape, placed.dtype, memory, placed.address - low, placed.strides))

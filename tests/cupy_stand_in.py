@@ -63,6 +63,8 @@ class _State:
     """The GPU that somebody has waited for last."""
     is_slow = False
     """Whether events that are recorded are still to come."""
+    unplanned: list[int]
+    """GPUs of which plans of transforms have been let go."""
     emptied: list[int]
     """GPUs whose pools have given memory back."""
     waited: list[tuple[int, Any]]
@@ -425,6 +427,9 @@ def module() -> ModuleType:
     cupy.ndarray = ndarray  # type: ignore[attr-defined]
     cupy.get_default_memory_pool = Pool  # type: ignore[attr-defined]
     cupy.from_dlpack = lambda array, *, device=None, copy=None: array.__dlpack__()  # type: ignore[attr-defined]
+    cupy.fft = ModuleType("cupy.fft")  # type: ignore[attr-defined]
+    cupy.fft.config = ModuleType("cupy.fft.config")
+    cupy.fft.config.clear_plan_cache = lambda: state.unplanned.append(here.device)
     cupy.cuda = ModuleType("cupy.cuda")  # type: ignore[attr-defined]
     for name in ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time", "alloc", "alloc_pinned_memory",
                  "MemoryPointer", "set_allocator"):
@@ -480,7 +485,7 @@ def installed(interpreted: bool = True, devices: int = 2, cublas: bool = False) 
     or not."""
     patch = pytest.MonkeyPatch()
     here.device, state.devices, state.used, state.free, state.peers, state.memory = 0, devices, {}, {}, 0, 1 << 40
-    state.waited, state.emptied, state.is_slow = [], [], False
+    state.waited, state.unplanned, state.emptied, state.is_slow = [], [], [], False
     library = module()
     patch.setitem(sys.modules, "cupy", library)
     patch.setattr(device_arrays, "_cupy", None)

@@ -4,6 +4,7 @@ that is installed knows them."""
 from __future__ import annotations
 
 import itertools
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -21,9 +22,9 @@ import graphc
 from graphc.backend import Layout
 from graphc.backends.cuda import backend, cupy_libraries, library_ops
 from graphc.backends.cuda.backend import CUDABackend
-from graphc.backends.cuda.library_ops import LIBRARY_OPS, REFUSALS, Placed
+from graphc.backends.cuda.library_ops import LIBRARY_OPS, REFUSALS, Placed, Refused
 from graphc.backends.cuda.program import CallStep
-from graphc.errors import GraphcError, LinAlgError
+from graphc.errors import GraphcError, LinAlgError, OutOfMemoryError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.op import OPS
@@ -68,6 +69,15 @@ def computed(name: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> 
 def check(name: str, *arrays: np.ndarray, **attrs: Any) -> None:
     expected = interpret(graph(name, arrays, attrs), arrays)
     assert_agree(computed(name, arrays, attrs), expected)
+
+
+def run(name: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> list[np.ndarray]:
+    """The results of a program, in which the CPU computes what CuPy refuses."""
+    made = graph(name, arrays, attrs)
+    executable = CUDABackend(EmulatedDriver()).compile(made, Layout.plain(made))
+    outputs = [np.empty(t.shape, t.dtype.numpy) for t in executable.outputs]
+    executable.run(arrays, outputs)
+    return outputs
 
 
 def of_complex(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -165,6 +175,29 @@ def test_operands_in_place_of_which_results_are_written() -> None:
     assert there.tolist() == x[::-1].tolist()
 
 
+@pytest.mark.parametrize("shift", [-1, 1, 4, 5])
+def test_results_that_overlap_operands(shift: int) -> None:
+    x = np.arange(5) * (1 + 1j)
+    (step,) = steps(graph("flip", [x], {"axes": (0,)}))
+    assert step.library is not None
+    memory = np.zeros(15, x.dtype)
+    operand, result = memory[5:10], memory[5 + shift : 10 + shift]
+    operand[:] = x
+    assert placed(operand).overlaps(placed(result)) == (shift < 5)
+    assert not placed(operand[:0]).overlaps(placed(operand)) and placed(operand[::-2]).overlaps(placed(operand[1:2]))
+    library_ops.compute(step.library, step.kernel.op, {"axes": (0,)}, cupy_functions.Libraries(), [placed(operand)],
+                        [placed(result)])
+    assert result.tolist() == x[::-1].tolist()
+
+
+# Special functions
+
+
+@pytest.mark.parametrize("n", [0, 1, 170, 171, 172, 400])
+def test_polygamma_of_any_order(n: int) -> None:
+    check("polygamma", np.array([0.5, 1.0, 3.0, 200.0, INF]), n=n)
+
+
 # Matrices
 
 
@@ -212,16 +245,10 @@ def test_what_is_wrong_with_matrices_the_definition_says(name: str) -> None:
     with pytest.raises(REFUSALS):
         computed(name, arrays, {**attrs, "check": True})
 
-    def run(check: bool) -> list[np.ndarray]:
-        executable = CUDABackend(EmulatedDriver()).compile(made := graph(name, arrays, {**attrs, "check": check}),
-                                                           Layout.plain(made))
-        outputs = [np.empty(t.shape, t.dtype.numpy) for t in executable.outputs]
-        executable.run(arrays, outputs)
-        return outputs
-
-    assert_agree(run(False), interpret(graph(name, arrays, {**attrs, "check": False}), arrays))
+    unchecked = {**attrs, "check": False}
+    assert_agree(run(name, arrays, unchecked), interpret(graph(name, arrays, unchecked), arrays))
     with pytest.raises(LinAlgError, match="Batch element 1"):
-        run(True)
+        run(name, arrays, {**attrs, "check": True})
 
 
 def test_matrices_that_are_not_finite() -> None:
@@ -232,6 +259,90 @@ def test_matrices_that_are_not_finite() -> None:
     for name, attrs in ("cholesky", {"upper": False, "check": True}), ("inv", {"check": True}), ("matrix_exp", {}):
         with pytest.raises(REFUSALS):
             computed(name, [x], attrs)
+
+
+def test_warnings_are_left_to_who_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their filters are those of all threads, of which here the one that began first is done first."""
+    inside, done = threading.Barrier(2), threading.Event()
+
+    def lu_factor(x: Any, check_finite: bool) -> Any:
+        inside.wait(60)
+        if threading.current_thread() is last:
+            assert done.wait(60)
+        return linalg.lu_factor(x, check_finite=check_finite)
+
+    def factors() -> None:
+        found.append(computed("lu_factor", [np.eye(2)], {"check": False}))
+        done.set()
+
+    linalg = cupy_functions.Libraries.linalg
+    found: list[Any] = []
+    filters = list(warnings.filters)
+    monkeypatch.setattr(cupy_functions.Libraries, "linalg", SimpleNamespace(lu_factor=lu_factor))
+    first, last = threading.Thread(target=factors), threading.Thread(target=factors)
+    first.start()
+    last.start()
+    first.join()
+    last.join()
+    assert len(found) == 2 and warnings.filters == filters
+    monkeypatch.undo()
+    for filter_ in "ignore", "error":
+        with warnings.catch_warnings():
+            warnings.simplefilter(filter_)  # type: ignore[arg-type]
+            with pytest.raises(Refused):
+                computed("lu_factor", [np.ones((2, 2))], {"check": False})
+
+
+def _overflowing(matrix: Any) -> Any:
+    raise OverflowError("math range error")
+
+
+@pytest.mark.parametrize("expm", [_overflowing, lambda matrix: matrix * NAN])
+def test_exponentials_that_cupy_does_not_find(expm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_functions.Libraries, "linalg", SimpleNamespace(expm=expm))
+    for x in np.diag([1000.0, 1000.0]), np.diag([1.0, 2.0]):
+        assert_agree(run("matrix_exp", [x], {}), interpret(graph("matrix_exp", [x], {}), [x]))
+
+
+def _diverging(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have one of the factorisations not converge on the GPU."""
+    function = getattr(np.linalg, name)
+
+    def diverge(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, cupy_functions.Array):
+            raise np.linalg.LinAlgError("Did not converge")
+        return function(x, *args, **kwargs)
+
+    monkeypatch.setattr(np.linalg, name, diverge)
+
+
+@pytest.mark.parametrize(("name", "attrs", "function"), [
+    ("svd", {"full": False}, "svd"), ("eigh", {"upper": False}, "eigh"), ("eigvals", {}, "eigvals"), ("cofactor", {}, "svd"),
+])  # fmt: skip
+def test_what_does_not_converge_the_cpu_computes(
+    name: str, attrs: dict[str, Any], function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = matrices(3, 3) + 5 * np.eye(3)
+    expected = interpret(graph(name, [x], attrs), [x])
+    _diverging(monkeypatch, function)
+    with pytest.raises(REFUSALS):
+        computed(name, [x], attrs)
+    assert_agree(run(name, [x], attrs), expected)
+
+
+@pytest.mark.skipif(cupy_stand_in.cuda_emulator.COMPILER is None, reason="the emulator needs g++")
+def test_profiles_have_what_the_gpu_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cupy_stand_in.installed(interpreted=False):
+        x = graphc.randn(3, 3).cuda()
+
+        def kernels() -> list[str]:
+            with graphc.profiler.profile() as prof:
+                graphc.linalg.eigh(x + x.T)
+            return [event.name for event in prof.events() if event.kind == "kernel"]
+
+        assert "eigh" in kernels()
+        _diverging(monkeypatch, "eigh")
+        assert "eigh" not in kernels() != []
 
 
 # What CuPy does not compute
@@ -276,17 +387,20 @@ def test_what_is_missing_the_cpu_computes_and_a_warning_says_so(monkeypatch: pyt
     pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'graphc[cuda]'")
 
     def ones(shape: int, dtype: Any) -> float:
-        if broken:
-            raise _CompileException("catastrophic error: cannot open source file cuda_fp16.h\nmore")
+        if fake.broken is not None:
+            raise fake.broken
         return 1.0
 
     class Cuda(SimpleNamespace):
         def __getattr__(self, name: str) -> Any:
             raise ImportError(f"no lib{name}")
 
-    fake = SimpleNamespace(ones=ones, cuda=Cuda(compiler=SimpleNamespace(CompileException=_CompileException)))
+    cuda = Cuda(compiler=SimpleNamespace(CompileException=_CompileException),
+                memory=SimpleNamespace(OutOfMemoryError=cupy_stand_in.OutOfMemoryError),
+                runtime=SimpleNamespace(CUDARuntimeError=cupy_stand_in.CUDARuntimeError),
+                driver=SimpleNamespace(CUDADriverError=cupy_stand_in.CUDARuntimeError))
+    fake = SimpleNamespace(ones=ones, cuda=cuda, broken=None, __version__="14.0.0b1")
     monkeypatch.setattr(cupy_libraries, "import_cupy", lambda: fake)
-    broken = False
     libraries = cupy_libraries.CupyLibraries()
     assert libraries.has(())
     with pytest.warns(RuntimeWarning, match=r"no cufft for: no libcufft(.|\n)*graphc\[cuda\]"):
@@ -294,8 +408,16 @@ def test_what_is_missing_the_cpu_computes_and_a_warning_says_so(monkeypatch: pyt
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not libraries.has(("cufft",)) and libraries.has(())
-    broken = True
-    with pytest.warns(RuntimeWarning, match=r"no kernels for: .*cuda_fp16.h"):
+    for fake.broken in (_CompileException("catastrophic error: cannot open source file cuda_fp16.h\nmore"),
+                        RuntimeError("CuPy failed to load libnvrtc.so, which has cuda_fp16.h")):
+        with pytest.warns(RuntimeWarning, match=r"no kernels for: .*cuda_fp16.h"):
+            assert not cupy_libraries.CupyLibraries().has(())
+    for fake.broken, error in ((cupy_stand_in.OutOfMemoryError(2, 1), OutOfMemoryError),
+                               (cupy_stand_in.CUDARuntimeError("of the GPU"), cupy_stand_in.CUDARuntimeError)):
+        with pytest.raises(error):
+            cupy_libraries.CupyLibraries().has(())
+    fake.broken, fake.__version__ = None, "13.6.0"
+    with pytest.warns(RuntimeWarning, match=r"no kernels for: CuPy 13.6.0 is installed, and 14 or later is needed"):
         assert not cupy_libraries.CupyLibraries().has(())
 
 
@@ -332,6 +454,7 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Any:
         pytest.skip("there is a GPU, on which these numbers would be written somewhere")
     monkeypatch.setattr(cupy_libraries, "import_cupy", lambda: cupy)
     monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 0)
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: SimpleNamespace(ptr=0))
     return cupy_libraries.CupyLibraries()
 
 
@@ -345,9 +468,39 @@ def test_arrays_over_the_memory_of_a_program(real: Any) -> None:
         assert _ufunc_config.get_config_linalg() == "raise"
 
 
+def test_what_libraries_cannot_go_on_with_is_refused(real: Any) -> None:
+    """And so the CPU computes; not so what the GPU cannot go on with."""
+    with pytest.raises(Refused, match="geev is not available"), real.raising():
+        raise RuntimeError("geev is not available")
+    with pytest.raises(np.linalg.LinAlgError), real.raising():
+        raise np.linalg.LinAlgError
+    with pytest.raises(real.cupy.cuda.runtime.CUDARuntimeError), real.raising():
+        raise real.cupy.cuda.runtime.CUDARuntimeError(700)
+
+
+def test_two_streams_share_no_plan(real: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are kept by thread and GPU."""
+    cleared: list[tuple[int, int]] = []
+    now = SimpleNamespace()
+    cuda = real.cupy.cuda
+    monkeypatch.setattr(cuda.runtime, "getDevice", lambda: now.place[0])
+    monkeypatch.setattr(cuda, "get_current_stream", lambda: SimpleNamespace(ptr=now.place[1]))
+    monkeypatch.setattr(real.cupy.fft, "config", SimpleNamespace(clear_plan_cache=lambda: cleared.append(now.place)))
+    for now.place in (0, 1), (0, 1), (1, 1), (0, 2), (0, 2), (1, 1):
+        assert real.fft is real.cupy.fft
+    assert cleared == [(0, 2)]
+    now.place = 0, 3
+    other = threading.Thread(target=lambda: real.fft)
+    other.start()
+    other.join()
+    assert cleared == [(0, 2)]
+    assert real.fft is real.cupy.fft and cleared == [(0, 2), (0, 3)]
+
+
 @pytest.mark.parametrize("name", list(LIBRARY_OPS))
-def test_the_installed_cupy_takes_the_calls(real: Any, name: str) -> None:
-    """As far as one can see without a driver, which is what they stop for; those that only look at memory do not."""
+def test_the_installed_cupy_stops_for_want_of_a_driver_alone(real: Any, name: str) -> None:
+    """What comes before the first call that needs one is CuPy's own; the arguments of all calls are held against CuPy's
+    signatures where `cupy_functions.py` plays it."""
     arrays, attrs = next(parameter.values[1:] for parameter in ALL if parameter.values[0] == name)
     made = graph(name, arrays, attrs)
     step = next(step for step in steps(made) if step.kernel.op.name == name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from graphc.backends.cuda.library_ops import Placed
+from graphc.backends.cuda.library_ops import Placed, Refused
 from graphc.gpu import import_cupy, out_of_memory
+
+_LEAST = 14
+"""The version of CuPy whose functions are what the ops expect of them."""
+
+
+class _Streams(threading.local):
+    """Of each thread."""
+
+    def __init__(self) -> None:
+        self.transformed: dict[int, int] = {}
+        """By GPU, the stream of the last transform."""
 
 
 class CupyLibraries:
@@ -26,11 +36,23 @@ class CupyLibraries:
         self._errstate = importlib.import_module("cupyx").errstate
         self._found: dict[str, bool] = {}
         self._lock = threading.Lock()
+        self._streams = _Streams()
 
     @functools.cached_property
     def linalg(self) -> Any:
         """cupyx.scipy.linalg, which cannot be imported without cuBLAS."""
         return importlib.import_module("cupyx.scipy.linalg")
+
+    @property
+    def fft(self) -> Any:
+        """cupy.fft. It keeps plans by thread and GPU, with the memory that they work in, which two streams would write to side
+        by side: those of another stream are let go, and their memory is that stream's again."""
+        cuda, fft, streams = self.cupy.cuda, self.cupy.fft, self._streams.transformed
+        device, stream = cuda.runtime.getDevice(), cuda.get_current_stream().ptr
+        if streams.get(device, stream) != stream:
+            fft.config.clear_plan_cache()
+        streams[device] = stream
+        return fft
 
     def has(self, needs: Sequence[str]) -> bool:
         """Whether CuPy can compile kernels, those of halves included, and these libraries are there; a warning says what is
@@ -41,9 +63,10 @@ class CupyLibraries:
     def _has(self, name: str) -> bool:
         if name not in self._found:
             try:
-                self._load(name)
+                with self._refusing():
+                    self._load(name)
                 self._found[name] = True
-            except (ImportError, self.cupy.cuda.compiler.CompileException) as error:
+            except (ImportError, Refused, self.cupy.cuda.compiler.CompileException) as error:
                 self._found[name] = False
                 why = str(error).strip().partition("\n")[0]
                 warnings.warn(f"the CPU computes ops that CuPy has no {name} for: {why}\nWhat is missing comes by pip install "
@@ -53,6 +76,8 @@ class CupyLibraries:
     def _load(self, name: str) -> None:
         match name:
             case "kernels":
+                if int(self.cupy.__version__.partition(".")[0]) < _LEAST:
+                    raise ImportError(f"CuPy {self.cupy.__version__} is installed, and {_LEAST} or later is needed")
                 self.cupy.ones(1, np.float16) + self.cupy.ones(1, np.float16)
             case "cufft":
                 getattr(self.cupy.cuda, name)
@@ -61,18 +86,27 @@ class CupyLibraries:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """cuSOLVER's error codes are errors, which CuPy does not look at otherwise; CuPy's own of memory is ours."""
+        """cuSOLVER's error codes are errors, which CuPy does not look at otherwise; CuPy's own of memory is ours, and what its
+        libraries lack or cannot go on with a Refused."""
+        with self._refusing(), self._errstate(linalg="raise"):
+            yield
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        cuda = self.cupy.cuda
         try:
-            with self._errstate(linalg="raise"):
-                yield
-        except self.cupy.cuda.memory.OutOfMemoryError as error:
+            yield
+        except cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(error) from error
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError):
+            raise  # no library's: the GPU cannot go on
+        except RuntimeError as error:
+            raise Refused(str(error)) from error
 
     def array(self, placed: Placed) -> Any:
         """An array over memory of the current GPU. Who calls sees to it that the memory lasts."""
         cuda = self.cupy.cuda
-        low = sum((n - 1) * step for n, step in zip(placed.shape, placed.strides) if step < 0)
-        high = sum((n - 1) * step for n, step in zip(placed.shape, placed.strides) if step > 0)
-        nbytes = (high - low + placed.dtype.itemsize) * bool(math.prod(placed.shape))
-        memory = cuda.UnownedMemory(placed.address + low, nbytes, None, cuda.runtime.getDevice())
-        return self.cupy.ndarray(placed.shape, placed.dtype, memptr=cuda.MemoryPointer(memory, -low), strides=placed.strides)
+        low, high = placed.bounds
+        memory = cuda.UnownedMemory(low, high - low, None, cuda.runtime.getDevice())
+        pointer = cuda.MemoryPointer(memory, placed.address - low)
+        return self.cupy.ndarray(placed.shape, placed.dtype, memptr=pointer, strides=placed.strides)

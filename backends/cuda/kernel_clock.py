@@ -28,14 +28,14 @@ class Recording:
 
     @contextmanager
     def kernel(self, driver: Driver, program: Program, number: int) -> Iterator[None]:
-        """Record what is launched inside, which is one kernel of a program."""
+        """Record what is launched inside, which is one kernel of a program; nothing where that raises an error."""
         if driver not in self._begun:
             moment = driver.moment()
             driver.seconds(moment, moment)  # waits for it
             self._begun[driver] = moment, time.perf_counter_ns()
         if len(self._runs) == MOST_RECORDS:
-            self._lost += 1
             yield
+            self._lost += 1
             return
         start = driver.moment()
         yield

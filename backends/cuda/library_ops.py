@@ -10,7 +10,6 @@ here imports CuPy.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.errors import LinAlgError
 from graphc.kernel import Call
 from graphc.op import OpDef
 from graphc.ops.cumulative import wider
@@ -34,8 +34,9 @@ class Refused(Exception):
     """What CuPy finds is not what the definition says."""
 
 
-REFUSALS = (Refused, np.linalg.LinAlgError)
-"""What is raised before any result is written, where the definition has to say what is wrong."""
+REFUSALS = (Refused, np.linalg.LinAlgError, LinAlgError)
+"""What is raised before any result is written, where the definition has to say what is wrong: the last of them by definitions
+that CuPy runs, of which the CPU's may yet converge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,18 @@ class Placed:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Where its bytes begin and end."""
+        steps = [(n - 1) * step for n, step in zip(self.shape, self.strides)]
+        low, high = (self.address + sum(pick(0, step) for step in steps) for pick in (min, max))
+        return (low, high + self.dtype.itemsize) if math.prod(self.shape) else (self.address, self.address)
+
+    def overlaps(self, other: Placed) -> bool:
+        """Whether bytes of both may be the same."""
+        (low, high), (other_low, other_high) = self.bounds, other.bounds
+        return low < other_high and other_low < high
 
 
 class Libraries(Protocol):
@@ -60,12 +73,17 @@ class Libraries(Protocol):
         """cupyx.scipy.linalg."""
         ...
 
+    @property
+    def fft(self) -> Any:
+        """cupy.fft, for transforms on the current stream."""
+        ...
+
     def has(self, needs: Sequence[str]) -> bool:
         """Whether these libraries of NVIDIA's are there, and CuPy can compile kernels."""
         ...
 
     def raising(self) -> AbstractContextManager[Any]:
-        """Where singular matrices and the like are errors."""
+        """Where singular matrices and the like are errors, and what a library says that cannot go on is a Refused."""
         ...
 
     def array(self, placed: Placed) -> Any:
@@ -81,8 +99,7 @@ class LibraryOp:
     needs: tuple[str, ...] = ()
     """NVIDIA's libraries, beside those that CuPy compiles kernels by."""
     fits: Callable[[Call], bool] = lambda call: True
-    widens: bool = False
-    """Whether bfloat16 is computed with in float32."""
+    takes_bfloat16: bool = False
 
 
 def library_op(call: Call) -> LibraryOp | None:
@@ -91,7 +108,7 @@ def library_op(call: Call) -> LibraryOp | None:
     if found is None or not call.operands or not all(math.prod(block.shape) for block in call.operands):
         return None
     dtypes = {block.buffer.dtype for block in (*call.operands, *call.results)}
-    if complex32 in dtypes or (bfloat16 in dtypes and not found.widens):
+    if complex32 in dtypes or (bfloat16 in dtypes and not found.takes_bfloat16):
         return None
     return found if found.fits(call) else None
 
@@ -105,13 +122,14 @@ def compute(
     arrays = [libraries.array(placed) for placed in operands]
     with np.errstate(all="ignore"), libraries.raising():
         made = op.ref(*arrays, **attrs) if found.compute is None else found.compute(libraries, *arrays, **attrs)
-        wanted = [(libraries.array(placed), value)
-                  for placed, value in zip(results, made if isinstance(made, tuple) else (made,), strict=True)
+        wanted = [(placed, value) for placed, value in zip(results, made if isinstance(made, tuple) else (made,), strict=True)
                   if math.prod(placed.shape)]
+        # what is a view of an operand would change meanwhile; CuPy compares the memory of none but such
+        changing = [array for array, operand in zip(arrays, operands) if any(operand.overlaps(result) for result, _ in wanted)]
         shares = libraries.cupy.may_share_memory
-        values = [value.copy() if any(shares(value, target) for target, _ in wanted) else value for _, value in wanted]
-        for (target, _), value in zip(wanted, values):
-            libraries.cupy.copyto(target, value, casting="unsafe")
+        values = [value.copy() if any(shares(value, array) for array in changing) else value for _, value in wanted]
+    for (placed, _), value in zip(wanted, values):
+        libraries.cupy.copyto(libraries.array(placed), value, casting="unsafe")
 
 
 # Order
@@ -154,12 +172,12 @@ def _searchsorted(libraries: Libraries, sequence: Any, values: Any, right: bool)
 def _c2c(libraries: Libraries, x: Any, axes: tuple[int, ...], inverse: bool, scale: str) -> Any:
     if not axes:
         return x
-    fft = libraries.cupy.fft
+    fft = libraries.fft
     return fft.ifftn(x, axes=axes, norm=INVERSE[scale]) if inverse else fft.fftn(x, axes=axes, norm=FORWARD[scale])
 
 
 def _r2c(libraries: Libraries, x: Any, axis: int, scale: str) -> Any:
-    return libraries.cupy.fft.rfft(x, axis=axis, norm=FORWARD[scale])
+    return libraries.fft.rfft(x, axis=axis, norm=FORWARD[scale])
 
 
 def _c2r(libraries: Libraries, x: Any, axis: int, size: int, scale: str) -> Any:
@@ -168,7 +186,7 @@ def _c2r(libraries: Libraries, x: Any, axis: int, size: int, scale: str) -> Any:
     rows.imag[..., 0] = 0  # what such a spectrum has not, cuFFT would count
     if size % 2 == 0:
         rows.imag[..., size // 2] = 0
-    return cupy.fft.irfft(half, size, axis=axis, norm=INVERSE[scale])
+    return libraries.fft.irfft(half, size, axis=axis, norm=INVERSE[scale])
 
 
 # Matrices
@@ -215,14 +233,14 @@ def _lu(libraries: Libraries, x: Any, check: bool) -> Any:
     del check
 
     def factors(matrix: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)
-            try:
-                return libraries.linalg.lu_factor(matrix, check_finite=False)
-            except RuntimeWarning:
-                raise Refused from None  # a zero on the diagonal, which has an error code
+        try:
+            return libraries.linalg.lu_factor(matrix, check_finite=False)
+        except RuntimeWarning:  # it warns of a zero on the diagonal, which is an error by the filters of who calls
+            raise Refused from None
 
     lu, pivots = _each(libraries, factors, x)
+    if (libraries.cupy.diagonal(lu, 0, -2, -1) == 0).any():  # which has an error code
+        raise Refused
     return lu, pivots + 1, _codes(libraries, x)
 
 
@@ -250,8 +268,15 @@ def _cholesky_solve(libraries: Libraries, factor: Any, b: Any, upper: bool) -> A
 
 
 def _matrix_exp(libraries: Libraries, x: Any) -> Any:
+    """CuPy's takes a mean of the diagonal out, and computes its exponential, and the norm of the rest, as numbers of Python's:
+    finite matrices may overflow where the definition has finite results."""
     _finite(libraries, x)
-    return _each(libraries, lambda matrix: (libraries.linalg.expm(matrix),), x)[0]
+    try:
+        out = _each(libraries, lambda matrix: (libraries.linalg.expm(matrix),), x)[0]
+    except (OverflowError, ValueError) as error:
+        raise Refused from error
+    _finite(libraries, out)
+    return out
 
 
 # Special functions
@@ -267,10 +292,12 @@ def _zeta(libraries: Libraries, x: Any, q: Any) -> Any:
 
 def _polygamma(libraries: Libraries, x: Any, n: int) -> Any:
     """The same."""
+    import scipy.special  # for one number
+
     wide = x.astype(np.float64)
     if n == 0:
         return libraries.special.psi(wide).astype(x.dtype)
-    sign_and_factorial = (-1.0) ** (n + 1) * math.gamma(n + 1)
+    sign_and_factorial = (-1.0) ** (n + 1) * float(scipy.special.factorial(n))
     return (sign_and_factorial * libraries.special.zeta(libraries.cupy.full_like(wide, n + 1.0), wide)).astype(x.dtype)
 
 
@@ -317,11 +344,11 @@ _SPECIAL = """
 
 LIBRARY_OPS: dict[str, LibraryOp] = {
     **{name: LibraryOp() for name in _BY_DEFINITION.split()},
-    **{name: LibraryOp(widens=True) for name in _SPECIAL.split()},
+    **{name: LibraryOp(takes_bfloat16=True) for name in _SPECIAL.split()},
     "contract": LibraryOp(needs=("cublas",)),
-    "argsort": LibraryOp(_argsort, widens=True), "argtopk": LibraryOp(_argtopk, widens=True),
-    "searchsorted": LibraryOp(_searchsorted, widens=True),
-    "zeta": LibraryOp(_zeta, widens=True), "polygamma": LibraryOp(_polygamma, widens=True),
+    "argsort": LibraryOp(_argsort, takes_bfloat16=True), "argtopk": LibraryOp(_argtopk, takes_bfloat16=True),
+    "searchsorted": LibraryOp(_searchsorted, takes_bfloat16=True),
+    "zeta": LibraryOp(_zeta, takes_bfloat16=True), "polygamma": LibraryOp(_polygamma, takes_bfloat16=True),
     "sum": LibraryOp(_sum), "cumsum": LibraryOp(_cumsum), "cumprod": LibraryOp(_cumprod),
     "pad": LibraryOp(_pad), "diagonal": LibraryOp(_diagonal), "gather": LibraryOp(_gather),
     "fft_c2c": LibraryOp(_c2c, ("cufft",)), "fft_r2c": LibraryOp(_r2c, ("cufft",)), "fft_c2r": LibraryOp(_c2r, ("cufft",)),

@@ -196,11 +196,11 @@ class SizedRunner:
             return False
         kernel, recording = step.kernel, kernel_clock.current
         operands, results = ([_placed(b, places) for b in blocks] for blocks in (kernel.operands, kernel.results))
-        with contextlib.nullcontext() if recording is None else recording.kernel(self._driver, self._program, step.number):
-            try:
+        try:
+            with contextlib.nullcontext() if recording is None else recording.kernel(self._driver, self._program, step.number):
                 compute(step.library, kernel.op, kernel.attrs, self._driver.libraries, operands, results)
-            except REFUSALS:
-                return False
+        except REFUSALS:
+            return False
         return True
 
     def _call(self, kernel: Call, places: Mapping[Buffer, int]) -> None:
