@@ -229,11 +229,17 @@ def _may_share_memory(a: np.ndarray, b: np.ndarray) -> bool:
     return _memory(a) is _memory(b) and np.may_share_memory(a, b)
 
 
+def _copyto(dst: np.ndarray, src: np.ndarray, casting: str) -> None:
+    """All numbers at once, not as NumPy's, which sees to what is read after it has been written."""
+    assert not np.may_share_memory(dst, src)
+    np.copyto(dst, src, casting=casting)  # type: ignore[arg-type]
+
+
 class Libraries:
     """`graphc.backends.cuda.library_ops.Libraries` without a GPU."""
 
     cupy = _Module("", np, linalg=_Module("linalg", np.linalg), fft=_Module("fft", scipy.fft, irfft=_irfft), argsort=_argsort,
-                   may_share_memory=_may_share_memory)
+                   may_share_memory=_may_share_memory, copyto=_copyto)
     special = _Module("scipy.special", scipy.special)
     linalg = _Module("scipy.linalg", scipy.linalg)
     fft = cupy.fft
