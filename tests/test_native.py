@@ -6,15 +6,14 @@ import ctypes
 import os
 import platform
 import re
-import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import needs_file_limits, without_room
 from native_files import CC, NativeEntry, needs_cc
 from random_graphs import Maker
 from symbolic_graphs import SymbolicMaker
@@ -404,26 +403,15 @@ def test_wrong_arguments(mlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         native.export(mlp, tmp_path, shared=True)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit for the size of files")
+@needs_file_limits
 def test_a_full_disk_leaves_the_files_that_there_were(tmp_path: Path) -> None:
     path = tmp_path / "model.gcz"
     graphc.save(graphc.export(nn.Linear(64, 8), (graphc.ones(2, 64),)), path)
     native.export(path, tmp_path, weights=tmp_path / "model.weights")
     graphc.save(graphc.export(nn.Linear(64, 800), (graphc.ones(2, 64),)), path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    code = f"""
-import resource, signal
-from graphc import native
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the weights alone are more
-try:
-    native.export({str(path)!r}, {str(tmp_path)!r}, weights={str(tmp_path / "model.weights")!r})
-except OSError as error:
-    print(error.strerror)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          env={**os.environ, "GRAPHC_CACHE_DIR": "off"})
-    assert done.stdout == "File too large\n"
+    write = f"graphc.native.export({str(path)!r}, {str(tmp_path)!r}, weights={str(tmp_path / 'model.weights')!r})"
+    assert without_room(write, 100_000, before="import graphc.native") == "File too large"  # the weights alone are more
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import needs_file_limits, without_room
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx_runs import BATCH, TIME, Everything, agrees, operators, run
@@ -417,25 +415,14 @@ def test_a_model_that_does_not_pass_the_checker_replaces_none(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit for the size of files")
+@needs_file_limits
 @pytest.mark.parametrize("outside", [False, True])
 def test_a_full_disk_leaves_the_model_that_there_was(outside: bool, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     graphc.onnx.export(nn.Linear(64, 8), (graphc.ones(2, 64),), path, external_data=outside)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    code = f"""
-import resource, signal
-import graphc
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    graphc.onnx.export(graphc.nn.Linear(64, 80), (graphc.ones(2, 64),), {str(path)!r}, external_data={outside})
-except OSError as error:
-    print(error.strerror)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          env={**os.environ, "GRAPHC_CACHE_DIR": "off"})
-    assert done.stdout == "File too large\n"
+    write = f"graphc.onnx.export(graphc.nn.Linear(64, 80), (graphc.ones(2, 64),), {str(path)!r}, external_data={outside})"
+    assert without_room(write, 4096) == "File too large"
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -54,11 +54,11 @@ def check_writable(*paths: str | None) -> None:
     for path in paths:
         if path is None:
             continue
-        if is_replaceable(path):
-            if os.path.realpath(path) in seen:
-                raise ArgumentError(f"{path} is named for two results", expected="a file for each")
-            seen.add(os.path.realpath(path))
         target = os.path.realpath(path)
+        if is_replaceable(path):
+            if target in seen:
+                raise ArgumentError(f"{path} is named for two results", expected="a file for each")
+            seen.add(target)
         if os.path.exists(target) and stat.S_ISFIFO(os.stat(target).st_mode):
             continue  # to open a pipe is to wait for who reads it, and to close it is its end
         new = not os.path.exists(target)

@@ -19,7 +19,7 @@ _HEAVY = 5.0
 """Nanoseconds of an op that is a long chain of instructions, such as an elementary function."""
 _HEAVY_RESULTS = 4
 """Registers of results of such ops at a time: a core sees few chains at once where they stand one after another in the code,
-and overlaps more of them where they stand side by side. Their sums are taken with one: the next is independent of it."""
+and overlaps more of them where they stand side by side. Sums of them take one: more have been no faster."""
 _WASTE = 1.25
 """How many times as many of them may be computed as with one register at a time: the last ones are masked."""
 _MOST = 40
