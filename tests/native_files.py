@@ -87,3 +87,14 @@ class NativeEntry:
             memory.check()
         return status, [memory.bytes.view(t.dtype.numpy).reshape(t.shape) for memory, t in zip(results, types)]
 
+
+def close(found: list[np.ndarray], expected: Any) -> None:
+    """Results are what is expected: integers the same, floating-point numbers to 1e-5."""
+    wanted = list(expected) if isinstance(expected, (tuple, list)) else [expected]
+    for a, b in zip(found, wanted, strict=True):
+        b = np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if a.dtype.kind in "biu":
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-5, atol=1e-6)
